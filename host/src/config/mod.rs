@@ -1,0 +1,222 @@
+//! config.toml as types: read, checked whole, with every default filled in.
+
+mod secret;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+pub use secret::Secret;
+
+use crate::model::{Grants, Pattern, SourceName};
+
+/// All of config.toml, checked, with its defaults filled in and its secrets read.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`: where webhooks come in.
+    pub server: Server,
+    /// `[admin]`: where the operator comes in.
+    pub admin: Admin,
+    /// `[store]`: where events are kept.
+    pub store: Store,
+    /// `[mail]`: how mail leaves.
+    pub mail: MailTransport,
+    /// `[log]`: what is written to standard error.
+    pub log: Log,
+    /// `[plugins]`: the folder and the defaults of every plugin.
+    pub plugins: Plugins,
+    /// `[[source]]`: the senders.
+    pub sources: Vec<Source>,
+    /// `[plugin.<name>]`, each merged with the defaults of `[plugins]`.
+    pub plugin: BTreeMap<String, PluginSettings>,
+}
+
+impl Config {
+    /// The settings of a plugin, which are the defaults where config.toml has no table for it.
+    pub fn settings(&self, plugin: &str) -> &PluginSettings {
+        self.plugin.get(plugin).unwrap_or(&self.plugins.defaults)
+    }
+}
+
+/// `[server]`.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen; `127.0.0.1:8400` by default.
+    pub listen: SocketAddr,
+    /// The largest body, in bytes; 1 MiB by default.
+    pub max_body: u64,
+    /// The most requests at once; the next one gets 503. 1024 by default.
+    pub max_requests: usize,
+    /// How long the header of a request may take; 10 s by default.
+    pub header_timeout: Duration,
+    /// How long the body of a request may take; 10 s by default.
+    pub body_timeout: Duration,
+    /// How long requests and attempts may take to end when the daemon is told to stop; 10 s by default.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where to listen; `127.0.0.1:8401` by default.
+    pub listen: SocketAddr,
+    /// The bearer token; where none is given it is made at the first start and kept in the file
+    /// `admin-token` (mode 0600) in the state folder.
+    pub token: Option<Secret>,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The file of the SQLite store, from `url = "sqlite:data/posthouse.db"`. Its folder is the state
+    /// folder: the AOT cache and the admin token are there too.
+    pub path: PathBuf,
+    /// How long finished events are kept; 30 days by default.
+    pub retention: Duration,
+    /// The most unfinished deliveries; beyond it the answer is 503. 1,000,000 by default.
+    pub max_backlog: u64,
+}
+
+impl Store {
+    /// The folder that holds the store, the AOT cache and the admin token.
+    pub fn state_dir(&self) -> PathBuf {
+        self.path.parent().map(PathBuf::from).unwrap_or_default()
+    }
+}
+
+/// `[mail]`: `url`, and `retry` for mail that could not be handed over.
+#[derive(Debug, Clone)]
+pub struct MailTransport {
+    /// How mail leaves.
+    pub target: MailTarget,
+    /// When a mail that failed is tried again; 8 attempts, from 10 s doubling, by default.
+    pub retry: Retry,
+}
+
+/// The `url` of `[mail]`.
+#[derive(Debug, Clone)]
+pub enum MailTarget {
+    /// `file:data/mail`: one .eml a message in this folder.
+    Folder(PathBuf),
+    /// `smtp://user:password@host:587?tls=required`, `smtps://…`; as lettre reads it.
+    Smtp(Secret),
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A filter as tracing-subscriber reads it; `info` by default.
+    pub level: String,
+    /// How a line looks; human by default.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[plugins]`.
+#[derive(Debug, Clone)]
+pub struct Plugins {
+    /// The folder; `plugins` by default.
+    pub dir: PathBuf,
+    /// How often the folder is looked through, events or not; 2 s by default.
+    pub rescan: Duration,
+    /// What holds for a plugin that says nothing else.
+    pub defaults: PluginSettings,
+}
+
+/// `[plugin.<name>]`.
+#[derive(Debug, Clone)]
+pub struct PluginSettings {
+    /// Which events it gets, in place of those its manifest declares.
+    pub events: Option<Vec<Pattern>>,
+    /// The most attempts at once; 8 by default.
+    pub concurrency: usize,
+    /// How many attempts one instance serves, one after another; 1 by default.
+    pub reuse: u32,
+    /// When a failed attempt is tried again.
+    pub retry: Retry,
+    /// What an attempt may use up.
+    pub limits: Limits,
+    /// What it may do.
+    pub grants: Grants,
+    /// Its own table: strings as they are, other values as JSON text. Values may be secret, so the
+    /// whole is.
+    pub config: BTreeMap<String, Secret>,
+}
+
+/// `retry = { attempts = 4, base = "2s", factor = 2.0, max = "1h", jitter = 0.2 }`: attempt n + 1 comes
+/// `base * factor^(n - 1)` after attempt n, at most `max`, give or take `jitter`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, the first included; at least 1.
+    pub attempts: u32,
+    /// The wait after the first attempt.
+    pub base: Duration,
+    /// What the wait is multiplied by each time; at least 1.
+    pub factor: f64,
+    /// The longest wait.
+    pub max: Duration,
+    /// The share by which a wait varies, 0 to 1.
+    pub jitter: f64,
+}
+
+/// `[plugin.<name>.limits]`: what one attempt may use up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From the asking for an instance to the guest's return; 8 s by default.
+    pub time: Duration,
+    /// Linear memory of all the instance, in bytes; 64 MiB by default, at most 512 MiB.
+    pub memory: usize,
+    /// Lines it may log; 1,000 by default.
+    pub log_lines: usize,
+    /// Bytes of one line; 8 KiB by default. A longer one is cut.
+    pub log_line: usize,
+    /// Bytes of a failure's reason that are kept; 4 KiB by default.
+    pub reason: usize,
+    /// Bytes of a key; 512 by default.
+    pub kv_key: usize,
+    /// Bytes of a value; 256 KiB by default.
+    pub kv_value: usize,
+    /// Bytes of all the plugin's keys and values; 64 MiB by default.
+    pub kv_total: u64,
+    /// Keys and outbox items it may stage; 1,000 by default.
+    pub staged_items: usize,
+    /// Bytes it may stage; 4 MiB by default.
+    pub staged_bytes: usize,
+    /// Bytes that one host call may allocate for what a guest passes; 4 MiB by default.
+    pub hostcall: usize,
+}
+
+/// `[[source]]`: a sender.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its name.
+    pub name: SourceName,
+    /// The path of its webhooks, such as `/webhooks/scalekit`.
+    pub path: String,
+    /// How it signs.
+    pub scheme: SchemeName,
+    /// Its secrets; any of them may have signed. At least one.
+    pub secrets: Vec<Secret>,
+    /// How far its clock may be off, either way; 5 min by default.
+    pub tolerance: Duration,
+    /// The types it may send; all by default. Others are answered and dropped.
+    pub events: Vec<Pattern>,
+}
+
+/// How a source signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchemeName {
+    /// <https://www.standardwebhooks.com>, in either family of headers.
+    StandardWebhooks,
+    /// The one on Scalekit's page: `scalekit-signature: t=…,v1=…`.
+    ScalekitDocumented,
+    /// Either of the two, by the headers present.
+    Scalekit,
+}

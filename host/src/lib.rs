@@ -1,0 +1,23 @@
+//! posthouse: verifies webhooks, stores them durably, hands each event to sandboxed WASM plugins.
+//!
+//! ```text
+//! L5   main → cli → daemon            composition root: starts in order, drains in reverse
+//! L4   ingress │ dispatch │ admin     siblings never import each other
+//! L3   plugin → imports               knows wasmtime, never axum
+//! L2   store                          knows rows; no HTTP, no wasmtime
+//! L1   config
+//! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
+//! ```
+//!
+//! Imports point downwards only; `tests/layers.rs` keeps it so.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod dispatch;
+pub mod imports;
+pub mod ingress;
+pub mod model;
+pub mod plugin;
+pub mod store;

@@ -1,0 +1,57 @@
+//! Time and randomness, which are passed in: whoever needs them takes an [`Ambient`].
+//!
+//! So a test sets the clock, a seed fixes the jitter, and an attempt can be run again with the same
+//! answers.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// The wall clock.
+pub trait Clock: Send + Sync {
+    /// The present moment. It may jump either way between two calls.
+    fn now(&self) -> Timestamp;
+}
+
+/// A source of random bytes, fit for secrets.
+pub trait Random: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// The clock and the randomness of this process, cheap to clone.
+#[derive(Clone)]
+pub struct Ambient {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+}
+
+impl Ambient {
+    /// An ambient of this clock and this randomness.
+    pub fn new(clock: impl Clock + 'static, random: impl Random + 'static) -> Self {
+        Self { clock: Arc::new(clock), random: Arc::new(random) }
+    }
+
+    /// The present moment.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Fills `bytes` at random.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        self.random.fill(bytes);
+    }
+
+    /// A random number.
+    pub fn random_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.random.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+impl std::fmt::Debug for Ambient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ambient")
+    }
+}

@@ -1,0 +1,148 @@
+//! An event: one verified webhook, known by its source and its id.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// A name that does not follow its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {problem}")]
+pub struct InvalidName {
+    what: &'static str,
+    problem: String,
+}
+
+/// Checks `text` to be 1 to `most` bytes of which each satisfies `allowed`.
+fn checked(
+    what: &'static str,
+    text: &str,
+    most: usize,
+    allowed: impl Fn(char) -> bool,
+    grammar: &str,
+) -> Result<Arc<str>, InvalidName> {
+    let problem = if text.is_empty() {
+        "is empty".to_owned()
+    } else if text.len() > most {
+        format!("is {} bytes long; the limit is {most}", text.len())
+    } else if let Some(odd) = text.chars().find(|&c| !allowed(c)) {
+        format!("holds {odd:?}; {grammar}")
+    } else {
+        return Ok(text.into());
+    };
+    Err(InvalidName { what, problem })
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $most:literal, $allowed:expr, $grammar:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Checks the name.
+            ///
+            /// # Errors
+            /// [`InvalidName`] says which rule it breaks.
+            pub fn new(text: &str) -> Result<Self, InvalidName> {
+                checked($what, text, $most, $allowed, $grammar).map(Self)
+            }
+
+            /// The text of it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`, and `plugin:` before it where the
+    /// event is derived.
+    SourceName, "source name", 64,
+    |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'),
+    "letters, digits, `-` and `_` may stand in it"
+}
+
+name! {
+    /// The sender's id of an event: 1 to 255 bytes of visible ASCII. Unique within its source.
+    EventId, "event id", 255,
+    |c| c.is_ascii_graphic(),
+    "visible ASCII may stand in it"
+}
+
+name! {
+    /// For example `user.created`: 1 to 128 of `a-z A-Z 0-9 . _ - : /`.
+    EventType, "event type", 128,
+    |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/'),
+    "letters, digits and `. _ - : /` may stand in it"
+}
+
+/// The store's own number of an event, in the order in which it was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct EventSeq(pub i64);
+
+/// A verified webhook that is not in the store yet.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// Who sent it.
+    pub source: SourceName,
+    /// The sender's id.
+    pub id: EventId,
+    /// What it is about.
+    pub event_type: EventType,
+    /// The organization it concerns, at most 255 bytes.
+    pub organization: Option<Arc<str>>,
+    /// When it happened, by the sender's word.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// The verified bytes: JSON, and so UTF-8.
+    pub body: Bytes,
+    /// Where in the body the value of `data` stands; empty where it has none.
+    pub data: Range<u32>,
+}
+
+/// A verified webhook that is in the store.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The store's number of it.
+    pub seq: EventSeq,
+    /// What was taken in.
+    pub content: NewEvent,
+}
+
+impl Event {
+    /// The JSON text of `data`; `null` where the body has none.
+    pub fn data(&self) -> &str {
+        let Range { start, end } = self.content.data;
+        self.content
+            .body
+            .get(start as usize..end as usize)
+            .filter(|bytes| !bytes.is_empty())
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or("null")
+    }
+}

@@ -1,0 +1,132 @@
+//! The ledger of requests: every request ends in exactly one outcome, and the sums agree.
+//!
+//! received = accepted + duplicate + filtered + rejected + failed, once no request is under way.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOutcome {
+    /// The event is on disk.
+    Accepted,
+    /// The event was seen before.
+    Duplicate,
+    /// The source does not want the type.
+    Filtered,
+    /// The request is at fault; the reason is one of a fixed set.
+    Rejected(&'static str),
+    /// posthouse could not take it in; the reason is one of a fixed set.
+    Failed(&'static str),
+}
+
+/// Counts the requests of one source since the daemon started.
+#[derive(Debug, Default)]
+pub struct RequestLedger {
+    received: AtomicU64,
+    accepted: AtomicU64,
+    duplicate: AtomicU64,
+    filtered: AtomicU64,
+    rejected: Mutex<BTreeMap<&'static str, u64>>,
+    failed: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// A request under way. Dropped without an outcome it counts as failed (`aborted`).
+#[derive(Debug)]
+pub struct Receipt {
+    ledger: Arc<RequestLedger>,
+    settled: bool,
+}
+
+impl RequestLedger {
+    /// Counts a request in.
+    pub fn receive(self: &Arc<Self>) -> Receipt {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        Receipt { ledger: Arc::clone(self), settled: false }
+    }
+
+    /// What was counted so far.
+    pub fn snapshot(&self) -> RequestCounts {
+        let by_reason = |map: &Mutex<BTreeMap<&'static str, u64>>| {
+            map.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .iter()
+                .map(|(reason, count)| ((*reason).to_owned(), *count))
+                .collect()
+        };
+        RequestCounts {
+            accepted: self.accepted.load(Ordering::Relaxed),
+            duplicate: self.duplicate.load(Ordering::Relaxed),
+            filtered: self.filtered.load(Ordering::Relaxed),
+            rejected: by_reason(&self.rejected),
+            failed: by_reason(&self.failed),
+            // Read last: a request that ends meanwhile shows as under way, never as one too many.
+            received: self.received.load(Ordering::Relaxed),
+        }
+    }
+
+    fn settle(&self, outcome: RequestOutcome) {
+        let tally = |map: &Mutex<BTreeMap<&'static str, u64>>, reason| {
+            *map.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        };
+        match outcome {
+            RequestOutcome::Accepted => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
+            RequestOutcome::Duplicate => drop(self.duplicate.fetch_add(1, Ordering::Relaxed)),
+            RequestOutcome::Filtered => drop(self.filtered.fetch_add(1, Ordering::Relaxed)),
+            RequestOutcome::Rejected(reason) => tally(&self.rejected, reason),
+            RequestOutcome::Failed(reason) => tally(&self.failed, reason),
+        }
+    }
+}
+
+impl Receipt {
+    /// Counts the request out.
+    pub fn settle(mut self, outcome: RequestOutcome) {
+        self.settled = true;
+        self.ledger.settle(outcome);
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.ledger.settle(RequestOutcome::Failed("aborted"));
+        }
+    }
+}
+
+/// The counts of one source, or of all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestCounts {
+    /// Requests that came.
+    pub received: u64,
+    /// New events.
+    pub accepted: u64,
+    /// Events seen before.
+    pub duplicate: u64,
+    /// Events of a type that is not wanted.
+    pub filtered: u64,
+    /// Requests at fault, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Requests that posthouse could not take in, by reason.
+    pub failed: BTreeMap<String, u64>,
+}
+
+impl RequestCounts {
+    /// Requests that have come and not ended yet. Negative only where the ledger is wrong.
+    pub fn under_way(&self) -> i128 {
+        let ended = self.accepted
+            + self.duplicate
+            + self.filtered
+            + self.rejected.values().sum::<u64>()
+            + self.failed.values().sum::<u64>();
+        i128::from(self.received) - i128::from(ended)
+    }
+}

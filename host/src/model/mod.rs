@@ -1,0 +1,22 @@
+//! The words of posthouse as types: events, deliveries, effects, grants.
+//!
+//! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
+
+mod ambient;
+mod delivery;
+mod effects;
+mod event;
+mod grant;
+mod ledger;
+mod pattern;
+
+pub use ambient::{Ambient, Clock, Random};
+pub use delivery::{
+    Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
+    ParseDeliveryIdError, PluginId,
+};
+pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
+pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
+pub use grant::{Capability, Grants, MailGrant};
+pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use pattern::{InvalidPattern, Pattern};
