@@ -7,7 +7,7 @@
 //!
 //! # const BINARY: &str = "posthouse";
 //! // In a test: const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
-//! let daemon = Daemon::builder(BINARY).guest("counter").start();
+//! let mut daemon = Daemon::builder(BINARY).guest("counter").start();
 //! let answer = daemon.post_event(&Event::new("user.created"));
 //! assert_eq!(answer.status, 200, "{answer}");
 //! daemon.wait_settled();
