@@ -1,14 +1,17 @@
 //! The running binary: its answers, its files, its command line, its life and death.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection as Sqlite, OpenFlags, OptionalExtension as _};
+use rusqlite::{Connection as Sqlite, OpenFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -185,6 +188,52 @@ impl Daemon {
         stats["store"]["states"][state].as_u64().unwrap_or(0)
     }
 
+    /// Every event, newest first: all pages of `GET /v1/events`.
+    ///
+    /// # Panics
+    /// Where the daemon does not say.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        self.pages("events", "", |event| event["seq"].to_string())
+    }
+
+    /// Every delivery, newest first: all pages of `GET /v1/deliveries` with these parameters, such as
+    /// `state=dead&`.
+    ///
+    /// # Panics
+    /// Where the daemon does not say.
+    #[track_caller]
+    pub fn deliveries(&self, parameters: &str) -> Vec<Value> {
+        self.pages("deliveries", parameters, |delivery| {
+            delivery["id"].as_str().unwrap_or_default().to_owned()
+        })
+    }
+
+    #[track_caller]
+    fn pages(&self, what: &str, parameters: &str, key: impl Fn(&Value) -> String) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let before = all.last().map(|last| format!("&before={}", key(last))).unwrap_or_default();
+            let mut page = self.admin_get(&format!("/v1/{what}?{parameters}limit=1000{before}"));
+            match page[what].as_array_mut() {
+                Some(rows) if !rows.is_empty() => all.append(rows),
+                _ => return all,
+            }
+        }
+    }
+
+    /// All of one event, its deliveries and their attempts included: `GET /v1/events/{id}`.
+    ///
+    /// # Panics
+    /// Where it is not there just once.
+    #[track_caller]
+    pub fn event(&self, id: &str) -> Value {
+        let mut found = self.admin_get(&format!("/v1/events/{id}"));
+        let events = found["events"].as_array_mut().expect("a list of events");
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+
     /// One plugin: `GET /v1/plugins/{name}`; null where it is not known.
     ///
     /// # Panics
@@ -239,21 +288,28 @@ impl Daemon {
     /// The same with this on its standard input.
     ///
     /// # Panics
-    /// Where it can't be run.
+    /// Where it can't be run, or does not end.
     #[track_caller]
     pub fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let file = self.dir().join("stdin");
-        fs::write(&file, input).expect("the standard input");
-        let output = self
+        let mut files =
+            [(); 3].map(|()| tempfile::tempfile().expect("a file for a command's input or output"));
+        let [stdin, stdout, stderr] = &mut files;
+        stdin.write_all(input).and_then(|()| stdin.rewind()).expect("the standard input");
+        let [stdin, stdout, stderr] = [&*stdin, stdout, stderr].map(|file| file.try_clone().expect("a file"));
+        let mut child = self
             .command(arguments)
-            .stdin(File::open(&file).expect("the standard input"))
-            .output()
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
             .expect("the binary runs");
-        Output {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let status = wait_for(&mut child).unwrap_or_else(|| panic!("`posthouse {arguments:?}` does not end"));
+        let [_, stdout, stderr] = files.map(|mut file| {
+            let mut bytes = Vec::new();
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what a command said");
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        Output { code: status.code(), stdout, stderr }
     }
 
     /// The binary with these arguments, in the daemon's folder and environment, not started yet.
@@ -314,7 +370,14 @@ impl Daemon {
             .config
             .replace("{webhooks}", &self.webhooks.to_string())
             .replace("{admin}", &self.admin.to_string());
-        fs::write(self.dir().join("config.toml"), config).expect("config.toml");
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.dir().join("config.toml"))
+            .expect("config.toml");
+        file.write_all(config.as_bytes()).expect("config.toml");
     }
 
     /// The store's file, opened to read: for what must be seen without the daemon's word for it.
@@ -327,14 +390,20 @@ impl Daemon {
         Sqlite::open_with_flags(self.dir().join("data/posthouse.db"), flags).expect("the store")
     }
 
-    /// The value a plugin has under this key, read from the store's file.
+    /// Every key and value a plugin has committed, read from the store's file.
     ///
     /// # Panics
     /// Where the store can't be read.
     #[track_caller]
-    pub fn kv(&self, plugin: &str, key: &str) -> Option<Vec<u8>> {
-        let sql = "SELECT value FROM kv JOIN plugins ON plugins.id = kv.plugin WHERE plugins.name = ? AND kv.key = ?";
-        self.store().query_row(sql, [plugin, key], |row| row.get(0)).optional().expect("kv")
+    pub fn kv(&self, plugin: &str) -> BTreeMap<String, String> {
+        let sql = "SELECT key, value FROM kv JOIN plugin ON plugin.id = kv.plugin WHERE plugin.name = ?";
+        let store = self.store();
+        let mut statement = store.prepare(sql).expect("the table `kv`");
+        let text = |row: &rusqlite::Row<'_>| {
+            let value: Vec<u8> = row.get(1)?;
+            Ok((row.get(0)?, String::from_utf8_lossy(&value).into_owned()))
+        };
+        statement.query_map([plugin], text).and_then(Iterator::collect).expect("the rows of `kv`")
     }
 
     // ---- its life and death
@@ -358,6 +427,16 @@ impl Daemon {
             self.write_config();
         }
         panic!("no free port in five tries");
+    }
+
+    /// Starts it and does not wait.
+    ///
+    /// # Panics
+    /// Where it runs already.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs already");
+        self.spawn();
     }
 
     /// Starts it, expecting it to refuse; returns what it said and its exit code.
@@ -427,17 +506,7 @@ impl Daemon {
     #[track_caller]
     pub fn wait_ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the daemon runs");
-        let began = Instant::now();
-        loop {
-            if let Some(status) = child.try_wait().expect("a child to wait for") {
-                return status;
-            }
-            if began.elapsed() > patience() {
-                self.child = Some(child);
-                panic!("the daemon has not ended after {:?}", began.elapsed());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&mut child).expect("the daemon ends")
     }
 
     fn spawn(&mut self) {
@@ -489,4 +558,18 @@ impl Drop for Daemon {
             eprintln!("kept: {}", self.dir().display());
         }
     }
+}
+
+/// Waits until it has ended; kills it where it does not.
+fn wait_for(child: &mut Child) -> Option<ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < patience() {
+        if let Some(status) = child.try_wait().expect("a child to wait for") {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(child.kill());
+    drop(child.wait());
+    None
 }
