@@ -23,6 +23,7 @@ pub struct Builder {
     tables: String,
     guests: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
+    below: PathBuf,
 }
 
 impl Builder {
@@ -34,6 +35,7 @@ impl Builder {
             tables: String::new(),
             guests: Vec::new(),
             env: Vec::new(),
+            below: std::env::temp_dir(),
         };
         builder.set("admin", &format!("token = {ADMIN_TOKEN:?}"))
     }
@@ -85,6 +87,13 @@ impl Builder {
         self
     }
 
+    /// Makes the daemon's folder in this one and not in the system's for temporary files: a bench
+    /// chooses the disk it measures.
+    pub fn below(mut self, folder: &Path) -> Self {
+        self.below = folder.into();
+        self
+    }
+
     /// Starts the daemon and waits until it takes requests.
     ///
     /// # Panics
@@ -110,7 +119,7 @@ impl Builder {
         if self.sources.is_empty() {
             self.sources.push(Source::new("scalekit"));
         }
-        let dir = TempDir::with_prefix("posthouse-test-").expect("a folder of its own");
+        let dir = TempDir::with_prefix_in("posthouse-test-", &self.below).expect("a folder of its own");
         let plugins = dir.path().join("plugins");
         fs::create_dir(&plugins).expect("the plugins folder");
         for (name, bytes) in &self.guests {

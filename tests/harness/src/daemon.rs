@@ -169,6 +169,12 @@ impl Daemon {
         )
     }
 
+    /// Whether it takes requests: `GET /healthz`, and the webhooks' port.
+    pub fn healthy(&self) -> bool {
+        self.try_admin("GET", "/healthz", None).is_ok_and(|answer| answer.status == 200)
+            && Connection::open(self.address()).is_ok()
+    }
+
     /// The counts of all there is: `GET /v1/stats`.
     ///
     /// # Panics
@@ -529,8 +535,7 @@ impl Daemon {
                 self.child = None;
                 return Some(ended);
             }
-            let healthy = self.try_admin("GET", "/healthz", None).is_ok_and(|answer| answer.status == 200);
-            (healthy && Connection::open(self.address()).is_ok()).then_some(None)
+            self.healthy().then_some(None)
         })
     }
 
