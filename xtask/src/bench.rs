@@ -13,6 +13,13 @@ pub fn run_command(arguments: &[String]) -> Result {
     guests::build(&[])?;
     say("building posthouse and the benches for release (the first time this takes ten minutes)");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    run(cargo.current_dir(root()).args(["build", "--release", "--package", "posthouse", "--package", "posthouse-bench"]))?;
+    run(cargo.current_dir(root()).args([
+        "build",
+        "--release",
+        "--package",
+        "posthouse",
+        "--package",
+        "posthouse-bench",
+    ]))?;
     run(Command::new(target().join("release/posthouse-bench")).current_dir(root()).args(arguments))
 }

@@ -55,7 +55,14 @@ pub fn run_command(arguments: &[String]) -> Result {
     guests::build(&[])?;
     say("building posthouse (the first time this takes some minutes: wasmtime is large)");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    run(cargo.current_dir(root()).args(["build", "--quiet", "--package", "posthouse", "--bin", "posthouse"]))?;
+    run(cargo.current_dir(root()).args([
+        "build",
+        "--quiet",
+        "--package",
+        "posthouse",
+        "--bin",
+        "posthouse",
+    ]))?;
 
     let mut demo = Demo::start(stop)?;
     demo.play()?;
@@ -125,7 +132,8 @@ impl Demo {
         if has("curl") {
             let line = self.curl_line("evt_demo_curl")?;
             println!("{line}");
-            let output = Command::new("sh").current_dir(root()).args(["-c", &line]).output().doing("run curl")?;
+            let output =
+                Command::new("sh").current_dir(root()).args(["-c", &line]).output().doing("run curl")?;
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             println!("{}", said.trim());
             expect("the answer to curl", &said, &["200 OK", r#""received":true"#])?;
@@ -198,14 +206,20 @@ impl Demo {
         let posthouse = |rest: &[&str]| line(&posthouse(rest));
         let curl = self.curl_line("evt_try_1").unwrap_or_default();
         println!();
-        say(format_args!("posthouse stays up on http://{}; Ctrl-C stops it. Try, in another terminal:", self.webhooks));
+        say(format_args!(
+            "posthouse stays up on http://{}; Ctrl-C stops it. Try, in another terminal:",
+            self.webhooks
+        ));
         for (line, what) in [
             (posthouse(&["send", "user.created"]), "another user"),
             (curl, "an event of your own: edit the .json first; a second time it is a duplicate"),
             (posthouse(&["events"]), "what came in"),
             (posthouse(&["replay", "evt_demo_1"]), "an old event once more"),
             (posthouse(&["plugins", "pause", "welcome-email"]), "its deliveries wait until `plugins resume`"),
-            (format!("rm {}/plugins/welcome-email.wasm", shown(&folder())), "its deliveries wait until it is back"),
+            (
+                format!("rm {}/plugins/welcome-email.wasm", shown(&folder())),
+                "its deliveries wait until it is back",
+            ),
             (posthouse(&["stats"]), "the ledgers"),
             (format!("tail -f {}/posthouse.log", shown(&folder())), "the daemon's log"),
         ] {
@@ -230,7 +244,11 @@ impl Demo {
         say("stopping posthouse: it takes nothing more in, ends what runs, and exits");
         terminate(&self.daemon)?;
         let status = self.daemon.wait().doing("wait for posthouse")?;
-        if status.success() { Ok(()) } else { Err(Error::new(format!("posthouse did not stop well ({status})"))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(Error::new(format!("posthouse did not stop well ({status})")))
+        }
     }
 
     /// Looks until it finds something.
@@ -239,7 +257,9 @@ impl Demo {
         loop {
             match look() {
                 Ok(found) => return Ok(found),
-                Err(seen) => self.go_on(began, what).map_err(|error| Error::new(format!("{error}\n{seen}")))?,
+                Err(seen) => {
+                    self.go_on(began, what).map_err(|error| Error::new(format!("{error}\n{seen}")))?
+                }
             }
         }
     }
@@ -292,7 +312,8 @@ fn furnish() -> Result<String> {
             return Err(Error::new(format!("config.toml does not listen on {shipped}, as this demo thinks")));
         }
         if TcpListener::bind(shipped).is_err() {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).doing("find a port")?;
+            let free =
+                TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).doing("find a port")?;
             say(format_args!("{shipped} is in use; {free} takes its place"));
             config = config.replace(shipped, &free.to_string());
             if shipped == webhooks {
