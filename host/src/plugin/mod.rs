@@ -20,6 +20,8 @@ pub struct EngineOptions {
     pub cache_dir: PathBuf,
     /// The most instances at once; a further one waits.
     pub instances: u32,
+    /// The program whose `compile` subcommand compiles.
+    pub compiler: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
