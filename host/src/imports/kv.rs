@@ -253,8 +253,8 @@ impl Kv<'_> {
             _ => Bound::Included(prefix),
         };
         let staged = self.stage.writes.range::<str, _>((from, Bound::Unbounded));
-        for (key, staged) in staged
-            .take_while(|(key, _)| key.starts_with(prefix) && end.is_none_or(|end| key.as_str() <= end))
+        for (key, staged) in
+            staged.take_while(|(key, _)| key.starts_with(prefix) && end.is_none_or(|end| key.as_str() <= end))
         {
             match &staged.write {
                 KvWrite::Set(value) => drop(merged.insert(key.clone(), value.clone())),

@@ -20,9 +20,7 @@ use std::{sync::Arc, time::Instant};
 use wasmtime::component::Linker;
 
 pub(crate) use kv::KvSource;
-pub(crate) use limits::{
-    CORE_INSTANCES, HANDLES, MEMORIES, Meter, RANDOM_BYTES, READS, Stop, TABLE_ELEMENTS, TABLES, cut, size,
-};
+pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
 
 use self::{kv::Kv, limits::Budget, outbox::Outbox};
 use crate::{

@@ -61,8 +61,7 @@ impl Outbox<'_> {
     /// Stages a mail; its Message-ID is made of the delivery's id and its place in the outbox, so it
     /// is the same in every attempt.
     pub(super) fn send_mail(&mut self, draft: Draft) -> Result<String, Fault<OutboxError>> {
-        let grant =
-            self.grant.ok_or_else(|| Stop::lacks(self.plugin, crate::model::Capability::Mail))?;
+        let grant = self.grant.ok_or_else(|| Stop::lacks(self.plugin, crate::model::Capability::Mail))?;
         let recipients = draft.to.len() + draft.cc.len() + draft.bcc.len();
         if recipients == 0 {
             return Err(invalid("to", "names nobody"));

@@ -195,7 +195,8 @@ impl kv::Host for Door {
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<kv::Entry>, kv::Error>> {
-        let entries = answer(self.pass(Call::KvList, |door| door.kv()?.list(&prefix, after.as_deref(), limit)))?;
+        let entries =
+            answer(self.pass(Call::KvList, |door| door.kv()?.list(&prefix, after.as_deref(), limit)))?;
         Ok(entries.map(|list| list.into_iter().map(|(key, value)| kv::Entry { key, value }).collect()))
     }
 
