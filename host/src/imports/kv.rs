@@ -371,3 +371,234 @@ fn sum(base: Option<Vec<u8>>, add: i64) -> Vec<u8> {
     };
     total.map(|total| total.to_string().into_bytes()).or(base).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::imports::tests::{MemoryKv, limits};
+
+    /// One attempt on a source.
+    struct Attempt<'a> {
+        source: &'a MemoryKv,
+        limits: Limits,
+        stage: Stage,
+        budget: Budget,
+    }
+
+    impl<'a> Attempt<'a> {
+        fn on(source: &'a MemoryKv) -> Self {
+            Self { source, limits: limits(), stage: Stage::default(), budget: Budget::default() }
+        }
+
+        fn kv(&mut self) -> Kv<'_> {
+            Kv { limits: &self.limits, source: self.source, stage: &mut self.stage, budget: &mut self.budget }
+        }
+    }
+
+    fn problem<T>(answer: Answer<T>) -> String {
+        match answer.map(drop).unwrap_err() {
+            Fault::Answer(error) => format!("{error:?}"),
+            Fault::Stop(stop) => stop.to_string(),
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Get(String),
+        Set(String, Vec<u8>),
+        Delete(String),
+        Increment(String, i64),
+        List(String, Option<String>, u32),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let key = "[ab]{1,2}";
+        let value = prop_oneof!["-?[0-9]{1,3}", "[xy]{0,2}"].prop_map(String::into_bytes);
+        let op = prop_oneof![
+            key.prop_map(Op::Get),
+            (key, value).prop_map(|(key, value)| Op::Set(key, value)),
+            key.prop_map(Op::Delete),
+            (key, prop_oneof![-9..9i64, Just(i64::MAX)]).prop_map(|(key, by)| Op::Increment(key, by)),
+            ("[ab]{0,1}", prop::option::of(key), 1..5u32).prop_map(|(p, a, l)| Op::List(p, a, l)),
+        ];
+        prop::collection::vec(op, 0..40)
+    }
+
+    fn committed() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
+        prop::collection::btree_map(
+            "[ab]{1,2}",
+            prop_oneof!["[0-9]{1,2}", "z"].prop_map(String::into_bytes),
+            0..5,
+        )
+    }
+
+    /// What a guest would see if it were alone and every write took effect at once.
+    fn model(data: &mut BTreeMap<String, Vec<u8>>, op: &Op) -> Result<Vec<(String, Vec<u8>)>, ()> {
+        match op {
+            Op::Get(key) => return Ok(data.get(key).map(|v| (key.clone(), v.clone())).into_iter().collect()),
+            Op::Set(key, value) => drop(data.insert(key.clone(), value.clone())),
+            Op::Delete(key) => drop(data.remove(key)),
+            Op::Increment(key, by) => {
+                let base = match data.get(key) {
+                    Some(value) => parse(value).ok_or(())?,
+                    None => 0,
+                };
+                let total = base.checked_add(*by).ok_or(())?;
+                data.insert(key.clone(), total.to_string().into_bytes());
+            }
+            Op::List(prefix, after, limit) => {
+                return Ok(data
+                    .iter()
+                    .filter(|(key, _)| key.starts_with(prefix) && after.as_ref().is_none_or(|a| *key > a))
+                    .take(*limit as usize)
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect());
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn run(kv: &mut Kv<'_>, op: &Op) -> Result<Vec<(String, Vec<u8>)>, ()> {
+        let nothing = |()| Vec::new();
+        let result = match op.clone() {
+            Op::Get(key) => kv.get(&key).map(|value| value.map(|value| (key, value)).into_iter().collect()),
+            Op::Set(key, value) => kv.set(key, value).map(nothing),
+            Op::Delete(key) => kv.delete(key).map(nothing),
+            Op::Increment(key, by) => kv.increment(key, by).map(nothing),
+            Op::List(prefix, after, limit) => kv.list(&prefix, after.as_deref(), limit),
+        };
+        result.map_err(|fault| assert!(matches!(fault, Fault::Answer(_)), "{fault:?}"))
+    }
+
+    proptest! {
+        #[test]
+        fn an_attempt_sees_its_own_writes_and_commits_what_it_saw(data in committed(), ops in ops()) {
+            let source = MemoryKv::of(&data);
+            let mut attempt = Attempt::on(&source);
+            let mut model_data = data.clone();
+            let mut touched = std::collections::BTreeSet::new();
+            for op in &ops {
+                let (expected, got) = (model(&mut model_data, op), run(&mut attempt.kv(), op));
+                prop_assert_eq!(got, expected, "{:?}", op);
+                if let Op::Get(key) = op {
+                    touched.insert(key.clone());
+                }
+            }
+            let (reads, writes) = attempt.stage.into_effects();
+            let mut seen = std::collections::BTreeSet::new();
+            for read in reads {
+                if let KvRead::Key { key, version } = read {
+                    prop_assert_eq!(version, source.version(&key));
+                    prop_assert!(touched.contains(&key), "an increment or a write remembers nothing");
+                    prop_assert!(seen.insert(key), "each key is remembered once");
+                }
+            }
+            let mut after = data;
+            for (key, write) in writes {
+                match write {
+                    KvWrite::Set(value) => drop(after.insert(key, value)),
+                    KvWrite::Delete => drop(after.remove(&key)),
+                    KvWrite::Add(add) => {
+                        let base = after.get(&key).map_or(0, |value| parse(value).unwrap());
+                        after.insert(key, (base + add).to_string().into_bytes());
+                    }
+                }
+            }
+            prop_assert_eq!(after, model_data);
+        }
+    }
+
+    #[test]
+    fn increments_stay_deltas_and_remember_nothing() {
+        let source = MemoryKv::of(&BTreeMap::from([("n".to_owned(), b"40".to_vec())]));
+        let mut attempt = Attempt::on(&source);
+        attempt.kv().increment("n".into(), 1).unwrap();
+        attempt.kv().increment("n".into(), 1).unwrap();
+        let (reads, writes) = attempt.stage.into_effects();
+        assert_eq!(reads, []);
+        assert_eq!(writes["n"], KvWrite::Add(2));
+    }
+
+    #[test]
+    fn the_version_first_seen_is_the_one_remembered() {
+        let source = MemoryKv::of(&BTreeMap::from([("k".to_owned(), b"1".to_vec())]));
+        let mut attempt = Attempt::on(&source);
+        let first = source.version("k");
+        attempt.kv().get("k").unwrap();
+        source.put("k", b"2");
+        attempt.kv().get("k").unwrap();
+        assert_ne!(source.version("k"), first);
+        assert_eq!(attempt.stage.into_effects().0, [KvRead::Key { key: "k".into(), version: first }]);
+    }
+
+    #[test]
+    fn a_long_listing_merges_over_several_pages() {
+        let data: BTreeMap<_, _> = (0..350).map(|n| (format!("k{n:03}"), b"v".to_vec())).collect();
+        let source = MemoryKv::of(&data);
+        let mut attempt = Attempt::on(&source);
+        for n in (0..350).step_by(2) {
+            attempt.kv().delete(format!("k{n:03}")).unwrap();
+        }
+        attempt.kv().set("k0015".into(), b"mine".to_vec()).unwrap();
+        let listed = attempt.kv().list("k", Some("k001"), 1000).unwrap();
+        let keys: Vec<_> = listed.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys[..3], ["k0015", "k003", "k005"]);
+        assert_eq!(keys.len(), 175);
+        assert_eq!(attempt.stage.lists.len(), 4, "each page is remembered");
+    }
+
+    #[test]
+    fn what_goes_over_a_limit_names_it() {
+        let source = MemoryKv::of(&BTreeMap::new());
+        let mut attempt = Attempt::on(&source);
+        attempt.limits.staged_items = 2;
+        attempt.limits.staged_bytes = 1000;
+        assert!(problem(attempt.kv().get("")).contains("the key is empty"));
+        assert!(problem(attempt.kv().set("k".repeat(513), vec![])).contains("limit `kv_key` is 512 B"));
+        assert!(problem(attempt.kv().list(&"k".repeat(513), None, 1)).contains("InvalidKey"));
+        let huge = vec![0; (256 << 10) + 1];
+        assert!(problem(attempt.kv().set("k".into(), huge)).contains("limit `kv_value` is 256 KiB"));
+        attempt.kv().set("a".into(), vec![0; 900]).unwrap();
+        let over = problem(attempt.kv().set("b".into(), vec![0; 900]));
+        assert_eq!(over, "limit `staged_bytes` (1000 B) reached");
+        attempt.kv().set("a".into(), vec![0; 950]).unwrap();
+        attempt.kv().delete("b".into()).unwrap();
+        assert_eq!(problem(attempt.kv().delete("c".into())), "limit `staged_items` (2) reached");
+    }
+
+    #[test]
+    fn reads_are_bounded() {
+        let source = MemoryKv::of(&BTreeMap::new());
+        let mut attempt = Attempt::on(&source);
+        for n in 0..READS {
+            attempt.kv().get(&format!("k{n}")).unwrap();
+        }
+        attempt.kv().get("k0").unwrap();
+        assert_eq!(problem(attempt.kv().get("one more")), "limit `reads` (10000) reached");
+    }
+
+    #[test]
+    fn a_listing_is_bounded_in_bytes() {
+        let data: BTreeMap<_, _> = (0..20).map(|n| (format!("k{n}"), vec![0; 250 << 10])).collect();
+        let source = MemoryKv::of(&data);
+        let mut attempt = Attempt::on(&source);
+        assert_eq!(problem(attempt.kv().list("", None, 1000)), "limit `hostcall` (4 MiB) reached");
+        assert_eq!(attempt.kv().list("", None, 10).unwrap().len(), 10);
+    }
+
+    #[test]
+    fn the_quota_counts_what_is_committed_and_staged_less_what_goes() {
+        let data = BTreeMap::from([("a".to_owned(), vec![0; 499]), ("b".to_owned(), vec![0; 399])]);
+        let source = MemoryKv::of(&data);
+        let mut attempt = Attempt::on(&source);
+        attempt.limits.kv_total = 1000;
+        attempt.kv().set("c".into(), vec![0; 99]).unwrap();
+        assert!(problem(attempt.kv().set("d".into(), vec![])).contains("limit `kv_total` (1000 B)"));
+        attempt.kv().set("a".into(), vec![1; 499]).unwrap();
+        attempt.kv().delete("b".into()).unwrap();
+        attempt.kv().set("d".into(), vec![0; 399]).unwrap();
+        assert!(problem(attempt.kv().increment("n".into(), 1)).contains("Quota"));
+    }
+}

@@ -233,13 +233,16 @@ pub(crate) fn link(linker: &mut Linker<Door>) -> wasmtime::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, time::Duration};
 
-    use crate::config::Limits;
+    use parking_lot::Mutex;
+
+    use super::KvSource;
+    use crate::{config::Limits, model::KvVersion, store::StoreError};
 
     /// The limits as config.toml has them by default.
-    pub(super) fn limits() -> Limits {
+    pub(crate) fn limits() -> Limits {
         Limits {
             time: Duration::from_secs(8),
             memory: 64 << 20,
@@ -252,6 +255,50 @@ mod tests {
             staged_items: 1000,
             staged_bytes: 4 << 20,
             hostcall: 4 << 20,
+        }
+    }
+
+    /// Committed data in memory.
+    #[derive(Default)]
+    pub(crate) struct MemoryKv(Mutex<BTreeMap<String, (Vec<u8>, KvVersion)>>);
+
+    impl MemoryKv {
+        pub(crate) fn of(data: &BTreeMap<String, Vec<u8>>) -> Self {
+            let kv = Self::default();
+            data.iter().for_each(|(key, value)| kv.put(key, value));
+            kv
+        }
+
+        pub(crate) fn put(&self, key: &str, value: &[u8]) {
+            let mut data = self.0.lock();
+            let version = data.values().map(|(_, version)| version.0).max().unwrap_or(0) + 1;
+            data.insert(key.to_owned(), (value.to_vec(), KvVersion(version)));
+        }
+
+        pub(crate) fn version(&self, key: &str) -> Option<KvVersion> {
+            self.0.lock().get(key).map(|(_, version)| *version)
+        }
+    }
+
+    impl KvSource for MemoryKv {
+        fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
+            Ok(self.0.lock().get(key).cloned())
+        }
+
+        fn list(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: u32,
+        ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
+            let data = self.0.lock();
+            let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+            let found = data.iter().filter(|(key, _)| wanted(key)).take(limit as usize);
+            Ok(found.map(|(key, (value, version))| (key.clone(), value.clone(), *version)).collect())
+        }
+
+        fn bytes(&self) -> u64 {
+            self.0.lock().iter().map(|(key, (value, _))| (key.len() + value.len()) as u64).sum()
         }
     }
 }

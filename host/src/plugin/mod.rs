@@ -23,6 +23,9 @@ mod revision;
 mod standing;
 mod watcher;
 
+#[cfg(test)]
+mod tests;
+
 pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
