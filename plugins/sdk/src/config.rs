@@ -38,9 +38,7 @@ pub fn parse_or<T: FromStr<Err: Display>>(key: &str, default: T) -> Result<T, Er
 /// # Errors
 /// [`Error::Invalid`] where it is something else.
 pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
-    get(key)
-        .map(|value| serde_json::from_str(&value).map_err(|error| Error::invalid(key, error)))
-        .transpose()
+    get(key).map(|value| serde_json::from_str(&value).map_err(|error| Error::invalid(key, error))).transpose()
 }
 
 /// One text or several: `"a"` as well as `["a", "b"]`. None where the key is absent.

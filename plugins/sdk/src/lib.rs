@@ -29,6 +29,8 @@
 //!
 //! Built for any target but WebAssembly, the same code talks to the fake host of [`testing`].
 
+#[cfg(any(test, target_family = "wasm"))]
+mod arena;
 #[doc(hidden)]
 pub mod bindings;
 pub mod config;
@@ -78,7 +80,7 @@ macro_rules! plugin {
                 }
             }
 
-            $crate::bindings::export_plugin!(Guest with_types_in $crate::bindings);
+    $crate::bindings::export_plugin!(Guest with_types_in $crate::bindings);
         };
 
         #[cfg(not(target_family = "wasm"))]

@@ -191,7 +191,9 @@ pub(crate) mod imports {
             let odd = || Error::NotAnInteger(format!("`{key}` is not a decimal number within 64 bits"));
             let now = match get(key)? {
                 None => 0,
-                Some(value) => str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).ok_or_else(odd)?,
+                Some(value) => {
+                    str::from_utf8(&value).ok().and_then(|text| text.parse().ok()).ok_or_else(odd)?
+                }
             };
             set(key, i64::checked_add(now, by).ok_or_else(odd)?.to_string().as_bytes())
         }
@@ -204,7 +206,9 @@ pub(crate) mod imports {
         pub(crate) fn send_mail(mail: &Mail) -> Result<String, Error> {
             current(|host| {
                 if !host.granted.contains(&Capability::Mail) {
-                    return Err(Error::Denied("mail is not granted: add `mail = { … }` to the grants".to_owned()));
+                    return Err(Error::Denied(
+                        "mail is not granted: add `mail = { … }` to the grants".to_owned(),
+                    ));
                 }
                 if let Some(odd) = mail.to.iter().find(|address| !address.contains('@')) {
                     return Err(Error::Invalid(format!("to: `{odd}` is no address")));

@@ -177,9 +177,7 @@ impl Entity for Session {
         Ok(Self {
             id: node.need(&["id", "session_id"])?,
             user_id,
-            organization_id: node
-                .text(&["organization_id"])
-                .or_else(|| node.event.organization_id.clone()),
+            organization_id: node.text(&["organization_id"]).or_else(|| node.event.organization_id.clone()),
             ip: node.text(&["ip_address", "ip", "device.ip"]),
             location: node.text(&["location"]).or_else(|| {
                 let at = |name| {
