@@ -41,8 +41,10 @@ pub mod kv;
 pub mod log;
 mod manifest;
 pub mod outbox;
+pub mod template;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+pub mod time;
 
 pub use bindings::posthouse::plugin::types::{
     Capability, Delay, Delivery, Event, Failure, Manifest, Timestamp,

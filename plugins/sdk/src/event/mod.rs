@@ -111,3 +111,6 @@ impl From<Malformed> for Failure {
         Self::reject(malformed.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;
