@@ -59,8 +59,8 @@ pub(super) struct Shared<I> {
     subscribers: Subscribers,
     ambient: Ambient,
     bodies: BodyReader,
-    /// One for each request under way.
-    places: Semaphore,
+    /// One for each request that may be under way.
+    pub(super) places: Semaphore,
     pub(super) server: config::Server,
 }
 
@@ -189,5 +189,138 @@ impl Tally {
             Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
             other => tracing::debug!(source, held_back, "request refused: {other:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        ingress::{
+            NO_SOURCE,
+            fixtures::{BODY, TestServer},
+        },
+        model::{EventSeq, PluginId},
+        store::StoreError,
+    };
+
+    fn body_of((status, answer): (u16, String)) -> (u16, String) {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-type: application/json"), "{head}");
+        (status, body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_event_is_taken_in_once() {
+        let server = TestServer::start().await;
+        let request = server.signed("msg_1", BODY);
+        assert_eq!(body_of(server.ask(&request).await), (200, r#"{"received":true}"#.into()));
+        let duplicate = (200, r#"{"received":true,"duplicate":true}"#.to_owned());
+        assert_eq!(body_of(server.ask(&request).await), duplicate);
+
+        let taken = server.inbox.taken.lock();
+        let [(event, plugins)] = &taken[..] else { panic!("{taken:?}") };
+        assert_eq!((event.id.as_str(), event.event_type.as_str()), ("msg_1", "user.created"));
+        assert_eq!((&event.body[..], &plugins[..]), (BODY.as_bytes(), &[PluginId(7)][..]));
+        assert_eq!(crate::model::Event { seq: EventSeq(1), content: event.clone() }.data(), "{}");
+        drop(taken);
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_type_that_is_not_wanted_is_answered_and_dropped() {
+        let server = TestServer::start().await;
+        let request = server.signed("msg_1", r#"{"type":"session.created"}"#);
+        let filtered = (200, r#"{"received":true,"filtered":true}"#.to_owned());
+        assert_eq!(body_of(server.ask(&request).await), filtered);
+        assert!(server.inbox.taken.lock().is_empty());
+        assert_eq!(server.counts("crm").await.filtered, 1);
+    }
+
+    #[tokio::test]
+    async fn every_bad_signature_gets_the_same_answer() {
+        let server = TestServer::start().await;
+        let good = server.signed("msg_1", BODY);
+        let bad = [
+            good.replace("user.created", "user.deleted"),
+            good.replace("webhook-signature", "x-signature"),
+            good.replace("webhook-id: msg_1", "webhook-id: msg_1\r\nwebhook-id: msg_1"),
+            good.replace("webhook-timestamp: 1765281881", "webhook-timestamp: 1765281001"),
+            good.replace("webhook-", "x-"),
+        ];
+        for request in &bad {
+            let answer = server.ask(request).await;
+            assert_eq!(body_of(answer), (401, r#"{"error":"Invalid signature"}"#.into()), "{request}");
+        }
+        let reasons = server.counts("crm").await.rejected;
+        let labels: Vec<_> = reasons.keys().map(String::as_str).collect();
+        let expected =
+            ["missing-header", "repeated-header", "signature-mismatch", "stale-timestamp", "unsigned"];
+        assert_eq!(labels, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_and_no_event_is_told_what_it_lacks() {
+        let server = TestServer::start().await;
+        let answer = body_of(server.ask(&server.signed("msg_1", r#"{"id":"evt_1"}"#)).await);
+        assert_eq!(answer, (400, r#"{"detail":"`type` is missing","error":"Invalid payload"}"#.into()));
+        let answer = body_of(server.ask(&server.signed("msg_1", "")).await);
+        assert_eq!(answer.0, 400);
+        assert_eq!(server.counts("crm").await.rejected.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_named() {
+        let server = TestServer::start().await;
+        for path in ["/", "/webhooks/crm/", "/webhooks/CRM", "/webhooks"] {
+            let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            assert_eq!(body_of(server.ask(&request).await).0, 404, "{path}");
+        }
+        let (status, answer) = server.ask("GET /webhooks/crm HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(status == 405 && answer.contains("allow: post\r\n"), "{answer}");
+        assert_eq!(server.counts("crm").await.rejected["wrong-method"], 1);
+        assert_eq!(server.counts(NO_SOURCE).await.rejected["unknown-path"], 4);
+
+        let query = server.signed("msg_1", BODY).replace("/webhooks/crm", "/webhooks/crm?from=here");
+        assert_eq!(server.ask(&query).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_that_the_store_has_not() {
+        let server = TestServer::start().await;
+        for (error, label) in [
+            (StoreError::Backlog(10), "backlog"),
+            (StoreError::Poisoned("disk".into()), "store-poisoned"),
+            (StoreError::Io("disk".into()), "store-write"),
+            (StoreError::Closed, "store-closed"),
+        ] {
+            *server.inbox.failure.lock() = Some(error);
+            let (status, answer) = server.ask(&server.signed("msg_1", BODY)).await;
+            assert!(status == 503 && answer.contains("retry-after: "), "{answer}");
+            assert!(!answer.contains("disk") && !answer.contains("received"), "{answer}");
+            assert_eq!(server.counts("crm").await.failed[label], 1);
+        }
+        *server.inbox.failure.lock() = None;
+        assert_eq!(server.ask(&server.signed("msg_1", BODY)).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn one_request_too_many_is_asked_to_come_again() {
+        let server = TestServer::with(|server| server.max_requests = 1).await;
+        let held = server.inbox.gate.acquire_many(1000).await.unwrap();
+        let request = server.signed("msg_1", BODY);
+        let first = server.ask(&request);
+        let second = async {
+            while server.places_left() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let answer = server.ask(&server.signed("msg_2", BODY)).await;
+            drop(held);
+            answer
+        };
+        let ((accepted, _), (busy, answer)) = tokio::join!(first, second);
+        assert_eq!((accepted, busy), (200, 503), "{answer}");
+        assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+        assert_eq!(server.counts("crm").await.failed["busy"], 1);
     }
 }

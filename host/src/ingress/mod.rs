@@ -18,6 +18,7 @@
 //! `sign` does the sender's part, and `offline` verifies for a person who wants to know why.
 
 mod body;
+mod claim;
 mod ending;
 mod envelope;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod flood;
 mod handler;
 mod keys;
 mod offline;
+mod refusal;
 mod scheme;
 mod server;
 mod sign;
@@ -35,5 +37,6 @@ pub use envelope::InvalidPayload;
 pub use handler::{Inbox, Ingress, NO_SOURCE, Subscribers};
 pub use keys::KeyError;
 pub use offline::{Explanation, Unverified, verify_offline};
+pub use refusal::Refusal;
 pub use sign::{SignError, sign};
-pub use verify::{RawRequest, Refusal, Verified, Verifier};
+pub use verify::{RawRequest, Verified, Verifier};

@@ -1,29 +1,14 @@
 //! Verification: a [`RawRequest`] becomes [`Verified`] here, and nowhere else.
 //!
-//! Everything is checked over the bytes as they came. All entries are compared with all keys, each in
-//! constant time and none cutting the rest short, so that the time taken says nothing about which
-//! matched. The sender learns only that it failed; the [`Refusal`] says why, to the operator.
+//! Everything is checked over the bytes as they came. The sender learns only that it failed; the
+//! [`Refusal`] says why, to the operator.
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use ed25519_dalek::Signature;
-use hmac::Mac;
 use http::HeaderMap;
 use jiff::Timestamp;
-use subtle::{Choice, ConstantTimeEq};
 
-use super::{
-    keys::{KeyError, Keyring},
-    scheme::{Algorithm, Encoding, EventIdFrom, Family, Place, Scheme},
-};
+use super::{KeyError, Refusal, claim::Claim, keys::Keyring, scheme::Family};
 use crate::config;
-
-/// The most entries of a signature header; a sender that rotates its keys sends two.
-const MAX_ENTRIES: usize = 64;
-/// The most of them that are tried with public keys, which cost a pass over the body each.
-const MAX_ED25519: usize = 8;
-/// The longest header of a signature, in bytes: room for the entries allowed.
-const MAX_HEADER: usize = 8 * 1024;
 
 /// A request as it came, of which nothing is known yet.
 #[derive(Debug, Clone)]
@@ -53,82 +38,6 @@ impl<'r> Verified<'r> {
     }
 }
 
-/// Why a signature does not hold. Each has a label for counters and a sentence for people; neither
-/// shows a secret, a signature or a part of the body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is nothing to verify.
-    #[error("the request carries none of the headers of this source's scheme")]
-    Unsigned,
-    /// Two families of headers are there; they could be two requests in one.
-    #[error("`{0}` and `{1}` are both signed headers; a request may carry those of one sender only")]
-    Ambiguous(&'static str, &'static str),
-    /// One of a family's headers, or `t` in it, is not there.
-    #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// One of them is there twice.
-    #[error("`{0}` is there more than once")]
-    Repeated(&'static str),
-    /// One of them is longer than any sender makes it.
-    #[error("`{0}` is longer than {MAX_HEADER} bytes")]
-    TooLong(&'static str),
-    /// One of them is not text.
-    #[error("`{0}` is not UTF-8")]
-    NotText(&'static str),
-    /// An id that makes the signed text ambiguous.
-    #[error("`{0}` is empty or holds a dot")]
-    BadId(&'static str),
-    /// Not `[1-9][0-9]*`, or not a number of this age.
-    #[error("`{0}` is not a time in Unix seconds: digits only, no leading zero")]
-    BadTimestamp(&'static str),
-    /// A replay, or clocks that differ.
-    #[error("the timestamp is {age} s old; the tolerance is {tolerance} s")]
-    Stale {
-        /// How old, in seconds.
-        age: u64,
-        /// What the source allows, in seconds.
-        tolerance: u64,
-    },
-    /// Clocks that differ.
-    #[error("the timestamp is {ahead} s in the future; the tolerance is {tolerance} s")]
-    Future {
-        /// How far ahead, in seconds.
-        ahead: u64,
-        /// What the source allows, in seconds.
-        tolerance: u64,
-    },
-    /// More entries than any sender makes.
-    #[error("there are too many signatures; {MAX_ENTRIES} are read, and {MAX_ED25519} of public keys")]
-    TooMany,
-    /// No entry is of a known version and well-formed.
-    #[error("`{0}` holds no well-formed signature of a version that the scheme knows")]
-    NoneUsable(&'static str),
-    /// The signatures are of others, or of other bytes.
-    #[error("no signature fits: it was made with another secret, or over other bytes")]
-    Mismatch,
-}
-
-impl Refusal {
-    /// Its name in the ledger and the metrics; it never changes.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Unsigned => "unsigned",
-            Self::Ambiguous(..) => "ambiguous-headers",
-            Self::Missing(_) => "missing-header",
-            Self::Repeated(_) => "repeated-header",
-            Self::TooLong(_) => "header-too-long",
-            Self::NotText(_) => "header-not-text",
-            Self::BadId(_) => "bad-id",
-            Self::BadTimestamp(_) => "bad-timestamp",
-            Self::Stale { .. } => "stale-timestamp",
-            Self::Future { .. } => "future-timestamp",
-            Self::TooMany => "too-many-signatures",
-            Self::NoneUsable(_) => "no-usable-signature",
-            Self::Mismatch => "signature-mismatch",
-        }
-    }
-}
-
 /// Verifies what one source sends; its keys are prepared once.
 pub struct Verifier {
     keyrings: Vec<Keyring>,
@@ -153,7 +62,7 @@ impl Verifier {
         let claim = self.claim(&request.headers)?;
         claim.check_age(self.tolerance, now)?;
         claim.check_signatures(&request.body)?;
-        Ok(claim.verified(&request.body))
+        Ok(Verified { body: &request.body, event_id: claim.event_id() })
     }
 
     /// One that reads every secret as its scheme does not. For people only, as it takes what was made
@@ -162,11 +71,9 @@ impl Verifier {
         Self { keyrings: Keyring::all_misread(source), tolerance: 0 }
     }
 
-    /// Verifies a request whenever it was signed. For people only: who accepts it accepts a replay.
-    pub(super) fn verify_at_any_time<'r>(&self, request: &'r RawRequest) -> Result<Verified<'r>, Refusal> {
-        let claim = self.claim(&request.headers)?;
-        claim.check_signatures(&request.body)?;
-        Ok(claim.verified(&request.body))
+    /// Whether a signature fits, whenever it was made. For people only: it may be a replay.
+    pub(super) fn check_signatures(&self, request: &RawRequest) -> Result<(), Refusal> {
+        self.claim(&request.headers)?.check_signatures(&request.body)
     }
 
     /// The headers that a request may come with.
@@ -192,182 +99,21 @@ impl Verifier {
     }
 }
 
-/// What a request says of itself, well-formed but not believed yet.
-struct Claim<'k, 'r> {
-    keyring: &'k Keyring,
-    family: &'static Family,
-    /// Empty where the scheme has none.
-    id: &'r str,
-    timestamp: &'r str,
-    /// The same as a number.
-    signed_at: i64,
-    signatures: &'r str,
-}
-
-impl<'k, 'r> Claim<'k, 'r> {
-    fn read(keyring: &'k Keyring, family: &'static Family, headers: &'r HeaderMap) -> Result<Self, Refusal> {
-        let id = match family.id {
-            Some(name) => {
-                let id = only(headers, name)?;
-                if id.is_empty() || id.contains('.') {
-                    return Err(Refusal::BadId(name));
-                }
-                id
-            }
-            None => "",
-        };
-        let signatures = only(headers, family.signatures)?;
-        let (name, timestamp) = match family.timestamp {
-            Place::Header(name) => (name, only(headers, name)?),
-            Place::Entry(label) => (label, only_entry(keyring.scheme, signatures, label)?),
-        };
-        let signed_at = unix_seconds(timestamp).ok_or(Refusal::BadTimestamp(name))?;
-        Ok(Self { keyring, family, id, timestamp, signed_at, signatures })
-    }
-
-    fn check_age(&self, tolerance: u64, now: Timestamp) -> Result<(), Refusal> {
-        let now = now.as_second();
-        let distance = now.abs_diff(self.signed_at);
-        match distance > tolerance {
-            false => Ok(()),
-            true if self.signed_at < now => Err(Refusal::Stale { age: distance, tolerance }),
-            true => Err(Refusal::Future { ahead: distance, tolerance }),
-        }
-    }
-
-    fn check_signatures(&self, body: &[u8]) -> Result<(), Refusal> {
-        let Keyring { scheme, shared, public } = self.keyring;
-        let candidates = self.candidates()?;
-        let signed_text = || scheme.signed_text(self.id, self.timestamp, body);
-
-        let mut fits = Choice::from(0);
-        for key in shared {
-            let mut hmac = key.clone();
-            signed_text().for_each(|piece| hmac.update(piece));
-            let expected = hmac.finalize().into_bytes();
-            for candidate in &candidates {
-                if let Candidate::Hmac(mac) = candidate {
-                    fits |= expected.as_slice().ct_eq(mac);
-                }
-            }
-        }
-        if !public.is_empty() && candidates.iter().any(|candidate| matches!(candidate, Candidate::Ed25519(_)))
-        {
-            let message = signed_text().collect::<Vec<_>>().concat();
-            for key in public {
-                for candidate in &candidates {
-                    if let Candidate::Ed25519(signature) = candidate {
-                        fits |= Choice::from(u8::from(key.verify_strict(&message, signature).is_ok()));
-                    }
-                }
-            }
-        }
-        if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
-    }
-
-    /// The entries that can be compared; all others are skipped.
-    fn candidates(&self) -> Result<Vec<Candidate>, Refusal> {
-        let scheme = self.keyring.scheme;
-        let mut candidates = Vec::new();
-        let mut of_public_keys = 0;
-        for (index, entry) in scheme.entries(self.signatures).enumerate() {
-            if index >= MAX_ENTRIES {
-                return Err(Refusal::TooMany);
-            }
-            let Some(candidate) = entry.and_then(|(label, value)| Candidate::read(scheme, label, value))
-            else {
-                continue;
-            };
-            of_public_keys += usize::from(matches!(candidate, Candidate::Ed25519(_)));
-            if of_public_keys > MAX_ED25519 {
-                return Err(Refusal::TooMany);
-            }
-            candidates.push(candidate);
-        }
-        if candidates.is_empty() {
-            return Err(Refusal::NoneUsable(self.family.signatures));
-        }
-        Ok(candidates)
-    }
-
-    fn verified(&self, body: &'r Bytes) -> Verified<'r> {
-        let is_event_id = self.keyring.scheme.event_id == EventIdFrom::SignedId;
-        Verified { body, event_id: is_event_id.then_some(self.id) }
-    }
-}
-
-/// A signature that may fit.
-enum Candidate {
-    Hmac([u8; 32]),
-    Ed25519(Signature),
-}
-
-impl Candidate {
-    fn read(scheme: &Scheme, label: &str, value: &str) -> Option<Self> {
-        let version = scheme.versions.iter().find(|version| version.label == label)?;
-        match version.algorithm {
-            Algorithm::HmacSha256 => decode(version.encoding, value).map(Self::Hmac),
-            Algorithm::Ed25519 => {
-                decode(version.encoding, value).map(|bytes| Self::Ed25519(Signature::from_bytes(&bytes)))
-            }
-        }
-    }
-}
-
-impl Scheme {
-    /// The entries of a signature header, each a version and a value; none where it has no such form.
-    fn entries<'r>(&self, header: &'r str) -> impl Iterator<Item = Option<(&'r str, &'r str)>> {
-        let within = self.within_entry;
-        header.split(self.between_entries).map(move |entry| entry.split_once(within))
-    }
-}
-
-/// The one value of a header.
-fn only<'r>(headers: &'r HeaderMap, name: &'static str) -> Result<&'r str, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Refusal::Missing(name))?;
-    if values.next().is_some() {
-        return Err(Refusal::Repeated(name));
-    }
-    if value.len() > MAX_HEADER {
-        return Err(Refusal::TooLong(name));
-    }
-    std::str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NotText(name))
-}
-
-/// The value of the one entry with this label.
-fn only_entry<'r>(scheme: &Scheme, header: &'r str, label: &'static str) -> Result<&'r str, Refusal> {
-    let mut values = scheme.entries(header).flatten().filter(|(of, _)| *of == label).map(|(_, value)| value);
-    let value = values.next().ok_or(Refusal::Missing(label))?;
-    if values.next().is_some() { Err(Refusal::Repeated(label)) } else { Ok(value) }
-}
-
-/// Reads `[1-9][0-9]*`.
-fn unix_seconds(text: &str) -> Option<i64> {
-    let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits_only && !text.starts_with('0') { text.parse().ok() } else { None }
-}
-
-/// Reads exactly `N` bytes in their one way of being written (hexadecimal digits may be of either case).
-fn decode<const N: usize>(encoding: Encoding, text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    match encoding {
-        Encoding::Base64 => (BASE64.decode_slice(text, &mut bytes) == Ok(N)).then_some(bytes),
-        Encoding::Hex => hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         config::{SchemeName, Secret, Source},
-        ingress::{fixtures, sign},
+        ingress::{
+            fixtures::{self, NOW},
+            refusal::{MAX_ED25519, MAX_ENTRIES, MAX_HEADER},
+            sign,
+        },
     };
 
-    const NOW: i64 = 1_765_281_881;
     const STANDARD: SchemeName = SchemeName::StandardWebhooks;
     const DOCUMENTED: SchemeName = SchemeName::ScalekitDocumented;
     const BODY: &[u8] = br#"{"id":"evt_1","type":"user.created"}"#;
