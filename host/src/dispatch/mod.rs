@@ -1,1 +1,4 @@
 //! (to come)
+
+mod mail;
+pub mod sender;
