@@ -45,6 +45,7 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 
 pub use self::{
+    outbox::STATES as OUTBOX_STATES,
     since::Since,
     token::{TokenError, token},
 };

@@ -15,7 +15,7 @@ use super::{Admin, error::ApiError, query, replay::detached};
 use crate::store::{OutboxFilter, OutboxId};
 
 /// Where an item of the outbox can stand.
-pub(super) const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
+pub const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,21 +45,23 @@ pub(super) async fn list(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayBody {
+    #[serde(default)]
     dead: bool,
+    #[serde(default)]
+    items: Vec<i64>,
 }
 
 pub(super) async fn replay(
     State(admin): State<Admin>,
     body: Result<Json<ReplayBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let Json(asked) = body?;
-    if !asked.dead {
-        return Err(ApiError::bad_request("`dead` is false; only items given up can be sent again"));
+    let Json(ReplayBody { dead, items }) = body?;
+    if dead != items.is_empty() {
+        return Err(ApiError::bad_request(
+            r#"say either `"dead": true`, for all that were given up, or `"items"`"#,
+        ));
     }
-    let count = detached(async move {
-        let filter = OutboxFilter { state: Some("dead".to_owned()), ..OutboxFilter::default() };
-        Ok(admin.0.store.replay_outbox(filter).await?)
-    })
-    .await?;
+    let items = items.into_iter().map(OutboxId).collect();
+    let count = detached(async move { Ok(admin.0.store.replay_outbox(items).await?) }).await?;
     Ok(Json(json!({ "count": count })))
 }

@@ -150,8 +150,8 @@ impl Store {
     pub async fn outbox(&self, _filter: OutboxFilter) -> Result<Vec<OutboxSummary>, StoreError> {
         unimplemented!()
     }
-    /// Makes the dead items of the filter ready again; returns how many.
-    pub async fn replay_outbox(&self, _filter: OutboxFilter) -> Result<u64, StoreError> {
+    /// Makes given-up items ready again: those named, or all where none is. Returns how many.
+    pub async fn replay_outbox(&self, _items: Vec<OutboxId>) -> Result<u64, StoreError> {
         unimplemented!()
     }
 
