@@ -82,8 +82,7 @@ impl Loaded {
     /// # Errors
     /// [`ConfigError`] with all that is wrong with it, each at its line and column.
     pub fn read(path: &Path, environment: &dyn Environment, secrets: Secrets) -> Result<Self, ConfigError> {
-        let unreadable =
-            |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
+        let unreadable = |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
         let mut file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
         let mode = file.metadata().map_err(|error| unreadable(error.to_string()))?.mode();
         let mut bytes = Vec::new();
@@ -176,7 +175,9 @@ fn config(root: &mut Table<'_>) -> Config {
     if let Some(tables) = root.optional("plugin", Value::table) {
         config.plugin = tables
             .entries()
-            .filter_map(|(name, value)| Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?)))
+            .filter_map(|(name, value)| {
+                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?))
+            })
             .collect();
     }
     config
@@ -219,11 +220,7 @@ fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
 
 fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("level", &mut log.level, log_level);
-    table.read(
-        "format",
-        &mut log.format,
-        word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]),
-    );
+    table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
 }
 
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
