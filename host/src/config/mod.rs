@@ -144,6 +144,8 @@ pub struct Plugins {
     pub dir: PathBuf,
     /// How often the folder is looked through, events or not; 2 s by default.
     pub rescan: Duration,
+    /// The most instances at once, over all plugins; a further one waits. 64 by default.
+    pub instances: u32,
     /// What holds for a plugin that says nothing else.
     pub defaults: PluginSettings,
 }
