@@ -30,7 +30,8 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
 
     let counted = done(&daemon.cli(&["replay", "--dead", "--dry-run"]));
     assert_eq!(counted.stdout, "3 dead letters to replay\n");
-    let none = done(&daemon.cli(&["replay", "--dead", "--since", "2999-01-01T00:00:00Z", "--dry-run", "--json"]));
+    let none =
+        done(&daemon.cli(&["replay", "--dead", "--since", "2999-01-01T00:00:00Z", "--dry-run", "--json"]));
     assert_eq!(none.json_lines(), [json!({ "count": 0, "dry_run": true })]);
     assert_eq!(daemon.deliveries("").len(), 3, "a dry run made deliveries");
 
@@ -111,19 +112,25 @@ fn both_ledgers_add_up_whatever_came() {
     assert!(daemon.post_event(&event).accepted());
     assert!(daemon.post_event(&event).duplicate());
     assert_eq!(daemon.post_event(&Event::new("session.created")).status, 200);
-    let stranger = daemon.sender().signed_by(Signer::Standard("whsec_c3RyYW5nZXItc3RyYW5nZXItc3RyYW5nZXI=".into()));
+    let stranger =
+        daemon.sender().signed_by(Signer::Standard("whsec_c3RyYW5nZXItc3RyYW5nZXItc3RyYW5nZXI=".into()));
     assert_eq!(stranger.post_event(&Event::new("user.created")).status, 401);
     daemon.wait_settled();
 
     let stats = assert_balanced(&daemon);
     let counts = &stats["requests"]["scalekit"];
-    for (what, count) in [("received", 4), ("accepted", 1), ("duplicate", 1), ("filtered", 1), ("under_way", 0)] {
+    for (what, count) in
+        [("received", 4), ("accepted", 1), ("duplicate", 1), ("filtered", 1), ("under_way", 0)]
+    {
         assert_eq!(counts[what], json!(count), "{what} in {stats}");
     }
-    let rejected: u64 =
-        counts["rejected"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let rejected: u64 = counts["rejected"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
     assert_eq!(rejected, 1, "{stats}");
-    assert_eq!((&stats["store"]["made"], &stats["store"]["states"]["done"]), (&json!(1), &json!(1)), "{stats}");
+    assert_eq!(
+        (&stats["store"]["made"], &stats["store"]["states"]["done"]),
+        (&json!(1), &json!(1)),
+        "{stats}"
+    );
     let said = done(&daemon.cli(&["stats"])).stdout;
     assert!(said.contains("both ledgers add up") && said.contains("user.created"), "{said}");
 }
