@@ -29,7 +29,7 @@ pub struct Args {
     /// Only dead letters given up since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME", requires = "dead")]
     since: Option<Since>,
-    /// Only says how many deliveries it would make.
+    /// Only say how many deliveries it would make.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object.
