@@ -5,13 +5,21 @@
 //! 2 usage, 78 configuration.
 
 pub mod check;
+pub mod client;
 pub mod compile;
+pub mod deliveries;
+pub mod events;
+pub mod outbox;
 pub mod output;
+pub mod plugins;
+pub mod replay;
 pub mod samples;
 pub mod send;
 pub mod serve;
 pub mod sign;
 pub mod source;
+pub mod stats;
+pub mod table;
 pub mod verify;
 
 use std::{
@@ -49,6 +57,18 @@ enum Command {
     Sign(sign::Args),
     /// Send a sample event, signed, to the running daemon, and print its answer.
     Send(send::Args),
+    /// List events, newest first, or tell all about one.
+    Events(events::Args),
+    /// List deliveries, newest first.
+    Deliveries(deliveries::Args),
+    /// Deliver an old event once more, or all dead letters.
+    Replay(replay::Args),
+    /// List plugins, show one, pause or resume one.
+    Plugins(plugins::Args),
+    /// List the outbox, newest first, or send again what was given up.
+    Outbox(outbox::Args),
+    /// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
+    Stats(stats::Args),
     /// Compile a plugin; the daemon runs this in a process of its own.
     #[command(hide = true)]
     Compile(compile::Args),
@@ -69,15 +89,12 @@ pub enum CliError {
     /// Exit code 78 as well: what config.toml says does not fit together.
     #[error("{0}")]
     Misconfigured(String),
-    /// Exit code 1, said by nobody when the reader has gone: standard output took no more.
-    #[error("standard output takes no more")]
-    Output(#[from] std::io::Error),
 }
 
 impl CliError {
     fn code(&self) -> ExitCode {
         match self {
-            Self::Failure(_) | Self::Output(_) => ExitCode::from(1),
+            Self::Failure(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
             Self::Config(_) | Self::Misconfigured(_) => ExitCode::from(78),
         }
@@ -91,10 +108,7 @@ pub fn main() -> ExitCode {
         Err(refused) => return told(&refused),
     };
     cli.run().unwrap_or_else(|error| {
-        match &error {
-            CliError::Output(gone) if gone.kind() == std::io::ErrorKind::BrokenPipe => {}
-            error => complain(&chain(error)),
-        }
+        complain(&chain(&error));
         error.code()
     })
 }
@@ -102,12 +116,19 @@ pub fn main() -> ExitCode {
 impl Cli {
     fn run(self) -> Result<ExitCode, CliError> {
         let path = &self.config;
+        let online = || Ok::<_, CliError>(load(path, Secrets::OfAdmin)?.config);
         match self.command {
             Command::Serve(args) => serve::run(args, load(path, Secrets::All)?),
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
             Command::Verify(args) => verify::run(args, &load(path, Secrets::OfSources)?.config),
             Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),
             Command::Send(args) => send::run(args, || Ok(load(path, Secrets::OfSources)?.config)),
+            Command::Events(args) => events::run(args, &online()?),
+            Command::Deliveries(args) => deliveries::run(args, &online()?),
+            Command::Replay(args) => replay::run(args, &online()?),
+            Command::Plugins(args) => plugins::run(args, &online()?),
+            Command::Outbox(args) => outbox::run(args, &online()?),
+            Command::Stats(args) => stats::run(args, &online()?),
             Command::Compile(args) => compile::run(args),
         }
     }
@@ -159,7 +180,7 @@ fn chain(error: &dyn Error) -> String {
 /// Each line of it on standard error, with our name before it.
 pub(crate) fn complain(text: &str) {
     let mut stderr = std::io::stderr().lock();
-    for line in text.lines() {
+    for line in text.lines().map(table::clean) {
         // Nobody is left to be told that standard error is closed.
         let _ = writeln!(stderr, "posthouse: {line}");
     }

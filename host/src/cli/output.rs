@@ -1,20 +1,19 @@
-//! What the offline commands read and print: standard input and files, bounded; standard output, without
-//! a panic when its reader has gone.
+//! What the offline commands read, bounded, and print.
 
 use std::{
     fs::File,
-    io::{self, Read, Write as _},
+    io::{self, Read},
     path::Path,
 };
 
-use super::CliError;
+use super::{CliError, table};
 
 /// The most bytes of a body: more than any source may send.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Prints a line.
+/// Prints a line, with all escaped in it that could steer a terminal.
 pub(super) fn say(line: impl std::fmt::Display) -> Result<(), CliError> {
-    Ok(writeln!(io::stdout().lock(), "{line}")?)
+    table::print(&format!("{}\n", table::clean(&line.to_string()))).map(drop)
 }
 
 /// The bytes of a file, or of standard input where none or `-` is named.
