@@ -147,8 +147,7 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
         let registry = registry.clone();
         Arc::new(move |event_type: &_| registry.subscribers(event_type))
     };
-    let ingress =
-        Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
+    let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
     let admin =
         Admin::new(store.clone(), registry.clone(), ingress.ledger(), token, started_at, ambient.clone());
 

@@ -58,7 +58,7 @@ impl Toolchain {
             Self::Installed => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
             Self::Debian(_) => Command::new(CARGO),
         };
-        cargo.current_dir(dir).args(["build", "--release", "--locked", "--target", TARGET]);
+        cargo.current_dir(dir).args(["build", "--release", "--target", TARGET]);
         clear(&mut cargo);
         cargo.env("CARGO_TARGET_DIR", target_dir);
         if let Self::Debian(linker) = self {

@@ -29,6 +29,7 @@ mod tests;
 pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
+pub(crate) use folder::look;
 pub use registry::{PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport};
 pub use revision::{Inspection, LoadError, inspect};
