@@ -6,7 +6,8 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -146,7 +147,10 @@ fn run_child(wasm: &Path, out: &Path) -> Result<(), String> {
     let code = wasmtime::Engine::new(&settings())
         .and_then(|engine| engine.precompile_component(&component))
         .map_err(|error| format!("{error:#}"))?;
-    fs::write(out, code).map_err(|error| format!("`{}`: {error}", out.display()))
+    // On disk before it gets its name, so that a crash leaves no half of it there.
+    fs::File::create(out)
+        .and_then(|mut file| file.write_all(&code).and_then(|()| file.sync_all()))
+        .map_err(|error| format!("`{}`: {error}", out.display()))
 }
 
 fn limit(resource: Resource, most: u64) -> Result<(), String> {
