@@ -1,9 +1,9 @@
 //! The registry: every plugin there is, in the folder or only in the store's memory.
 //!
-//! Readers take the list as it stands, without waiting. It changes in two ways: a scan of the folder
-//! (never two at once; it may wait for a compiler) and an operator's word (which waits for no scan).
-//! Both write to the store before the list is swapped, so that what events are taken in for is known
-//! after a crash too.
+//! Readers take the list as it stands, without waiting. It changes in two ways: by a file of the folder,
+//! each loaded by a task of its own, so that one which takes long to compile keeps no other waiting; and
+//! by an operator's word, which waits for no file. Both write to the store before the list is swapped, so
+//! that what events are taken in for is known after a crash too.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -14,7 +14,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinSet,
+};
 
 use super::{
     engine::Engine,
@@ -47,8 +50,11 @@ struct Inner {
     ambient: Ambient,
     list: ArcSwap<List>,
     changes: watch::Sender<u64>,
-    /// Held while the folder is looked through.
+    /// Held while the folder is looked through: that is never done twice at once.
     scan: Mutex<Memory>,
+    /// What became of files that were loaded, with a bell for who waits.
+    visited: parking_lot::Mutex<Vec<(String, Seen)>>,
+    bell: Notify,
     /// Held while the list changes; never while something compiles.
     edit: Mutex<()>,
 }
@@ -63,6 +69,9 @@ struct List {
 #[derive(Default)]
 struct Memory {
     files: HashMap<String, Seen>,
+    /// Files that are being loaded.
+    visits: JoinSet<()>,
+    busy: HashSet<String>,
     warned: HashSet<OsString>,
     /// The folder could not be read last time.
     blind: bool,
@@ -70,6 +79,7 @@ struct Memory {
     again: bool,
 }
 
+#[derive(Clone, Copy)]
 struct Seen {
     stamp: Stamp,
     /// Nothing is left to do for this content.
@@ -117,13 +127,19 @@ impl Registry {
             list: ArcSwap::from_pointee(list),
             changes: watch::Sender::new(0),
             scan: Mutex::default(),
+            visited: parking_lot::Mutex::default(),
+            bell: Notify::new(),
             edit: Mutex::default(),
         })))
     }
 
     /// Looks through the folder once: loads what is new or changed, holds what went away.
     pub async fn scan(&self) {
-        self.0.look().await;
+        let mut memory = self.0.scan.lock().await;
+        self.0.look(&mut memory).await;
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+        self.0.prune().await;
     }
 
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
@@ -131,8 +147,11 @@ impl Registry {
         let mut watcher = Watcher::new(self.0.dir.clone());
         loop {
             watcher.arm();
-            let settled = self.0.look().await;
-            watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }).await;
+            let settled = self.0.look(&mut *self.0.scan.lock().await).await;
+            tokio::select! {
+                () = watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }) => {}
+                () = self.0.bell.notified() => self.0.prune().await,
+            }
         }
     }
 
@@ -208,9 +227,10 @@ impl List {
 }
 
 impl Inner {
-    /// One scan. Says whether all is done, or a file has to be looked at again soon.
-    async fn look(&self) -> bool {
-        let mut memory = self.scan.lock().await;
+    /// Looks through the folder and begins to load what is new or changed. Says whether all files known
+    /// are done with; else it should look again soon.
+    async fn look(self: &Arc<Self>, memory: &mut Memory) -> bool {
+        self.note(memory);
         let dir = self.dir.clone();
         let looked = tokio::task::spawn_blocking(move || folder::look(&dir))
             .await
@@ -231,34 +251,40 @@ impl Inner {
                 tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");
             }
         }
-        let mut settled = true;
-        let mut changed = false;
         let names: HashSet<_> = looked.plugins.iter().map(|found| found.name.clone()).collect();
-        for found in looked.plugins {
-            let seen = memory.files.remove(&found.name);
-            if seen.as_ref().is_some_and(|seen| seen.settled && seen.stamp == found.stamp) {
-                memory.files.extend(seen.map(|seen| (found.name, seen)));
-                continue;
-            }
-            let name = found.name.clone();
-            let seen = self.visit(found, seen).await;
-            settled &= seen.settled;
-            changed = true;
-            memory.files.insert(name, seen);
-        }
         memory.files.retain(|name, _| names.contains(name));
-        let first = !std::mem::replace(&mut memory.again, true);
-        for plugin in self.list.load_full().by_name.values() {
-            if !names.contains(&plugin.record.name) && (first || !plugin.is_gone()) {
-                settled &= self.lose(&plugin.record.name).await;
+        for found in looked.plugins {
+            let seen = memory.files.get(&found.name).copied();
+            let same = seen.is_some_and(|seen| seen.settled && seen.stamp == found.stamp);
+            if !same && memory.busy.insert(found.name.clone()) {
+                let inner = Arc::clone(self);
+                memory.visits.spawn(async move {
+                    let name = found.name.clone();
+                    let seen = inner.visit(found, seen).await;
+                    inner.visited.lock().push((name, seen));
+                    inner.bell.notify_one();
+                });
             }
         }
-        if changed {
-            let present =
-                self.list.load().by_name.values().filter_map(|p| p.record.revision.clone()).collect();
-            self.prune(present).await;
+        let mut settled = memory.files.values().all(|seen| seen.settled);
+        let first = !std::mem::replace(&mut memory.again, true);
+        for (name, plugin) in &self.list.load_full().by_name {
+            // One that is being loaded is looked for again when that is done.
+            let left = !names.contains(name) && !memory.busy.contains(name);
+            if left && (first || !plugin.is_gone()) {
+                settled &= self.lose(name).await;
+            }
         }
         settled
+    }
+
+    /// Notes what became of files that were loaded.
+    fn note(&self, memory: &mut Memory) {
+        while memory.visits.try_join_next().is_some() {}
+        for (name, seen) in self.visited.lock().drain(..) {
+            memory.busy.remove(&name);
+            memory.files.insert(name, seen);
+        }
     }
 
     /// Loads a file that is new or has changed, or that did not settle last time.
@@ -373,7 +399,10 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    async fn prune(&self, present: Vec<String>) {
+    /// Drops code that has been of no use for long.
+    async fn prune(&self) {
+        let plugins = self.list.load_full();
+        let present: Vec<_> = plugins.by_name.values().filter_map(|p| p.record.revision.clone()).collect();
         let engine = self.engine.clone();
         drop(tokio::task::spawn_blocking(move || engine.parts().cache.prune(&present)).await);
     }

@@ -220,3 +220,23 @@ async fn watching_finds_what_comes_and_goes() {
     until("it is broken, though no event told so", &|| house.registry.by_name("odd").is_some()).await;
     watching.abort();
 }
+
+#[tokio::test]
+async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
+    let house = House::new(Still).await;
+    let mut changes = house.registry.changes();
+    // A compiler that never ends with the slow one.
+    let compiler = house.bench.dir.path().join("compiler");
+    let script = fs::read_to_string(&compiler).unwrap();
+    let stuck = "#!/bin/sh\ngrep -q stuck \"$2\" && exec sleep 600\n";
+    fs::write(&compiler, script.replacen("#!/bin/sh\n", stuck, 1)).unwrap();
+    house.put("slow", b"stuck");
+    let watched = house.registry.clone();
+    let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    house.put("greet", &guest("(call $say)"));
+    let loaded = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("it is loaded").unwrap();
+    assert!(house.registry.by_name("slow").is_none());
+    watching.abort();
+}
