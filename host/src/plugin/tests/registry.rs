@@ -240,3 +240,24 @@ async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
     assert!(house.registry.by_name("slow").is_none());
     watching.abort();
 }
+
+#[tokio::test]
+async fn a_file_half_written_is_not_tried_over_and_over() {
+    let house = House::new(Wall).await;
+    let compiler = house.bench.dir.path().join("compiler");
+    let counted = house.bench.dir.path().join("count");
+    let script = fs::read_to_string(&compiler).unwrap();
+    let counting = format!("#!/bin/sh\necho once >> {}\n", counted.display());
+    fs::write(&compiler, script.replacen("#!/bin/sh\n", &counting, 1)).unwrap();
+    let whole = guest("");
+    fs::write(house.folder.join("greet.wasm"), &whole[..whole.len() / 2]).unwrap();
+    let mut changes = house.registry.changes();
+    let watched = house.registry.clone();
+    let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
+    let broken = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    tokio::time::timeout(Duration::from_secs(60), broken).await.expect("it is broken in the end").unwrap();
+    assert!(!house.registry.by_name("greet").unwrap().serving());
+    let tries = fs::read_to_string(&counted).unwrap().lines().count();
+    assert!((2..=4).contains(&tries), "{tries} tries");
+    watching.abort();
+}
