@@ -12,6 +12,7 @@ mod kv;
 mod limits;
 mod log;
 mod outbox;
+mod refused;
 pub(crate) mod v0_1;
 mod wasi;
 
