@@ -114,19 +114,20 @@ async fn serve_connection<I: Inbox>(
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
 
-    let ended = tokio::select! {
+    let end = tokio::select! {
         biased;
-        ended = &mut connection => End::of(ended),
-        () = told(&mut stopping) => {
-            Pin::new(&mut connection).graceful_shutdown();
-            // What has not ended by then is cut off; what has needs no more attention.
-            let _ = timeout(shared.server.shutdown_timeout, connection).await;
-            return;
-        }
-        () = activity.stalls_for(shared.server.header_timeout) => End::Stalled,
+        ended = &mut connection => Some(End::of(ended)),
+        () = activity.stalls_for(shared.server.header_timeout) => Some(End::Stalled),
+        () = told(&mut stopping) => None,
+    };
+    let Some(end) = end else {
+        Pin::new(&mut connection).graceful_shutdown();
+        // What has not ended by then is cut off; what has needs no more attention.
+        let _ = timeout(shared.server.shutdown_timeout, connection).await;
+        return;
     };
     let Parts { io, read_buf, .. } = connection.into_parts();
-    let last_words = shared.strays.count_unhandled(&ended, &read_buf);
+    let last_words = shared.strays.count_unhandled(&end, &read_buf);
     linger(io.into_inner(), last_words).await;
 }
 
@@ -170,7 +171,7 @@ impl Activity {
         while quiet < LOOKS {
             sleep(time / LOOKS).await;
             let marks = self.0.load(Ordering::Relaxed);
-            quiet = if marks == seen && marks % 2 == 0 { quiet + 1 } else { 0 };
+            quiet = if marks == seen && marks.is_multiple_of(2) { quiet + 1 } else { 0 };
             seen = marks;
         }
     }
