@@ -147,6 +147,14 @@ impl Store {
         unimplemented!()
     }
 
+    pub async fn outbox(&self, _filter: OutboxFilter) -> Result<Vec<OutboxSummary>, StoreError> {
+        unimplemented!()
+    }
+    /// Makes given-up items ready again: those named, or all where none is. Returns how many.
+    pub async fn replay_outbox(&self, _items: Vec<OutboxId>) -> Result<u64, StoreError> {
+        unimplemented!()
+    }
+
     // ---- for people (readers; synchronous inside spawn_blocking)
     pub async fn events(&self, _filter: EventFilter) -> Result<Vec<EventSummary>, StoreError> {
         unimplemented!()
@@ -246,6 +254,13 @@ pub enum OutboxResult {
 }
 
 #[derive(Debug, Clone, Default)]
+pub struct OutboxFilter {
+    pub state: Option<String>,
+    pub limit: u32,
+    pub before: Option<OutboxId>,
+}
+
+#[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     pub event_type: Option<Pattern>,
     pub source: Option<String>,
@@ -332,6 +347,7 @@ pub struct AttemptDetail {
 #[derive(Debug, Clone, Serialize)]
 pub struct OutboxSummary {
     pub id: OutboxId,
+    pub delivery: DeliveryId,
     pub kind: String,
     /// addresses and subject of a mail; never its text
     pub summary: String,
@@ -352,6 +368,7 @@ pub struct StoreStats {
     pub outbox: std::collections::BTreeMap<String, u64>,
     pub plugins: Vec<PluginStats>,
     pub conflicts: u64,
+    pub lost_leases: u64,
     pub store_bytes: u64,
     pub wal_bytes: u64,
 }
