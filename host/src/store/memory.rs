@@ -178,7 +178,7 @@ impl Memory {
         remembered(&mut self.types, name, || interned(connection, "event_type", name.as_str()))
     }
 
-    /// Writes down what changed since the last time. Returns the plugins whose kv may have changed.
+    /// Writes down what changed since the last time.
     pub(super) fn write(&mut self, connection: &Connection) -> Result<()> {
         for plugin in self.changed.drain() {
             let Tally { states: [ready, leased, waiting, done, dead], made, kv_bytes } =
@@ -188,7 +188,7 @@ impl Memory {
                 .execute(params![plugin.0, ready, leased, waiting, done, dead, made, kv_bytes])?;
         }
         for ((hour, event_type), row) in self.hours.iter_mut().filter(|(_, row)| row.changed) {
-            let Hour { total, completed, failed, sum_us, histogram, .. } = row;
+            let Hour { total, completed, failed, sum_us, histogram, .. } = &*row;
             connection
                 .prepare_cached("INSERT OR REPLACE INTO hour VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
                 .execute(params![hour, event_type, total, completed, failed, sum_us, histogram.to_bytes()])?;

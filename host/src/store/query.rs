@@ -324,11 +324,16 @@ fn deliveries_step<T>(
         Some(DeliveryState::Done) => &[3],
         Some(DeliveryState::Dead) => &[4],
     };
-    let held = filter.state.filter(|_| states[0] < code::LEASED || states[0] == code::WAITING);
+    let held = match filter.state {
+        Some(DeliveryState::Held) => Some(true),
+        Some(DeliveryState::Ready | DeliveryState::Waiting) => Some(false),
+        _ => None,
+    };
+    let of_event = OF_EVENT.replace("?1", "?4");
     let sql = format!(
         "{DELIVERY_COLUMNS} FROM delivery d {hint} {DELIVERY_NAMES}
          WHERE d.id < ?1 AND d.id >= ?2 AND {state} AND {replayable}
-         AND (?3 IS NULL OR p.name = ?3) AND (?4 IS NULL OR d.event = ?4)
+         AND (?3 IS NULL OR p.name = ?3) AND {event}
          AND (?5 IS NULL OR e.type IN (SELECT value FROM json_each(?5)))
          AND ifnull(d.finished_at, d.made_at) >= ?6
          AND (?7 IS NULL OR (p.held IS NOT NULL) = ?7)
@@ -336,6 +341,8 @@ fn deliveries_step<T>(
         hint = if dead { "INDEXED BY delivery_dead" } else { "NOT INDEXED" },
         state = if dead { "d.state = 4".to_owned() } else { format!("d.state IN ({})", listed(states)) },
         replayable = if replayable { REPLAYABLE } else { "true" },
+        event =
+            if filter.event.is_some() { format!("d.id IN ({of_event})") } else { "?4 IS NULL".to_owned() },
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let parameters = params![
@@ -345,7 +352,7 @@ fn deliveries_step<T>(
         filter.event.map(|seq| seq.0),
         types(connection, filter.event_type.as_ref())?,
         filter.since.map_or(i64::MIN, nanos),
-        held.map(|state| state == DeliveryState::Held),
+        held,
         i64::try_from(room).unwrap_or(i64::MAX),
     ];
     let mut found = statement.query(parameters)?;

@@ -56,7 +56,7 @@ impl Store {
                 break;
             }
         }
-        while self.write(Writer::vacuum).await? {}
+        while self.write(|writer| writer.vacuum()).await? {}
         Ok(count)
     }
 }
@@ -81,11 +81,10 @@ fn step(connection: &rusqlite::Connection, after: i64, cutoff: i64) -> Result<St
         .prepare_cached("SELECT seq, received_at FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
         .query_map([after, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_>>()?;
-    let seen = old.len() as i64;
     // Events are in the order of their arrival: behind the first that is young all are.
     let old: Vec<i64> =
         old.into_iter().take_while(|(_, received_at)| *received_at < cutoff).map(|(seq, _)| seq).collect();
-    let ended = (old.len() as i64) < seen.max(STEP);
+    let ended = (old.len() as i64) < STEP;
     let last = old.last().copied().unwrap_or(after);
     let mut unfinished = connection.prepare_cached(&format!("SELECT {}", unfinished()))?;
     let mut finished = Vec::with_capacity(old.len());
