@@ -16,25 +16,25 @@ use crate::{
     model::{DeliveryState, HeldReason, Pattern},
 };
 
-/// Lists deliveries, newest first
+/// List deliveries, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only those in this state
+    /// Only those in this state.
     #[arg(long, value_parser = state())]
     state: Option<String>,
-    /// Only those for this plugin
+    /// Only those for this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// Only those of events of these types, such as `user.created`, `membership.*`
+    /// Only those of events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
-    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`
+    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most deliveries
+    /// The most deliveries.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{admin, config::Config};
 
-/// Lists the outbox, newest first, or sends again what was given up
+/// List the outbox, newest first, or send again what was given up.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -25,29 +25,29 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Sends again what was given up, with the Message-ID it had
+    /// Send again what was given up, with the Message-ID it had.
     Replay(Replay),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only those in this state
+    /// Only those in this state.
     #[arg(long, value_parser = admin::OUTBOX_STATES)]
     state: Option<String>,
-    /// The most items
+    /// The most items.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Replay {
-    /// Which items; all that were given up where none is named
+    /// Which items; all that were given up where none is named.
     #[arg(value_name = "ITEM")]
     items: Vec<i64>,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }

@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(
             text,
             "delivery       state  why\n\
-             ----------------------------------------------------------------\n\
+             -----------------------------------------------------------------\n\
              dlv_123456789  dead   the guest said a long and rather sad thing\n\
              dlv_1          done\n"
         );

@@ -82,8 +82,7 @@ impl Loaded {
     /// # Errors
     /// [`ConfigError`] with all that is wrong with it, each at its line and column.
     pub fn read(path: &Path, environment: &dyn Environment, secrets: Secrets) -> Result<Self, ConfigError> {
-        let unreadable =
-            |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
+        let unreadable = |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
         let mut file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
         let mode = file.metadata().map_err(|error| unreadable(error.to_string()))?.mode();
         let mut bytes = Vec::new();
@@ -176,7 +175,9 @@ fn config(root: &mut Table<'_>) -> Config {
     if let Some(tables) = root.optional("plugin", Value::table) {
         config.plugin = tables
             .entries()
-            .filter_map(|(name, value)| Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?)))
+            .filter_map(|(name, value)| {
+                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?))
+            })
             .collect();
     }
     config
@@ -219,17 +220,13 @@ fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
 
 fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("level", &mut log.level, log_level);
-    table.read(
-        "format",
-        &mut log.format,
-        word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]),
-    );
+    table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
 }
 
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
-    table.read("instances", &mut plugins.instances, whole(1..=1024));
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
+    table.read("instances", &mut plugins.instances, integer(1..=1024));
     running(table, &mut plugins.defaults);
 }
 
@@ -327,10 +324,11 @@ fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
 
 /// `[plugin.<name>]` over the defaults of `[plugins]`.
 fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<PluginSettings> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
+    if !fits || name.len() > 64 {
         let message = format!(
-            "`{}` is no name of a plugin; 1 to 64 letters, digits, `-` and `_` may stand in one",
+            "`{}` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
             shown(name)
         );
         value.document.problem(value.at(), message);

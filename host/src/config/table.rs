@@ -175,12 +175,7 @@ pub(super) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(
-        document: &'a Document<'a>,
-        name: String,
-        at: usize,
-        entries: &'a DeTable<'a>,
-    ) -> Self {
+    pub(super) fn new(document: &'a Document<'a>, name: String, at: usize, entries: &'a DeTable<'a>) -> Self {
         Self { document, name, at, entries, asked: Vec::new() }
     }
 

@@ -201,7 +201,8 @@ impl Attempts {
         // The attempts are counted even where the guest knows better when to try again.
         let wait = match attempt.outcome {
             Outcome::Rejected => None,
-            _ => wait_after(&plugin.settings.retry, job.attempt, &self.ambient).map(|wait| after.unwrap_or(wait)),
+            _ => wait_after(&plugin.settings.retry, job.attempt, &self.ambient)
+                .map(|wait| after.unwrap_or(wait)),
         };
         debug!(
             delivery = %job.delivery,
