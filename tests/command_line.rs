@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use posthouse_harness::{Daemon, Source};
+use posthouse_harness::{Daemon, Source, guest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -206,6 +206,52 @@ fn a_reader_that_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+/// What a plugin gets and lacks is said before it runs; one that would not run is exit code 1.
+#[test]
+fn check_loads_every_plugin_and_names_what_it_lacks() {
+    let shell = Shell::new();
+    let plugins = shell.0.path().join("plugins");
+    fs::create_dir(&plugins).unwrap();
+    fs::write(plugins.join("counter.wasm"), guest("counter")).unwrap();
+    fs::write(plugins.join("welcome-email.wasm"), guest("welcome-email")).unwrap();
+    let config = |tables: &str| {
+        let config = format!("{CONFIG}\n[plugin.counter]\nevents = [\"user.*\"]\n{tables}");
+        fs::write(shell.0.path().join("config.toml"), config).unwrap();
+        // The secrets of the tests stand in this file, which is not what is tested.
+        let _ = Command::new("chmod").args(["o-r", "config.toml"]).current_dir(&shell.0).status().unwrap();
+    };
+
+    let grant = "[plugin.welcome-email.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }\n";
+    config(grant);
+    let well = shell.run(&["check"], "");
+    assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{well:?}");
+    for line in [
+        "plugin counter: revision ",
+        "\n  events: user.*\n  gets: nothing but log, config and kv\n",
+        "plugin welcome-email: revision ",
+        "\n  gets: mail from team@example.com to *\n",
+    ] {
+        assert!(well.stdout.contains(line), "{line:?} is not in:\n{}", well.stdout);
+    }
+
+    config("[plugin.counte]\nreuse = 2\n");
+    fs::write(plugins.join("junk.wasm"), "not WebAssembly").unwrap();
+    let bad = shell.run(&["check"], "");
+    assert_eq!(bad.code, Some(1), "{bad:?}");
+    let said: Vec<_> = bad.stderr.lines().map(|line| line.strip_prefix("posthouse: ").unwrap()).collect();
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert_eq!(said[0], "warning: [plugin.counte] is for nobody: there is no `plugins/counte.wasm`");
+    assert!(said[1].starts_with("plugin `junk` is bad: "), "{said:?}");
+    assert!(said[2].starts_with("plugin `welcome-email` lacks `mail` and would be held; "), "{said:?}");
+    assert!(said[2].contains("[plugin.welcome-email.grants] with mail = {"), "{said:?}");
+    assert_eq!(said[3], "2 of 3 plugins would not run; see above");
+    let left: BTreeSet<_> = fs::read_dir(&shell.0)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left, BTreeSet::from(["config.toml".to_owned(), "plugins".to_owned()]));
 }
 
 /// Every type of the page and of the sender's list, each an event of its own.
