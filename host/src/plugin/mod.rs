@@ -20,6 +20,7 @@ mod instance;
 mod registry;
 mod report;
 mod revision;
+mod scan;
 mod standing;
 mod watcher;
 
