@@ -32,6 +32,7 @@ const MOST_BYTES: u64 = 4 << 20;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
+const TEN_YEARS: Duration = Duration::from_secs(10 * 31_557_600);
 
 /// Which secrets are looked up. A command that only speaks to the daemon runs where the daemon's
 /// variables and credentials are not: it must not fail for want of them.
@@ -209,7 +210,7 @@ fn admin(table: &mut Table<'_>, admin: &mut Admin, server: &Server) {
 
 fn store(table: &mut Table<'_>, store: &mut Store) {
     table.read("url", &mut store.path, store_url);
-    table.read("retention", &mut store.retention, duration(secs(1)..=days(3650)));
+    table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
 }
 
