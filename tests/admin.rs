@@ -1,5 +1,7 @@
 //! The admin listener keeps to itself: who may come in, what it refuses, what it never shows.
 
+#![allow(clippy::unwrap_used, reason = "what fails fails the test")]
+
 use std::{
     fs,
     io::{Read as _, Write as _},
