@@ -225,6 +225,7 @@ fn log(table: &mut Table<'_>, log: &mut Log) {
 
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
+    table.read("instances", &mut plugins.instances, whole(1..=1024));
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
     running(table, &mut plugins.defaults);
 }
