@@ -60,7 +60,7 @@ pub enum DaemonError {
     Token(#[from] admin::TokenError),
     /// `[mail]` can't be used.
     #[error(transparent)]
-    Mail(#[from] dispatch::MailTargetError),
+    Mail(#[from] dispatch::InvalidMailTarget),
     /// The system refused something else.
     #[error("{what}: {error}")]
     System {
@@ -156,7 +156,7 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
         Dispatch::new(store.clone(), registry.clone(), ambient.clone())
             .run(attempts_stopped.clone(), config.server.shutdown_timeout),
     );
-    let sender = attempts.spawn(sender.run(stopped(attempts_stopped)));
+    let sender = attempts.spawn(sender.run(attempts_stopped));
     let rescan = config.plugins.rescan;
     let watcher = attempts.spawn(async move { registry.watch(rescan).await });
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
@@ -166,11 +166,7 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
         let stopped = stopped(requests_stopped.clone());
         tokio::spawn(async move { ingress.serve(webhooks, stopped).await })
     };
-    let admin = tokio::spawn(async move {
-        if let Err(error) = admin.serve(operators, stopped(requests_stopped)).await {
-            warn!(%error, "the admin listener ended");
-        }
-    });
+    let admin = tokio::spawn(admin.serve(operators, stopped(requests_stopped)));
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
 
     let signal = stop_signals.wait().await;

@@ -225,8 +225,8 @@ fn log(table: &mut Table<'_>, log: &mut Log) {
 
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
-    table.read("instances", &mut plugins.instances, whole(1..=1024));
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
+    table.read("instances", &mut plugins.instances, integer(1..=1024));
     running(table, &mut plugins.defaults);
 }
 
@@ -324,10 +324,11 @@ fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
 
 /// `[plugin.<name>]` over the defaults of `[plugins]`.
 fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<PluginSettings> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
+    if !fits || name.len() > 64 {
         let message = format!(
-            "`{}` is no name of a plugin; 1 to 64 letters, digits, `-` and `_` may stand in one",
+            "`{}` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
             shown(name)
         );
         value.document.problem(value.at(), message);

@@ -29,7 +29,7 @@ use crate::{
     store::Store,
 };
 
-pub use mail::MailTargetError;
+pub use mail::InvalidMailTarget;
 pub use sender::Sender;
 pub use sweeper::sweep;
 

@@ -15,10 +15,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    mail::{MailTargetError, Mailer, NotSent},
+    mail::{InvalidMailTarget, Mailer, NotSent},
     retry::wait_after,
 };
 use crate::{
@@ -53,21 +53,20 @@ impl Sender {
     /// A sender by this transport; connects to nothing yet.
     ///
     /// # Errors
-    /// [`MailTargetError`] where the transport's URL can't be used.
-    pub fn new(store: Store, transport: MailTransport, ambient: Ambient) -> Result<Self, MailTargetError> {
+    /// [`InvalidMailTarget`] where the transport's URL can't be used.
+    pub fn new(store: Store, transport: MailTransport, ambient: Ambient) -> Result<Self, InvalidMailTarget> {
         let desk = Desk { mailer: Mailer::new(&transport)?, retry: transport.retry, ambient };
         Ok(Self { store, desk: Arc::new(desk) })
     }
 
-    /// Sends until `shutdown` ends or the store closes, then waits a little for what is on its way. What
+    /// Sends until `stop` turns true or the store closes, then waits a little for what is on its way. What
     /// has not ended by then goes again at the next start.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        tokio::pin!(shutdown);
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut under_way = JoinSet::new();
         'work: loop {
             while under_way.len() >= AT_ONCE {
                 tokio::select! {
-                    () = &mut shutdown => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
@@ -76,7 +75,7 @@ impl Sender {
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
-                    () = &mut shutdown => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     leased = &mut leased => break leased,
                     Some(_) = under_way.join_next() => {}
                     () = tokio::time::sleep(REST), if under_way.is_empty() => self.desk.mailer.rest().await,
@@ -96,7 +95,7 @@ impl Sender {
                 Err(error) => {
                     tracing::error!(%error, "the outbox can't be read");
                     tokio::select! {
-                        () = &mut shutdown => break,
+                        () = stopped(&mut stop) => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     }
                 }
@@ -108,6 +107,11 @@ impl Sender {
         }
         self.desk.mailer.rest().await;
     }
+}
+
+/// Waits until it turns true, or can't any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn send(store: Store, desk: Arc<Desk>, job: OutboxJob) {

@@ -3,8 +3,8 @@
 //!
 //! The event's `data` may ask for more, each after the counting, so that a failure has something to
 //! drop: `{"log": "text"}` logs, `{"spin": 1000000}` computes for so many rounds, `{"mail": "a@b.c"}`
-//! stages a mail to that address, `{"fail": 2}` fails the first two attempts, `{"retry_after": 3}` fails the first
-//! attempt and asks for so many seconds, `{"reject": true}` refuses for good.
+//! stages a mail to that address, `{"fail": 2}` fails the first two attempts, `{"retry_after": 3}` fails
+//! the first attempt and asks for so many seconds, `{"reject": true}` refuses for good.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, info, kv, outbox::Mail};
 use serde::Deserialize;
@@ -40,12 +40,12 @@ impl Plugin for Counter {
         }
         match wish.retry_after {
             Some(seconds) if delivery.attempt == 1 => {
-                return Err(Failure::retry_after("asked to fail once", seconds));
+                Err(Failure::retry_after("asked to fail once", seconds))
             }
             _ if delivery.attempt <= wish.fail => {
-                return Err(Failure::retry(format!("asked to fail {} times", wish.fail)));
+                Err(Failure::retry(format!("asked to fail {} times", wish.fail)))
             }
-            _ if wish.reject => return Err(Failure::reject("asked to refuse")),
+            _ if wish.reject => Err(Failure::reject("asked to refuse")),
             _ => Ok(()),
         }
     }
