@@ -1,0 +1,178 @@
+//! Watches logins: who logged in last and from where, how often, and what looks odd.
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | `session.created`, `user.login` | the user's last login is remembered, and counted for the user and for the organization; an alert if it is odd |
+//! | `session.expired`, `user.logout` | an audit record; the session's key goes |
+//!
+//! Odd is a login from an address never seen for this user (the first one ever is not), and more than
+//! `max_logins` of a user within `window_seconds`, which alerts at most once in that time. A session that
+//! both `session.created` and `user.login` tell of is one login.
+//!
+//! ```toml
+//! [plugin.login-monitor.grants]
+//! mail = { from = ["Watch <watch@example.com>"], to = ["security@example.com"] }
+//!
+//! [plugin.login-monitor.config]
+//! alert_to = "security@example.com"   # or several: ["a@example.com", "b@example.com"]; needed
+//! max_logins = 10                     # these are the defaults
+//! window_seconds = 600
+//! subject = "Login alert for {user}: {alert}"
+//! audit_days = 365
+//! ```
+//!
+//! Placeholders of the subject are `alert`, `user` (the address, or else the id), `ip` and `organization`.
+//!
+//! Keys: `user/<user>` is what is known of a user, `logins/user/<user>` and
+//! `logins/organization/<organization>` count, `session/<session>` is an open session, and
+//! `audit/<time>/<event>` an ended one: the time has 20 digits of nanoseconds, so that they list in order.
+
+mod settings;
+mod user;
+
+use posthouse_sdk::{
+    Capability, Delivery, Event, Failure, Manifest, Plugin, Timestamp, debug,
+    event::Session,
+    info, kv,
+    outbox::Mail,
+    template::{self, Escape},
+    time::rfc3339,
+    warn,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{settings::Settings, user::User};
+
+struct LoginMonitor;
+
+impl Plugin for LoginMonitor {
+    fn manifest() -> Manifest {
+        Manifest::new("remembers logins, raises alarms, keeps an audit record")
+            .on(["session.created", "user.login"])
+            .on(["session.expired", "user.logout"])
+            .requires(Capability::Mail)
+    }
+
+    fn handle(event: Event, _delivery: Delivery) -> Result<(), Failure> {
+        let settings = Settings::read()?;
+        match event.event_type.as_str() {
+            "session.created" | "user.login" => login(&event, &settings),
+            "session.expired" | "user.logout" => end(&event, &settings),
+            other => {
+                debug!("`{other}` is none of the events that are watched; nothing to do");
+                Ok(())
+            }
+        }
+    }
+}
+
+posthouse_sdk::plugin!(LoginMonitor);
+
+/// A session that has not ended, as far as is known.
+#[derive(Serialize, Deserialize)]
+struct Open {
+    user: String,
+    started: Timestamp,
+}
+
+fn login(event: &Event, settings: &Settings) -> Result<(), Failure> {
+    let session = event.session()?;
+    let key = format!("session/{}", session.id);
+    if kv::get(&key)?.is_some() {
+        info!("session `{}` is known; this is the same login", session.id);
+        return Ok(());
+    }
+    kv::set_json(&key, &Open { user: session.user_id.clone(), started: event.time() })?;
+    kv::increment(&format!("logins/user/{}", session.user_id), 1)?;
+    if let Some(organization) = &session.organization_id {
+        kv::increment(&format!("logins/organization/{organization}"), 1)?;
+    }
+
+    let key = format!("user/{}", session.user_id);
+    let mut user: User = kv::get_json(&key)?.unwrap_or_default();
+    let alerts = user.log_in(event.time(), &session, settings);
+    kv::set_json(&key, &user)?;
+    for alert in &alerts {
+        send(alert, event, &session, settings)?;
+    }
+    Ok(())
+}
+
+fn send(alert: &str, event: &Event, session: &Session, settings: &Settings) -> Result<(), Failure> {
+    let email = session.user.as_ref().and_then(|user| user.email.as_deref());
+    let values = [
+        ("alert", Some(alert)),
+        ("user", email.or(Some(&session.user_id))),
+        ("ip", session.ip.as_deref()),
+        ("organization", session.organization_id.as_deref()),
+    ];
+    let subject = template::fill(&settings.subject, Escape::Line, &values)
+        .map_err(|error| posthouse_sdk::config::Error::invalid("subject", error))?;
+    let mut text = format!("{alert}.\n\n");
+    for (name, value) in [
+        ("User", Some(session.user_id.as_str())),
+        ("Mail", email),
+        ("Organization", session.organization_id.as_deref()),
+        ("Session", Some(&session.id)),
+        ("Time", Some(&rfc3339(event.time()))),
+        ("Address", session.ip.as_deref()),
+        ("Location", session.location.as_deref()),
+        ("Method", session.auth_method.as_deref()),
+        ("Browser", session.user_agent.as_deref()),
+    ] {
+        // What a browser says of itself must not look like another of these lines.
+        if let Some(value) = value {
+            text.push_str(&format!("{name}: {}\n", Escape::Line.apply(value)));
+        }
+    }
+    let mail = Mail::new(&settings.alert_to, subject, text);
+    let message_id = settings.also_to.iter().fold(mail, Mail::to).send()?;
+    warn!("{alert} of `{}`: alert {message_id}", session.user_id);
+    Ok(())
+}
+
+/// What is kept of a session that has ended.
+#[derive(Serialize)]
+struct Audit<'a> {
+    event: &'a str,
+    user: &'a str,
+    session: &'a str,
+    organization: Option<&'a str>,
+    ip: Option<&'a str>,
+    /// By the event that began it, where that has been here.
+    started: Option<String>,
+    ended: String,
+}
+
+fn end(event: &Event, settings: &Settings) -> Result<(), Failure> {
+    let session = event.session()?;
+    let key = format!("session/{}", session.id);
+    let open: Option<Open> = kv::get_json(&key)?;
+    let at = event.time();
+    let audit = Audit {
+        event: &event.event_type,
+        user: &session.user_id,
+        session: &session.id,
+        organization: session.organization_id.as_deref(),
+        ip: session.ip.as_deref(),
+        started: open.map(|open| rfc3339(open.started)),
+        ended: rfc3339(at),
+    };
+    kv::set_json(&format!("audit/{at:020}/{}", event.id), &audit)?;
+    kv::delete(&key)?;
+    forget_old(event.received_at, settings)
+}
+
+/// Drops up to two audit records that are too old: as one comes with each event, they cannot pile up.
+fn forget_old(now: Timestamp, settings: &Settings) -> Result<(), Failure> {
+    let oldest = format!("audit/{:020}", now.saturating_sub(settings.audit));
+    for entry in kv::list("audit/", None, 2)? {
+        if entry.key < oldest {
+            kv::delete(&entry.key)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

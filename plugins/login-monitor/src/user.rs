@@ -1,0 +1,77 @@
+//! What is known of a user, and what is odd about a login.
+
+use posthouse_sdk::{Timestamp, event::Session};
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Settings;
+
+/// The most addresses that are remembered of a user: those seen last.
+const ADDRESSES: usize = 50;
+
+/// What is known of a user. Bounded: a user has one of these for ever.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct User {
+    last: Option<Login>,
+    /// Seen longest ago first.
+    addresses: Vec<String>,
+    /// Logins within the window, oldest first, and no more than tell that there are too many.
+    recent: Vec<Timestamp>,
+    /// When too many logins last gave an alert.
+    alerted: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Login {
+    at: Timestamp,
+    ip: Option<String>,
+    location: Option<String>,
+    session: String,
+    organization: Option<String>,
+}
+
+impl User {
+    /// Takes note of a login, and says what is odd about it. Events may come in another order than
+    /// they happened.
+    pub(crate) fn log_in(&mut self, at: Timestamp, session: &Session, settings: &Settings) -> Vec<String> {
+        if self.last.as_ref().is_none_or(|last| last.at <= at) {
+            self.last = Some(Login {
+                at,
+                ip: session.ip.clone(),
+                location: session.location.clone(),
+                session: session.id.clone(),
+                organization: session.organization_id.clone(),
+            });
+        }
+        let new_address = session.ip.as_deref().and_then(|ip| self.from_address(ip));
+        new_address.into_iter().chain(self.at_time(at, settings)).collect()
+    }
+
+    fn from_address(&mut self, ip: &str) -> Option<String> {
+        let known = self.addresses.iter().position(|address| address == ip);
+        let is_first = self.addresses.is_empty();
+        if let Some(index) = known {
+            self.addresses.remove(index);
+        }
+        self.addresses.push(ip.to_owned());
+        if self.addresses.len() > ADDRESSES {
+            self.addresses.remove(0);
+        }
+        (known.is_none() && !is_first).then(|| format!("login from the new address {ip}"))
+    }
+
+    fn at_time(&mut self, at: Timestamp, settings: &Settings) -> Option<String> {
+        self.recent.insert(self.recent.partition_point(|time| *time <= at), at);
+        let newest = self.recent.last().copied().unwrap_or(at);
+        self.recent.retain(|time| newest - time < settings.window);
+        let surplus = self.recent.len().saturating_sub(settings.max_logins + 1);
+        self.recent.drain(..surplus);
+        let alerted_lately = self.alerted.is_some_and(|alerted| at.abs_diff(alerted) < settings.window);
+        if self.recent.len() <= settings.max_logins || alerted_lately {
+            return None;
+        }
+        self.alerted = Some(at);
+        let seconds = settings.window / 1_000_000_000;
+        Some(format!("more than {} logins within {seconds} s", settings.max_logins))
+    }
+}

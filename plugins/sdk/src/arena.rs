@@ -1,0 +1,374 @@
+//! The memory of a guest: an arena that is there from the start, so that an attempt never grows its
+//! memory. To grow costs page-table work in the host, which is half of what a small attempt takes.
+//!
+//! ```text
+//!   arena   ████ live ████ free ██ live ██│···················│
+//!           0                             bump              SIZE
+//! ```
+//!
+//! Sizes are rounded up to classes, four to an octave. A freed block goes to the list of its class, or
+//! lowers the bump if it was the last; when nothing is live all is one free piece again. So an instance
+//! that serves many attempts finds what earlier ones freed. What does not fit goes to the fallback, which
+//! grows memory and knows how to free.
+//!
+//! A guest has one thread: nothing here is safe for two.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::UnsafeCell,
+    ptr::{self, null_mut},
+};
+
+/// Bytes of the arena. The state of an instance that is kept resident is larger than this.
+#[cfg(target_family = "wasm")]
+const SIZE: usize = 192 * 1024;
+
+#[cfg(target_family = "wasm")]
+#[global_allocator]
+static ARENA: Arena<SIZE> = Arena::new(System);
+
+/// Every block begins at a multiple of it; more is the fallback's business.
+const ALIGN: usize = 16;
+
+/// Classes of blocks up to 256 KiB: 16, 32, 48, 64, and then four to an octave.
+const CLASSES: usize = 4 + 4 * 12;
+
+/// An allocator of `SIZE` bytes, and another for what they can't hold. All zeros at first, so that it takes
+/// no room in the module.
+pub(crate) struct Arena<const SIZE: usize, F = System> {
+    memory: Memory<SIZE>,
+    book: UnsafeCell<Book>,
+    fallback: F,
+}
+
+/// What blocks are made of. Only ever reached by raw pointers: blocks in use are part of it.
+#[repr(align(16))]
+struct Memory<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
+
+// SAFETY: a guest has one thread (there are no threads in components of WASI 0.2).
+#[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+unsafe impl<const SIZE: usize, F> Sync for Arena<SIZE, F> {}
+
+impl<const SIZE: usize, F> Arena<SIZE, F> {
+    pub(crate) const fn new(fallback: F) -> Self {
+        assert!(SIZE <= 256 * 1024 && SIZE % ALIGN == 0);
+        Self { memory: Memory(UnsafeCell::new([0; SIZE])), book: UnsafeCell::new(Book::NEW), fallback }
+    }
+
+    /// Where the arena begins.
+    fn start(&self) -> *mut u8 {
+        self.memory.0.get().cast()
+    }
+
+    /// Where in the arena this block begins, if it is one of the arena's.
+    fn offset(&self, block: *mut u8) -> Option<usize> {
+        (block as usize).checked_sub(self.start() as usize).filter(|offset| *offset < SIZE)
+    }
+}
+
+// SAFETY: blocks come from disjoint parts of `memory`, aligned to `ALIGN`, or from the fallback; each goes
+// back to where it came from. References to the book do not outlive a call.
+unsafe impl<const SIZE: usize, F: GlobalAlloc> GlobalAlloc for Arena<SIZE, F> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= ALIGN && layout.size() <= SIZE {
+            // SAFETY: one thread; the book speaks of this memory, which has `SIZE` bytes.
+            let taken = unsafe { (*self.book.get()).take(self.start(), SIZE, Class::of(layout.size())) };
+            if let Some(offset) = taken {
+                return self.start().wrapping_add(offset);
+            }
+        }
+        // SAFETY: the caller's own promise.
+        unsafe { self.fallback.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        match self.offset(block) {
+            // SAFETY: as in `alloc`; the block is in use and of this class, by the caller's promise.
+            Some(offset) => unsafe {
+                (*self.book.get()).give(self.start(), offset, Class::of(layout.size()));
+            },
+            // SAFETY: the fallback made it.
+            None => unsafe { self.fallback.dealloc(block, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let Some(offset) = self.offset(block) else {
+            // SAFETY: the fallback made it, and keeps it.
+            return unsafe { self.fallback.realloc(block, layout, size) };
+        };
+        // SAFETY: as in `dealloc`. The new layout is sound by the caller's promise; the blocks do not
+        // overlap, and as many bytes are copied as the smaller one has.
+        unsafe {
+            if size <= SIZE
+                && (*self.book.get()).resize(SIZE, offset, Class::of(layout.size()), Class::of(size))
+            {
+                return block;
+            }
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if new.is_null() {
+                return null_mut();
+            }
+            ptr::copy_nonoverlapping(block, new, layout.size().min(size));
+            self.dealloc(block, layout);
+            new
+        }
+    }
+}
+
+/// Which parts of the arena are in use.
+struct Book {
+    /// Where the untouched part begins.
+    bump: usize,
+    /// Blocks that are in use.
+    live: usize,
+    /// Whether any list holds a block.
+    any_free: bool,
+    /// The first free block of each class: its offset plus one, or 0 for none. A free block begins with
+    /// the same of the next.
+    free: [u32; CLASSES],
+}
+
+impl Book {
+    const NEW: Self = Self { bump: 0, live: 0, any_free: false, free: [0; CLASSES] };
+
+    /// A block of this class, by its offset.
+    ///
+    /// # Safety
+    /// `memory` is where the arena begins, and has `size` bytes.
+    unsafe fn take(&mut self, memory: *mut u8, size: usize, class: Class) -> Option<usize> {
+        let head = &mut self.free[class.index];
+        let offset = if *head != 0 {
+            let offset = *head as usize - 1;
+            // SAFETY: what is in a list is free, and holds the link that `give` wrote.
+            *head = unsafe { memory.add(offset).cast::<u32>().read() };
+            offset
+        } else if class.size <= size - self.bump {
+            let offset = self.bump;
+            self.bump += class.size;
+            offset
+        } else {
+            return None;
+        };
+        self.live += 1;
+        Some(offset)
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// `memory` is where the arena begins; the block is in use and of this class.
+    unsafe fn give(&mut self, memory: *mut u8, offset: usize, class: Class) {
+        self.live -= 1;
+        if self.live == 0 {
+            self.bump = 0;
+            if self.any_free {
+                self.free = [0; CLASSES];
+                self.any_free = false;
+            }
+        } else if offset + class.size == self.bump {
+            self.bump = offset;
+        } else {
+            // SAFETY: the block is the book's again, and has room for a link.
+            unsafe { memory.add(offset).cast::<u32>().write(self.free[class.index]) };
+            self.free[class.index] = offset as u32 + 1;
+            self.any_free = true;
+        }
+    }
+
+    /// Whether the block can be of another class where it stands, and now is. One that is not the last
+    /// keeps its class, or else its rest would be lost when it is freed.
+    fn resize(&mut self, size: usize, offset: usize, old: Class, new: Class) -> bool {
+        if offset + old.size == self.bump && new.size <= size - offset {
+            self.bump = offset + new.size;
+            return true;
+        }
+        new == old
+    }
+}
+
+/// The class of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Class {
+    index: usize,
+    /// Bytes of each block in it.
+    size: usize,
+}
+
+impl Class {
+    /// The smallest class that holds `size` bytes, which are 1 to 256 KiB.
+    fn of(size: usize) -> Self {
+        let most = size.max(1) - 1;
+        if most < 64 {
+            return Self { index: most / ALIGN, size: (most / ALIGN + 1) * ALIGN };
+        }
+        let octave = most.ilog2() as usize;
+        let step = 1 << (octave - 2);
+        let quarter = (most - (1 << octave)) / step;
+        Self { index: 4 + (octave - 6) * 4 + quarter, size: (1 << octave) + (quarter + 1) * step }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        hash::{BuildHasher, Hasher, RandomState},
+    };
+
+    use super::*;
+
+    /// The system's allocator, which counts what it has given and not got back.
+    #[derive(Default)]
+    struct Counting(Cell<isize>);
+
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            self.0.set(self.0.get() + 1);
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+            self.0.set(self.0.get() - 1);
+            unsafe { System.dealloc(block, layout) }
+        }
+    }
+
+    fn arena<const SIZE: usize>() -> Box<Arena<SIZE, Counting>> {
+        Box::new(Arena::new(Counting::default()))
+    }
+
+    fn state<const SIZE: usize>(arena: &Arena<SIZE, Counting>) -> (usize, usize) {
+        let book = unsafe { &*arena.book.get() };
+        (book.bump, book.live)
+    }
+
+    #[test]
+    fn classes_hold_their_sizes_and_waste_at_most_a_quarter() {
+        let mut last = Class::of(1);
+        for size in 1..=256 * 1024 {
+            let class = Class::of(size);
+            assert!(
+                class.size >= size && class.size % ALIGN == 0 && class.index < CLASSES,
+                "{size}: {class:?}"
+            );
+            assert!(class.size - size < ALIGN.max(class.size / 4), "{size}: {class:?}");
+            assert!(
+                class == last || (class.index == last.index + 1 && size == last.size + 1),
+                "{size}: {class:?}"
+            );
+            last = class;
+        }
+    }
+
+    /// A block in use, filled with its tag.
+    struct Block {
+        at: *mut u8,
+        layout: Layout,
+        tag: u8,
+    }
+
+    impl Block {
+        fn fill(&self) {
+            unsafe { ptr::write_bytes(self.at, self.tag, self.layout.size()) };
+        }
+        fn check(&self, size: usize) {
+            assert_eq!(self.at as usize % self.layout.align(), 0, "alignment of {:?}", self.layout);
+            let bytes = unsafe { std::slice::from_raw_parts(self.at, size) };
+            assert!(bytes.iter().all(|&byte| byte == self.tag), "another block wrote into {:?}", self.layout);
+        }
+    }
+
+    #[test]
+    fn blocks_never_overlap_and_everything_comes_back() {
+        let seed = std::env::var("POSTHOUSE_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish()) | 1;
+        println!("POSTHOUSE_SEED={seed}");
+        let mut state_of_random = seed;
+        let mut random = move |below: usize| {
+            state_of_random ^= state_of_random << 13;
+            state_of_random ^= state_of_random >> 7;
+            state_of_random ^= state_of_random << 17;
+            (state_of_random >> 33) as usize % below
+        };
+        let arena = arena::<{ 16 * 1024 }>();
+        let mut blocks: Vec<Block> = Vec::new();
+        for step in 0..60_000 {
+            // Fills up for a while, then empties for a while.
+            let filling = (step / 500) % 2 == 0;
+            match random(10) {
+                0..=5 if filling || blocks.is_empty() => {
+                    let size = 1 + if random(20) == 0 { random(20_000) } else { random(400) };
+                    let layout = Layout::from_size_align(size, 1 << random(7)).unwrap();
+                    let block = Block { at: unsafe { arena.alloc(layout) }, layout, tag: step as u8 };
+                    block.fill();
+                    blocks.push(block);
+                }
+                6..=7 if !blocks.is_empty() => {
+                    let index = random(blocks.len());
+                    let size = 1 + random(600);
+                    let block = &mut blocks[index];
+                    let kept = block.layout.size().min(size);
+                    block.at = unsafe { arena.realloc(block.at, block.layout, size) };
+                    block.layout = Layout::from_size_align(size, block.layout.align()).unwrap();
+                    block.check(kept);
+                    block.fill();
+                }
+                _ if !blocks.is_empty() => {
+                    let block = blocks.swap_remove(random(blocks.len()));
+                    block.check(block.layout.size());
+                    unsafe { arena.dealloc(block.at, block.layout) };
+                }
+                _ => {}
+            }
+        }
+        for block in blocks {
+            block.check(block.layout.size());
+            unsafe { arena.dealloc(block.at, block.layout) };
+        }
+        assert_eq!(state(&arena), (0, 0), "the arena is one free piece again");
+        assert_eq!(arena.fallback.0.get(), 0, "the fallback got all back");
+    }
+
+    #[test]
+    fn an_instance_that_lives_on_needs_no_more_each_time() {
+        let arena = arena::<{ 16 * 1024 }>();
+        let layout = |size| Layout::from_size_align(size, 8).unwrap();
+        let for_ever = unsafe { arena.alloc(layout(24)) };
+        let mut highest = Vec::new();
+        for _ in 0..10_000 {
+            let mut blocks = Vec::new();
+            for size in [10, 700, 40, 3000, 100] {
+                let block = unsafe { arena.alloc(layout(size)) };
+                let block = unsafe { arena.realloc(block, layout(size), size * 2) };
+                blocks.push((block, size * 2));
+            }
+            let (block, size) = blocks.remove(1);
+            blocks.push((unsafe { arena.realloc(block, layout(size), 300) }, 300));
+            highest.push(state(&arena).0);
+            for (block, size) in blocks {
+                unsafe { arena.dealloc(block, layout(size)) };
+            }
+        }
+        assert_eq!(highest[100], highest[9_999], "the same work needs the same room");
+        assert_eq!(arena.fallback.0.get(), 0, "nothing had to go elsewhere");
+        unsafe { arena.dealloc(for_ever, layout(24)) };
+        assert_eq!(state(&arena), (0, 0));
+    }
+
+    #[test]
+    fn what_does_not_fit_goes_to_the_fallback() {
+        let arena = arena::<1024>();
+        for layout in [Layout::from_size_align(2000, 8).unwrap(), Layout::from_size_align(8, 64).unwrap()] {
+            let block = unsafe { arena.alloc(layout) };
+            assert!(arena.offset(block).is_none(), "{layout:?}");
+            unsafe { arena.dealloc(block, layout) };
+        }
+        let layout = Layout::from_size_align(1024, 16).unwrap();
+        let all = unsafe { arena.alloc(layout) };
+        assert!(arena.offset(all).is_some(), "the last byte can be had");
+        let grown = unsafe { arena.realloc(all, layout, 1025) };
+        assert!(arena.offset(grown).is_none() && state(&arena) == (0, 0));
+        unsafe { arena.dealloc(grown, Layout::from_size_align(1025, 16).unwrap()) };
+        assert_eq!(arena.fallback.0.get(), 0);
+    }
+}

@@ -1,0 +1,12 @@
+//! What wit-bindgen makes of `wit/`, as it comes. The other modules give it a shape.
+
+#![allow(missing_docs, unreachable_pub, clippy::all)]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "plugin",
+    pub_export_macro: true,
+    export_macro_name: "export_plugin",
+    default_bindings_module: "posthouse_sdk::bindings",
+    additional_derives: [PartialEq, Eq],
+});

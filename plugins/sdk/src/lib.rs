@@ -1,0 +1,91 @@
+//! What posthouse plugins in Rust share.
+//!
+//! A plugin is a type with two functions: what it wants, and what it does with one event.
+//!
+//! ```
+//! use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, info, kv};
+//!
+//! struct Signups;
+//!
+//! impl Plugin for Signups {
+//!     fn manifest() -> Manifest {
+//!         Manifest::new("counts sign-ups").on(["user.created", "user.signup"])
+//!     }
+//!
+//!     fn handle(event: Event, _delivery: Delivery) -> Result<(), Failure> {
+//!         let user = event.user()?;
+//!         kv::increment("signups", 1)?;
+//!         info!("{} signed up", user.id);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! posthouse_sdk::plugin!(Signups);
+//! ```
+//!
+//! Whatever `handle` changes takes effect if, and only if, it returns `Ok`; so it may return early at
+//! any point with `?`. Nothing of one attempt can be seen by another, unless the operator set `reuse`:
+//! then statics live on, and nothing should depend on them.
+//!
+//! Built for any target but WebAssembly, the same code talks to the fake host of [`testing`].
+
+#[cfg(any(test, target_family = "wasm"))]
+mod arena;
+#[doc(hidden)]
+pub mod bindings;
+pub mod config;
+pub mod event;
+mod failure;
+mod host;
+pub mod kv;
+pub mod log;
+mod manifest;
+pub mod outbox;
+pub mod template;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+pub mod time;
+
+pub use bindings::posthouse::plugin::types::{
+    Capability, Delay, Delivery, Event, Failure, Manifest, Timestamp,
+};
+
+/// What a plugin is.
+pub trait Plugin {
+    /// What the plugin says of itself. Called once when a revision is loaded, with no grants.
+    fn manifest() -> Manifest;
+
+    /// One attempt at one event.
+    ///
+    /// # Errors
+    /// A [`Failure`] drops all that was staged; its kind says whether to try again.
+    fn handle(event: Event, delivery: Delivery) -> Result<(), Failure>;
+}
+
+/// Makes this type the plugin of this crate, which must be a `cdylib`.
+#[macro_export]
+macro_rules! plugin {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Guest;
+
+            impl $crate::bindings::exports::posthouse::plugin::guest::Guest for Guest {
+                fn describe() -> $crate::Manifest {
+                    $crate::log::panics();
+                    <$plugin as $crate::Plugin>::manifest()
+                }
+
+                fn handle(event: $crate::Event, delivery: $crate::Delivery) -> Result<(), $crate::Failure> {
+                    $crate::log::panics();
+                    <$plugin as $crate::Plugin>::handle(event, delivery)
+                }
+            }
+
+    $crate::bindings::export_plugin!(Guest with_types_in $crate::bindings);
+        };
+
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $crate::Manifest = <$plugin as $crate::Plugin>::manifest;
+    };
+}

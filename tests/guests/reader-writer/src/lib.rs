@@ -1,0 +1,19 @@
+//! Reads key `value`, adds one and writes it: attempts that run at once conflict, and yet the number must
+//! be that of the events in the end.
+
+use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, kv};
+
+struct ReaderWriter;
+
+impl Plugin for ReaderWriter {
+    fn manifest() -> Manifest {
+        Manifest::new("adds one by reading and writing").on(["*"])
+    }
+
+    fn handle(_event: Event, _delivery: Delivery) -> Result<(), Failure> {
+        let value = kv::get_number("value")?;
+        Ok(kv::set("value", (value + 1).to_string())?)
+    }
+}
+
+posthouse_sdk::plugin!(ReaderWriter);

@@ -1,0 +1,89 @@
+//! `cargo xtask guests`: builds every guest in Rust, and puts the module where the daemon or the tests
+//! look for it.
+//!
+//! `plugins/<name>/` becomes `plugins/<name>.wasm`, `tests/guests/<name>/` becomes
+//! `tests/guests/built/<name>.wasm`. A file is replaced whole, and only if it changes: the daemon watches.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    shell::{Doing, Error, Result, root, run, say, target},
+    toolchain::{TARGET, Toolchain},
+};
+
+/// A workspace of guests, and where its modules go.
+const WORKSPACES: [(&str, &str); 2] = [("plugins", "plugins"), ("tests/guests", "tests/guests/built")];
+
+/// `cargo xtask guests [--only NAME]...`
+pub fn run_command(arguments: &[String]) -> Result {
+    let mut only = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match (argument.as_str(), arguments.next()) {
+            ("--only", Some(name)) => only.push(name.as_str()),
+            _ => return Err(Error::new("usage: cargo xtask guests [--only NAME]...")),
+        }
+    }
+    build(&only)
+}
+
+/// Builds these guests, or all.
+pub fn build(only: &[&str]) -> Result {
+    let toolchain = Toolchain::find()?;
+    let target_dir = target().join("guests");
+    let mut left: Vec<&str> = only.to_vec();
+    for (workspace, goal) in WORKSPACES {
+        let dir = root().join(workspace);
+        let mut guests = guests_in(&dir)?;
+        guests.retain(|guest| only.is_empty() || only.contains(&guest.as_str()));
+        left.retain(|name| !guests.iter().any(|guest| guest == name));
+        if guests.is_empty() {
+            continue;
+        }
+        let mut cargo = toolchain.build(&dir, &target_dir);
+        cargo.arg("--quiet").args(guests.iter().flat_map(|guest| ["-p", guest]));
+        run(&mut cargo)?;
+        for guest in &guests {
+            let module = format!("{}.wasm", guest.replace('-', "_"));
+            let built = target_dir.join(TARGET).join("release").join(module);
+            place(&built, &root().join(goal).join(format!("{guest}.wasm")))?;
+        }
+    }
+    match left.first() {
+        Some(name) => Err(Error::new(format!("no guest `{name}` in plugins/ or tests/guests/"))),
+        None => Ok(()),
+    }
+}
+
+/// The folders of a workspace that hold a guest: a crate that becomes a module.
+fn guests_in(workspace: &Path) -> Result<Vec<String>> {
+    let mut guests = Vec::new();
+    for entry in fs::read_dir(workspace).doing(format_args!("read {}", workspace.display()))? {
+        let entry = entry.doing(format_args!("read {}", workspace.display()))?;
+        let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap_or_default();
+        if manifest.contains("cdylib") {
+            guests.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    guests.sort();
+    Ok(guests)
+}
+
+/// Puts a built module in its place, if that changes anything.
+pub fn place(built: &Path, goal: &Path) -> Result {
+    let bytes = fs::read(built).doing(format_args!("read {}", built.display()))?;
+    let shown = goal.strip_prefix(root()).unwrap_or(goal).display();
+    if fs::read(goal).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let folder = goal.parent().map(PathBuf::from).unwrap_or_default();
+    fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
+    let half = goal.with_extension("wasm.half");
+    fs::write(&half, &bytes).doing(format_args!("write {}", half.display()))?;
+    fs::rename(&half, goal).doing(format_args!("move {} to {shown}", half.display()))?;
+    say(format_args!("{shown}: {} KiB", bytes.len().div_ceil(1024)));
+    Ok(())
+}
