@@ -1,1 +1,242 @@
-//! (to come)
+//! The daemon: the composition root. Starts everything in order and drains it in reverse.
+//!
+//! ```text
+//!   bind ► store ► engine ► plugins of the folder ► dispatch, sender ► ingress, admin    (start)
+//!   SIGTERM ► ingress ends its requests ► attempts end ► sender ends ► store closes      (stop)
+//! ```
+//!
+//! Two runtimes: one answers requests, one runs guests. A guest that burns its core is the scheduler's
+//! business then, and no request waits behind it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use jiff::Timestamp;
+use rand::TryRng;
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, Admin},
+    config::Config,
+    dispatch::{self, Dispatch, Sender},
+    ingress::{Ingress, KeyError},
+    model::{Ambient, Clock, Random},
+    plugin::{Engine, EngineError, EngineOptions, Registry},
+    store::{OpenError, Store, StoreError, StoreOptions},
+};
+
+/// Why the daemon could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address} (`{key}` in config.toml): {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Where it stands.
+        key: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A secret does not fit its scheme.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine can't start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The admin token can't be read or made.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
+    /// `[mail]` can't be used.
+    #[error(transparent)]
+    Mail(#[from] dispatch::InvalidMailTarget),
+    /// The system refused something else.
+    #[error("{what}: {error}")]
+    System {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+impl DaemonError {
+    /// Whether config.toml is at fault.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Key(_) | Self::Mail(_))
+    }
+}
+
+/// The clock and the randomness of the system.
+struct System;
+
+impl Clock for System {
+    #[allow(clippy::disallowed_methods, reason = "this is where the system's clock comes in")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+impl Random for System {
+    fn fill(&self, bytes: &mut [u8]) {
+        // The system's source fails only where it does not exist at all; nothing safe is left to do then.
+        #[allow(clippy::expect_used, reason = "no secret may be made without randomness")]
+        rand::rngs::SysRng.try_fill_bytes(bytes).expect("the system has no source of randomness");
+    }
+}
+
+/// The [`Ambient`] of this system.
+pub fn ambient() -> Ambient {
+    Ambient::new(System, System)
+}
+
+/// Runs until SIGTERM or SIGINT, and returns when all is drained.
+///
+/// # Errors
+/// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let requests = runtime("requests")?;
+    let attempts = runtime("attempts")?;
+    let result = requests.block_on(serve(config, &attempts));
+    // What is left on them has been given its time; a guest that still spins must not hold up the exit.
+    attempts.shutdown_background();
+    requests.shutdown_background();
+    result
+}
+
+fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
+    Builder::new_multi_thread()
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|error| DaemonError::System { what: "can't start threads", error })
+}
+
+async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
+    let ambient = ambient();
+    let started_at = ambient.now();
+    let mut stop_signals = StopSignals::new()?;
+
+    let webhooks = listen(config.server.listen, "server.listen").await?;
+    let operators = listen(config.admin.listen, "admin.listen").await?;
+
+    let store = Store::open(
+        StoreOptions {
+            path: config.store.path.clone(),
+            retention: config.store.retention,
+            max_backlog: config.store.max_backlog,
+        },
+        ambient.clone(),
+    )?;
+    let token = admin::token(&config, &ambient)?;
+    let sender = Sender::new(store.clone(), config.mail.clone(), ambient.clone())?;
+
+    let registry = plugins(&config, &store, &ambient).await?;
+    let subscribers = {
+        let registry = registry.clone();
+        Arc::new(move |event_type: &_| registry.subscribers(event_type))
+    };
+    let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
+    let admin =
+        Admin::new(store.clone(), registry.clone(), ingress.ledger(), token, started_at, ambient.clone());
+
+    let (stop_attempts, attempts_stopped) = watch::channel(false);
+    let dispatch = attempts.spawn(
+        Dispatch::new(store.clone(), registry.clone(), ambient.clone())
+            .run(attempts_stopped.clone(), config.server.shutdown_timeout),
+    );
+    let sender = attempts.spawn(sender.run(attempts_stopped));
+    let rescan = config.plugins.rescan;
+    let watcher = attempts.spawn(async move { registry.watch(rescan).await });
+    let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
+
+    let (stop_requests, requests_stopped) = watch::channel(false);
+    let ingress = {
+        let stopped = stopped(requests_stopped.clone());
+        tokio::spawn(async move { ingress.serve(webhooks, stopped).await })
+    };
+    let admin = tokio::spawn(admin.serve(operators, stopped(requests_stopped)));
+    info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
+
+    let signal = stop_signals.wait().await;
+    info!(signal, "stopping");
+    stop_requests.send_replace(true);
+    for (what, task) in [("ingress", ingress), ("admin", admin)] {
+        if let Err(error) = task.await {
+            warn!(%error, "{what} did not end well");
+        }
+    }
+    watcher.abort();
+    sweeper.abort();
+    stop_attempts.send_replace(true);
+    for (what, task) in [("dispatch", dispatch), ("sender", sender)] {
+        if let Err(error) = task.await {
+            warn!(%error, "{what} did not end well");
+        }
+    }
+    store.close().await?;
+    info!("stopped");
+    Ok(())
+}
+
+/// The engine and the registry, with the plugins that are in the folder now.
+async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Registry, DaemonError> {
+    let engine = Engine::new(
+        EngineOptions {
+            cache_dir: config.store.state_dir().join("aot"),
+            instances: config.plugins.instances,
+            compiler: EngineOptions::this_binary(),
+        },
+        ambient.clone(),
+    )?;
+    let settings = {
+        let config = config.clone();
+        Arc::new(move |plugin: &str| config.settings(plugin).clone())
+    };
+    let registry =
+        Registry::new(engine, store.clone(), config.plugins.dir.clone(), settings, ambient.clone()).await?;
+    registry.scan().await;
+    Ok(registry)
+}
+
+async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, DaemonError> {
+    TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, key, error })
+}
+
+/// Waits until the flag is true.
+async fn stopped(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await;
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self, DaemonError> {
+        let on = |kind| {
+            signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
+        };
+        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

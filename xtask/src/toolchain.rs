@@ -37,18 +37,26 @@ impl Toolchain {
             return Ok(Self::Debian(linker));
         }
         if !wants_debian && has("rustup") {
-            match run_within(Duration::from_secs(120), Command::new("rustup").args(["target", "add", TARGET])) {
+            match run_within(Duration::from_secs(120), Command::new("rustup").args(["target", "add", TARGET]))
+            {
                 Ok(()) if installed() => {
                     say(format_args!("rustup installed the target {TARGET}"));
                     return Ok(Self::Installed);
                 }
-                Ok(()) => say(format_args!("rustup's {TARGET} is not of the cargo in use; trying Debian's packages")),
-                Err(error) => say(format_args!("rustup cannot add {TARGET} here ({error}); trying Debian's packages")),
+                Ok(()) => say(format_args!(
+                    "rustup's {TARGET} is not of the cargo in use; trying Debian's packages"
+                )),
+                Err(error) => {
+                    say(format_args!("rustup cannot add {TARGET} here ({error}); trying Debian's packages"))
+                }
             }
         }
         install(&PACKAGES)?;
         debian().map(Self::Debian).ok_or_else(|| {
-            Error::new(format!("no toolchain for {TARGET}: {} are installed, but not whole", PACKAGES.join(", ")))
+            Error::new(format!(
+                "no toolchain for {TARGET}: {} are installed, but not whole",
+                PACKAGES.join(", ")
+            ))
         })
     }
 
@@ -112,7 +120,9 @@ fn debian() -> Option<PathBuf> {
 pub fn install(packages: &[&str]) -> Result {
     let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     if !has("apt-get") {
-        return Err(Error::new(format!("this is no Debian; what is needed is what there comes with `{by_hand}`")));
+        return Err(Error::new(format!(
+            "this is no Debian; what is needed is what there comes with `{by_hand}`"
+        )));
     }
     if output(Command::new("id").arg("-u")).as_deref() != Some("0") {
         return Err(Error::new(format!("run this, and then again: sudo {by_hand}")));

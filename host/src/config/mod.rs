@@ -1,15 +1,34 @@
 //! config.toml as types: read, checked whole, with every default filled in.
+//!
+//! What stands here is proof: whoever holds a [`Config`] need not ask again whether a number is within
+//! its range, a path begins with `/` or a secret is there.
+//!
+//! ```text
+//! load      the sections, key by key, into these types
+//! table     a table that hands out its keys and says which nobody asked for
+//! value     one value: a duration, a size, an address, …
+//! secret    a text that never shows, and where it comes from
+//! diagnose  what is wrong, at which line and column, and the way out
+//! defaults  what holds where the file says nothing
+//! ```
 
+mod defaults;
+mod diagnose;
+mod load;
 mod secret;
+mod table;
+mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use secret::Secret;
+pub use diagnose::{ConfigError, Finding, nearest};
+pub use load::{Loaded, Secrets};
+pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
 
 use crate::model::{Grants, Pattern, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `[server]`: where webhooks come in.
     pub server: Server,
@@ -37,7 +56,7 @@ impl Config {
 }
 
 /// `[server]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     /// Where to listen; `127.0.0.1:8400` by default.
     pub listen: SocketAddr,
@@ -54,7 +73,7 @@ pub struct Server {
 }
 
 /// `[admin]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// Where to listen; `127.0.0.1:8401` by default.
     pub listen: SocketAddr,
@@ -64,7 +83,7 @@ pub struct Admin {
 }
 
 /// `[store]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Store {
     /// The file of the SQLite store, from `url = "sqlite:data/posthouse.db"`. Its folder is the state
     /// folder: the AOT cache and the admin token are there too.
@@ -83,7 +102,7 @@ impl Store {
 }
 
 /// `[mail]`: `url`, and `retry` for mail that could not be handed over.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MailTransport {
     /// How mail leaves.
     pub target: MailTarget,
@@ -92,7 +111,7 @@ pub struct MailTransport {
 }
 
 /// The `url` of `[mail]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum MailTarget {
     /// `file:data/mail`: one .eml a message in this folder.
     Folder(PathBuf),
@@ -101,7 +120,7 @@ pub enum MailTarget {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Log {
     /// A filter as tracing-subscriber reads it; `info` by default.
     pub level: String,
@@ -119,18 +138,20 @@ pub enum LogFormat {
 }
 
 /// `[plugins]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plugins {
     /// The folder; `plugins` by default.
     pub dir: PathBuf,
     /// How often the folder is looked through, events or not; 2 s by default.
     pub rescan: Duration,
+    /// The most instances at once, over all plugins; a further one waits. 64 by default.
+    pub instances: u32,
     /// What holds for a plugin that says nothing else.
     pub defaults: PluginSettings,
 }
 
 /// `[plugin.<name>]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PluginSettings {
     /// Which events it gets, in place of those its manifest declares.
     pub events: Option<Vec<Pattern>>,
@@ -193,7 +214,7 @@ pub struct Limits {
 }
 
 /// `[[source]]`: a sender.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Its name.
     pub name: SourceName,
@@ -219,4 +240,18 @@ pub enum SchemeName {
     ScalekitDocumented,
     /// Either of the two, by the headers present.
     Scalekit,
+}
+
+impl SchemeName {
+    /// Every scheme.
+    pub const ALL: [Self; 3] = [Self::Scalekit, Self::ScalekitDocumented, Self::StandardWebhooks];
+
+    /// The word for it in config.toml.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StandardWebhooks => "standard-webhooks",
+            Self::ScalekitDocumented => "scalekit-documented",
+            Self::Scalekit => "scalekit",
+        }
+    }
 }

@@ -1,6 +1,21 @@
-//! A secret: it never shows in a log or an error.
+//! A secret, and where it comes from: the environment, a file, a systemd credential, or the text itself.
+//!
+//! It never shows in a log or an error: `Debug` masks it, and messages name the key and the place.
 
-use std::fmt;
+use std::{ffi::OsString, fmt, io::Read as _, path::Path};
+
+use toml::de::DeValue;
+
+use super::{
+    diagnose::shown,
+    table::{Fault, Value},
+};
+
+/// The secret of the shipped config.toml, which everybody knows.
+pub const DEMO_SECRET: &str = "whsec_cG9zdGhvdXNlIGRlbW8gc2VjcmV0OiByZXBsYWNlIG1l";
+
+/// The most bytes that a file with a secret may have.
+const MOST_BYTES: u64 = 64 << 10;
 
 /// A text that must not be shown. `Debug` masks it; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,4 +37,105 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// Where environment variables come from; a test passes its own.
+pub trait Environment {
+    /// The value of a variable, where it is set.
+    fn variable(&self, name: &str) -> Option<OsString>;
+}
+
+/// The variables of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+}
+
+/// A secret: a text as it stands, or a table that says where it is.
+pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
+    if let DeValue::String(text) = value.get() {
+        if **text != *DEMO_SECRET {
+            value.document.literal_secret(value.at());
+        }
+        return checked(
+            value,
+            text.as_ref().to_owned(),
+            "is empty; write the secret, or where it is: { env = \"NAME\" }",
+        );
+    }
+    let Some((kind, name)) = reference(value) else {
+        return Err(value.mistyped(
+            "{ env = \"NAME\" }, { file = \"PATH\" }, { credential = \"NAME\" } or the text in quotes",
+        ));
+    };
+    if !value.document.secrets.covers(&value.key) {
+        return Err(Fault::Unread);
+    }
+    let name_shown = shown(name);
+    match kind {
+        "env" => {
+            let text = value.document.environment.variable(name).ok_or_else(|| {
+                value.fault(format_args!(
+                    "wants the environment variable `{name_shown}`, which is not set; set it, or say \
+                     {{ file = \"PATH\" }}"
+                ))
+            })?;
+            let text = text.into_string().map_err(|_| {
+                value.fault(format_args!("wants the environment variable `{name_shown}`, which is not UTF-8"))
+            })?;
+            checked(value, text, &format!("wants the environment variable `{name_shown}`, which is empty"))
+        }
+        "file" => read(value, &value.document.dir.join(name), "file"),
+        _ => {
+            if name.is_empty() || name.contains('/') {
+                return Err(value.fault(format_args!(
+                    "wants the credential `{name_shown}`, which is no name; it may not hold `/`"
+                )));
+            }
+            let folder = value.document.environment.variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                value.fault(format_args!(
+                    "wants the credential `{name_shown}`, but $CREDENTIALS_DIRECTORY is not set; run \
+                     posthouse as a systemd service with LoadCredential={name_shown}"
+                ))
+            })?;
+            read(value, &Path::new(&folder).join(name), "credential")
+        }
+    }
+}
+
+/// What a table such as `{ env = "NAME" }` refers to: the kind and the name. None where it is no such.
+pub(super) fn reference<'a>(value: &Value<'a>) -> Option<(&'a str, &'a str)> {
+    let table = value.get().as_table()?;
+    let (key, name) = table.iter().next().filter(|_| table.len() == 1)?;
+    let kind = ["env", "file", "credential"].into_iter().find(|kind| **key.get_ref() == **kind)?;
+    Some((kind, name.get_ref().as_str()?))
+}
+
+/// The text of a file without the newline at its end.
+fn read(value: &Value<'_>, path: &Path, what: &str) -> Result<Secret, Fault> {
+    let wants = format!("wants the {what} `{}`", path.display());
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| value.fault(format_args!("{wants}, which can't be read: {error}")))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(value.fault(format_args!("{wants}, which is longer than {MOST_BYTES} bytes")));
+    }
+    let mut text =
+        String::from_utf8(bytes).map_err(|_| value.fault(format_args!("{wants}, which is not UTF-8")))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    checked(value, text, &format!("{wants}, which is empty"))
+}
+
+fn checked(value: &Value<'_>, text: String, empty: &str) -> Result<Secret, Fault> {
+    if text.is_empty() { Err(value.fault(empty)) } else { Ok(Secret(text)) }
 }

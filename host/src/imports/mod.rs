@@ -1,1 +1,310 @@
-//! (to come)
+//! What a guest can call, and the one door through which every call goes.
+//!
+//! [`Door::pass`] is where a call is counted, where it is refused without its grant, and where a record
+//! of call and answer will be taken, so that an attempt can be run again offline with the same answers.
+//! Behind it, an interface a file: `log`, `config`, `kv`, `outbox`, and `wasi` for clocks, randomness and
+//! standard streams. What is tied to one version of the WIT package stands in `v0_1`.
+//!
+//! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
+
+mod config;
+mod kv;
+mod limits;
+mod log;
+mod outbox;
+mod refused;
+pub(crate) mod v0_1;
+mod wasi;
+
+use std::{sync::Arc, time::Instant};
+
+use wasmtime::component::Linker;
+
+pub(crate) use kv::KvSource;
+pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
+
+use self::{kv::Kv, limits::Budget, outbox::Outbox};
+use crate::{
+    config::PluginSettings,
+    model::{Ambient, Capability, DeliveryId, Effects, LogLine},
+};
+
+/// What stays the same over all attempts of a plugin's revision.
+pub(crate) struct Terms {
+    pub(crate) plugin: String,
+    pub(crate) settings: Arc<PluginSettings>,
+    pub(crate) ambient: Ambient,
+    /// None where a revision is only asked what it is.
+    pub(crate) kv: Option<Arc<dyn KvSource>>,
+}
+
+/// Why a guest runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// To say what it is, with no grants.
+    Describe,
+    /// To handle an event.
+    Handle(DeliveryId),
+}
+
+/// A kind of host call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Log,
+    ConfigGet,
+    KvGet,
+    KvSet,
+    KvDelete,
+    KvList,
+    KvIncrement,
+    SendMail,
+    Clock,
+    Random,
+    Stdio,
+}
+
+impl Call {
+    const ALL: [Self; 11] = [
+        Self::Log,
+        Self::ConfigGet,
+        Self::KvGet,
+        Self::KvSet,
+        Self::KvDelete,
+        Self::KvList,
+        Self::KvIncrement,
+        Self::SendMail,
+        Self::Clock,
+        Self::Random,
+        Self::Stdio,
+    ];
+
+    /// As a guest's author knows it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log.write",
+            Self::ConfigGet => "config.get",
+            Self::KvGet => "kv.get",
+            Self::KvSet => "kv.set",
+            Self::KvDelete => "kv.delete",
+            Self::KvList => "kv.list",
+            Self::KvIncrement => "kv.increment",
+            Self::SendMail => "outbox.send-mail",
+            Self::Clock => "wasi:clocks",
+            Self::Random => "wasi:random",
+            Self::Stdio => "wasi:cli",
+        }
+    }
+
+    /// The grant it needs.
+    fn needs(self) -> Option<Capability> {
+        (self == Self::SendMail).then_some(Capability::Mail)
+    }
+
+    /// Whether a guest may make it that is only asked what it is. What a language's runtime needs to
+    /// start is among it.
+    fn while_describing(self) -> bool {
+        matches!(self, Self::Log | Self::Clock | Self::Random | Self::Stdio)
+    }
+}
+
+/// The state behind a guest's host calls: one an instance, begun anew for every attempt.
+pub(crate) struct Door {
+    terms: Arc<Terms>,
+    errand: Errand,
+    deadline: Instant,
+    born: Instant,
+    calls: [u32; Call::ALL.len()],
+    log: log::Log,
+    kv: kv::Stage,
+    outbox: Vec<crate::model::OutboxItem>,
+    budget: Budget,
+    meter: Meter,
+    wasi: wasi::Wasi,
+}
+
+impl Door {
+    pub(crate) fn new(terms: Arc<Terms>, errand: Errand) -> Self {
+        let limits = &terms.settings.limits;
+        let born = Instant::now();
+        Self {
+            errand,
+            deadline: born + limits.time,
+            born,
+            calls: Default::default(),
+            log: log::Log::new(limits),
+            kv: kv::Stage::default(),
+            outbox: Vec::new(),
+            budget: Budget::default(),
+            meter: Meter::new(limits.memory),
+            wasi: wasi::Wasi::default(),
+            terms,
+        }
+    }
+
+    /// Begins an attempt in an instance that has served before. What its memories hold goes on counting.
+    pub(crate) fn begin(&mut self, errand: Errand) {
+        self.errand = errand;
+        self.deadline = Instant::now() + self.terms.settings.limits.time;
+        self.calls = Default::default();
+        self.log.take();
+        self.kv = kv::Stage::default();
+        self.outbox = Vec::new();
+        self.budget = Budget::default();
+        self.meter.reset();
+    }
+
+    /// Lets a call pass, if it may.
+    fn pass<T, E: From<Stop>>(
+        &mut self,
+        call: Call,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let count = &mut self.calls[call as usize];
+        *count = count.saturating_add(1);
+        if self.errand == Errand::Describe && !call.while_describing() {
+            return Err(Stop::Describing(call).into());
+        }
+        if let Some(capability) = call.needs()
+            && !self.terms.settings.grants.allows(capability)
+        {
+            return Err(Stop::lacks(&self.terms.plugin, capability).into());
+        }
+        work(self)
+    }
+
+    /// When the attempt has to end.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub(crate) fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    /// Calls made in this attempt, by kind; those never made are left out.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        Call::ALL.iter().zip(self.calls).filter(|(_, count)| *count > 0).map(|(call, n)| (call.name(), n))
+    }
+
+    /// What the guest logged.
+    pub(crate) fn take_logs(&mut self) -> Vec<LogLine> {
+        self.log.take()
+    }
+
+    /// What the guest staged.
+    pub(crate) fn take_effects(&mut self) -> Effects {
+        let (reads, writes) = std::mem::take(&mut self.kv).into_effects();
+        Effects {
+            reads,
+            writes,
+            outbox: std::mem::take(&mut self.outbox),
+            kv_limit: Some(self.terms.settings.limits.kv_total),
+        }
+    }
+
+    fn config(&self, key: &str) -> Option<String> {
+        config::get(&self.terms.settings, key)
+    }
+
+    fn kv(&mut self) -> Result<Kv<'_>, Stop> {
+        Ok(Kv {
+            limits: &self.terms.settings.limits,
+            source: self.terms.kv.as_deref().ok_or(Stop::Describing(Call::KvGet))?,
+            stage: &mut self.kv,
+            budget: &mut self.budget,
+        })
+    }
+
+    fn outbox(&mut self) -> Result<Outbox<'_>, Stop> {
+        let Errand::Handle(delivery) = self.errand else { return Err(Stop::Describing(Call::SendMail)) };
+        Ok(Outbox {
+            plugin: &self.terms.plugin,
+            delivery,
+            grant: self.terms.settings.grants.mail.as_ref(),
+            limits: &self.terms.settings.limits,
+            staged: &mut self.outbox,
+            budget: &mut self.budget,
+        })
+    }
+}
+
+/// Offers everything in this folder to guests.
+pub(crate) fn link(linker: &mut Linker<Door>) -> wasmtime::Result<()> {
+    wasi::link(linker)?;
+    v0_1::link(linker)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use parking_lot::Mutex;
+
+    use super::KvSource;
+    use crate::{config::Limits, model::KvVersion, store::StoreError};
+
+    /// The limits as config.toml has them by default.
+    pub(crate) fn limits() -> Limits {
+        Limits {
+            time: Duration::from_secs(8),
+            memory: 64 << 20,
+            log_lines: 1000,
+            log_line: 8 << 10,
+            reason: 4 << 10,
+            kv_key: 512,
+            kv_value: 256 << 10,
+            kv_total: 64 << 20,
+            staged_items: 1000,
+            staged_bytes: 4 << 20,
+            hostcall: 4 << 20,
+        }
+    }
+
+    /// Committed data in memory.
+    #[derive(Default)]
+    pub(crate) struct MemoryKv(Mutex<BTreeMap<String, (Vec<u8>, KvVersion)>>);
+
+    impl MemoryKv {
+        pub(crate) fn of(data: &BTreeMap<String, Vec<u8>>) -> Self {
+            let kv = Self::default();
+            data.iter().for_each(|(key, value)| kv.put(key, value));
+            kv
+        }
+
+        pub(crate) fn put(&self, key: &str, value: &[u8]) {
+            let mut data = self.0.lock();
+            let version = data.values().map(|(_, version)| version.0).max().unwrap_or(0) + 1;
+            data.insert(key.to_owned(), (value.to_vec(), KvVersion(version)));
+        }
+
+        pub(crate) fn version(&self, key: &str) -> Option<KvVersion> {
+            self.0.lock().get(key).map(|(_, version)| *version)
+        }
+    }
+
+    impl KvSource for MemoryKv {
+        fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
+            Ok(self.0.lock().get(key).cloned())
+        }
+
+        fn list(
+            &self,
+            prefix: &str,
+            after: Option<&str>,
+            limit: u32,
+        ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
+            let data = self.0.lock();
+            let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
+            let found = data.iter().filter(|(key, _)| wanted(key)).take(limit as usize);
+            Ok(found.map(|(key, (value, version))| (key.clone(), value.clone(), *version)).collect())
+        }
+
+        fn bytes(&self) -> u64 {
+            self.0.lock().iter().map(|(key, (value, _))| (key.len() + value.len()) as u64).sum()
+        }
+    }
+}

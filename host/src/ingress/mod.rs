@@ -1,1 +1,42 @@
-//! (to come)
+//! Ingress: where webhooks come in. A request becomes verified bytes, those an event, and the event is
+//! on disk before its sender hears of it.
+//!
+//! ```text
+//!  server     connections: accept, bounds, time-outs, drain
+//!    ▼
+//!  handler    the source by path ── body ──► RawRequest
+//!    ▼                              (bounds)
+//!  verify     RawRequest ──► Verified     scheme: the rows · keys: the secrets, prepared
+//!    ▼
+//!  envelope   Verified ──► NewEvent
+//!    ▼
+//!  Inbox      NewEvent ──► on disk
+//!    ▼
+//!  ending     what is counted, what is answered
+//! ```
+//!
+//! `sign` does the sender's part, and `offline` verifies for a person who wants to know why.
+
+mod body;
+mod claim;
+mod ending;
+mod envelope;
+#[cfg(test)]
+mod fixtures;
+mod flood;
+mod handler;
+mod keys;
+mod offline;
+mod refusal;
+mod scheme;
+mod server;
+mod sign;
+mod verify;
+
+pub use envelope::InvalidPayload;
+pub use handler::{Inbox, Ingress, NO_SOURCE, Subscribers};
+pub use keys::KeyError;
+pub use offline::{Explanation, Unverified, verify_offline};
+pub use refusal::Refusal;
+pub use sign::{SignError, sign};
+pub use verify::{RawRequest, Verified, Verifier};

@@ -62,12 +62,13 @@ impl RequestLedger {
                 .collect()
         };
         RequestCounts {
-            accepted: self.accepted.load(Ordering::Relaxed),
-            duplicate: self.duplicate.load(Ordering::Relaxed),
-            filtered: self.filtered.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Acquire),
+            duplicate: self.duplicate.load(Ordering::Acquire),
+            filtered: self.filtered.load(Ordering::Acquire),
             rejected: by_reason(&self.rejected),
             failed: by_reason(&self.failed),
-            // Read last: a request that ends meanwhile shows as under way, never as one too many.
+            // Read last, and each end releases its beginning: a request that ends meanwhile shows as
+            // under way, never as one too many.
             received: self.received.load(Ordering::Relaxed),
         }
     }
@@ -77,9 +78,9 @@ impl RequestLedger {
             *map.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
         };
         match outcome {
-            RequestOutcome::Accepted => drop(self.accepted.fetch_add(1, Ordering::Relaxed)),
-            RequestOutcome::Duplicate => drop(self.duplicate.fetch_add(1, Ordering::Relaxed)),
-            RequestOutcome::Filtered => drop(self.filtered.fetch_add(1, Ordering::Relaxed)),
+            RequestOutcome::Accepted => drop(self.accepted.fetch_add(1, Ordering::Release)),
+            RequestOutcome::Duplicate => drop(self.duplicate.fetch_add(1, Ordering::Release)),
+            RequestOutcome::Filtered => drop(self.filtered.fetch_add(1, Ordering::Release)),
             RequestOutcome::Rejected(reason) => tally(&self.rejected, reason),
             RequestOutcome::Failed(reason) => tally(&self.failed, reason),
         }
@@ -128,5 +129,62 @@ impl RequestCounts {
             + self.rejected.values().sum::<u64>()
             + self.failed.values().sum::<u64>();
         i128::from(self.received) - i128::from(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_request_is_counted_once_however_it_ends() {
+        let ledger = Arc::new(RequestLedger::default());
+        for outcome in [
+            RequestOutcome::Accepted,
+            RequestOutcome::Duplicate,
+            RequestOutcome::Filtered,
+            RequestOutcome::Rejected("stale-timestamp"),
+            RequestOutcome::Rejected("stale-timestamp"),
+            RequestOutcome::Failed("backlog"),
+        ] {
+            ledger.receive().settle(outcome);
+        }
+        let under_way = ledger.receive();
+        assert_eq!(ledger.snapshot().under_way(), 1);
+        drop(under_way);
+
+        let counts = ledger.snapshot();
+        assert_eq!((counts.received, counts.accepted, counts.duplicate, counts.filtered), (7, 1, 1, 1));
+        assert_eq!(counts.rejected, BTreeMap::from([("stale-timestamp".to_owned(), 2)]));
+        let failed = [("aborted".to_owned(), 1), ("backlog".to_owned(), 1)];
+        assert_eq!(counts.failed, BTreeMap::from(failed));
+        assert_eq!(counts.under_way(), 0);
+    }
+
+    #[test]
+    fn a_snapshot_never_shows_more_ends_than_beginnings() {
+        let ledger = Arc::new(RequestLedger::default());
+        std::thread::scope(|scope| {
+            let busy: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for turn in 0..20_000 {
+                            let outcome = match turn % 3 {
+                                0 => RequestOutcome::Accepted,
+                                1 => RequestOutcome::Duplicate,
+                                _ => RequestOutcome::Rejected("unsigned"),
+                            };
+                            ledger.receive().settle(outcome);
+                        }
+                    })
+                })
+                .collect();
+            while !busy.iter().all(|thread| thread.is_finished()) {
+                let counts = ledger.snapshot();
+                assert!(counts.under_way() >= 0, "{counts:?}");
+            }
+        });
+        assert_eq!(ledger.snapshot().received, 40_000);
+        assert_eq!(ledger.snapshot().under_way(), 0);
     }
 }

@@ -1,0 +1,24 @@
+//! What the queries of the lists have in common.
+
+use super::{Admin, Since, error::ApiError};
+
+/// How many rows a list has where nobody says it.
+const USUAL: u32 = 100;
+/// The most rows of one answer; what comes after them is asked for with `before`.
+const MOST: u32 = 1000;
+
+/// Checks the `limit` of a list.
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
+    match asked {
+        None => Ok(USUAL),
+        Some(limit @ 1..=MOST) => Ok(limit),
+        Some(odd) => Err(ApiError::bad_request(format!("`limit` is {odd}; 1 to {MOST} is allowed"))),
+    }
+}
+
+impl Admin {
+    /// The moment that a `since` means now.
+    pub(super) fn moment(&self, since: Option<Since>) -> Option<jiff::Timestamp> {
+        since.map(|since| since.before(self.0.ambient.now()))
+    }
+}

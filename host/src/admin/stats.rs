@@ -1,0 +1,174 @@
+//! `GET /v1/stats`: the two ledgers and whether they add up, and the last 24 hours by event type.
+//!
+//! The ledger of requests: received = accepted + duplicate + filtered + rejected + failed + under way,
+//! for each source since the daemon started. The ledger of deliveries: made = the sum of their states,
+//! for each plugin and over all, since the store was made. A ledger that does not add up is a defect,
+//! and `problems` says which.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Admin, error::ApiError};
+use crate::{
+    model::{DeliveryState, RequestCounts},
+    store::StoreStats,
+};
+
+#[derive(Serialize)]
+struct Stats {
+    version: &'static str,
+    started_at: jiff::Timestamp,
+    /// Each source's ledger of requests.
+    requests: BTreeMap<String, Requests>,
+    requests_total: Requests,
+    store: StoreStats,
+    balanced: bool,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Requests {
+    #[serde(flatten)]
+    counts: RequestCounts,
+    under_way: i128,
+}
+
+pub(super) async fn stats(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let counts: BTreeMap<_, _> =
+        admin.0.ledgers.iter().map(|(source, ledger)| (source.clone(), ledger.snapshot())).collect();
+    let store = admin.0.store.stats().await?;
+    let problems: Vec<_> = counts
+        .iter()
+        .filter_map(|(source, counts)| imbalance(source, counts))
+        .chain(open_ends(&store))
+        .collect();
+    let stats = Stats {
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: admin.0.started_at,
+        requests_total: Requests::of(total(counts.values())),
+        requests: counts.into_iter().map(|(source, counts)| (source, Requests::of(counts))).collect(),
+        store,
+        balanced: problems.is_empty(),
+        problems,
+    };
+    serde_json::to_value(stats)
+        .map(Json)
+        .map_err(|error| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+impl Requests {
+    fn of(counts: RequestCounts) -> Self {
+        Self { under_way: counts.under_way(), counts }
+    }
+}
+
+fn total<'a>(all: impl Iterator<Item = &'a RequestCounts>) -> RequestCounts {
+    let mut sum = RequestCounts::default();
+    for counts in all {
+        sum.received += counts.received;
+        sum.accepted += counts.accepted;
+        sum.duplicate += counts.duplicate;
+        sum.filtered += counts.filtered;
+        for (into, from) in [(&mut sum.rejected, &counts.rejected), (&mut sum.failed, &counts.failed)] {
+            for (reason, count) in from {
+                *into.entry(reason.clone()).or_default() += count;
+            }
+        }
+    }
+    sum
+}
+
+/// What is wrong with the ledger of a source's requests: more ended than came.
+fn imbalance(source: &str, counts: &RequestCounts) -> Option<String> {
+    let under_way = counts.under_way();
+    (under_way < 0).then(|| {
+        format!(
+            "source `{source}`: {} more requests ended than the {} that came",
+            -under_way, counts.received
+        )
+    })
+}
+
+/// What is wrong with the ledger of deliveries.
+fn open_ends(store: &StoreStats) -> Vec<String> {
+    let sum = |states: &BTreeMap<DeliveryState, u64>| states.values().sum::<u64>();
+    let whole = [("all plugins".to_owned(), store.made, sum(&store.states))];
+    let each = store
+        .plugins
+        .iter()
+        .map(|plugin| (format!("plugin `{}`", plugin.plugin), plugin.made, sum(&plugin.states)));
+    let mut problems: Vec<_> = whole
+        .into_iter()
+        .chain(each)
+        .filter(|(_, made, found)| made != found)
+        .map(|(whose, made, found)| {
+            format!("{whose}: {made} deliveries were made, and their states sum up to {found}")
+        })
+        .collect();
+    let by_plugin: u64 = store.plugins.iter().map(|plugin| plugin.made).sum();
+    if by_plugin != store.made {
+        problems.push(format!("{} deliveries were made, and {by_plugin} by plugin", store.made));
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::PluginStats;
+
+    fn store(made: u64, done: u64, plugin_made: u64, plugin_done: u64) -> StoreStats {
+        StoreStats {
+            made,
+            states: [(DeliveryState::Done, done), (DeliveryState::Dead, 1)].into(),
+            by_type: Vec::new(),
+            outbox: BTreeMap::new(),
+            plugins: vec![PluginStats {
+                plugin: "counter".into(),
+                made: plugin_made,
+                states: [(DeliveryState::Done, plugin_done), (DeliveryState::Dead, 1)].into(),
+                oldest_open: None,
+            }],
+            conflicts: 0,
+            lost_leases: 0,
+            store_bytes: 0,
+            wal_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_delivery_that_is_missing_anywhere_is_named() {
+        assert!(open_ends(&store(3, 2, 3, 2)).is_empty());
+        for (odd, named) in [
+            (store(4, 2, 4, 3), "all plugins: 4"),
+            (store(3, 2, 3, 1), "plugin `counter`: 3"),
+            (store(3, 2, 2, 1), "3 deliveries were made, and 2 by plugin"),
+        ] {
+            let problems = open_ends(&odd);
+            assert!(problems.len() == 1 && problems[0].contains(named), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn requests_under_way_are_no_imbalance_and_surplus_ends_are() {
+        let mut counts = RequestCounts { received: 3, accepted: 1, ..RequestCounts::default() };
+        counts.rejected.insert("signature".into(), 1);
+        assert_eq!(imbalance("a", &counts), None);
+        counts.failed.insert("store".into(), 3);
+        assert!(imbalance("a", &counts).unwrap().contains("`a`: 2 more requests"));
+    }
+
+    #[test]
+    fn the_total_is_the_sum_of_the_sources() {
+        let mut first = RequestCounts { received: 2, accepted: 1, ..RequestCounts::default() };
+        first.rejected.insert("stale".into(), 1);
+        let mut second = RequestCounts { received: 3, duplicate: 1, ..RequestCounts::default() };
+        second.rejected.insert("stale".into(), 2);
+        let sum = total([&first, &second].into_iter());
+        assert_eq!((sum.received, sum.accepted, sum.duplicate, sum.rejected["stale"]), (5, 1, 1, 3));
+        assert_eq!(sum.under_way(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! `posthouse deliveries`: a list of deliveries, newest first.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    CliError,
+    client::Client,
+    table::{self, time},
+};
+use crate::{
+    admin::Since,
+    config::Config,
+    model::{DeliveryState, HeldReason, Pattern},
+};
+
+/// List deliveries, newest first.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only those in this state.
+    #[arg(long, value_parser = state())]
+    state: Option<String>,
+    /// Only those for this plugin.
+    #[arg(long, value_name = "NAME")]
+    plugin: Option<String>,
+    /// Only those of events of these types, such as `user.created`, `membership.*`.
+    #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
+    event_type: Option<Pattern>,
+    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+    /// The most deliveries.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn state() -> clap::builder::PossibleValuesParser {
+    DeliveryState::ALL.map(DeliveryState::as_str).into()
+}
+
+#[derive(Deserialize)]
+struct Summary {
+    id: String,
+    event: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    plugin: String,
+    state: String,
+    held: Option<HeldReason>,
+    attempts: u32,
+    due_at: Option<Timestamp>,
+    made_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    error: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where the daemon does not answer.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let query = [
+        ("state", args.state),
+        ("plugin", args.plugin),
+        ("type", args.event_type.map(String::from)),
+        ("since", args.since.map(String::from)),
+    ];
+    let rows = Client::new(config)?.list("deliveries", &query, "id", args.limit)?;
+    if args.json {
+        return table::print(&table::json_lines(&rows));
+    }
+    let deliveries: Vec<Summary> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = deliveries.iter().map(|delivery| {
+        vec![
+            delivery.id.clone(),
+            delivery.state.clone(),
+            delivery.plugin.clone(),
+            delivery.event.clone(),
+            delivery.event_type.clone(),
+            delivery.attempts.to_string(),
+            time(delivery.finished_at.unwrap_or(delivery.made_at)),
+            delivery.why(),
+        ]
+    });
+    let titles = ["delivery!", "state", "plugin", "event!", "type", "attempts", "finished or made", "why"];
+    table::print(&table::page(&titles, cells.collect(), args.limit, "deliveries"))
+}
+
+impl Summary {
+    /// What keeps it from being done.
+    fn why(&self) -> String {
+        let error = self.error.clone().unwrap_or_default();
+        match (&self.held, self.due_at) {
+            (Some(held), _) => held.to_string(),
+            (None, Some(due)) if self.state == "waiting" => format!("again {}: {error}", time(due)),
+            _ => error,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! `posthouse events`: a list; `posthouse events show ID`: the whole story of one event.
+
+use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    CliError,
+    client::{Client, segment},
+    outbox,
+    table::{self, clean, clean_lines, counts, maybe_time, time},
+};
+use crate::{
+    admin::Since,
+    config::Config,
+    model::{HeldReason, LogLine, Pattern},
+};
+
+/// List events, newest first, or tell all about one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Tell the whole story of one event.
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only events of these types, such as `user.created`, `membership.*`.
+    #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
+    event_type: Option<Pattern>,
+    /// Only events of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Only events of this organization.
+    #[arg(long, value_name = "ID")]
+    organization: Option<String>,
+    /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+    /// The most events.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The sender's id of the event.
+    id: String,
+    /// The source, where several have an event of this id.
+    #[arg(long)]
+    source: Option<String>,
+    /// Print the body as well.
+    #[arg(long)]
+    body: bool,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where the daemon does not answer, or has no such event.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let client = Client::new(config)?;
+    match args.command {
+        Some(Command::Show(show)) => tell(&client, &show),
+        None => list(&client, args.list),
+    }
+}
+
+#[derive(Deserialize)]
+struct Summary {
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    organization: Option<String>,
+    occurred_at: Option<Timestamp>,
+    received_at: Timestamp,
+    bytes: u64,
+    deliveries: BTreeMap<String, u64>,
+}
+
+fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
+    let query = [
+        ("type", asked.event_type.map(String::from)),
+        ("source", asked.source),
+        ("organization", asked.organization),
+        ("since", asked.since.map(String::from)),
+    ];
+    let rows = client.list("events", &query, "seq", asked.limit)?;
+    if asked.json {
+        return table::print(&table::json_lines(&rows));
+    }
+    let events: Vec<Summary> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = events.iter().map(|event| {
+        vec![
+            event.id.clone(),
+            event.event_type.clone(),
+            event.source.clone(),
+            event.organization.clone().unwrap_or_default(),
+            time(event.received_at),
+            counts(&event.deliveries),
+        ]
+    });
+    let titles = ["event!", "type", "source", "organization", "received", "deliveries"];
+    table::print(&table::page(&titles, cells.collect(), asked.limit, "events"))
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(flatten)]
+    summary: Summary,
+    body: String,
+    history: Vec<Delivery>,
+}
+
+#[derive(Deserialize)]
+struct Delivery {
+    id: String,
+    plugin: String,
+    state: String,
+    held: Option<HeldReason>,
+    attempts: u32,
+    due_at: Option<Timestamp>,
+    made_at: Timestamp,
+    finished_at: Option<Timestamp>,
+    replay_of: Option<String>,
+    attempt_log: Vec<Attempt>,
+    outbox: Vec<outbox::Item>,
+}
+
+#[derive(Deserialize)]
+struct Attempt {
+    number: u32,
+    started_at: Timestamp,
+    duration_us: u64,
+    outcome: String,
+    error: Option<String>,
+    trace: Option<String>,
+    logs: Vec<LogLine>,
+}
+
+fn tell(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
+    let path = format!("/v1/events/{}", segment(&asked.id));
+    let mut answer = client.get(&path, &[("source", asked.source.clone())])?;
+    let events = answer["events"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    if asked.json {
+        let without_body = |mut event: Value| {
+            if let (false, Some(event)) = (asked.body, event.as_object_mut()) {
+                event.remove("body");
+            }
+            event
+        };
+        let events: Vec<_> = events.into_iter().map(without_body).collect();
+        return table::print(&table::json_lines(&events));
+    }
+    let stories: Vec<_> = events
+        .iter()
+        .map(|event| table::read::<Detail>(event).map(|event| story(&event, asked.body)))
+        .collect::<Result<_, _>>()?;
+    table::print(&stories.join("\n"))
+}
+
+fn story(event: &Detail, with_body: bool) -> String {
+    let Summary { id, source, event_type, organization, occurred_at, received_at, bytes, .. } =
+        &event.summary;
+    let hint = if with_body { "" } else { " (--body prints it)" };
+    let mut text = table::facts(&[
+        ("event", id.clone()),
+        ("type", event_type.clone()),
+        ("source", source.clone()),
+        ("organization", organization.clone().unwrap_or_default()),
+        ("occurred", occurred_at.map(time).unwrap_or_default()),
+        ("received", time(*received_at)),
+        ("body", format!("{bytes} bytes{hint}")),
+        ("deliveries", counts(&event.summary.deliveries)),
+    ]);
+    if with_body {
+        text += "\n";
+        text += &clean_lines(&event.body, 2);
+    }
+    for delivery in &event.history {
+        text += "\n";
+        text += &delivery.story();
+    }
+    text
+}
+
+impl Delivery {
+    fn story(&self) -> String {
+        let mut text = format!("{} for {}: {}", clean(&self.id), clean(&self.plugin), clean(&self.state));
+        if let Some(reason) = &self.held {
+            let _ = write!(text, ", {}", clean(&reason.to_string()));
+        }
+        let _ = write!(text, "\n  made {}", time(self.made_at));
+        match (self.finished_at, self.due_at) {
+            (Some(at), _) => _ = write!(text, ", finished {}", time(at)),
+            (None, due @ Some(_)) => _ = write!(text, ", due {}", maybe_time(due)),
+            (None, None) => {}
+        }
+        let _ = write!(text, ", {} attempt{}", self.attempts, if self.attempts == 1 { "" } else { "s" });
+        if let Some(first) = &self.replay_of {
+            let _ = write!(text, ", a replay of {}", clean(first));
+        }
+        text.push('\n');
+        for attempt in &self.attempt_log {
+            text += &attempt.story();
+        }
+        for item in &self.outbox {
+            let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.standing());
+            text += &clean_lines(&item.summary, 4);
+        }
+        text
+    }
+}
+
+impl Attempt {
+    fn story(&self) -> String {
+        let mut text = format!(
+            "  attempt {}, {}, {:.1} ms: {}",
+            self.number,
+            time(self.started_at),
+            self.duration_us as f64 / 1000.0,
+            clean(&self.outcome)
+        );
+        if let Some(error) = &self.error {
+            let _ = write!(text, ": {}", clean(error));
+        }
+        text.push('\n');
+        for line in &self.logs {
+            let level = format!("{:?}", line.level).to_lowercase();
+            text += &clean_lines(&format!("[{level}] {}", line.message), 4);
+        }
+        if let Some(trace) = &self.trace {
+            text += &clean_lines(trace, 4);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> Value {
+        json!({
+            "seq": 7, "id": "evt_1", "source": "scalekit", "type": "user.created", "organization": "org_1",
+            "occurred_at": null, "received_at": "2026-03-01T12:00:00Z", "bytes": 14,
+            "deliveries": {"dead": 1, "done": 1}, "body": "{\"a\":\"\u{9b}\"}",
+            "history": [{
+                "id": "dlv_1", "event": "evt_1", "source": "scalekit", "type": "user.created",
+                "plugin": "welcome", "state": "dead", "held": null, "attempts": 1, "due_at": null,
+                "made_at": "2026-03-01T12:00:00Z", "finished_at": "2026-03-01T12:00:01.5Z",
+                "error": "trap", "replay_of": null,
+                "attempt_log": [{
+                    "number": 1, "started_at": "2026-03-01T12:00:01Z", "duration_us": 1234,
+                    "outcome": "retry", "error": "trap\u{1b}[2J", "trace": "0: handle\n1: main",
+                    "logs": [{"level": "warn", "message": "no seat left"}],
+                }],
+                "outbox": [],
+            }, {
+                "id": "dlv_2", "event": "evt_1", "source": "scalekit", "type": "user.created",
+                "plugin": "welcome", "state": "done", "held": null, "attempts": 1, "due_at": null,
+                "made_at": "2026-03-01T12:00:00Z", "finished_at": null, "error": null, "replay_of": "dlv_1",
+                "attempt_log": [],
+                "outbox": [{
+                    "id": 3, "delivery": "dlv_2", "kind": "mail", "summary": "ada@example.com: Welcome",
+                    "state": "waiting", "attempts": 2, "due_at": "2026-03-01T12:10:00Z",
+                    "finished_at": null, "error": "451 later",
+                }],
+            }],
+        })
+    }
+
+    #[test]
+    fn a_story_leaves_nothing_out_but_the_body() {
+        let told = story(&table::read(&event()).unwrap(), false);
+        for part in [
+            "evt_1",
+            "scalekit",
+            "user.created",
+            "org_1",
+            "2026-03-01 12:00:00Z",
+            "14 bytes (--body",
+            "dlv_1 for welcome: dead",
+            "attempt 1, 2026-03-01 12:00:01Z, 1.2 ms: retry: trap\\u{1b}[2J",
+            "[warn] no seat left",
+            "    0: handle\n    1: main\n",
+            "a replay of dlv_1",
+            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z: 451 later",
+            "ada@example.com: Welcome",
+        ] {
+            assert!(told.contains(part), "{part} in\n{told}");
+        }
+        assert!(!told.contains("\"a\""), "{told}");
+        assert!(story(&table::read(&event()).unwrap(), true).contains("{\"a\":\"\\u{9b}\"}"));
+    }
+}

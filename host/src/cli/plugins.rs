@@ -1,0 +1,203 @@
+//! `posthouse plugins`: how each plugin stands, and what an operator can do to one.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    CliError,
+    client::{Client, segment},
+    table::{self, clean, counts, time},
+};
+use crate::config::Config;
+
+/// How much of a revision's SHA-256 a list shows.
+const SHORT: usize = 12;
+
+/// List plugins, show one, pause or resume one.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show all about one plugin.
+    Show(Named),
+    /// Hold its deliveries; events are taken in all the same.
+    Pause(Named),
+    /// Let its deliveries run again.
+    Resume(Named),
+    /// Drop a plugin whose file is gone, its keys and values, and its unfinished deliveries.
+    Forget(Named),
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// The plugin: the stem of its file.
+    name: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    name: String,
+    state: String,
+    reason: Option<String>,
+    revision: Option<String>,
+    description: String,
+    events: Vec<String>,
+    requires: Vec<String>,
+    lacks: Vec<String>,
+    grants: Value,
+    last_error: Option<String>,
+    loaded_at: Option<Timestamp>,
+    made: u64,
+    deliveries: Option<BTreeMap<String, u64>>,
+    oldest_open: Option<Timestamp>,
+    settings: Settings,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    concurrency: u64,
+    reuse: u64,
+    attempts: u64,
+    time: String,
+    memory: u64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where the daemon does not answer, or has no such plugin.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let client = Client::new(config)?;
+    match args.command {
+        None => list(&client, args.json),
+        Some(Command::Show(asked)) => show(&client, &asked),
+        Some(Command::Pause(asked)) => act(&client, &asked, "pause", |name| {
+            format!("`{name}` is paused; `posthouse plugins resume {name}` lets its deliveries run again\n")
+        }),
+        Some(Command::Resume(asked)) => {
+            act(&client, &asked, "resume", |name| format!("`{name}` is not paused any more\n"))
+        }
+        Some(Command::Forget(asked)) => act(&client, &asked, "forget", |name| {
+            format!("`{name}` is forgotten; its unfinished deliveries are dead letters\n")
+        }),
+    }
+}
+
+fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
+    let answer = client.get("/v1/plugins", &[])?;
+    let rows = answer["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if json {
+        return table::print(&table::json_lines(rows));
+    }
+    let plugins: Vec<Plugin> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = plugins.iter().map(|plugin| {
+        let revision = plugin.revision.as_deref().unwrap_or("-");
+        vec![
+            plugin.name.clone(),
+            plugin.state.clone(),
+            revision.chars().take(SHORT).collect(),
+            plugin.events.join(" "),
+            plugin.deliveries(),
+            plugin.reason.clone().or_else(|| plugin.last_error.clone()).unwrap_or_default(),
+        ]
+    });
+    let titles = ["plugin!", "state", "revision", "events", "deliveries", "why"];
+    table::print(&table::page(&titles, cells.collect(), usize::MAX, "plugins"))
+}
+
+fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {
+    let answer = client.get(&format!("/v1/plugins/{}", segment(&asked.name)), &[])?;
+    if asked.json {
+        return table::print(&table::json_lines([&answer]));
+    }
+    table::print(&table::read::<Plugin>(&answer)?.facts())
+}
+
+fn act(
+    client: &Client,
+    asked: &Named,
+    action: &str,
+    said: impl Fn(&str) -> String,
+) -> Result<ExitCode, CliError> {
+    let answer = client.post(&format!("/v1/plugins/{}/{action}", segment(&asked.name)), &json!({}))?;
+    if asked.json {
+        return table::print(&table::json_lines([&answer]));
+    }
+    let mut text = said(&clean(&asked.name));
+    // Resumed, it may still be held for another reason.
+    if let Some(reason) = answer["reason"].as_str().filter(|_| action == "resume") {
+        text += &format!("it is held all the same: {}\n", clean(reason));
+    }
+    table::print(&text)
+}
+
+impl Plugin {
+    fn deliveries(&self) -> String {
+        self.deliveries.as_ref().map_or_else(|| "none".to_owned(), counts)
+    }
+
+    fn facts(&self) -> String {
+        let Settings { concurrency, reuse, attempts, time: limit, memory } = &self.settings;
+        let grants = self.grants.as_object().filter(|grants| !grants.is_empty());
+        let state = match &self.reason {
+            Some(reason) => format!("{}: {reason}", self.state),
+            None => self.state.clone(),
+        };
+        table::facts(&[
+            ("plugin", self.name.clone()),
+            ("description", self.description.clone()),
+            ("state", state),
+            ("last error", self.last_error.clone().unwrap_or_default()),
+            ("revision", self.revision.clone().unwrap_or_else(|| "none".to_owned())),
+            ("loaded", self.loaded_at.map(time).unwrap_or_default()),
+            ("events", self.events.join(" ")),
+            ("requires", self.requires.join(" ")),
+            ("lacks", self.lacks.join(" ")),
+            ("grants", grants.map_or_else(|| "none".to_owned(), |_| self.grants.to_string())),
+            ("concurrency", format!("{concurrency} attempts at once, {reuse} by one instance")),
+            ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
+            ("deliveries", format!("{} made: {}", self.made, self.deliveries())),
+            ("oldest open", self.oldest_open.map(time).unwrap_or_default()),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_plugin_says_why_and_what_it_lacks() {
+        let plugin: Plugin = table::read(&json!({
+            "name": "welcome", "state": "held", "held": {"reason": "lacks-grant", "detail": "mail = …"},
+            "reason": "lacks a grant: mail = …", "paused": false, "revision": "ab".repeat(32),
+            "description": "sends mail", "events": ["user.*"], "requires": ["mail"], "lacks": ["mail"],
+            "grants": {}, "last_error": null, "loaded_at": "2026-03-01T12:00:00Z", "made": 3,
+            "deliveries": {"held": 3, "done": 0}, "oldest_open": "2026-03-01T12:00:00Z",
+            "settings": {"concurrency": 8, "reuse": 1, "attempts": 4, "time": "8s", "memory": 67_108_864},
+        }))
+        .unwrap();
+        let text = plugin.facts();
+        for part in
+            ["held: lacks a grant: mail", "3 made: 3 held", "4, of 8s and 64.0 MiB each", "grants       none"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(!text.contains("last error"), "{text}");
+    }
+}

@@ -1,0 +1,243 @@
+//! `posthouse stats`: both ledgers, whether they add up, and the last 24 hours by event type.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use bytesize::ByteSize;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    CliError,
+    client::Client,
+    table::{self, clean, counts, maybe_time, time},
+};
+use crate::{config::Config, model::DeliveryState};
+
+/// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    version: String,
+    started_at: Timestamp,
+    requests: BTreeMap<String, Requests>,
+    requests_total: Requests,
+    store: Store,
+    balanced: bool,
+    problems: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Requests {
+    received: u64,
+    accepted: u64,
+    duplicate: u64,
+    filtered: u64,
+    rejected: BTreeMap<String, u64>,
+    failed: BTreeMap<String, u64>,
+    under_way: i64,
+}
+
+#[derive(Deserialize)]
+struct Store {
+    made: u64,
+    states: BTreeMap<String, u64>,
+    by_type: Vec<Type>,
+    outbox: BTreeMap<String, u64>,
+    plugins: Vec<Plugin>,
+    conflicts: u64,
+    store_bytes: u64,
+    wal_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Type {
+    #[serde(rename = "type")]
+    event_type: String,
+    total: u64,
+    completed: u64,
+    failed: u64,
+    average_ms: f64,
+    p99_ms: f64,
+}
+
+#[derive(Deserialize)]
+struct Plugin {
+    plugin: String,
+    made: u64,
+    states: BTreeMap<String, u64>,
+    oldest_open: Option<Timestamp>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where the daemon does not answer.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let answer = Client::new(config)?.get("/v1/stats", &[])?;
+    let stats: Stats = table::read(&answer)?;
+    let text = if args.json { table::json_lines([&answer]) } else { stats.text() };
+    let printed = table::print(&text)?;
+    Ok(if stats.balanced { printed } else { ExitCode::FAILURE })
+}
+
+impl Stats {
+    fn text(&self) -> String {
+        let blocks = [
+            format!("posthouse {}, up since {}\n", clean(&self.version), time(self.started_at)),
+            format!("requests since then\n{}", self.requests()),
+            format!("deliveries\n{}", self.store.deliveries()),
+            format!("deliveries of the last 24 hours, by event type\n{}", self.store.types()),
+            table::facts(&[
+                ("outbox", counts(&self.store.outbox)),
+                ("conflicts", format!("{} attempts began anew", self.store.conflicts)),
+                (
+                    "store",
+                    format!(
+                        "{}, write-ahead log {}",
+                        ByteSize(self.store.store_bytes),
+                        ByteSize(self.store.wal_bytes)
+                    ),
+                ),
+            ]),
+            self.verdict(),
+        ];
+        blocks.join("\n")
+    }
+
+    fn requests(&self) -> String {
+        let named = self.requests.iter().map(|(source, counts)| (source.as_str(), counts));
+        let all = (self.requests.len() != 1).then_some(("all", &self.requests_total));
+        let rows = named.chain(all).map(|(source, counts)| {
+            vec![
+                source.to_owned(),
+                counts.received.to_string(),
+                counts.accepted.to_string(),
+                counts.duplicate.to_string(),
+                counts.filtered.to_string(),
+                by_reason(&counts.rejected),
+                by_reason(&counts.failed),
+                counts.under_way.to_string(),
+            ]
+        });
+        let titles =
+            ["source", "received", "accepted", "duplicate", "filtered", "rejected", "failed", "under way"];
+        table::table(&titles, rows.collect())
+    }
+
+    fn verdict(&self) -> String {
+        if self.balanced {
+            return "both ledgers add up\n".to_owned();
+        }
+        let mut text = "the ledgers do NOT add up; please report this as a defect:\n".to_owned();
+        for problem in &self.problems {
+            text += &format!("  {}\n", clean(problem));
+        }
+        text
+    }
+}
+
+impl Store {
+    fn deliveries(&self) -> String {
+        let row = |name: &str, made: u64, states: &BTreeMap<String, u64>, oldest: Option<Timestamp>| {
+            let in_state =
+                |state: DeliveryState| states.get(state.as_str()).copied().unwrap_or(0).to_string();
+            [name.to_owned(), made.to_string()]
+                .into_iter()
+                .chain(DeliveryState::ALL.map(in_state))
+                .chain([maybe_time(oldest)])
+                .collect()
+        };
+        let mut rows: Vec<_> = self
+            .plugins
+            .iter()
+            .map(|plugin| row(&plugin.plugin, plugin.made, &plugin.states, plugin.oldest_open))
+            .collect();
+        if rows.len() != 1 {
+            let oldest = self.plugins.iter().filter_map(|plugin| plugin.oldest_open).min();
+            rows.push(row("all", self.made, &self.states, oldest));
+        }
+        let titles: Vec<_> = ["plugin", "made"]
+            .into_iter()
+            .chain(DeliveryState::ALL.map(DeliveryState::as_str))
+            .chain(["oldest open"])
+            .collect();
+        table::table(&titles, rows)
+    }
+
+    fn types(&self) -> String {
+        let rows = self.by_type.iter().map(|counts| {
+            vec![
+                counts.event_type.clone(),
+                counts.total.to_string(),
+                counts.completed.to_string(),
+                counts.failed.to_string(),
+                format!("{:.1} ms", counts.average_ms),
+                format!("{:.1} ms", counts.p99_ms),
+            ]
+        });
+        let titles = ["type!", "total", "completed", "failed", "average", "p99"];
+        table::page(&titles, rows.collect(), usize::MAX, "deliveries")
+    }
+}
+
+/// The sum, and what it is made of: `3 (2 signature, 1 stale)`.
+fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
+    match reasons.values().sum::<u64>() {
+        0 => "0".to_owned(),
+        sum => format!("{sum} ({})", counts(reasons)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stats(balanced: bool) -> Stats {
+        let requests = json!({
+            "received": 4, "accepted": 1, "duplicate": 0, "filtered": 0,
+            "rejected": {"signature": 2, "stale": 1}, "failed": {}, "under_way": 0,
+        });
+        table::read(&json!({
+            "version": "0.1.0", "started_at": "2026-03-01T12:00:00Z",
+            "requests": {"scalekit": requests, "other": requests}, "requests_total": requests,
+            "store": {
+                "made": 2, "states": {"done": 1, "dead": 1}, "outbox": {"sent": 3}, "conflicts": 0,
+                "lost_leases": 0, "store_bytes": 4096, "wal_bytes": 0,
+                "by_type": [{
+                    "type": "user.created", "total": 2, "completed": 1, "failed": 1,
+                    "average_ms": 1.25, "p99_ms": 2.0,
+                }],
+                "plugins": [{
+                    "plugin": "counter", "made": 2, "states": {"done": 1, "dead": 1}, "oldest_open": null,
+                }],
+            },
+            "balanced": balanced, "problems": if balanced { vec![] } else { vec!["plugin `counter`: 3"] },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn both_ledgers_are_there_and_the_verdict() {
+        let text = stats(true).text();
+        for part in [
+            "3 (2 signature, 1 stale)",
+            "counter",
+            "user.created",
+            "3 sent",
+            "4.0 KiB",
+            "both ledgers add up",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        let text = stats(false).text();
+        assert!(text.contains("do NOT add up") && text.contains("plugin `counter`: 3"), "{text}");
+    }
+}

@@ -1,0 +1,208 @@
+//! How the online commands show things: tables that fit the terminal, facts one a line, JSON one object
+//! a line.
+//!
+//! What is shown comes from senders, guests and mail servers, so whatever could steer a terminal is
+//! shown as its escape. A reader that goes away (`| head`) is no error.
+
+use std::{
+    fmt::Write as _,
+    io::{self, ErrorKind, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::CliError;
+
+/// Only a line under the header.
+const LIGHT: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
+
+/// Rows for people. A column whose title ends in `!` is never broken into lines: what is in it is to be
+/// copied.
+pub fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
+    render(titles, rows, terminal_width())
+}
+
+fn render(titles: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+    let mut table = Table::new();
+    table.load_style(LIGHT).set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        table.set_width(width);
+    }
+    table.set_header(titles.iter().map(|title| title.trim_end_matches('!')));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)));
+    }
+    for (at, title) in titles.iter().enumerate() {
+        if let Some(column) = table.column_mut(at) {
+            // One more space stands between columns.
+            column.set_padding((0, 1));
+            if title.ends_with('!') {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// The same, with what to say when there are none, or more than were asked for.
+pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, what: &str) -> String {
+    let more = match rows.len() {
+        0 => return format!("no {what}\n"),
+        all if all < limit => String::new(),
+        some => format!("the newest {some} {what}; --limit shows more\n"),
+    };
+    table(titles, rows) + &more
+}
+
+/// Names and values, one a line, the values below one another; those that are empty are left out.
+pub fn facts(facts: &[(&str, String)]) -> String {
+    let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "{name:widest$}  {}", clean(value));
+    }
+    text
+}
+
+/// One object a line, for programs.
+pub fn json_lines<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
+    values.into_iter().fold(String::new(), |lines, value| lines + &value.to_string() + "\n")
+}
+
+/// The answer of the daemon as what a command shows of it.
+///
+/// # Errors
+/// [`CliError::Failure`] where it is of another shape: the daemon is of another version.
+pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, CliError> {
+    T::deserialize(value).map_err(|error| {
+        CliError::Failure(format!("the daemon answers in another shape ({error}); is it of this version?"))
+    })
+}
+
+/// Prints the text. A reader that has gone away is no error.
+///
+/// # Errors
+/// [`CliError::Failure`] where it can't be written.
+pub fn print(text: &str) -> Result<ExitCode, CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(CliError::Failure(format!("standard output can't be written: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The text with everything escaped that could steer a terminal, line breaks and the marks that turn
+/// the direction of writing included.
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut cleaned = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            cleaned.extend(c.escape_default());
+        } else {
+            cleaned.push(c);
+        }
+    }
+    cleaned
+}
+
+/// The same for a text of several lines, each indented by so many spaces.
+pub fn clean_lines(text: &str, indent: usize) -> String {
+    text.lines().fold(String::new(), |mut lines, line| {
+        let line = clean(&line.replace('\t', "    "));
+        let _ = writeln!(lines, "{:indent$}{line}", "");
+        lines
+    })
+}
+
+/// A time to the second, UTC.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// The same; `-` where there is none.
+pub fn maybe_time(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), time)
+}
+
+/// `3 done, 1 dead` of the counts that are not zero; `none` where all are.
+pub fn counts<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
+    let parts: Vec<_> = counts
+        .into_iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
+}
+
+fn terminal_width() -> Option<u16> {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return None;
+    }
+    rustix::termios::tcgetwinsize(out).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Vec<Vec<String>> {
+        vec![
+            vec!["dlv_123456789".into(), "dead".into(), "the guest said a long and rather sad thing".into()],
+            vec!["dlv_1".into(), "done".into(), String::new()],
+        ]
+    }
+
+    #[test]
+    fn a_table_has_one_line_a_row_where_nothing_bounds_it() {
+        let text = render(&["delivery!", "state", "why"], rows(), None);
+        assert_eq!(
+            text,
+            "delivery       state  why\n\
+             -----------------------------------------------------------------\n\
+             dlv_123456789  dead   the guest said a long and rather sad thing\n\
+             dlv_1          done\n"
+        );
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_and_keeps_ids_whole() {
+        let text = render(&["delivery!", "state", "why"], rows(), Some(40));
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+        assert!(text.contains("dlv_123456789 "), "{text}");
+        assert!(text.lines().count() > 4, "{text}");
+    }
+
+    #[test]
+    fn nothing_shown_steers_the_terminal() {
+        let odd = "a\u{1b}[2Jb\r\n\u{9b}c\u{202e}d\u{7f}";
+        let text = render(&["x"], vec![vec![odd.into()]], None)
+            + &facts(&[("x", odd.into())])
+            + &clean_lines(odd, 2);
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");
+        assert_eq!(clean("a\u{1b}b\nü 你好"), "a\\u{1b}b\\nü 你好");
+    }
+
+    #[test]
+    fn facts_stand_below_one_another_and_empty_ones_nowhere() {
+        let text = facts(&[("id", "1".into()), ("none", String::new()), ("source", "a".into())]);
+        assert_eq!(text, "id      1\nsource  a\n");
+    }
+
+    #[test]
+    fn counts_leave_out_what_is_not_there() {
+        let some = std::collections::BTreeMap::from([("dead".to_owned(), 1), ("done".to_owned(), 0)]);
+        assert_eq!(counts(&some), "1 dead");
+        assert_eq!(counts(&std::collections::BTreeMap::new()), "none");
+    }
+}

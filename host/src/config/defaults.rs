@@ -1,0 +1,114 @@
+//! What holds where config.toml says nothing. The shipped config.toml shows each of these values, and a
+//! test keeps the two equal.
+//!
+//! Paths are relative here; loading puts the folder of config.toml before them.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use super::{
+    Admin, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server, Store,
+};
+use crate::model::Grants;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+const fn days(days: u64) -> Duration {
+    Duration::from_hours(24 * days)
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8400)),
+            max_body: MIB as u64,
+            max_requests: 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8401)), token: None }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "data/posthouse.db".into(), retention: days(30), max_backlog: 1_000_000 }
+    }
+}
+
+impl Default for MailTransport {
+    fn default() -> Self {
+        Self {
+            target: MailTarget::Folder("data/mail".into()),
+            retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Human }
+    }
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            dir: "plugins".into(),
+            rescan: Duration::from_secs(2),
+            instances: 64,
+            defaults: PluginSettings::default(),
+        }
+    }
+}
+
+impl Default for PluginSettings {
+    fn default() -> Self {
+        Self {
+            events: None,
+            concurrency: 8,
+            reuse: 1,
+            retry: Retry::default(),
+            limits: Limits::default(),
+            grants: Grants::default(),
+            config: BTreeMap::new(),
+        }
+    }
+}
+
+/// The back-off of Scalekit's page: at 0 s, 2 s, 4 s and 8 s.
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 4,
+            base: Duration::from_secs(2),
+            factor: 2.0,
+            max: Duration::from_hours(1),
+            jitter: 0.2,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(8),
+            memory: 64 * MIB,
+            log_lines: 1000,
+            log_line: 8 * KIB,
+            reason: 4 * KIB,
+            kv_key: 512,
+            kv_value: 256 * KIB,
+            kv_total: 64 * MIB as u64,
+            staged_items: 1000,
+            staged_bytes: 4 * MIB,
+            hostcall: 4 * MIB,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! One value of config.toml: a duration, a size, a number, an address, a path, a list.
+//!
+//! Each reader names the key, says what it found and what it would take. Texts for people are escaped and
+//! cut; a secret never comes by here.
+
+use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use lettre::{Address, message::Mailbox};
+use toml::de::DeValue;
+
+use super::{
+    MailTarget, SchemeName,
+    diagnose::{listed, nearest, shown},
+    secret::secret,
+    table::{Fault, Value},
+};
+use crate::model::{Pattern, SourceName};
+
+/// A text.
+pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
+    value.get().as_str().ok_or_else(|| value.mistyped("a text in quotes"))
+}
+
+/// A text with its unit, such as `"8s"`, within the range.
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl FnOnce(&Value<'_>) -> Result<Duration, Fault> {
+    move |value| {
+        let wanted = "a duration with its unit, such as \"8s\", \"5m\" or \"30d\"";
+        let text = value.get().as_str().ok_or_else(|| value.mistyped(wanted))?;
+        let duration = humantime::parse_duration(text).map_err(|_| {
+            value.fault(format_args!("is `{}`, which is no duration; write one such as \"8s\"", shown(text)))
+        })?;
+        within(value, duration, range, |duration| humantime::format_duration(*duration).to_string())
+    }
+}
+
+/// A number of bytes, or a text with its unit, such as `"1MiB"`, within the range.
+pub(super) fn size<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl FnOnce(&Value<'_>) -> Result<T, Fault> {
+    move |value| {
+        let bytes = match value.get() {
+            DeValue::Integer(_) => u64::try_from(whole(value)?)
+                .map_err(|_| value.fault("is no number of bytes; write one, or a size such as \"1MiB\""))?,
+            DeValue::String(text) => ByteSize::from_str(text).map(|size| size.as_u64()).map_err(|_| {
+                value.fault(format_args!(
+                    "is `{}`, which is no size; write one such as \"1MiB\" or a number of bytes",
+                    shown(text)
+                ))
+            })?,
+            _ => return Err(value.mistyped("a size such as \"1MiB\" or a number of bytes")),
+        };
+        let bytes = within(value, bytes, range, |bytes| ByteSize(*bytes).display().iec().to_string())?;
+        T::try_from(bytes).map_err(|_| value.fault("is more than this machine can count"))
+    }
+}
+
+/// A whole number within the range.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value<'_>) -> Result<T, Fault>
+where
+    T: TryFrom<i128> + PartialOrd + Display,
+{
+    move |value| {
+        let number = whole(value)?;
+        match T::try_from(number) {
+            Ok(number) => within(value, number, range, ToString::to_string),
+            Err(_) => Err(out_of_range(value, number, range.start(), range.end())),
+        }
+    }
+}
+
+/// A number within the range, with or without a point.
+pub(super) fn number(range: RangeInclusive<f64>) -> impl FnOnce(&Value<'_>) -> Result<f64, Fault> {
+    move |value| {
+        let number = match value.get() {
+            DeValue::Float(float) => float.as_str().parse().map_err(|_| value.fault("is no number"))?,
+            DeValue::Integer(_) => whole(value)? as f64,
+            _ => return Err(value.mistyped("a number")),
+        };
+        within(value, number, range, ToString::to_string)
+    }
+}
+
+/// Where to listen, such as `"127.0.0.1:8400"`.
+pub(super) fn address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        value.fault(format_args!(
+            "is `{}`, which is no IP address with a port; write one such as \"127.0.0.1:8400\" or \"[::1]:8400\"",
+            shown(text)
+        ))
+    })
+}
+
+/// A path; a relative one starts at the folder of config.toml.
+pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Fault> {
+    match text(value)? {
+        "" => Err(value.fault("is empty; write a path")),
+        text => Ok(value.document.dir.join(text)),
+    }
+}
+
+/// `sqlite:` and the path of a file.
+pub(super) fn store_url(value: &Value<'_>) -> Result<PathBuf, Fault> {
+    let url = text(value)?;
+    let way_out = "write \"sqlite:\" and a path, such as \"sqlite:data/posthouse.db\"";
+    match url.strip_prefix("sqlite:") {
+        Some("" | ":memory:") => Err(value.fault(format_args!("names no file; {way_out}"))),
+        Some(file) if !file.ends_with('/') => {
+            Ok(value.document.dir.join(file.strip_prefix("//").unwrap_or(file)))
+        }
+        _ => Err(value.fault(format_args!("is no file of an SQLite store; {way_out}"))),
+    }
+}
+
+/// `file:` and a folder, or an SMTP server. It may hold a password: nothing of it is shown.
+pub(super) fn mail_url(value: &Value<'_>) -> Result<MailTarget, Fault> {
+    let folder = |folder: &str| match folder.strip_prefix("//").unwrap_or(folder) {
+        "" => Err(value.fault("names no folder; write one such as \"file:data/mail\"")),
+        folder => Ok(MailTarget::Folder(value.document.dir.join(folder))),
+    };
+    // A folder is no secret, and must not count as one that stands in the file.
+    if let Some(path) = value.get().as_str().and_then(|text| text.strip_prefix("file:")) {
+        return folder(path);
+    }
+    let url = secret(value)?;
+    let text = url.expose();
+    if let Some(path) = text.strip_prefix("file:") {
+        return folder(path);
+    }
+    let smtp = text.starts_with("smtp://") || text.starts_with("smtps://");
+    if smtp && lettre::AsyncSmtpTransport::<lettre::Tokio1Executor>::from_url(text).is_ok() {
+        return Ok(MailTarget::Smtp(url));
+    }
+    Err(value.fault(
+        "is no mail target; write \"file:FOLDER\", \"smtps://USER:PASSWORD@HOST\" or \
+         \"smtp://USER:PASSWORD@HOST:587?tls=required\"",
+    ))
+}
+
+/// One of `words`, by name.
+pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value<'_>) -> Result<T, Fault> {
+    move |value| {
+        let text = text(value)?;
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(*meaning);
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let guess = match nearest(text, known.iter().copied()) {
+            Some(near) => format!("; did you mean `{near}`?"),
+            None => String::new(),
+        };
+        Err(value.fault(format_args!("is `{}`, which is none of {}{guess}", shown(text), listed(&known))))
+    }
+}
+
+/// How a source signs.
+pub(super) fn scheme(value: &Value<'_>) -> Result<SchemeName, Fault> {
+    word(&SchemeName::ALL.map(|scheme| (scheme.as_str(), scheme)))(value)
+}
+
+/// The name of a source. Those with a colon are posthouse's own, for derived events.
+pub(super) fn source_name(value: &Value<'_>) -> Result<SourceName, Fault> {
+    let text = text(value)?;
+    match SourceName::new(text) {
+        Ok(_) if text.contains(':') => {
+            Err(value.fault("holds ':'; letters, digits, `-` and `_` may stand in it"))
+        }
+        named => named.map_err(|error| value.fault(format_args!("is wrong: {error}"))),
+    }
+}
+
+/// The path of a URL: `/` and letters, digits and `- . _ ~`.
+pub(super) fn url_path(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    let odd = text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "/-._~".contains(c)));
+    if !text.starts_with('/') {
+        Err(value.fault(format_args!("is `{}`, which does not begin with `/`", shown(text))))
+    } else if let Some(odd) = odd {
+        Err(value.fault(format_args!("holds {odd:?}; letters, digits and `/ - . _ ~` may stand in a path")))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+/// A filter of the log, as tracing-subscriber reads it.
+pub(super) fn log_level(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(value.fault(format_args!(
+            "is `{}`, which is no filter; write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or one \
+             such as \"info,posthouse::ingress=debug\"",
+            shown(text)
+        ))),
+    }
+}
+
+/// A pattern of event types.
+pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
+    let text = text(value)?;
+    Pattern::new(text).map_err(|_| {
+        value.fault(format_args!(
+            "holds `{}`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+            shown(text)
+        ))
+    })
+}
+
+/// An address a plugin may send from.
+pub(super) fn sender(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    if text.parse::<Mailbox>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(value.fault(format_args!(
+        "holds `{}`, which is no mail address; write one such as \"team@example.com\" or \
+         \"The team <team@example.com>\"",
+        shown(text)
+    )))
+}
+
+/// To whom a plugin may send: an address, a domain or everybody.
+pub(super) fn recipient(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    let fits = match text.strip_prefix("*@") {
+        Some(domain) => Address::new("anybody", domain).is_ok(),
+        None => text == "*" || text.parse::<Address>().is_ok(),
+    };
+    if fits {
+        return Ok(text.to_owned());
+    }
+    Err(value.fault(format_args!(
+        "holds `{}`, which is nobody; write an address, \"*@example.com\" for a domain or \"*\" for everybody",
+        shown(text)
+    )))
+}
+
+/// An array with something in it.
+pub(super) fn list<T>(
+    item: impl Fn(&Value<'_>) -> Result<T, Fault>,
+    example: &str,
+) -> impl FnOnce(&Value<'_>) -> Result<Vec<T>, Fault> {
+    move |value| {
+        let items = value.items().ok_or_else(|| value.mistyped(&format!("an array such as {example}")))?;
+        let read: Vec<T> = items.map(|value| item(&value)).collect::<Result<_, _>>()?;
+        if read.is_empty() {
+            return Err(value.fault(format_args!("is empty; write at least one, such as {example}")));
+        }
+        Ok(read)
+    }
+}
+
+/// A value of a plugin's own table as its guest gets it: a text as it stands, all else as JSON.
+pub(super) fn as_guest_text(value: &Value<'_>) -> Result<String, Fault> {
+    match value.get() {
+        DeValue::String(text) => Ok(text.as_ref().to_owned()),
+        other => match json(other) {
+            Some(json) => Ok(json.to_string()),
+            None => Err(value.fault("holds a number that JSON can't hold; write it as a text")),
+        },
+    }
+}
+
+fn json(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    use serde_json::Value as Json;
+    Some(match value {
+        DeValue::String(text) => Json::from(text.as_ref()),
+        DeValue::Integer(integer) => Json::from(i64::from_str_radix(integer.as_str(), integer.radix()).ok()?),
+        DeValue::Float(float) => Json::Number(serde_json::Number::from_f64(float.as_str().parse().ok()?)?),
+        DeValue::Boolean(boolean) => Json::from(*boolean),
+        DeValue::Datetime(datetime) => Json::from(datetime.to_string()),
+        DeValue::Array(items) => {
+            Json::Array(items.iter().map(|item| json(item.get_ref())).collect::<Option<_>>()?)
+        }
+        DeValue::Table(entries) => Json::Object(
+            entries
+                .iter()
+                .map(|(key, value)| Some((key.get_ref().clone().into_owned(), json(value.get_ref())?)))
+                .collect::<Option<_>>()?,
+        ),
+    })
+}
+
+fn whole(value: &Value<'_>) -> Result<i128, Fault> {
+    let integer = value.get().as_integer().ok_or_else(|| value.mistyped("a whole number"))?;
+    i128::from_str_radix(integer.as_str(), integer.radix())
+        .map_err(|_| value.fault("is a number out of all range"))
+}
+
+fn within<T: PartialOrd>(
+    value: &Value<'_>,
+    read: T,
+    range: RangeInclusive<T>,
+    show: impl Fn(&T) -> String,
+) -> Result<T, Fault> {
+    if range.contains(&read) {
+        return Ok(read);
+    }
+    Err(out_of_range(value, show(&read), show(range.start()), show(range.end())))
+}
+
+fn out_of_range(value: &Value<'_>, read: impl Display, least: impl Display, most: impl Display) -> Fault {
+    value.fault(format_args!("is {read}; it may be {least} to {most}"))
+}

@@ -1,0 +1,76 @@
+//! How a mail leaves: over SMTP, or as an `.eml` file in a folder.
+//!
+//! Sending is at least once: when the daemon dies between handing a mail over and writing that down,
+//! the mail goes again, with the same Message-ID, so that the receiver can tell. In the folder the
+//! second one takes the place of the first.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | [`message`] | builds the text of a message; whatever a plugin wrote, it adds no header |
+//! | [`folder`] | writes it to a file that is whole whenever it can be seen |
+//! | [`smtp`] | hands it to a mail server, within time-outs |
+
+mod folder;
+mod message;
+mod smtp;
+
+use crate::{
+    config::{MailTarget, MailTransport},
+    model::{Ambient, Mail},
+};
+
+use self::{folder::Folder, smtp::Smtp};
+
+/// Why mail can't leave at all. The URL itself is not named: it may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidMailTarget {
+    /// Not a URL of a mail server.
+    #[error(
+        "the `url` of [mail] {0}; `smtp://user:password@host:587?tls=required` is one, `file:data/mail` another"
+    )]
+    Url(String),
+    /// TLS can't be set up.
+    #[error("TLS for the mail server of [mail] can't be set up: {0}")]
+    Tls(String),
+}
+
+/// Why a mail did not leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotSent {
+    /// It never will: it is not a mail, or the server refused it for good.
+    Permanent(String),
+    /// It may the next time.
+    Transient(String),
+}
+
+/// Where mail goes.
+pub(super) enum Mailer {
+    Folder(Folder),
+    Smtp(Box<Smtp>),
+}
+
+impl Mailer {
+    pub(super) fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
+        Ok(match &transport.target {
+            MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone())),
+            MailTarget::Smtp(url) => Self::Smtp(Box::new(Smtp::new(url)?)),
+        })
+    }
+
+    /// Hands the mail over. Returns within 90 s; dropped, it may have handed it over or not.
+    pub(super) async fn send(&self, mail: &Mail, ambient: &Ambient) -> Result<(), NotSent> {
+        match self {
+            Self::Folder(folder) => {
+                folder.send(message::build(mail, message::Bcc::Kept, ambient)?, mail).await
+            }
+            Self::Smtp(smtp) => smtp.send(message::build(mail, message::Bcc::Dropped, ambient)?).await,
+        }
+    }
+
+    /// Lets go of what is kept for the next mail.
+    pub(super) async fn rest(&self) {
+        if let Self::Smtp(smtp) = self {
+            smtp.close_idle().await;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes each mail to an `.eml` file of its own.
+//!
+//! The file is named by the Message-ID, so that a mail that is sent again takes its own place, and it is
+//! whole whenever it can be seen: written beside its place, synced, renamed, and the folder synced. The
+//! `Bcc` header stays in, for no envelope goes with a file; `sendmail -t` reads it and drops it. Only
+//! the daemon's user may read the files.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use lettre::Message;
+use sha2::{Digest, Sha256};
+
+use super::NotSent;
+use crate::model::Mail;
+
+/// The most bytes of a Message-ID that a file name keeps.
+const LONGEST_NAME: usize = 160;
+
+/// A folder for mail; made when the first one comes.
+pub(in crate::dispatch) struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(super) async fn send(&self, message: Message, mail: &Mail) -> Result<(), NotSent> {
+        let (folder, name) = (self.path.clone(), file_name(&mail.message_id));
+        let written = tokio::task::spawn_blocking(move || write(&folder, &name, &message.formatted())).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            NotSent::Transient(format!("the mail folder `{}` can't be written: {error}", self.path.display()))
+        };
+        written.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+}
+
+fn write(folder: &Path, name: &str, message: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // A leftover of a crash has the same name and is written over.
+    let beside = folder.join(format!(".{name}.tmp"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(message)?;
+    file.sync_all()?;
+    fs::rename(&beside, folder.join(format!("{name}.eml")))?;
+    File::open(folder)?.sync_all()
+}
+
+/// A name that is safe in any folder. Where characters had to be replaced or cut off, a part of the
+/// id's SHA-256 keeps two ids apart.
+fn file_name(message_id: &str) -> String {
+    let inner = message_id.trim_start_matches('<').trim_end_matches('>');
+    let safe: String = inner
+        .char_indices()
+        .map(|(at, c)| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '@' => c,
+            '.' if at > 0 => c,
+            _ => '_',
+        })
+        .take(LONGEST_NAME)
+        .collect();
+    if safe == inner && !safe.is_empty() {
+        return safe;
+    }
+    let digest = hex::encode(Sha256::digest(message_id));
+    format!("{safe}-{}", &digest[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::message::{
+            Bcc, build,
+            tests::{ambient, mail},
+        },
+        *,
+    };
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn the_same_mail_twice_is_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("mail/out"));
+        for subject in ["first", "second"] {
+            let mail = Mail { subject: subject.into(), ..mail() };
+            folder.send(build(&mail, Bcc::Kept, &ambient()).unwrap(), &mail).await.unwrap();
+        }
+        assert_eq!(names(&folder.path), ["dlv_7.1@posthouse.example.eml"]);
+        let text = fs::read_to_string(folder.path.join("dlv_7.1@posthouse.example.eml")).unwrap();
+        assert!(text.contains("Subject: second\r\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_a_file_is_an_error_that_names_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let folder = Folder::new(file.path().to_owned());
+        let error = folder.send(build(&mail(), Bcc::Kept, &ambient()).unwrap(), &mail()).await.unwrap_err();
+        let named = file.path().display().to_string();
+        assert!(matches!(&error, NotSent::Transient(text) if text.contains(&named)), "{error:?}");
+    }
+
+    #[test]
+    fn no_id_leaves_the_folder_or_hides() {
+        for (id, name) in [
+            ("<dlv_1.0@host.example>", "dlv_1.0@host.example"),
+            ("<../../etc/passwd>", "_._.._etc_passwd"),
+            ("<.hidden>", "_hidden"),
+            ("<a/b\0c\nd@e>", "a_b_c_d@e"),
+            ("", ""),
+        ] {
+            let made = file_name(id);
+            assert!(made.starts_with(name), "{id:?} gives {made}");
+            assert!(!made.contains(['/', '\0', '\n']) && !made.starts_with('.'), "{id:?} gives {made}");
+        }
+        assert_ne!(file_name("<a/b@c>"), file_name("<a_b@c>"));
+        assert_ne!(file_name("<a/b@c>"), file_name("<a:b@c>"));
+        let long = file_name(&format!("<{}@c>", "x".repeat(1000)));
+        assert!(long.len() < 200, "{long}");
+    }
+}

@@ -1,0 +1,73 @@
+//! When a failed attempt is tried again: exponential back-off with jitter.
+
+use std::time::Duration;
+
+use crate::{config::Retry, model::Ambient};
+
+/// The wait between attempt `attempt` (from 1), which failed, and the next; none when all attempts are
+/// used up.
+pub(super) fn wait_after(retry: &Retry, attempt: u32, ambient: &Ambient) -> Option<Duration> {
+    if attempt >= retry.attempts {
+        return None;
+    }
+    let exponent = f64::from(attempt.saturating_sub(1));
+    let wait = retry.base.as_secs_f64() * retry.factor.powf(exponent);
+    let wait = wait.min(retry.max.as_secs_f64());
+    // A number in -1..=1, evenly spread.
+    let spread = ambient.random_u64() as f64 / u64::MAX as f64 * 2.0 - 1.0;
+    Duration::try_from_secs_f64(wait * (1.0 + spread * retry.jitter)).ok().or(Some(retry.max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Clock, Random};
+
+    struct Fixed(u8);
+    impl Clock for Fixed {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+    impl Random for Fixed {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    const PAGE: Retry = Retry {
+        attempts: 4,
+        base: Duration::from_secs(2),
+        factor: 2.0,
+        max: Duration::from_secs(3600),
+        jitter: 0.2,
+    };
+
+    fn waits(retry: Retry, random: u8) -> Vec<Option<f64>> {
+        let ambient = Ambient::new(Fixed(random), Fixed(random));
+        (1..=5).map(|n| wait_after(&retry, n, &ambient).map(|wait| wait.as_secs_f64())).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_the_pages_back_off() {
+        let none = Retry { jitter: 0.0, ..PAGE };
+        assert_eq!(waits(none, 0), [Some(2.0), Some(4.0), Some(8.0), None, None]);
+    }
+
+    #[test]
+    fn jitter_keeps_to_its_share() {
+        let close = |seen: Vec<Option<f64>>, expected: [f64; 3]| {
+            for (seen, expected) in seen.into_iter().flatten().zip(expected) {
+                assert!((seen - expected).abs() < 1e-6, "{seen} is not {expected}");
+            }
+        };
+        close(waits(PAGE, 0x00), [1.6, 3.2, 6.4]);
+        close(waits(PAGE, 0xff), [2.4, 4.8, 9.6]);
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_the_most_and_none_overflows() {
+        let steep = Retry { attempts: u32::MAX, factor: 1e300, jitter: 0.0, ..PAGE };
+        assert_eq!(waits(steep, 0)[4], Some(3600.0));
+    }
+}

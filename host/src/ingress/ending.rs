@@ -1,0 +1,127 @@
+//! How a request ends: what is counted and what is answered, in one place.
+//!
+//! The sender of a bad signature learns nothing but that; the reason is for the operator.
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body_util::Full;
+
+use super::{InvalidPayload, Refusal, body::BodyError};
+use crate::{model::RequestOutcome, store::StoreError};
+
+/// The end of a request that reached a handler.
+#[derive(Debug)]
+pub(super) enum Ending {
+    Accepted,
+    Duplicate,
+    Filtered,
+    UnknownPath,
+    WrongMethod,
+    Unread(BodyError),
+    Refused(Refusal),
+    NoEvent(InvalidPayload),
+    /// As many requests are under way as may be.
+    Busy,
+    NotStored(StoreError),
+}
+
+impl From<BodyError> for Ending {
+    fn from(error: BodyError) -> Self {
+        Self::Unread(error)
+    }
+}
+
+impl From<Refusal> for Ending {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<InvalidPayload> for Ending {
+    fn from(error: InvalidPayload) -> Self {
+        Self::NoEvent(error)
+    }
+}
+
+impl From<StoreError> for Ending {
+    fn from(error: StoreError) -> Self {
+        Self::NotStored(error)
+    }
+}
+
+impl Ending {
+    /// What the ledger counts.
+    pub(super) fn outcome(&self) -> RequestOutcome {
+        use RequestOutcome::{Failed, Rejected};
+        match self {
+            Self::Accepted => RequestOutcome::Accepted,
+            Self::Duplicate => RequestOutcome::Duplicate,
+            Self::Filtered => RequestOutcome::Filtered,
+            Self::UnknownPath => Rejected("unknown-path"),
+            Self::WrongMethod => Rejected("wrong-method"),
+            Self::Unread(BodyError::TooLarge) => Rejected("body-too-large"),
+            Self::Unread(BodyError::Slow) => Rejected("body-timeout"),
+            Self::Unread(BodyError::Broken) => Rejected("body-broken"),
+            Self::Refused(refusal) => Rejected(refusal.label()),
+            Self::NoEvent(error) => Rejected(error.label()),
+            Self::Busy => Failed("busy"),
+            Self::NotStored(StoreError::Backlog(_)) => Failed("backlog"),
+            Self::NotStored(StoreError::Poisoned(_)) => Failed("store-poisoned"),
+            Self::NotStored(StoreError::Io(_)) => Failed("store-write"),
+            Self::NotStored(StoreError::Closed) => Failed("store-closed"),
+        }
+    }
+
+    /// What the sender gets.
+    pub(super) fn response(&self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Accepted => json(StatusCode::OK, r#"{"received":true}"#),
+            Self::Duplicate => json(StatusCode::OK, r#"{"received":true,"duplicate":true}"#),
+            Self::Filtered => json(StatusCode::OK, r#"{"received":true,"filtered":true}"#),
+            Self::UnknownPath => json(StatusCode::NOT_FOUND, r#"{"error":"Not found"}"#),
+            Self::WrongMethod => {
+                with(json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"Method not allowed"}"#), ALLOW, "POST")
+            }
+            // What is left of the body is not read, so the connection can't go on.
+            Self::Unread(BodyError::TooLarge) => with(
+                json(StatusCode::PAYLOAD_TOO_LARGE, r#"{"error":"Payload too large"}"#),
+                CONNECTION,
+                "close",
+            ),
+            Self::Unread(BodyError::Slow) => {
+                with(json(StatusCode::REQUEST_TIMEOUT, r#"{"error":"Request timeout"}"#), CONNECTION, "close")
+            }
+            Self::Unread(BodyError::Broken) => {
+                with(json(StatusCode::BAD_REQUEST, r#"{"error":"Incomplete body"}"#), CONNECTION, "close")
+            }
+            Self::Refused(_) => json(StatusCode::UNAUTHORIZED, r#"{"error":"Invalid signature"}"#),
+            Self::NoEvent(error) => {
+                let body = serde_json::json!({ "error": "Invalid payload", "detail": error.to_string() });
+                json(StatusCode::BAD_REQUEST, body.to_string())
+            }
+            Self::Busy => unavailable("1"),
+            Self::NotStored(StoreError::Backlog(_) | StoreError::Io(_)) => unavailable("10"),
+            Self::NotStored(StoreError::Closed) => unavailable("5"),
+            Self::NotStored(StoreError::Poisoned(_)) => unavailable("60"),
+        }
+    }
+}
+
+/// An answer that asks to be tried again, after so many seconds.
+fn unavailable(seconds: &'static str) -> Response<Full<Bytes>> {
+    with(json(StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"Service unavailable"}"#), RETRY_AFTER, seconds)
+}
+
+fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    with(response, CONTENT_TYPE, "application/json")
+}
+
+fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}

@@ -1,0 +1,370 @@
+//! The envelope: what posthouse itself reads of a verified body.
+//!
+//! Real bodies carry `id`, `type`, `occurred_at`, `organization_id` and `data`; those of Scalekit's
+//! page carry `created_at` and `data.organization.id` instead. Both are read, in one pass that skips
+//! everything else without building it, however deep it is or large its numbers are.
+//!
+//! Without a good id and type an event can't be told apart or routed, so it is refused. The rest is
+//! worth having and no reason to lose an event: a time or an organization that can't be read is none.
+//! A member that is there twice is refused, because two readers may take different ones.
+
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{error::Category, value::RawValue};
+
+use super::Verified;
+use crate::model::{EventId, EventType, NewEvent, SourceName};
+
+/// The longest organization, and the longest name of a member in an error, in bytes.
+const MAX_TEXT: usize = 255;
+
+/// Why a verified body is no event. The sentence goes to the sender: it names members, and shows
+/// nothing else of the body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPayload {
+    /// The bytes are not text.
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    /// The text is not JSON.
+    #[error("the body is not JSON: line {line}, column {column}")]
+    NotJson {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// The JSON is not an object.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+    /// One member is there more than once.
+    #[error("`{0}` is there more than once")]
+    Repeated(String),
+    /// A member that an event can't be without.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// A member of another type.
+    #[error("`{0}` is not a string")]
+    NotText(&'static str),
+    /// An id that can't be kept.
+    #[error("the event's id must be 1 to 255 bytes of visible ASCII")]
+    BadId,
+    /// A type that can't be kept.
+    #[error("`type` must be 1 to 128 of letters, digits and `. _ - : /`")]
+    BadType,
+}
+
+impl InvalidPayload {
+    /// Its name in the ledger and the metrics; it never changes.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "body-not-utf8",
+            Self::NotJson { .. } => "body-not-json",
+            Self::NotAnObject => "body-not-object",
+            Self::Repeated(_) => "member-repeated",
+            Self::Missing(_) => "member-missing",
+            Self::NotText(_) => "member-not-text",
+            Self::BadId => "bad-event-id",
+            Self::BadType => "bad-event-type",
+        }
+    }
+}
+
+/// Reads a verified body as an event. The body is shared, not copied.
+///
+/// # Errors
+/// [`InvalidPayload`] says what an event would need.
+pub(super) fn read(
+    verified: &Verified<'_>,
+    source: &SourceName,
+    received_at: Timestamp,
+) -> Result<NewEvent, InvalidPayload> {
+    let body = verified.body();
+    let text = std::str::from_utf8(body).map_err(|_| InvalidPayload::NotUtf8)?;
+    let members: Members<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        Category::Data => InvalidPayload::NotAnObject,
+        _ => InvalidPayload::NotJson { line: error.line(), column: error.column() },
+    })?;
+    if let Some(name) = members.repeated {
+        return Err(InvalidPayload::Repeated(name));
+    }
+
+    let id = match verified.event_id() {
+        Some(id) => EventId::new(id),
+        None => EventId::new(&required(members.id, "id")?),
+    };
+    let event_type = EventType::new(&required(members.event_type, "type")?);
+    let moment = |member| string(member)?.parse().ok();
+    Ok(NewEvent {
+        source: source.clone(),
+        id: id.map_err(|_| InvalidPayload::BadId)?,
+        event_type: event_type.map_err(|_| InvalidPayload::BadType)?,
+        organization: organization(&members),
+        occurred_at: moment(members.occurred_at).or_else(|| moment(members.created_at)),
+        received_at,
+        body: body.clone(),
+        data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
+    })
+}
+
+/// The members of the top level that posthouse reads.
+#[derive(Default)]
+struct Members<'a> {
+    id: Option<&'a RawValue>,
+    event_type: Option<&'a RawValue>,
+    occurred_at: Option<&'a RawValue>,
+    created_at: Option<&'a RawValue>,
+    organization_id: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    /// A name that is there more than once, read or not, cut to a bounded length.
+    repeated: Option<String>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Members::default();
+                let mut names = Vec::with_capacity(16);
+                while let Some(Text(name)) = map.next_key()? {
+                    let member = match &*name {
+                        "id" => Some(&mut members.id),
+                        "type" => Some(&mut members.event_type),
+                        "occurred_at" => Some(&mut members.occurred_at),
+                        "created_at" => Some(&mut members.created_at),
+                        "organization_id" => Some(&mut members.organization_id),
+                        "data" => Some(&mut members.data),
+                        _ => None,
+                    };
+                    match member {
+                        Some(member) => *member = Some(map.next_value()?),
+                        None => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                    names.push(name);
+                }
+                names.sort_unstable();
+                members.repeated = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| cut(&pair[0]));
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+/// A string, borrowed where it holds no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The member's string; none where it is something else.
+fn string(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    serde_json::from_str(member?.get()).ok().map(|Text(text)| text)
+}
+
+/// The string of a member that must be there.
+fn required<'a>(member: Option<&'a RawValue>, name: &'static str) -> Result<Cow<'a, str>, InvalidPayload> {
+    let member = member.filter(|value| value.get() != "null").ok_or(InvalidPayload::Missing(name))?;
+    string(Some(member)).ok_or(InvalidPayload::NotText(name))
+}
+
+/// `organization_id`, or else `data.organization.id`.
+fn organization(members: &Members<'_>) -> Option<Arc<str>> {
+    #[derive(Deserialize)]
+    struct Data<'a> {
+        #[serde(borrow)]
+        organization: Organization<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Organization<'a> {
+        #[serde(borrow)]
+        id: Text<'a>,
+    }
+    let good =
+        |text: &Cow<'_, str>| (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+    let in_data =
+        || serde_json::from_str(members.data?.get()).ok().map(|data: Data<'_>| data.organization.id.0);
+    string(members.organization_id).filter(good).or_else(|| in_data().filter(good)).map(|text| (*text).into())
+}
+
+/// Where a part of a text stands in it.
+fn range_within(whole: &str, part: &str) -> Range<u32> {
+    let start = part.as_ptr().addr() - whole.as_ptr().addr();
+    match (u32::try_from(start), u32::try_from(start + part.len())) {
+        (Ok(start), Ok(end)) => start..end,
+        _ => 0..0,
+    }
+}
+
+/// The beginning of a name, for an error.
+fn cut(name: &str) -> String {
+    name[..name.floor_char_boundary(MAX_TEXT)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::{SchemeName, Source},
+        ingress::{Verifier, fixtures, sign},
+        model::{Event, EventSeq},
+    };
+
+    fn read_as(scheme: SchemeName, body: &[u8]) -> Result<NewEvent, InvalidPayload> {
+        let source: Source = fixtures::source(scheme);
+        let now = Timestamp::from_second(1_765_281_881).unwrap();
+        let headers = sign(&source, "msg_1", now, body).unwrap();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let request = fixtures::request(&headers, body);
+        let verifier = Verifier::new(&source).unwrap();
+        read(&verifier.verify(&request, now).unwrap(), &source.name, now)
+    }
+
+    /// Reads the body of a scheme that takes the id from it.
+    fn event(body: &str) -> Result<NewEvent, InvalidPayload> {
+        read_as(SchemeName::ScalekitDocumented, body.as_bytes())
+    }
+
+    fn problem(body: &str) -> String {
+        event(body).expect_err(body).to_string()
+    }
+
+    fn data_of(content: NewEvent) -> String {
+        Event { seq: EventSeq(1), content }.data().to_owned()
+    }
+
+    #[test]
+    fn a_real_body_is_read() {
+        let event = event(
+            r#"{"spec_version":"1","id":"evt_1","type":"organization.created","object":"Organization",
+            "occurred_at":"2024-01-15T10:30:00.123456789Z","environment_id":"env_1",
+            "organization_id":"org_1","data": {"id":"org_1","n":1e999} ,"display_name":"Created"}"#,
+        )
+        .unwrap();
+        assert_eq!(event.id.as_str(), "evt_1");
+        assert_eq!(event.event_type.as_str(), "organization.created");
+        assert_eq!(event.organization.as_deref(), Some("org_1"));
+        assert_eq!(event.occurred_at, Some("2024-01-15T10:30:00.123456789Z".parse().unwrap()));
+        assert_eq!(data_of(event), r#"{"id":"org_1","n":1e999}"#);
+    }
+
+    #[test]
+    fn a_body_of_the_page_is_read() {
+        let event = event(
+            r#"{"id":"evt_1","type":"user.created","created_at":"2024-01-15T10:30:00Z","data":
+            {"user":{"id":"usr_1"},"organization":{"id":"org_9","display_name":"Example"}}}"#,
+        )
+        .unwrap();
+        assert_eq!(event.organization.as_deref(), Some("org_9"));
+        assert_eq!(event.occurred_at, Some("2024-01-15T10:30:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_signed_id_goes_before_that_of_the_body() {
+        let event = read_as(SchemeName::StandardWebhooks, br#"{"id":7,"type":"a"}"#).unwrap();
+        assert_eq!(event.id.as_str(), "msg_1");
+        assert_eq!(data_of(event), "null");
+    }
+
+    #[test]
+    fn what_can_be_done_without_is_never_a_reason_to_refuse() {
+        for member in [
+            r#""occurred_at":"yesterday""#,
+            r#""occurred_at":1705314600"#,
+            r#""occurred_at":null"#,
+            r#""organization_id":{"deep":[]}"#,
+            r#""organization_id":"""#,
+            r#""organization_id":"a\nb""#,
+            r#""data":null"#,
+            r#""data":[1,2]"#,
+            r#""data":{"organization":"org"}"#,
+            r#""data":{"organization":{"id":5}}"#,
+            r#""extra":1e99999"#,
+            r#""extra":-99999999999999999999999999999"#,
+        ] {
+            let event = event(&format!(r#"{{"id":"e","type":"a",{member}}}"#)).expect(member);
+            assert_eq!((event.occurred_at, event.organization), (None, None), "{member}");
+        }
+        let fallback = event(r#"{"id":"e","type":"a","occurred_at":0,"created_at":"2024-01-15T10:30:00Z"}"#);
+        assert!(fallback.unwrap().occurred_at.is_some());
+        let long = format!(r#"{{"id":"e","type":"a","organization_id":"{}"}}"#, "o".repeat(MAX_TEXT + 1));
+        assert_eq!(event(&long).unwrap().organization, None);
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_without_showing_it() {
+        for (body, detail) in [
+            ("", "the body is not JSON: line 1, column 0"),
+            ("{\n  \"id\": }", "the body is not JSON: line 2, column 9"),
+            ("\u{feff}{}", "the body is not JSON: line 1, column 1"),
+            (r#"{"id":"e","type":"a"} {}"#, "the body is not JSON: line 1, column 23"),
+            (r#""secret""#, "the body is not a JSON object"),
+            ("[]", "the body is not a JSON object"),
+            (r#"{"type":"a"}"#, "`id` is missing"),
+            (r#"{"id":null,"type":"a"}"#, "`id` is missing"),
+            (r#"{"id":"e"}"#, "`type` is missing"),
+            (r#"{"id":17,"type":"a"}"#, "`id` is not a string"),
+            (r#"{"id":"e","type":["secret"]}"#, "`type` is not a string"),
+            (r#"{"id":"e","type":"\ud800"}"#, "`type` is not a string"),
+            (r#"{"id":"e","type":"secret!"}"#, "`type` must be 1 to 128 of letters, digits and `. _ - : /`"),
+            (r#"{"id":"","type":"a"}"#, "the event's id must be 1 to 255 bytes of visible ASCII"),
+            (r#"{"id":"e e","type":"a"}"#, "the event's id must be 1 to 255 bytes of visible ASCII"),
+            (r#"{"id":"e","type":"a","id":"f"}"#, "`id` is there more than once"),
+            (r#"{"id":"e","type":"a","\u0069d":"f"}"#, "`id` is there more than once"),
+            (r#"{"id":"e","type":"a","x":1,"x":2}"#, "`x` is there more than once"),
+        ] {
+            assert_eq!(problem(body), detail, "{body}");
+        }
+        let long = "ä".repeat(1000);
+        assert!(problem(&format!(r#"{{"{long}":1,"{long}":2}}"#)).len() < 300);
+        assert_eq!(
+            read_as(SchemeName::StandardWebhooks, b"{\"type\":\"\xff\"}").err(),
+            Some(InvalidPayload::NotUtf8)
+        );
+    }
+
+    #[test]
+    fn depth_is_no_danger() {
+        let deep = format!("{}{}", "[".repeat(500_000), "]".repeat(500_000));
+        for member in ["data", "id_", "organization_id"] {
+            let body = format!(r#"{{"id":"e","type":"a","{member}":{deep}}}"#);
+            assert!(event(&body).is_ok(), "{member}");
+        }
+        assert_eq!(problem(&format!(r#"{{"id":{deep},"type":"a"}}"#)), "`id` is not a string");
+        assert!(problem(&"[".repeat(1_000_000)).starts_with("the body is not"));
+        assert!(problem(&"{\"a\":".repeat(200_000)).starts_with("the body is not JSON"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body: Vec<u8>) {
+            let _ = read_as(SchemeName::ScalekitDocumented, &body);
+        }
+
+        #[test]
+        fn data_is_found_whatever_stands_around_it(
+            before in "[ \n\t]{0,5}",
+            after in "[ \n\t]{0,5}",
+            text in "\\PC{0,40}",
+            first: bool,
+        ) {
+            let data = serde_json::json!({ "text": text, "data": "not this one" }).to_string();
+            let rest = r#""id":"e","type":"a","display_name":"Zoë 🚀""#;
+            let data_member = format!(r#""data":{before}{data}{after}"#);
+            let (one, two) = if first { (&*data_member, rest) } else { (rest, &*data_member) };
+            let event = event(&format!("{{{one},{two}}}")).unwrap();
+            prop_assert_eq!(data_of(event), data);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! One request: from its path to its end.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::identity,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+
+use super::{KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate};
+use crate::{
+    config,
+    model::{Ambient, EventType, NewEvent, Pattern, PluginId, RequestLedger, SourceName},
+    store::{Accepted, Store, StoreError},
+};
+
+/// The ledger's key for requests that belong to no source.
+pub const NO_SOURCE: &str = "(none)";
+
+/// Which plugins get an event of this type.
+pub type Subscribers = Arc<dyn Fn(&EventType) -> Vec<PluginId> + Send + Sync>;
+
+/// Where events go: the store, or what stands for it in a test.
+pub trait Inbox: Send + Sync + 'static {
+    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
+    fn accept(
+        &self,
+        event: NewEvent,
+        plugins: Vec<PluginId>,
+    ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
+}
+
+impl Inbox for Store {
+    async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
+        Store::accept(self, event, plugins).await
+    }
+}
+
+/// Takes webhooks in; cheap to clone.
+pub struct Ingress<I = Store>(pub(super) Arc<Shared<I>>);
+
+impl<I> Clone for Ingress<I> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// What all requests share.
+pub(super) struct Shared<I> {
+    /// By path.
+    routes: HashMap<String, Route>,
+    pub(super) strays: Tally,
+    inbox: I,
+    subscribers: Subscribers,
+    ambient: Ambient,
+    bodies: BodyReader,
+    /// One for each request that may be under way.
+    pub(super) places: Semaphore,
+    pub(super) server: config::Server,
+}
+
+/// A source, ready for its requests.
+struct Route {
+    source: SourceName,
+    verifier: Verifier,
+    events: Vec<Pattern>,
+    tally: Tally,
+}
+
+/// Where requests are counted and, if they end badly, logged.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) ledger: Arc<RequestLedger>,
+    pub(super) gate: FloodGate,
+}
+
+impl<I: Inbox> Ingress<I> {
+    /// Prepares the sources and their keys.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the secret that can't serve.
+    pub fn new(
+        sources: &[config::Source],
+        server: &config::Server,
+        inbox: I,
+        subscribers: Subscribers,
+        ambient: Ambient,
+    ) -> Result<Self, KeyError> {
+        let routes = sources.iter().map(|source| {
+            let route = Route {
+                source: source.name.clone(),
+                verifier: Verifier::new(source)?,
+                events: source.events.clone(),
+                tally: Tally::default(),
+            };
+            Ok((source.path.clone(), route))
+        });
+        Ok(Self(Arc::new(Shared {
+            routes: routes.collect::<Result<_, _>>()?,
+            strays: Tally::default(),
+            inbox,
+            subscribers,
+            ambient,
+            bodies: BodyReader::new(server.max_body, server.body_timeout),
+            places: Semaphore::new(server.max_requests),
+            server: server.clone(),
+        })))
+    }
+
+    /// The ledger of each source, and of [`NO_SOURCE`].
+    pub fn ledger(&self) -> BTreeMap<String, Arc<RequestLedger>> {
+        let routes = self.0.routes.values();
+        routes
+            .map(|route| (route.source.as_str(), &route.tally))
+            .chain([(NO_SOURCE, &self.0.strays)])
+            .map(|(name, tally)| (name.to_owned(), Arc::clone(&tally.ledger)))
+            .collect()
+    }
+}
+
+impl<I: Inbox> Shared<I> {
+    /// Answers a request. Dropped on its way it counts as failed.
+    pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let Some(route) = self.routes.get(request.uri().path()) else {
+            let receipt = self.strays.ledger.receive();
+            self.strays.log(NO_SOURCE, &Ending::UnknownPath);
+            receipt.settle(Ending::UnknownPath.outcome());
+            return Ending::UnknownPath.response();
+        };
+        let receipt = route.tally.ledger.receive();
+        let ending = self.take_in(route, request).await.unwrap_or_else(identity);
+        route.tally.log(route.source.as_str(), &ending);
+        receipt.settle(ending.outcome());
+        ending.response()
+    }
+
+    async fn take_in(&self, route: &Route, request: Request<Incoming>) -> Result<Ending, Ending> {
+        if request.method() != Method::POST {
+            return Err(Ending::WrongMethod);
+        }
+        let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
+        let (head, body) = request.into_parts();
+        let (body, _large) = self.bodies.read(body).await?;
+        let event = self.event(route, head.headers, body)?;
+        if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
+            return Ok(Ending::Filtered);
+        }
+        let plugins = (self.subscribers)(&event.event_type);
+        match self.inbox.accept(event, plugins).await? {
+            Accepted::Stored(_) => Ok(Ending::Accepted),
+            Accepted::Duplicate => Ok(Ending::Duplicate),
+        }
+    }
+
+    /// The event in a request, if its sender is the source's.
+    fn event(&self, route: &Route, headers: HeaderMap, body: Bytes) -> Result<NewEvent, Ending> {
+        let request = RawRequest { headers, body };
+        let now = self.ambient.now();
+        let verified = route.verifier.verify(&request, now)?;
+        Ok(envelope::read(&verified, &route.source, now)?)
+    }
+}
+
+impl Tally {
+    /// Writes down a request that did not end well, unless too many did just now.
+    fn log(&self, source: &str, ending: &Ending) {
+        if matches!(ending, Ending::Accepted | Ending::Duplicate | Ending::Filtered) {
+            return;
+        }
+        let Some(held_back) = self.gate.admit() else { return };
+        match ending {
+            Ending::Refused(refusal) => {
+                tracing::warn!(source, reason = refusal.label(), held_back, "signature refused: {refusal}");
+            }
+            Ending::NoEvent(error) => {
+                tracing::warn!(source, reason = error.label(), held_back, "payload refused: {error}");
+            }
+            Ending::NotStored(error) => {
+                tracing::error!(source, held_back, "event not taken in: {error}");
+            }
+            Ending::Busy => {
+                tracing::warn!(source, held_back, "too many requests at once; see `max_requests`")
+            }
+            Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
+            other => tracing::debug!(source, held_back, "request refused: {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        ingress::{
+            NO_SOURCE,
+            fixtures::{BODY, TestServer},
+        },
+        model::{EventSeq, PluginId},
+        store::StoreError,
+    };
+
+    fn body_of((status, answer): (u16, String)) -> (u16, String) {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-type: application/json"), "{head}");
+        (status, body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn an_event_is_taken_in_once() {
+        let server = TestServer::start().await;
+        let request = server.signed("msg_1", BODY);
+        assert_eq!(body_of(server.ask(&request).await), (200, r#"{"received":true}"#.into()));
+        let duplicate = (200, r#"{"received":true,"duplicate":true}"#.to_owned());
+        assert_eq!(body_of(server.ask(&request).await), duplicate);
+
+        let taken = server.inbox.taken.lock().clone();
+        let [(event, plugins)] = &taken[..] else { panic!("{taken:?}") };
+        assert_eq!((event.id.as_str(), event.event_type.as_str()), ("msg_1", "user.created"));
+        assert_eq!((&event.body[..], &plugins[..]), (BODY.as_bytes(), &[PluginId(7)][..]));
+        assert_eq!(crate::model::Event { seq: EventSeq(1), content: event.clone() }.data(), "{}");
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_type_that_is_not_wanted_is_answered_and_dropped() {
+        let server = TestServer::start().await;
+        let request = server.signed("msg_1", r#"{"type":"session.created"}"#);
+        let filtered = (200, r#"{"received":true,"filtered":true}"#.to_owned());
+        assert_eq!(body_of(server.ask(&request).await), filtered);
+        assert!(server.inbox.taken.lock().is_empty());
+        assert_eq!(server.counts("crm").await.filtered, 1);
+    }
+
+    #[tokio::test]
+    async fn every_bad_signature_gets_the_same_answer() {
+        let server = TestServer::start().await;
+        let good = server.signed("msg_1", BODY);
+        let bad = [
+            good.replace("user.created", "user.deleted"),
+            good.replace("webhook-signature", "x-signature"),
+            good.replace("webhook-id: msg_1", "webhook-id: msg_1\r\nwebhook-id: msg_1"),
+            good.replace("webhook-timestamp: 1765281881", "webhook-timestamp: 1765281001"),
+            good.replace("webhook-", "x-"),
+        ];
+        for request in &bad {
+            let answer = server.ask(request).await;
+            assert_eq!(body_of(answer), (401, r#"{"error":"Invalid signature"}"#.into()), "{request}");
+        }
+        let reasons = server.counts("crm").await.rejected;
+        let labels: Vec<_> = reasons.keys().map(String::as_str).collect();
+        let expected =
+            ["missing-header", "repeated-header", "signature-mismatch", "stale-timestamp", "unsigned"];
+        assert_eq!(labels, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_and_no_event_is_told_what_it_lacks() {
+        let server = TestServer::start().await;
+        let answer = body_of(server.ask(&server.signed("msg_1", r#"{"id":"evt_1"}"#)).await);
+        assert_eq!(answer, (400, r#"{"detail":"`type` is missing","error":"Invalid payload"}"#.into()));
+        let answer = body_of(server.ask(&server.signed("msg_1", "")).await);
+        assert_eq!(answer.0, 400);
+        assert_eq!(server.counts("crm").await.rejected.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_named() {
+        let server = TestServer::start().await;
+        for path in ["/", "/webhooks/crm/", "/webhooks/CRM", "/webhooks"] {
+            let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+            assert_eq!(body_of(server.ask(&request).await).0, 404, "{path}");
+        }
+        let (status, answer) = server.ask("GET /webhooks/crm HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        assert!(status == 405 && answer.contains("allow: post\r\n"), "{answer}");
+        assert_eq!(server.counts("crm").await.rejected["wrong-method"], 1);
+        assert_eq!(server.counts(NO_SOURCE).await.rejected["unknown-path"], 4);
+
+        let query = server.signed("msg_1", BODY).replace("/webhooks/crm", "/webhooks/crm?from=here");
+        assert_eq!(server.ask(&query).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_acknowledged_that_the_store_has_not() {
+        let server = TestServer::start().await;
+        for (error, label) in [
+            (StoreError::Backlog(10), "backlog"),
+            (StoreError::Poisoned("disk".into()), "store-poisoned"),
+            (StoreError::Io("disk".into()), "store-write"),
+            (StoreError::Closed, "store-closed"),
+        ] {
+            *server.inbox.failure.lock() = Some(error);
+            let (status, answer) = server.ask(&server.signed("msg_1", BODY)).await;
+            assert!(status == 503 && answer.contains("retry-after: "), "{answer}");
+            assert!(!answer.contains("disk") && !answer.contains("received"), "{answer}");
+            assert_eq!(server.counts("crm").await.failed[label], 1);
+        }
+        *server.inbox.failure.lock() = None;
+        assert_eq!(server.ask(&server.signed("msg_1", BODY)).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn one_request_too_many_is_asked_to_come_again() {
+        let server = TestServer::with(|server| server.max_requests = 1).await;
+        let held = server.inbox.gate.acquire_many(1000).await.unwrap();
+        let request = server.signed("msg_1", BODY);
+        let first = server.ask(&request);
+        let second = async {
+            while server.places_left() > 0 {
+                tokio::task::yield_now().await;
+            }
+            let answer = server.ask(&server.signed("msg_2", BODY)).await;
+            drop(held);
+            answer
+        };
+        let ((accepted, _), (busy, answer)) = tokio::join!(first, second);
+        assert_eq!((accepted, busy), (200, 503), "{answer}");
+        assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+        assert_eq!(server.counts("crm").await.failed["busy"], 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! An instance: a store with a guest in it, which serves one attempt, or several one after another.
+
+use std::{sync::Arc, time::Duration};
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::engine::{Engine, Place};
+use crate::{
+    imports::{
+        Door, Errand, HANDLES, Stop, Terms,
+        v0_1::{Failure, Guest, Linked, Manifest},
+    },
+    model::Job,
+};
+
+/// By how much the outer time-out lags behind the deadline: guest code that runs is stopped at its next
+/// tick, and that shows where it was.
+const LAG: Duration = Duration::from_millis(50);
+
+/// An instance in its place of the pool. The fields drop in this order: the place last.
+pub(super) struct Instance {
+    store: Store<Door>,
+    guest: Option<Guest>,
+    served: u32,
+    place: Place,
+}
+
+impl Instance {
+    /// An instance that is still empty; its guest comes to life under the same deadline as its first call.
+    pub(super) fn new(engine: &Engine, terms: Arc<Terms>, errand: Errand, place: Place) -> Self {
+        let limits = terms.settings.limits;
+        let mut store = Store::new(&engine.parts().wasm, Door::new(terms, errand));
+        store.limiter(|door| door.meter());
+        store.set_hostcall_fuel(limits.hostcall);
+        store.set_max_component_handles(HANDLES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|context| {
+            let door = context.data();
+            if std::time::Instant::now() < door.deadline() {
+                return Ok(UpdateDeadline::Yield(1));
+            }
+            Err(Stop::time(door.terms().settings.limits.time).into())
+        });
+        Self { store, guest: None, served: 0, place }
+    }
+
+    /// Begins anew for another attempt, in another place.
+    pub(super) fn again(&mut self, errand: Errand, place: Place) {
+        self.store.data_mut().begin(errand);
+        self.store.set_epoch_deadline(1);
+        self.place = place;
+    }
+
+    /// Goes to rest in another place.
+    pub(super) fn rest(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// How many attempts it has served.
+    pub(super) fn served(&self) -> u32 {
+        self.served
+    }
+
+    pub(super) fn door(&mut self) -> &mut Door {
+        self.store.data_mut()
+    }
+
+    /// Asks the guest what it is.
+    pub(super) async fn describe(&mut self, linked: &Linked) -> wasmtime::Result<Manifest> {
+        self.in_time(async |store, guest| {
+            let guest = awake(guest, linked, store).await?;
+            guest.describe(store).await
+        })
+        .await
+    }
+
+    /// Hands the guest an event.
+    pub(super) async fn handle(
+        &mut self,
+        linked: &Linked,
+        job: &Job,
+    ) -> wasmtime::Result<Result<(), Failure>> {
+        self.served += 1;
+        self.in_time(async |store, guest| {
+            let guest = awake(guest, linked, store).await?;
+            guest.handle(store, job).await
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Store<Door>, &mut Option<Guest>) -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<T> {
+        let limit = self.store.data().terms().settings.limits.time;
+        let due = tokio::time::Instant::from_std(self.store.data().deadline()) + LAG;
+        tokio::time::timeout_at(due, work(&mut self.store, &mut self.guest))
+            .await
+            .unwrap_or_else(|_| Err(Stop::time(limit).into()))
+    }
+}
+
+/// The guest, instantiated where it is not yet.
+async fn awake<'a>(
+    guest: &'a mut Option<Guest>,
+    linked: &Linked,
+    store: &mut Store<Door>,
+) -> wasmtime::Result<&'a Guest> {
+    Ok(match guest {
+        Some(guest) => guest,
+        None => guest.insert(linked.instantiate(store).await?),
+    })
+}

@@ -1,0 +1,250 @@
+//! The registry: every plugin there is, in the folder or only in the store's memory.
+//!
+//! Readers take the list as it stands, without waiting. It changes in two ways: by a file of the folder,
+//! each loaded by a task of its own, so that one which takes long to compile keeps no other waiting; and
+//! by an operator's word, which waits for no file. Both write to the store before the list is swapped, so
+//! that what events are taken in for is known after a crash too.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, Notify, watch};
+
+use super::{
+    engine::Engine,
+    scan::{Memory, Seen},
+    standing::Plugin,
+    watcher::Watcher,
+};
+use crate::{
+    config::PluginSettings,
+    model::{Ambient, EventType, PluginId},
+    store::{Store, StoreError},
+};
+
+/// How soon a file is looked at again that may have been half written.
+const AGAIN: Duration = Duration::from_millis(1050);
+
+/// Says what each plugin gets.
+type Settings = Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>;
+
+/// Every plugin there is, and how each stands. Cheap to clone.
+#[derive(Clone)]
+pub struct Registry(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) engine: Engine,
+    pub(super) store: Store,
+    pub(super) dir: PathBuf,
+    pub(super) settings: Settings,
+    pub(super) ambient: Ambient,
+    pub(super) list: ArcSwap<List>,
+    changes: watch::Sender<u64>,
+    /// Held while the folder is looked through: that is never done twice at once.
+    scan: Mutex<Memory>,
+    /// What became of files that were loaded, with a bell for who waits.
+    pub(super) visited: parking_lot::Mutex<Vec<(String, Seen)>>,
+    pub(super) bell: Notify,
+    /// Held while the list changes; never while something compiles.
+    pub(super) edit: Mutex<()>,
+}
+
+#[derive(Default, Clone)]
+pub(super) struct List {
+    pub(super) by_name: BTreeMap<String, Arc<Plugin>>,
+    by_id: HashMap<PluginId, Arc<Plugin>>,
+}
+
+/// Why an operator's word was not followed.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// There is no such plugin.
+    #[error("no plugin `{0}`; `posthouse plugins` lists them")]
+    Unknown(String),
+    /// Only what is gone can be forgotten.
+    #[error("plugin `{0}` still has its file in the plugins folder; remove `{0}.wasm` first")]
+    StillThere(String),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Registry {
+    /// A registry of this folder; `settings` says what each plugin gets. Remembers, from the store, the
+    /// plugins of earlier runs, so that one whose file is gone keeps getting deliveries, held.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn new(
+        engine: Engine,
+        store: Store,
+        dir: PathBuf,
+        settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
+        ambient: Ambient,
+    ) -> Result<Self, StoreError> {
+        let mut list = List::default();
+        for record in store.plugins().await? {
+            let plugin_settings = settings(&record.name);
+            list.insert(Plugin::remembered(record, plugin_settings, ambient.clone()));
+        }
+        Ok(Self(Arc::new(Inner {
+            engine,
+            store,
+            dir,
+            settings,
+            ambient,
+            list: ArcSwap::from_pointee(list),
+            changes: watch::Sender::new(0),
+            scan: Mutex::default(),
+            visited: parking_lot::Mutex::default(),
+            bell: Notify::new(),
+            edit: Mutex::default(),
+        })))
+    }
+
+    /// Looks through the folder once: loads what is new or changed, holds what went away.
+    pub async fn scan(&self) {
+        let mut memory = self.0.scan.lock().await;
+        self.0.look(&mut memory, true).await;
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+        self.0.prune().await;
+    }
+
+    /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
+    pub async fn watch(&self, rescan: Duration) {
+        let mut watcher = Watcher::new(self.0.dir.clone());
+        let mut eager = true;
+        loop {
+            watcher.arm();
+            let settled = self.0.look(&mut *self.0.scan.lock().await, eager).await;
+            eager = tokio::select! {
+                () = watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }) => true,
+                () = self.0.bell.notified() => {
+                    self.0.prune().await;
+                    false
+                }
+            };
+        }
+    }
+
+    /// Which plugins get an event of this type, held ones included.
+    pub fn subscribers(&self, event_type: &EventType) -> Vec<PluginId> {
+        let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(event_type));
+        self.0.list.load().by_name.values().filter(wants).map(|plugin| plugin.record.id).collect()
+    }
+
+    /// All plugins, by name.
+    pub fn list(&self) -> Vec<Arc<Plugin>> {
+        self.0.list.load().by_name.values().cloned().collect()
+    }
+
+    /// The plugin with this id.
+    pub fn get(&self, id: PluginId) -> Option<Arc<Plugin>> {
+        self.0.list.load().by_id.get(&id).cloned()
+    }
+
+    /// The plugin with this name.
+    pub fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.0.by_name(name)
+    }
+
+    /// Wakes at every change of the list.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Holds a plugin's deliveries until it is resumed.
+    ///
+    /// # Errors
+    /// [`PluginError`] says why it was not.
+    pub async fn pause(&self, name: &str) -> Result<(), PluginError> {
+        self.0.set_paused(name, true).await
+    }
+
+    /// Ends a pause. A plugin that has another reason to be held stays so.
+    ///
+    /// # Errors
+    /// [`PluginError`] says why it was not.
+    pub async fn resume(&self, name: &str) -> Result<(), PluginError> {
+        self.0.set_paused(name, false).await
+    }
+
+    /// Forgets a plugin whose file is gone.
+    ///
+    /// # Errors
+    /// [`PluginError`] says why it was not.
+    pub async fn forget(&self, name: &str) -> Result<(), PluginError> {
+        let inner = &*self.0;
+        let _edit = inner.edit.lock().await;
+        let plugin = inner.known(name)?;
+        if !plugin.is_gone() || inner.dir.join(format!("{name}.wasm")).exists() {
+            return Err(PluginError::StillThere(name.to_owned()));
+        }
+        inner.store.forget_plugin(plugin.record.id).await?;
+        inner.swap(|list| {
+            list.by_name.remove(name);
+            list.by_id.remove(&plugin.record.id);
+        });
+        tracing::info!(plugin = name, "plugin forgotten");
+        Ok(())
+    }
+}
+
+impl List {
+    pub(super) fn insert(&mut self, plugin: Plugin) {
+        let plugin = Arc::new(plugin);
+        self.by_id.insert(plugin.record.id, Arc::clone(&plugin));
+        self.by_name.insert(plugin.record.name.clone(), plugin);
+    }
+}
+
+impl Inner {
+    async fn set_paused(&self, name: &str, paused: bool) -> Result<(), PluginError> {
+        self.change(name, |plugin| plugin.paused(paused)).await?;
+        tracing::info!(plugin = name, paused, "an operator's word");
+        Ok(())
+    }
+
+    /// Replaces a plugin by what becomes of it.
+    pub(super) async fn change(
+        &self,
+        name: &str,
+        next: impl FnOnce(&Plugin) -> Plugin,
+    ) -> Result<(), PluginError> {
+        let _edit = self.edit.lock().await;
+        let next = next(&*self.known(name)?);
+        self.store.save_plugin(next.record.clone()).await?;
+        self.swap(|list| list.insert(next));
+        Ok(())
+    }
+
+    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.list.load().by_name.get(name).cloned()
+    }
+
+    fn known(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
+        self.by_name(name).ok_or_else(|| PluginError::Unknown(name.to_owned()))
+    }
+
+    /// Changes the list; only under `edit`.
+    pub(super) fn swap(&self, change: impl FnOnce(&mut List)) {
+        let mut list = List::clone(&self.list.load());
+        change(&mut list);
+        self.list.store(Arc::new(list));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Drops code that has been of no use for long.
+    async fn prune(&self) {
+        let plugins = self.list.load_full();
+        let present: Vec<_> = plugins.by_name.values().filter_map(|p| p.record.revision.clone()).collect();
+        let engine = self.engine.clone();
+        drop(tokio::task::spawn_blocking(move || engine.parts().cache.prune(&present)).await);
+    }
+}

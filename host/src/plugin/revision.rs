@@ -1,0 +1,278 @@
+//! A revision: one content of a plugin's file, compiled, linked and asked what it is.
+//!
+//! ```text
+//! file ─► read, SHA-256 ─► AOT code (cache, or compiler child) ─► link ─► instantiate ─► describe ─► check
+//! ```
+//! Everything that can be wrong with a plugin shows here, before it gets its first event.
+
+use std::{path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    engine::Engine,
+    folder::{self, Content, ReadError},
+    instance::Instance,
+    report::{self, AttemptFailure, AttemptReport},
+};
+use crate::{
+    config::PluginSettings,
+    imports::{
+        Errand, Terms,
+        v0_1::{self, Linked, Manifest},
+    },
+    model::{Capability, Job, LogLine, Pattern},
+};
+
+/// Bytes of a description.
+const DESCRIPTION: usize = 256;
+/// Patterns in a manifest.
+const PATTERNS: usize = 256;
+
+/// Why a revision does not load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Its file was not read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is no code of it.
+    #[error("{0}")]
+    Compile(String),
+    /// It imports what nobody offers, or lacks the export that makes it a plugin.
+    #[error("it does not link: {0}")]
+    Link(String),
+    /// It did not say what it is.
+    #[error("`describe` failed: {error}")]
+    Describe {
+        /// What happened.
+        error: String,
+        /// The guest's stack, innermost function first.
+        trace: Option<String>,
+    },
+    /// What it says of itself makes no sense.
+    #[error("its manifest is not valid: {0}")]
+    Manifest(String),
+}
+
+/// A revision that loads, and what it says of itself.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The SHA-256 of the file, hexadecimal.
+    pub revision: String,
+    /// One line for people.
+    pub description: String,
+    /// The subscription: what config.toml says, or else what the plugin declares.
+    pub events: Vec<Pattern>,
+    /// Without these it can't work.
+    pub requires: Vec<Capability>,
+    /// Those of them that it was not granted.
+    pub lacking: Vec<Capability>,
+    /// What it logged while it was asked.
+    pub logs: Vec<LogLine>,
+    pub(super) code: Code,
+}
+
+/// Loads the plugin in a file and asks it what it is, without a store and with no grants.
+///
+/// # Errors
+/// [`LoadError`] says what is wrong with it.
+pub async fn inspect(
+    engine: &Engine,
+    path: &Path,
+    settings: &PluginSettings,
+) -> Result<Inspection, LoadError> {
+    let name = folder::name_of(path).unwrap_or("plugin").to_owned();
+    let content = read(path).await?;
+    load(engine, &name, &content, Arc::new(settings.clone())).await
+}
+
+/// Reads a plugin's file, off the runtime's threads.
+pub(super) async fn read(path: &Path) -> Result<Content, ReadError> {
+    let owned = path.to_owned();
+    tokio::task::spawn_blocking(move || folder::read(&owned)).await.unwrap_or_else(|error| {
+        Err(ReadError::Io { path: path.to_owned(), error: std::io::Error::other(error) })
+    })
+}
+
+/// Loads one content of a plugin's file.
+pub(super) async fn load(
+    engine: &Engine,
+    plugin: &str,
+    content: &Content,
+    settings: Arc<PluginSettings>,
+) -> Result<Inspection, LoadError> {
+    let linked = link(engine, content).await?;
+    let terms = Arc::new(Terms {
+        plugin: plugin.to_owned(),
+        settings: Arc::clone(&settings),
+        ambient: engine.parts().ambient.clone(),
+        kv: None,
+    });
+    let place = engine.place_to_load().await;
+    let ticking = engine.tick();
+    let mut instance = Instance::new(engine, terms, Errand::Describe, place);
+    let manifest = instance.describe(&linked).await;
+    let logs = instance.door().take_logs();
+    let manifest = manifest.map_err(|error| match report::stopped(&error, instance.door()) {
+        AttemptFailure::Stopped { error, trace } => LoadError::Describe { error, trace },
+        other => LoadError::Describe { error: format!("{other:?}"), trace: None },
+    })?;
+    drop((instance, ticking));
+    let (description, declared, requires) = check(manifest).map_err(LoadError::Manifest)?;
+    Ok(Inspection {
+        revision: content.revision.clone(),
+        description,
+        events: settings.events.clone().unwrap_or(declared),
+        lacking: requires.iter().copied().filter(|&need| !settings.grants.allows(need)).collect(),
+        requires,
+        logs,
+        code: Code { linked, idle: Mutex::default() },
+    })
+}
+
+/// Gets the code of a revision, from the cache or the compiler, and links it.
+async fn link(engine: &Engine, content: &Content) -> Result<Linked, LoadError> {
+    let parts = engine.parts();
+    let failed = |error: &dyn std::error::Error| LoadError::Compile(error.to_string());
+    let cached = || parts.cache.get(&parts.wasm, &content.revision).map_err(|error| failed(&error));
+    let component = match cached()? {
+        Some(component) => component,
+        None => {
+            let compiled = parts.compiler.compile(&parts.cache, &content.revision, &content.wasm).await;
+            compiled.map_err(|error| failed(&error))?;
+            cached()?.ok_or_else(|| LoadError::Compile("its AOT code does not load".to_owned()))?
+        }
+    };
+    Linked::new(&parts.linker, &component).map_err(|error| LoadError::Link(format!("{error:#}")))
+}
+
+/// Checks what a guest says of itself.
+fn check(manifest: Manifest) -> Result<(String, Vec<Pattern>, Vec<Capability>), String> {
+    let description = manifest.description.trim().to_owned();
+    if description.len() > DESCRIPTION {
+        return Err(format!("its description has {} bytes; {DESCRIPTION} is the limit", description.len()));
+    }
+    if description.chars().any(char::is_control) {
+        return Err("its description holds a control character; it is one line".to_owned());
+    }
+    if manifest.events.len() > PATTERNS {
+        return Err(format!("it declares {} patterns; {PATTERNS} is the limit", manifest.events.len()));
+    }
+    let mut events = Vec::new();
+    for text in manifest.events {
+        let pattern = Pattern::new(&text).map_err(|error| {
+            let mut error = error.to_string();
+            crate::imports::cut(&mut error, DESCRIPTION);
+            error
+        })?;
+        if !events.contains(&pattern) {
+            events.push(pattern);
+        }
+    }
+    let mut requires = Vec::new();
+    for capability in manifest.requires {
+        if !requires.contains(&capability) {
+            requires.push(capability);
+        }
+    }
+    Ok((description, events, requires))
+}
+
+/// What a revision runs, with the instances that wait to be reused.
+pub(super) struct Code {
+    linked: Linked,
+    idle: Mutex<Vec<Instance>>,
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Code({})", v0_1::GUEST)
+    }
+}
+
+impl Code {
+    /// One run of a delivery.
+    pub(super) async fn attempt(&self, engine: &Engine, terms: &Arc<Terms>, job: &Job) -> AttemptReport {
+        let place = engine.place().await;
+        let started_at = terms.ambient.now();
+        let begun = std::time::Instant::now();
+        let ticking = engine.tick();
+        let errand = Errand::Handle(job.delivery);
+        let resting = if terms.settings.reuse > 1 { self.idle.lock().pop() } else { None };
+        let mut instance = match resting {
+            Some(mut instance) => {
+                instance.again(errand, place);
+                instance
+            }
+            None => Instance::new(engine, Arc::clone(terms), errand, place),
+        };
+        let returned = instance.handle(&self.linked, job).await;
+        let duration = begun.elapsed();
+        drop(ticking);
+        let door = instance.door();
+        let logs = door.take_logs();
+        tracing::trace!(
+            plugin = terms.plugin,
+            delivery = %job.delivery,
+            ?duration,
+            calls = ?door.calls().collect::<Vec<_>>(),
+            "attempt ended"
+        );
+        let result = match returned {
+            Ok(Ok(())) => Ok(door.take_effects()),
+            Ok(Err(failure)) => Err(report::failed(failure, terms.settings.limits.reason)),
+            Err(error) => Err(report::stopped(&error, door)),
+        };
+        if result.is_ok() {
+            self.keep(engine, terms, instance);
+        }
+        AttemptReport { result, started_at, duration, logs }
+    }
+
+    /// Keeps an instance that may serve again, where there is a place for it.
+    fn keep(&self, engine: &Engine, terms: &Terms, mut instance: Instance) {
+        if instance.served() < terms.settings.reuse
+            && let Some(place) = engine.place_to_rest()
+        {
+            instance.rest(place);
+            self.idle.lock().push(instance);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(description: &str, events: &[&str]) -> Manifest {
+        Manifest {
+            description: description.to_owned(),
+            events: events.iter().map(|text| (*text).to_owned()).collect(),
+            requires: vec![Capability::Mail, Capability::Mail],
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_checked_and_freed_of_doubles() {
+        let (description, events, requires) =
+            check(manifest(" greets \n", &["user.*", "user.*", "*"])).unwrap();
+        assert_eq!(description, "greets");
+        assert_eq!(events.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["user.*", "*"]);
+        assert_eq!(requires, [Capability::Mail]);
+    }
+
+    #[test]
+    fn a_manifest_that_makes_no_sense_is_refused() {
+        let many = vec!["*"; PATTERNS + 1];
+        let cases = [
+            (manifest("two\nlines", &["*"]), "control character"),
+            (manifest(&"x".repeat(DESCRIPTION + 1), &["*"]), "257 bytes"),
+            (manifest("", &["user*"]), "`user*` is no pattern"),
+            (manifest("", &many), "257 patterns"),
+        ];
+        for (manifest, says) in cases {
+            let error = check(manifest).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! One plugin at one moment, and how it comes to stand as it does.
+//!
+//! ```text
+//!                file loads, granted                     file leaves
+//!   (new) ──────────────────────────► serving ──────────────────────────► gone
+//!     │                               │     ▲                              │
+//!     │ file does not load            │     │ next revision, or the file   │
+//!     └────────► broken ──────────────┼─────┘ again ◄──────────────────────┘
+//!                                     │ next revision requires what is not granted
+//!                                     └────────► lacks a grant
+//!
+//!   A file that does not load changes nothing where a revision serves. Paused lies over all of these.
+//! ```
+
+use std::sync::Arc;
+
+use super::{
+    engine::Engine,
+    report::{AttemptFailure, AttemptReport},
+    revision::{Code, Inspection},
+};
+use crate::{
+    config::PluginSettings,
+    imports::{KvSource, Terms},
+    model::{Ambient, HeldReason, Job, KvVersion, PluginId},
+    store::{PluginRecord, Store, StoreError},
+};
+
+/// One plugin at one moment: immutable, replaced whole at each change.
+pub struct Plugin {
+    /// What the store, the command line and the admin API show.
+    pub record: PluginRecord,
+    /// What config.toml says of it.
+    pub settings: Arc<PluginSettings>,
+    /// Why it does not serve, but for a pause.
+    cause: Option<HeldReason>,
+    runs: Option<Runs>,
+    ambient: Ambient,
+}
+
+/// What it takes to run a revision.
+#[derive(Clone)]
+struct Runs {
+    engine: Engine,
+    code: Arc<Code>,
+    terms: Arc<Terms>,
+}
+
+impl Plugin {
+    /// Whether deliveries may run now.
+    pub fn serving(&self) -> bool {
+        self.record.held.is_none()
+    }
+
+    /// One run of a delivery. Never panics, never outlasts its limits; everything that goes wrong is in
+    /// the report. Dropped at an await it leaves nothing behind.
+    pub async fn attempt(&self, job: &Job) -> AttemptReport {
+        match &self.runs {
+            Some(runs) => runs.code.attempt(&runs.engine, &runs.terms, job).await,
+            None => AttemptReport {
+                result: Err(AttemptFailure::NotRun {
+                    error: format!("plugin `{}` has no revision that loads", self.record.name),
+                }),
+                started_at: self.ambient.now(),
+                duration: std::time::Duration::ZERO,
+                logs: Vec::new(),
+            },
+        }
+    }
+
+    /// A plugin that the store remembers, before its file was looked for.
+    pub(super) fn remembered(record: PluginRecord, settings: PluginSettings, ambient: Ambient) -> Self {
+        Self { record, settings: Arc::new(settings), cause: None, runs: None, ambient }.held(HeldReason::Gone)
+    }
+
+    /// A plugin that nobody has seen before.
+    pub(super) fn new(id: PluginId, name: &str, settings: Arc<PluginSettings>, ambient: Ambient) -> Self {
+        let record = PluginRecord {
+            id,
+            name: name.to_owned(),
+            revision: None,
+            description: String::new(),
+            events: settings.events.clone().unwrap_or_default(),
+            requires: Vec::new(),
+            held: None,
+            last_error: None,
+            paused: false,
+            loaded_at: None,
+        };
+        Self { record, settings, cause: None, runs: None, ambient }
+    }
+
+    /// It as a revision that loads makes it.
+    pub(super) fn loaded(
+        &self,
+        engine: &Engine,
+        store: &Store,
+        settings: Arc<PluginSettings>,
+        inspection: Inspection,
+    ) -> Self {
+        let terms = Terms {
+            plugin: self.record.name.clone(),
+            settings: Arc::clone(&settings),
+            ambient: self.ambient.clone(),
+            kv: Some(Arc::new(OwnKv { store: store.clone(), plugin: self.record.id })),
+        };
+        let lines: Vec<_> = inspection.lacking.iter().map(|need| format!("`{}`", need.example())).collect();
+        let cause = (!lines.is_empty()).then(|| {
+            let lines = lines.join(" and ");
+            HeldReason::LacksGrant(format!(
+                "add {lines} below [plugin.{}.grants] in config.toml",
+                self.record.name
+            ))
+        });
+        let record = PluginRecord {
+            revision: Some(inspection.revision),
+            description: inspection.description,
+            events: inspection.events,
+            requires: inspection.requires,
+            last_error: None,
+            loaded_at: Some(self.ambient.now()),
+            ..self.record.clone()
+        };
+        let runs = Runs { engine: engine.clone(), code: Arc::new(inspection.code), terms: Arc::new(terms) };
+        let next = Self { record, settings, cause, runs: Some(runs), ambient: self.ambient.clone() };
+        next.settled()
+    }
+
+    /// It after its file did not load: as before, where a revision runs.
+    pub(super) fn failed(&self, error: String) -> Self {
+        let mut next = self.copy();
+        next.record.last_error = Some(error.clone());
+        match self.runs {
+            Some(_) => next,
+            None => next.held(HeldReason::Broken(error)),
+        }
+    }
+
+    /// It after its file came back to the revision that runs.
+    pub(super) fn recovered(&self) -> Self {
+        let mut next = self.copy();
+        next.record.last_error = None;
+        next
+    }
+
+    /// It after its file left: it keeps its subscription, and what comes for it waits.
+    pub(super) fn gone(&self) -> Self {
+        let mut next = self.copy();
+        next.runs = None;
+        next.held(HeldReason::Gone)
+    }
+
+    /// It after an operator paused or resumed it.
+    pub(super) fn paused(&self, paused: bool) -> Self {
+        let mut next = self.copy();
+        next.record.paused = paused;
+        next.settled()
+    }
+
+    /// Whether the revision runs, be it held or not.
+    pub(super) fn runs(&self, revision: &str) -> bool {
+        self.runs.is_some() && self.record.revision.as_deref() == Some(revision)
+    }
+
+    /// Whether its file is not there.
+    pub(super) fn is_gone(&self) -> bool {
+        self.cause == Some(HeldReason::Gone)
+    }
+
+    fn held(mut self, cause: HeldReason) -> Self {
+        self.cause = Some(cause);
+        self.settled()
+    }
+
+    fn settled(mut self) -> Self {
+        self.record.held = if self.record.paused { Some(HeldReason::Paused) } else { self.cause.clone() };
+        self
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            record: self.record.clone(),
+            settings: Arc::clone(&self.settings),
+            cause: self.cause.clone(),
+            runs: self.runs.clone(),
+            ambient: self.ambient.clone(),
+        }
+    }
+}
+
+/// A plugin's own part of the store.
+struct OwnKv {
+    store: Store,
+    plugin: PluginId,
+}
+
+impl KvSource for OwnKv {
+    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
+        self.store.kv_get(self.plugin, key)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
+        self.store.kv_list(self.plugin, prefix, after, limit)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.store.kv_bytes(self.plugin)
+    }
+}

@@ -1,0 +1,151 @@
+//! A daemon in the making: config.toml from its parts, guests in the plugins folder, free ports.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use crate::{Daemon, Output, Source, daemon::Setup, guest, ports, put_in_place};
+
+/// The bearer token of every test's admin listener.
+pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
+
+/// Collects what a daemon is to be, then starts it. See [`Daemon::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    binary: PathBuf,
+    sections: BTreeMap<String, Vec<String>>,
+    sources: Vec<Source>,
+    tables: String,
+    guests: Vec<(String, Vec<u8>)>,
+    env: Vec<(String, String)>,
+    below: PathBuf,
+}
+
+impl Builder {
+    pub(crate) fn new(binary: &Path) -> Self {
+        let builder = Self {
+            binary: binary.to_owned(),
+            sections: BTreeMap::new(),
+            sources: Vec::new(),
+            tables: String::new(),
+            guests: Vec::new(),
+            env: Vec::new(),
+            below: std::env::temp_dir(),
+        };
+        builder.set("admin", &format!("token = {ADMIN_TOKEN:?}"))
+    }
+
+    /// Adds a `[[source]]`. A daemon for which none is added has [`Source::new`]`("scalekit")`.
+    pub fn source(mut self, source: Source) -> Self {
+        self.sources.push(source);
+        self
+    }
+
+    /// Adds a line to a section, such as `("server", "max_body = \"1 KiB\"")`. `listen` of `[server]` and
+    /// `[admin]` are there already, and so is the admin token.
+    pub fn set(mut self, section: &str, line: &str) -> Self {
+        self.sections.entry(section.into()).or_default().push(line.into());
+        self
+    }
+
+    /// Adds tables as they are, such as `[plugin.counter]` and all below it.
+    pub fn toml(mut self, tables: &str) -> Self {
+        self.tables += tables;
+        self.tables.push('\n');
+        self
+    }
+
+    /// Adds the tables of a plugin: another name for [`Builder::toml`] that says what they are.
+    pub fn plugin_config(self, tables: &str) -> Self {
+        self.toml(tables)
+    }
+
+    /// Puts a built guest into the plugins folder, under its own name.
+    ///
+    /// # Panics
+    /// Where it was not built.
+    #[track_caller]
+    pub fn guest(self, name: &str) -> Self {
+        let bytes = guest(name);
+        self.plugin(name, bytes)
+    }
+
+    /// Puts these bytes into the plugins folder as `<name>.wasm`.
+    pub fn plugin(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.guests.push((name.into(), bytes));
+        self
+    }
+
+    /// Sets a variable of the daemon's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Makes the daemon's folder in this one and not in the system's for temporary files: a bench
+    /// chooses the disk it measures.
+    pub fn below(mut self, folder: &Path) -> Self {
+        self.below = folder.into();
+        self
+    }
+
+    /// Starts the daemon and waits until it takes requests.
+    ///
+    /// # Panics
+    /// Where it ends instead, with what it said.
+    #[track_caller]
+    pub fn start(self) -> Daemon {
+        let mut daemon = self.prepare();
+        daemon.start();
+        daemon
+    }
+
+    /// Starts the daemon, expecting it to refuse; returns what it said and its exit code.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    #[track_caller]
+    pub fn refused(self) -> Output {
+        self.prepare().refused()
+    }
+
+    /// Makes the folder with everything in it and starts nothing: for what the command line does alone.
+    pub fn prepare(mut self) -> Daemon {
+        if self.sources.is_empty() {
+            self.sources.push(Source::new("scalekit"));
+        }
+        let dir = TempDir::with_prefix_in("posthouse-test-", &self.below).expect("a folder of its own");
+        let plugins = dir.path().join("plugins");
+        fs::create_dir(&plugins).expect("the plugins folder");
+        for (name, bytes) in &self.guests {
+            put_in_place(&plugins.join(name).with_extension("wasm"), bytes);
+        }
+        let (webhooks, admin) = ports::free_pair();
+        let setup =
+            Setup { config: self.config(), binary: self.binary, sources: self.sources, env: self.env };
+        let daemon = Daemon::new(setup, dir, webhooks, admin);
+        daemon.write_config();
+        daemon
+    }
+
+    /// config.toml, with `{webhooks}` and `{admin}` for the two ports.
+    fn config(&self) -> String {
+        let mut sections = self.sections.clone();
+        for (section, port) in [("server", "{webhooks}"), ("admin", "{admin}")] {
+            sections.entry(section.into()).or_default().insert(0, format!("listen = \"127.0.0.1:{port}\""));
+        }
+        let mut config = String::new();
+        for (section, lines) in &sections {
+            write!(config, "[{section}]\n{}\n\n", lines.join("\n")).unwrap();
+        }
+        for source in &self.sources {
+            config += &source.toml();
+        }
+        config + &self.tables
+    }
+}

@@ -1,0 +1,579 @@
+//! The running binary: its answers, its files, its command line, its life and death.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read as _, Seek as _, Write as _},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection as Sqlite, OpenFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, builder::ADMIN_TOKEN, eventually,
+    patience, ports, put_in_place, sender::request, wait_until,
+};
+
+/// A daemon in a folder of its own. Dropped, it is killed and its folder goes.
+#[derive(Debug)]
+pub struct Daemon {
+    setup: Setup,
+    dir: TempDir,
+    webhooks: u16,
+    admin: u16,
+    child: Option<Child>,
+}
+
+/// What stays the same however often the daemon starts.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) binary: PathBuf,
+    pub(crate) config: String,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+/// What a command said, and how it ended.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Each line of its output as JSON, as `--json` prints it.
+    ///
+    /// # Panics
+    /// Where a line is not JSON.
+    #[track_caller]
+    pub fn json_lines(&self) -> Vec<Value> {
+        let parse =
+            |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line:?}\n{self:?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+}
+
+impl Daemon {
+    /// Begins a daemon of this binary: `env!("CARGO_BIN_EXE_posthouse")` in a test.
+    pub fn builder(binary: impl AsRef<Path>) -> Builder {
+        Builder::new(binary.as_ref())
+    }
+
+    pub(crate) fn new(setup: Setup, dir: TempDir, webhooks: u16, admin: u16) -> Self {
+        Self { setup, dir, webhooks, admin, child: None }
+    }
+
+    // ---- its answers
+
+    /// The URL of a path where webhooks come in.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// Where webhooks come in.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.webhooks))
+    }
+
+    /// Where the operator comes in.
+    pub fn admin_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.admin))
+    }
+
+    /// Who posts to the first source.
+    pub fn sender(&self) -> Sender {
+        let source = self.setup.sources.first().expect("a builder adds a source");
+        Sender { address: self.address(), path: source.path.clone(), signer: source.signer() }
+    }
+
+    /// Who posts to the source of that name.
+    ///
+    /// # Panics
+    /// Where there is none.
+    #[track_caller]
+    pub fn sender_of(&self, source: &str) -> Sender {
+        let source =
+            self.setup.sources.iter().find(|known| known.name == source).expect("a source of that name");
+        Sender { address: self.address(), path: source.path.clone(), signer: source.signer() }
+    }
+
+    /// Posts an event to the first source, signed now.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[track_caller]
+    pub fn post_event(&self, event: &Event) -> Answer {
+        self.sender().post_event(event)
+    }
+
+    /// A connection on which any bytes may be sent.
+    ///
+    /// # Panics
+    /// Where the daemon does not listen.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address()).expect("a connection")
+    }
+
+    /// GET of the admin API.
+    ///
+    /// # Panics
+    /// Where the answer is not 200 with JSON.
+    #[track_caller]
+    pub fn admin_get(&self, path: &str) -> Value {
+        let answer = self.admin("GET", path, None);
+        assert_eq!(answer.status, 200, "GET {path}: {answer}");
+        answer.json()
+    }
+
+    /// POST of the admin API.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[track_caller]
+    pub fn admin_post(&self, path: &str, body: &Value) -> Answer {
+        self.admin("POST", path, Some(body))
+    }
+
+    /// Any request of the admin API, with the right token.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[track_caller]
+    pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.try_admin(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    fn try_admin(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ureq::Error> {
+        let headers: Headers = vec![
+            ("authorization".into(), format!("Bearer {ADMIN_TOKEN}")),
+            ("content-type".into(), "application/json".into()),
+        ];
+        let body = body.map(Value::to_string);
+        request(
+            method,
+            &format!("http://{}{path}", self.admin_address()),
+            &headers,
+            body.as_deref().map(str::as_bytes),
+        )
+    }
+
+    /// Whether it takes requests: `GET /healthz`, and the webhooks' port.
+    pub fn healthy(&self) -> bool {
+        self.try_admin("GET", "/healthz", None).is_ok_and(|answer| answer.status == 200)
+            && Connection::open(self.address()).is_ok()
+    }
+
+    /// The counts of all there is: `GET /v1/stats`.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        self.admin_get("/v1/stats")
+    }
+
+    /// How many deliveries are in this state, such as `done`.
+    ///
+    /// # Panics
+    /// Where the daemon does not say.
+    #[track_caller]
+    pub fn deliveries_in(&self, state: &str) -> u64 {
+        let stats = self.stats();
+        stats["store"]["states"][state].as_u64().unwrap_or(0)
+    }
+
+    /// Every event, newest first: all pages of `GET /v1/events`.
+    ///
+    /// # Panics
+    /// Where the daemon does not say.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        self.pages("events", "", |event| event["seq"].to_string())
+    }
+
+    /// Every delivery, newest first: all pages of `GET /v1/deliveries` with these parameters, such as
+    /// `state=dead&`.
+    ///
+    /// # Panics
+    /// Where the daemon does not say.
+    #[track_caller]
+    pub fn deliveries(&self, parameters: &str) -> Vec<Value> {
+        self.pages("deliveries", parameters, |delivery| {
+            delivery["id"].as_str().unwrap_or_default().to_owned()
+        })
+    }
+
+    #[track_caller]
+    fn pages(&self, what: &str, parameters: &str, key: impl Fn(&Value) -> String) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let before = all.last().map(|last| format!("&before={}", key(last))).unwrap_or_default();
+            let mut page = self.admin_get(&format!("/v1/{what}?{parameters}limit=1000{before}"));
+            match page[what].as_array_mut() {
+                Some(rows) if !rows.is_empty() => all.append(rows),
+                _ => return all,
+            }
+        }
+    }
+
+    /// All of one event, its deliveries and their attempts included: `GET /v1/events/{id}`.
+    ///
+    /// # Panics
+    /// Where it is not there just once.
+    #[track_caller]
+    pub fn event(&self, id: &str) -> Value {
+        let mut found = self.admin_get(&format!("/v1/events/{id}"));
+        let events = found["events"].as_array_mut().expect("a list of events");
+        assert_eq!(events.len(), 1, "{events:?}");
+        events.remove(0)
+    }
+
+    /// One plugin: `GET /v1/plugins/{name}`; null where it is not known.
+    ///
+    /// # Panics
+    /// Where no answer comes.
+    #[track_caller]
+    pub fn plugin(&self, name: &str) -> Value {
+        let answer = self.admin("GET", &format!("/v1/plugins/{name}"), None);
+        if answer.status == 404 { Value::Null } else { answer.json() }
+    }
+
+    /// Waits until no delivery may run, now or later, and none is running; held ones do not count.
+    ///
+    /// # Panics
+    /// Where it takes too long.
+    #[track_caller]
+    pub fn wait_settled(&self) {
+        wait_until("every delivery is done, dead or held", || {
+            let stats = self.stats();
+            ["ready", "leased", "waiting"]
+                .iter()
+                .all(|state| stats["store"]["states"][state].as_u64().unwrap_or(0) == 0)
+        });
+    }
+
+    /// Waits until no mail is on its way, after [`Daemon::wait_settled`].
+    ///
+    /// # Panics
+    /// Where it takes too long.
+    #[track_caller]
+    pub fn wait_mail_settled(&self) {
+        self.wait_settled();
+        wait_until("every mail is sent or dead", || {
+            let stats = self.stats();
+            let outbox = stats["store"]["outbox"].as_object().cloned().unwrap_or_default();
+            outbox
+                .iter()
+                .all(|(state, count)| matches!(state.as_str(), "sent" | "dead") || *count == json!(0))
+        });
+    }
+
+    // ---- its command line
+
+    /// Runs `posthouse` with these arguments in the daemon's folder, and so with its config.toml.
+    ///
+    /// # Panics
+    /// Where it can't be run.
+    #[track_caller]
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.cli_with_input(arguments, b"")
+    }
+
+    /// The same with this on its standard input.
+    ///
+    /// # Panics
+    /// Where it can't be run, or does not end.
+    #[track_caller]
+    pub fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let file = || tempfile::tempfile().expect("a file for what goes into a command, or comes out");
+        let (mut stdin, stdout, stderr) = (file(), file(), file());
+        stdin.write_all(input).and_then(|()| stdin.rewind()).expect("the standard input");
+        let shared = |file: &File| file.try_clone().expect("a file");
+        let mut child = self
+            .command(arguments)
+            .stdin(stdin)
+            .stdout(shared(&stdout))
+            .stderr(shared(&stderr))
+            .spawn()
+            .expect("the binary runs");
+        let status = wait_for(&mut child).unwrap_or_else(|| panic!("`posthouse {arguments:?}` does not end"));
+        let [stdout, stderr] = [stdout, stderr].map(|mut file| {
+            let mut bytes = Vec::new();
+            file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what a command said");
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        Output { code: status.code(), stdout, stderr }
+    }
+
+    /// The binary with these arguments, in the daemon's folder and environment, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.setup.binary);
+        command
+            .args(arguments)
+            .current_dir(self.dir())
+            .envs(self.setup.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    // ---- its files
+
+    /// Its folder: `config.toml`, `plugins/`, `data/`, `stderr.log`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The file of a plugin, there or not.
+    pub fn plugin_file(&self, name: &str) -> PathBuf {
+        self.dir().join("plugins").join(format!("{name}.wasm"))
+    }
+
+    /// Puts these bytes into the plugins folder as `<name>.wasm`, whole or not at all.
+    ///
+    /// # Panics
+    /// Where the folder can't be written.
+    #[track_caller]
+    pub fn put_plugin(&self, name: &str, bytes: &[u8]) {
+        put_in_place(&self.plugin_file(name), bytes);
+    }
+
+    /// All it has logged, over every start.
+    pub fn log(&self) -> String {
+        fs::read(self.log_file())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The mails in its mail folder, `data/mail`.
+    pub fn mails(&self) -> Vec<Mail> {
+        Mail::in_folder(&self.dir().join("data/mail"))
+    }
+
+    /// Rewrites config.toml; it holds from the next start, or from the next reload.
+    ///
+    /// # Panics
+    /// Where the file can't be written.
+    pub fn edit_config(&mut self, edit: impl FnOnce(&str) -> String) {
+        self.setup.config = edit(&self.setup.config);
+        self.write_config();
+    }
+
+    pub(crate) fn write_config(&self) {
+        let config = self
+            .setup
+            .config
+            .replace("{webhooks}", &self.webhooks.to_string())
+            .replace("{admin}", &self.admin.to_string());
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.dir().join("config.toml"))
+            .expect("config.toml");
+        file.write_all(config.as_bytes()).expect("config.toml");
+    }
+
+    /// The store's file, opened to read: for what must be seen without the daemon's word for it.
+    ///
+    /// # Panics
+    /// Where it can't be opened.
+    #[track_caller]
+    pub fn store(&self) -> Sqlite {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Sqlite::open_with_flags(self.dir().join("data/posthouse.db"), flags).expect("the store")
+    }
+
+    /// Every key and value a plugin has committed, read from the store's file.
+    ///
+    /// # Panics
+    /// Where the store can't be read.
+    #[track_caller]
+    pub fn kv(&self, plugin: &str) -> BTreeMap<String, String> {
+        let sql = "SELECT key, value FROM kv JOIN plugin ON plugin.id = kv.plugin WHERE plugin.name = ?";
+        let store = self.store();
+        let mut statement = store.prepare(sql).expect("the table `kv`");
+        let text = |row: &rusqlite::Row<'_>| {
+            let value: Vec<u8> = row.get(1)?;
+            Ok((row.get(0)?, String::from_utf8_lossy(&value).into_owned()))
+        };
+        statement.query_map([plugin], text).and_then(Iterator::collect).expect("the rows of `kv`")
+    }
+
+    // ---- its life and death
+
+    /// Starts it, after [`Daemon::stop`] or [`Daemon::kill`], on the same folder and ports, and waits
+    /// until it takes requests.
+    ///
+    /// # Panics
+    /// Where it ends instead, with what it said.
+    #[track_caller]
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs already");
+        for _ in 0..5 {
+            let said_before = self.log().len();
+            self.spawn();
+            let Some(code) = self.ready_or_ended() else { return };
+            let said = self.log().split_off(said_before);
+            assert!(said.contains("in use"), "the daemon ended with {code}:\n{said}");
+            // Somebody was faster at one of the ports.
+            (self.webhooks, self.admin) = ports::free_pair();
+            self.write_config();
+        }
+        panic!("no free port in five tries");
+    }
+
+    /// Starts it and does not wait.
+    ///
+    /// # Panics
+    /// Where it runs already.
+    #[track_caller]
+    pub fn launch(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs already");
+        self.spawn();
+    }
+
+    /// Starts it, expecting it to refuse; returns what it said and its exit code.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    #[track_caller]
+    pub fn refused(&mut self) -> Output {
+        let said_before = self.log().len();
+        self.spawn();
+        let status = self.wait_ended();
+        Output { code: status.code(), stdout: String::new(), stderr: self.log().split_off(said_before) }
+    }
+
+    /// Asks it to stop (SIGTERM) and waits until it has.
+    ///
+    /// # Panics
+    /// Where it does not stop.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_ended()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    /// Kills it as a power cut would, SIGKILL, and waits until it is gone.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_ended();
+    }
+
+    /// Stops it and starts it again.
+    ///
+    /// # Panics
+    /// Where either fails.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.child.as_ref().expect("the daemon runs"))
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[track_caller]
+    pub fn wait_ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the daemon runs");
+        wait_for(&mut child).expect("the daemon ends")
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log file");
+        let child = self
+            .command(&["serve"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the binary runs");
+        self.child = Some(child);
+    }
+
+    /// None once it takes requests; its exit status if it ended before.
+    fn ready_or_ended(&mut self) -> Option<ExitStatus> {
+        eventually("the daemon takes requests", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child to wait for"));
+            if ended.is_some() {
+                self.child = None;
+                return Some(ended);
+            }
+            self.healthy().then_some(None)
+        })
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir().join("stderr.log")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!(
+                "---- the end of the daemon's log\n{}\n----",
+                lines[lines.len().saturating_sub(60)..].join("\n")
+            );
+        }
+        if std::env::var_os("POSTHOUSE_KEEP").is_some() {
+            self.dir.disable_cleanup(true);
+            eprintln!("kept: {}", self.dir().display());
+        }
+    }
+}
+
+/// Waits until it has ended; kills it where it does not.
+fn wait_for(child: &mut Child) -> Option<ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < patience() {
+        if let Some(status) = child.try_wait().expect("a child to wait for") {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(child.kill());
+    drop(child.wait());
+    None
+}

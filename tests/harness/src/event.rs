@@ -1,0 +1,82 @@
+//! A webhook's body, of the shape real ones have.
+
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use serde_json::{Value, json};
+
+use crate::unix_now;
+
+/// An event to post: a user and an organization that do not exist, and whatever a test puts in.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// The sender's id of it.
+    pub id: String,
+    /// For example `user.created`.
+    pub event_type: String,
+    /// The `data` member of the body.
+    pub data: Value,
+}
+
+impl Event {
+    /// An event of this type with a fresh id, about Ada of Example Corp.
+    pub fn new(event_type: &str) -> Self {
+        let data = json!({
+            "user": {
+                "id": "usr_102701193205121289",
+                "email": "ada@example.com",
+                "first_name": "Ada",
+                "last_name": "Example",
+                "email_verified": true,
+            },
+            "organization": { "id": "org_102690563312124938", "display_name": "Example Corp" },
+        });
+        Self { id: fresh_id(), event_type: event_type.into(), data }
+    }
+
+    /// The same with this id.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// The same with this `data`.
+    pub fn data(mut self, data: Value) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// The bytes to sign and post.
+    pub fn body(&self) -> Vec<u8> {
+        let body = json!({
+            "spec_version": "1",
+            "id": self.id,
+            "type": self.event_type,
+            "object": "User",
+            "occurred_at": "2026-01-15T10:30:00.123456789Z",
+            "environment_id": "env_96736846679245078",
+            "organization_id": "org_102690563312124938",
+            "data": self.data,
+        });
+        body.to_string().into_bytes()
+    }
+}
+
+/// An id no other event of this process has; later ones are greater, as those of real senders are.
+pub fn fresh_id() -> String {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new((unix_now() as u64) << 26));
+    format!("evt_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_fresh_and_grow() {
+        let (first, second) = (fresh_id(), fresh_id());
+        assert!(first < second, "{first} {second}");
+    }
+}

@@ -1,0 +1,28 @@
+//! Free ports.
+//!
+//! They come from below the range from which the kernel takes the ports of outgoing connections, so
+//! that a daemon that starts again finds its port free, whoever connected to whom meanwhile.
+
+use std::{net::TcpListener, ops::RangeInclusive};
+
+const RANGE: RangeInclusive<u16> = 10_240..=32_000;
+
+/// Two ports that are free at this moment. Somebody else may still be faster: who starts on them tries
+/// again with others when they are taken.
+pub(crate) fn free_pair() -> (u16, u16) {
+    loop {
+        let (first, second) = (rand::random_range(RANGE), rand::random_range(RANGE));
+        if first != second && is_free(first) && is_free(second) {
+            return (first, second);
+        }
+    }
+}
+
+/// One port that is free at this moment.
+pub(crate) fn free() -> u16 {
+    free_pair().0
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
+}

@@ -1,0 +1,108 @@
+//! Plugins come, change, break, go and return while events flow; no request and no delivery suffers.
+//!
+//! 200 events a second stream in all the while. At each step `posthouse plugins` must say what is going
+//! on, as an operator would look.
+
+use std::collections::BTreeMap;
+
+use posthouse_harness::{Daemon, Event, Load, eventually, guest, new_revision, wait_until};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+#[test]
+fn deliveries_flow_on_through_every_change_of_a_plugin() {
+    let counter = guest("counter");
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        .plugin("counter", counter.clone())
+        .start();
+    assert_eq!(counter_now(&daemon)["revision"], json!(sha256(&counter)));
+    let load = Load::start(&daemon.sender(), 200, |_| Event::new("user.created").data(json!({})));
+
+    for number in 1..=10 {
+        let revised = new_revision(&counter, number);
+        daemon.put_plugin("counter", &revised);
+        let plugin =
+            shown_with(&daemon, "the new revision serves", |plugin| plugin["revision"] == sha256(&revised));
+        assert_eq!((&plugin["held"], &plugin["last_error"]), (&Value::Null, &Value::Null), "{plugin}");
+        let done = daemon.deliveries_in("done");
+        wait_until("the new revision does its work", || daemon.deliveries_in("done") > done + 20);
+
+        if number % 5 == 0 {
+            daemon.put_plugin("counter", b"\0asm, but not for long");
+            let plugin =
+                shown_with(&daemon, "the error of the broken file", |plugin| !plugin["last_error"].is_null());
+            assert_eq!(plugin["revision"], json!(sha256(&revised)), "the old revision goes on: {plugin}");
+            assert_eq!(plugin["held"], Value::Null, "{plugin}");
+            let done = daemon.deliveries_in("done");
+            wait_until("the old revision goes on", || daemon.deliveries_in("done") > done + 20);
+        }
+    }
+
+    // Gone: events are taken in all the same, and their deliveries wait.
+    std::fs::remove_file(daemon.plugin_file("counter")).unwrap();
+    shown_with(&daemon, "the plugin is gone", |plugin| plugin["held"]["reason"] == "gone");
+    wait_until("deliveries wait for the plugin", || daemon.deliveries_in("held") > 50);
+
+    // Back: what waited runs.
+    daemon.put_plugin("counter", &new_revision(&counter, 11));
+    shown_with(&daemon, "the plugin serves again", |plugin| plugin["state"] == "serving");
+    wait_until("nothing is held any more", || daemon.deliveries_in("held") == 0);
+
+    let report = load.stop();
+    assert_eq!(report.failures, Vec::<String>::new(), "no request may fail");
+    daemon.wait_settled();
+
+    let events = report.acknowledged.len();
+    let stats = daemon.stats();
+    assert_eq!(stats["store"]["states"]["done"], json!(events), "{stats}");
+    assert_eq!(stats["balanced"], json!(true), "{stats}");
+    for delivery in daemon.deliveries("") {
+        assert_eq!(delivery["attempts"], json!(1), "a reload made it run again: {delivery}");
+    }
+    let mut kv = daemon.kv("counter");
+    assert_eq!(kv.remove("count"), Some(events.to_string()));
+    let once: BTreeMap<_, _> =
+        report.acknowledged.iter().map(|id| (format!("seen/{id}"), "1".to_owned())).collect();
+    assert_eq!(kv, once);
+}
+
+#[test]
+fn a_file_that_was_never_good_is_named_and_becomes_a_plugin_once_it_is() {
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        .plugin("counter", b"no wasm at all".to_vec())
+        .start();
+    let plugin = shown_with(&daemon, "the broken plugin", |plugin| plugin["held"]["reason"] == "broken");
+    assert_eq!(plugin["revision"], Value::Null, "{plugin}");
+
+    // Written slowly, in place: what is half there does no harm.
+    let counter = guest("counter");
+    let half = counter.len() / 2;
+    std::fs::write(daemon.plugin_file("counter"), &counter[..half]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::fs::write(daemon.plugin_file("counter"), &counter).unwrap();
+    shown_with(&daemon, "the plugin serves", |plugin| plugin["state"] == "serving");
+
+    assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
+    daemon.wait_settled();
+    assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("1"));
+}
+
+/// The counter as `posthouse plugins` shows it, once it is as wanted.
+#[track_caller]
+fn shown_with(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || Some(counter_now(daemon)).filter(&wanted))
+}
+
+/// The counter as `posthouse plugins` shows it now; null where it does not.
+#[track_caller]
+fn counter_now(daemon: &Daemon) -> Value {
+    let output = daemon.cli(&["plugins", "--json"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output.json_lines().into_iter().find(|plugin| plugin["name"] == "counter").unwrap_or_default()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,53 @@
+//! The rows, one file for each kind of thing that is measured.
+
+mod attempt;
+mod latency;
+mod memory;
+mod rate;
+mod reload;
+mod size;
+
+use crate::bench::Bench;
+
+/// What can be measured, in the order of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Name {
+    Verify,
+    Accept,
+    Plugin,
+    Plugins,
+    Attempt,
+    Reload,
+    Size,
+    Latency,
+    Memory,
+}
+
+impl Name {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Verify,
+        Self::Accept,
+        Self::Plugin,
+        Self::Plugins,
+        Self::Attempt,
+        Self::Reload,
+        Self::Size,
+        Self::Latency,
+        Self::Memory,
+    ];
+}
+
+/// Measures one and adds it to the table.
+pub(crate) fn measure(name: Name, bench: &mut Bench) {
+    match name {
+        Name::Verify => rate::verify(bench),
+        Name::Accept => rate::accept(bench),
+        Name::Plugin => rate::plugins(bench, 1),
+        Name::Plugins => rate::plugins(bench, 10),
+        Name::Attempt => attempt::measure(bench),
+        Name::Reload => reload::measure(bench),
+        Name::Size => size::measure(bench),
+        Name::Latency => latency::measure(bench),
+        Name::Memory => memory::measure(bench),
+    }
+}

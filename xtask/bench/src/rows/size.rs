@@ -1,0 +1,150 @@
+//! A store that has grown: how fast the daemon starts on it, and what it still does a second.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use posthouse::{
+    daemon::ambient,
+    model::{Ambient, Attempt, Effects, EventId, EventType, NewEvent, Outcome, PluginId, SourceName},
+    store::{Store, StoreOptions, Verdict},
+};
+use posthouse_harness::Daemon;
+use tokio::task::JoinSet;
+
+use super::rate::{KV_GUEST, round_to_last_commit, with_plugins};
+use crate::{
+    bench::Bench,
+    noop::Noop,
+    table::{Row, thousands},
+};
+
+/// Events offered to the store at once while it is filled.
+const OFFERED_AT_ONCE: usize = 512;
+
+pub(crate) fn measure(bench: &mut Bench) {
+    let (finished, waiting) = (bench.arguments.finished, bench.arguments.waiting);
+    let mut daemon = with_plugins(bench.daemon(), 1).start();
+    daemon.stop();
+    let empty = started_in(&mut daemon);
+    daemon.stop();
+
+    let began = Instant::now();
+    fill(&daemon.dir().join("data/posthouse.db"), finished, waiting);
+    eprintln!("   filled in {:.0} s", began.elapsed().as_secs_f64());
+
+    let grown = started_in(&mut daemon);
+    assert_eq!(daemon.deliveries_in("waiting"), waiting, "the store is filled");
+    let (done, noop) = (daemon.deliveries_in("done"), Noop::start().started_in);
+    assert!(done >= finished, "the store is filled: {done}");
+    let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1000.0);
+    let holding = format!("{} finished and {} waiting deliveries", thousands(finished), thousands(waiting));
+    bench.add(Row {
+        name: "start-up, grown store".into(),
+        value: millis(grown),
+        noop: millis(noop),
+        ratio: Some(grown.as_secs_f64() / noop.as_secs_f64()),
+        note: format!("{holding}; {} on an empty store", millis(empty)),
+        ..Row::default()
+    });
+
+    let both = bench.in_turns(|| round_to_last_commit(bench, &daemon, 1));
+    bench.add(Bench::rate_row("accept, one plugin, grown store", both, &holding));
+}
+
+/// From the start of the process until it says that it is well.
+fn started_in(daemon: &mut Daemon) -> Duration {
+    let began = Instant::now();
+    daemon.launch();
+    while !daemon.healthy() {
+        assert!(began.elapsed() < Duration::from_secs(300), "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    began.elapsed()
+}
+
+/// Fills a store, through its own handle, while no daemon has it.
+fn fill(path: &Path, finished: u64, waiting: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let ambient = ambient();
+        let max_backlog = finished + waiting + 1;
+        let options =
+            StoreOptions { path: path.to_owned(), retention: Duration::from_hours(24), max_backlog };
+        let store = Store::open(options, ambient.clone()).expect("the daemon's store");
+        let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
+        let handling = tokio::spawn(handle(store.clone(), plugin, ambient.clone(), finished, waiting));
+        offer(&store, plugin, &ambient, finished + waiting).await;
+        handling.await.expect("deliveries that are handled");
+        store.close().await.expect("a store that closes");
+    });
+}
+
+async fn offer(store: &Store, plugin: PluginId, ambient: &Ambient, events: u64) {
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..OFFERED_AT_ONCE {
+        let (store, ambient, next) = (store.clone(), ambient.clone(), Arc::clone(&next));
+        tasks.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= events {
+                    break;
+                }
+                store
+                    .accept(event(number, ambient.now()), vec![plugin])
+                    .await
+                    .expect("an event that is taken");
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Ends every delivery: the first so many wait for an hour, the others are done.
+async fn handle(store: Store, plugin: PluginId, ambient: Ambient, finished: u64, waiting: u64) {
+    let mut lane = store.open_lane(plugin, 4096).await.expect("a lane");
+    let later = ambient.now() + Duration::from_hours(1);
+    for number in 0..finished + waiting {
+        let job = lane.next().await.expect("a delivery");
+        let waits = number < waiting;
+        let attempt = Attempt {
+            number: job.attempt,
+            started_at: ambient.now(),
+            duration: Duration::from_micros(50),
+            outcome: if waits { Outcome::Retry } else { Outcome::Done },
+            error: waits.then(|| "the other side is busy".to_owned()),
+            trace: None,
+            logs: Vec::new(),
+        };
+        let verdict = if waits { Verdict::Retry(later) } else { Verdict::Done(Effects::default()) };
+        store.complete(job, attempt, verdict).await.expect("a delivery that ends");
+    }
+    store.flush().await.expect("a store that writes");
+    lane.close().await;
+}
+
+fn event(number: u64, now: Timestamp) -> NewEvent {
+    let id = format!("evt_fill_{number:012}");
+    let user =
+        format!(r#"{{"user":{{"id":"usr_{number}","email":"ada@example.com","metadata":"{:450}"}}}}"#, "");
+    let body = format!(r#"{{"spec_version":"1","id":"{id}","type":"user.created","data":{user}}}"#);
+    let start = (body.len() - 1 - user.len()) as u32;
+    NewEvent {
+        source: SourceName::new("scalekit").expect("a name"),
+        id: EventId::new(&id).expect("an id"),
+        event_type: EventType::new("user.created").expect("a type"),
+        organization: Some("org_102690563312124938".into()),
+        occurred_at: None,
+        received_at: now,
+        data: start..start + user.len() as u32,
+        body: Bytes::from(body),
+    }
+}
