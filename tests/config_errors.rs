@@ -1,6 +1,8 @@
 //! A config.toml that is wrong is refused before anything starts: exit code 78, and for each thing that
 //! is wrong one line with file, line, column, key and the way out. A secret never shows.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -253,7 +255,7 @@ jitter = nan",
         r#"[plugins.retry]
 base = "5m"
 max = "1m""#,
-        &["config.toml:3:7: the longest wait `max` is shorter than the first, `base`; write a longer `max`"],
+        &["config.toml:3:7: `plugins.retry.max` is shorter than `base`, the first wait; write a longer one"],
     );
     refused(
         r#"[plugin.mailer.limits]

@@ -1,5 +1,7 @@
 //! The shipped config.toml runs as it is, shows every key there is, and shows it with its default.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
@@ -93,6 +95,19 @@ fn it_shows_every_key() {
         .collect();
     assert!(missing.is_empty(), "config.toml does not show {missing:?}");
     assert!(known.len() > 50, "{known:?}");
+}
+
+#[test]
+fn the_page_explains_every_key() {
+    let page = std::fs::read_to_string(folder().join("docs/configuration.md")).unwrap();
+    let known = load(&uncommented(&shipped()), &Anything).keys;
+    let missing: Vec<_> = known
+        .iter()
+        .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
+        .collect();
+    let tables = ["server", "admin", "store", "mail", "log", "plugins", "source", "plugin"];
+    let missing: Vec<_> = missing.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
+    assert!(missing.is_empty(), "docs/configuration.md does not explain {missing:?}");
 }
 
 #[test]

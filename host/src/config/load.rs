@@ -246,7 +246,8 @@ fn retry(table: &mut Table<'_>, retry: &mut Retry) {
     table.read("max", &mut retry.max, duration(Duration::ZERO..=days(30)));
     table.read("jitter", &mut retry.jitter, number(0.0..=1.0));
     if retry.max < retry.base {
-        let message = "the longest wait `max` is shorter than the first, `base`; write a longer `max`";
+        let message =
+            format!("`{}` is shorter than `base`, the first wait; write a longer one", table.path("max"));
         table.document.problem(table.at("max"), message);
     }
 }
