@@ -26,9 +26,12 @@ fn bodies_of_every_framing() {
     assert_eq!(ask(&daemon, &[&signed, "\r\n"]).unwrap(), 401);
     // Chunks of every size, with extensions and trailers.
     for size in [1, 7, 100_000] {
-        let chunks: Vec<u8> = body.chunks(size).flat_map(|chunk| {
-            [format!("{:x};extension=1\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
-        }).collect();
+        let chunks: Vec<u8> = body
+            .chunks(size)
+            .flat_map(|chunk| {
+                [format!("{:x};extension=1\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
+            })
+            .collect();
         let end = "0\r\nx-trailer: y\r\n\r\n";
         let chunked = format!("{signed}transfer-encoding: chunked\r\n\r\n");
         assert_eq!(ask_bytes(&daemon, &[chunked.as_bytes(), &chunks, end.as_bytes()].concat()).unwrap(), 200);
@@ -57,7 +60,8 @@ fn headers_without_end() {
         let mut connection = daemon.connect();
         connection.send(HEAD.as_bytes()).unwrap();
         for n in 0..1000 {
-            let thousand: String = (0..1000).map(|m| line.replace("{}", &(n * 1000 + m).to_string())).collect();
+            let thousand: String =
+                (0..1000).map(|m| line.replace("{}", &(n * 1000 + m).to_string())).collect();
             if connection.send(thousand.as_bytes()).is_err() {
                 break;
             }
@@ -109,7 +113,8 @@ fn clocks_that_are_far_off() {
 fn bodies_that_are_no_events() {
     let daemon = daemon();
     let deep = 400_000;
-    let nested = |open: &str, close: &str| [open.repeat(deep / open.len()), close.repeat(deep / open.len())].concat();
+    let nested =
+        |open: &str, close: &str| [open.repeat(deep / open.len()), close.repeat(deep / open.len())].concat();
     let lone_surrogate = r#"{"type":"\ud800"}"#;
     for body in [
         b"\xff\xfe\xfd".to_vec(),
@@ -129,14 +134,17 @@ fn bodies_that_are_no_events() {
         br#"{"type":"user.created","x":01}"#.to_vec(),
         format!(r#"{{"type":"{}"}}"#, "t".repeat(129)).into_bytes(),
         format!(r#"{{"type":"{}"}}"#, "t".repeat(900_000)).into_bytes(),
-        format!("{{{}\"type\":1}}", (0..50_000).map(|n| format!("\"k{n}\":0,")).collect::<String>()).into_bytes(),
+        format!("{{{}\"type\":1}}", (0..50_000).map(|n| format!("\"k{n}\":0,")).collect::<String>())
+            .into_bytes(),
     ] {
         let answer = signed(&daemon, &body);
         let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
         assert_eq!((answer.0, &answer.1["error"]), (400, &json!("Invalid payload")), "{shown}: {answer:?}");
         assert!(answer.1["detail"].as_str().is_some_and(|detail| detail.len() < 400), "{shown}: {answer:?}");
     }
-    for odd in ["", " ", "user created", "user\\ncreated", "usér.created", "*", "a,b", "../..", "<b>", "'; --"] {
+    for odd in
+        ["", " ", "user created", "user\\ncreated", "usér.created", "*", "a,b", "../..", "<b>", "'; --"]
+    {
         let status = signed(&daemon, format!(r#"{{"type":"{odd}"}}"#).as_bytes()).0;
         assert_eq!(status, if odd == "../.." { 200 } else { 400 }, "{odd}");
     }
@@ -165,10 +173,8 @@ fn odd_bodies_that_are_events_all_the_same() {
 
 #[test]
 fn peers_that_take_their_time() {
-    let daemon = builder()
-        .set("server", r#"header_timeout = "1s""#)
-        .set("server", r#"body_timeout = "1s""#)
-        .start();
+    let daemon =
+        builder().set("server", r#"header_timeout = "1s""#).set("server", r#"body_timeout = "1s""#).start();
     let began = Instant::now();
     let trickled = [HEAD.to_owned(), format!("{HEAD}content-length: 1000\r\n\r\n"), String::new()];
     let mut slow: Vec<_> = (0..300)
@@ -385,9 +391,14 @@ fn still_serves(daemon: &Daemon) {
     let stats = eventually("no request is under way", || {
         let stats = daemon.stats();
         let settled = stats["requests"].as_object().unwrap().values().all(|counts| {
-            let sum = |of: &str| counts[of].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+            let sum =
+                |of: &str| counts[of].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
             let number = |of: &str| counts[of].as_u64().unwrap();
-            let ended = number("accepted") + number("duplicate") + number("filtered") + sum("rejected") + sum("failed");
+            let ended = number("accepted")
+                + number("duplicate")
+                + number("filtered")
+                + sum("rejected")
+                + sum("failed");
             number("received") == ended
         });
         settled.then_some(stats)

@@ -226,7 +226,9 @@ impl Vector {
     fn timestamps(&self) -> Vec<String> {
         let sent = self.headers.iter().filter_map(|(name, value)| match &*name.to_ascii_lowercase() {
             "webhook-timestamp" | "svix-timestamp" => Some(value.clone()),
-            "scalekit-signature" => value.split(',').find_map(|entry| entry.strip_prefix("t=")).map(str::to_owned),
+            "scalekit-signature" => {
+                value.split(',').find_map(|entry| entry.strip_prefix("t=")).map(str::to_owned)
+            }
             _ => None,
         });
         sent.chain([self.now.to_string()]).collect()
