@@ -149,7 +149,7 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
     };
     let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
     let admin =
-        Admin::new(store.clone(), registry.clone(), ingress.ledgers(), token, started_at, ambient.clone());
+        Admin::new(store.clone(), registry.clone(), ingress.ledger(), token, started_at, ambient.clone());
 
     let (stop_attempts, attempts_stopped) = watch::channel(false);
     let dispatch = attempts.spawn(
@@ -162,10 +162,10 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
 
     let (stop_requests, requests_stopped) = watch::channel(false);
-    let stopped = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
+    let ingress = {
+        let stopped = stopped(requests_stopped.clone());
+        tokio::spawn(async move { ingress.serve(webhooks, stopped).await })
     };
-    let ingress = tokio::spawn(ingress.serve(webhooks, stopped(requests_stopped.clone())));
     let admin = tokio::spawn(admin.serve(operators, stopped(requests_stopped)));
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
 
@@ -192,13 +192,11 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
 
 /// The engine and the registry, with the plugins that are in the folder now.
 async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Registry, DaemonError> {
-    let compiler = std::env::current_exe()
-        .map_err(|error| DaemonError::System { what: "can't tell where this program is", error })?;
     let engine = Engine::new(
         EngineOptions {
             cache_dir: config.store.state_dir().join("aot"),
             instances: config.plugins.instances,
-            compiler,
+            compiler: EngineOptions::this_binary(),
         },
         ambient.clone(),
     )?;
@@ -214,6 +212,11 @@ async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Re
 
 async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, DaemonError> {
     TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, key, error })
+}
+
+/// Waits until the flag is true.
+async fn stopped(mut flag: watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await;
 }
 
 /// SIGTERM and SIGINT.

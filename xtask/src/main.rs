@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod guests;
 mod shell;
+mod test;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -13,7 +14,8 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   bench [ROW]...           measures, beside an axum no-op; `--help` says more
   demo [--once]            shows posthouse at work, and stays up unless `--once`
-  guests [--only NAME]...  builds the plugins, and the guests of the tests";
+  guests [--only NAME]...  builds the plugins, and the guests of the tests
+  test                     runs everything that CI runs";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         "bench" => bench::run_command(&rest),
         "demo" => demo::run_command(&rest),
         "guests" => guests::run_command(&rest),
+        "test" => test::run_command(&rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

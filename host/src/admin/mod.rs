@@ -33,7 +33,7 @@ pub mod since;
 mod stats;
 pub mod token;
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
@@ -87,13 +87,13 @@ impl Admin {
     }
 
     /// Answers requests until `shutdown` ends, and those under way after that.
-    ///
-    /// # Errors
-    /// The listener's own, where it has no address.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let guard = guard::Guard::new(self.0.token.clone(), listener.local_addr()?.ip());
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let listen = match listener.local_addr() {
+            Ok(address) => address.ip(),
+            Err(error) => return tracing::error!(%error, "the admin listener has no address"),
+        };
+        let guard = guard::Guard::new(self.0.token.clone(), listen);
         serve::serve(listener, self.router(guard), shutdown).await;
-        Ok(())
     }
 
     fn router(self, guard: guard::Guard) -> Router {

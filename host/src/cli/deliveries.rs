@@ -16,25 +16,25 @@ use crate::{
     model::{DeliveryState, HeldReason, Pattern},
 };
 
-/// Lists deliveries, newest first
+/// List deliveries, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only those in this state
+    /// Only those in this state.
     #[arg(long, value_parser = state())]
     state: Option<String>,
-    /// Only those for this plugin
+    /// Only those for this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// Only those of events of these types, such as `user.created`, `membership.*`
+    /// Only those of events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
-    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`
+    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most deliveries
+    /// The most deliveries.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
@@ -80,25 +80,25 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             delivery.id.clone(),
             delivery.state.clone(),
             delivery.plugin.clone(),
-            delivery.event.clone(),
             delivery.event_type.clone(),
             delivery.attempts.to_string(),
             time(delivery.finished_at.unwrap_or(delivery.made_at)),
-            delivery.why(),
         ]
     });
-    let titles = ["delivery!", "state", "plugin", "event!", "type", "attempts", "finished or made", "why"];
-    table::print(&table::page(&titles, cells.collect(), args.limit, "deliveries"))
+    let titles = ["delivery!", "state!", "plugin", "type", "tries", "finished or made!"];
+    let notes: Vec<_> = deliveries.iter().map(Summary::note).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "deliveries"))
 }
 
 impl Summary {
-    /// What keeps it from being done.
-    fn why(&self) -> String {
-        let error = self.error.clone().unwrap_or_default();
-        match (&self.held, self.due_at) {
+    /// Its event, and what keeps it from being done.
+    fn note(&self) -> String {
+        let error = self.error.as_deref().filter(|_| self.state != "done").unwrap_or_default();
+        let why = match (&self.held, self.due_at) {
             (Some(held), _) => held.to_string(),
             (None, Some(due)) if self.state == "waiting" => format!("again {}: {error}", time(due)),
-            _ => error,
-        }
+            _ => error.to_owned(),
+        };
+        if why.is_empty() { self.event.clone() } else { format!("{}: {why}", self.event) }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     model::{HeldReason, LogLine, Pattern},
 };
 
-/// Lists events, newest first, or tells all about one
+/// List events, newest first, or tell all about one.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -30,43 +30,43 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Tells the whole story of one event
+    /// Tell the whole story of one event.
     Show(Show),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only events of these types, such as `user.created`, `membership.*`
+    /// Only events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
-    /// Only events of this source
+    /// Only events of this source.
     #[arg(long)]
     source: Option<String>,
-    /// Only events of this organization
+    /// Only events of this organization.
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
-    /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`
+    /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most events
+    /// The most events.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// The sender's id of the event
+    /// The sender's id of the event.
     id: String,
-    /// The source, where several have an event of this id
+    /// The source, where several have an event of this id.
     #[arg(long)]
     source: Option<String>,
-    /// Prints the body as well
+    /// Print the body as well.
     #[arg(long)]
     body: bool,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
@@ -113,12 +113,11 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
             event.id.clone(),
             event.event_type.clone(),
             event.source.clone(),
-            event.organization.clone().unwrap_or_default(),
             time(event.received_at),
             counts(&event.deliveries),
         ]
     });
-    let titles = ["event!", "type", "source", "organization", "received", "deliveries"];
+    let titles = ["event!", "type!", "source", "received!", "deliveries"];
     table::print(&table::page(&titles, cells.collect(), asked.limit, "events"))
 }
 
@@ -224,7 +223,7 @@ impl Delivery {
         }
         for item in &self.outbox {
             let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.standing());
-            text += &clean_lines(&item.summary, 4);
+            text += &clean_lines(&item.note(), 4);
         }
         text
     }
@@ -282,7 +281,7 @@ mod tests {
                 "made_at": "2026-03-01T12:00:00Z", "finished_at": null, "error": null, "replay_of": "dlv_1",
                 "attempt_log": [],
                 "outbox": [{
-                    "id": 3, "delivery": "dlv_2", "kind": "mail", "summary": "ada@example.com: Welcome",
+                    "id": 3, "delivery": "dlv_2", "kind": "mail", "summary": "ada@example.com: Welcome: 451 later",
                     "state": "waiting", "attempts": 2, "due_at": "2026-03-01T12:10:00Z",
                     "finished_at": null, "error": "451 later",
                 }],
@@ -305,8 +304,8 @@ mod tests {
             "[warn] no seat left",
             "    0: handle\n    1: main\n",
             "a replay of dlv_1",
-            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z: 451 later",
-            "ada@example.com: Welcome",
+            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z",
+            "ada@example.com: Welcome: 451 later",
         ] {
             assert!(told.contains(part), "{part} in\n{told}");
         }

@@ -1,18 +1,210 @@
-//! (to come)
+//! The command line. Each command is a file with its `Args` and a `run`; here they are listed, started,
+//! and their errors told.
+//!
+//! An error is one line on standard error that names the thing and the way out. Exit codes: 0, 1 failure,
+//! 2 usage, 78 configuration.
 
+pub mod check;
 pub mod client;
+pub mod compile;
 pub mod deliveries;
 pub mod events;
 pub mod outbox;
+pub mod output;
 pub mod plugins;
 pub mod replay;
+pub mod samples;
+pub mod send;
+pub mod serve;
+pub mod sign;
+pub mod source;
 pub mod stats;
 pub mod table;
+pub mod verify;
 
-/// Why a command failed.
+use std::{
+    error::Error,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{ConfigError, Loaded, ProcessEnvironment, Secrets};
+
+/// Verifies webhooks, stores them durably and hands each event to sandboxed WASM plugins.
+#[derive(Debug, Parser)]
+#[command(name = "posthouse", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", default_value = "config.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What it can be told to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon, until SIGTERM or SIGINT.
+    Serve(serve::Args),
+    /// Check config.toml and the plugins, and name what each plugin gets and what it lacks.
+    Check(check::Args),
+    /// Check a signature offline, with the daemon's own code, and say why it fails.
+    Verify(verify::Args),
+    /// Print the headers by which a body is one of a source's.
+    Sign(sign::Args),
+    /// Send a sample event, signed, to the running daemon, and print its answer.
+    Send(send::Args),
+    /// List events, newest first, or tell all about one.
+    Events(events::Args),
+    /// List deliveries, newest first.
+    Deliveries(deliveries::Args),
+    /// Deliver an old event once more, or all dead letters.
+    Replay(replay::Args),
+    /// List plugins, show one, pause or resume one.
+    Plugins(plugins::Args),
+    /// List the outbox, newest first, or send again what was given up.
+    Outbox(outbox::Args),
+    /// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
+    Stats(stats::Args),
+    /// Compile a plugin; the daemon runs this in a process of its own.
+    #[command(hide = true)]
+    Compile(compile::Args),
+}
+
+/// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// Exit code 1.
+    /// Exit code 1: what was asked for could not be done.
     #[error("{0}")]
     Failure(String),
+    /// Exit code 2: it was asked for in a way that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Exit code 78: config.toml is at fault, whatever command needed it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Exit code 78 as well: what config.toml says does not fit together.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+impl CliError {
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Failure(_) => ExitCode::from(1),
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Misconfigured(_) => ExitCode::from(78),
+        }
+    }
+}
+
+/// The whole program: reads the arguments, runs the command, tells its error.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => return told(&refused),
+    };
+    cli.run().unwrap_or_else(|error| {
+        complain(&chain(&error));
+        error.code()
+    })
+}
+
+impl Cli {
+    fn run(self) -> Result<ExitCode, CliError> {
+        let path = &self.config;
+        let online = || Ok::<_, CliError>(load(path, Secrets::OfAdmin)?.config);
+        match self.command {
+            Command::Serve(args) => serve::run(args, load(path, Secrets::All)?),
+            Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
+            Command::Verify(args) => verify::run(args, &load(path, Secrets::OfSources)?.config),
+            Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),
+            Command::Send(args) => send::run(args, || Ok(load(path, Secrets::OfSources)?.config)),
+            Command::Events(args) => events::run(args, &online()?),
+            Command::Deliveries(args) => deliveries::run(args, &online()?),
+            Command::Replay(args) => replay::run(args, &online()?),
+            Command::Plugins(args) => plugins::run(args, &online()?),
+            Command::Outbox(args) => outbox::run(args, &online()?),
+            Command::Stats(args) => stats::run(args, &online()?),
+            Command::Compile(args) => compile::run(args),
+        }
+    }
+}
+
+fn load(path: &Path, secrets: Secrets) -> Result<Loaded, ConfigError> {
+    Loaded::read(path, &ProcessEnvironment, secrets)
+}
+
+/// What clap has to say: help and version as they are, an error in our own words' shape.
+fn told(refused: &clap::Error) -> ExitCode {
+    if !refused.use_stderr() {
+        let printed = refused.print();
+        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    }
+    if refused.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        complain("no command given; `posthouse --help` lists them");
+    } else {
+        complain(&on_one_line(&refused.render().to_string()));
+    }
+    ExitCode::from(2)
+}
+
+/// clap's paragraphs as one line, without its usage: the way out is `--help`.
+fn on_one_line(text: &str) -> String {
+    let paragraphs = text.split("\n\n").filter(|paragraph| {
+        !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information")
+    });
+    let lines: Vec<_> =
+        paragraphs.map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let said = lines.join("; ");
+    format!("{}; see --help", said.strip_prefix("error: ").unwrap_or(&said))
+}
+
+/// An error and its causes, where it does not tell them itself.
+fn chain(error: &dyn Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_told = cause.to_string();
+        if !told.contains(&cause_told) {
+            told = format!("{told}: {cause_told}");
+        }
+        source = cause.source();
+    }
+    told
+}
+
+/// Each line of it on standard error, with our name before it.
+pub(crate) fn complain(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    for line in text.lines().map(table::clean) {
+        // Nobody is left to be told that standard error is closed.
+        let _ = writeln!(stderr, "posthouse: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_holds_together() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_with_its_way_out() {
+        for arguments in [&["posthouse", "serv"][..], &["posthouse", "verify"], &["posthouse", "serve", "-x"]]
+        {
+            let refused = Cli::try_parse_from(arguments).unwrap_err();
+            let line = on_one_line(&refused.render().to_string());
+            assert!(!line.contains('\n') && !line.contains("Usage") && line.ends_with("--help"), "{line}");
+        }
+        let refused = Cli::try_parse_from(["posthouse", "serv"]).unwrap_err();
+        assert!(on_one_line(&refused.render().to_string()).contains("'serve'"));
+    }
 }

@@ -17,34 +17,34 @@ use crate::config::Config;
 /// How much of a revision's SHA-256 a list shows.
 const SHORT: usize = 12;
 
-/// Lists plugins, shows one, pauses or resumes one
+/// List plugins, show one, pause or resume one.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Prints one JSON object a line
+    /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Shows all about one plugin
+    /// Show all about one plugin.
     Show(Named),
-    /// Holds its deliveries; events are taken in all the same
+    /// Hold its deliveries; events are taken in all the same.
     Pause(Named),
-    /// Lets its deliveries run again
+    /// Let its deliveries run again.
     Resume(Named),
-    /// Drops a plugin whose file is gone, its keys and values, and its unfinished deliveries
+    /// Drop a plugin whose file is gone, its keys and values, and its unfinished deliveries.
     Forget(Named),
 }
 
 #[derive(Debug, clap::Args)]
 struct Named {
-    /// The plugin: the stem of its file
+    /// The plugin: the stem of its file.
     name: String,
-    /// Prints one JSON object
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -113,11 +113,12 @@ fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
             revision.chars().take(SHORT).collect(),
             plugin.events.join(" "),
             plugin.deliveries(),
-            plugin.reason.clone().or_else(|| plugin.last_error.clone()).unwrap_or_default(),
         ]
     });
-    let titles = ["plugin!", "state", "revision", "events", "deliveries", "why"];
-    table::print(&table::page(&titles, cells.collect(), usize::MAX, "plugins"))
+    let titles = ["plugin!", "state!", "revision!", "events", "deliveries"];
+    let why = |plugin: &Plugin| plugin.reason.clone().or_else(|| plugin.last_error.clone());
+    let notes: Vec<_> = plugins.iter().map(|plugin| why(plugin).unwrap_or_default()).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, usize::MAX, "plugins"))
 }
 
 fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {

@@ -11,28 +11,28 @@ use super::{
 };
 use crate::{admin::Since, config::Config};
 
-/// Delivers an old event once more, or all dead letters
+/// Deliver an old event once more, or all dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The sender's id of the event
+    /// The sender's id of the event.
     #[arg(required_unless_present = "dead", conflicts_with = "dead")]
     event: Option<String>,
-    /// The source, where several have an event of this id
+    /// The source, where several have an event of this id.
     #[arg(long, conflicts_with = "dead")]
     source: Option<String>,
-    /// Only for this plugin
+    /// Only for this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// All dead letters
+    /// All dead letters.
     #[arg(long)]
     dead: bool,
-    /// Only dead letters given up since then: `24h`, `7d`, `2026-03-01T12:00:00Z`
+    /// Only dead letters given up since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME", requires = "dead")]
     since: Option<Since>,
-    /// Only says how many deliveries it would make
+    /// Only say how many deliveries it would make.
     #[arg(long)]
     dry_run: bool,
-    /// Prints one JSON object
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }

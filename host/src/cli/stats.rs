@@ -13,10 +13,10 @@ use super::{
 };
 use crate::{config::Config, model::DeliveryState};
 
-/// Prints the ledgers of requests and deliveries; exits with 1 where they do not add up
+/// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Prints one JSON object
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }

@@ -59,7 +59,12 @@ impl Default for Log {
 
 impl Default for Plugins {
     fn default() -> Self {
-        Self { dir: "plugins".into(), rescan: Duration::from_secs(2), defaults: PluginSettings::default() }
+        Self {
+            dir: "plugins".into(),
+            rescan: Duration::from_secs(2),
+            instances: 64,
+            defaults: PluginSettings::default(),
+        }
     }
 }
 

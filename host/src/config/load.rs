@@ -32,6 +32,7 @@ const MOST_BYTES: u64 = 4 << 20;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
+const TEN_YEARS: Duration = Duration::from_secs(10 * 31_557_600);
 
 /// Which secrets are looked up. A command that only speaks to the daemon runs where the daemon's
 /// variables and credentials are not: it must not fail for want of them.
@@ -209,7 +210,7 @@ fn admin(table: &mut Table<'_>, admin: &mut Admin, server: &Server) {
 
 fn store(table: &mut Table<'_>, store: &mut Store) {
     table.read("url", &mut store.path, store_url);
-    table.read("retention", &mut store.retention, duration(secs(1)..=days(3650)));
+    table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
 }
 
@@ -226,6 +227,7 @@ fn log(table: &mut Table<'_>, log: &mut Log) {
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
+    table.read("instances", &mut plugins.instances, integer(1..=1024));
     running(table, &mut plugins.defaults);
 }
 
@@ -244,7 +246,8 @@ fn retry(table: &mut Table<'_>, retry: &mut Retry) {
     table.read("max", &mut retry.max, duration(Duration::ZERO..=days(30)));
     table.read("jitter", &mut retry.jitter, number(0.0..=1.0));
     if retry.max < retry.base {
-        let message = "the longest wait `max` is shorter than the first, `base`; write a longer `max`";
+        let message =
+            format!("`{}` is shorter than `base`, the first wait; write a longer one", table.path("max"));
         table.document.problem(table.at("max"), message);
     }
 }
@@ -323,10 +326,11 @@ fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
 
 /// `[plugin.<name>]` over the defaults of `[plugins]`.
 fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<PluginSettings> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(fits) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
+    if !fits || name.len() > 64 {
         let message = format!(
-            "`{}` is no name of a plugin; 1 to 64 letters, digits, `-` and `_` may stand in one",
+            "`{}` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
             shown(name)
         );
         value.document.problem(value.at(), message);

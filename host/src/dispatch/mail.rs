@@ -23,7 +23,7 @@ use self::{folder::Folder, smtp::Smtp};
 
 /// Why mail can't leave at all. The URL itself is not named: it may hold a password.
 #[derive(Debug, thiserror::Error)]
-pub enum MailTargetError {
+pub enum InvalidMailTarget {
     /// Not a URL of a mail server.
     #[error(
         "the `url` of [mail] {0}; `smtp://user:password@host:587?tls=required` is one, `file:data/mail` another"
@@ -50,7 +50,7 @@ pub(super) enum Mailer {
 }
 
 impl Mailer {
-    pub(super) fn new(transport: &MailTransport) -> Result<Self, MailTargetError> {
+    pub(super) fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
         Ok(match &transport.target {
             MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone())),
             MailTarget::Smtp(url) => Self::Smtp(Box::new(Smtp::new(url)?)),

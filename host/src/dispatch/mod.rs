@@ -29,7 +29,7 @@ use crate::{
     store::Store,
 };
 
-pub use mail::{InvalidMailTarget, MailError};
+pub use mail::InvalidMailTarget;
 pub use sender::Sender;
 pub use sweeper::sweep;
 
@@ -58,7 +58,7 @@ impl Dispatch {
             changes.borrow_and_update();
             self.follow().await;
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = turned(&mut stop) => break,
                 changed = changes.changed() => if changed.is_err() { break },
             }
         }
@@ -100,4 +100,9 @@ impl Dispatch {
             runner.finish(deadline).await;
         }
     }
+}
+
+/// Waits until the flag is true, or can't become true any more.
+async fn turned(flag: &mut watch::Receiver<bool>) {
+    let _ = flag.wait_for(|flag| *flag).await;
 }

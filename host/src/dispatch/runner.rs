@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::retry::wait_after;
+use super::{retry::wait_after, turned};
 use crate::{
     model::{Ambient, Attempt, Job, Outcome},
     plugin::{AttemptFailure, AttemptReport, Plugin},
@@ -116,7 +116,7 @@ impl Attempts {
         loop {
             let job = tokio::select! {
                 biased;
-                _ = closing.wait_for(|closing| *closing) => break,
+                () = turned(&mut closing) => break,
                 job = lane.next() => match job {
                     Some(job) => job,
                     None => break,
@@ -126,7 +126,7 @@ impl Attempts {
             let permits = tokio::select! {
                 biased;
                 permits = Arc::clone(&self.permits).acquire_many_owned(needed) => permits,
-                _ = closing.wait_for(|closing| *closing) => {
+                () = turned(&mut closing) => {
                     self.release(job).await;
                     break;
                 }

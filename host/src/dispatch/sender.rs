@@ -15,9 +15,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use super::mail::{MailTargetError, Mailer, NotSent};
+use super::{
+    mail::{InvalidMailTarget, Mailer, NotSent},
+    retry::wait_after,
+};
 use crate::{
     config::{MailTransport, Retry},
     model::{Ambient, OutboxItem},
@@ -28,6 +31,8 @@ use crate::{
 const AT_ONCE: usize = 8;
 /// After how long without work the connections to the mail server are closed.
 const REST: Duration = Duration::from_secs(20);
+/// How long what is on its way at the end may take.
+const ENDING: Duration = Duration::from_secs(10);
 /// The most bytes of an error that are kept.
 const LONGEST_ERROR: usize = 1024;
 
@@ -48,21 +53,20 @@ impl Sender {
     /// A sender by this transport; connects to nothing yet.
     ///
     /// # Errors
-    /// [`MailTargetError`] where the transport's URL can't be used.
-    pub fn new(store: Store, transport: MailTransport, ambient: Ambient) -> Result<Self, MailTargetError> {
+    /// [`InvalidMailTarget`] where the transport's URL can't be used.
+    pub fn new(store: Store, transport: MailTransport, ambient: Ambient) -> Result<Self, InvalidMailTarget> {
         let desk = Desk { mailer: Mailer::new(&transport)?, retry: transport.retry, ambient };
         Ok(Self { store, desk: Arc::new(desk) })
     }
 
-    /// Sends until `shutdown` ends or the store closes, then waits for what is on its way: at most 90 s.
-    /// Dropped earlier, it gives that up; it goes again at the next start.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        tokio::pin!(shutdown);
+    /// Sends until `stop` turns true or the store closes, then waits a little for what is on its way. What
+    /// has not ended by then goes again at the next start.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut under_way = JoinSet::new();
         'work: loop {
             while under_way.len() >= AT_ONCE {
                 tokio::select! {
-                    () = &mut shutdown => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
@@ -71,7 +75,7 @@ impl Sender {
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
-                    () = &mut shutdown => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     leased = &mut leased => break leased,
                     Some(_) = under_way.join_next() => {}
                     () = tokio::time::sleep(REST), if under_way.is_empty() => self.desk.mailer.rest().await,
@@ -84,18 +88,30 @@ impl Sender {
                     }
                 }
                 Err(StoreError::Closed) => break,
+                Err(error @ StoreError::Poisoned(_)) => {
+                    tracing::error!(%error, "no mail leaves until the daemon is started again");
+                    break;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the outbox can't be read");
                     tokio::select! {
-                        () = &mut shutdown => break,
+                        () = stopped(&mut stop) => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     }
                 }
             }
         }
-        while under_way.join_next().await.is_some() {}
+        let ended = async { while under_way.join_next().await.is_some() {} };
+        if tokio::time::timeout(ENDING, ended).await.is_err() {
+            tracing::warn!("mail was on its way; it goes again at the next start");
+        }
         self.desk.mailer.rest().await;
     }
+}
+
+/// Waits until it turns true, or can't any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn send(store: Store, desk: Arc<Desk>, job: OutboxJob) {
@@ -123,28 +139,16 @@ impl Desk {
         match sent {
             Ok(()) => OutboxResult::Sent,
             Err(NotSent::Permanent(error)) => OutboxResult::Dead { error: cut(error) },
-            Err(NotSent::Transient(error)) if attempt >= self.retry.attempts => {
-                OutboxResult::Dead { error: cut(error) }
-            }
-            Err(NotSent::Transient(error)) => {
-                let wait = wait(&self.retry, attempt, self.ambient.random_u64());
-                // Past the end of time is as good as the end of time.
-                let due = self.ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
-                OutboxResult::Retry { due, error: cut(error) }
-            }
+            Err(NotSent::Transient(error)) => match wait_after(&self.retry, attempt, &self.ambient) {
+                None => OutboxResult::Dead { error: cut(error) },
+                Some(wait) => {
+                    // Past the end of time is as good as the end of time.
+                    let due = self.ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
+                    OutboxResult::Retry { due, error: cut(error) }
+                }
+            },
         }
     }
-}
-
-/// The wait after the attempt of that number (from 1): `base * factor^(attempt - 1)`, at most `max`,
-/// give or take `jitter`, by `random`.
-fn wait(retry: &Retry, attempt: u32, random: u64) -> Duration {
-    let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-    let longest = retry.max.as_secs_f64();
-    // An infinity is cut here as well; 0 times infinity is no number, and means no wait.
-    let even = (retry.base.as_secs_f64() * retry.factor.powi(exponent)).min(longest);
-    let share = random as f64 / u64::MAX as f64 * 2.0 - 1.0;
-    Duration::try_from_secs_f64(even * (1.0 + retry.jitter * share)).unwrap_or_default()
 }
 
 /// Shortens an error to what is worth keeping.
@@ -159,7 +163,6 @@ fn cut(mut error: String) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use proptest::prelude::*;
 
     use super::*;
     use crate::{
@@ -207,23 +210,6 @@ mod tests {
         let expected = Timestamp::from_second(512).unwrap();
         assert!(matches!(later, OutboxResult::Retry { due, .. } if due == expected), "{later:?}");
         assert!(matches!(desk.result(8, Err(NotSent::Transient("451".into()))), OutboxResult::Dead { .. }));
-    }
-
-    #[test]
-    fn waits_double_up_to_the_longest() {
-        let even = Retry { jitter: 0.0, ..retry() };
-        let waits: Vec<_> = (1..=12).map(|attempt| wait(&even, attempt, 0).as_secs()).collect();
-        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]);
-    }
-
-    proptest! {
-        #[test]
-        fn a_wait_stays_within_its_jitter(attempt in 1..=u32::MAX, random: u64, factor in 1.0..100.0_f64) {
-            let retry = Retry { factor, ..retry() };
-            let even = wait(&Retry { jitter: 0.0, ..retry }, attempt, 0).as_secs_f64();
-            let waited = wait(&retry, attempt, random).as_secs_f64();
-            prop_assert!(waited >= even * 0.8 - 1e-6 && waited <= even * 1.2 + 1e-6, "{waited} for {even}");
-        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) enum Stop {
     /// A revision that is asked what it is can only log.
     #[error("`{}` can't be called from `describe`; only `log` can", .0.name())]
     Describing(Call),
+    /// It called what is linked only so that it loads.
+    #[error("`{0}` is not offered: a plugin has no HTTP of WASI")]
+    NotOffered(String),
     /// Not the guest's doing.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -12,6 +12,7 @@ mod kv;
 mod limits;
 mod log;
 mod outbox;
+mod refused;
 pub(crate) mod v0_1;
 mod wasi;
 
@@ -197,7 +198,12 @@ impl Door {
     /// What the guest staged.
     pub(crate) fn take_effects(&mut self) -> Effects {
         let (reads, writes) = std::mem::take(&mut self.kv).into_effects();
-        Effects { reads, writes, outbox: std::mem::take(&mut self.outbox) }
+        Effects {
+            reads,
+            writes,
+            outbox: std::mem::take(&mut self.outbox),
+            kv_limit: Some(self.terms.settings.limits.kv_total),
+        }
     }
 
     fn config(&self, key: &str) -> Option<String> {

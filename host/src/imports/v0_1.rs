@@ -14,6 +14,7 @@ use super::{
     kv::{Fault, KvError},
     limits::Stop,
     outbox::{Draft, OutboxError},
+    refused,
 };
 use crate::model::{Capability, Job, LogLevel};
 
@@ -70,7 +71,8 @@ impl Linked {
     /// # Errors
     /// Names an import that nothing offers, or the export that is missing.
     pub(crate) fn new(linker: &Linker<Door>, component: &Component) -> wasmtime::Result<Self> {
-        PluginPre::new(linker.instantiate_pre(component)?).map(Self)
+        let extended = refused::link(linker, component)?;
+        PluginPre::new(extended.as_ref().unwrap_or(linker).instantiate_pre(component)?).map(Self)
     }
 
     /// Makes an instance in the store.

@@ -217,12 +217,11 @@ mod tests {
         let duplicate = (200, r#"{"received":true,"duplicate":true}"#.to_owned());
         assert_eq!(body_of(server.ask(&request).await), duplicate);
 
-        let taken = server.inbox.taken.lock();
+        let taken = server.inbox.taken.lock().clone();
         let [(event, plugins)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((event.id.as_str(), event.event_type.as_str()), ("msg_1", "user.created"));
         assert_eq!((&event.body[..], &plugins[..]), (BODY.as_bytes(), &[PluginId(7)][..]));
         assert_eq!(crate::model::Event { seq: EventSeq(1), content: event.clone() }.data(), "{}");
-        drop(taken);
         let counts = server.counts("crm").await;
         assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
     }

@@ -1,21 +1,29 @@
 //! Connections: accepted, bounded, timed, drained.
 //!
-//! Nothing a peer does holds anything for ever. A header and a body have their time, a connection has
-//! its life, connections and requests have their number, and a connection over the number is told so
-//! and closed. Requests too broken to reach a handler are counted with those of no source, so that the
-//! ledger adds up.
+//! Nothing a peer does holds anything for ever. A header and a body have their time, and so has an
+//! answer to be read; connections and requests have their number, and a connection over the number is
+//! told so and closed. Requests too broken to reach a handler are counted with those of no source, so
+//! that the ledger adds up.
 //!
 //! A peer that closes its sending half after the request still gets its answer; so an event is not
 //! dropped half-way when its sender gives up early.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use bytes::Bytes;
 use hyper::{
     server::conn::http1::{Builder, Parts},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -35,8 +43,6 @@ const CONNECTIONS_PER_REQUEST: usize = 4;
 const MAX_HEADER: usize = 16 * 1024;
 /// What a connection may buffer, in bytes.
 const MAX_BUFFER: usize = 64 * 1024;
-/// How long a connection lives; then it ends after the request under way.
-const LIFETIME: Duration = Duration::from_secs(300);
 /// How long a peer that is being refused may go on sending, so that it reads why.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more sockets.
@@ -91,50 +97,91 @@ async fn serve_connection<I: Inbox>(
     stream: TcpStream,
     mut stopping: watch::Receiver<bool>,
 ) {
-    // Answers are small and whole: waiting for more to send only delays them. Failing to say so harms nobody.
+    // Answers are small and whole: waiting for more to send only delays them. Where that can't be had,
+    // they are slower and no less right.
     let _ = stream.set_nodelay(true);
-    let handler = &*shared;
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(handler.handle(request).await) });
+    let (handler, activity) = (&*shared, &Activity::default());
+    let service = service_fn(|request| async move {
+        activity.mark();
+        let response = handler.handle(request).await;
+        activity.mark();
+        Ok::<_, Infallible>(response)
+    });
     let mut connection = Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.server.header_timeout)
+        .header_read_timeout(None) // `Activity` keeps it
         .max_header_size(MAX_HEADER)
         .max_buf_size(MAX_BUFFER)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
 
-    let ended = tokio::select! {
+    let end = tokio::select! {
         biased;
-        ended = &mut connection => Some(ended),
-        _ = stopping.wait_for(|stop| *stop) => None,
-        () = sleep(LIFETIME) => None,
+        ended = &mut connection => Some(End::of(ended)),
+        () = activity.stalls_for(shared.server.header_timeout) => Some(End::Stalled),
+        () = told(&mut stopping) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            Pin::new(&mut connection).graceful_shutdown();
-            match timeout(shared.server.shutdown_timeout, &mut connection).await {
-                Ok(ended) => ended,
-                Err(_) => return,
-            }
-        }
+    let Some(end) = end else {
+        Pin::new(&mut connection).graceful_shutdown();
+        // What has not ended by then is cut off; what has needs no more attention.
+        let _ = timeout(shared.server.shutdown_timeout, connection).await;
+        return;
     };
     let Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner();
-    if let Err(error) = ended
-        && shared.strays.count_broken(&error, &read_buf) == Some("header-timeout")
-    {
-        let _ = stream.write_all(HEADER_TIMEOUT).await;
-    }
-    if !*stopping.borrow() {
-        linger(stream).await;
+    let last_words = shared.strays.count_unhandled(&end, &read_buf);
+    linger(io.into_inner(), last_words).await;
+}
+
+/// Waits for the word to stop.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the listener is gone, which is to stop as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// How a connection came to its end.
+enum End {
+    /// As HTTP has it.
+    Proper,
+    /// By a request that hyper could not read.
+    Broken(hyper::Error),
+    /// By waiting too long for the peer to send a header, or to read an answer.
+    Stalled,
+}
+
+impl End {
+    fn of(ended: hyper::Result<()>) -> Self {
+        ended.err().map_or(Self::Proper, Self::Broken)
     }
 }
 
-/// Reads on for a while after the last answer: a socket closed with bytes unread is reset, and the peer
-/// may lose the answer with it.
-async fn linger(mut stream: TcpStream) {
+/// Counts the beginnings and ends of requests on a connection: odd while one is under way. A timer for
+/// each header would be exact, and costs more than verifying a signature does; looking now and then
+/// is as good.
+#[derive(Default)]
+struct Activity(AtomicU64);
+
+impl Activity {
+    fn mark(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until no request has begun or ended or been under way for so long, or up to a quarter more.
+    async fn stalls_for(&self, time: Duration) {
+        const LOOKS: u32 = 4;
+        let (mut seen, mut quiet) = (0, 0);
+        while quiet < LOOKS {
+            sleep(time / LOOKS).await;
+            let marks = self.0.load(Ordering::Relaxed);
+            quiet = if marks == seen && marks.is_multiple_of(2) { quiet + 1 } else { 0 };
+            seen = marks;
+        }
+    }
+}
+
+/// Says the last words, then reads on for a while: a socket closed with bytes unread is reset, and the
+/// peer may lose its answer with it.
+async fn linger(mut stream: TcpStream, last_words: &[u8]) {
     let rest = async {
+        stream.write_all(last_words).await?;
         stream.shutdown().await?;
         let mut unread = vec![0; 16 * 1024];
         while stream.read(&mut unread).await? > 0 {}
@@ -145,24 +192,21 @@ async fn linger(mut stream: TcpStream) {
 }
 
 impl Tally {
-    /// Counts a request that hyper gave up before a handler saw it; says why, where there was one.
-    fn count_broken(&self, error: &hyper::Error, unread: &Bytes) -> Option<&'static str> {
-        let reason = if error.is_parse_too_large() {
-            "header-too-large"
-        } else if error.is_parse() {
-            "malformed-request"
-        } else if unread.is_empty() {
-            return None; // an idle connection that ended
-        } else if error.is_timeout() {
-            "header-timeout"
-        } else {
-            "header-broken"
+    /// Counts a request that no handler saw. Gives what is left to say to the peer.
+    fn count_unhandled(&self, end: &End, unread: &[u8]) -> &'static [u8] {
+        let (reason, last_words): (_, &[u8]) = match end {
+            End::Broken(error) if error.is_parse_too_large() => ("header-too-large", b""),
+            End::Broken(error) if error.is_parse() => ("malformed-request", b""),
+            End::Broken(_) if !unread.is_empty() => ("header-broken", b""),
+            End::Stalled if !unread.is_empty() => ("header-timeout", HEADER_TIMEOUT),
+            // An idle connection that ends is no request.
+            End::Proper | End::Broken(_) | End::Stalled => return b"",
         };
         self.ledger.receive().settle(RequestOutcome::Rejected(reason));
         if let Some(held_back) = self.gate.admit() {
-            tracing::debug!(reason, held_back, "request refused: {error}");
+            tracing::debug!(reason, held_back, "request refused before its handler");
         }
-        Some(reason)
+        last_words
     }
 
     /// Answers a connection that is one too many.
@@ -259,7 +303,7 @@ mod tests {
         // Told before anything of the body has come.
         let (status, answer) = server.ask(&format!("{HEAD}content-length: 1001\r\n\r\n")).await;
         assert!(status == 413 && answer.contains("connection: close"), "{answer}");
-        let (status, _) = server.ask(&format!("{HEAD}content-length: 18446744073709551615\r\n\r\n")).await;
+        let (status, _) = server.ask(&format!("{HEAD}content-length: 9999999999999999999\r\n\r\n")).await;
         assert_eq!(status, 413);
 
         // Told while it comes; and a peer that goes on sending reads the answer nonetheless.
@@ -312,6 +356,18 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
         assert_eq!(read_to_end(&mut idle).await, "");
         assert_eq!(server.strays().await, [("header-timeout".to_owned(), 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_no_answers_is_cut_off() {
+        let server = TestServer::with(|server| server.header_timeout = Duration::from_millis(200)).await;
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut deaf = socket.connect(server.address).await.unwrap();
+        let requests = "GET /webhooks/crm HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+        let cut_off = async { while deaf.write_all(requests.as_bytes()).await.is_ok() {} };
+        timeout(Duration::from_secs(60), cut_off).await.expect("it is never cut off");
+        server.counts("crm").await;
     }
 
     #[tokio::test]

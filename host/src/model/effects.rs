@@ -91,4 +91,6 @@ pub struct Effects {
     pub writes: BTreeMap<String, KvWrite>,
     /// What leaves afterwards, in the order staged.
     pub outbox: Vec<OutboxItem>,
+    /// The most bytes that all keys and values of the plugin may have after the commit; none: any.
+    pub kv_limit: Option<u64>,
 }

@@ -19,7 +19,7 @@ use wasmtime::{Engine, Precompiled, component::Component};
 use super::aot;
 
 /// Files kept that no present revision needs: a plugin that is rolled back starts at once.
-const SPARE: usize = 16;
+const SPARE: usize = 8;
 /// Bytes of the largest AOT file. CPython makes one of some 60 MB.
 const LARGEST: u64 = 1 << 30;
 
@@ -91,15 +91,11 @@ impl Cache {
     /// Takes in what a compiler wrote.
     pub(super) fn put(&self, revision: &str, file: &Path) -> Result<(), CacheError> {
         let failed = |error| CacheError::Io { path: file.to_owned(), error };
-        let odd = || failed(io::Error::other("the compiler wrote no AOT code of a component"));
-        let code = fs::File::open(file).map_err(failed)?;
-        let length = code.metadata().map_err(failed)?.len();
-        if length > LARGEST
-            || !matches!(Engine::detect_precompiled_file(file), Ok(Some(Precompiled::Component)))
-        {
-            return Err(odd());
+        let length = fs::symlink_metadata(file).map_err(failed)?.len();
+        let code = Engine::detect_precompiled_file(file);
+        if length > LARGEST || !matches!(code, Ok(Some(Precompiled::Component))) {
+            return Err(failed(io::Error::other("the compiler wrote no AOT code of a component")));
         }
-        code.sync_all().map_err(failed)?;
         fs::rename(file, self.path(revision)).map_err(failed)
     }
 

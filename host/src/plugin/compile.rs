@@ -6,7 +6,8 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -16,6 +17,7 @@ use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use tokio::{
     io::AsyncReadExt,
     process::{Child, Command},
+    sync::Semaphore,
 };
 
 use super::{
@@ -27,10 +29,12 @@ use crate::imports::{cut, size};
 
 /// Bytes of address space that the child may have.
 const MEMORY: u64 = 4 << 30;
-/// Seconds of CPU that the child may use. A CPython takes some 10.
-const CPU: u64 = 300;
+/// Seconds of CPU that the child may use. A CPython takes some 20.
+const CPU: u64 = 120;
 /// How long the child may take in all.
-const TIME: Duration = Duration::from_secs(600);
+const TIME: Duration = Duration::from_secs(300);
+/// Children at once: a plugin that takes long to compile keeps no other waiting.
+const CHILDREN: usize = 2;
 /// Bytes of the child's last words that are kept.
 const WORDS: u64 = 4 << 10;
 
@@ -50,11 +54,14 @@ pub(super) enum CompileError {
 }
 
 /// The child's binary.
-pub(super) struct Compiler(PathBuf);
+pub(super) struct Compiler {
+    path: PathBuf,
+    children: Semaphore,
+}
 
 impl Compiler {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, children: Semaphore::new(CHILDREN) }
     }
 
     /// Compiles `wasm` into the cache.
@@ -64,12 +71,13 @@ impl Compiler {
         revision: &str,
         wasm: &[u8],
     ) -> Result<(), CompileError> {
+        let _turn = self.children.acquire().await;
         let scratch = cache.scratch()?;
         let (input, output) = (scratch.path().join("in.wasm"), scratch.path().join("out.cwasm"));
         tokio::fs::write(&input, wasm)
             .await
             .map_err(|error| CacheError::Io { path: input.clone(), error })?;
-        let mut child = Command::new(&self.0)
+        let mut child = Command::new(&self.path)
             .args([OsStr::new("compile"), input.as_os_str(), output.as_os_str()])
             .env_clear()
             .current_dir(scratch.path())
@@ -78,11 +86,11 @@ impl Compiler {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| CompileError::Start { path: self.0.clone(), error })?;
+            .map_err(|error| CompileError::Start { path: self.path.clone(), error })?;
         let (status, words) = tokio::time::timeout(TIME, last_words(&mut child))
             .await
             .map_err(|_| CompileError::Limit(format!("{TIME:?}")))?
-            .map_err(|error| CompileError::Start { path: self.0.clone(), error })?;
+            .map_err(|error| CompileError::Start { path: self.path.clone(), error })?;
         if !status.success() {
             return Err(failure(status, words));
         }
@@ -146,7 +154,10 @@ fn run_child(wasm: &Path, out: &Path) -> Result<(), String> {
     let code = wasmtime::Engine::new(&settings())
         .and_then(|engine| engine.precompile_component(&component))
         .map_err(|error| format!("{error:#}"))?;
-    fs::write(out, code).map_err(|error| format!("`{}`: {error}", out.display()))
+    // On disk before it gets its name, so that a crash leaves no half of it there.
+    fs::File::create(out)
+        .and_then(|mut file| file.write_all(&code).and_then(|()| file.sync_all()))
+        .map_err(|error| format!("`{}`: {error}", out.display()))
 }
 
 fn limit(resource: Resource, most: u64) -> Result<(), String> {

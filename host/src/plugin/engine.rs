@@ -86,7 +86,7 @@ impl Engine {
         let failed = |error: wasmtime::Error| EngineError(format!("{error:#}"));
         let mut config = settings();
         // Every instance that may exist has its place, so the pool itself never refuses one.
-        let places = options.instances * 2 + LOADING;
+        let places = options.instances.saturating_mul(2).saturating_add(LOADING);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(places)));
         let wasm = wasmtime::Engine::new(&config).map_err(failed)?;
         let mut linker = Linker::new(&wasm);
@@ -156,7 +156,8 @@ fn pool(places: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(places)
         .total_core_instances(places.saturating_mul(CORE_INSTANCES))
-        .total_memories(places.saturating_mul(MEMORIES))
+        // One more each: the heap of a guest whose language brings a garbage collector.
+        .total_memories(places.saturating_mul(MEMORIES + 1))
         .total_tables(places.saturating_mul(TABLES))
         .total_stacks(places)
         .total_gc_heaps(places)

@@ -46,23 +46,23 @@ impl Stamp {
 
 /// A plugin's file.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
     pub(super) stamp: Stamp,
 }
 
 /// What lies in the folder.
 #[derive(Debug, Default)]
-pub(super) struct Looked {
+pub(crate) struct Looked {
     /// The plugins, small files first: those load in no time.
-    pub(super) plugins: Vec<Found>,
+    pub(crate) plugins: Vec<Found>,
     /// What looks like a plugin and is none, with the reason.
-    pub(super) ignored: Vec<(OsString, &'static str)>,
+    pub(crate) ignored: Vec<(OsString, &'static str)>,
 }
 
 /// Looks through the folder. One that is not there is empty.
-pub(super) fn look(dir: &Path) -> io::Result<Looked> {
+pub(crate) fn look(dir: &Path) -> io::Result<Looked> {
     let mut looked = Looked::default();
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(looked),

@@ -20,6 +20,7 @@ mod instance;
 mod registry;
 mod report;
 mod revision;
+mod scan;
 mod standing;
 mod watcher;
 
@@ -29,6 +30,7 @@ mod tests;
 pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
+pub(crate) use folder::look;
 pub use registry::{PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport};
 pub use revision::{Inspection, LoadError, inspect};

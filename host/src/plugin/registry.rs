@@ -1,31 +1,29 @@
 //! The registry: every plugin there is, in the folder or only in the store's memory.
 //!
-//! Readers take the list as it stands, without waiting. It changes in two ways: a scan of the folder
-//! (never two at once; it may wait for a compiler) and an operator's word (which waits for no scan).
-//! Both write to the store before the list is swapped, so that what events are taken in for is known
-//! after a crash too.
+//! Readers take the list as it stands, without waiting. It changes in two ways: by a file of the folder,
+//! each loaded by a task of its own, so that one which takes long to compile keeps no other waiting; and
+//! by an operator's word, which waits for no file. Both write to the store before the list is swapped, so
+//! that what events are taken in for is known after a crash too.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    ffi::OsString,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use super::{
     engine::Engine,
-    folder::{self, Found, ReadError, Stamp},
-    revision::{self, Inspection, LoadError},
+    scan::{Memory, Seen},
     standing::Plugin,
     watcher::Watcher,
 };
 use crate::{
     config::PluginSettings,
-    model::{Ambient, EventType, HeldReason, PluginId},
+    model::{Ambient, EventType, PluginId},
     store::{Store, StoreError},
 };
 
@@ -39,41 +37,27 @@ type Settings = Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>;
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
-struct Inner {
-    engine: Engine,
-    store: Store,
-    dir: PathBuf,
-    settings: Settings,
-    ambient: Ambient,
-    list: ArcSwap<List>,
+pub(super) struct Inner {
+    pub(super) engine: Engine,
+    pub(super) store: Store,
+    pub(super) dir: PathBuf,
+    pub(super) settings: Settings,
+    pub(super) ambient: Ambient,
+    pub(super) list: ArcSwap<List>,
     changes: watch::Sender<u64>,
-    /// Held while the folder is looked through.
+    /// Held while the folder is looked through: that is never done twice at once.
     scan: Mutex<Memory>,
+    /// What became of files that were loaded, with a bell for who waits.
+    pub(super) visited: parking_lot::Mutex<Vec<(String, Seen)>>,
+    pub(super) bell: Notify,
     /// Held while the list changes; never while something compiles.
-    edit: Mutex<()>,
+    pub(super) edit: Mutex<()>,
 }
 
 #[derive(Default, Clone)]
-struct List {
-    by_name: BTreeMap<String, Arc<Plugin>>,
+pub(super) struct List {
+    pub(super) by_name: BTreeMap<String, Arc<Plugin>>,
     by_id: HashMap<PluginId, Arc<Plugin>>,
-}
-
-/// What a scan remembers of those before it.
-#[derive(Default)]
-struct Memory {
-    files: HashMap<String, Seen>,
-    warned: HashSet<OsString>,
-    /// The folder could not be read last time.
-    blind: bool,
-    /// The first scan writes down how plugins stand that were serving when the daemon ended.
-    again: bool,
-}
-
-struct Seen {
-    stamp: Stamp,
-    /// Nothing is left to do for this content.
-    settled: bool,
 }
 
 /// Why an operator's word was not followed.
@@ -117,22 +101,35 @@ impl Registry {
             list: ArcSwap::from_pointee(list),
             changes: watch::Sender::new(0),
             scan: Mutex::default(),
+            visited: parking_lot::Mutex::default(),
+            bell: Notify::new(),
             edit: Mutex::default(),
         })))
     }
 
     /// Looks through the folder once: loads what is new or changed, holds what went away.
     pub async fn scan(&self) {
-        self.0.look().await;
+        let mut memory = self.0.scan.lock().await;
+        self.0.look(&mut memory, true).await;
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+        self.0.prune().await;
     }
 
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
     pub async fn watch(&self, rescan: Duration) {
         let mut watcher = Watcher::new(self.0.dir.clone());
+        let mut eager = true;
         loop {
             watcher.arm();
-            let settled = self.0.look().await;
-            watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }).await;
+            let settled = self.0.look(&mut *self.0.scan.lock().await, eager).await;
+            eager = tokio::select! {
+                () = watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }) => true,
+                () = self.0.bell.notified() => {
+                    self.0.prune().await;
+                    false
+                }
+            };
         }
     }
 
@@ -200,7 +197,7 @@ impl Registry {
 }
 
 impl List {
-    fn insert(&mut self, plugin: Plugin) {
+    pub(super) fn insert(&mut self, plugin: Plugin) {
         let plugin = Arc::new(plugin);
         self.by_id.insert(plugin.record.id, Arc::clone(&plugin));
         self.by_name.insert(plugin.record.name.clone(), plugin);
@@ -208,140 +205,6 @@ impl List {
 }
 
 impl Inner {
-    /// One scan. Says whether all is done, or a file has to be looked at again soon.
-    async fn look(&self) -> bool {
-        let mut memory = self.scan.lock().await;
-        let dir = self.dir.clone();
-        let looked = tokio::task::spawn_blocking(move || folder::look(&dir))
-            .await
-            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let looked = match looked {
-            Ok(looked) => looked,
-            // What was loaded goes on: a folder that can't be read has not lost its files.
-            Err(error) => {
-                if !std::mem::replace(&mut memory.blind, true) {
-                    tracing::error!(dir = %self.dir.display(), %error, "the plugins folder can't be read");
-                }
-                return false;
-            }
-        };
-        memory.blind = false;
-        for (file, why) in looked.ignored {
-            if memory.warned.insert(file.clone()) {
-                tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");
-            }
-        }
-        let mut settled = true;
-        let mut changed = false;
-        let names: HashSet<_> = looked.plugins.iter().map(|found| found.name.clone()).collect();
-        for found in looked.plugins {
-            let seen = memory.files.remove(&found.name);
-            if seen.as_ref().is_some_and(|seen| seen.settled && seen.stamp == found.stamp) {
-                memory.files.extend(seen.map(|seen| (found.name, seen)));
-                continue;
-            }
-            let name = found.name.clone();
-            let seen = self.visit(found, seen).await;
-            settled &= seen.settled;
-            changed = true;
-            memory.files.insert(name, seen);
-        }
-        memory.files.retain(|name, _| names.contains(name));
-        let first = !std::mem::replace(&mut memory.again, true);
-        for plugin in self.list.load_full().by_name.values() {
-            if !names.contains(&plugin.record.name) && (first || !plugin.is_gone()) {
-                settled &= self.lose(&plugin.record.name).await;
-            }
-        }
-        if changed {
-            let present =
-                self.list.load().by_name.values().filter_map(|p| p.record.revision.clone()).collect();
-            self.prune(present).await;
-        }
-        settled
-    }
-
-    /// Loads a file that is new or has changed, or that did not settle last time.
-    async fn visit(&self, found: Found, seen: Option<Seen>) -> Seen {
-        let Found { name, path, mut stamp } = found;
-        let settings = Arc::new((self.settings)(&name));
-        let loaded = match revision::read(&path).await {
-            Ok(content) => {
-                stamp = content.stamp;
-                match self.by_name(&name).filter(|plugin| plugin.runs(&content.revision)) {
-                    Some(plugin) => return self.recover(&plugin, stamp).await,
-                    None => revision::load(&self.engine, &name, &content, Arc::clone(&settings)).await,
-                }
-            }
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = &loaded
-            && (stamp.is_young(self.ambient.now())
-                || matches!(error, LoadError::Read(ReadError::Changing(_))))
-        {
-            if seen.is_none_or(|seen| seen.settled) {
-                tracing::info!(
-                    plugin = name,
-                    "a file that just changed does not load yet; it is tried again"
-                );
-            }
-            return Seen { stamp, settled: false };
-        }
-        let kept = self.settle(&name, settings, loaded).await;
-        if let Err(error) = &kept {
-            tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
-        }
-        Seen { stamp, settled: kept.is_ok() }
-    }
-
-    /// Puts into force what loading a file came to.
-    async fn settle(
-        &self,
-        name: &str,
-        settings: Arc<PluginSettings>,
-        loaded: Result<Inspection, LoadError>,
-    ) -> Result<(), StoreError> {
-        let _edit = self.edit.lock().await;
-        let before = match self.by_name(name) {
-            Some(plugin) => plugin,
-            None => {
-                let id = self.store.plugin_id(name).await?;
-                Arc::new(Plugin::new(id, name, Arc::clone(&settings), self.ambient.clone()))
-            }
-        };
-        let next = match loaded {
-            Ok(inspection) => before.loaded(&self.engine, &self.store, settings, inspection),
-            Err(error) => before.failed(error.to_string()),
-        };
-        self.store.save_plugin(next.record.clone()).await?;
-        announce(&next);
-        self.swap(|list| list.insert(next));
-        Ok(())
-    }
-
-    /// The file is again what runs: an error of a content in between is history.
-    async fn recover(&self, plugin: &Plugin, stamp: Stamp) -> Seen {
-        let settled = plugin.record.last_error.is_none()
-            || self.change(&plugin.record.name, Plugin::recovered).await.is_ok();
-        Seen { stamp, settled }
-    }
-
-    /// The file left.
-    async fn lose(&self, name: &str) -> bool {
-        let was_gone = self.by_name(name).is_some_and(|plugin| plugin.is_gone());
-        match self.change(name, Plugin::gone).await {
-            Ok(()) if !was_gone => {
-                tracing::warn!(plugin = name, "the plugin's file left; its deliveries are held");
-                true
-            }
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(plugin = name, %error, "the store did not take in that the plugin's file left");
-                false
-            }
-        }
-    }
-
     async fn set_paused(&self, name: &str, paused: bool) -> Result<(), PluginError> {
         self.change(name, |plugin| plugin.paused(paused)).await?;
         tracing::info!(plugin = name, paused, "an operator's word");
@@ -349,7 +212,11 @@ impl Inner {
     }
 
     /// Replaces a plugin by what becomes of it.
-    async fn change(&self, name: &str, next: impl FnOnce(&Plugin) -> Plugin) -> Result<(), PluginError> {
+    pub(super) async fn change(
+        &self,
+        name: &str,
+        next: impl FnOnce(&Plugin) -> Plugin,
+    ) -> Result<(), PluginError> {
         let _edit = self.edit.lock().await;
         let next = next(&*self.known(name)?);
         self.store.save_plugin(next.record.clone()).await?;
@@ -357,7 +224,7 @@ impl Inner {
         Ok(())
     }
 
-    fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
+    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
         self.list.load().by_name.get(name).cloned()
     }
 
@@ -366,41 +233,18 @@ impl Inner {
     }
 
     /// Changes the list; only under `edit`.
-    fn swap(&self, change: impl FnOnce(&mut List)) {
+    pub(super) fn swap(&self, change: impl FnOnce(&mut List)) {
         let mut list = List::clone(&self.list.load());
         change(&mut list);
         self.list.store(Arc::new(list));
         self.changes.send_modify(|count| *count += 1);
     }
 
-    async fn prune(&self, present: Vec<String>) {
+    /// Drops code that has been of no use for long.
+    async fn prune(&self) {
+        let plugins = self.list.load_full();
+        let present: Vec<_> = plugins.by_name.values().filter_map(|p| p.record.revision.clone()).collect();
         let engine = self.engine.clone();
         drop(tokio::task::spawn_blocking(move || engine.parts().cache.prune(&present)).await);
-    }
-}
-
-/// One line of how a plugin stands after its file was loaded, or was not.
-fn announce(plugin: &Plugin) {
-    let record = &plugin.record;
-    let events: Vec<_> = record.events.iter().map(|pattern| pattern.as_str()).collect();
-    let name = &record.name;
-    match (&record.last_error, &record.held) {
-        (Some(error), None) => {
-            tracing::error!(
-                plugin = name,
-                error,
-                "a new revision does not load; the old one goes on serving"
-            );
-        }
-        (Some(error), Some(_)) => {
-            tracing::error!(plugin = name, error, "the plugin does not load; it is held")
-        }
-        (None, Some(HeldReason::LacksGrant(lines))) => {
-            tracing::warn!(plugin = name, "the plugin lacks a grant and is held: {lines}");
-        }
-        (None, held) => {
-            let revision = record.revision.as_deref().map(|hash| &hash[..hash.len().min(12)]);
-            tracing::info!(plugin = name, revision, ?events, ?held, "plugin loaded");
-        }
     }
 }

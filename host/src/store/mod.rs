@@ -1,393 +1,229 @@
 //! The store: events, deliveries, attempts, key-value data and the outbox, durable.
 //!
-//! All SQL is below this folder, behind one handle. (contract stub)
+//! All SQL is below this folder, behind one handle, and the tests speak to the handle alone, so that a
+//! second engine can stand behind it one day. This one is SQLite: one writer thread that commits what
+//! is queued in groups, and a few connections for readers.
+//!
+//! ```text
+//!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
+//!   replay, retention, plugins                                              what else is written
+//!   query, stats, views                                                     what people see
+//!   writer, memory, shared, readers, checkpoint, schema                     what carries it
+//! ```
+//!
+//! # What is on disk, and what a restart does
+//!
+//! A commit is on disk before anybody hears of it (`synchronous = FULL`), so a crash at any point finds
+//! one of these:
+//!
+//! | the crash comes | on disk | after the restart |
+//! | --- | --- | --- |
+//! | before the commit of `accept` | nothing | the sender had no answer, and sends again |
+//! | after it | the event; its deliveries ready or leased | leased ones are ready again and run; a second sending is a duplicate |
+//! | while an attempt runs, or before its completion commits | as above: nothing of the attempt | it runs again from the start, with the same attempt number |
+//! | after the commit of the completion | effects, attempt, outbox items and "done", together | nothing is left to run; outbox items leave |
+//! | while an outbox item is being sent | the item, leased | it is sent again, under the same Message-ID |
+//! | after a `Retry` has committed | the attempt; the delivery waiting | it runs when it is due, or at once if that has passed |
+//!
+//! Counters, key sizes and the next numbers are written by the transaction that changes them, so that
+//! the ledger adds up after any crash. Which delivery is leased under which token is known to the
+//! writer alone: no token of an earlier process is ever valid.
+//!
+//! A full disk fails the batch that found it; nothing of it remains and the store goes on. Completions
+//! of such a batch are kept and tried again. After any other failed write nobody can say what the disk
+//! holds: the store refuses everything until a restart reads it again.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod checkpoint;
+mod complete;
+mod error;
+mod histogram;
+mod inbox;
+mod kv;
+mod memory;
+mod outbox;
+mod plugins;
+mod query;
+mod queue;
+mod readers;
+mod replay;
+mod retention;
+mod schema;
+mod shared;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod time;
+mod views;
+mod writer;
 
-use crate::model::*;
-use jiff::Timestamp;
-use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+pub use complete::Verdict;
+pub use error::{OpenError, StoreError};
+pub use inbox::Accepted;
+pub use queue::Lane;
+pub use views::{
+    AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySummary, EventDetail, EventFilter, EventSummary,
+    OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, StoreStats,
+    TypeStats,
+};
+
+use crate::model::Ambient;
+use writer::{Op, Writer};
 
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
+    /// The file; its folder is made where it is missing.
     pub path: PathBuf,
+    /// How long finished events are kept.
     pub retention: Duration,
+    /// The most unfinished deliveries; beyond it nothing is taken in.
     pub max_backlog: u64,
 }
 
-/// Why a store could not be opened. Each message names the file and the way out.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("the store `{0}` is locked: another posthouse runs on this folder")]
-    Locked(PathBuf),
-    #[error("the store `{path}` was written by a newer posthouse (schema {found}, this one knows {known})")]
-    Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("the store `{path}` can't be opened: {reason}")]
-    Unusable { path: PathBuf, reason: String },
-}
-
-/// Why the store did not do what it was asked; nothing of it was written.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    #[error("the backlog of {0} unfinished deliveries is at its bound")]
-    Backlog(u64),
-    #[error("the store has stopped after a failed write: {0}")]
-    Poisoned(String),
-    #[error("the store could not write: {0}")]
-    Io(String),
-    #[error("the store is closing")]
-    Closed,
-}
-
-/// What became of an event that was offered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// On disk, with its deliveries.
-    Stored(EventSeq),
-    /// Same source and id were seen before; nothing was written.
-    Duplicate,
-}
-
-/// What a finished attempt asks of the store.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Commit the effects and "done" in one transaction.
-    Done(Effects),
-    /// Nothing took effect; run again at this time.
-    Retry(Timestamp),
-    /// Nothing took effect; give up.
-    Dead,
-}
-
-/// The handle; cheap to clone.
+/// The handle; cheap to clone. When the last one is dropped the store closes by itself.
 #[derive(Clone)]
-pub struct Store(Arc<()>);
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    options: StoreOptions,
+    ambient: Ambient,
+    ops: mpsc::Sender<Op>,
+    shared: Arc<shared::Shared>,
+    prune: Mutex<retention::Cursor>,
+}
 
 impl Store {
-    /// Opens or makes the store, takes the folder's lock, migrates, makes every lease of an earlier
-    /// run ready again, and starts the writer thread.
-    pub fn open(_options: StoreOptions, _ambient: Ambient) -> Result<Self, OpenError> {
-        unimplemented!()
+    /// Opens or makes the store, takes its lock, brings its schema up to date, makes every lease of an
+    /// earlier run ready again, and starts the writer. Blocks while it does.
+    ///
+    /// # Errors
+    /// Each [`OpenError`] names the file and the way out.
+    pub fn open(options: StoreOptions, ambient: Ambient) -> Result<Self, OpenError> {
+        let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
+        let mut opened = schema::open(&options.path, &ambient)?;
+        queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
+        let shared = Arc::new(shared::Shared::new(options.path.clone()));
+        let ops = writer::start(
+            opened,
+            options.path.clone(),
+            options.max_backlog,
+            ambient.clone(),
+            Arc::clone(&shared),
+        )
+        .map_err(|error| unusable(error.to_string()))?;
+        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, prune: Mutex::default() })))
     }
-    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
-    pub async fn accept(&self, _event: NewEvent, _plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
-        unimplemented!()
-    }
-    /// Opens the lane by which a plugin's leased deliveries come, at most `capacity` at once.
-    /// Dropping the lane, or `Lane::close`, gives what it still holds back to the store.
-    pub async fn open_lane(&self, _plugin: PluginId, _capacity: usize) -> Result<Lane, StoreError> {
-        unimplemented!()
-    }
-    /// Hands in a finished attempt. Returns when it is queued; the commit follows. On a conflict the
-    /// job comes through its lane again at once, `conflicts` one higher, and nothing was written.
-    /// A token that no longer holds: nothing is written (counted and logged).
-    pub async fn complete(&self, _job: Job, _attempt: Attempt, _verdict: Verdict) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Gives a job back unrun: ready again, its attempt not counted.
-    pub async fn release(&self, _job: Job) -> Result<(), StoreError> {
-        unimplemented!()
-    }
+
     /// Returns when all queued before it is committed.
+    ///
+    /// # Errors
+    /// When that could not be written.
     pub async fn flush(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        self.write(|_| Ok(())).await
     }
-    /// Ends the writer: everything queued is committed, the WAL folded in, the lock given up.
+
+    /// Ends the writer: everything queued is committed, the write-ahead log folded in, the lock given
+    /// up. From then on every call fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] where the store had stopped before.
     pub async fn close(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let (reply, closed) = oneshot::channel();
+        if self.0.ops.send(Op::Close(reply)).await.is_ok() {
+            let _ = closed.await;
+        }
+        self.failure().map_or(Ok(()), |reason| Err(StoreError::Poisoned(reason)))
     }
-    /// None while the store takes events; else why not (poisoned).
+
+    /// None while the store takes events; else why not, until a restart.
     pub fn failure(&self) -> Option<String> {
-        unimplemented!()
+        self.0.shared.failure()
     }
 
-    // ---- plugins
-    /// The id of a name, made at its first use.
-    pub async fn plugin_id(&self, _name: &str) -> Result<PluginId, StoreError> {
-        unimplemented!()
-    }
-    /// Writes down what is known of a plugin.
-    pub async fn save_plugin(&self, _plugin: PluginRecord) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Every plugin ever seen, by name.
-    pub async fn plugins(&self) -> Result<Vec<PluginRecord>, StoreError> {
-        unimplemented!()
-    }
-    /// Drops a plugin that is gone, its kv and its unfinished deliveries (which become dead letters).
-    pub async fn forget_plugin(&self, _plugin: PluginId) -> Result<(), StoreError> {
-        unimplemented!()
+    /// Queues an operation, waiting for room.
+    async fn send(&self, op: Op) -> Result<(), StoreError> {
+        if self.failure().is_some() {
+            return Err(self.silence());
+        }
+        self.0.ops.send(op).await.map_err(|_| self.silence())
     }
 
-    // ---- kv, read while a guest runs (synchronous: microseconds from the page cache)
-    pub fn kv_get(&self, _plugin: PluginId, _key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
-        unimplemented!()
+    /// Room in the queue for one operation later.
+    async fn reserve(&self) -> Result<mpsc::OwnedPermit<Op>, StoreError> {
+        self.0.ops.clone().reserve_owned().await.map_err(|_| self.silence())
     }
-    pub fn kv_list(
+
+    /// Runs `work` within a batch of the writer and returns what it returned, once that is committed.
+    async fn write<T: Send + 'static>(
         &self,
-        _plugin: PluginId,
-        _prefix: &str,
-        _after: Option<&str>,
-        _limit: u32,
-    ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
-        unimplemented!()
-    }
-    /// Bytes of all keys and values of the plugin, as committed.
-    pub fn kv_bytes(&self, _plugin: PluginId) -> u64 {
-        unimplemented!()
-    }
-
-    // ---- outbox
-    /// Waits until an item is due, then leases up to `limit` of them.
-    pub async fn lease_outbox(&self, _limit: usize) -> Result<Vec<OutboxJob>, StoreError> {
-        unimplemented!()
-    }
-    pub async fn complete_outbox(&self, _item: OutboxId, _result: OutboxResult) -> Result<(), StoreError> {
-        unimplemented!()
+        work: impl FnOnce(&mut Writer<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let op = Op::Work(Box::new(move |writer| {
+            let worked = work(writer);
+            let (value, result) = match worked {
+                Ok(value) => (Some(value), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            writer.staged.answers.push(Box::new(move |committed| {
+                let answer = committed.and_then(|()| value.ok_or(StoreError::Closed));
+                let _ = reply.send(answer);
+            }));
+            result
+        }));
+        self.send(op).await?;
+        answer.await.unwrap_or_else(|_| Err(self.silence()))
     }
 
-    pub async fn outbox(&self, _filter: OutboxFilter) -> Result<Vec<OutboxSummary>, StoreError> {
-        unimplemented!()
-    }
-    /// Makes given-up items ready again: those named, or all where none is. Returns how many.
-    pub async fn replay_outbox(&self, _items: Vec<OutboxId>) -> Result<u64, StoreError> {
-        unimplemented!()
-    }
-
-    // ---- for people (readers; synchronous inside spawn_blocking)
-    pub async fn events(&self, _filter: EventFilter) -> Result<Vec<EventSummary>, StoreError> {
-        unimplemented!()
-    }
-    /// All of one event. `id` alone, or with its source where several sources have it.
-    pub async fn event(
+    /// Runs `read` on a reader's connection, off the async threads.
+    async fn read<T: Send + 'static>(
         &self,
-        _source: Option<SourceName>,
-        _id: &str,
-    ) -> Result<Vec<EventDetail>, StoreError> {
-        unimplemented!()
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.0.shared);
+        tokio::task::spawn_blocking(move || shared.people.with(read))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
-    pub async fn deliveries(&self, _filter: DeliveryFilter) -> Result<Vec<DeliverySummary>, StoreError> {
-        unimplemented!()
+
+    /// Why the writer gave no answer.
+    fn silence(&self) -> StoreError {
+        self.0.shared.silence()
     }
-    pub async fn count_deliveries(&self, _filter: DeliveryFilter) -> Result<u64, StoreError> {
-        unimplemented!()
+
+    fn shared(&self) -> &shared::Shared {
+        &self.0.shared
     }
-    /// New deliveries of old events, each linked to the one it replays; returns their ids. Runs in
-    /// slices so that the writer stays free.
-    pub async fn replay_deliveries(&self, _filter: DeliveryFilter) -> Result<u64, StoreError> {
-        unimplemented!()
+
+    fn ambient(&self) -> &Ambient {
+        &self.0.ambient
     }
-    /// A new delivery of the event for each of the plugins.
-    pub async fn replay_event(
-        &self,
-        _event: EventSeq,
-        _plugins: Vec<PluginId>,
-    ) -> Result<Vec<DeliveryId>, StoreError> {
-        unimplemented!()
+
+    fn prune_cursor(&self) -> &Mutex<retention::Cursor> {
+        &self.0.prune
     }
-    /// The ledger of deliveries, and the last 24 h by event type.
-    pub async fn stats(&self) -> Result<StoreStats, StoreError> {
-        unimplemented!()
+
+    fn retention_nanos(&self) -> i64 {
+        i64::try_from(self.0.options.retention.as_nanos()).unwrap_or(i64::MAX)
     }
-    /// Removes events finished before `retention` ago, in small slices; returns how many.
-    pub async fn prune(&self) -> Result<u64, StoreError> {
-        unimplemented!()
+
+    fn path(&self) -> &Path {
+        &self.0.options.path
     }
-}
 
-/// Receives a plugin's jobs.
-pub struct Lane(());
-impl Lane {
-    /// The next leased delivery; none when the lane or the store is closed.
-    pub async fn next(&mut self) -> Option<Job> {
-        unimplemented!()
+    fn wal_path(&self) -> PathBuf {
+        let mut path = self.0.options.path.as_os_str().to_owned();
+        path.push("-wal");
+        path.into()
     }
-    /// Nothing more comes; what was queued and not received becomes ready again.
-    pub async fn close(self) {
-        unimplemented!()
-    }
-    /// Jobs received (or queued) whose completion has not committed yet.
-    pub fn outstanding(&self) -> usize {
-        unimplemented!()
-    }
-}
-
-/// What is known of a plugin, as the store keeps it.
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginRecord {
-    pub id: PluginId,
-    pub name: String,
-    /// SHA-256 of the file, hexadecimal; none before a first revision was loaded.
-    pub revision: Option<String>,
-    pub description: String,
-    /// The subscription in force.
-    pub events: Vec<Pattern>,
-    pub requires: Vec<Capability>,
-    /// None: serving.
-    pub held: Option<HeldReason>,
-    /// What the last load said, where it failed.
-    pub last_error: Option<String>,
-    /// Pause and resume by an operator; kept beside `held`, which may have other reasons.
-    pub paused: bool,
-    pub loaded_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct OutboxId(pub i64);
-
-#[derive(Debug, Clone)]
-pub struct OutboxJob {
-    pub id: OutboxId,
-    pub delivery: DeliveryId,
-    pub plugin: PluginId,
-    pub attempt: u32,
-    pub item: OutboxItem,
-}
-
-#[derive(Debug, Clone)]
-pub enum OutboxResult {
-    Sent,
-    Retry { due: Timestamp, error: String },
-    Dead { error: String },
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct OutboxFilter {
-    pub state: Option<String>,
-    pub limit: u32,
-    pub before: Option<OutboxId>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct EventFilter {
-    pub event_type: Option<Pattern>,
-    pub source: Option<String>,
-    pub organization: Option<String>,
-    pub since: Option<Timestamp>,
-    pub limit: u32,
-    /// keyset: only events with a smaller seq
-    pub before: Option<EventSeq>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct DeliveryFilter {
-    pub state: Option<DeliveryState>,
-    pub plugin: Option<String>,
-    pub event: Option<EventSeq>,
-    pub event_type: Option<Pattern>,
-    /// finished, or made, since
-    pub since: Option<Timestamp>,
-    pub limit: u32,
-    pub before: Option<DeliveryId>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct EventSummary {
-    pub seq: EventSeq,
-    pub source: String,
-    pub id: String,
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub organization: Option<String>,
-    pub occurred_at: Option<Timestamp>,
-    pub received_at: Timestamp,
-    pub bytes: u64,
-    /// number of deliveries by state
-    pub deliveries: std::collections::BTreeMap<String, u64>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct EventDetail {
-    #[serde(flatten)]
-    pub summary: EventSummary,
-    pub body: String,
-    pub history: Vec<DeliveryDetail>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct DeliverySummary {
-    pub id: DeliveryId,
-    pub event: String,
-    pub source: String,
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub plugin: String,
-    pub state: DeliveryState,
-    /// why it is held
-    pub held: Option<HeldReason>,
-    pub attempts: u32,
-    pub due_at: Option<Timestamp>,
-    pub made_at: Timestamp,
-    pub finished_at: Option<Timestamp>,
-    pub error: Option<String>,
-    pub replay_of: Option<DeliveryId>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct DeliveryDetail {
-    #[serde(flatten)]
-    pub summary: DeliverySummary,
-    pub attempt_log: Vec<AttemptDetail>,
-    pub outbox: Vec<OutboxSummary>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct AttemptDetail {
-    pub number: u32,
-    pub started_at: Timestamp,
-    pub duration_us: u64,
-    pub outcome: Outcome,
-    pub error: Option<String>,
-    pub trace: Option<String>,
-    pub logs: Vec<LogLine>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct OutboxSummary {
-    pub id: OutboxId,
-    pub delivery: DeliveryId,
-    pub kind: String,
-    /// addresses and subject of a mail; never its text
-    pub summary: String,
-    pub state: String,
-    pub attempts: u32,
-    pub due_at: Option<Timestamp>,
-    pub finished_at: Option<Timestamp>,
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct StoreStats {
-    /// deliveries ever made
-    pub made: u64,
-    /// by state; the sum must be `made`
-    pub states: std::collections::BTreeMap<DeliveryState, u64>,
-    pub by_type: Vec<TypeStats>,
-    pub outbox: std::collections::BTreeMap<String, u64>,
-    pub plugins: Vec<PluginStats>,
-    pub conflicts: u64,
-    pub lost_leases: u64,
-    pub store_bytes: u64,
-    pub wal_bytes: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct TypeStats {
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub total: u64,
-    pub completed: u64,
-    pub failed: u64,
-    pub average_ms: f64,
-    pub p99_ms: f64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct PluginStats {
-    pub plugin: String,
-    pub made: u64,
-    pub states: std::collections::BTreeMap<DeliveryState, u64>,
-    pub oldest_open: Option<Timestamp>,
 }

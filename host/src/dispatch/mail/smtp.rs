@@ -32,7 +32,7 @@ use percent_encoding::percent_decode_str;
 use tokio::{task::JoinSet, time::timeout};
 use url::{Host, Url};
 
-use super::{MailTargetError, NotSent};
+use super::{InvalidMailTarget, NotSent};
 use crate::config::Secret;
 
 /// How long it may take to connect, agree on TLS and log in.
@@ -52,7 +52,7 @@ pub(in crate::dispatch) struct Smtp {
 }
 
 impl Smtp {
-    pub(super) fn new(url: &Secret) -> Result<Self, MailTargetError> {
+    pub(super) fn new(url: &Secret) -> Result<Self, InvalidMailTarget> {
         Ok(Self { server: Server::parse(url.expose())?, hand_over: HAND_OVER, idle: Mutex::default() })
     }
 
@@ -111,8 +111,8 @@ struct Server {
 }
 
 impl Server {
-    fn parse(text: &str) -> Result<Self, MailTargetError> {
-        let wrong = |problem: &str| MailTargetError::Url(problem.to_owned());
+    fn parse(text: &str) -> Result<Self, InvalidMailTarget> {
+        let wrong = |problem: &str| InvalidMailTarget::Url(problem.to_owned());
         let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL ({error})")))?;
         let host = match url.host() {
             Some(Host::Domain("")) | None => return Err(wrong("names no host")),
@@ -121,7 +121,7 @@ impl Server {
             Some(Host::Ipv6(ip)) => ip.to_string(),
         };
         let parameters =
-            || TlsParameters::new(host.clone()).map_err(|error| MailTargetError::Tls(error.to_string()));
+            || TlsParameters::new(host.clone()).map_err(|error| InvalidMailTarget::Tls(error.to_string()));
         let asked = url.query_pairs().find(|(key, _)| key == "tls").map(|(_, value)| value);
         let (tls, port) = match (url.scheme(), asked.as_deref()) {
             ("smtps", _) => (Tls::Wrapper(parameters()?), 465),
@@ -169,10 +169,10 @@ impl Server {
     }
 }
 
-fn decode(text: &str) -> Result<String, MailTargetError> {
+fn decode(text: &str) -> Result<String, InvalidMailTarget> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(MailTargetError::Url("has a login that is not percent-encoded UTF-8".to_owned())),
+        Err(_) => Err(InvalidMailTarget::Url("has a login that is not percent-encoded UTF-8".to_owned())),
     }
 }
 

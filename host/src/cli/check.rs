@@ -1,0 +1,139 @@
+//! `posthouse check`: whether the daemon would start on this config.toml, and what each plugin gets and
+//! lacks. It opens no store, listens nowhere and leaves nothing behind.
+//!
+//! What is well goes to standard output, what is not to standard error.
+
+use std::{path::Path, process::ExitCode};
+
+use super::{CliError, complain, output::say};
+use crate::{
+    config::{Config, Loaded, Source},
+    daemon,
+    ingress::Verifier,
+    model::{Grants, Pattern},
+    plugin::{self, Engine, EngineOptions, Inspection, LoadError},
+};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Exit code 0 where all is well, 78 where config.toml is not, 1 where a plugin would not run.
+///
+/// # Errors
+/// [`CliError`] where config.toml is not well, or the plugins can't be looked at.
+pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
+    let Loaded { config, warnings, .. } = loaded;
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    // Keys are made by the layer above config, which is why they are not among its findings.
+    let unfit: Vec<_> = config
+        .sources
+        .iter()
+        .filter_map(|source| Verifier::new(source).err())
+        .map(|e| e.to_string())
+        .collect();
+    if !unfit.is_empty() {
+        return Err(CliError::Misconfigured(unfit.join("\n")));
+    }
+    say(format_args!("{}: ok", path.display()))?;
+    if config.sources.is_empty() {
+        complain("warning: there is no [[source]]: no webhook is taken");
+    }
+    config.sources.iter().try_for_each(tell_source)?;
+    match check_plugins(&config)? {
+        (0, _) => Ok(ExitCode::SUCCESS),
+        (bad, all) => Err(CliError::Failure(format!("{bad} of {all} plugins would not run; see above"))),
+    }
+}
+
+fn tell_source(source: &Source) -> Result<(), CliError> {
+    say(format_args!("source {}: {}, scheme {}", source.name, source.path, source.scheme.as_str()))?;
+    say(format_args!("  secrets: {}", source.secrets.len()))?;
+    say(format_args!("  events: {}", joined(&source.events)))
+}
+
+/// Loads every plugin in the folder, as the daemon would; returns how many would not run, of how many.
+fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
+    let dir = &config.plugins.dir;
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    let looked = plugin::look(dir).map_err(|error| {
+        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+    })?;
+    for name in config.plugin.keys().filter(|name| !looked.plugins.iter().any(|found| found.name == **name)) {
+        complain(&format!(
+            "warning: [plugin.{name}] is for nobody: there is no `{}`",
+            dir.join(format!("{name}.wasm")).display()
+        ));
+    }
+    for (file, why) in &looked.ignored {
+        complain(&format!("warning: `{}` is no plugin: {why}", dir.join(file).display()));
+    }
+    if looked.plugins.is_empty() {
+        say(format_args!("no plugins in `{}`", dir.display()))?;
+        return Ok((0, 0));
+    }
+
+    // A cache of its own: what another user compiles must not end up among what the daemon trusts.
+    let cache = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let options = EngineOptions {
+        cache_dir: cache.path().join("aot"),
+        instances: 1,
+        compiler: EngineOptions::this_binary(),
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let mut bad = 0;
+    let engine = Engine::new(options, daemon::ambient()).map_err(|error| failed(&error))?;
+    let mut plugins = looked.plugins;
+    plugins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for found in &plugins {
+        let settings = config.settings(&found.name);
+        let inspected = runtime.block_on(plugin::inspect(&engine, &found.path, settings));
+        if !tell_plugin(&found.name, inspected, &settings.grants)? {
+            bad += 1;
+        }
+    }
+    runtime.shutdown_background();
+    Ok((bad, plugins.len()))
+}
+
+/// Tells of a plugin, and returns whether it would run.
+fn tell_plugin(
+    name: &str,
+    inspected: Result<Inspection, LoadError>,
+    grants: &Grants,
+) -> Result<bool, CliError> {
+    let inspection = match inspected {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            complain(&format!("plugin `{name}` is bad: {}", super::chain(&error).replace('\n', "; ")));
+            return Ok(false);
+        }
+    };
+    let revision = inspection.revision.get(..12).unwrap_or(&inspection.revision);
+    say(format_args!("plugin {name}: revision {revision}"))?;
+    say(format_args!("  {}", inspection.description))?;
+    say(format_args!("  events: {}", joined(&inspection.events)))?;
+    match &grants.mail {
+        Some(mail) => {
+            say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
+        }
+        None => say("  gets: nothing but log, config and kv")?,
+    }
+    for lacking in &inspection.lacking {
+        complain(&format!(
+            "plugin `{name}` lacks `{lacking}` and would be held; allow it in [plugin.{name}.grants] with {}",
+            lacking.example()
+        ));
+    }
+    Ok(inspection.lacking.is_empty())
+}
+
+fn joined(patterns: &[Pattern]) -> String {
+    if patterns.is_empty() {
+        return "none".to_owned();
+    }
+    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,88 @@
+//! A sample of every known type of event: the 41 types that Scalekit really sends, in the shape of its
+//! real bodies, and the 8 that only its page on webhooks names, in the page's own shape.
+//!
+//! The page has ten types; two of them, `organization.created` and `organization.updated`, are sent too
+//! and so have the real shape. The people and companies in the samples do not exist.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+/// Every sample, by its type.
+const SAMPLES: &str = include_str!("samples.json");
+
+/// The members that hold the time of an event, of which each sample has one.
+const TIMES: [&str; 2] = ["occurred_at", "created_at"];
+
+/// Why there is no such sample.
+#[derive(Debug, thiserror::Error)]
+#[error("the samples built into posthouse can't be read: {0}")]
+pub struct Unreadable(#[from] serde_json::Error);
+
+/// The samples.
+#[derive(Debug)]
+pub struct Samples(Map<String, Value>);
+
+impl Samples {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`Unreadable`] never happens to a build whose tests passed.
+    pub fn read() -> Result<Self, Unreadable> {
+        Ok(Self(serde_json::from_str(SAMPLES)?))
+    }
+
+    /// Every type, in alphabetical order.
+    pub fn types(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The body of the type's sample, with this id and time; none of an unknown type.
+    pub fn body(&self, event_type: &str, id: &str, at: Timestamp) -> Option<Map<String, Value>> {
+        let mut body = self.0.get(event_type)?.as_object()?.clone();
+        body.insert("id".to_owned(), id.into());
+        for time in TIMES {
+            if let Some(member) = body.get_mut(time) {
+                *member = at.to_string().into();
+            }
+        }
+        Some(body)
+    }
+}
+
+/// The body of an event of the sender's own type.
+pub fn of_own_type(event_type: &str, id: &str, at: Timestamp) -> Map<String, Value> {
+    let members = [("id", id), ("type", event_type), ("occurred_at", &at.to_string())];
+    members.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::EventType;
+
+    #[test]
+    fn every_sample_is_an_event_of_its_type() {
+        let samples = Samples::read().unwrap();
+        assert_eq!(samples.types().count(), 49);
+        let at = Timestamp::from_second(1_765_281_881).unwrap();
+        for event_type in samples.types() {
+            EventType::new(event_type).unwrap();
+            let body = samples.body(event_type, "evt_1", at).unwrap();
+            assert_eq!(body["type"], event_type);
+            assert_eq!(body["id"], "evt_1");
+            assert!(body["data"].as_object().is_some_and(|data| !data.is_empty()), "{event_type}");
+            let times: Vec<_> = TIMES.iter().filter_map(|time| body.get(*time)).collect();
+            assert_eq!(times, ["2025-12-09T12:04:41Z"], "{event_type}");
+        }
+        assert!(samples.body("user.creatd", "evt_1", at).is_none());
+    }
+
+    #[test]
+    fn no_sample_names_a_real_address() {
+        for word in SAMPLES.split('"').filter(|word| word.contains('@') || word.contains("://")) {
+            let host = word.rsplit('@').next().unwrap().trim_start_matches("https://");
+            let host = host.split('/').next().unwrap();
+            assert!(host == "example.com" || host.ends_with(".example.com"), "{word}");
+        }
+    }
+}

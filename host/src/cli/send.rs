@@ -1,0 +1,190 @@
+//! `posthouse send`: the button that sends a test event. A sample of any known type, signed with the
+//! source's first secret, posted to the running daemon as its sender would.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Map, Value};
+use ureq::Agent;
+
+use super::{
+    CliError,
+    client::reachable,
+    output::{body, say},
+    samples::{Samples, of_own_type},
+    source::source,
+};
+use crate::{
+    config::{Config, Source, nearest},
+    daemon,
+    ingress::sign,
+    model::{Ambient, EventType},
+};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most bytes of an answer.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The type of the event, such as `user.created`.
+    #[arg(value_name = "TYPE", required_unless_present = "list")]
+    event_type: Option<String>,
+    /// List the types there are samples of, and send nothing.
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// The source of config.toml that sends it; the only one where there is one.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// JSON to stand as `data` in place of the sample's; `-` is standard input. With it TYPE may be any.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The event's id; a new one for each event where it is left out.
+    #[arg(long)]
+    id: Option<String>,
+    /// Where to post it; the listener of config.toml with the path of the source where it is left out.
+    #[arg(long)]
+    url: Option<String>,
+    /// How many to send, one after another.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+}
+
+/// Sends, and prints the answer: of one event its status and body, of several how many had which status.
+///
+/// # Errors
+/// [`CliError`] where nothing could be sent or nobody answers. An answer other than 2xx is exit code 1.
+pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Result<ExitCode, CliError> {
+    let samples = Samples::read().map_err(|error| CliError::Failure(error.to_string()))?;
+    let Some(event_type) = args.event_type else {
+        return samples.types().try_for_each(say).map(|()| ExitCode::SUCCESS);
+    };
+    let data = args.data.as_deref().map(|file| data(&body(Some(file))?, &file.display())).transpose()?;
+    known(&event_type, &samples, data.is_some())?;
+
+    let config = config()?;
+    let source = source(&config, args.source.as_deref())?;
+    let url =
+        args.url.unwrap_or_else(|| format!("http://{}{}", reachable(config.server.listen), source.path));
+    let sender = Sender::new(url, source);
+    let made = |id: &str| {
+        let at = sender.ambient.now();
+        let mut made = samples.body(&event_type, id, at).unwrap_or_else(|| of_own_type(&event_type, id, at));
+        if let Some(data) = &data {
+            made.insert("data".to_owned(), data.clone());
+        }
+        made
+    };
+
+    let began = Instant::now();
+    let mut answers = BTreeMap::<u16, u64>::new();
+    for _ in 0..args.count {
+        let id = args.id.clone().unwrap_or_else(|| fresh_id(&sender.ambient));
+        let (status, answer) = sender.send(&id, &made(&id))?;
+        *answers.entry(status).or_default() += 1;
+        if args.count == 1 {
+            say(format_args!("{status} {answer} {event_type} {id}"))?;
+        } else if !is_good(status) {
+            say(format_args!("{status} {answer} {id}"))?;
+        }
+    }
+    if args.count > 1 {
+        let counts: Vec<_> = answers.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        let seconds = began.elapsed().as_secs_f64();
+        say(format_args!("{event_type}: {} in {seconds:.2} s", counts.join(", ")))?;
+    }
+    Ok(if answers.keys().all(|status| is_good(*status)) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A new id of an event: `evt_` and 128 random bits.
+pub(super) fn fresh_id(ambient: &Ambient) -> String {
+    format!("evt_{:016x}{:016x}", ambient.random_u64(), ambient.random_u64())
+}
+
+fn is_good(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+fn data(bytes: &[u8], name: &dyn std::fmt::Display) -> Result<Value, CliError> {
+    serde_json::from_slice(bytes).map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
+}
+
+/// A type there is a sample of, or any type where there is data for it.
+fn known(event_type: &str, samples: &Samples, has_data: bool) -> Result<(), CliError> {
+    if samples.types().any(|known| known == event_type) {
+        return Ok(());
+    }
+    if has_data {
+        return match EventType::new(event_type) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(CliError::Usage(error.to_string())),
+        };
+    }
+    let guess = match nearest(event_type, samples.types()) {
+        Some(near) => format!("did you mean `{near}`? "),
+        None => String::new(),
+    };
+    Err(CliError::Usage(format!(
+        "no sample of `{}`; {guess}`posthouse send --list` lists them, and with --data any type can be sent",
+        event_type.escape_debug()
+    )))
+}
+
+/// Signs and posts.
+struct Sender<'a> {
+    agent: Agent,
+    ambient: Ambient,
+    url: String,
+    source: &'a Source,
+}
+
+impl<'a> Sender<'a> {
+    fn new(url: String, source: &'a Source) -> Self {
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .max_redirects(0)
+            .proxy(None)
+            .build()
+            .new_agent();
+        Self { agent, ambient: daemon::ambient(), url, source }
+    }
+
+    /// The status and the body of the answer.
+    fn send(&self, id: &str, body: &Map<String, Value>) -> Result<(u16, String), CliError> {
+        let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+        let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
+        let headers = sign(self.source, id, self.ambient.now(), &body).map_err(|error| failed(&error))?;
+        let request = self.agent.post(&self.url).header("content-type", "application/json");
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let silent = |error: ureq::Error| {
+            failed(&format_args!(
+                "`{}` does not answer: {error}; is `posthouse serve` running there?",
+                self.url
+            ))
+        };
+        let mut response = request.send(&body[..]).map_err(silent)?;
+        let answer = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
+        Ok((response.status().as_u16(), answer.map_err(silent)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_type_is_refused_with_the_nearest_unless_it_brings_its_data() {
+        let samples = Samples::read().unwrap();
+        let said = known("user.creatd", &samples, false).unwrap_err().to_string();
+        assert!(said.contains("`user.created`") && said.contains("--list"), "{said}");
+        assert!(known("invoice.paid", &samples, true).is_ok());
+        assert!(known("invoice paid", &samples, true).is_err());
+    }
+}

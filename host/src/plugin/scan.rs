@@ -1,0 +1,215 @@
+//! A scan: what lies in the folder becomes what the registry knows.
+//!
+//! It does the same whenever it is done again, so it is woken by events and by a timer alike. Each file is
+//! loaded by a task of its own; a scan begins those, and the next one notes what became of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    sync::Arc,
+};
+
+use tokio::task::JoinSet;
+
+use super::{
+    folder::{self, Found, ReadError, Stamp},
+    registry::Inner,
+    revision::{self, Inspection, LoadError},
+    standing::Plugin,
+};
+use crate::{config::PluginSettings, model::HeldReason, store::StoreError};
+
+/// What a scan remembers of those before it.
+#[derive(Default)]
+pub(super) struct Memory {
+    files: HashMap<String, Seen>,
+    /// Files that are being loaded.
+    pub(super) visits: JoinSet<()>,
+    busy: HashSet<String>,
+    warned: HashSet<OsString>,
+    /// The folder could not be read last time.
+    blind: bool,
+    /// The first scan writes down how plugins stand that were serving when the daemon ended.
+    again: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    stamp: Stamp,
+    /// Nothing is left to do for this content.
+    settled: bool,
+}
+
+impl Inner {
+    /// Looks through the folder and begins to load what is new or changed; one that did not settle only
+    /// where `eager`, so that it is not tried over and over. Says whether all files known are settled; else
+    /// it should look again soon.
+    pub(super) async fn look(self: &Arc<Self>, memory: &mut Memory, eager: bool) -> bool {
+        self.note(memory);
+        let dir = self.dir.clone();
+        let looked = tokio::task::spawn_blocking(move || folder::look(&dir))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let looked = match looked {
+            Ok(looked) => looked,
+            // What was loaded goes on: a folder that can't be read has not lost its files.
+            Err(error) => {
+                if !std::mem::replace(&mut memory.blind, true) {
+                    tracing::error!(dir = %self.dir.display(), %error, "the plugins folder can't be read");
+                }
+                return false;
+            }
+        };
+        memory.blind = false;
+        for (file, why) in looked.ignored {
+            if memory.warned.insert(file.clone()) {
+                tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");
+            }
+        }
+        let names: HashSet<_> = looked.plugins.iter().map(|found| found.name.clone()).collect();
+        memory.files.retain(|name, _| names.contains(name));
+        for found in looked.plugins {
+            let seen = memory.files.get(&found.name).copied();
+            let due = match seen {
+                None => true,
+                Some(seen) if seen.settled => seen.stamp != found.stamp,
+                Some(_) => eager,
+            };
+            if due && memory.busy.insert(found.name.clone()) {
+                let inner = Arc::clone(self);
+                memory.visits.spawn(async move {
+                    let name = found.name.clone();
+                    let seen = inner.visit(found, seen).await;
+                    inner.visited.lock().push((name, seen));
+                    inner.bell.notify_one();
+                });
+            }
+        }
+        let mut settled = memory.files.values().all(|seen| seen.settled);
+        let first = !std::mem::replace(&mut memory.again, true);
+        for (name, plugin) in &self.list.load_full().by_name {
+            // One that is being loaded is looked for again when that is done.
+            let left = !names.contains(name) && !memory.busy.contains(name);
+            if left && (first || !plugin.is_gone()) {
+                settled &= self.lose(name).await;
+            }
+        }
+        settled
+    }
+
+    /// Notes what became of files that were loaded.
+    pub(super) fn note(&self, memory: &mut Memory) {
+        while memory.visits.try_join_next().is_some() {}
+        for (name, seen) in self.visited.lock().drain(..) {
+            memory.busy.remove(&name);
+            memory.files.insert(name, seen);
+        }
+    }
+
+    /// Loads a file that is new or has changed, or that did not settle last time.
+    async fn visit(&self, found: Found, seen: Option<Seen>) -> Seen {
+        let Found { name, path, mut stamp } = found;
+        let settings = Arc::new((self.settings)(&name));
+        let loaded = match revision::read(&path).await {
+            Ok(content) => {
+                stamp = content.stamp;
+                match self.by_name(&name).filter(|plugin| plugin.runs(&content.revision)) {
+                    Some(plugin) => return self.recover(&plugin, stamp).await,
+                    None => revision::load(&self.engine, &name, &content, Arc::clone(&settings)).await,
+                }
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = &loaded
+            && (stamp.is_young(self.ambient.now())
+                || matches!(error, LoadError::Read(ReadError::Changing(_))))
+        {
+            if seen.is_none_or(|seen| seen.settled) {
+                tracing::info!(
+                    plugin = name,
+                    "a file that just changed does not load yet; it is tried again"
+                );
+            }
+            return Seen { stamp, settled: false };
+        }
+        let kept = self.settle(&name, settings, loaded).await;
+        if let Err(error) = &kept {
+            tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
+        }
+        Seen { stamp, settled: kept.is_ok() }
+    }
+
+    /// Puts into force what loading a file came to.
+    async fn settle(
+        &self,
+        name: &str,
+        settings: Arc<PluginSettings>,
+        loaded: Result<Inspection, LoadError>,
+    ) -> Result<(), StoreError> {
+        let _edit = self.edit.lock().await;
+        let before = match self.by_name(name) {
+            Some(plugin) => plugin,
+            None => {
+                let id = self.store.plugin_id(name).await?;
+                Arc::new(Plugin::new(id, name, Arc::clone(&settings), self.ambient.clone()))
+            }
+        };
+        let next = match loaded {
+            Ok(inspection) => before.loaded(&self.engine, &self.store, settings, inspection),
+            Err(error) => before.failed(error.to_string()),
+        };
+        self.store.save_plugin(next.record.clone()).await?;
+        announce(&next);
+        self.swap(|list| list.insert(next));
+        Ok(())
+    }
+
+    /// The file is again what runs: an error of a content in between is history.
+    async fn recover(&self, plugin: &Plugin, stamp: Stamp) -> Seen {
+        let settled = plugin.record.last_error.is_none()
+            || self.change(&plugin.record.name, Plugin::recovered).await.is_ok();
+        Seen { stamp, settled }
+    }
+
+    /// The file left.
+    async fn lose(&self, name: &str) -> bool {
+        let was_gone = self.by_name(name).is_some_and(|plugin| plugin.is_gone());
+        match self.change(name, Plugin::gone).await {
+            Ok(()) if !was_gone => {
+                tracing::warn!(plugin = name, "the plugin's file left; its deliveries are held");
+                true
+            }
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(plugin = name, %error, "the store did not take in that the plugin's file left");
+                false
+            }
+        }
+    }
+}
+
+/// One line of how a plugin stands after its file was loaded, or was not.
+fn announce(plugin: &Plugin) {
+    let record = &plugin.record;
+    let events: Vec<_> = record.events.iter().map(|pattern| pattern.as_str()).collect();
+    let name = &record.name;
+    match (&record.last_error, &record.held) {
+        (Some(error), None) => {
+            tracing::error!(
+                plugin = name,
+                error,
+                "a new revision does not load; the old one goes on serving"
+            );
+        }
+        (Some(error), Some(_)) => {
+            tracing::error!(plugin = name, error, "the plugin does not load; it is held")
+        }
+        (None, Some(HeldReason::LacksGrant(lines))) => {
+            tracing::warn!(plugin = name, "the plugin lacks a grant and is held: {lines}");
+        }
+        (None, held) => {
+            let revision = record.revision.as_deref().map(|hash| &hash[..hash.len().min(12)]);
+            tracing::info!(plugin = name, revision, ?events, ?held, "plugin loaded");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Guests written by hand, in the text format, run through the whole engine: compiler child, cache, pool,
+//! limits, reports, registry.
+
+mod attempts;
+mod registry;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::{
+    AttemptReport, Engine, EngineOptions, compile_child,
+    revision::{self, Code},
+};
+use crate::{
+    config::{PluginSettings, Retry},
+    imports::{
+        KvSource, Terms,
+        tests::{MemoryKv, limits},
+    },
+    model::*,
+};
+
+/// A clock and a randomness of no surprise.
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+}
+
+impl Random for Still {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+}
+
+fn settings() -> PluginSettings {
+    let second = Duration::from_secs(1);
+    PluginSettings {
+        events: None,
+        concurrency: 8,
+        reuse: 1,
+        retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
+        limits: limits(),
+        grants: Grants::default(),
+        config: [("greeting".to_owned(), crate::config::Secret::new("hello"))].into(),
+    }
+}
+
+/// A guest whose `handle` does `body` and then returns ok. It has a few host calls at hand, and texts:
+/// at 256 `line`, at 272 `n`.
+fn guest(body: &str) -> Vec<u8> {
+    module(body, "(i32.const 16)")
+}
+
+fn module(handle: &str, describe: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(module $guest
+            (import "posthouse:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))
+            (import "posthouse:plugin/kv@0.1.0" "increment" (func $increment (param i32 i32 i64 i32)))
+            (import "posthouse:plugin/kv@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32)))
+            (memory (export "memory") 4)
+            (global $top (mut i32) (i32.const 8192))
+            (global $count (mut i32) (i32.const 0))
+            ;; The manifest: description, events, requires. An event's text lies at 64, its list at 80.
+            (data (i32.const 16) "\00\01\00\00\04\00\00\00" "\50\00\00\00\01\00\00\00" "\00\00\00\00\00\00\00\00")
+            (data (i32.const 64) "user.*")
+            (data (i32.const 80) "\40\00\00\00\06\00\00\00")
+            (data (i32.const 256) "line")
+            (data (i32.const 272) "n")
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (global.set $top (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+                (global.get $top)
+                (global.set $top (i32.add (global.get $top) (local.get 3))))
+            (func $say (call $log (i32.const 2) (i32.const 256) (i32.const 4)))
+            (func $recurse (call $recurse) (call $say))
+            (func $spin (loop (br 0)))
+            (func (export "posthouse:plugin/guest@0.1.0#describe") (result i32) {describe})
+            (func $greets_users (export "posthouse:plugin/guest@0.1.0#handle") (param i32) (result i32)
+                (global.set $top (i32.const 8192))
+                {handle}
+                (i32.const 4096)))"#
+    );
+    let mut module = wat::parse_str(text).unwrap();
+    let mut resolve = wit_parser::Resolve::default();
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let (package, _) = resolve.push_dir(wit).unwrap();
+    let world = resolve.select_world(&[package], Some("plugin")).unwrap();
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
+    module
+}
+
+/// An engine of its own, with a compiler child that is this very test binary.
+struct Bench {
+    dir: TempDir,
+    engine: Engine,
+}
+
+impl Bench {
+    fn new(instances: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let compiler = dir.path().join("compiler");
+        let this = std::env::current_exe().unwrap();
+        let script = format!(
+            "#!/bin/sh\nIN=\"$2\" OUT=\"$3\" exec {} --exact plugin::tests::plays_the_compiler --ignored --nocapture\n",
+            this.display()
+        );
+        fs::write(&compiler, script).unwrap();
+        fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
+        let options = EngineOptions { cache_dir: dir.path().join("aot"), instances, compiler };
+        let engine = Engine::new(options, Ambient::new(Still, Still)).unwrap();
+        Self { dir, engine }
+    }
+
+    fn file(&self, wasm: &[u8]) -> PathBuf {
+        let path = self.dir.path().join("guest.wasm");
+        fs::write(&path, wasm).unwrap();
+        path
+    }
+
+    async fn load(&self, wasm: &[u8], settings: PluginSettings) -> Loaded<'_> {
+        let content = revision::read(&self.file(wasm)).await.unwrap();
+        let settings = Arc::new(settings);
+        let inspection =
+            revision::load(&self.engine, "guest", &content, Arc::clone(&settings)).await.unwrap();
+        let kv: Arc<dyn KvSource> = Arc::new(MemoryKv::default());
+        let ambient = Ambient::new(Still, Still);
+        let terms = Arc::new(Terms { plugin: "guest".to_owned(), settings, ambient, kv: Some(kv) });
+        Loaded { engine: &self.engine, code: inspection.code, terms }
+    }
+
+    /// One attempt of a guest with this `handle`.
+    async fn attempt(&self, body: &str, settings: PluginSettings) -> AttemptReport {
+        self.load(&guest(body), settings).await.attempt().await
+    }
+}
+
+struct Loaded<'a> {
+    engine: &'a Engine,
+    code: Code,
+    terms: Arc<Terms>,
+}
+
+impl Loaded<'_> {
+    async fn attempt(&self) -> AttemptReport {
+        self.code.attempt(self.engine, &self.terms, &job("user.created")).await
+    }
+}
+
+fn job(event_type: &str) -> Job {
+    let body = bytes::Bytes::from_static(br#"{"type":"user.created","data":{"id":"usr_1"}}"#);
+    let content = NewEvent {
+        source: SourceName::new("scalekit").unwrap(),
+        id: EventId::new("evt_1").unwrap(),
+        event_type: EventType::new(event_type).unwrap(),
+        organization: Some("org_1".into()),
+        occurred_at: None,
+        received_at: Timestamp::UNIX_EPOCH,
+        body,
+        data: 30..44,
+    };
+    Job {
+        delivery: DeliveryId(1),
+        token: LeaseToken(1),
+        plugin: PluginId(1),
+        attempt: 1,
+        conflicts: 0,
+        event: Arc::new(Event { seq: EventSeq(1), content }),
+    }
+}
+
+/// Not a test: the child that compiles for the tests here.
+#[test]
+#[ignore = "run as the compiler child of the other tests"]
+fn plays_the_compiler() {
+    if let (Some(wasm), Some(out)) = (std::env::var_os("IN"), std::env::var_os("OUT")) {
+        std::process::exit(compile_child(Path::new(&wasm), Path::new(&out)));
+    }
+}

@@ -1,0 +1,263 @@
+//! The registry: plugins come, change, break, go and return, over a real store.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use super::*;
+use crate::{
+    plugin::{PluginError, Registry},
+    store::{Store, StoreOptions},
+};
+
+/// The clock of the machine: what makes a file young.
+struct Wall;
+
+impl Clock for Wall {
+    #[allow(clippy::disallowed_methods, reason = "a test of what the time of the machine decides")]
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A folder with a registry of it.
+struct House {
+    bench: Bench,
+    store: Store,
+    folder: PathBuf,
+    registry: Registry,
+}
+
+impl House {
+    async fn new(clock: impl Clock + 'static) -> Self {
+        let bench = Bench::new(4);
+        let ambient = Ambient::new(clock, Still);
+        let options = StoreOptions {
+            path: bench.dir.path().join("store.db"),
+            retention: Duration::from_secs(3600),
+            max_backlog: 1000,
+        };
+        let store = Store::open(options, ambient.clone()).unwrap();
+        let folder = bench.dir.path().join("plugins");
+        fs::create_dir(&folder).unwrap();
+        let registry = Self::registry(&bench, &store, &folder, ambient).await;
+        Self { bench, store, folder, registry }
+    }
+
+    async fn registry(bench: &Bench, store: &Store, folder: &Path, ambient: Ambient) -> Registry {
+        let settings = Arc::new(|name: &str| match name {
+            "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
+            _ => settings(),
+        });
+        Registry::new(bench.engine.clone(), store.clone(), folder.to_owned(), settings, ambient)
+            .await
+            .unwrap()
+    }
+
+    fn put(&self, name: &str, wasm: &[u8]) {
+        // As a deployment does it: the file is whole when it gets its name.
+        let path = self.folder.join(format!("{name}.tmp"));
+        fs::write(&path, wasm).unwrap();
+        fs::rename(path, self.folder.join(format!("{name}.wasm"))).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.folder.join(format!("{name}.wasm"))).unwrap();
+    }
+
+    fn record(&self, name: &str) -> crate::store::PluginRecord {
+        self.registry.by_name(name).expect("a plugin").record.clone()
+    }
+
+    fn subscribers(&self, event_type: &str) -> usize {
+        self.registry.subscribers(&EventType::new(event_type).unwrap()).len()
+    }
+
+    /// Whether the plugin's attempts log so many lines: which revision runs.
+    async fn lines(&self, name: &str) -> usize {
+        self.registry.by_name(name).unwrap().attempt(&job("user.created")).await.logs.len()
+    }
+}
+
+#[tokio::test]
+async fn a_revision_serves_until_another_loads() {
+    let house = House::new(Still).await;
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    let first = house.record("greet");
+    assert_eq!((first.held.clone(), house.lines("greet").await), (None, 1));
+    assert_eq!((house.subscribers("user.created"), house.subscribers("session.ended")), (1, 0));
+
+    house.put("greet", b"\0asm broken");
+    house.registry.scan().await;
+    let broken = house.record("greet");
+    assert!(broken.last_error.unwrap().contains("it is not WebAssembly"));
+    assert_eq!((broken.held, broken.revision, house.lines("greet").await), (None, first.revision.clone(), 1));
+
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    assert_eq!(house.record("greet").last_error, None, "the file is again what runs");
+
+    house.put("greet", &guest("(call $say) (call $say)"));
+    let before = house.registry.by_name("greet").unwrap();
+    house.registry.scan().await;
+    assert_eq!(house.lines("greet").await, 2);
+    assert_ne!(house.record("greet").revision, first.revision);
+    assert_eq!(before.attempt(&job("user.created")).await.logs.len(), 1, "who holds the old one ends on it");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_gone_keeps_its_subscription_and_its_id() {
+    let house = House::new(Still).await;
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    let id = house.record("greet").id;
+    assert!(matches!(house.registry.forget("greet").await, Err(PluginError::StillThere(_))));
+    house.remove("greet");
+    house.registry.scan().await;
+    assert_eq!(house.record("greet").held, Some(HeldReason::Gone));
+    assert_eq!(house.subscribers("user.created"), 1);
+    let report = house.registry.get(id).unwrap().attempt(&job("user.created")).await;
+    assert!(matches!(report.result, Err(crate::plugin::AttemptFailure::NotRun { .. })));
+
+    let again = House::registry(&house.bench, &house.store, &house.folder, Ambient::new(Still, Still)).await;
+    assert_eq!(again.subscribers(&EventType::new("user.created").unwrap()), [id], "a restart remembers it");
+
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    assert_eq!((house.record("greet").held, house.record("greet").id), (None, id));
+
+    house.remove("greet");
+    house.registry.scan().await;
+    house.registry.forget("greet").await.unwrap();
+    assert!(house.registry.by_name("greet").is_none() && house.registry.get(id).is_none());
+    assert!(matches!(house.registry.forget("greet").await, Err(PluginError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn a_pause_lies_over_every_other_reason() {
+    let house = House::new(Still).await;
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    house.registry.pause("greet").await.unwrap();
+    assert_eq!(house.record("greet").held, Some(HeldReason::Paused));
+    house.put("greet", &guest("(call $say) (call $say)"));
+    house.registry.scan().await;
+    assert_eq!(house.record("greet").held, Some(HeldReason::Paused), "a new revision ends no pause");
+    house.remove("greet");
+    house.registry.scan().await;
+    assert_eq!(house.record("greet").held, Some(HeldReason::Paused));
+    house.registry.resume("greet").await.unwrap();
+    assert_eq!(house.record("greet").held, Some(HeldReason::Gone));
+    assert!(matches!(house.registry.pause("nobody").await, Err(PluginError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn a_plugin_is_held_until_it_is_granted_what_it_requires() {
+    let house = House::new(Still).await;
+    // The manifest's list of capabilities: one, at 120, which is zero: mail.
+    house.put("greet", &module("", "(i32.store (i32.const 32) (i32.const 120)) (i32.store (i32.const 36) (i32.const 1)) (i32.const 16)"));
+    house.registry.scan().await;
+    let Some(HeldReason::LacksGrant(lines)) = house.record("greet").held else { panic!("it is held") };
+    assert_eq!(
+        lines,
+        "add `mail = { from = [\"team@example.com\"], to = [\"*\"] }` below [plugin.greet.grants] in config.toml"
+    );
+    assert_eq!(house.subscribers("user.created"), 1);
+}
+
+#[tokio::test]
+async fn config_toml_has_the_last_word_on_events() {
+    let house = House::new(Still).await;
+    house.put("told", &guest(""));
+    house.registry.scan().await;
+    assert_eq!((house.subscribers("session.ended"), house.subscribers("user.created")), (1, 0));
+    house.put("told", b"broken");
+    let again = House::registry(&house.bench, &house.store, &house.folder, Ambient::new(Still, Still)).await;
+    again.scan().await;
+    assert!(matches!(again.by_name("told").unwrap().record.held, Some(HeldReason::Broken(_))));
+    assert_eq!(
+        again.subscribers(&EventType::new("session.ended").unwrap()).len(),
+        1,
+        "broken, yet subscribed"
+    );
+}
+
+#[tokio::test]
+async fn a_file_half_written_is_no_error_yet() {
+    let house = House::new(Wall).await;
+    let whole = guest("(call $say)");
+    let path = house.folder.join("greet.wasm");
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    house.registry.scan().await;
+    assert!(house.registry.by_name("greet").is_none(), "it may still be growing");
+    fs::write(&path, &whole).unwrap();
+    house.registry.scan().await;
+    assert_eq!((house.record("greet").held, house.record("greet").last_error), (None, None));
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    house.registry.scan().await;
+    assert!(house.record("greet").last_error.is_some(), "it has rested for a second: this is what it is");
+    assert_eq!(house.lines("greet").await, 1);
+}
+
+#[tokio::test]
+async fn watching_finds_what_comes_and_goes() {
+    let house = House::new(Wall).await;
+    let mut changes = house.registry.changes();
+    let watched = house.registry.clone();
+    let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
+    let mut until = async |what: &str, reached: &dyn Fn() -> bool| {
+        tokio::time::timeout(Duration::from_secs(60), changes.wait_for(|_| reached()))
+            .await
+            .expect(what)
+            .unwrap();
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    house.put("greet", &guest("(call $say)"));
+    until("it is loaded", &|| house.registry.by_name("greet").is_some()).await;
+    house.remove("greet");
+    until("it is gone", &|| !house.registry.by_name("greet").unwrap().serving()).await;
+    fs::write(house.folder.join("odd.wasm"), b"odd").unwrap();
+    until("it is broken, though no event told so", &|| house.registry.by_name("odd").is_some()).await;
+    watching.abort();
+}
+
+#[tokio::test]
+async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
+    let house = House::new(Still).await;
+    let mut changes = house.registry.changes();
+    // A compiler that never ends with the slow one.
+    let compiler = house.bench.dir.path().join("compiler");
+    let script = fs::read_to_string(&compiler).unwrap();
+    let stuck = "#!/bin/sh\ngrep -q stuck \"$2\" && exec sleep 600\n";
+    fs::write(&compiler, script.replacen("#!/bin/sh\n", stuck, 1)).unwrap();
+    house.put("slow", b"stuck");
+    let watched = house.registry.clone();
+    let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    house.put("greet", &guest("(call $say)"));
+    let loaded = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("it is loaded").unwrap();
+    assert!(house.registry.by_name("slow").is_none());
+    watching.abort();
+}
+
+#[tokio::test]
+async fn a_file_half_written_is_not_tried_over_and_over() {
+    let house = House::new(Wall).await;
+    let compiler = house.bench.dir.path().join("compiler");
+    let counted = house.bench.dir.path().join("count");
+    let script = fs::read_to_string(&compiler).unwrap();
+    let counting = format!("#!/bin/sh\necho once >> {}\n", counted.display());
+    fs::write(&compiler, script.replacen("#!/bin/sh\n", &counting, 1)).unwrap();
+    let whole = guest("");
+    fs::write(house.folder.join("greet.wasm"), &whole[..whole.len() / 2]).unwrap();
+    let mut changes = house.registry.changes();
+    let watched = house.registry.clone();
+    let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
+    let broken = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    tokio::time::timeout(Duration::from_secs(60), broken).await.expect("it is broken in the end").unwrap();
+    assert!(!house.registry.by_name("greet").unwrap().serving());
+    let tries = fs::read_to_string(&counted).unwrap().lines().count();
+    assert!((2..=4).contains(&tries), "{tries} tries");
+    watching.abort();
+}

@@ -1,0 +1,91 @@
+//! Folding the write-ahead log into the file, so that it neither grows without bound nor stalls the
+//! writer.
+//!
+//! A thread of its own copies pages while the writer goes on. What the writer appends meanwhile it
+//! can't reach, so under constant load the log would never be empty and never start over; therefore,
+//! when the log is long and nearly all of it is copied, the writer copies the small rest itself,
+//! between two batches.
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use rusqlite::{Connection, Result};
+use tokio::sync::mpsc::WeakSender;
+
+use super::{schema, writer::Op};
+
+/// How often the length of the log is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Pages to be copied that are worth a round: 16 MiB.
+const ROUND: i64 = 4096;
+
+/// Pages in the log at which the writer copies the rest: 64 MiB.
+const LONG: i64 = 16_384;
+
+/// The thread.
+pub(super) struct Checkpointer {
+    stop: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(path: PathBuf, writer: WeakSender<Op>) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || {
+            let connection = match schema::folder(&path) {
+                Ok(connection) => connection,
+                Err(error) => return warn(&error),
+            };
+            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = round(&connection, &writer) {
+                    warn(&error);
+                }
+            }
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    pub(super) fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+/// The writer's part: copies what is left, so that the next transaction begins the log anew.
+pub(super) fn fold(connection: &Connection) {
+    if let Err(error) = checkpoint(connection, "PASSIVE") {
+        warn(&error);
+    }
+}
+
+fn round(connection: &Connection, writer: &WeakSender<Op>) -> Result<()> {
+    let (pages, copied) = checkpoint(connection, "NOOP")?;
+    if pages - copied < ROUND {
+        return Ok(());
+    }
+    let (pages, _) = checkpoint(connection, "PASSIVE")?;
+    if pages >= LONG
+        && let Some(writer) = writer.upgrade()
+    {
+        // When its queue is full there will be another round.
+        let _ = writer.try_send(Op::Fold);
+    }
+    Ok(())
+}
+
+/// Pages in the log, and how many of them are in the file already.
+fn checkpoint(connection: &Connection, mode: &str) -> Result<(i64, i64)> {
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+}
+
+/// The log keeps what could not be copied, so nothing is lost; the next round tries again.
+fn warn(error: &rusqlite::Error) {
+    tracing::warn!(%error, "the store's write-ahead log could not be folded in");
+}

@@ -1,0 +1,193 @@
+//! Completion: the effects of an attempt and "done" in one transaction, or nothing.
+//!
+//! First the checks, which write nothing: does the lease hold, is all that the attempt read still so,
+//! do its changes fit? Where the lease is lost the completion is dropped; where a read has changed the
+//! job goes through its lane again, which is a conflict and no failed attempt. Only then the writes.
+
+use rusqlite::{Result, params};
+
+use super::{
+    Store, StoreError,
+    kv::Change,
+    schema::code,
+    time::nanos,
+    writer::{Op, Writer},
+};
+use crate::model::{Attempt, Effects, Job, Outcome};
+use jiff::Timestamp;
+
+/// What a finished attempt asks of the store.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Commit the effects and "done" in one transaction.
+    Done(Effects),
+    /// Nothing took effect; run again at this time.
+    Retry(Timestamp),
+    /// Nothing took effect; give up.
+    Dead,
+}
+
+pub(super) const FINISH_DELIVERY: &str = "
+UPDATE delivery SET state = ?2, attempts = ?3, due_at = ifnull(?4, due_at), finished_at = ?5, error = ?6
+WHERE id = ?1";
+
+pub(super) const INSERT_ATTEMPT: &str = "
+INSERT OR REPLACE INTO attempt (delivery, number, started_at, duration_us, outcome, error, trace, logs)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+impl Store {
+    /// Hands in a finished attempt. Returns when it is queued; the commit follows. On a conflict the
+    /// job comes through its lane again at once, `conflicts` one higher, and nothing was written.
+    /// A token that no longer holds: nothing is written (counted and logged).
+    ///
+    /// # Errors
+    /// When the store takes no work any more; the delivery then runs again after a restart.
+    pub async fn complete(&self, job: Job, attempt: Attempt, verdict: Verdict) -> Result<(), StoreError> {
+        self.send(Op::Complete(Box::new(Completion::new(job, attempt, verdict)))).await
+    }
+}
+
+/// A job that comes back, with its texts made ready by the thread that hands it in.
+pub(super) struct Completion {
+    job: Job,
+    ending: Ending,
+}
+
+enum Ending {
+    /// Its effects, and its outbox items as JSON.
+    Done(Record, Effects, Vec<String>),
+    Retry(Record, i64),
+    Dead(Record),
+    Released,
+}
+
+/// An attempt as a row.
+struct Record {
+    number: u32,
+    started_at: i64,
+    duration_us: i64,
+    outcome: i64,
+    error: Option<String>,
+    trace: Option<String>,
+    logs: Option<String>,
+}
+
+impl Completion {
+    fn new(job: Job, attempt: Attempt, verdict: Verdict) -> Self {
+        let record = Record::new(attempt);
+        let ending = match verdict {
+            Verdict::Done(effects) => {
+                let items =
+                    effects.outbox.iter().filter_map(|item| serde_json::to_string(item).ok()).collect();
+                Ending::Done(record, effects, items)
+            }
+            Verdict::Retry(due) => Ending::Retry(record, nanos(due)),
+            Verdict::Dead => Ending::Dead(record),
+        };
+        Self { job, ending }
+    }
+
+    pub(super) fn release(job: Job) -> Self {
+        Self { job, ending: Ending::Released }
+    }
+}
+
+impl Record {
+    fn new(attempt: Attempt) -> Self {
+        let Attempt { number, started_at, duration, outcome, error, trace, logs } = attempt;
+        Self {
+            number,
+            started_at: nanos(started_at),
+            duration_us: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+            outcome: outcome_code(outcome),
+            error,
+            trace,
+            logs: (!logs.is_empty()).then(|| serde_json::to_string(&logs).unwrap_or_default()),
+        }
+    }
+}
+
+fn outcome_code(outcome: Outcome) -> i64 {
+    match outcome {
+        Outcome::Done => 0,
+        Outcome::Retry => 1,
+        Outcome::Rejected => 2,
+    }
+}
+
+/// The outcome that a row with this number had.
+pub(super) fn outcome_of(code: i64) -> Outcome {
+    match code {
+        0 => Outcome::Done,
+        1 => Outcome::Retry,
+        _ => Outcome::Rejected,
+    }
+}
+
+impl Writer<'_> {
+    /// Writes what became of a job.
+    pub(super) fn complete(&mut self, completion: &Completion) -> Result<()> {
+        let Completion { job, ending } = completion;
+        if !self.lanes.holds(job) {
+            tracing::warn!(delivery = %job.delivery, "a completion came without a valid lease and was dropped");
+            self.memory.sequence().lost_leases += 1;
+            return Ok(());
+        }
+        match ending {
+            Ending::Done(record, effects, items) => match self.stage_kv(job.plugin, effects)? {
+                Some(changes) => self.done(job, record, changes, items),
+                None => self.conflict(job),
+            },
+            Ending::Retry(record, due) => {
+                self.lanes.waits(job.plugin, *due);
+                self.finish(job, record, code::WAITING, Some(*due))
+            }
+            Ending::Dead(record) => self.finish(job, record, code::DEAD, None),
+            Ending::Released => self.make_ready(job),
+        }
+    }
+
+    fn done(&mut self, job: &Job, record: &Record, changes: Vec<Change>, items: &[String]) -> Result<()> {
+        self.apply_kv(job.plugin, changes);
+        items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
+        self.finish(job, record, code::DONE, None)
+    }
+
+    fn conflict(&mut self, job: &Job) -> Result<()> {
+        self.memory.sequence().conflicts += 1;
+        if self.lanes.stage_again(job) { Ok(()) } else { self.make_ready(job) }
+    }
+
+    fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
+        let Record { number, started_at, duration_us, outcome, error, trace, logs } = record;
+        let finished_at = (state >= code::DONE).then_some(self.now);
+        self.sql.finish_delivery.execute(params![job.delivery.0, state, number, due, finished_at, error])?;
+        self.sql.insert_attempt.execute(params![
+            job.delivery.0,
+            number,
+            started_at,
+            duration_us,
+            outcome,
+            error,
+            trace,
+            logs
+        ])?;
+        if state >= code::DONE {
+            let event_type = self.memory.event_type(self.connection, &job.event.content.event_type)?;
+            let done = state == code::DONE;
+            self.memory.hour_finished(self.connection, self.now, event_type, done, *duration_us)?;
+        }
+        self.memory.moved(job.plugin, code::LEASED, state);
+        self.lanes.end(job.plugin, job.delivery);
+        Ok(())
+    }
+
+    fn make_ready(&mut self, job: &Job) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE delivery SET state = 0 WHERE id = ?1")?
+            .execute([job.delivery.0])?;
+        self.memory.moved(job.plugin, code::LEASED, code::READY);
+        self.lanes.end(job.plugin, job.delivery);
+        Ok(())
+    }
+}

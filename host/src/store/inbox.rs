@@ -1,0 +1,112 @@
+//! The inbox: an event and its deliveries are on disk, once, before anybody is told so.
+
+use std::sync::Arc;
+
+use rusqlite::{OptionalExtension, Result, params};
+use tokio::sync::oneshot;
+
+use super::{
+    Store, StoreError,
+    schema::code,
+    time::nanos,
+    writer::{Op, Writer},
+};
+use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, PluginId};
+
+/// What became of an event that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// On disk, with its deliveries.
+    Stored(EventSeq),
+    /// Same source and id were seen before; nothing was written.
+    Duplicate,
+}
+
+pub(super) const INSERT_EVENT: &str = "
+INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
+                   data_start, data_end, id, body)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+ON CONFLICT (source, id) DO NOTHING";
+
+pub(super) const INSERT_DELIVERY: &str = "
+INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, replay_of)
+VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6)";
+
+impl Store {
+    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Backlog`] when too much is unfinished; any other when it could not be written.
+    /// An event that was refused is not in the store.
+    pub async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Op::Accept { event, plugins, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(self.silence()))
+    }
+}
+
+impl Writer<'_> {
+    /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
+    /// and nothing older waits: it is written as leased, and never read back.
+    pub(super) fn accept(
+        &mut self,
+        event: NewEvent,
+        plugins: &[PluginId],
+    ) -> Result<Result<Accepted, StoreError>> {
+        let source = self.memory.source(self.connection, &event.source)?;
+        if let Some(error) = self.backlog_full()
+            && !plugins.is_empty()
+        {
+            // The sender of an event that is here already is told so, however much is unfinished.
+            let seen = self
+                .connection
+                .prepare_cached("SELECT 1 FROM event WHERE source = ?1 AND id = ?2")?
+                .query_row(params![source, event.id.as_str()], |_| Ok(()))
+                .optional()?;
+            return Ok(seen.map_or(Err(error), |()| Ok(Accepted::Duplicate)));
+        }
+        let event_type = self.memory.event_type(self.connection, &event.event_type)?;
+        let sequence = self.memory.sequence();
+        let (seq, first) = (sequence.next_event, sequence.next_delivery);
+        let inserted = self.sql.insert_event.execute(params![
+            seq,
+            source,
+            event_type,
+            event.organization.as_deref(),
+            event.occurred_at.map(nanos),
+            nanos(event.received_at),
+            first,
+            plugins.len() as i64,
+            event.data.start,
+            event.data.end,
+            event.id.as_str(),
+            &event.body[..],
+        ])?;
+        if inserted == 0 {
+            return Ok(Ok(Accepted::Duplicate));
+        }
+        sequence.next_event += 1;
+        sequence.next_delivery += plugins.len() as i64;
+        let event = Arc::new(Event { seq: EventSeq(seq), content: event });
+        for (id, &plugin) in (first..).zip(plugins) {
+            let ready = self.memory.tally(plugin).states[code::READY as usize];
+            let token = self.lanes.hand_over(plugin, id, ready > 0, self.now);
+            let state = if token.is_some() { code::LEASED } else { code::READY };
+            self.sql.insert_delivery.execute(params![id, seq, plugin.0, state, self.now, None::<i64>])?;
+            self.memory.made(plugin, state);
+            self.memory.hour_made(self.connection, self.now, event_type)?;
+            if let Some(token) = token {
+                let delivery = DeliveryId(id);
+                let event = Arc::clone(&event);
+                self.lanes.stage(Job { delivery, token, plugin, attempt: 1, conflicts: 0, event });
+            }
+        }
+        Ok(Ok(Accepted::Stored(EventSeq(seq))))
+    }
+
+    /// The refusal, when as much is unfinished as may be.
+    pub(super) fn backlog_full(&self) -> Option<StoreError> {
+        let unfinished = self.memory.unfinished().unsigned_abs();
+        (unfinished >= self.max_backlog).then_some(StoreError::Backlog(unfinished))
+    }
+}

@@ -1,0 +1,182 @@
+//! What is known of plugins, those included whose files have gone.
+
+use rusqlite::{Result, Row, params, types::Type};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Store, StoreError,
+    schema::code,
+    time::{nanos, timestamp},
+    views::PluginRecord,
+    writer::Writer,
+};
+use crate::model::{DeliveryId, PluginId};
+
+/// Rows that one transaction of forgetting touches: the writer stays free for events.
+const SLICE: usize = 500;
+
+impl Store {
+    /// The id of a name, made at its first use. One that was forgotten gets its former id.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn plugin_id(&self, name: &str) -> Result<PluginId, StoreError> {
+        let name = name.to_owned();
+        self.write(move |writer| {
+            writer.connection.query_row(
+                "INSERT INTO plugin (name) VALUES (?1) ON CONFLICT DO UPDATE SET forgotten = 0 RETURNING id",
+                [name],
+                |row| row.get(0).map(PluginId),
+            )
+        })
+        .await
+    }
+
+    /// Writes down what is known of a plugin.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn save_plugin(&self, plugin: PluginRecord) -> Result<(), StoreError> {
+        self.write(move |writer| {
+            writer
+                .connection
+                .prepare_cached(
+                    "UPDATE plugin SET revision = ?2, description = ?3, events = ?4, requires = ?5, held = ?6,
+                     last_error = ?7, paused = ?8, loaded_at = ?9, forgotten = 0 WHERE id = ?1",
+                )?
+                .execute(params![
+                    plugin.id.0,
+                    plugin.revision,
+                    plugin.description,
+                    json(&plugin.events)?,
+                    json(&plugin.requires)?,
+                    plugin.held.as_ref().map(json).transpose()?,
+                    plugin.last_error,
+                    plugin.paused,
+                    plugin.loaded_at.map(nanos),
+                ])
+                .map(drop)
+        })
+        .await
+    }
+
+    /// Every plugin ever seen and not forgotten, by name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn plugins(&self) -> Result<Vec<PluginRecord>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, name, revision, description, events, requires, held, last_error, paused, loaded_at
+                     FROM plugin WHERE NOT forgotten ORDER BY name",
+                )?
+                .query_map([], record)?
+                .collect()
+        })
+        .await
+    }
+
+    /// Drops a plugin that is gone, its kv and its unfinished deliveries, which become dead letters.
+    /// Its finished deliveries keep its name. Works in slices; one that was interrupted can be repeated.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn forget_plugin(&self, plugin: PluginId) -> Result<(), StoreError> {
+        while self.write(move |writer| writer.give_up_some(plugin)).await? {}
+        while self.write(move |writer| writer.drop_some_keys(plugin)).await? {}
+        self.write(move |writer| {
+            writer
+                .connection
+                .execute(
+                    "UPDATE plugin SET forgotten = 1, revision = NULL, description = '', events = '[]',
+                     requires = '[]', held = NULL, last_error = NULL, paused = 0, loaded_at = NULL
+                     WHERE id = ?1",
+                    [plugin.0],
+                )
+                .map(drop)
+        })
+        .await
+    }
+}
+
+impl Writer<'_> {
+    /// Makes dead letters of some unfinished deliveries; whether there are more.
+    fn give_up_some(&mut self, plugin: PluginId) -> Result<bool> {
+        let mut open: Vec<(i64, i64)> = self
+            .connection
+            .prepare_cached(
+                "SELECT id, state FROM delivery INDEXED BY delivery_due
+                 WHERE plugin = ?1 AND state IN (0, 2) LIMIT ?2",
+            )?
+            .query_map([plugin.0, SLICE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_>>()?;
+        if open.is_empty() {
+            // What is leased runs on, but its completion will find the lease gone.
+            open = self.leased_of(plugin)?.into_iter().map(|id| (id, code::LEASED)).collect();
+        }
+        for &(id, state) in &open {
+            self.connection
+                .prepare_cached(
+                    "UPDATE delivery SET state = 4, finished_at = ?2, error = 'plugin forgotten' WHERE id = ?1",
+                )?
+                .execute([id, self.now])?;
+            self.memory.moved(plugin, state, code::DEAD);
+            self.lanes.end(plugin, DeliveryId(id));
+        }
+        Ok(!open.is_empty())
+    }
+
+    fn leased_of(&self, plugin: PluginId) -> Result<Vec<i64>> {
+        if self.memory.tally(plugin).states[code::LEASED as usize] == 0 {
+            return Ok(Vec::new());
+        }
+        self.connection
+            .prepare_cached("SELECT id FROM delivery WHERE id >= ?1 AND state = 1 AND plugin = ?2 LIMIT ?3")?
+            .query_map([self.lanes.lowest_lease(), plugin.0, SLICE as i64], |row| row.get(0))?
+            .collect()
+    }
+
+    /// Deletes some keys; whether there are more.
+    fn drop_some_keys(&mut self, plugin: PluginId) -> Result<bool> {
+        self.kv.write(&mut self.sql, self.connection)?;
+        let bytes: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM kv WHERE plugin = ?1 AND key IN (SELECT key FROM kv WHERE plugin = ?1 LIMIT ?2)
+                 RETURNING octet_length(key) + octet_length(value)",
+            )?
+            .query_map([plugin.0, SLICE as i64], |row| row.get(0))?
+            .collect::<Result<_>>()?;
+        self.memory.add_kv_bytes(plugin, -bytes.iter().sum::<i64>());
+        self.kv.forget(plugin);
+        Ok(!bytes.is_empty())
+    }
+}
+
+fn record(row: &Row<'_>) -> Result<PluginRecord> {
+    Ok(PluginRecord {
+        id: PluginId(row.get(0)?),
+        name: row.get(1)?,
+        revision: row.get(2)?,
+        description: row.get(3)?,
+        events: parsed(row, 4)?.unwrap_or_default(),
+        requires: parsed(row, 5)?.unwrap_or_default(),
+        held: parsed(row, 6)?,
+        last_error: row.get(7)?,
+        paused: row.get(8)?,
+        loaded_at: row.get::<_, Option<i64>>(9)?.map(timestamp),
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+/// A column that holds JSON, or NULL.
+pub(super) fn parsed<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>> {
+    let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
+    serde_json::from_str(text)
+        .map(Some)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into()))
+}

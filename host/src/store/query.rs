@@ -1,0 +1,412 @@
+//! Lists for people, newest first.
+//!
+//! Rows are walked backwards by number, so many at a time, each step a short read of its own: a rare
+//! type or an old organization takes many steps, but no step keeps the write-ahead log from being
+//! folded in, and what is found is whole. Dead letters have an index of their own.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rusqlite::{Connection, Result, Row, params};
+
+use super::{
+    Store, StoreError,
+    complete::outcome_of,
+    outbox, plugins,
+    schema::state_of,
+    time::{nanos, timestamp},
+    views::{
+        AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySummary, EventDetail, EventFilter,
+        EventSummary,
+    },
+};
+use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName};
+
+/// Rows that one step looks at.
+const STEP: i64 = 20_000;
+
+/// Events are in the order of their arrival but for steps of the clock; one beyond this ends a walk
+/// with `since` too early.
+const CLOCK_STEP: Duration = Duration::from_secs(3600);
+
+/// How many rows a list has that asks for `limit`.
+pub(super) fn page(limit: u32) -> u32 {
+    if limit == 0 { 100 } else { limit.min(1000) }
+}
+
+impl Store {
+    /// Events, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventSummary>, StoreError> {
+        let limit = page(filter.limit) as usize;
+        let (mut before, mut found) = (filter.before.map_or(i64::MAX, |seq| seq.0), Vec::new());
+        loop {
+            let (filter, room) = (filter.clone(), limit - found.len());
+            let step = self.read(move |connection| events_step(connection, &filter, before, room)).await?;
+            found.extend(step.rows);
+            match step.next {
+                Some(next) if found.len() < limit => before = next,
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    /// All of one event. `id` alone, or with its source where several sources have it.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn event(&self, source: Option<SourceName>, id: &str) -> Result<Vec<EventDetail>, StoreError> {
+        let id = id.to_owned();
+        self.read(move |connection| {
+            let sql = format!(
+                "{EVENT_COLUMNS}, e.body FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
+            );
+            let mut details = Vec::new();
+            for source in sources(connection, source.as_ref().map(SourceName::as_str))? {
+                let found: Vec<(EventSummary, Vec<u8>)> = connection
+                    .prepare_cached(&sql)?
+                    .query_map(params![source, id], |row| Ok((event_summary(row)?, row.get(8)?)))?
+                    .collect::<Result<_>>()?;
+                for (summary, body) in found {
+                    details.push(event_detail(connection, summary, &body)?);
+                }
+            }
+            Ok(details)
+        })
+        .await
+    }
+
+    /// Deliveries, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliverySummary>, StoreError> {
+        let limit = page(filter.limit) as usize;
+        let mut found = Vec::new();
+        let mut walk = Walk::new(&filter);
+        while found.len() < limit
+            && let Some(before) = walk.before
+        {
+            let (filter, room) = (filter.clone(), limit - found.len());
+            let step = self
+                .read(move |connection| {
+                    deliveries_step(connection, &filter, before, room, false, delivery_summary)
+                })
+                .await?;
+            found.extend(step.rows);
+            walk.before = step.next;
+        }
+        Ok(found)
+    }
+
+    /// How many deliveries [`Self::replay_deliveries`] would replay: those that are done or dead and
+    /// have not been replayed.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn count_deliveries(&self, filter: DeliveryFilter) -> Result<u64, StoreError> {
+        let mut walk = Walk::new(&filter);
+        let mut count = 0;
+        while let Some(ids) = self.replayable(&filter, &mut walk).await? {
+            count += ids.len() as u64;
+        }
+        Ok(count)
+    }
+
+    /// The next deliveries of a walk that may be replayed; none at its end.
+    pub(super) async fn replayable(
+        &self,
+        filter: &DeliveryFilter,
+        walk: &mut Walk,
+    ) -> Result<Option<Vec<DeliveryId>>, StoreError> {
+        let (Some(before), room) = (walk.before, walk.room.min(REPLAY_SLICE)) else { return Ok(None) };
+        if room == 0 {
+            return Ok(None);
+        }
+        let filter = filter.clone();
+        let step = self
+            .read(move |connection| {
+                deliveries_step(connection, &filter, before, room, true, |row| row.get(0).map(DeliveryId))
+            })
+            .await?;
+        walk.before = step.next;
+        walk.room -= step.rows.len();
+        Ok(Some(step.rows))
+    }
+}
+
+/// The most deliveries that one transaction replays.
+const REPLAY_SLICE: usize = 256;
+
+/// How far a walk back has come.
+pub(super) struct Walk {
+    /// Where the next step begins; none at the end.
+    before: Option<i64>,
+    /// How many more are wanted.
+    room: usize,
+}
+
+impl Walk {
+    pub(super) fn new(filter: &DeliveryFilter) -> Self {
+        let room = if filter.limit == 0 { usize::MAX } else { filter.limit as usize };
+        Self { before: Some(filter.before.map_or(i64::MAX, |id| id.0)), room }
+    }
+}
+
+/// What one step back found, and where the next begins.
+struct Step<T> {
+    rows: Vec<T>,
+    next: Option<i64>,
+}
+
+const EVENT_COLUMNS: &str = "
+SELECT e.seq, s.name, e.id, t.name, e.organization, e.occurred_at, e.received_at, length(e.body)";
+
+const EVENT_NAMES: &str = "JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type";
+
+fn events_step(
+    connection: &Connection,
+    filter: &EventFilter,
+    before: i64,
+    room: usize,
+) -> Result<Step<EventSummary>> {
+    let end: Option<(i64, i64)> = connection
+        .prepare_cached(
+            "SELECT seq, received_at FROM event WHERE seq < ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+        )?
+        .query_map([before, STEP - 1], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .next()
+        .transpose()?;
+    let since = filter.since.map_or(i64::MIN, nanos);
+    let types = types(connection, filter.event_type.as_ref())?;
+    let sql = format!(
+        "{EVENT_COLUMNS} FROM event e {EVENT_NAMES}
+         WHERE e.seq < ?1 AND e.seq >= ?2 AND e.received_at >= ?3 AND (?4 IS NULL OR s.name = ?4)
+         AND (?5 IS NULL OR e.organization = ?5) AND (?6 IS NULL OR e.type IN (SELECT value FROM json_each(?6)))
+         ORDER BY e.seq DESC LIMIT ?7"
+    );
+    let parameters = params![
+        before,
+        end.map_or(i64::MIN, |(seq, _)| seq),
+        since,
+        filter.source,
+        filter.organization,
+        types,
+        room as i64
+    ];
+    let mut rows: Vec<EventSummary> =
+        connection.prepare_cached(&sql)?.query_map(parameters, event_summary)?.collect::<Result<_>>()?;
+    for summary in &mut rows {
+        summary.deliveries = event_states(connection, summary.seq)?;
+    }
+    let step = i64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(0);
+    let next = end.filter(|(_, received_at)| received_at.saturating_add(step) >= since).map(|(seq, _)| seq);
+    Ok(Step { rows, next })
+}
+
+fn event_summary(row: &Row<'_>) -> Result<EventSummary> {
+    Ok(EventSummary {
+        seq: EventSeq(row.get(0)?),
+        source: row.get(1)?,
+        id: row.get(2)?,
+        event_type: row.get(3)?,
+        organization: row.get(4)?,
+        occurred_at: row.get::<_, Option<i64>>(5)?.map(timestamp),
+        received_at: timestamp(row.get(6)?),
+        bytes: row.get::<_, i64>(7)?.unsigned_abs(),
+        deliveries: BTreeMap::new(),
+    })
+}
+
+/// The ids of an event's deliveries: those it came with, and those made later.
+pub(super) const OF_EVENT: &str = "
+SELECT d.id FROM event e JOIN delivery d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.fanout
+WHERE e.seq = ?1
+UNION ALL
+SELECT id FROM delivery WHERE event = ?1 AND replay_of IS NOT NULL";
+
+fn event_states(connection: &Connection, event: EventSeq) -> Result<BTreeMap<String, u64>> {
+    let mut states = BTreeMap::new();
+    let sql = format!(
+        "SELECT d.state, p.held IS NOT NULL FROM delivery d JOIN plugin p ON p.id = d.plugin
+         WHERE d.id IN ({OF_EVENT})"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([event.0])?;
+    while let Some(row) = rows.next()? {
+        *states.entry(state_of(row.get(0)?, row.get(1)?).to_string()).or_default() += 1;
+    }
+    Ok(states)
+}
+
+fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8]) -> Result<EventDetail> {
+    summary.deliveries = event_states(connection, summary.seq)?;
+    let sql = format!(
+        "{DELIVERY_COLUMNS} FROM delivery d {DELIVERY_NAMES} WHERE d.id IN ({OF_EVENT}) ORDER BY d.id"
+    );
+    let deliveries: Vec<DeliverySummary> = connection
+        .prepare_cached(&sql)?
+        .query_map([summary.seq.0], delivery_summary)?
+        .collect::<Result<_>>()?;
+    let history = deliveries
+        .into_iter()
+        .map(|summary| {
+            let id = summary.id.0;
+            let attempt_log = connection
+                .prepare_cached(
+                    "SELECT number, started_at, duration_us, outcome, error, trace, logs
+                     FROM attempt WHERE delivery = ?1 ORDER BY number",
+                )?
+                .query_map([id], attempt)?
+                .collect::<Result<_>>()?;
+            let outbox = connection
+                .prepare_cached(&format!(
+                    "SELECT {} FROM outbox WHERE delivery = ?1 ORDER BY id",
+                    outbox::COLUMNS
+                ))?
+                .query_map([id], outbox::summary)?
+                .collect::<Result<_>>()?;
+            Ok(DeliveryDetail { summary, attempt_log, outbox })
+        })
+        .collect::<Result<_>>()?;
+    Ok(EventDetail { summary, body: String::from_utf8_lossy(body).into_owned(), history })
+}
+
+fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
+    Ok(AttemptDetail {
+        number: row.get(0)?,
+        started_at: timestamp(row.get(1)?),
+        duration_us: row.get::<_, i64>(2)?.unsigned_abs(),
+        outcome: outcome_of(row.get(3)?),
+        error: row.get(4)?,
+        trace: row.get(5)?,
+        logs: plugins::parsed(row, 6)?.unwrap_or_default(),
+    })
+}
+
+const DELIVERY_COLUMNS: &str = "
+SELECT d.id, e.id, s.name, t.name, p.name, d.state, p.held, d.attempts, d.due_at, d.made_at, d.finished_at,
+       d.error, d.replay_of";
+
+const DELIVERY_NAMES: &str = "
+JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
+JOIN plugin p ON p.id = d.plugin";
+
+/// True of what may be replayed.
+const REPLAYABLE: &str = "
+d.state IN (3, 4)
+AND NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
+
+fn deliveries_step<T>(
+    connection: &Connection,
+    filter: &DeliveryFilter,
+    before: i64,
+    room: usize,
+    replayable: bool,
+    row: fn(&Row<'_>) -> Result<T>,
+) -> Result<Step<T>> {
+    let dead = filter.state == Some(DeliveryState::Dead);
+    let source =
+        if dead { "delivery INDEXED BY delivery_dead WHERE state = 4 AND" } else { "delivery WHERE" };
+    let sql = format!("SELECT id FROM {source} id < ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2");
+    let end: Option<i64> = connection
+        .prepare_cached(&sql)?
+        .query_map([before, STEP - 1], |row| row.get(0))?
+        .next()
+        .transpose()?;
+    let states: &[i64] = match filter.state {
+        None => &[0, 1, 2, 3, 4],
+        Some(DeliveryState::Ready) => &[0],
+        Some(DeliveryState::Leased) => &[1],
+        Some(DeliveryState::Waiting) => &[2],
+        Some(DeliveryState::Held) => &[0, 2],
+        Some(DeliveryState::Done) => &[3],
+        Some(DeliveryState::Dead) => &[4],
+    };
+    let held = match filter.state {
+        Some(DeliveryState::Held) => Some(true),
+        Some(DeliveryState::Ready | DeliveryState::Waiting) => Some(false),
+        _ => None,
+    };
+    let of_event = OF_EVENT.replace("?1", "?4");
+    let sql = format!(
+        "{DELIVERY_COLUMNS} FROM delivery d {hint} {DELIVERY_NAMES}
+         WHERE d.id < ?1 AND d.id >= ?2 AND {state} AND {replayable}
+         AND (?3 IS NULL OR p.name = ?3) AND {event}
+         AND (?5 IS NULL OR e.type IN (SELECT value FROM json_each(?5)))
+         AND ifnull(d.finished_at, d.made_at) >= ?6
+         AND (?7 IS NULL OR (p.held IS NOT NULL) = ?7)
+         ORDER BY d.id DESC LIMIT ?8",
+        hint = if dead { "INDEXED BY delivery_dead" } else { "NOT INDEXED" },
+        state = if dead { "d.state = 4".to_owned() } else { format!("d.state IN ({})", listed(states)) },
+        replayable = if replayable { REPLAYABLE } else { "true" },
+        event =
+            if filter.event.is_some() { format!("d.id IN ({of_event})") } else { "?4 IS NULL".to_owned() },
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let parameters = params![
+        before,
+        end.unwrap_or(i64::MIN),
+        filter.plugin,
+        filter.event.map(|seq| seq.0),
+        types(connection, filter.event_type.as_ref())?,
+        filter.since.map_or(i64::MIN, nanos),
+        held,
+        i64::try_from(room).unwrap_or(i64::MAX),
+    ];
+    let mut found = statement.query(parameters)?;
+    let (mut rows, mut last) = (Vec::new(), None);
+    while let Some(found) = found.next()? {
+        last = Some(found.get(0)?);
+        rows.push(row(found)?);
+    }
+    let next = if rows.len() == room { last } else { end };
+    Ok(Step { rows, next })
+}
+
+fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
+    let held = plugins::parsed(row, 6)?;
+    let state = state_of(row.get(5)?, held.is_some());
+    let finished_at = row.get::<_, Option<i64>>(10)?.map(timestamp);
+    Ok(DeliverySummary {
+        id: DeliveryId(row.get(0)?),
+        event: row.get(1)?,
+        source: row.get(2)?,
+        event_type: row.get(3)?,
+        plugin: row.get(4)?,
+        state,
+        held: held.filter(|_| state == DeliveryState::Held),
+        attempts: row.get(7)?,
+        due_at: if finished_at.is_some() { None } else { Some(timestamp(row.get(8)?)) },
+        made_at: timestamp(row.get(9)?),
+        finished_at,
+        error: row.get(11)?,
+        replay_of: row.get::<_, Option<i64>>(12)?.filter(|&id| id != 0).map(DeliveryId),
+    })
+}
+
+fn sources(connection: &Connection, name: Option<&str>) -> Result<Vec<i64>> {
+    connection
+        .prepare_cached("SELECT id FROM source WHERE ?1 IS NULL OR name = ?1 ORDER BY name")?
+        .query_map([name], |row| row.get(0))?
+        .collect()
+}
+
+/// The ids of the types that a pattern means, as a JSON list; none where there is no pattern.
+fn types(connection: &Connection, pattern: Option<&Pattern>) -> Result<Option<String>> {
+    let Some(pattern) = pattern else { return Ok(None) };
+    let mut statement = connection.prepare_cached("SELECT id, name FROM event_type")?;
+    let mut rows = statement.query([])?;
+    let mut ids = Vec::new();
+    while let Some(row) = rows.next()? {
+        if EventType::new(row.get_ref(1)?.as_str()?).is_ok_and(|name| pattern.matches(&name)) {
+            ids.push(row.get(0)?);
+        }
+    }
+    Ok(Some(format!("[{}]", listed(&ids))))
+}
+
+fn listed(numbers: &[i64]) -> String {
+    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,469 @@
+//! The queue: how ready deliveries reach those who run them.
+//!
+//! A lane belongs to one plugin and holds at most `capacity` leased jobs, counted from the hand-over
+//! until the completion has committed. A delivery comes into its lane in one of two ways:
+//!
+//! ```text
+//!   accept ──nothing older waits, there is room──► written as leased, the job built from memory
+//!      └─────otherwise───► ready ──┐
+//!                retry ──► waiting ┴─► refill: read in order of due time, as room comes free
+//! ```
+//!
+//! A lease is a row in state `leased` and a token in the writer's memory. A new writer knows no tokens,
+//! so what an earlier one had leased is made ready again when the store is opened; `lease_floor` says
+//! from which id on there can be such rows.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use rusqlite::{Connection, Result, Row, params, types::Type};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Store, StoreError,
+    complete::Completion,
+    memory::Memory,
+    schema::code,
+    time::timestamp,
+    writer::{Op, Writer},
+};
+use crate::model::{
+    DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, SourceName,
+};
+
+/// The most jobs read into one lane in one batch.
+const REFILL: usize = 512;
+
+/// Deliveries of a plugin that are due by ?2, first those that have been due longest; with ?4 only those
+/// that never waited.
+const DUE: &str = "
+SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
+       e.data_start, e.data_end, e.id, e.body
+FROM delivery d INDEXED BY delivery_due
+JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
+WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
+ORDER BY d.due_at, d.id LIMIT ?3";
+
+const NEXT_DUE: &str = "
+SELECT due_at FROM delivery INDEXED BY delivery_due
+WHERE plugin = ?1 AND state IN (0, 2) ORDER BY due_at LIMIT 1";
+
+impl Store {
+    /// Opens the lane by which a plugin's leased deliveries come, at most `capacity` (at least 1) at
+    /// once. Dropping the lane, or [`Lane::close`], gives what it still holds back to the store. A lane
+    /// that is open for the plugin already ends.
+    ///
+    /// # Errors
+    /// When the store takes no work any more.
+    pub async fn open_lane(&self, plugin: PluginId, capacity: usize) -> Result<Lane, StoreError> {
+        // Kept for the day the lane is dropped, when nobody can wait for room in the queue.
+        let farewell = self.reserve().await?;
+        let (reply, opened) = oneshot::channel();
+        self.send(Op::OpenLane { plugin, capacity: capacity.max(1), reply }).await?;
+        let OpenedLane { id, jobs, outstanding } = opened.await.map_err(|_| self.silence())?;
+        Ok(Lane { id, plugin, jobs, received: VecDeque::new(), outstanding, farewell: Some(farewell) })
+    }
+
+    /// Gives a job back unrun: ready again, its attempt not counted. Returns when that is queued.
+    ///
+    /// # Errors
+    /// When the store takes no work any more.
+    pub async fn release(&self, job: Job) -> Result<(), StoreError> {
+        self.send(Op::Complete(Box::new(Completion::release(job)))).await
+    }
+}
+
+/// Receives a plugin's jobs.
+pub struct Lane {
+    id: u64,
+    plugin: PluginId,
+    jobs: mpsc::UnboundedReceiver<Vec<Job>>,
+    received: VecDeque<Job>,
+    outstanding: Arc<AtomicUsize>,
+    farewell: Option<mpsc::OwnedPermit<Op>>,
+}
+
+impl Lane {
+    /// The next leased delivery; none when the lane or the store is closed, or has stopped. May be
+    /// cancelled without losing one.
+    pub async fn next(&mut self) -> Option<Job> {
+        while self.received.is_empty() {
+            self.received.extend(self.jobs.recv().await?);
+        }
+        self.received.pop_front()
+    }
+
+    /// Nothing more comes; what was queued and not received becomes ready again. Returns when it has.
+    pub async fn close(mut self) {
+        let (reply, closed) = oneshot::channel();
+        self.leave(Some(reply));
+        let _ = closed.await;
+    }
+
+    /// Jobs received or queued whose completion has not committed yet.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Acquire)
+    }
+
+    fn leave(&mut self, reply: Option<oneshot::Sender<()>>) {
+        self.jobs.close();
+        while let Ok(jobs) = self.jobs.try_recv() {
+            self.received.extend(jobs);
+        }
+        if let Some(farewell) = self.farewell.take() {
+            let jobs = self.received.drain(..).collect();
+            farewell.send(Op::CloseLane { plugin: self.plugin, lane: self.id, jobs, reply });
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.leave(None);
+    }
+}
+
+/// What the handle needs to make a [`Lane`].
+pub(super) struct OpenedLane {
+    id: u64,
+    jobs: mpsc::UnboundedReceiver<Vec<Job>>,
+    outstanding: Arc<AtomicUsize>,
+}
+
+/// The writer's ends of the lanes, and the leases.
+#[derive(Default)]
+pub(super) struct LaneEnds {
+    open: HashMap<PluginId, LaneEnd>,
+    /// By delivery. Only the writer gives and takes leases, so this is all of them.
+    leases: BTreeMap<i64, Lease>,
+    /// Leases that this batch ends.
+    ended: Vec<(i64, Lease)>,
+    last_lane: u64,
+    last_token: i64,
+}
+
+/// The writer's end of a lane. What `staged` says holds once the batch has committed.
+struct LaneEnd {
+    id: u64,
+    capacity: usize,
+    jobs: mpsc::UnboundedSender<Vec<Job>>,
+    outstanding: Arc<AtomicUsize>,
+    /// Jobs leased less leases ended.
+    staged: isize,
+    /// Jobs newly leased.
+    fresh: Vec<Job>,
+    /// Jobs that ran into a conflict.
+    again: Vec<Job>,
+    /// When the earliest waiting delivery is due, or earlier; `i64::MAX` where none waits.
+    next_due: i64,
+}
+
+struct Lease {
+    token: LeaseToken,
+    lane: u64,
+    outstanding: Arc<AtomicUsize>,
+}
+
+impl LaneEnd {
+    fn free(&self) -> usize {
+        let held = self.outstanding.load(Ordering::Relaxed).saturating_add_signed(self.staged);
+        self.capacity.saturating_sub(held)
+    }
+
+    /// Whether there is room for a refill that is worth a read.
+    fn wants(&self) -> bool {
+        self.free() * 2 >= self.capacity
+    }
+}
+
+impl LaneEnds {
+    pub(super) fn open(&mut self, plugin: PluginId, capacity: usize, reply: oneshot::Sender<OpenedLane>) {
+        self.last_lane += 1;
+        let (sender, jobs) = mpsc::unbounded_channel();
+        let outstanding = Arc::new(AtomicUsize::new(0));
+        let end = LaneEnd {
+            id: self.last_lane,
+            capacity,
+            jobs: sender,
+            outstanding: Arc::clone(&outstanding),
+            staged: 0,
+            fresh: Vec::new(),
+            again: Vec::new(),
+            // Not known: the first refill finds out.
+            next_due: 0,
+        };
+        if reply.send(OpenedLane { id: self.last_lane, jobs, outstanding }).is_ok()
+            && let Some(former) = self.open.insert(plugin, end)
+        {
+            self.orphan(former);
+        }
+    }
+
+    /// Ends the lane, if it is still the plugin's. Its jobs keep their leases until they come back.
+    pub(super) fn close(&mut self, plugin: PluginId, lane: u64) {
+        if self.open.get(&plugin).is_some_and(|end| end.id == lane)
+            && let Some(former) = self.open.remove(&plugin)
+        {
+            self.orphan(former);
+        }
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.open.clear();
+    }
+
+    /// Jobs staged for a lane that ends within the same batch: sent all the same, they come back
+    /// unheard, and [`Self::settle`] hands them to be released.
+    fn orphan(&mut self, former: LaneEnd) {
+        if !former.fresh.is_empty() || !former.again.is_empty() {
+            self.last_lane += 1;
+            // Under a plugin id that no plugin has; nothing is ever due there.
+            let key = PluginId(-(self.last_lane as i64));
+            self.open.insert(key, LaneEnd { next_due: i64::MAX, capacity: 0, ..former });
+        }
+    }
+
+    /// Leases the delivery to its plugin's lane, if that is open, has room, and nothing older waits.
+    pub(super) fn hand_over(
+        &mut self,
+        plugin: PluginId,
+        delivery: i64,
+        older_ready: bool,
+        now: i64,
+    ) -> Option<LeaseToken> {
+        let lane = self.open.get(&plugin)?;
+        (!older_ready && lane.next_due > now && lane.free() > 0)
+            .then(|| self.lease(plugin, delivery))
+            .flatten()
+    }
+
+    fn lease(&mut self, plugin: PluginId, delivery: i64) -> Option<LeaseToken> {
+        let lane = self.open.get_mut(&plugin)?;
+        lane.staged += 1;
+        self.last_token += 1;
+        let token = LeaseToken(self.last_token);
+        let lease = Lease { token, lane: lane.id, outstanding: Arc::clone(&lane.outstanding) };
+        self.leases.insert(delivery, lease);
+        Some(token)
+    }
+
+    /// A job to be sent to its lane once the batch has committed.
+    pub(super) fn stage(&mut self, job: Job) {
+        if let Some(lane) = self.open.get_mut(&job.plugin) {
+            lane.fresh.push(job);
+        }
+    }
+
+    /// Sends a job through its lane again once the batch has committed; false where the lane is gone.
+    pub(super) fn stage_again(&mut self, job: &Job) -> bool {
+        let lease = self.leases.get(&job.delivery.0);
+        match self.open.get_mut(&job.plugin) {
+            Some(lane) if lease.is_some_and(|lease| lease.lane == lane.id) => {
+                lane.again.push(Job { conflicts: job.conflicts.saturating_add(1), ..job.clone() });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the job's lease still holds.
+    pub(super) fn holds(&self, job: &Job) -> bool {
+        self.leases.get(&job.delivery.0).is_some_and(|lease| lease.token == job.token)
+    }
+
+    /// Takes the lease away.
+    pub(super) fn end(&mut self, plugin: PluginId, delivery: DeliveryId) {
+        if let Some(lease) = self.leases.remove(&delivery.0) {
+            if let Some(lane) = self.open.get_mut(&plugin).filter(|lane| lane.id == lease.lane) {
+                lane.staged -= 1;
+            }
+            self.ended.push((delivery.0, lease));
+        }
+    }
+
+    /// A delivery of this plugin is in the table, and waits until this time.
+    pub(super) fn waits(&mut self, plugin: PluginId, due: i64) {
+        if let Some(lane) = self.open.get_mut(&plugin) {
+            lane.next_due = lane.next_due.min(due);
+        }
+    }
+
+    /// When a lane with room next has something to take; none where nothing waits.
+    pub(super) fn next_due(&self, memory: &Memory) -> Option<i64> {
+        self.open
+            .iter()
+            .filter(|(_, lane)| lane.wants())
+            .map(
+                |(&plugin, lane)| {
+                    if memory.tally(plugin).states[code::READY as usize] > 0 { 0 } else { lane.next_due }
+                },
+            )
+            .filter(|&due| due != i64::MAX)
+            .min()
+    }
+
+    /// The least id of a leased delivery.
+    pub(super) fn lowest_lease(&self) -> i64 {
+        self.leases.first_key_value().map_or(i64::MAX, |(&delivery, _)| delivery)
+    }
+
+    /// After the commit. Returns jobs whose lane has gone meanwhile: they are to be released.
+    pub(super) fn settle(&mut self) -> Vec<Job> {
+        for (_, lease) in self.ended.drain(..) {
+            lease.outstanding.fetch_sub(1, Ordering::AcqRel);
+        }
+        let mut unheard = Vec::new();
+        for lane in self.open.values_mut() {
+            lane.staged = 0;
+            lane.outstanding.fetch_add(lane.fresh.len(), Ordering::AcqRel);
+            lane.again.append(&mut lane.fresh);
+            if !lane.again.is_empty()
+                && let Err(mpsc::error::SendError(jobs)) = lane.jobs.send(std::mem::take(&mut lane.again))
+            {
+                unheard.extend(jobs);
+            }
+        }
+        self.open.retain(|plugin, _| plugin.0 >= 0);
+        unheard
+    }
+
+    /// After a rollback.
+    pub(super) fn undo(&mut self) {
+        for lane in self.open.values_mut() {
+            lane.again.clear();
+            for job in lane.fresh.drain(..) {
+                self.leases.remove(&job.delivery.0);
+            }
+            lane.staged = 0;
+            lane.next_due = 0;
+        }
+        self.open.retain(|plugin, _| plugin.0 >= 0);
+        self.leases.extend(self.ended.drain(..));
+    }
+}
+
+impl Writer<'_> {
+    /// Reads due deliveries into the lanes that are behind and have room.
+    pub(super) fn refill(&mut self) -> Result<()> {
+        let behind: Vec<(PluginId, usize)> = self
+            .lanes
+            .open
+            .iter()
+            .filter(|(_, lane)| lane.wants() && lane.free() > 0)
+            .filter(|(plugin, lane)| {
+                lane.next_due <= self.now || self.memory.tally(**plugin).states[code::READY as usize] > 0
+            })
+            .map(|(plugin, lane)| (*plugin, lane.free().min(REFILL)))
+            .collect();
+        behind.into_iter().try_for_each(|(plugin, room)| self.refill_lane(plugin, room))
+    }
+
+    fn refill_lane(&mut self, plugin: PluginId, room: usize) -> Result<()> {
+        let mut due = self.due(plugin, room, false)?;
+        if due.is_empty() && self.memory.tally(plugin).states[code::READY as usize] > 0 {
+            // Ready since a time that is yet to come: the clock was set back.
+            due = self.due(plugin, room, true)?;
+        }
+        let exhausted = due.len() < room;
+        for Due { delivery, state, attempts, event } in due {
+            let Some(token) = self.lanes.lease(plugin, delivery) else { continue };
+            self.connection
+                .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
+                .execute([delivery])?;
+            self.memory.moved(plugin, state, code::LEASED);
+            let delivery = DeliveryId(delivery);
+            let event = Arc::new(event);
+            self.lanes.stage(Job { delivery, token, plugin, attempt: attempts + 1, conflicts: 0, event });
+        }
+        let next_due = if exhausted { self.earliest(plugin)? } else { self.now };
+        if let Some(lane) = self.lanes.open.get_mut(&plugin) {
+            lane.next_due = next_due;
+        }
+        Ok(())
+    }
+
+    fn due(&self, plugin: PluginId, room: usize, early: bool) -> Result<Vec<Due>> {
+        let until = if early { i64::MAX } else { self.now };
+        self.connection
+            .prepare_cached(DUE)?
+            .query_map(params![plugin.0, until, room as i64, early], Due::from_row)?
+            .collect()
+    }
+
+    fn earliest(&self, plugin: PluginId) -> Result<i64> {
+        let mut statement = self.connection.prepare_cached(NEXT_DUE)?;
+        let mut rows = statement.query([plugin.0])?;
+        rows.next()?.map_or(Ok(i64::MAX), |row| row.get(0))
+    }
+}
+
+/// A row of [`DUE`].
+struct Due {
+    delivery: i64,
+    state: i64,
+    attempts: u32,
+    event: Event,
+}
+
+impl Due {
+    fn from_row(row: &Row<'_>) -> Result<Self> {
+        let content = NewEvent {
+            source: named(row, 4, SourceName::new)?,
+            event_type: named(row, 5, EventType::new)?,
+            organization: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
+            occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
+            received_at: timestamp(row.get(8)?),
+            data: row.get(9)?..row.get(10)?,
+            id: named(row, 11, EventId::new)?,
+            body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
+        };
+        let event = Event { seq: EventSeq(row.get(3)?), content };
+        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts: row.get(2)?, event })
+    }
+}
+
+/// A name that was checked when it was written. One that no longer passes means a damaged store.
+fn named<Name, E: std::error::Error + Send + Sync + 'static>(
+    row: &Row<'_>,
+    column: usize,
+    check: impl FnOnce(&str) -> Result<Name, E>,
+) -> Result<Name> {
+    check(row.get_ref(column)?.as_str()?)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+/// Makes ready again what an earlier process had leased. Before the writer starts.
+pub(super) fn recover(connection: &mut Connection) -> Result<()> {
+    let transaction = connection.transaction()?;
+    let leased: Vec<(i64, i64)> = transaction
+        .prepare(
+            "SELECT plugin, count(*) FROM delivery
+             WHERE id >= (SELECT lease_floor FROM sequence) AND state = 1 GROUP BY plugin",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_>>()?;
+    for (plugin, count) in leased {
+        transaction.execute(
+            "UPDATE tally SET leased = leased - ?2, ready = ready + ?2 WHERE plugin = ?1",
+            [plugin, count],
+        )?;
+    }
+    transaction.execute(
+        "UPDATE delivery SET state = 0
+         WHERE id >= (SELECT lease_floor FROM sequence) AND state = 1",
+        [],
+    )?;
+    let items = transaction.execute("UPDATE outbox SET state = 0 WHERE state = 1", [])? as i64;
+    transaction.execute(
+        "UPDATE sequence SET outbox_leased = outbox_leased - ?1, outbox_ready = outbox_ready + ?1",
+        [items],
+    )?;
+    transaction.execute("UPDATE sequence SET lease_floor = next_delivery", [])?;
+    transaction.commit()
+}

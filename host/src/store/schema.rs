@@ -1,0 +1,292 @@
+//! The tables, their versions, and the way from a path to an open, locked, up-to-date file.
+//!
+//! A version of the schema is one entry of [`MIGRATIONS`]; entries are never edited once released, only
+//! added. Refused: a store that another process has, one of a later version, and a file that is some
+//! other program's.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::OpenError;
+use crate::model::{Ambient, DeliveryState};
+
+/// Says in the file's header whose it is: "post".
+const APPLICATION: i64 = 0x706f_7374;
+
+/// Pages in the writer's cache, as SQLite takes it: negative means KiB.
+const WRITER_CACHE: i64 = -64 * 1024;
+
+/// The schema, one version an entry.
+///
+/// Times are nanoseconds since 1970. `state` is the number of [`code`]. A delivery's `replay_of` is
+/// NULL where it came with its event, 0 where it was made later but repeats none. The deliveries that
+/// came with an event have ids that follow one another, `first_delivery` being the first, so that
+/// finding them takes no index. `event.body` stands last: a scan does not read it.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE event_type (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    organization TEXT,
+    occurred_at INTEGER,
+    received_at INTEGER NOT NULL,
+    first_delivery INTEGER NOT NULL,
+    fanout INTEGER NOT NULL,
+    data_start INTEGER NOT NULL,
+    data_end INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX event_once ON event (source, id);
+
+CREATE TABLE plugin (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    revision TEXT,
+    description TEXT NOT NULL DEFAULT '',
+    events TEXT NOT NULL DEFAULT '[]',
+    requires TEXT NOT NULL DEFAULT '[]',
+    held TEXT,
+    last_error TEXT,
+    paused INTEGER NOT NULL DEFAULT 0,
+    loaded_at INTEGER,
+    forgotten INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE delivery (
+    id INTEGER PRIMARY KEY,
+    event INTEGER NOT NULL,
+    plugin INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    replay_of INTEGER,
+    error TEXT
+) STRICT;
+CREATE INDEX delivery_due ON delivery (plugin, due_at, id) WHERE state IN (0, 2);
+CREATE INDEX delivery_dead ON delivery (id) WHERE state = 4;
+CREATE INDEX delivery_replay ON delivery (event, replay_of) WHERE replay_of IS NOT NULL;
+
+CREATE TABLE attempt (
+    delivery INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    error TEXT,
+    trace TEXT,
+    logs TEXT,
+    PRIMARY KEY (delivery, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE kv (
+    plugin INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (plugin, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    delivery INTEGER NOT NULL,
+    plugin INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    error TEXT,
+    item TEXT NOT NULL
+) STRICT;
+CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
+CREATE INDEX outbox_leased ON outbox (id) WHERE state = 1;
+CREATE INDEX outbox_delivery ON outbox (delivery);
+
+-- The ledger: deliveries ever in each state by plugin, and the bytes of its keys and values.
+CREATE TABLE tally (
+    plugin INTEGER PRIMARY KEY,
+    ready INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    waiting INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    kv_bytes INTEGER NOT NULL
+) STRICT;
+
+-- What became of the deliveries of one event type within one hour.
+CREATE TABLE hour (
+    hour INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    sum_us INTEGER NOT NULL,
+    histogram BLOB NOT NULL,
+    PRIMARY KEY (hour, type)
+) STRICT, WITHOUT ROWID;
+
+-- One row: the next numbers, which retention must not make start over, and counters of the whole.
+CREATE TABLE sequence (
+    next_event INTEGER NOT NULL,
+    next_delivery INTEGER NOT NULL,
+    next_outbox INTEGER NOT NULL,
+    next_version INTEGER NOT NULL,
+    -- No delivery with a smaller id is leased.
+    lease_floor INTEGER NOT NULL,
+    conflicts INTEGER NOT NULL,
+    lost_leases INTEGER NOT NULL,
+    outbox_ready INTEGER NOT NULL,
+    outbox_leased INTEGER NOT NULL,
+    outbox_waiting INTEGER NOT NULL,
+    outbox_sent INTEGER NOT NULL,
+    outbox_dead INTEGER NOT NULL
+) STRICT;
+"];
+
+/// The number of a state in a row. `held` is derived and never stored.
+pub(super) mod code {
+    pub(in crate::store) const READY: i64 = 0;
+    pub(in crate::store) const LEASED: i64 = 1;
+    pub(in crate::store) const WAITING: i64 = 2;
+    /// Of an outbox item: sent.
+    pub(in crate::store) const DONE: i64 = 3;
+    pub(in crate::store) const DEAD: i64 = 4;
+}
+
+/// The state that a row with this number is in, its plugin being held or not.
+pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
+    match code {
+        code::LEASED => DeliveryState::Leased,
+        code::DONE => DeliveryState::Done,
+        code::DEAD => DeliveryState::Dead,
+        _ if held => DeliveryState::Held,
+        code::WAITING => DeliveryState::Waiting,
+        _ => DeliveryState::Ready,
+    }
+}
+
+/// A store's file that is this process's alone, with its schema up to date.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) lock: File,
+}
+
+/// Opens or makes the store at `path`.
+pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Opened, OpenError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(folder, &error))?;
+    let lock = private(&lock_path(path)).map_err(|error| unusable(&lock_path(path), &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(unusable(&lock_path(path), &error)),
+    }
+    // Made here rather than by SQLite, for its mode; the write-ahead log takes the mode over.
+    private(path).map_err(|error| unusable(path, &error))?;
+    let mut writer =
+        connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| broken(path, &error))?;
+    prepare(&mut writer, path, ambient)?;
+    Ok(Opened { writer, lock })
+}
+
+/// A connection for reads only.
+pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(reader)
+}
+
+/// A connection that folds the write-ahead log into the file.
+pub(super) fn folder(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection has one user at a time, so SQLite need not lock it.
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn prepare(writer: &mut Connection, path: &Path, ambient: &Ambient) -> Result<(), OpenError> {
+    let number = |writer: &Connection, sql: &str| writer.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let sql = |error: rusqlite::Error| broken(path, &error);
+    let tables = number(writer, "SELECT count(*) FROM sqlite_schema").map_err(sql)?;
+    let application = number(writer, "PRAGMA application_id").map_err(sql)?;
+    let found = number(writer, "PRAGMA user_version").map_err(sql)?;
+    let known = MIGRATIONS.len() as i64;
+    if tables > 0 && application != APPLICATION {
+        let reason = "it is another program's database; name another file".to_owned();
+        return Err(OpenError::Unusable { path: path.to_owned(), reason });
+    }
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    if tables == 0 {
+        // Must come before the first table and before the write-ahead log.
+        writer.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+        writer.pragma_update(None, "application_id", APPLICATION).map_err(sql)?;
+    }
+    writer
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
+             PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 134217728;
+             PRAGMA cache_size = {WRITER_CACHE}; PRAGMA temp_store = MEMORY;"
+        ))
+        .map_err(sql)?;
+    for (version, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let transaction = writer.transaction().map_err(sql)?;
+        transaction.execute_batch(migration).map_err(sql)?;
+        if version == 0 {
+            number_from(&transaction, ambient).map_err(sql)?;
+        }
+        transaction.pragma_update(None, "user_version", version as i64 + 1).map_err(sql)?;
+        transaction.commit().map_err(sql)?;
+    }
+    Ok(())
+}
+
+/// Where a new store begins to count: its deliveries at a random multiple of 2^30 below 2^52, so that
+/// ids of two stores do not meet, even where one is made anew.
+fn number_from(connection: &Connection, ambient: &Ambient) -> rusqlite::Result<()> {
+    let base = (1 + ambient.random_u64() % ((1 << 22) - 1)) << 30;
+    connection
+        .execute("INSERT INTO sequence VALUES (1, ?1, 1, 1, ?1, 0, 0, 0, 0, 0, 0, 0)", [base as i64])
+        .map(drop)
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Opens or makes a file that only its owner may read.
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> OpenError {
+    let reason =
+        format!("{error}; its folder must belong to, and be writable by, the user posthouse runs as");
+    OpenError::Unusable { path: path.to_owned(), reason }
+}
+
+fn broken(path: &Path, error: &rusqlite::Error) -> OpenError {
+    OpenError::Unusable { path: path.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,94 @@
+//! What the handle, the writer and the readers share.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+
+use super::{StoreError, readers::Readers};
+use crate::model::PluginId;
+
+/// Reads of guests: as many at once as there are threads to run them.
+const GUEST_READERS: usize = 8;
+
+/// Reads of people.
+const PEOPLE_READERS: usize = 2;
+
+pub(super) struct Shared {
+    failure: OnceLock<String>,
+    closed: AtomicBool,
+    kv_bytes: RwLock<HashMap<PluginId, u64>>,
+    /// For reads of keys while a guest runs.
+    pub(super) guests: Readers,
+    /// For lists, which take longer.
+    pub(super) people: Readers,
+    #[cfg(test)]
+    injected: parking_lot::Mutex<Option<rusqlite::Error>>,
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            failure: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            kv_bytes: RwLock::default(),
+            guests: Readers::new(path.clone(), GUEST_READERS),
+            people: Readers::new(path, PEOPLE_READERS),
+            #[cfg(test)]
+            injected: parking_lot::Mutex::default(),
+        }
+    }
+
+    /// Why nothing is written any more.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// Stops all writing, for ever. Returns the first reason given.
+    pub(super) fn poison(&self, reason: String) -> String {
+        self.failure.get_or_init(|| reason).clone()
+    }
+
+    /// Ends all reading.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.guests.close();
+        self.people.close();
+    }
+
+    /// Why the writer gave no answer.
+    pub(super) fn silence(&self) -> StoreError {
+        match self.failure() {
+            Some(reason) => StoreError::Poisoned(reason),
+            None => StoreError::Closed,
+        }
+    }
+
+    pub(super) fn kv_bytes(&self, plugin: PluginId) -> u64 {
+        self.kv_bytes.read().get(&plugin).copied().unwrap_or(0)
+    }
+
+    pub(super) fn publish_kv_bytes(&self, sizes: impl IntoIterator<Item = (PluginId, i64)>) {
+        let mut sizes = sizes.into_iter().peekable();
+        if sizes.peek().is_some() {
+            let mut published = self.kv_bytes.write();
+            published.extend(sizes.map(|(plugin, bytes)| (plugin, u64::try_from(bytes).unwrap_or(0))));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn inject(&self, error: rusqlite::Error) {
+        *self.injected.lock() = Some(error);
+    }
+
+    #[cfg(test)]
+    pub(super) fn injected(&self) -> Option<rusqlite::Error> {
+        self.injected.lock().take()
+    }
+}

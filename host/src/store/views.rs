@@ -1,0 +1,300 @@
+//! What the store shows: rows as people and the upper layers read them, and the filters that choose
+//! among them. No type of a database stands in here.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::model::{
+    Capability, DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxItem, Outcome, Pattern,
+    PluginId,
+};
+
+/// What is known of a plugin, as the store keeps it.
+#[derive(Debug, Clone, Serialize)]
+pub struct PluginRecord {
+    /// Its number, which stays with the name.
+    pub id: PluginId,
+    /// Its name: the stem of its file.
+    pub name: String,
+    /// SHA-256 of the file, hexadecimal; none before a first revision was loaded.
+    pub revision: Option<String>,
+    /// What it says of itself, in a line.
+    pub description: String,
+    /// The subscription in force.
+    pub events: Vec<Pattern>,
+    /// What it can't work without.
+    pub requires: Vec<Capability>,
+    /// None: serving.
+    pub held: Option<HeldReason>,
+    /// What the last load said, where it failed.
+    pub last_error: Option<String>,
+    /// Whether an operator paused it; kept beside `held`, which may have other reasons.
+    pub paused: bool,
+    /// When its revision was loaded.
+    pub loaded_at: Option<Timestamp>,
+}
+
+/// The store's number of an outbox item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct OutboxId(pub i64);
+
+/// A leased outbox item on its way to the sender.
+#[derive(Debug, Clone)]
+pub struct OutboxJob {
+    /// Which item.
+    pub id: OutboxId,
+    /// The delivery that staged it.
+    pub delivery: DeliveryId,
+    /// The plugin that staged it.
+    pub plugin: PluginId,
+    /// Which attempt to send it this will be, from 1.
+    pub attempt: u32,
+    /// What is to be sent.
+    pub item: OutboxItem,
+}
+
+/// How an attempt to send an outbox item ended.
+#[derive(Debug, Clone)]
+pub enum OutboxResult {
+    /// It is out of our hands.
+    Sent,
+    /// It is to be tried again.
+    Retry {
+        /// When.
+        due: Timestamp,
+        /// What went wrong.
+        error: String,
+    },
+    /// It is given up.
+    Dead {
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// Which outbox items to list.
+#[derive(Debug, Clone, Default)]
+pub struct OutboxFilter {
+    /// `ready`, `leased`, `waiting`, `sent` or `dead`; none: all.
+    pub state: Option<String>,
+    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    pub limit: u32,
+    /// Only items with a smaller id: the next page.
+    pub before: Option<OutboxId>,
+}
+
+/// Which events to list. An empty one means all.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Of these types.
+    pub event_type: Option<Pattern>,
+    /// Of this source.
+    pub source: Option<String>,
+    /// Of this organization.
+    pub organization: Option<String>,
+    /// Taken in at this time or later.
+    pub since: Option<Timestamp>,
+    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    pub limit: u32,
+    /// Only events with a smaller seq: the next page.
+    pub before: Option<EventSeq>,
+}
+
+/// Which deliveries to list, count or replay. An empty one means all.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// In this state; held ones are not among the ready and the waiting.
+    pub state: Option<DeliveryState>,
+    /// For the plugin of this name.
+    pub plugin: Option<String>,
+    /// Of this event.
+    pub event: Option<EventSeq>,
+    /// Of events of these types.
+    pub event_type: Option<Pattern>,
+    /// Finished, or where it is not finished made, at this time or later.
+    pub since: Option<Timestamp>,
+    /// The most rows; 0 means 100, and more than 1,000 means 1,000. Counting and replaying take it as
+    /// it is, and 0 as no limit.
+    pub limit: u32,
+    /// Only deliveries with a smaller id: the next page.
+    pub before: Option<DeliveryId>,
+}
+
+/// One event in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct EventSummary {
+    /// The store's number of it.
+    pub seq: EventSeq,
+    /// Who sent it.
+    pub source: String,
+    /// The sender's id.
+    pub id: String,
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The organization it concerns.
+    pub organization: Option<String>,
+    /// When it happened, by the sender's word.
+    pub occurred_at: Option<Timestamp>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// The length of its body.
+    pub bytes: u64,
+    /// How many deliveries of it are in each state.
+    pub deliveries: BTreeMap<String, u64>,
+}
+
+/// All of one event.
+#[derive(Debug, Clone, Serialize)]
+pub struct EventDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub summary: EventSummary,
+    /// The verified body.
+    pub body: String,
+    /// Its deliveries, oldest first.
+    pub history: Vec<DeliveryDetail>,
+}
+
+/// One delivery in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliverySummary {
+    /// Its id.
+    pub id: DeliveryId,
+    /// The sender's id of the event.
+    pub event: String,
+    /// Who sent the event.
+    pub source: String,
+    /// What the event is about.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// For which plugin.
+    pub plugin: String,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Why it is held, where it is.
+    pub held: Option<HeldReason>,
+    /// How many attempts have ended.
+    pub attempts: u32,
+    /// When it may run (again); none once it has finished.
+    pub due_at: Option<Timestamp>,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// When it was done or given up.
+    pub finished_at: Option<Timestamp>,
+    /// What went wrong last.
+    pub error: Option<String>,
+    /// The earlier delivery that it repeats.
+    pub replay_of: Option<DeliveryId>,
+}
+
+/// All of one delivery.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliveryDetail {
+    /// As in a list.
+    #[serde(flatten)]
+    pub summary: DeliverySummary,
+    /// Its attempts, first to last.
+    pub attempt_log: Vec<AttemptDetail>,
+    /// The outbox items that its effects held.
+    pub outbox: Vec<OutboxSummary>,
+}
+
+/// One attempt.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptDetail {
+    /// From 1.
+    pub number: u32,
+    /// When the instance was asked for.
+    pub started_at: Timestamp,
+    /// From then until the guest returned, in microseconds.
+    pub duration_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// The stack of a trap, innermost function first.
+    pub trace: Option<String>,
+    /// What the guest logged.
+    pub logs: Vec<LogLine>,
+}
+
+/// One outbox item in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct OutboxSummary {
+    /// Its id.
+    pub id: OutboxId,
+    /// The delivery that staged it.
+    pub delivery: DeliveryId,
+    /// The word for its kind.
+    pub kind: String,
+    /// Addresses and subject of a mail; never its text.
+    pub summary: String,
+    /// `ready`, `leased`, `waiting`, `sent` or `dead`.
+    pub state: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it is tried (again); none once it has finished.
+    pub due_at: Option<Timestamp>,
+    /// When it was sent or given up.
+    pub finished_at: Option<Timestamp>,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+
+/// The ledger of deliveries, the outbox, and the last 24 hours by event type.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreStats {
+    /// Deliveries ever made, those included that retention has removed.
+    pub made: u64,
+    /// By state; the sum must be `made`.
+    pub states: BTreeMap<DeliveryState, u64>,
+    /// By event type, over the last 24 hours.
+    pub by_type: Vec<TypeStats>,
+    /// Outbox items ever made, by state.
+    pub outbox: BTreeMap<String, u64>,
+    /// By plugin.
+    pub plugins: Vec<PluginStats>,
+    /// Attempts that ran into a conflict and began anew.
+    pub conflicts: u64,
+    /// Completions that came without a valid lease; nothing of them was written.
+    pub lost_leases: u64,
+    /// Size of the store's file.
+    pub store_bytes: u64,
+    /// Size of its write-ahead log.
+    pub wal_bytes: u64,
+}
+
+/// Deliveries of one event type over the last 24 hours (the present hour and the 23 before it).
+#[derive(Debug, Clone, Serialize)]
+pub struct TypeStats {
+    /// The type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// Deliveries made.
+    pub total: u64,
+    /// Deliveries done.
+    pub completed: u64,
+    /// Deliveries given up.
+    pub failed: u64,
+    /// Mean duration of the attempts that ended a delivery, in milliseconds.
+    pub average_ms: f64,
+    /// 99 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
+    pub p99_ms: f64,
+}
+
+/// Deliveries of one plugin, ever.
+#[derive(Debug, Clone, Serialize)]
+pub struct PluginStats {
+    /// Its name.
+    pub plugin: String,
+    /// Deliveries made.
+    pub made: u64,
+    /// By state; the sum must be `made`.
+    pub states: BTreeMap<DeliveryState, u64>,
+    /// When the delivery was made that has been ready, waiting or held for longest.
+    pub oldest_open: Option<Timestamp>,
+}

@@ -1,0 +1,422 @@
+//! The one writer: a thread that turns what is queued into transactions.
+//!
+//! ```text
+//!      accept · complete · lanes · outbox · other work          (bounded queue)
+//!        │
+//!        ▼
+//!   ┌─► take all that is queued, or sleep until something is due
+//!   │    ▼
+//!   │   BEGIN ─► each in turn: check, then write ─► fill lanes that are behind
+//!   │    ▼
+//!   │   write what was collected: kv values, counters, next numbers
+//!   │    ▼
+//!   │   COMMIT (fsync) ──failed──► ROLLBACK, read the memory again, answer all with the error;
+//!   │    ▼                         completions wait for a later batch; if the disk is in doubt: poisoned
+//!   │   publish kv sizes ─► give capacity back ─► jobs into their lanes ─► answer every waiter
+//!   └────┘
+//! ```
+//!
+//! Nobody is answered before the commit. Within one operation every check comes before the first
+//! write, so that one which is refused leaves nothing in the transaction of the others. A batch fails
+//! as a whole or not at all.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, Result, Statement, config::DbConfig};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Accepted, StoreError,
+    checkpoint::Checkpointer,
+    complete::Completion,
+    error::passes,
+    kv::KvCache,
+    memory::Memory,
+    outbox::OutboxQueue,
+    queue::{LaneEnds, OpenedLane},
+    schema::Opened,
+    shared::Shared,
+    time::nanos,
+};
+use crate::model::{Ambient, Job, NewEvent, PluginId};
+
+/// Operations that may wait; who comes then waits outside.
+pub(super) const QUEUE: usize = 4096;
+
+/// The most operations in one transaction: bounds how long the first of them waits for its answer.
+const BATCH: usize = 2048;
+
+/// The longest sleep while something is due later: the wall clock may have been set meanwhile.
+const NAP: Duration = Duration::from_secs(1);
+
+/// How long completions that found the disk full wait before they are tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Something to be written.
+pub(super) enum Op {
+    Accept {
+        event: NewEvent,
+        plugins: Vec<PluginId>,
+        reply: oneshot::Sender<Result<Accepted, StoreError>>,
+    },
+    Complete(Box<Completion>),
+    OpenLane {
+        plugin: PluginId,
+        capacity: usize,
+        reply: oneshot::Sender<OpenedLane>,
+    },
+    CloseLane {
+        plugin: PluginId,
+        lane: u64,
+        jobs: Vec<Job>,
+        reply: Option<oneshot::Sender<()>>,
+    },
+    LeaseOutbox(super::outbox::Waiter),
+    /// Anything that is not on the way of an event.
+    Work(Work),
+    /// Fold the write-ahead log into the file.
+    Fold,
+    Close(oneshot::Sender<()>),
+}
+
+/// Runs within a batch; it brings its answer along in [`Staged::answers`].
+pub(super) type Work = Box<dyn FnOnce(&mut Writer<'_>) -> Result<()> + Send>;
+
+/// Told how the batch ended.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The writer's state. The operations are methods of it, each in the file of its subject.
+pub(super) struct Writer<'c> {
+    pub(super) connection: &'c Connection,
+    pub(super) sql: Statements<'c>,
+    /// When this batch began.
+    pub(super) now: i64,
+    pub(super) max_backlog: u64,
+    pub(super) memory: Memory,
+    pub(super) kv: KvCache,
+    pub(super) lanes: LaneEnds,
+    pub(super) outbox: OutboxQueue,
+    pub(super) staged: Staged,
+    shared: Arc<Shared>,
+    ambient: Ambient,
+    /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
+    carried: VecDeque<Op>,
+    carried_until: Option<Instant>,
+    fold: bool,
+    closing: Vec<oneshot::Sender<()>>,
+}
+
+/// What happens once the batch has been committed, or has not.
+#[derive(Default)]
+pub(super) struct Staged {
+    accepted: Vec<(oneshot::Sender<Result<Accepted, StoreError>>, Result<Accepted, StoreError>)>,
+    completions: Vec<Box<Completion>>,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// The statements on the way of every event, prepared once.
+pub(super) struct Statements<'c> {
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    pub(super) insert_event: Statement<'c>,
+    pub(super) insert_delivery: Statement<'c>,
+    pub(super) finish_delivery: Statement<'c>,
+    pub(super) insert_attempt: Statement<'c>,
+    pub(super) get_kv: Statement<'c>,
+    pub(super) put_kv: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn prepare(connection: &'c Connection) -> Result<Self> {
+        Ok(Self {
+            begin: connection.prepare("BEGIN")?,
+            commit: connection.prepare("COMMIT")?,
+            insert_event: connection.prepare(super::inbox::INSERT_EVENT)?,
+            insert_delivery: connection.prepare(super::inbox::INSERT_DELIVERY)?,
+            finish_delivery: connection.prepare(super::complete::FINISH_DELIVERY)?,
+            insert_attempt: connection.prepare(super::complete::INSERT_ATTEMPT)?,
+            get_kv: connection.prepare(super::kv::GET)?,
+            put_kv: connection.prepare(super::kv::PUT)?,
+        })
+    }
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    opened: Opened,
+    path: PathBuf,
+    max_backlog: u64,
+    ambient: Ambient,
+    shared: Arc<Shared>,
+) -> std::io::Result<mpsc::Sender<Op>> {
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let checkpointer = Checkpointer::start(path, sender.downgrade())?;
+    std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+        let Opened { writer: connection, lock } = opened;
+        let _sentinel = Sentinel(Arc::clone(&shared));
+        let waiting = match Writer::new(&connection, max_backlog, ambient, Arc::clone(&shared)) {
+            Ok(mut writer) => writer.run(&runtime, queue),
+            Err(error) => {
+                shared.poison(error.to_string());
+                Vec::new()
+            }
+        };
+        shared.close();
+        checkpointer.stop();
+        let folded = if shared.failure().is_none() {
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        } else {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+        };
+        if let Err(error) = folded {
+            tracing::warn!(%error, "the store's write-ahead log could not be folded in; the next start reads it");
+        }
+        drop(connection);
+        drop(lock);
+        for reply in waiting {
+            let _ = reply.send(());
+        }
+    })?;
+    Ok(sender)
+}
+
+/// Says so when the writer dies of a defect.
+struct Sentinel(Arc<Shared>);
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("the writer thread died of a defect; see the log".to_owned());
+        }
+    }
+}
+
+impl<'c> Writer<'c> {
+    fn new(
+        connection: &'c Connection,
+        max_backlog: u64,
+        ambient: Ambient,
+        shared: Arc<Shared>,
+    ) -> Result<Self> {
+        let memory = Memory::load(connection)?;
+        shared.publish_kv_bytes(memory.all_kv_bytes());
+        Ok(Self {
+            connection,
+            sql: Statements::prepare(connection)?,
+            now: nanos(ambient.now()),
+            max_backlog,
+            memory,
+            kv: KvCache::default(),
+            lanes: LaneEnds::default(),
+            outbox: OutboxQueue::default(),
+            staged: Staged::default(),
+            shared,
+            ambient,
+            carried: VecDeque::new(),
+            carried_until: None,
+            fold: false,
+            closing: Vec::new(),
+        })
+    }
+
+    /// Works until the store is closed, or its last handle is dropped. Returns who waits for the end.
+    fn run(
+        &mut self,
+        runtime: &tokio::runtime::Runtime,
+        mut queue: mpsc::Receiver<Op>,
+    ) -> Vec<oneshot::Sender<()>> {
+        let mut received = Vec::with_capacity(BATCH);
+        let mut ops = VecDeque::with_capacity(BATCH);
+        let mut open = true;
+        while open && self.closing.is_empty() {
+            let nap = if ops.is_empty() { self.nap() } else { Some(Duration::ZERO) };
+            match nap {
+                Some(nap) if nap.is_zero() => {
+                    while received.len() < BATCH
+                        && let Ok(op) = queue.try_recv()
+                    {
+                        received.push(op);
+                    }
+                }
+                Some(nap) => {
+                    let receive = queue.recv_many(&mut received, BATCH);
+                    let taken = runtime.block_on(async { tokio::time::timeout(nap, receive).await });
+                    open = taken != Ok(0);
+                }
+                None => open = runtime.block_on(queue.recv_many(&mut received, BATCH)) > 0,
+            }
+            ops.extend(received.drain(..));
+            if self.carried_until.is_none_or(|until| until <= Instant::now()) && !self.carried.is_empty() {
+                let mut carried = std::mem::take(&mut self.carried);
+                self.batch(&mut carried);
+                self.carried.append(&mut carried);
+            }
+            self.batch(&mut ops);
+            if std::mem::take(&mut self.fold) {
+                super::checkpoint::fold(self.connection);
+            }
+        }
+        queue.close();
+        while let Ok(op) = queue.try_recv() {
+            self.refuse(op, &StoreError::Closed);
+        }
+        std::mem::take(&mut self.closing)
+    }
+
+    /// How long to sleep if nothing comes: zero when there is work already, none when nothing is due.
+    fn nap(&self) -> Option<Duration> {
+        let carried = (!self.carried.is_empty()).then(|| {
+            self.carried_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+        });
+        let now = nanos(self.ambient.now());
+        let due = [self.lanes.next_due(&self.memory), self.outbox.next_due()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|due| Duration::from_nanos(due.saturating_sub(now).max(0).unsigned_abs()).min(NAP));
+        carried.into_iter().chain(due).min()
+    }
+
+    /// Takes `ops` through one transaction. After a failure what is to be tried again is in `ops` or
+    /// is carried.
+    fn batch(&mut self, ops: &mut VecDeque<Op>) {
+        if let Some(reason) = self.shared.failure() {
+            let error = StoreError::Poisoned(reason);
+            ops.drain(..).for_each(|op| self.refuse(op, &error));
+            return;
+        }
+        self.now = nanos(self.ambient.now());
+        match self.transact(ops) {
+            Ok(()) => self.settle(),
+            Err(error) => self.undo(&error),
+        }
+    }
+
+    fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
+        self.sql.begin.execute([])?;
+        while let Some(op) = ops.pop_front() {
+            self.apply(op)?;
+        }
+        self.refill()?;
+        self.lease_outbox()?;
+        self.kv.write(&mut self.sql, self.connection)?;
+        self.memory.sequence().lease_floor = self.lanes.lowest_lease();
+        self.memory.write(self.connection)?;
+        #[cfg(test)]
+        if let Some(error) = self.shared.injected() {
+            return Err(error);
+        }
+        self.sql.commit.execute([]).map(drop)
+    }
+
+    fn apply(&mut self, op: Op) -> Result<()> {
+        match op {
+            Op::Accept { event, plugins, reply } => {
+                let accepted = self.accept(event, &plugins);
+                let (answer, result) = match accepted {
+                    Ok(answer) => (answer, Ok(())),
+                    Err(error) => (Err(StoreError::Closed), Err(error)),
+                };
+                self.staged.accepted.push((reply, answer));
+                result
+            }
+            Op::Complete(completion) => {
+                let result = self.complete(&completion);
+                self.staged.completions.push(completion);
+                result
+            }
+            Op::OpenLane { plugin, capacity, reply } => {
+                self.lanes.open(plugin, capacity, reply);
+                Ok(())
+            }
+            Op::CloseLane { plugin, lane, jobs, reply } => {
+                self.lanes.close(plugin, lane);
+                if let Some(reply) = reply {
+                    self.staged.answers.push(Box::new(move |_| {
+                        let _ = reply.send(());
+                    }));
+                }
+                jobs.into_iter()
+                    .try_for_each(|job| self.apply(Op::Complete(Box::new(Completion::release(job)))))
+            }
+            Op::LeaseOutbox(waiter) => {
+                self.outbox.wait(waiter);
+                Ok(())
+            }
+            Op::Work(work) => work(self),
+            Op::Fold => {
+                self.fold = true;
+                Ok(())
+            }
+            Op::Close(reply) => {
+                self.closing.push(reply);
+                Ok(())
+            }
+        }
+    }
+
+    /// After the commit.
+    fn settle(&mut self) {
+        self.shared.publish_kv_bytes(self.kv.sizes(&self.memory));
+        let mut unheard = self.lanes.settle();
+        self.carried.extend(unheard.drain(..).map(|job| Op::Complete(Box::new(Completion::release(job)))));
+        if let Some(give_back) = self.outbox.settle() {
+            self.carried.push_back(Op::Work(give_back));
+        }
+        for (reply, answer) in self.staged.accepted.drain(..) {
+            let _ = reply.send(answer);
+        }
+        self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
+        self.staged.completions.clear();
+        self.carried_until = None;
+    }
+
+    /// After a failure: the transaction is taken back, and so is what was remembered of it.
+    fn undo(&mut self, error: &rusqlite::Error) {
+        let rolled_back =
+            if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") };
+        let answer = match rolled_back.and_then(|()| Memory::load(self.connection)) {
+            Ok(memory) if passes(error) => {
+                tracing::error!(%error, "the store could not write; the batch was taken back");
+                self.memory = memory;
+                StoreError::Io(error.to_string())
+            }
+            Ok(_) => self.poison(error),
+            Err(second) => self.poison(&second),
+        };
+        self.kv.clear();
+        self.lanes.undo();
+        self.outbox.undo(&answer);
+        for (reply, _) in self.staged.accepted.drain(..) {
+            let _ = reply.send(Err(answer.clone()));
+        }
+        self.staged.answers.drain(..).for_each(|tell| tell(Err(answer.clone())));
+        self.carried.extend(self.staged.completions.drain(..).map(Op::Complete));
+        self.carried_until = Some(Instant::now() + PAUSE);
+        if self.shared.failure().is_some() {
+            self.carried.clear();
+            self.lanes.close_all();
+        }
+    }
+
+    fn poison(&self, error: &rusqlite::Error) -> StoreError {
+        tracing::error!(%error, "the store failed in a way that leaves the disk in doubt; it takes nothing more");
+        StoreError::Poisoned(self.shared.poison(error.to_string()))
+    }
+
+    fn refuse(&mut self, op: Op, error: &StoreError) {
+        match op {
+            Op::Accept { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Op::LeaseOutbox(waiter) => waiter.refuse(error.clone()),
+            Op::Close(reply) => self.closing.push(reply),
+            // Who waits for one of these is told by its channel's end.
+            Op::Complete(_) | Op::OpenLane { .. } | Op::CloseLane { .. } | Op::Work(_) | Op::Fold => {}
+        }
+    }
+}
