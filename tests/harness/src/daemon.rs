@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, builder::ADMIN_TOKEN, eventually,
-    patience, ports, put_in_place, sender::request, wait_until,
+    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, builder::ADMIN_TOKEN, patience, ports,
+    put_in_place, sender::request, wait::within, wait_until,
 };
 
 /// A daemon in a folder of its own. Dropped, it is killed and its folder goes.
@@ -528,7 +528,8 @@ impl Daemon {
 
     /// None once it takes requests; its exit status if it ended before.
     fn ready_or_ended(&mut self) -> Option<ExitStatus> {
-        eventually("the daemon takes requests", || {
+        // It compiles its plugins first; one in JavaScript takes a busy machine a minute or two.
+        within(5 * patience(), "the daemon takes requests", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child to wait for"));
             if ended.is_some() {
                 self.child = None;

@@ -5,9 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The top of the working tree.
+/// The top of the working tree: where `Cargo.lock` is.
+///
+/// # Panics
+/// Where there is none.
 pub fn workspace() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize().expect("the workspace")
+    // Cargo says it to what it runs. What runs by itself knows where it was built.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let top = Path::new(&own).ancestors().find(|folder| folder.join("Cargo.lock").is_file());
+    top.expect("a folder with Cargo.lock").to_owned()
 }
 
 /// The bytes of a built guest: one made for tests, or one of the plugins.

@@ -26,14 +26,20 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// # Panics
 /// After [`patience`], with `what` it waited for.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(patience(), what, look)
+}
+
+/// Waits until `look` finds something, for at most so long.
+#[track_caller]
+pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     let mut pause = Duration::from_millis(5);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < patience(), "waited {:?} in vain: {what}", began.elapsed());
+        assert!(began.elapsed() < limit, "waited {:?} in vain: {what}", began.elapsed());
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }
