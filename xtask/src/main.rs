@@ -1,6 +1,8 @@
 //! `cargo xtask <command>`: what the project does to itself. One module a command; nothing here is part
 //! of the daemon.
 
+mod bench;
+mod demo;
 mod guests;
 mod shell;
 mod toolchain;
@@ -9,6 +11,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
+  bench [ROW]...           measures, beside an axum no-op; `--help` says more
+  demo [--once]            shows posthouse at work, and stays up unless `--once`
   guests [--only NAME]...  builds the plugins, and the guests of the tests";
 
 fn main() -> ExitCode {
@@ -16,6 +20,8 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
+        "bench" => bench::run_command(&rest),
+        "demo" => demo::run_command(&rest),
         "guests" => guests::run_command(&rest),
         _ => {
             eprintln!("{USAGE}");

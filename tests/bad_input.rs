@@ -1,0 +1,396 @@
+//! Whatever a peer sends, the daemon refuses it, keeps its memory within bounds, and goes on serving
+//! everybody else; and each request, however broken, is counted.
+
+use std::{
+    io,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use posthouse_harness::{
+    Connection, Daemon, Event, Headers, Signer, Source, eventually, seed, unix_now, wait_until,
+};
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+
+const HEAD: &str = "POST /webhooks/crm HTTP/1.1\r\nhost: x\r\n";
+
+#[test]
+fn bodies_of_every_framing() {
+    let daemon = daemon();
+    let event = Event::new("user.created");
+    let body = event.body();
+    let signed = head(&signer().sign_now(&event.id, &body));
+
+    // No length and no chunks: there is no body.
+    assert_eq!(ask(&daemon, &[&signed, "\r\n"]).unwrap(), 401);
+    // Chunks of every size, with extensions and trailers.
+    for size in [1, 7, 100_000] {
+        let chunks: Vec<u8> = body.chunks(size).flat_map(|chunk| {
+            [format!("{:x};extension=1\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()
+        }).collect();
+        let end = "0\r\nx-trailer: y\r\n\r\n";
+        let chunked = format!("{signed}transfer-encoding: chunked\r\n\r\n");
+        assert_eq!(ask_bytes(&daemon, &[chunked.as_bytes(), &chunks, end.as_bytes()].concat()).unwrap(), 200);
+    }
+    // Lengths that are none, or two.
+    for length in ["-1", "1e3", "abc", "0x10", "99999999999999999999999", "5, 6"] {
+        assert_refused(ask(&daemon, &[HEAD, "content-length: ", length, "\r\n\r\nhello"]));
+    }
+    assert_refused(ask(&daemon, &[HEAD, "content-length: 5\r\ncontent-length: 6\r\n\r\nhello!"]));
+    for coding in ["gzip", "chunked, gzip", "identity"] {
+        assert_refused(ask(&daemon, &[HEAD, "transfer-encoding: ", coding, "\r\n\r\nhello"]));
+    }
+    // Chunks that are none.
+    for chunk in ["zz\r\n", "-5\r\nhello\r\n", "ffffffffffffffffff\r\nhello\r\n", "5\r\nhellohello\r\n"] {
+        assert_refused(ask(&daemon, &[HEAD, "transfer-encoding: chunked\r\n\r\n", chunk, "0\r\n\r\n"]));
+    }
+    still_serves(&daemon);
+}
+
+#[test]
+fn headers_without_end() {
+    let daemon = daemon();
+    let before = resident(&daemon);
+    for line in ["x-{}: y\r\n", "webhook-signature: v1,{}\r\n", "webhook-id: {}\r\n"] {
+        // The daemon stops reading long before the millionth; the peer may not notice at once.
+        let mut connection = daemon.connect();
+        connection.send(HEAD.as_bytes()).unwrap();
+        for n in 0..1000 {
+            let thousand: String = (0..1000).map(|m| line.replace("{}", &(n * 1000 + m).to_string())).collect();
+            if connection.send(thousand.as_bytes()).is_err() {
+                break;
+            }
+        }
+        assert_refused(connection.answer().map(|answer| answer.status));
+    }
+    let long = "a".repeat(1024 * 1024);
+    for name in ["webhook-id", "webhook-signature", "x"] {
+        assert_refused(ask(&daemon, &[HEAD, name, ": ", &long, "\r\n\r\n"]));
+    }
+    assert_refused(ask(&daemon, &["POST /", &long, " HTTP/1.1\r\nhost: x\r\n\r\n"]));
+    assert_refused(ask(&daemon, &[&long, " / HTTP/1.1\r\nhost: x\r\n\r\n"]));
+    grew_little(&daemon, before);
+    still_serves(&daemon);
+}
+
+#[test]
+fn ids_and_signatures_that_no_sender_makes() {
+    let daemon = daemon();
+    let body = br#"{"type":"user.created"}"#;
+    // As long as a header may be, and signed: known to be the sender's, and yet no id.
+    for id in ["x".repeat(256), "x".repeat(8000), "a b".to_owned(), "é".to_owned()] {
+        let answer = daemon.sender().post(&signer().sign_now(&id, body), body);
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(answer.body.len() < 500 && !answer.body.contains(&id), "{answer}");
+    }
+    for byte in (1..=255u8).filter(|byte| !matches!(byte, b'\r' | b'\n' | b'\t' | b' ')) {
+        let mut request = HEAD.as_bytes().to_vec();
+        request.extend([b"webhook-id: ", &[byte][..], b"\r\nwebhook-timestamp: ", &[byte], b"\r\n"].concat());
+        request.extend([b"webhook-signature: v1,", &[byte][..], b"\r\ncontent-length: 0\r\n\r\n"].concat());
+        let status = ask_bytes(&daemon, &request).unwrap();
+        assert!(matches!(status, 400 | 401), "{byte:#x}: {status}");
+    }
+    still_serves(&daemon);
+}
+
+#[test]
+fn clocks_that_are_far_off() {
+    let daemon = daemon();
+    let body = br#"{"type":"user.created"}"#;
+    for at in [i64::MIN, -1, 0, 1, unix_now() - 100_000_000, unix_now() * 1000, 253_402_300_800, i64::MAX] {
+        let answer = daemon.sender().post(&signer().sign("evt_1", at, body), body);
+        assert_eq!(answer.status, 401, "{at}: {answer}");
+    }
+    still_serves(&daemon);
+}
+
+#[test]
+fn bodies_that_are_no_events() {
+    let daemon = daemon();
+    let deep = 400_000;
+    let nested = |open: &str, close: &str| [open.repeat(deep / open.len()), close.repeat(deep / open.len())].concat();
+    let lone_surrogate = r#"{"type":"\ud800"}"#;
+    for body in [
+        b"\xff\xfe\xfd".to_vec(),
+        b"{\"type\":\"user.created\",\"x\":\"\xff\"}".to_vec(),
+        b"{\"type\":\"user.created\"}\0".to_vec(),
+        b"\xef\xbb\xbf{\"type\":\"user.created\"}".to_vec(),
+        nested("[", "]").into_bytes(),
+        nested("{\"a\":", "}").into_bytes(),
+        "[".repeat(deep).into_bytes(),
+        lone_surrogate.into(),
+        br#"{"type":"user.created","type":"user.deleted"}"#.to_vec(),
+        br#"{"type":"user.created","data":1,"data":2}"#.to_vec(),
+        br#"{"type":"user.created","x":1,"x":2}"#.to_vec(),
+        br#"{"type":"user.created"} {"type":"user.created"}"#.to_vec(),
+        br#"{"type":"user.created",}"#.to_vec(),
+        br#"{"type":"user.created","x":NaN}"#.to_vec(),
+        br#"{"type":"user.created","x":01}"#.to_vec(),
+        format!(r#"{{"type":"{}"}}"#, "t".repeat(129)).into_bytes(),
+        format!(r#"{{"type":"{}"}}"#, "t".repeat(900_000)).into_bytes(),
+        format!("{{{}\"type\":1}}", (0..50_000).map(|n| format!("\"k{n}\":0,")).collect::<String>()).into_bytes(),
+    ] {
+        let answer = signed(&daemon, &body);
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        assert_eq!((answer.0, &answer.1["error"]), (400, &json!("Invalid payload")), "{shown}: {answer:?}");
+        assert!(answer.1["detail"].as_str().is_some_and(|detail| detail.len() < 400), "{shown}: {answer:?}");
+    }
+    for odd in ["", " ", "user created", "user\\ncreated", "usér.created", "*", "a,b", "../..", "<b>", "'; --"] {
+        let status = signed(&daemon, format!(r#"{{"type":"{odd}"}}"#).as_bytes()).0;
+        assert_eq!(status, if odd == "../.." { 200 } else { 400 }, "{odd}");
+    }
+    still_serves(&daemon);
+}
+
+#[test]
+fn odd_bodies_that_are_events_all_the_same() {
+    let daemon = daemon();
+    let deep = 400_000;
+    for body in [
+        r#"{"type":"user.created","x":1e999,"y":-123456789012345678901234567890,"z":0.1e-999}"#.to_owned(),
+        r#"{"type":"user.created","occurred_at":"the day before","organization_id":7}"#.to_owned(),
+        "{\"type\":\"user.\\u0063reated\",\"data\":\"\\ud83d\\ude80 \\u0000\"}\r\n\t ".to_owned(),
+        format!(r#"{{"type":"user.created","data":{}{}}}"#, "[".repeat(deep), "]".repeat(deep)),
+        format!(r#"{{"type":"user.created","data":"{}"}}"#, "x".repeat(1024 * 1024 - 40)),
+    ] {
+        let answer = signed(&daemon, body.as_bytes());
+        assert_eq!(answer.0, 200, "{}: {answer:?}", &body[..60]);
+        let stored = daemon.events();
+        let id = stored[0]["id"].as_str().unwrap();
+        assert_eq!(daemon.event(id)["body"].as_str(), Some(&*body));
+    }
+    still_serves(&daemon);
+}
+
+#[test]
+fn peers_that_take_their_time() {
+    let daemon = builder()
+        .set("server", r#"header_timeout = "1s""#)
+        .set("server", r#"body_timeout = "1s""#)
+        .start();
+    let began = Instant::now();
+    let trickled = [HEAD.to_owned(), format!("{HEAD}content-length: 1000\r\n\r\n"), String::new()];
+    let mut slow: Vec<_> = (0..300)
+        .map(|n| {
+            let mut connection = daemon.connect();
+            connection.send(trickled[n % 3].as_bytes()).unwrap();
+            (connection, true)
+        })
+        .collect();
+    // Each sends a byte now and then, for ever, unless it is cut off.
+    while slow.iter().any(|(_, open)| *open) {
+        assert!(began.elapsed() < Duration::from_secs(60), "some are never cut off");
+        for (n, (connection, open)) in slow.iter_mut().enumerate() {
+            *open = *open && n % 3 != 2 && connection.send(b"x").is_ok();
+        }
+        assert!(daemon.post_event(&Event::new("user.created")).accepted(), "the others suffer");
+        sleep(Duration::from_millis(50));
+    }
+    // Those that sent nothing were no requests; they just end.
+    for (connection, _) in slow.iter_mut().skip(2).step_by(3) {
+        assert!(connection.closed());
+    }
+    wait_until("all of them are counted", || {
+        let stats = daemon.stats();
+        stats["requests"]["(none)"]["rejected"]["header-timeout"] == 100
+            && stats["requests"]["crm"]["rejected"]["body-timeout"] == 100
+    });
+    still_serves(&daemon);
+}
+
+#[test]
+fn more_connections_than_there_is_room_for() {
+    let daemon = builder().set("server", "max_requests = 8").start();
+    let before = resident(&daemon);
+    let mut open: Vec<_> = (0..200).filter_map(|_| Connection::open(daemon.address()).ok()).collect();
+    // All but some are told to come again; nobody is left waiting.
+    let mut told = 0;
+    wait_until("those over the bound are told", || {
+        told = daemon.stats()["requests"]["(none)"]["failed"]["too-many-connections"].as_u64().unwrap_or(0);
+        told >= 160
+    });
+    let refused = open.last_mut().unwrap().answer().unwrap();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused}");
+    drop(open);
+    wait_until("there is room again", || {
+        let answer = Connection::open(daemon.address()).and_then(|mut connection| {
+            let event = Event::new("user.created");
+            connection.post("/webhooks/crm", &signer().sign_now(&event.id, &event.body()), &event.body())
+        });
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    grew_little(&daemon, before);
+    still_serves(&daemon);
+}
+
+#[test]
+fn large_bodies_of_many_peers_at_once() {
+    let daemon = builder().set("server", r#"body_timeout = "3s""#).start();
+    let before = resident(&daemon);
+    let part = vec![b'x'; 900 * 1024];
+    let mut peers = Vec::new();
+    for _ in 0..400 {
+        let mut connection = daemon.connect();
+        connection.send(format!("{HEAD}content-length: 1000000\r\n\r\n").as_bytes()).unwrap();
+        peers.push(connection);
+    }
+    std::thread::scope(|scope| {
+        for connection in &mut peers {
+            scope.spawn(|| connection.send(&part));
+        }
+    });
+    // 400 bodies of nearly 1 MiB would be 360 MB; only some may grow at once.
+    let grown = resident(&daemon).saturating_sub(before);
+    assert!(grown < 160 * 1024, "{grown} KiB more");
+    still_serves(&daemon);
+}
+
+#[test]
+fn bytes_that_are_not_http() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let daemon = builder().set("server", r#"header_timeout = "500ms""#).start();
+    let before = resident(&daemon);
+    let good = {
+        let event = Event::new("user.created");
+        let body = event.body();
+        let head = head(&signer().sign_now(&event.id, &body));
+        [format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()
+    };
+    for round in 0..300 {
+        let mut bytes = good.clone();
+        match round % 3 {
+            // Noise.
+            0 => {
+                bytes = vec![0; random.random_range(1..5000)];
+                random.fill_bytes(&mut bytes);
+            }
+            // A good request with some bytes changed.
+            1 => {
+                for _ in 0..random.random_range(1..10) {
+                    let place = random.random_range(0..bytes.len());
+                    bytes[place] = random.random();
+                }
+            }
+            // The beginning of one.
+            _ => bytes.truncate(random.random_range(0..bytes.len())),
+        }
+        let mut connection = daemon.connect();
+        // It may be refused before all of it is sent.
+        drop(connection.send(&bytes).and_then(|()| connection.finish()));
+        if let Ok(answer) = connection.answer() {
+            assert!(matches!(answer.status, 200 | 400..=431), "round {round}: {answer}");
+        }
+    }
+    grew_little(&daemon, before);
+    still_serves(&daemon);
+}
+
+#[test]
+fn a_flood_of_bad_requests_does_not_flood_the_log() {
+    let daemon = daemon();
+    let before = daemon.log().len();
+    let began = Instant::now();
+    let mut connection = daemon.connect();
+    for _ in 0..20_000 {
+        assert_eq!(connection.post("/webhooks/crm", &Headers::new(), b"{}").unwrap().status, 401);
+    }
+    let seconds = began.elapsed().as_secs() as usize + 2;
+    let lines = daemon.log()[before..].lines().count();
+    assert!(lines > 0 && lines < 20 * seconds, "{lines} lines in {seconds} s");
+    assert_eq!(daemon.stats()["requests"]["crm"]["rejected"]["unsigned"], 20_000);
+    still_serves(&daemon);
+}
+
+#[test]
+fn nothing_of_a_request_reaches_the_log() {
+    let daemon = daemon();
+    let marker = "a-marker-of-the-body";
+    let body = format!(r#"{{"type":"{marker} ","data":"{marker}"}}"#);
+    signed(&daemon, body.as_bytes());
+    signed(&daemon, format!(r#"{{"type":"user.created","data":"{marker}"}}"#).as_bytes());
+    let forged: Headers = vec![
+        ("webhook-id".into(), marker.into()),
+        ("webhook-timestamp".into(), unix_now().to_string()),
+        ("webhook-signature".into(), format!("v1,{marker}")),
+    ];
+    assert_eq!(daemon.sender().post(&forged, body.as_bytes()).status, 401);
+    assert!(daemon.log().contains("payload refused"), "{}", daemon.log());
+    assert!(!daemon.log().contains(marker) && !daemon.log().contains(Source::SECRET), "{}", daemon.log());
+}
+
+fn builder() -> posthouse_harness::Builder {
+    Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).source(Source::new("crm"))
+}
+
+fn daemon() -> Daemon {
+    builder().start()
+}
+
+fn signer() -> Signer {
+    Source::new("crm").signer()
+}
+
+/// The head of a request with these headers, its last line open for more.
+fn head(headers: &Headers) -> String {
+    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("{HEAD}{lines}")
+}
+
+/// Posts a body, well signed under a new id; the status and the answer.
+fn signed(daemon: &Daemon, body: &[u8]) -> (u16, Value) {
+    let headers = signer().sign_now(&posthouse_harness::fresh_id(), body);
+    let answer = daemon.sender().post(&headers, body);
+    (answer.status, answer.json())
+}
+
+/// The status of the answer to these texts on a connection of their own.
+fn ask(daemon: &Daemon, texts: &[&str]) -> io::Result<u16> {
+    ask_bytes(daemon, texts.concat().as_bytes())
+}
+
+fn ask_bytes(daemon: &Daemon, bytes: &[u8]) -> io::Result<u16> {
+    let mut connection = daemon.connect();
+    // A daemon that has heard enough may answer, and close, before the end.
+    drop(connection.send(bytes));
+    drop(connection.finish());
+    connection.answer().map(|answer| answer.status)
+}
+
+/// A refusal, or a connection that is closed without a word.
+#[track_caller]
+fn assert_refused(status: io::Result<u16>) {
+    assert!(matches!(status, Err(_) | Ok(400..=431 | 501)), "{status:?}");
+}
+
+/// KiB of memory that the daemon has.
+fn resident(daemon: &Daemon) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[track_caller]
+fn grew_little(daemon: &Daemon, before: usize) {
+    let grown = resident(daemon).saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more than the {before} KiB before");
+}
+
+/// It takes an event in, never panicked, and all that came is accounted for.
+#[track_caller]
+fn still_serves(daemon: &Daemon) {
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+    let stats = eventually("no request is under way", || {
+        let stats = daemon.stats();
+        let settled = stats["requests"].as_object().unwrap().values().all(|counts| {
+            let sum = |of: &str| counts[of].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+            let number = |of: &str| counts[of].as_u64().unwrap();
+            let ended = number("accepted") + number("duplicate") + number("filtered") + sum("rejected") + sum("failed");
+            number("received") == ended
+        });
+        settled.then_some(stats)
+    });
+    assert_eq!(stats["balanced"], true, "{stats}");
+}
