@@ -1,5 +1,7 @@
 //! What a sender can rely on: one test for each row of the contract of a source, seen from outside.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
+
 use posthouse_harness::{Answer, Connection, Daemon, Event, Headers, Scheme, Signer, Source, unix_now};
 use serde_json::json;
 
@@ -23,7 +25,11 @@ fn an_event_is_taken_in_once_whatever_its_copies_say() {
     let daemon = builder().start();
     let event = Event::new("user.created");
     is(&daemon.post_event(&event), 200, r#"{"received":true}"#);
-    let copies = [event.clone(), event.clone().data(json!({ "other": true })), Event::new("user.deleted").id(&event.id)];
+    let copies = [
+        event.clone(),
+        event.clone().data(json!({ "other": true })),
+        Event::new("user.deleted").id(&event.id),
+    ];
     for copy in copies {
         is(&daemon.post_event(&copy), 200, r#"{"received":true,"duplicate":true}"#);
     }
@@ -58,9 +64,12 @@ fn of_many_copies_at_once_one_is_taken_in() {
 fn a_type_that_the_source_does_not_want_is_answered_and_not_stored() {
     let source = source().line(r#"events = ["user.*", "session.created"]"#);
     let daemon = Daemon::builder(BINARY).source(source).start();
-    for (event_type, filtered) in
-        [("user.created", false), ("session.created", false), ("session.expired", true), ("users.created", true)]
-    {
+    for (event_type, filtered) in [
+        ("user.created", false),
+        ("session.created", false),
+        ("session.expired", true),
+        ("users.created", true),
+    ] {
         let expected = if filtered { r#"{"received":true,"filtered":true}"# } else { r#"{"received":true}"# };
         is(&daemon.post_event(&Event::new(event_type)), 200, expected);
     }
@@ -96,7 +105,10 @@ fn a_bad_signature_gets_one_answer_and_the_operator_its_reason() {
         ("stale-timestamp", signer.sign(&event.id, unix_now() - 3600, &body)),
         ("future-timestamp", signer.sign(&event.id, unix_now() + 3600, &body)),
         ("no-usable-signature", with("webhook-signature", "v2,AAAA")),
-        ("signature-mismatch", signer.sign_now("evt_other", &body).into_iter().skip(1).chain([good[0].clone()]).collect()),
+        (
+            "signature-mismatch",
+            signer.sign_now("evt_other", &body).into_iter().skip(1).chain([good[0].clone()]).collect(),
+        ),
         ("too-many-signatures", with("webhook-signature", &"v1,a ".repeat(100))),
         ("header-too-long", with("webhook-signature", &"a".repeat(9000))),
     ];
@@ -150,7 +162,11 @@ fn what_is_verified_and_no_event_is_told_what_it_lacks() {
     ] {
         let headers = daemon.sender().signer.sign_now("evt_1", body.as_bytes());
         let answer = daemon.sender().post(&headers, body.as_bytes());
-        assert_eq!((answer.status, answer.json()["error"].clone()), (400, json!("Invalid payload")), "{answer}");
+        assert_eq!(
+            (answer.status, answer.json()["error"].clone()),
+            (400, json!("Invalid payload")),
+            "{answer}"
+        );
         assert!(answer.json()["detail"].as_str().unwrap().starts_with(detail), "{body}: {answer}");
     }
     let documented = Signer::Documented(Source::SECRET.into());
@@ -191,7 +207,9 @@ fn other_paths_and_methods_are_refused() {
         ("OPTIONS /webhooks/crm?x=y", 405),
     ] {
         let mut connection = daemon.connect();
-        connection.send(format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").as_bytes()).unwrap();
+        connection
+            .send(format!("{request} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").as_bytes())
+            .unwrap();
         let answer = connection.answer().unwrap();
         assert_eq!(answer.status, status, "{request}: {answer}");
         assert_eq!(answer.header("allow"), (status == 405).then_some("POST"), "{request}");
@@ -253,7 +271,9 @@ fn a_sender_that_closes_its_half_gets_its_answer() {
     let daemon = builder().start();
     let event = Event::new("user.created");
     let mut connection = Connection::open(daemon.address()).unwrap();
-    connection.send(&request(&daemon.sender().signer.sign_now(&event.id, &event.body()), &event.body())).unwrap();
+    connection
+        .send(&request(&daemon.sender().signer.sign_now(&event.id, &event.body()), &event.body()))
+        .unwrap();
     connection.finish().unwrap();
     assert!(connection.answer().unwrap().accepted());
 }

@@ -7,6 +7,8 @@
 //! timestamp as sent or over the time of the case, is made anew over the moved one; every other entry
 //! stays as it is. So what was wrong stays wrong, and in the same way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
+
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -226,7 +228,9 @@ impl Vector {
     fn timestamps(&self) -> Vec<String> {
         let sent = self.headers.iter().filter_map(|(name, value)| match &*name.to_ascii_lowercase() {
             "webhook-timestamp" | "svix-timestamp" => Some(value.clone()),
-            "scalekit-signature" => value.split(',').find_map(|entry| entry.strip_prefix("t=")).map(str::to_owned),
+            "scalekit-signature" => {
+                value.split(',').find_map(|entry| entry.strip_prefix("t=")).map(str::to_owned)
+            }
             _ => None,
         });
         sent.chain([self.now.to_string()]).collect()
