@@ -4,7 +4,11 @@
 mod bench;
 mod demo;
 mod guests;
+mod languages;
+mod python;
 mod shell;
+mod stamp;
+mod test;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -13,7 +17,9 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   bench [ROW]...           measures, beside an axum no-op; `--help` says more
   demo [--once]            shows posthouse at work, and stays up unless `--once`
-  guests [--only NAME]...  builds the plugins, and the guests of the tests";
+  guests [--only NAME]...  builds the plugins, and the guests of the tests in Rust;
+         [--languages]     those in JavaScript and Python too
+  test                     everything that CI runs; installs what it lacks";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -23,6 +29,7 @@ fn main() -> ExitCode {
         "bench" => bench::run_command(&rest),
         "demo" => demo::run_command(&rest),
         "guests" => guests::run_command(&rest),
+        "test" => test::run_command(&rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
