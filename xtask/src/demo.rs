@@ -248,15 +248,13 @@ impl Demo {
         }
     }
 
-    /// Looks until it finds something.
+    /// Looks until it finds something; what it saw last stands in the error.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> std::result::Result<T, String>) -> Result<T> {
         let began = Instant::now();
         loop {
             match look() {
                 Ok(found) => return Ok(found),
-                Err(seen) => {
-                    self.go_on(began, what).map_err(|error| Error::new(format!("{error}\n{seen}")))?
-                }
+                Err(seen) => self.go_on(began, &format!("{what}\n{seen}"))?,
             }
         }
     }
@@ -267,7 +265,7 @@ impl Demo {
             return Err(Error::new("stopped by Ctrl-C"));
         }
         if began.elapsed() > PATIENCE {
-            return Err(Error::new(format!("waited {} s in vain: {what}", PATIENCE.as_secs())));
+            return Err(Error::new(format!("waited {} s in vain: {}", PATIENCE.as_secs(), what.trim_end())));
         }
         sleep(Duration::from_millis(50));
         Ok(())
