@@ -1,5 +1,7 @@
 //! What a sender can rely on: one test for each row of the contract of a source, seen from outside.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
+
 use posthouse_harness::{Answer, Connection, Daemon, Event, Headers, Scheme, Signer, Source, unix_now};
 use serde_json::json;
 

@@ -7,6 +7,8 @@
 //! timestamp as sent or over the time of the case, is made anew over the moved one; every other entry
 //! stays as it is. So what was wrong stays wrong, and in the same way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
+
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};

@@ -4,7 +4,10 @@
 mod bench;
 mod demo;
 mod guests;
+mod languages;
+mod python;
 mod shell;
+mod stamp;
 mod test;
 mod toolchain;
 
@@ -14,8 +17,9 @@ const USAGE: &str = "usage: cargo xtask <command>
 
   bench [ROW]...           measures, beside an axum no-op; `--help` says more
   demo [--once]            shows posthouse at work, and stays up unless `--once`
-  guests [--only NAME]...  builds the plugins, and the guests of the tests
-  test                     runs everything that CI runs";
+  guests [--only NAME]...  builds the plugins, and the guests of the tests in Rust;
+         [--languages]     those in JavaScript and Python too
+  test                     everything that CI runs; installs what it lacks";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -12,7 +12,7 @@ use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The largest body that needs no place, in bytes.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 32 * 1024;
 /// Large bodies at once.
 const LARGE_AT_ONCE: usize = 64;
 
@@ -63,6 +63,7 @@ impl BodyReader {
             }
             if length > SMALL && place.is_none() {
                 place = self.large.acquire().await.ok();
+                joined.reserve(length.saturating_add(body.size_hint().lower() as usize));
             }
             if first.is_empty() {
                 first = piece;

@@ -42,7 +42,7 @@ const CONNECTIONS_PER_REQUEST: usize = 4;
 /// The largest request header in bytes; 100 lines is hyper's own bound. Beyond either: 431.
 const MAX_HEADER: usize = 16 * 1024;
 /// What a connection may buffer, in bytes.
-const MAX_BUFFER: usize = 64 * 1024;
+const MAX_BUFFER: usize = 32 * 1024;
 /// How long a peer that is being refused may go on sending, so that it reads why.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more sockets.
