@@ -39,7 +39,7 @@ fn an_attempt_that_takes_too_long_is_left_and_runs_after_the_next_start() {
 fn under_load_every_stop_is_clean_and_nothing_is_lost() {
     let mut daemon = counting(r#"shutdown_timeout = "10s""#).start();
     let load = Load::start(&daemon.sender(), 200, |n| {
-        Event::new("user.created").data(json!({ "spin": if n % 10 == 0 { 5_000_000 } else { 0 } }))
+        Event::new("user.created").data(json!({ "spin": if n.is_multiple_of(10) { 5_000_000 } else { 0 } }))
     });
     for _ in 0..5 {
         let before = load.acknowledged();

@@ -1,5 +1,7 @@
 //! From a signed body to a mail in a real mail server, and what becomes of mail that is turned away.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
+
 use std::{
     fs,
     io::Write as _,
