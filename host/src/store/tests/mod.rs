@@ -5,7 +5,6 @@ mod failing;
 mod keys;
 mod lanes;
 mod ledger;
-mod listing;
 mod mailing;
 mod measure;
 mod opening;
