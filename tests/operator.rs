@@ -51,7 +51,7 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
         "for counter: done",
         "a replay of dlv_",
         "attempt 1, ",
-        "denied",
+        "no grant for mail",
         "[info] counted it",
         "mail ",
         "sent",

@@ -46,7 +46,7 @@ fn deliveries_flow_on_through_every_change_of_a_plugin() {
 
     // Back: what waited runs.
     daemon.put_plugin("counter", &new_revision(&counter, 11));
-    shown_with(&daemon, "the plugin serves again", |plugin| plugin["held"].is_null());
+    shown_with(&daemon, "the plugin serves again", |plugin| plugin["state"] == "serving");
     wait_until("nothing is held any more", || daemon.deliveries_in("held") == 0);
 
     let report = load.stop();
@@ -82,7 +82,7 @@ fn a_file_that_was_never_good_is_named_and_becomes_a_plugin_once_it_is() {
     std::fs::write(daemon.plugin_file("counter"), &counter[..half]).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(500));
     std::fs::write(daemon.plugin_file("counter"), &counter).unwrap();
-    shown_with(&daemon, "the plugin serves", |plugin| plugin["held"].is_null());
+    shown_with(&daemon, "the plugin serves", |plugin| plugin["state"] == "serving");
 
     assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
     daemon.wait_settled();
@@ -95,13 +95,12 @@ fn shown_with(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> V
     eventually(what, || Some(counter_now(daemon)).filter(&wanted))
 }
 
-/// The counter as `posthouse plugins` shows it now.
+/// The counter as `posthouse plugins` shows it now; null where it does not.
 #[track_caller]
 fn counter_now(daemon: &Daemon) -> Value {
     let output = daemon.cli(&["plugins", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
-    let found = output.json_lines().into_iter().find(|plugin| plugin["name"] == "counter");
-    found.unwrap_or_else(|| panic!("no counter: {output:?}"))
+    output.json_lines().into_iter().find(|plugin| plugin["name"] == "counter").unwrap_or_default()
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -84,7 +84,7 @@ struct Demo {
 
 impl Demo {
     fn start(stop: Arc<AtomicBool>) -> Result<Self> {
-        let webhooks = furnish()?;
+        let [webhooks, admin] = furnish()?;
         say(format_args!("starting posthouse on {webhooks}, with {}/config.toml", shown(&folder())));
         let log = fs::File::create(folder().join("posthouse.log")).doing("write data/demo/posthouse.log")?;
         let daemon = posthouse(&["serve"])
@@ -97,7 +97,7 @@ impl Demo {
             .doing("start posthouse")?;
         let mut demo = Self { daemon, webhooks, stop };
         let began = Instant::now();
-        while TcpStream::connect(&demo.webhooks).is_err() {
+        while !is_well(&admin) {
             if let Some(status) = demo.daemon.try_wait().doing("wait for posthouse")? {
                 let log = fs::read_to_string(folder().join("posthouse.log")).unwrap_or_default();
                 return Err(Error::new(format!("posthouse ended ({status}):\n{log}")));
@@ -111,6 +111,9 @@ impl Demo {
     fn play(&self) -> Result {
         say("these plugins are loaded");
         self.show(&["plugins"], &["welcome-email"])?;
+        if output(&["plugins", "--json"])?.contains(r#""state":"held""#) {
+            return Err(Error::new("a plugin is held"));
+        }
 
         say("a user was created: the sender signs the event and posts it; it is on disk before the answer");
         let send = ["send", "user.created", "--id", "evt_demo_1"];
@@ -180,13 +183,7 @@ impl Demo {
             headers.trim(),
             forged.len()
         );
-        let mut stream = TcpStream::connect(&self.webhooks).doing("connect to posthouse")?;
-        let mut answer = String::new();
-        stream
-            .write_all(request.as_bytes())
-            .and_then(|()| stream.read_to_string(&mut answer))
-            .doing("post to posthouse")?;
-        Ok(answer)
+        ask(&self.webhooks, &request).doing("post to posthouse")
     }
 
     /// A line for a shell in the top folder: signs for now, then posts.
@@ -251,15 +248,13 @@ impl Demo {
         }
     }
 
-    /// Looks until it finds something.
+    /// Looks until it finds something; what it saw last stands in the error.
     fn wait_for<T>(&self, what: &str, mut look: impl FnMut() -> std::result::Result<T, String>) -> Result<T> {
         let began = Instant::now();
         loop {
             match look() {
                 Ok(found) => return Ok(found),
-                Err(seen) => {
-                    self.go_on(began, what).map_err(|error| Error::new(format!("{error}\n{seen}")))?
-                }
+                Err(seen) => self.go_on(began, &format!("{what}\n{seen}"))?,
             }
         }
     }
@@ -270,7 +265,7 @@ impl Demo {
             return Err(Error::new("stopped by Ctrl-C"));
         }
         if began.elapsed() > PATIENCE {
-            return Err(Error::new(format!("waited {} s in vain: {what}", PATIENCE.as_secs())));
+            return Err(Error::new(format!("waited {} s in vain: {}", PATIENCE.as_secs(), what.trim_end())));
         }
         sleep(Duration::from_millis(50));
         Ok(())
@@ -285,8 +280,8 @@ impl Drop for Demo {
     }
 }
 
-/// Makes `data/demo` anew, with the shipped settings; returns where webhooks will come in.
-fn furnish() -> Result<String> {
+/// Makes `data/demo` anew, with the shipped settings; returns where webhooks and the operator will come in.
+fn furnish() -> Result<[String; 2]> {
     let folder = folder();
     let lock = folder.join("data/posthouse.db.lock");
     if fs::File::open(&lock).is_ok_and(|lock| lock.try_lock().is_err()) {
@@ -306,23 +301,37 @@ fn furnish() -> Result<String> {
     }
     // As shipped, unless somebody listens on its ports.
     let mut config = fs::read_to_string(root().join("config.toml")).doing("read config.toml")?;
-    let mut webhooks = "127.0.0.1:8400".to_owned();
-    for shipped in ["127.0.0.1:8400", "127.0.0.1:8401"] {
-        if !config.contains(shipped) {
+    let mut listeners = ["127.0.0.1:8400", "127.0.0.1:8401"].map(str::to_owned);
+    for shipped in &mut listeners {
+        if !config.contains(shipped.as_str()) {
             return Err(Error::new(format!("config.toml does not listen on {shipped}, as this demo thinks")));
         }
-        if TcpListener::bind(shipped).is_err() {
+        if TcpListener::bind(shipped.as_str()).is_err() {
             let free =
                 TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).doing("find a port")?;
             say(format_args!("{shipped} is in use; {free} takes its place"));
-            config = config.replace(shipped, &free.to_string());
-            if shipped == webhooks {
-                webhooks = free.to_string();
-            }
+            config = config.replace(shipped.as_str(), &free.to_string());
+            *shipped = free.to_string();
         }
     }
     fs::write(folder.join("config.toml"), config).doing("write data/demo/config.toml")?;
-    Ok(webhooks)
+    Ok(listeners)
+}
+
+/// Whether the daemon with this admin listener takes requests.
+fn is_well(admin: &str) -> bool {
+    let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    ask(admin, request).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+}
+
+/// Sends a request that asks to close the connection; returns the answer.
+fn ask(address: &str, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// The binary on the demo's config.toml, as one would type it in the top folder.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    languages,
     shell::{Doing, Error, Result, root, run, say, target},
     toolchain::{TARGET, Toolchain},
 };
@@ -17,17 +18,20 @@ use crate::{
 /// A workspace of guests, and where its modules go.
 const WORKSPACES: [(&str, &str); 2] = [("plugins", "plugins"), ("tests/guests", "tests/guests/built")];
 
-/// `cargo xtask guests [--only NAME]...`
+/// `cargo xtask guests [--only NAME]... [--languages]`
 pub fn run_command(arguments: &[String]) -> Result {
     let mut only = Vec::new();
+    let mut languages = false;
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        match (argument.as_str(), arguments.next()) {
-            ("--only", Some(name)) => only.push(name.as_str()),
-            _ => return Err(Error::new("usage: cargo xtask guests [--only NAME]...")),
+        match argument.as_str() {
+            "--languages" => languages = true,
+            "--only" if arguments.len() > 0 => only.extend(arguments.next().map(String::as_str)),
+            _ => return Err(Error::new("usage: cargo xtask guests [--only NAME]... [--languages]")),
         }
     }
-    build(&only)
+    build(&only)?;
+    if languages { languages::build() } else { Ok(()) }
 }
 
 /// Builds these guests, or all.

@@ -1,22 +1,35 @@
 //! `cargo xtask <command>`: what the project does to itself. One module a command; nothing here is part
 //! of the daemon.
 
+mod bench;
+mod demo;
 mod guests;
+mod languages;
+mod python;
 mod shell;
+mod stamp;
+mod test;
 mod toolchain;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask <command>
 
-  guests [--only NAME]...  builds the plugins, and the guests of the tests";
+  bench [ROW]...           measures, beside an axum no-op; `--help` says more
+  demo [--once]            shows posthouse at work, and stays up unless `--once`
+  guests [--only NAME]...  builds the plugins, and the guests of the tests in Rust;
+         [--languages]     those in JavaScript and Python too
+  test                     everything that CI runs; installs what it lacks";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
     let result = match command.as_str() {
+        "bench" => bench::run_command(&rest),
+        "demo" => demo::run_command(&rest),
         "guests" => guests::run_command(&rest),
+        "test" => test::run_command(&rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);

@@ -42,11 +42,10 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
         complain("warning: there is no [[source]]: no webhook is taken");
     }
     config.sources.iter().try_for_each(tell_source)?;
-    let bad = check_plugins(&config)?;
-    if bad > 0 {
-        return Err(CliError::Failure(format!("{bad} of the plugins would not run; see above")));
+    match check_plugins(&config)? {
+        (0, _) => Ok(ExitCode::SUCCESS),
+        (bad, all) => Err(CliError::Failure(format!("{bad} of {all} plugins would not run; see above"))),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn tell_source(source: &Source) -> Result<(), CliError> {
@@ -55,8 +54,8 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
     say(format_args!("  events: {}", joined(&source.events)))
 }
 
-/// Loads every plugin in the folder, as the daemon would; returns how many of them would not run.
-fn check_plugins(config: &Config) -> Result<usize, CliError> {
+/// Loads every plugin in the folder, as the daemon would; returns how many would not run, of how many.
+fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let dir = &config.plugins.dir;
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
     let looked = plugin::look(dir).map_err(|error| {
@@ -73,7 +72,7 @@ fn check_plugins(config: &Config) -> Result<usize, CliError> {
     }
     if looked.plugins.is_empty() {
         say(format_args!("no plugins in `{}`", dir.display()))?;
-        return Ok(0);
+        return Ok((0, 0));
     }
 
     // A cache of its own: what another user compiles must not end up among what the daemon trusts.
@@ -87,9 +86,9 @@ fn check_plugins(config: &Config) -> Result<usize, CliError> {
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed(&error))?;
     let mut bad = 0;
     let engine = Engine::new(options, daemon::ambient()).map_err(|error| failed(&error))?;
-    let mut found = looked.plugins;
-    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for found in found {
+    let mut plugins = looked.plugins;
+    plugins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    for found in &plugins {
         let settings = config.settings(&found.name);
         let inspected = runtime.block_on(plugin::inspect(&engine, &found.path, settings));
         if !tell_plugin(&found.name, inspected, &settings.grants)? {
@@ -97,7 +96,7 @@ fn check_plugins(config: &Config) -> Result<usize, CliError> {
         }
     }
     runtime.shutdown_background();
-    Ok(bad)
+    Ok((bad, plugins.len()))
 }
 
 /// Tells of a plugin, and returns whether it would run.

@@ -80,25 +80,25 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             delivery.id.clone(),
             delivery.state.clone(),
             delivery.plugin.clone(),
-            delivery.event.clone(),
             delivery.event_type.clone(),
             delivery.attempts.to_string(),
             time(delivery.finished_at.unwrap_or(delivery.made_at)),
-            delivery.why(),
         ]
     });
-    let titles = ["delivery!", "state", "plugin", "event!", "type", "attempts", "finished or made", "why"];
-    table::print(&table::page(&titles, cells.collect(), args.limit, "deliveries"))
+    let titles = ["delivery!", "state!", "plugin", "type", "tries", "finished or made!"];
+    let notes: Vec<_> = deliveries.iter().map(Summary::note).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "deliveries"))
 }
 
 impl Summary {
-    /// What keeps it from being done.
-    fn why(&self) -> String {
-        let error = self.error.clone().unwrap_or_default();
-        match (&self.held, self.due_at) {
+    /// Its event, and what keeps it from being done.
+    fn note(&self) -> String {
+        let error = self.error.as_deref().filter(|_| self.state != "done").unwrap_or_default();
+        let why = match (&self.held, self.due_at) {
             (Some(held), _) => held.to_string(),
             (None, Some(due)) if self.state == "waiting" => format!("again {}: {error}", time(due)),
-            _ => error,
-        }
+            _ => error.to_owned(),
+        };
+        if why.is_empty() { self.event.clone() } else { format!("{}: {why}", self.event) }
     }
 }

@@ -113,12 +113,11 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
             event.id.clone(),
             event.event_type.clone(),
             event.source.clone(),
-            event.organization.clone().unwrap_or_default(),
             time(event.received_at),
             counts(&event.deliveries),
         ]
     });
-    let titles = ["event!", "type", "source", "organization", "received", "deliveries"];
+    let titles = ["event!", "type!", "source", "received!", "deliveries"];
     table::print(&table::page(&titles, cells.collect(), asked.limit, "events"))
 }
 
@@ -224,7 +223,7 @@ impl Delivery {
         }
         for item in &self.outbox {
             let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.standing());
-            text += &clean_lines(&item.summary, 4);
+            text += &clean_lines(&item.note(), 4);
         }
         text
     }
@@ -282,7 +281,7 @@ mod tests {
                 "made_at": "2026-03-01T12:00:00Z", "finished_at": null, "error": null, "replay_of": "dlv_1",
                 "attempt_log": [],
                 "outbox": [{
-                    "id": 3, "delivery": "dlv_2", "kind": "mail", "summary": "ada@example.com: Welcome",
+                    "id": 3, "delivery": "dlv_2", "kind": "mail", "summary": "ada@example.com: Welcome: 451 later",
                     "state": "waiting", "attempts": 2, "due_at": "2026-03-01T12:10:00Z",
                     "finished_at": null, "error": "451 later",
                 }],
@@ -305,8 +304,8 @@ mod tests {
             "[warn] no seat left",
             "    0: handle\n    1: main\n",
             "a replay of dlv_1",
-            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z: 451 later",
-            "ada@example.com: Welcome",
+            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z",
+            "ada@example.com: Welcome: 451 later",
         ] {
             assert!(told.contains(part), "{part} in\n{told}");
         }

@@ -35,7 +35,7 @@ use crate::config::{ConfigError, Loaded, ProcessEnvironment, Secrets};
 
 /// Verifies webhooks, stores them durably and hands each event to sandboxed WASM plugins.
 #[derive(Debug, Parser)]
-#[command(name = "posthouse", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "posthouse", version, about, max_term_width = 100)]
 pub struct Cli {
     /// The configuration.
     #[arg(long, global = true, value_name = "FILE", default_value = "config.toml")]

@@ -84,17 +84,12 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
         return table::print(&table::json_lines(&rows));
     }
     let items: Vec<Item> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
-    let cells = items.iter().map(|item| {
-        vec![
-            item.id.to_string(),
-            item.kind.clone(),
-            item.delivery.clone(),
-            item.summary.clone(),
-            item.standing(),
-        ]
-    });
-    let titles = ["item!", "kind", "delivery!", "what", "state"];
-    table::print(&table::page(&titles, cells.collect(), asked.limit, "items"))
+    let cells = items
+        .iter()
+        .map(|item| vec![item.id.to_string(), item.kind.clone(), item.delivery.clone(), item.standing()]);
+    let titles = ["item!", "kind", "delivery!", "state"];
+    let notes: Vec<_> = items.iter().map(Item::note).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, asked.limit, "items"))
 }
 
 fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
@@ -112,7 +107,7 @@ fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
 }
 
 impl Item {
-    /// Its state, with what matters of it.
+    /// Its state, with how often and when.
     pub(super) fn standing(&self) -> String {
         let mut text = clean(&self.state);
         match self.attempts {
@@ -126,9 +121,14 @@ impl Item {
             (None, Some(due)) if self.attempts > 0 => text += &format!(", again {}", time(due)),
             _ => {}
         }
+        text
+    }
+
+    /// What it is, and what went wrong.
+    pub(super) fn note(&self) -> String {
         match &self.error {
-            Some(error) if self.state != "sent" => text + ": " + &clean(error),
-            _ => text,
+            Some(error) if self.state != "sent" => format!("{}: {error}", self.summary),
+            _ => self.summary.clone(),
         }
     }
 }

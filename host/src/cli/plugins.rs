@@ -113,11 +113,12 @@ fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
             revision.chars().take(SHORT).collect(),
             plugin.events.join(" "),
             plugin.deliveries(),
-            plugin.reason.clone().or_else(|| plugin.last_error.clone()).unwrap_or_default(),
         ]
     });
-    let titles = ["plugin!", "state", "revision", "events", "deliveries", "why"];
-    table::print(&table::page(&titles, cells.collect(), usize::MAX, "plugins"))
+    let titles = ["plugin!", "state!", "revision!", "events", "deliveries"];
+    let why = |plugin: &Plugin| plugin.reason.clone().or_else(|| plugin.last_error.clone());
+    let notes: Vec<_> = plugins.iter().map(|plugin| why(plugin).unwrap_or_default()).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, usize::MAX, "plugins"))
 }
 
 fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {

@@ -10,7 +10,7 @@ use std::{
     process::ExitCode,
 };
 
-use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Row, Table, TableStyle};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,21 +20,42 @@ use super::CliError;
 /// Only a line under the header.
 const LIGHT: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
 
-/// Rows for people. A column whose title ends in `!` is never broken into lines: what is in it is to be
-/// copied.
+/// Rows for people, each on one line that fits the terminal: what is too long for it is cut, but for the
+/// columns whose title ends in `!`, which are to be copied.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
-    render(titles, rows, terminal_width())
+    render(titles, rows, &[], terminal_width())
 }
 
-fn render(titles: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
+/// The same, with what to say when there are none, or more than were asked for.
+pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, what: &str) -> String {
+    page_with_notes(titles, rows, &[], limit, what)
+}
+
+/// The same with a note below each row, in full; an empty one is left out.
+pub fn page_with_notes(
+    titles: &[&str],
+    rows: Vec<Vec<String>>,
+    notes: &[String],
+    limit: usize,
+    what: &str,
+) -> String {
+    let more = match rows.len() {
+        0 => return format!("no {what}\n"),
+        all if all < limit => String::new(),
+        some => format!("the newest {some} {what}; --limit shows more\n"),
+    };
+    render(titles, rows, notes, terminal_width()) + &more
+}
+
+fn render(titles: &[&str], rows: Vec<Vec<String>>, notes: &[String], width: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(LIGHT).set_content_arrangement(ContentArrangement::Dynamic);
     if let Some(width) = width {
         table.set_width(width);
     }
-    table.set_header(titles.iter().map(|title| title.trim_end_matches('!')));
+    table.set_header(one_line(titles.iter().map(|title| title.trim_end_matches('!').to_owned())));
     for row in rows {
-        table.add_row(row.iter().map(|cell| clean(cell)));
+        table.add_row(one_line(row.iter().map(|cell| clean(cell))));
     }
     for (at, title) in titles.iter().enumerate() {
         if let Some(column) = table.column_mut(at) {
@@ -45,17 +66,22 @@ fn render(titles: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String
             }
         }
     }
-    table.trim_fmt() + "\n"
+    let mut text = String::new();
+    for (at, line) in table.lines().enumerate() {
+        let _ = writeln!(text, "{}", line.trim_end());
+        // The titles and the line below them come first.
+        let note = at.checked_sub(2).and_then(|row| notes.get(row)).filter(|note| !note.is_empty());
+        if let Some(note) = note {
+            let _ = writeln!(text, "    {}", clean(note));
+        }
+    }
+    text
 }
 
-/// The same, with what to say when there are none, or more than were asked for.
-pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, what: &str) -> String {
-    let more = match rows.len() {
-        0 => return format!("no {what}\n"),
-        all if all < limit => String::new(),
-        some => format!("the newest {some} {what}; --limit shows more\n"),
-    };
-    table(titles, rows) + &more
+fn one_line(cells: impl Iterator<Item = String>) -> Row {
+    let mut row = Row::from(cells.collect::<Vec<_>>());
+    row.max_height(1);
+    row
 }
 
 /// Names and values, one a line, the values below one another; those that are empty are left out.
@@ -164,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_one_line_a_row_where_nothing_bounds_it() {
-        let text = render(&["delivery!", "state", "why"], rows(), None);
+    fn where_nothing_bounds_it_nothing_is_cut() {
+        let text = render(&["delivery!", "state", "why"], rows(), &[], None);
         assert_eq!(
             text,
             "delivery       state  why\n\
@@ -176,17 +202,28 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_the_terminal_and_keeps_ids_whole() {
-        let text = render(&["delivery!", "state", "why"], rows(), Some(40));
+    fn a_row_is_one_line_that_fits_the_terminal_and_ids_are_whole() {
+        let text = render(&["delivery!", "state", "why"], rows(), &[], Some(40));
         assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        assert!(text.contains("dlv_123456789 "), "{text}");
-        assert!(text.lines().count() > 4, "{text}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("dlv_123456789 ") && text.contains('…'), "{text}");
+    }
+
+    #[test]
+    fn a_note_stands_in_full_below_its_row() {
+        let notes =
+            ["a note that is as long as it likes to be, whatever the width".to_owned(), String::new()];
+        let text = render(&["delivery!", "state", "why"], rows(), &notes, Some(40));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines[3], format!("    {}", notes[0]));
+        assert!(lines[4].starts_with("dlv_1 "), "{text}");
     }
 
     #[test]
     fn nothing_shown_steers_the_terminal() {
         let odd = "a\u{1b}[2Jb\r\n\u{9b}c\u{202e}d\u{7f}";
-        let text = render(&["x"], vec![vec![odd.into()]], None)
+        let text = render(&["x"], vec![vec![odd.into()]], &[odd.into()], None)
             + &facts(&[("x", odd.into())])
             + &clean_lines(odd, 2);
         assert!(!text.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{text:?}");

@@ -37,19 +37,18 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let body = body(args.body.as_deref())?;
     let at = args.at.unwrap_or_else(|| daemon::ambient().now());
     let explanation = verify_offline(source, &args.headers, body.into(), at);
-    for hint in &explanation.hints {
-        complain(hint);
-    }
-    match explanation.verdict {
+    let code = match explanation.verdict {
         Ok(()) => {
             say("valid")?;
-            Ok(ExitCode::SUCCESS)
+            ExitCode::SUCCESS
         }
         Err(reason) => {
             say(format_args!("invalid: {reason}"))?;
-            Ok(ExitCode::from(1))
+            ExitCode::from(1)
         }
-    }
+    };
+    explanation.hints.iter().for_each(|hint| complain(hint));
+    Ok(code)
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -1,37 +1,16 @@
-//! Reads config.toml, section by section, key by key, into checked types.
-//!
-//! Each function here is the list of a section's keys with their ranges: what it does not ask for is
-//! unknown, and what it asks for the shipped config.toml must show.
+//! Reads config.toml: the file, bounded; its grammar; its sections; and what deserves a warning.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Read as _,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeSet, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
 
 use toml::de::DeTable;
 
 use super::{
-    Admin, Config, ConfigError, DEMO_SECRET, Environment, Finding, Limits, Log, LogFormat, MailTarget,
-    MailTransport, PluginSettings, Plugins, Retry, Secret, Server, Source, Store,
-    diagnose::shown,
-    secret::{reference, secret},
-    table::{Document, Fault, Table, Value},
-    value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern,
-        recipient, scheme, sender, size, source_name, store_url, url_path, word,
-    },
+    Config, ConfigError, Environment, Finding, sections,
+    table::{Document, Table},
 };
-use crate::model::{Grants, MailGrant, Pattern};
 
 /// The most bytes of a config.toml.
 const MOST_BYTES: u64 = 4 << 20;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const TIB: u64 = 1 << 40;
 
 /// Which secrets are looked up. A command that only speaks to the daemon runs where the daemon's
 /// variables and credentials are not: it must not fail for want of them.
@@ -128,7 +107,7 @@ impl Loaded {
         }
         let document = Document::new(text, path, environment, secrets);
         let mut root = Table::new(&document, String::new(), 0, root.get_ref());
-        let config = config(&mut root);
+        let config = sections::config(&mut root);
         root.finish();
 
         if let (Some(at), Some(mode)) = (document.first_literal_secret(), mode)
@@ -145,237 +124,4 @@ impl Loaded {
             problems => Err(ConfigError::Wrong(problems)),
         }
     }
-}
-
-fn config(root: &mut Table<'_>) -> Config {
-    let dir = root.document.dir.clone();
-    let mut config = Config {
-        server: Server::default(),
-        admin: Admin::default(),
-        store: Store::default(),
-        mail: MailTransport::default(),
-        log: Log::default(),
-        plugins: Plugins::default(),
-        sources: Vec::new(),
-        plugin: BTreeMap::new(),
-    };
-    config.store.path = dir.join(config.store.path);
-    config.plugins.dir = dir.join(config.plugins.dir);
-    if let MailTarget::Folder(folder) = &mut config.mail.target {
-        *folder = dir.join(&folder);
-    }
-
-    root.table("server", |table| server(table, &mut config.server));
-    root.table("admin", |table| admin(table, &mut config.admin, &config.server));
-    root.table("store", |table| store(table, &mut config.store));
-    root.table("mail", |table| mail(table, &mut config.mail));
-    root.table("log", |table| log(table, &mut config.log));
-    root.table("plugins", |table| plugins(table, &mut config.plugins));
-    config.sources = sources(root);
-    if let Some(tables) = root.optional("plugin", Value::table) {
-        config.plugin = tables
-            .entries()
-            .filter_map(|(name, value)| {
-                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?))
-            })
-            .collect();
-    }
-    config
-}
-
-fn server(table: &mut Table<'_>, server: &mut Server) {
-    table.read("listen", &mut server.listen, address);
-    table.read("max_body", &mut server.max_body, size(KIB..=32 * MIB));
-    table.read("max_requests", &mut server.max_requests, integer(1..=65_536));
-    table.read("header_timeout", &mut server.header_timeout, duration(millis(100)..=minutes(10)));
-    table.read("body_timeout", &mut server.body_timeout, duration(millis(100)..=minutes(10)));
-    table.read("shutdown_timeout", &mut server.shutdown_timeout, duration(Duration::ZERO..=minutes(10)));
-}
-
-fn admin(table: &mut Table<'_>, admin: &mut Admin, server: &Server) {
-    table.read("listen", &mut admin.listen, address);
-    if admin.listen == server.listen && admin.listen.port() != 0 {
-        let message = format!("`admin.listen` is {}, as is `server.listen`; take another port", admin.listen);
-        table.document.problem(table.at("listen"), message);
-    }
-    admin.token = table.optional("token", |value| {
-        let token = secret(value)?;
-        match token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(token),
-            false => Err(value.fault("holds what is not visible ASCII, which a bearer token must be")),
-        }
-    });
-}
-
-fn store(table: &mut Table<'_>, store: &mut Store) {
-    table.read("url", &mut store.path, store_url);
-    table.read("retention", &mut store.retention, duration(secs(1)..=days(3650)));
-    table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
-}
-
-fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
-    table.read("url", &mut mail.target, mail_url);
-    table.table("retry", |table| retry(table, &mut mail.retry));
-}
-
-fn log(table: &mut Table<'_>, log: &mut Log) {
-    table.read("level", &mut log.level, log_level);
-    table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
-}
-
-fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
-    table.read("dir", &mut plugins.dir, path);
-    table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
-    table.read("instances", &mut plugins.instances, integer(1..=1024));
-    running(table, &mut plugins.defaults);
-}
-
-/// What `[plugins]` sets for all and `[plugin.<name>]` for one.
-fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
-    table.read("concurrency", &mut settings.concurrency, integer(1..=1024));
-    table.read("reuse", &mut settings.reuse, integer(1..=1_000_000));
-    table.table("retry", |table| retry(table, &mut settings.retry));
-    table.table("limits", |table| limits(table, &mut settings.limits));
-}
-
-fn retry(table: &mut Table<'_>, retry: &mut Retry) {
-    table.read("attempts", &mut retry.attempts, integer(1..=1000));
-    table.read("base", &mut retry.base, duration(Duration::ZERO..=days(1)));
-    table.read("factor", &mut retry.factor, number(1.0..=100.0));
-    table.read("max", &mut retry.max, duration(Duration::ZERO..=days(30)));
-    table.read("jitter", &mut retry.jitter, number(0.0..=1.0));
-    if retry.max < retry.base {
-        let message = "the longest wait `max` is shorter than the first, `base`; write a longer `max`";
-        table.document.problem(table.at("max"), message);
-    }
-}
-
-fn limits(table: &mut Table<'_>, limits: &mut Limits) {
-    table.read("time", &mut limits.time, duration(millis(10)..=minutes(10)));
-    table.read("memory", &mut limits.memory, size(64 * KIB..=512 * MIB));
-    table.read("log_lines", &mut limits.log_lines, integer(0..=100_000));
-    table.read("log_line", &mut limits.log_line, size(64..=MIB));
-    table.read("reason", &mut limits.reason, size(64..=64 * KIB));
-    table.read("kv_key", &mut limits.kv_key, size(1..=4 * KIB));
-    table.read("kv_value", &mut limits.kv_value, size(1..=16 * MIB));
-    table.read("kv_total", &mut limits.kv_total, size(0..=TIB));
-    table.read("staged_items", &mut limits.staged_items, integer(1..=100_000));
-    table.read("staged_bytes", &mut limits.staged_bytes, size(KIB..=64 * MIB));
-    table.read("hostcall", &mut limits.hostcall, size(64 * KIB..=64 * MIB));
-}
-
-/// Every `[[source]]`; a second one of the same name or path is a problem.
-fn sources(root: &mut Table<'_>) -> Vec<Source> {
-    let Some(value) = root.value("source") else { return Vec::new() };
-    let Some(items) = value.items() else {
-        value.parsed(|value| Err::<(), _>(value.mistyped("[[source]] for each sender")));
-        return Vec::new();
-    };
-    let document = root.document;
-    let mut sources = Vec::new();
-    let (mut names, mut paths) = (BTreeMap::new(), BTreeMap::new());
-    for item in items {
-        let Some(mut table) = item.parsed(Value::table) else { continue };
-        let source = source(&mut table);
-        let (name_at, path_at) = (table.at("name"), table.at("path"));
-        table.finish();
-        let Some(source) = source else { continue };
-        let once = |seen: &mut BTreeMap<String, usize>, what: &str, text: &str, at| {
-            if let Some(first) = seen.insert(text.to_owned(), at) {
-                let message =
-                    format!("`source.{what}` is `{text}`, as on line {}; take another", document.line(first));
-                document.problem(at, message);
-            }
-        };
-        once(&mut names, "name", source.name.as_str(), name_at);
-        once(&mut paths, "path", &source.path, path_at);
-        sources.push(source);
-    }
-    sources
-}
-
-fn source(table: &mut Table<'_>) -> Option<Source> {
-    let everything = vec![Pattern::new("*").ok()?];
-    let name = table.required("name", "\"scalekit\"", source_name);
-    let path = table.required("path", "\"/webhooks/scalekit\"", url_path);
-    let scheme = table.required("scheme", "\"scalekit\"", scheme);
-    let secrets = table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", source_secrets);
-    let mut tolerance = minutes(5);
-    table.read("tolerance", &mut tolerance, duration(secs(1)..=days(1)));
-    let events = table.optional("events", list(pattern, "[\"user.*\"]")).unwrap_or(everything);
-    Some(Source { name: name?, path: path?, scheme: scheme?, secrets: secrets?, tolerance, events })
-}
-
-/// The secrets of a source; none of them only where they are not looked up.
-fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
-    let read = |value: &Value<'_>| match secret(value) {
-        Ok(secret) if secret.expose() == DEMO_SECRET => {
-            let message = "the demo secret is in use, which everybody knows: anybody can sign webhooks; \
-                           say { env = \"NAME\" } with the secret of the sender's dashboard";
-            value.document.warn(value.at(), message);
-            Ok(Some(secret))
-        }
-        Err(Fault::Unread) => Ok(None),
-        read => read.map(Some),
-    };
-    let secrets = list(read, "[{ env = \"WEBHOOK_SECRET\" }]")(value)?;
-    Ok(secrets.into_iter().flatten().collect())
-}
-
-/// `[plugin.<name>]` over the defaults of `[plugins]`.
-fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<PluginSettings> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
-    if !fits || name.len() > 64 {
-        let message = format!(
-            "`{}` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
-            shown(name)
-        );
-        value.document.problem(value.at(), message);
-    }
-    let mut settings = defaults.clone();
-    let mut table = value.parsed(Value::table)?;
-    settings.events = table.optional("events", list(pattern, "[\"user.*\"]"));
-    running(&mut table, &mut settings);
-    table.table("grants", |table| grants(table, &mut settings.grants));
-    if let Some(own) = table.optional("config", Value::table) {
-        settings.config = own
-            .entries()
-            .filter_map(|(key, value)| Some((key.to_owned(), value.parsed(own_value)?)))
-            .collect();
-    }
-    table.finish();
-    Some(settings)
-}
-
-fn grants(table: &mut Table<'_>, grants: &mut Grants) {
-    table.table("mail", |table| {
-        let from = table.required("from", "[\"team@example.com\"]", list(sender, "[\"team@example.com\"]"));
-        let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
-        grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
-    });
-}
-
-/// A value of a plugin's own table: a secret where it says where one is, else what stands there.
-fn own_value(value: &Value<'_>) -> Result<Secret, Fault> {
-    match reference(value) {
-        Some(_) => secret(value),
-        None => as_guest_text(value).map(Secret::new),
-    }
-}
-
-const fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-const fn secs(secs: u64) -> Duration {
-    Duration::from_secs(secs)
-}
-
-const fn minutes(minutes: u64) -> Duration {
-    Duration::from_mins(minutes)
-}
-
-const fn days(days: u64) -> Duration {
-    Duration::from_hours(24 * days)
 }

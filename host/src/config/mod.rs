@@ -4,7 +4,8 @@
 //! its range, a path begins with `/` or a secret is there.
 //!
 //! ```text
-//! load      the sections, key by key, into these types
+//! load      the file, its grammar, its warnings
+//! sections  each section, key by key, into these types
 //! table     a table that hands out its keys and says which nobody asked for
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
@@ -16,6 +17,7 @@ mod defaults;
 mod diagnose;
 mod load;
 mod secret;
+mod sections;
 mod table;
 mod value;
 

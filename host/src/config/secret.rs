@@ -61,7 +61,11 @@ pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
         if **text != *DEMO_SECRET {
             value.document.literal_secret(value.at());
         }
-        return checked(value, text.as_ref().to_owned(), "is empty");
+        return checked(
+            value,
+            text.as_ref().to_owned(),
+            "is empty; write the secret, or where it is: { env = \"NAME\" }",
+        );
     }
     let Some((kind, name)) = reference(value) else {
         return Err(value.mistyped(

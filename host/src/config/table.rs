@@ -261,7 +261,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn path(&self, key: &str) -> String {
+    /// The dotted key of one of its keys.
+    pub(super) fn path(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 }

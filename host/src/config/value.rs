@@ -152,7 +152,7 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value<'_>) -> R
             Some(near) => format!("; did you mean `{near}`?"),
             None => String::new(),
         };
-        Err(value.fault(format_args!("is `{}`; it may be {}{guess}", shown(text), listed(&known))))
+        Err(value.fault(format_args!("is `{}`, which is none of {}{guess}", shown(text), listed(&known))))
     }
 }
 

@@ -88,6 +88,10 @@ impl Sender {
                     }
                 }
                 Err(StoreError::Closed) => break,
+                Err(error @ StoreError::Poisoned(_)) => {
+                    tracing::error!(%error, "no mail leaves until the daemon is started again");
+                    break;
+                }
                 Err(error) => {
                     tracing::error!(%error, "the outbox can't be read");
                     tokio::select! {

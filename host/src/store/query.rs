@@ -12,7 +12,7 @@ use super::{
     Store, StoreError,
     complete::outcome_of,
     outbox, plugins,
-    schema::{code, state_of},
+    schema::state_of,
     time::{nanos, timestamp},
     views::{
         AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySummary, EventDetail, EventFilter,

@@ -179,7 +179,9 @@ pub(super) fn start(
         }
         drop(connection);
         drop(lock);
-        waiting.into_iter().for_each(|reply| drop(reply.send(())));
+        for reply in waiting {
+            let _ = reply.send(());
+        }
     })?;
     Ok(sender)
 }
@@ -336,7 +338,9 @@ impl<'c> Writer<'c> {
             Op::CloseLane { plugin, lane, jobs, reply } => {
                 self.lanes.close(plugin, lane);
                 if let Some(reply) = reply {
-                    self.staged.answers.push(Box::new(move |_| drop(reply.send(()))));
+                    self.staged.answers.push(Box::new(move |_| {
+                        let _ = reply.send(());
+                    }));
                 }
                 jobs.into_iter()
                     .try_for_each(|job| self.apply(Op::Complete(Box::new(Completion::release(job)))))

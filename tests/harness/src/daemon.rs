@@ -297,20 +297,19 @@ impl Daemon {
     /// Where it can't be run, or does not end.
     #[track_caller]
     pub fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut files =
-            [(); 3].map(|()| tempfile::tempfile().expect("a file for a command's input or output"));
-        let [stdin, stdout, stderr] = &mut files;
+        let file = || tempfile::tempfile().expect("a file for what goes into a command, or comes out");
+        let (mut stdin, stdout, stderr) = (file(), file(), file());
         stdin.write_all(input).and_then(|()| stdin.rewind()).expect("the standard input");
-        let [stdin, stdout, stderr] = [&*stdin, stdout, stderr].map(|file| file.try_clone().expect("a file"));
+        let shared = |file: &File| file.try_clone().expect("a file");
         let mut child = self
             .command(arguments)
             .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr)
+            .stdout(shared(&stdout))
+            .stderr(shared(&stderr))
             .spawn()
             .expect("the binary runs");
         let status = wait_for(&mut child).unwrap_or_else(|| panic!("`posthouse {arguments:?}` does not end"));
-        let [_, stdout, stderr] = files.map(|mut file| {
+        let [stdout, stderr] = [stdout, stderr].map(|mut file| {
             let mut bytes = Vec::new();
             file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("what a command said");
             String::from_utf8_lossy(&bytes).into_owned()

@@ -3,7 +3,10 @@
 //! Where the host refuses a call, the refusal becomes the failure's reason, so that a test sees it. An
 //! action that the host does not stop ends in `ok`, or never.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use posthouse_sdk::{
     Delivery, Event, Failure, Manifest, Plugin, kv,
@@ -61,7 +64,7 @@ impl Plugin for Hostile {
         match event.json::<Wish>()?.action {
             Action::Spin => spin(),
             Action::Grow => grow(),
-            Action::Recurse => _ = black_box(recurse(1)),
+            Action::Recurse => _ = black_box(recurse(&AtomicU64::new(0))),
             Action::Trap => tripwire(&event.id),
             Action::LogFlood => (0..100_000).for_each(|line| write(Level::Info, &format!("line {line}"))),
             Action::BigLine => write(Level::Info, &"x".repeat(1_000_000)),
@@ -105,11 +108,12 @@ fn grow() {
     }
 }
 
+/// Keeps nothing in linear memory, so that it is the host's stack that runs out and not the guest's own.
 #[inline(never)]
 #[allow(unconditional_recursion, reason = "that is what it is for")]
-fn recurse(depth: u64) -> u64 {
-    let here = black_box([depth; 16]);
-    recurse(here[0] + 1) + here[15]
+fn recurse(depth: &AtomicU64) -> u64 {
+    depth.fetch_add(1, Relaxed);
+    recurse(depth) + depth.load(Relaxed)
 }
 
 /// The stack trace of the trap must name this function.

@@ -4,7 +4,6 @@
 //! after another, so that the time is the work of one core.
 
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,19 +11,17 @@ use std::{
 
 use bytes::Bytes;
 use posthouse::{
-    config::{Limits, PluginSettings, Retry},
+    config::PluginSettings,
+    daemon::ambient,
     model::{
-        Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Grants, Job, LeaseToken, NewEvent,
-        PluginId, SourceName,
+        Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId,
+        SourceName,
     },
     plugin::{Engine, EngineOptions, Registry},
     store::{Store, StoreOptions},
 };
 
-use super::{
-    rate::{KV_GUEST, with_plugins},
-    size::ambient,
-};
+use super::rate::{KV_GUEST, with_plugins};
 use crate::{
     bench::Bench,
     table::{Row, median, per_second},
@@ -60,7 +57,7 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
         let options =
             EngineOptions { cache_dir: dir.join("data/aot"), instances: 64, compiler: bench.binary() };
         let engine = Engine::new(options, ambient.clone()).expect("an engine");
-        let settings = Arc::new(move |_: &str| settings(reuse));
+        let settings = Arc::new(move |_: &str| PluginSettings { reuse, ..PluginSettings::default() });
         let registry = Registry::new(engine, store.clone(), dir.join("plugins"), settings, ambient.clone())
             .await
             .expect("a registry");
@@ -104,31 +101,5 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         attempt: 1,
         conflicts: 0,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
-    }
-}
-
-fn settings(reuse: u32) -> PluginSettings {
-    let retry = Retry { attempts: 1, base: Duration::ZERO, factor: 1.0, max: Duration::ZERO, jitter: 0.0 };
-    let limits = Limits {
-        time: Duration::from_secs(8),
-        memory: 64 << 20,
-        log_lines: 1000,
-        log_line: 8 << 10,
-        reason: 4 << 10,
-        kv_key: 512,
-        kv_value: 256 << 10,
-        kv_total: 64 << 20,
-        staged_items: 1000,
-        staged_bytes: 4 << 20,
-        hostcall: 4 << 20,
-    };
-    PluginSettings {
-        events: None,
-        concurrency: 8,
-        reuse,
-        retry,
-        limits,
-        grants: Grants::default(),
-        config: BTreeMap::new(),
     }
 }

@@ -6,15 +6,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use posthouse::{
-    model::{
-        Ambient, Attempt, Clock, Effects, EventId, EventType, NewEvent, Outcome, PluginId, Random, SourceName,
-    },
+    daemon::ambient,
+    model::{Ambient, Attempt, Effects, EventId, EventType, NewEvent, Outcome, PluginId, SourceName},
     store::{Store, StoreOptions, Verdict},
 };
 use posthouse_harness::Daemon;
@@ -147,25 +146,5 @@ fn event(number: u64, now: Timestamp) -> NewEvent {
         received_at: now,
         data: start..start + user.len() as u32,
         body: Bytes::from(body),
-    }
-}
-
-/// This machine's clock, and randomness good enough for a bench.
-pub(crate) fn ambient() -> Ambient {
-    Ambient::new(System, System)
-}
-
-struct System;
-
-impl Clock for System {
-    #[allow(clippy::disallowed_methods, reason = "the one place where this program looks at the clock")]
-    fn now(&self) -> Timestamp {
-        SystemTime::now().try_into().expect("a year that jiff knows")
-    }
-}
-
-impl Random for System {
-    fn fill(&self, bytes: &mut [u8]) {
-        rand::fill(bytes);
     }
 }

@@ -1,0 +1,13 @@
+//! What a store promises, said to its handle alone: a second engine has to pass the same.
+
+mod accepting;
+mod failing;
+mod keys;
+mod lanes;
+mod ledger;
+mod listing;
+mod mailing;
+mod measure;
+mod opening;
+mod replaying;
+mod support;

@@ -1,0 +1,267 @@
+//! A store in a folder of its own, with a clock that stands still until it is told otherwise.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use crate::{
+    model::{
+        Ambient, Attempt, Clock, Effects, EventId, EventType, Job, KvRead, KvVersion, KvWrite, Mail,
+        NewEvent, OutboxItem, Outcome, PluginId, Random, SourceName,
+    },
+    store::{Accepted, DeliveryFilter, Lane, OpenError, Store, StoreOptions, Verdict},
+};
+
+/// 2026-01-01T00:00:00Z.
+const START: i64 = 1_767_225_600_000_000_000;
+
+/// Far longer than anything takes; reached only where something never comes.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Long enough for what must not come to have come.
+pub(super) const MOMENT: Duration = Duration::from_millis(60);
+
+#[derive(Clone)]
+pub(super) struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    pub(super) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
+    }
+
+    pub(super) fn set_back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_nanos() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanosecond(self.0.load(Ordering::SeqCst).into()).unwrap()
+    }
+}
+
+/// SplitMix64, seeded.
+pub(super) struct TestRandom(AtomicU64);
+
+impl TestRandom {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+impl Random for TestRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// The seed of this run, printed: `POSTHOUSE_SEED` sets it.
+pub(super) fn seed() -> u64 {
+    let given = std::env::var("POSTHOUSE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed =
+        given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64));
+    println!("POSTHOUSE_SEED={seed}");
+    seed
+}
+
+/// A store, its folder, its clock.
+pub(super) struct House {
+    pub(super) store: Store,
+    pub(super) clock: TestClock,
+    pub(super) options: StoreOptions,
+    _dir: Arc<TempDir>,
+}
+
+impl House {
+    pub(super) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(super) fn with(set: impl FnOnce(&mut StoreOptions)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let mut options = StoreOptions {
+            path: dir.path().join("state/posthouse.db"),
+            retention: Duration::from_secs(24 * 3600),
+            max_backlog: 1_000_000,
+        };
+        set(&mut options);
+        let clock = TestClock(Arc::new(AtomicI64::new(START)));
+        let store = open(&options, &clock).unwrap();
+        Self { store, clock, options, _dir: dir }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// What a machine that lost its power now would find: a store opened on a copy of the files.
+    pub(super) fn crashed(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions { path: dir.path().join("posthouse.db"), ..self.options.clone() };
+        for end in ["", "-wal"] {
+            std::fs::copy(beside(&self.options.path, end), beside(&options.path, end)).unwrap();
+        }
+        let store = open(&options, &self.clock).unwrap();
+        Self { store, clock: self.clock.clone(), options, _dir: Arc::new(dir) }
+    }
+
+    /// Closed in order, and opened again.
+    pub(super) async fn reopened(self) -> Self {
+        self.store.close().await.unwrap();
+        let store = open(&self.options, &self.clock).unwrap();
+        Self { store, ..self }
+    }
+
+    pub(super) fn reopen(&self) -> Result<Store, OpenError> {
+        open(&self.options, &self.clock)
+    }
+
+    /// A plugin of this name.
+    pub(super) async fn plugin(&self, name: &str) -> PluginId {
+        self.store.plugin_id(name).await.unwrap()
+    }
+
+    pub(super) fn event(&self, id: impl std::fmt::Display) -> NewEvent {
+        let body = format!(r#"{{"id":"{id}","type":"user.created","data":{{"n":1}}}}"#);
+        let start = body.find(r#"{"n""#).unwrap() as u32;
+        NewEvent {
+            source: SourceName::new("scalekit").unwrap(),
+            id: EventId::new(&id.to_string()).unwrap(),
+            event_type: EventType::new("user.created").unwrap(),
+            organization: Some("org_1".into()),
+            occurred_at: None,
+            received_at: self.now(),
+            data: start..start + 7,
+            body: body.into_bytes().into(),
+        }
+    }
+
+    /// Takes in an event that is new.
+    pub(super) async fn accept(&self, id: impl std::fmt::Display, plugins: &[PluginId]) {
+        let accepted = self.store.accept(self.event(id), plugins.to_vec()).await.unwrap();
+        assert!(matches!(accepted, Accepted::Stored(_)), "{accepted:?}");
+    }
+
+    pub(super) async fn done(&self, job: Job, effects: Effects) {
+        self.finish(job, Verdict::Done(effects)).await;
+        self.store.flush().await.unwrap();
+    }
+
+    pub(super) async fn finish(&self, job: Job, verdict: Verdict) {
+        let attempt = self.attempt(&job, &verdict);
+        self.store.complete(job, attempt, verdict).await.unwrap();
+    }
+
+    pub(super) fn attempt(&self, job: &Job, verdict: &Verdict) -> Attempt {
+        let outcome = match verdict {
+            Verdict::Done(_) => Outcome::Done,
+            Verdict::Retry(_) => Outcome::Retry,
+            Verdict::Dead => Outcome::Rejected,
+        };
+        Attempt {
+            number: job.attempt,
+            started_at: self.now(),
+            duration: Duration::from_micros(1500),
+            outcome,
+            error: (outcome != Outcome::Done).then(|| "it failed".to_owned()),
+            trace: None,
+            logs: Vec::new(),
+        }
+    }
+
+    /// The states of all deliveries, oldest first.
+    pub(super) async fn states(&self) -> Vec<String> {
+        let deliveries = self.store.deliveries(DeliveryFilter::default()).await.unwrap();
+        deliveries.iter().rev().map(|delivery| delivery.state.to_string()).collect()
+    }
+
+    /// The ledger adds up, and agrees with the rows as long as nothing was pruned.
+    pub(super) async fn assert_balanced(&self) {
+        self.store.flush().await.unwrap();
+        let stats = self.store.stats().await.unwrap();
+        assert_eq!(stats.made, stats.states.values().sum::<u64>(), "{stats:?}");
+        for plugin in &stats.plugins {
+            assert_eq!(plugin.made, plugin.states.values().sum::<u64>(), "{plugin:?}");
+        }
+        for (state, count) in &stats.states {
+            let filter = DeliveryFilter { state: Some(*state), limit: 1000, ..DeliveryFilter::default() };
+            assert_eq!(self.store.deliveries(filter).await.unwrap().len() as u64, *count, "{state}");
+        }
+    }
+}
+
+fn open(options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&std::process::id().to_le_bytes().repeat(2));
+    let seed = u64::from_le_bytes(seed) ^ std::ptr::from_ref(options) as u64;
+    Store::open(options.clone(), Ambient::new(clock.clone(), TestRandom::new(seed)))
+}
+
+fn beside(path: &std::path::Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+/// The next job of the lane, which must come.
+pub(super) async fn next(lane: &mut Lane) -> Job {
+    tokio::time::timeout(PATIENCE, lane.next())
+        .await
+        .expect("a job must come")
+        .expect("the lane must be open")
+}
+
+/// Nothing must come through the lane.
+pub(super) async fn assert_quiet(lane: &mut Lane) {
+    assert!(tokio::time::timeout(MOMENT, lane.next()).await.is_err(), "no job may come");
+}
+
+pub(super) fn effects(writes: &[(&str, KvWrite)]) -> Effects {
+    let writes = writes.iter().map(|(key, write)| ((*key).to_owned(), write.clone())).collect();
+    Effects { writes, ..Effects::default() }
+}
+
+pub(super) fn set(value: &str) -> KvWrite {
+    KvWrite::Set(value.as_bytes().to_vec())
+}
+
+/// Says that the attempt has read this key, with this version.
+pub(super) fn saw(effects: Effects, key: &str, version: Option<KvVersion>) -> Effects {
+    let reads = vec![KvRead::Key { key: key.to_owned(), version }];
+    Effects { reads, ..effects }
+}
+
+pub(super) fn mail(subject: &str) -> OutboxItem {
+    OutboxItem::Mail(Mail {
+        message_id: "<1@example.com>".to_owned(),
+        from: "team@example.com".to_owned(),
+        to: vec!["ada@example.com".to_owned()],
+        cc: Vec::new(),
+        bcc: Vec::new(),
+        reply_to: None,
+        subject: subject.to_owned(),
+        text: "the text".to_owned(),
+        html: None,
+    })
+}

@@ -1,0 +1,853 @@
+//! A config.toml that is wrong is refused before anything starts: exit code 78, and for each thing that
+//! is wrong one line with file, line, column, key and the way out. A secret never shows.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output},
+};
+
+use posthouse::config::{Config, ConfigError, Environment, Loaded, Secrets};
+use proptest::prelude::*;
+
+const SOURCE: &str = r#"[[source]]
+name = "crm"
+path = "/webhooks/crm"
+scheme = "scalekit"
+secrets = ["whsec_AAEC"]
+"#;
+
+/// A source that is well but for this line.
+fn source(line: &str) -> String {
+    format!("{SOURCE}{line}\n")
+}
+
+/// Runs `posthouse check` on a config.toml in a folder of its own, with these variables and no others.
+fn check(config: &str, prepare: impl FnOnce(&Path), variables: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, config).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    prepare(folder.path());
+    Command::new(env!("CARGO_BIN_EXE_posthouse"))
+        .arg("check")
+        .current_dir(folder.path())
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// What stands on standard error, without the name of the program.
+fn said(output: &Output) -> Vec<String> {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    stderr.lines().map(|line| line.strip_prefix("posthouse: ").expect(line).to_owned()).collect()
+}
+
+/// Checks that exactly these lines are said, and the exit code is 78.
+fn refused(config: &str, lines: &[&str]) {
+    let output = check(config, |_| {}, &[]);
+    assert_eq!(said(&output), lines, "on this config.toml:\n{config}");
+    assert_eq!(output.status.code(), Some(78), "on this config.toml:\n{config}");
+}
+
+#[test]
+fn unknown_keys_come_with_the_nearest_that_is_known() {
+    refused("[servr]", &["config.toml:1:2: unknown key `servr` here; did you mean `server`?"]);
+    refused(
+        r#"[server]
+lisen = "127.0.0.1:1""#,
+        &["config.toml:2:1: unknown key `lisen` in `server`; did you mean `listen`?"],
+    );
+    refused(
+        "[server]
+# a comment with an ä
+colour = 1",
+        &[
+            "config.toml:3:1: unknown key `colour` in `server`; the keys in `server` are `listen`, `max_body`, `max_requests`, `header_timeout`, `body_timeout` and `shutdown_timeout`",
+        ],
+    );
+    refused(
+        "[plugins]
+retry = { atempts = 4 }",
+        &["config.toml:2:11: unknown key `atempts` in `plugins.retry`; did you mean `attempts`?"],
+    );
+    refused(
+        r#"[plugins.limits]
+memroy = "1MiB""#,
+        &["config.toml:2:1: unknown key `memroy` in `plugins.limits`; did you mean `memory`?"],
+    );
+    refused(
+        &source(r#"secret = "whsec_AAEC""#),
+        &["config.toml:6:1: unknown key `secret` in `source`; did you mean `secrets`?"],
+    );
+    refused(
+        &source(r#"respond = "handled""#),
+        &[
+            "config.toml:6:1: unknown key `respond` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance` and `events`",
+        ],
+    );
+    refused(
+        "[plugin.mailer]
+concurency = 2",
+        &["config.toml:2:1: unknown key `concurency` in `plugin.mailer`; did you mean `concurrency`?"],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+database = "app""#,
+        &[
+            "config.toml:2:1: unknown key `database` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`",
+        ],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+mail = { from = ["a@example.com"], too = ["*"] }"#,
+        &[
+            r#"config.toml:2:8: `plugin.mailer.grants.mail.to` is missing; write to = ["*"]"#,
+            "config.toml:2:36: unknown key `too` in `plugin.mailer.grants.mail`; did you mean `to`?",
+        ],
+    );
+    refused(
+        r#"[databases.app]
+url = "sqlite:app.db""#,
+        &[
+            "config.toml:1:2: unknown key `databases` here; the keys here are `server`, `admin`, `store`, `mail`, `log`, `plugins`, `source` and `plugin`",
+        ],
+    );
+}
+
+#[test]
+fn values_of_the_wrong_type_say_which_is_wanted() {
+    refused("server = 1", &["config.toml:1:10: `server` is an integer; write a table"]);
+    refused(
+        "[server]
+listen = 8400",
+        &["config.toml:2:10: `server.listen` is an integer; write a text in quotes"],
+    );
+    refused(
+        "[server]
+max_body = true",
+        &[
+            r#"config.toml:2:12: `server.max_body` is a boolean; write a size such as "1MiB" or a number of bytes"#,
+        ],
+    );
+    refused(
+        r#"[server]
+max_requests = "many""#,
+        &["config.toml:2:16: `server.max_requests` is a string; write a whole number"],
+    );
+    refused(
+        "[server]
+header_timeout = 10",
+        &[
+            r#"config.toml:2:18: `server.header_timeout` is an integer; write a duration with its unit, such as "8s", "5m" or "30d""#,
+        ],
+    );
+    refused(
+        r#"[plugins]
+retry = { factor = "2" }"#,
+        &["config.toml:2:20: `plugins.retry.factor` is a string; write a number"],
+    );
+    refused(
+        r#"[log]
+format = ["json"]"#,
+        &["config.toml:2:10: `log.format` is an array; write a text in quotes"],
+    );
+    refused(
+        r#"[source]
+name = "crm""#,
+        &["config.toml:1:1: `source` is a table; write [[source]] for each sender"],
+    );
+    refused(
+        "[plugin]
+mailer = 3",
+        &["config.toml:2:10: `plugin.mailer` is an integer; write a table"],
+    );
+    refused(
+        r#"[plugin.mailer]
+events = "user.*""#,
+        &[r#"config.toml:2:10: `plugin.mailer.events` is a string; write an array such as ["user.*"]"#],
+    );
+    refused(
+        "[plugin.mailer.config]
+ratio = inf",
+        &[
+            "config.toml:2:9: `plugin.mailer.config.ratio` holds a number that JSON can't hold; write it as a text",
+        ],
+    );
+    refused(
+        "[plugins]
+dir = 2026-01-01",
+        &["config.toml:2:7: `plugins.dir` is a datetime; write a text in quotes"],
+    );
+    refused(
+        "[store]
+max_backlog = 1.5",
+        &["config.toml:2:15: `store.max_backlog` is a float; write a whole number"],
+    );
+}
+
+#[test]
+fn numbers_out_of_range_say_the_range() {
+    refused(
+        "[server]
+max_requests = 0",
+        &["config.toml:2:16: `server.max_requests` is 0; it may be 1 to 65536"],
+    );
+    refused(
+        r#"[server]
+max_body = "1GiB""#,
+        &["config.toml:2:12: `server.max_body` is 1.0 GiB; it may be 1.0 KiB to 32.0 MiB"],
+    );
+    refused(
+        "[server]
+max_body = -1",
+        &[
+            r#"config.toml:2:12: `server.max_body` is no number of bytes; write one, or a size such as "1MiB""#,
+        ],
+    );
+    refused(
+        r#"[server]
+body_timeout = "1h""#,
+        &["config.toml:2:16: `server.body_timeout` is 1h; it may be 100ms to 10m"],
+    );
+    refused(
+        r#"[store]
+retention = "0s""#,
+        &["config.toml:2:13: `store.retention` is 0s; it may be 1s to 10years"],
+    );
+    refused(
+        "[plugins]
+concurrency = 1025",
+        &["config.toml:2:15: `plugins.concurrency` is 1025; it may be 1 to 1024"],
+    );
+    refused(
+        "[plugins]
+reuse = 99999999999",
+        &["config.toml:2:9: `plugins.reuse` is 99999999999; it may be 1 to 1000000"],
+    );
+    refused(
+        r#"[plugins.limits]
+memory = "513MiB""#,
+        &["config.toml:2:10: `plugins.limits.memory` is 513.0 MiB; it may be 64.0 KiB to 512.0 MiB"],
+    );
+    refused(
+        "[plugins.retry]
+attempts = 0",
+        &["config.toml:2:12: `plugins.retry.attempts` is 0; it may be 1 to 1000"],
+    );
+    refused(
+        "[plugins.retry]
+factor = 0.5",
+        &["config.toml:2:10: `plugins.retry.factor` is 0.5; it may be 1 to 100"],
+    );
+    refused(
+        "[plugins.retry]
+jitter = nan",
+        &["config.toml:2:10: `plugins.retry.jitter` is NaN; it may be 0 to 1"],
+    );
+    refused(
+        r#"[plugins.retry]
+base = "5m"
+max = "1m""#,
+        &["config.toml:3:7: `plugins.retry.max` is shorter than `base`, the first wait; write a longer one"],
+    );
+    refused(
+        r#"[plugin.mailer.limits]
+time = "1ms""#,
+        &["config.toml:2:8: `plugin.mailer.limits.time` is 1ms; it may be 10ms to 10m"],
+    );
+    refused(
+        &source(r#"tolerance = "2d""#),
+        &["config.toml:6:13: `source.tolerance` is 2days; it may be 1s to 1day"],
+    );
+    refused(
+        "[store]
+max_backlog = 99999999999999999999999999999999999999999",
+        &["config.toml:2:15: `store.max_backlog` is a number out of all range"],
+    );
+}
+
+#[test]
+fn texts_that_mean_nothing_say_what_would() {
+    refused(
+        r#"[server]
+listen = "localhost""#,
+        &[
+            r#"config.toml:2:10: `server.listen` is `localhost`, which is no IP address with a port; write one such as "127.0.0.1:8400" or "[::1]:8400""#,
+        ],
+    );
+    refused(
+        r#"[server]
+listen = "0.0.0.0:99999""#,
+        &[
+            r#"config.toml:2:10: `server.listen` is `0.0.0.0:99999`, which is no IP address with a port; write one such as "127.0.0.1:8400" or "[::1]:8400""#,
+        ],
+    );
+    refused(
+        r#"[server]
+max_body = "big""#,
+        &[
+            r#"config.toml:2:12: `server.max_body` is `big`, which is no size; write one such as "1MiB" or a number of bytes"#,
+        ],
+    );
+    refused(
+        r#"[server]
+header_timeout = "soon""#,
+        &[
+            r#"config.toml:2:18: `server.header_timeout` is `soon`, which is no duration; write one such as "8s""#,
+        ],
+    );
+    refused(
+        r#"[store]
+url = "postgres://db/app""#,
+        &[
+            r#"config.toml:2:7: `store.url` is no file of an SQLite store; write "sqlite:" and a path, such as "sqlite:data/posthouse.db""#,
+        ],
+    );
+    refused(
+        r#"[store]
+url = "sqlite::memory:""#,
+        &[
+            r#"config.toml:2:7: `store.url` names no file; write "sqlite:" and a path, such as "sqlite:data/posthouse.db""#,
+        ],
+    );
+    refused(
+        r#"[mail]
+url = "carrier-pigeon:roof""#,
+        &[
+            r#"config.toml:2:7: `mail.url` is no mail target; write "file:FOLDER", "smtps://USER:PASSWORD@HOST" or "smtp://USER:PASSWORD@HOST:587?tls=required""#,
+        ],
+    );
+    refused(
+        r#"[mail]
+url = "file:""#,
+        &[r#"config.toml:2:7: `mail.url` names no folder; write one such as "file:data/mail""#],
+    );
+    refused(
+        r#"[log]
+level = "posthouse=loud""#,
+        &[
+            r#"config.toml:2:9: `log.level` is `posthouse=loud`, which is no filter; write "error", "warn", "info", "debug", "trace" or one such as "info,posthouse::ingress=debug""#,
+        ],
+    );
+    refused(
+        r#"[log]
+format = "jsn""#,
+        &[
+            "config.toml:2:10: `log.format` is `jsn`, which is none of `human` and `json`; did you mean `json`?",
+        ],
+    );
+    refused(
+        r#"[plugins]
+dir = """#,
+        &["config.toml:2:7: `plugins.dir` is empty; write a path"],
+    );
+    refused(
+        r#"[admin]
+token = "two words""#,
+        &["config.toml:2:9: `admin.token` holds what is not visible ASCII, which a bearer token must be"],
+    );
+    refused(
+        r#"[admin]
+token = """#,
+        &[r#"config.toml:2:9: `admin.token` is empty; write the secret, or where it is: { env = "NAME" }"#],
+    );
+    refused(
+        r#"[server]
+listen = "127.0.0.1:9000"
+[admin]
+listen = "127.0.0.1:9000""#,
+        &["config.toml:4:10: `admin.listen` is 127.0.0.1:9000, as is `server.listen`; take another port"],
+    );
+    refused(
+        r#"[plugin."Über mailer"]
+reuse = 2"#,
+        &[
+            "config.toml:1:1: `Über mailer` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
+        ],
+    );
+    refused(
+        r#"[plugin.mailer]
+events = ["user.created", "user*"]"#,
+        &[
+            "config.toml:2:27: `plugin.mailer.events` holds `user*`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+        ],
+    );
+    refused(
+        "[plugin.mailer]
+events = []",
+        &[r#"config.toml:2:10: `plugin.mailer.events` is empty; write at least one, such as ["user.*"]"#],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+mail = { from = ["not an address"], to = ["*"] }"#,
+        &[
+            r#"config.toml:2:18: `plugin.mailer.grants.mail.from` holds `not an address`, which is no mail address; write one such as "team@example.com" or "The team <team@example.com>""#,
+        ],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+mail = { from = ["a@example.com"], to = ["everybody"] }"#,
+        &[
+            r#"config.toml:2:42: `plugin.mailer.grants.mail.to` holds `everybody`, which is nobody; write an address, "*@example.com" for a domain or "*" for everybody"#,
+        ],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+mail = { from = ["a@example.com"] }"#,
+        &[r#"config.toml:2:8: `plugin.mailer.grants.mail.to` is missing; write to = ["*"]"#],
+    );
+}
+
+#[test]
+fn sources_are_complete_and_differ() {
+    refused(
+        "[[source]]",
+        &[
+            r#"config.toml:1:1: `source.name` is missing; write name = "scalekit""#,
+            r#"config.toml:1:1: `source.path` is missing; write path = "/webhooks/scalekit""#,
+            r#"config.toml:1:1: `source.scheme` is missing; write scheme = "scalekit""#,
+            r#"config.toml:1:1: `source.secrets` is missing; write secrets = [{ env = "WEBHOOK_SECRET" }]"#,
+        ],
+    );
+    refused(
+        r#"[[source]]
+name = "plugin:crm"
+path = "webhooks"
+scheme = "stripe"
+secrets = []"#,
+        &[
+            "config.toml:2:8: `source.name` holds ':'; letters, digits, `-` and `_` may stand in it",
+            "config.toml:3:8: `source.path` is `webhooks`, which does not begin with `/`",
+            "config.toml:4:10: `source.scheme` is `stripe`, which is none of `scalekit`, `scalekit-documented` and `standard-webhooks`",
+            r#"config.toml:5:11: `source.secrets` is empty; write at least one, such as [{ env = "WEBHOOK_SECRET" }]"#,
+        ],
+    );
+    refused(
+        r#"[[source]]
+name = "crm"
+path = "/webhooks?x=1"
+scheme = "scalekit"
+secrets = ["whsec_AAEC"]"#,
+        &["config.toml:3:8: `source.path` holds '?'; letters, digits and `/ - . _ ~` may stand in a path"],
+    );
+    refused(
+        r#"[[source]]
+name = "crm"
+path = "/web hooks"
+scheme = "scalekit"
+secrets = ["whsec_AAEC"]"#,
+        &["config.toml:3:8: `source.path` holds ' '; letters, digits and `/ - . _ ~` may stand in a path"],
+    );
+    refused(
+        r#"[[source]]
+name = "a b"
+path = "/webhooks/crm"
+scheme = "scalekit"
+secrets = ["whsec_AAEC"]"#,
+        &[
+            "config.toml:2:8: `source.name` is wrong: source name holds ' '; letters, digits, `-` and `_` may stand in it",
+        ],
+    );
+    refused(
+        r#"[[source]]
+name = "crm"
+path = "/webhooks/crm"
+scheme = "scalkit"
+secrets = ["whsec_AAEC"]"#,
+        &[
+            "config.toml:4:10: `source.scheme` is `scalkit`, which is none of `scalekit`, `scalekit-documented` and `standard-webhooks`; did you mean `scalekit`?",
+        ],
+    );
+    refused(
+        r#"[[source]]
+name = "crm"
+path = "/webhooks/crm"
+scheme = "scalekit"
+secrets = []"#,
+        &[
+            r#"config.toml:5:11: `source.secrets` is empty; write at least one, such as [{ env = "WEBHOOK_SECRET" }]"#,
+        ],
+    );
+    refused(
+        r#"[[source]]
+name = "crm"
+path = "/webhooks/crm"
+scheme = "scalekit"
+secrets = [""]"#,
+        &[
+            r#"config.toml:5:12: `source.secrets` is empty; write the secret, or where it is: { env = "NAME" }"#,
+        ],
+    );
+    refused(
+        &source(r#"events = ["created*"]"#),
+        &[
+            "config.toml:6:11: `source.events` holds `created*`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+        ],
+    );
+    refused(
+        &format!("{SOURCE}{SOURCE}"),
+        &[
+            "config.toml:7:8: `source.name` is `crm`, as on line 2; take another",
+            "config.toml:8:8: `source.path` is `/webhooks/crm`, as on line 3; take another",
+        ],
+    );
+    refused(
+        &format!("{SOURCE}{}", SOURCE.replace("\"crm\"", "\"erp\"")),
+        &["config.toml:8:8: `source.path` is `/webhooks/crm`, as on line 3; take another"],
+    );
+}
+
+#[test]
+fn what_is_no_toml_says_where() {
+    refused("[server", &["config.toml:1:8: this is not TOML: unclosed table, expected `]`"]);
+    refused(
+        "[server]
+listen = ",
+        &["config.toml:2:10: this is not TOML: string values must be quoted, expected literal string"],
+    );
+    refused(
+        "a = 1
+a = 2",
+        &["config.toml:2:1: this is not TOML: duplicate key"],
+    );
+    refused(
+        r#"[server]
+listen = "127.0.0.1:1"#,
+        &[r#"config.toml:2:22: this is not TOML: invalid basic string, expected `"`"#],
+    );
+    refused(
+        "[log]
+[log]",
+        &["config.toml:2:2: this is not TOML: duplicate key"],
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    refused(
+        r#"[server]
+max_requests = 0
+lisen = "x"
+
+[[source]]
+name = "crm"
+path = "/webhooks/crm"
+scheme = "scalekit"
+secrets = ["whsec_AAEC"]
+
+[plugins]
+reuse = 0"#,
+        &[
+            "config.toml:2:16: `server.max_requests` is 0; it may be 1 to 65536",
+            "config.toml:3:1: unknown key `lisen` in `server`; did you mean `listen`?",
+            "config.toml:12:9: `plugins.reuse` is 0; it may be 1 to 1000000",
+        ],
+    );
+}
+
+/// Every place a secret can come from, broken in every way it can break.
+#[test]
+fn a_missing_secret_names_the_key_and_the_place() {
+    let secrets = |reference: &str| SOURCE.replace("\"whsec_AAEC\"", reference);
+    let prepare = |folder: &Path| {
+        fs::write(folder.join("empty"), "\n").unwrap();
+        fs::write(folder.join("binary"), [0xff, 0xfe]).unwrap();
+        fs::write(folder.join("huge"), vec![b'x'; 100_000]).unwrap();
+    };
+    for (reference, variables, message) in [
+        (
+            r#"{ env = "CRM" }"#,
+            &[][..],
+            "wants the environment variable `CRM`, which is not set; set it, or say { file = \"PATH\" }",
+        ),
+        (r#"{ env = "CRM" }"#, &[("CRM", "")], "wants the environment variable `CRM`, which is empty"),
+        (
+            r#"{ file = "nowhere" }"#,
+            &[],
+            "wants the file `nowhere`, which can't be read: No such file or directory (os error 2)",
+        ),
+        (r#"{ file = "empty" }"#, &[], "wants the file `empty`, which is empty"),
+        (r#"{ file = "binary" }"#, &[], "wants the file `binary`, which is not UTF-8"),
+        (r#"{ file = "huge" }"#, &[], "wants the file `huge`, which is longer than 65536 bytes"),
+        (
+            r#"{ credential = "crm" }"#,
+            &[],
+            "wants the credential `crm`, but $CREDENTIALS_DIRECTORY is not set; run posthouse as a systemd \
+             service with LoadCredential=crm",
+        ),
+        (
+            r#"{ credential = "crm" }"#,
+            &[("CREDENTIALS_DIRECTORY", "creds")],
+            "wants the credential `creds/crm`, which can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            r#"{ credential = "../crm" }"#,
+            &[("CREDENTIALS_DIRECTORY", "creds")],
+            "wants the credential `../crm`, which is no name; it may not hold `/`",
+        ),
+        (
+            r#"{ environment = "CRM" }"#,
+            &[],
+            "is a table; write { env = \"NAME\" }, { file = \"PATH\" }, { credential = \"NAME\" } or the text \
+             in quotes",
+        ),
+    ] {
+        let output = check(&secrets(reference), prepare, variables);
+        assert_eq!(said(&output), [format!("config.toml:5:12: `source.secrets` {message}")], "{reference}");
+        assert_eq!(output.status.code(), Some(78), "{reference}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_there_is_taken_from_each_place() {
+    let config = format!(
+        "{}\n[plugin.mailer.config]\nkey = {{ credential = \"api\" }}\nplain = {{ file = \"a\", mode = 1 }}\n",
+        SOURCE.replace("\"whsec_AAEC\"", r#"{ env = "CRM" }, { file = "secret" }"#)
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    fs::write(&file, config).unwrap();
+    fs::write(folder.path().join("secret"), "whsec_BBBB\r\n").unwrap();
+    fs::write(folder.path().join("api"), "s3cret\n\n").unwrap();
+    let credentials = folder.path().to_str().unwrap();
+    let config =
+        Config::load(&file, &Variables::of(&[("CRM", "whsec_AAEC"), ("CREDENTIALS_DIRECTORY", credentials)]))
+            .unwrap();
+    let secrets: Vec<_> = config.sources[0].secrets.iter().map(|secret| secret.expose()).collect();
+    assert_eq!(secrets, ["whsec_AAEC", "whsec_BBBB"]);
+    let own = &config.settings("mailer").config;
+    assert_eq!(own["key"].expose(), "s3cret\n", "one newline is trimmed, and no more");
+    assert_eq!(own["plain"].expose(), r#"{"file":"a","mode":1}"#, "this is a table, not a secret");
+}
+
+/// A command that only speaks to the daemon runs in a shell that has none of its variables.
+#[test]
+fn a_command_that_needs_no_secret_does_not_ask_for_it() {
+    let config = format!(
+        "[admin]\ntoken = {{ env = \"TOKEN\" }}\n[mail]\nurl = {{ env = \"MAIL\" }}\n{}",
+        SOURCE.replace("\"whsec_AAEC\"", r#"{ env = "CRM" }"#)
+    );
+    let loaded = |variables: &[(&str, &str)], secrets| {
+        Loaded::parse(&config, Path::new("config.toml"), &Variables::of(variables), secrets)
+    };
+    let online = loaded(&[("TOKEN", "t")], Secrets::OfAdmin).unwrap().config;
+    assert_eq!(online.admin.token.unwrap().expose(), "t");
+    assert!(online.sources[0].secrets.is_empty());
+    let offline = loaded(&[("CRM", "whsec_AAEC")], Secrets::OfSources).unwrap().config;
+    assert_eq!(offline.sources[0].secrets[0].expose(), "whsec_AAEC");
+    assert!(offline.admin.token.is_none());
+    assert_eq!(wrong(loaded(&[], Secrets::All)).len(), 3);
+    assert_eq!(wrong(loaded(&[], Secrets::OfAdmin)).len(), 1);
+}
+
+#[test]
+fn a_secret_shows_neither_in_errors_nor_in_debug() {
+    let config = format!(
+        "[admin]\ntoken = \"tell nobody\"\n[mail]\nurl = \"smpt://ada:tell-nobody@mail.example.com\"\n\
+         [plugin.mailer.config]\nkey = \"tell nobody\"\nratio = nan\n{}",
+        SOURCE.replace("whsec_AAEC", "whsec_tell_nobody!")
+    );
+    let output = check(&config, |_| {}, &[]);
+    assert_eq!(output.status.code(), Some(78));
+    assert_eq!(said(&output).len(), 3, "{:?}", said(&output));
+    assert!(said(&output).iter().all(|line| !line.contains("nobody")), "{:?}", said(&output));
+
+    let output = check(&SOURCE.replace("whsec_AAEC", "whsec_tell_nobody!"), |_| {}, &[]);
+    assert_eq!(output.status.code(), Some(78), "a secret that makes no key is config.toml's fault");
+    assert_eq!(said(&output).len(), 1);
+    assert!(!said(&output)[0].contains("nobody"), "{:?}", said(&output));
+
+    let text =
+        "[mail]\nurl = \"smtps://ada:nobody@mail.example.com\"\n[plugin.mailer.config]\nkey = \"nobody\"\n";
+    let loaded = Loaded::parse(text, Path::new("c"), &Variables::of(&[]), Secrets::All).unwrap();
+    assert!(!format!("{loaded:?}").contains("nobody"), "{loaded:?}");
+}
+
+#[test]
+fn a_secret_in_a_file_that_everybody_may_read_is_warned_of_and_no_more() {
+    let mode = |mode| {
+        let change = move |folder: &Path| {
+            fs::set_permissions(folder.join("config.toml"), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        check(SOURCE, change, &[])
+    };
+    let open = mode(0o644);
+    assert!(open.status.success());
+    assert_eq!(said(&open).len(), 1);
+    assert!(said(&open)[0].starts_with("warning: config.toml:5:12: a secret stands in this file"));
+    let closed = mode(0o640);
+    assert!(closed.status.success());
+    assert_eq!(said(&closed), [""; 0]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    for arguments in
+        [&["check", "--config", "nowhere/config.toml"][..], &["--config", "nowhere/config.toml", "serve"]]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_posthouse")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        assert_eq!(
+            said(&output),
+            ["`nowhere/config.toml` can't be read: No such file or directory (os error 2); name the \
+              configuration with --config FILE"]
+        );
+    }
+}
+
+#[test]
+fn paths_begin_at_the_folder_of_the_file_and_plugins_inherit() {
+    let text = "[store]\nurl = \"sqlite:s/p.db\"\n[mail]\nurl = \"file:/var/mail/out\"\n\
+                [plugins]\nreuse = 7\nretry = { attempts = 9 }\nlimits = { time = \"1s\" }\n\
+                [plugin.a]\nretry = { base = \"5s\" }\n";
+    let loaded = Loaded::parse(text, Path::new("/etc/posthouse/c.toml"), &Variables::of(&[]), Secrets::All);
+    let config = loaded.unwrap().config;
+    assert_eq!(config.store.path, Path::new("/etc/posthouse/s/p.db"));
+    assert_eq!(config.plugins.dir, Path::new("/etc/posthouse/plugins"));
+    assert!(format!("{:?}", config.mail.target).contains("\"/var/mail/out\""));
+    let (a, b) = (config.settings("a"), config.settings("b"));
+    assert_eq!((a.reuse, a.retry.attempts, a.retry.base.as_secs(), a.limits.time.as_secs()), (7, 9, 5, 1));
+    assert_eq!((b.reuse, b.retry.attempts, b.retry.base.as_secs(), b.limits.time.as_secs()), (7, 9, 2, 1));
+}
+
+proptest! {
+    /// Whatever stands in the file, it is read or refused, and each problem is one line at a place that
+    /// the file has.
+    #[test]
+    fn nothing_in_a_file_makes_the_reader_fall_over(text in arbitrary_file()) {
+        let environment = Variables::of(&[("A", "whsec_AAEC")]);
+        let loaded = Loaded::parse(&text, Path::new("config.toml"), &environment, Secrets::All);
+        if let Err(error) = loaded {
+            for line in error.to_string().lines() {
+                prop_assert!(line.starts_with("config.toml:"), "{line}");
+            }
+            let ConfigError::Wrong(findings) = error else { return Ok(()) };
+            prop_assert!(!findings.is_empty());
+            for finding in findings {
+                prop_assert!(!finding.message.contains('\n'));
+                let line = text.split('\n').nth(finding.line - 1);
+                prop_assert!(line.is_some_and(|line| finding.column <= line.chars().count() + 1), "{finding}");
+            }
+        }
+    }
+}
+
+/// Any text, and lines that are close enough to a config.toml to get past its grammar.
+fn arbitrary_file() -> impl Strategy<Value = String> {
+    let key = prop::sample::select(vec![
+        "listen",
+        "max_body",
+        "max_requests",
+        "url",
+        "retention",
+        "level",
+        "dir",
+        "reuse",
+        "retry",
+        "limits",
+        "memory",
+        "time",
+        "attempts",
+        "max",
+        "base",
+        "jitter",
+        "name",
+        "path",
+        "scheme",
+        "secrets",
+        "tolerance",
+        "events",
+        "token",
+        "grants",
+        "mail",
+        "from",
+        "to",
+        "config",
+        "server",
+        "plugin",
+        "source",
+        "é",
+    ]);
+    let value = prop::sample::select(vec![
+        "1",
+        "-1",
+        "0x7fffffffffffffffffff",
+        "1e400",
+        "nan",
+        "true",
+        "2026-01-01",
+        "\"\"",
+        "\"8s\"",
+        "\"1MiB\"",
+        "\"99999999999999999999GiB\"",
+        "\"99999999999999999999y\"",
+        "[]",
+        "[[]]",
+        "{}",
+        "\"*\"",
+        "[\"a@example.com\", 1]",
+        "{ env = \"A\" }",
+        "{ file = \"\" }",
+        "{ credential = \"x\" }",
+        "{ mail = { from = [], to = [\"*@\"] } }",
+        "\"smtp://\"",
+        "\"file:x\"",
+        "'''\n\n'''",
+        "\"/\\u0000\"",
+    ]);
+    let table = prop::sample::select(vec![
+        "[server]",
+        "[admin]",
+        "[store]",
+        "[mail]",
+        "[log]",
+        "[plugins]",
+        "[plugins.retry]",
+        "[plugin.a]",
+        "[plugin.a.limits]",
+        "[plugin.a.grants]",
+        "[plugin.a.config]",
+        "[plugin.\"\"]",
+        "[[source]]",
+        "[source]",
+        "[a.b.c]",
+    ]);
+    let line = prop_oneof![
+        4 => (key, value).prop_map(|(key, value)| format!("{key} = {value}")),
+        2 => table.prop_map(str::to_owned),
+        1 => ".*",
+    ];
+    prop_oneof![
+        1 => "(?s).{0,200}",
+        8 => prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n")),
+    ]
+}
+
+fn wrong(loaded: Result<Loaded, ConfigError>) -> Vec<String> {
+    match loaded {
+        Err(ConfigError::Wrong(findings)) => findings.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Environment variables of a test's own.
+struct Variables(BTreeMap<String, OsString>);
+
+impl Variables {
+    fn of(variables: &[(&str, &str)]) -> Self {
+        Self(variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect())
+    }
+}
+
+impl Environment for Variables {
+    fn variable(&self, name: &str) -> Option<OsString> {
+        self.0.get(name).cloned()
+    }
+}

@@ -1,0 +1,77 @@
+//! The guests in JavaScript and Python: `tests/guests/<language>/` becomes
+//! `tests/guests/built/<language>.wasm`, made by that language's own tool, unless nothing has changed.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    guests::place,
+    python,
+    shell::{Doing, Error, Result, root, run, say, target},
+    stamp::Stamp,
+};
+
+/// Builds both.
+pub fn build() -> Result {
+    let programs = python::programs()?;
+    once("javascript", |source, wit, goal| javascript(&programs, source, wit, goal))?;
+    once("python", |source, wit, goal| {
+        let mut tool = Command::new(programs.join("componentize-py"));
+        tool.env("PYTHONDONTWRITEBYTECODE", "1").arg("-d").arg(wit).args(["-w", "plugin"]);
+        run(tool.args(["componentize", "guest", "-p"]).arg(source).arg("-o").arg(goal))
+    })
+}
+
+/// Makes a guest with `make(source folder, wit folder, file to write)`, unless it is there and its inputs
+/// are those of the last time.
+fn once(language: &str, make: impl FnOnce(&Path, &Path, &Path) -> Result) -> Result {
+    let source = root().join("tests/guests").join(language);
+    let wit = root().join("wit");
+    let built = target().join("languages").join(format!("{language}.wasm"));
+    let folder = target().join("languages");
+    fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
+    let mut stamp = Stamp::new(built.with_extension("stamp"));
+    for folder in [&source, &wit] {
+        stamp.folder(folder)?;
+    }
+    stamp.file(&root().join("tests/requirements.txt"))?;
+    if !stamp.holds() || !built.exists() {
+        say(format_args!("building the guest in {language} (up to a minute)"));
+        make(&source, &wit, &built)?;
+        stamp.keep()?;
+    }
+    place(&built, &root().join("tests/guests/built").join(format!("{language}.wasm")))
+}
+
+/// Builds in a copy of the source folder, so that node_modules does not land in the sources.
+fn javascript(programs: &Path, source: &Path, wit: &Path, goal: &Path) -> Result {
+    let copy = target().join("languages/javascript");
+    fs::create_dir_all(&copy).doing(format_args!("make {}", copy.display()))?;
+    for file in ["package.json", "package-lock.json", "build.mjs", "guest.js"] {
+        fs::copy(source.join(file), copy.join(file)).doing(format_args!("copy {file}"))?;
+    }
+    let path = match python::node(programs)? {
+        None => env::var_os("PATH").unwrap_or_default(),
+        Some(node) => {
+            let others = env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(node).chain(env::split_paths(&others));
+            env::join_paths(folders).map_err(|error| Error::new(error.to_string()))?
+        }
+    };
+    let with_node = |program: &str| {
+        let mut command = Command::new(find(program, &path));
+        command.current_dir(&copy).env("PATH", &path);
+        command
+    };
+    run(with_node("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))?;
+    run(with_node("node").arg("build.mjs").arg(wit).arg(goal))
+}
+
+/// Where a program is, on a path that is not this process's own.
+fn find(program: &str, path: &std::ffi::OsStr) -> PathBuf {
+    let found = env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file());
+    found.unwrap_or_else(|| program.into())
+}

@@ -1,0 +1,131 @@
+//! `cargo xtask test`: everything that CI runs. Installs what is missing, builds what the tests need, and
+//! then runs every check to its end, so that one failure does not hide another.
+
+use std::{
+    env,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    guests, languages, python,
+    shell::{Error, Result, has, output, root, run, say, target},
+    toolchain::install,
+};
+
+/// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
+const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
+
+/// `cargo xtask test`
+pub fn run_command(arguments: &[String]) -> Result {
+    if !arguments.is_empty() {
+        return Err(Error::new("usage: cargo xtask test"));
+    }
+    let mut report = Report::default();
+    report.step("tools", tools)?;
+    report.step("guests in Rust", || guests::build(&[]))?;
+    report.step("guests in JavaScript and Python", languages::build)?;
+    report.check("format", format);
+    report.check("lints", lints);
+    report.check("tests of the guests", || run(in_guests("plugins").arg("test")));
+    report.check("tests", tests);
+    report.end()
+}
+
+/// What came of each step.
+#[derive(Default)]
+struct Report(Vec<(&'static str, Duration, bool)>);
+
+impl Report {
+    /// Does something that the rest needs.
+    fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result) -> Result {
+        say(format_args!("{name} …"));
+        let started = Instant::now();
+        let result = work();
+        self.0.push((name, started.elapsed(), result.is_ok()));
+        result
+    }
+
+    /// Does something that nothing else needs.
+    fn check(&mut self, name: &'static str, work: impl FnOnce() -> Result) {
+        if let Err(error) = self.step(name, work) {
+            say(format_args!("{name}: {error}"));
+        }
+    }
+
+    /// Says how long each step took and how it ended.
+    fn end(&self) -> Result {
+        eprintln!();
+        for (name, took, passed) in &self.0 {
+            let outcome = if *passed { "ok" } else { "FAILED" };
+            say(format_args!("{name:<32} {:>6.1} s  {outcome}", took.as_secs_f64()));
+        }
+        let total: Duration = self.0.iter().map(|(_, took, _)| took).sum();
+        let failed: Vec<_> = self.0.iter().filter(|(_, _, passed)| !passed).map(|(name, ..)| *name).collect();
+        if failed.is_empty() {
+            say(format_args!("all passed, in {:.0} s", total.as_secs_f64()));
+            return Ok(());
+        }
+        Err(Error::new(format!("failed, after {:.0} s: {}", total.as_secs_f64(), failed.join(", "))))
+    }
+}
+
+/// Programs that tests run, and the Python environment.
+fn tools() -> Result {
+    let missing: Vec<_> = ["curl", "openssl"].into_iter().filter(|program| !has(program)).collect();
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    python::programs().map(drop)
+}
+
+fn format() -> Result {
+    if output(cargo().args(["fmt", "--version"])).is_none() {
+        say("no rustfmt here (rustup component add rustfmt); skipped");
+        return Ok(());
+    }
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    GUESTS.iter().try_for_each(|workspace| run(in_guests(workspace).args(["fmt", "--all", "--check"])))
+}
+
+fn lints() -> Result {
+    if output(cargo().args(["clippy", "--version"])).is_none() {
+        say("no clippy here (rustup component add clippy); skipped");
+        return Ok(());
+    }
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    GUESTS.iter().try_for_each(|workspace| {
+        run(in_guests(workspace).args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))
+    })
+}
+
+/// The workspace's own tests; nextest runs them side by side, and doctests by themselves.
+fn tests() -> Result {
+    if output(cargo().args(["nextest", "--version"])).is_none() {
+        return run(cargo().args(["test", "--workspace", "--no-fail-fast"]));
+    }
+    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]));
+    run(cargo().args(["test", "--quiet", "--workspace", "--doc"])).and(tests)
+}
+
+/// The cargo in use, in the workspace.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    if env::var_os("POSTHOUSE_TEST_PYTHON").is_none() {
+        cargo.env("POSTHOUSE_TEST_PYTHON", python_of_tests());
+    }
+    cargo
+}
+
+/// The cargo in use, in a workspace of guests, for this machine and not for WebAssembly.
+fn in_guests(workspace: &str) -> Command {
+    let mut cargo = cargo();
+    cargo.current_dir(root().join(workspace)).env("CARGO_TARGET_DIR", target().join("guests"));
+    cargo
+}
+
+fn python_of_tests() -> PathBuf {
+    target().join("python/bin/python")
+}
