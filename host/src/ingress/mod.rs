@@ -7,6 +7,7 @@
 //!  handler    the source by path ── body ──► RawRequest
 //!    ▼                              (bounds)
 //!  verify     RawRequest ──► Verified     scheme: the rows · keys: the secrets, prepared
+//!    │                                    claim: the headers, read · refusal: why not
 //!    ▼
 //!  envelope   Verified ──► NewEvent
 //!    ▼
