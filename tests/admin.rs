@@ -38,7 +38,7 @@ fn without_the_token_there_is_nothing_but_the_health() {
 fn a_browser_that_was_tricked_gets_nothing() {
     let daemon = Daemon::builder(BINARY).start();
     let with = |headers: &str| {
-        let head = format!("GET /v1/stats HTTP/1.1\r\nauthorization: Bearer test-admin-token\r\n{headers}");
+        let head = format!("GET /v1/stats HTTP/1.1\r\nauthorization: Bearer {token}\r\n{headers}");
         ask(&daemon, &head, "")
     };
     assert!(with("host: localhost\r\n").starts_with("HTTP/1.1 200 "));
@@ -67,7 +67,7 @@ fn secrets_stay_inside() {
     for path in PATHS.into_iter().chain([event_path.as_str()]) {
         let answer = daemon.admin("GET", path, None);
         assert_eq!(answer.status, 200, "{path}: {answer}");
-        for secret in ["a-key-nobody-may-see", Source::SECRET, "test-admin-token"] {
+        for secret in ["a-key-nobody-may-see", Source::SECRET, daemon.admin_token()] {
             assert!(!answer.body.contains(secret), "{path} shows {secret}: {answer}");
         }
     }
@@ -119,7 +119,8 @@ fn what_is_asked_wrongly_is_answered_with_what_is_wrong() {
 #[test]
 fn the_first_start_makes_a_token_that_only_the_owner_may_read() {
     let mut daemon = Daemon::builder(BINARY).prepare();
-    daemon.edit_config(|config| config.replace("token = \"test-admin-token\"\n", ""));
+    let line = format!("token = {:?}\n", daemon.admin_token());
+    daemon.edit_config(|config| config.replace(&line, ""));
     daemon.start();
     let file = token_file(&daemon);
     let token = fs::read_to_string(&file).unwrap();
@@ -143,7 +144,8 @@ fn the_first_start_makes_a_token_that_only_the_owner_may_read() {
 #[test]
 fn a_wrong_token_names_the_file_it_is_from() {
     let mut daemon = Daemon::builder(BINARY).start();
-    daemon.edit_config(|config| config.replace("token = \"test-admin-token\"\n", ""));
+    let line = format!("token = {:?}\n", daemon.admin_token());
+    daemon.edit_config(|config| config.replace(&line, ""));
     let file = token_file(&daemon);
     fs::write(&file, "xyzzy-token\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -12,6 +12,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use jiff::Timestamp;
 use rand::TryRng;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -106,6 +107,7 @@ pub fn ambient() -> Ambient {
 /// # Errors
 /// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    raise_open_files();
     let requests = runtime("requests")?;
     let attempts = runtime("attempts")?;
     let result = requests.block_on(serve(config, &attempts));
@@ -113,6 +115,15 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     attempts.shutdown_background();
     requests.shutdown_background();
     result
+}
+
+/// Lets this process have as many connections as the system allows it: the usual soft limit of 1,024 is
+/// for programs that call `select`, and less than the connections of `server.max_requests`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {

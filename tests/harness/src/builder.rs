@@ -11,9 +11,6 @@ use tempfile::TempDir;
 
 use crate::{Daemon, Output, Source, daemon::Setup, guest, ports, put_in_place};
 
-/// The bearer token of every test's admin listener.
-pub(crate) const ADMIN_TOKEN: &str = "test-admin-token";
-
 /// Collects what a daemon is to be, then starts it. See [`Daemon::builder`].
 #[derive(Debug)]
 pub struct Builder {
@@ -24,6 +21,9 @@ pub struct Builder {
     guests: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
     below: PathBuf,
+    /// The bearer token of its admin listener: another one for each daemon, so that no test takes another
+    /// test's daemon for its own.
+    token: String,
 }
 
 impl Builder {
@@ -36,8 +36,10 @@ impl Builder {
             guests: Vec::new(),
             env: Vec::new(),
             below: std::env::temp_dir(),
+            token: format!("test-admin-{:016x}", rand::random::<u64>()),
         };
-        builder.set("admin", &format!("token = {ADMIN_TOKEN:?}"))
+        let token = format!("token = {:?}", builder.token);
+        builder.set("admin", &token)
     }
 
     /// Adds a `[[source]]`. A daemon for which none is added has [`Source::new`]`("scalekit")`.
@@ -127,7 +129,7 @@ impl Builder {
         }
         let (webhooks, admin) = ports::free_pair();
         let setup =
-            Setup { config: self.config(), binary: self.binary, sources: self.sources, env: self.env };
+            Setup { config: self.config(), binary: self.binary, sources: self.sources, env: self.env, token: self.token };
         let daemon = Daemon::new(setup, dir, webhooks, admin);
         daemon.write_config();
         daemon

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, builder::ADMIN_TOKEN, patience, ports,
+    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, patience, ports,
     put_in_place, sender::request, wait::within, wait_until,
 };
 
@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     pub(crate) sources: Vec<Source>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) token: String,
 }
 
 /// What a command said, and how it ended.
@@ -157,7 +158,7 @@ impl Daemon {
 
     fn try_admin(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ureq::Error> {
         let headers: Headers = vec![
-            ("authorization".into(), format!("Bearer {ADMIN_TOKEN}")),
+            ("authorization".into(), format!("Bearer {}", self.setup.token)),
             ("content-type".into(), "application/json".into()),
         ];
         let body = body.map(Value::to_string);
@@ -169,9 +170,16 @@ impl Daemon {
         )
     }
 
-    /// Whether it takes requests: `GET /healthz`, and the webhooks' port.
+    /// The bearer token of its admin listener.
+    pub fn admin_token(&self) -> &str {
+        &self.setup.token
+    }
+
+    /// Whether it takes requests: `GET /healthz`, its own token, and the webhooks' port.
     pub fn healthy(&self) -> bool {
-        self.try_admin("GET", "/healthz", None).is_ok_and(|answer| answer.status == 200)
+        let answers = |path| self.try_admin("GET", path, None).is_ok_and(|answer| answer.status == 200);
+        answers("/healthz")
+            && answers("/v1/events?limit=1")
             && Connection::open(self.address()).is_ok()
     }
 
