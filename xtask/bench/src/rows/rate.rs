@@ -38,8 +38,11 @@ pub(crate) fn accept(bench: &mut Bench) {
 pub(crate) fn plugins(bench: &mut Bench, count: usize) {
     let daemon = with_plugins(bench.daemon(), count).start();
     let both = bench.in_turns(|| round_to_last_commit(bench, &daemon, count as u64));
-    let name = if count == 1 { "accept, one plugin".into() } else { format!("accept, {count} plugins") };
-    let note = format!("events to the last commit; {} deliveries an event, each with a key written", count);
+    let (name, made) = match count {
+        1 => ("accept, one plugin".to_owned(), "a delivery".to_owned()),
+        _ => (format!("accept, {count} plugins"), format!("{count} deliveries")),
+    };
+    let note = format!("events to the last commit; {made} an event, each with a key written");
     bench.add(Bench::rate_row(&name, both, &note));
 }
 
