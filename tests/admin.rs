@@ -38,6 +38,7 @@ fn without_the_token_there_is_nothing_but_the_health() {
 fn a_browser_that_was_tricked_gets_nothing() {
     let daemon = Daemon::builder(BINARY).start();
     let with = |headers: &str| {
+        let token = daemon.admin_token();
         let head = format!("GET /v1/stats HTTP/1.1\r\nauthorization: Bearer {token}\r\n{headers}");
         ask(&daemon, &head, "")
     };

@@ -43,11 +43,11 @@ impl User {
                 organization: session.organization_id.clone(),
             });
         }
-        let new_address = session.ip.as_deref().and_then(|ip| self.from_address(ip));
-        new_address.into_iter().chain(self.at_time(at, settings)).collect()
+        let new_address = session.ip.as_deref().and_then(|ip| self.note_address(ip));
+        new_address.into_iter().chain(self.note_time(at, settings)).collect()
     }
 
-    fn from_address(&mut self, ip: &str) -> Option<String> {
+    fn note_address(&mut self, ip: &str) -> Option<String> {
         let known = self.addresses.iter().position(|address| address == ip);
         let is_first = self.addresses.is_empty();
         if let Some(index) = known {
@@ -60,7 +60,7 @@ impl User {
         (known.is_none() && !is_first).then(|| format!("login from the new address {ip}"))
     }
 
-    fn at_time(&mut self, at: Timestamp, settings: &Settings) -> Option<String> {
+    fn note_time(&mut self, at: Timestamp, settings: &Settings) -> Option<String> {
         self.recent.insert(self.recent.partition_point(|time| *time <= at), at);
         let newest = self.recent.last().copied().unwrap_or(at);
         self.recent.retain(|time| newest - time < settings.window);

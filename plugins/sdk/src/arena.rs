@@ -51,7 +51,7 @@ unsafe impl<const SIZE: usize, F> Sync for Arena<SIZE, F> {}
 
 impl<const SIZE: usize, F> Arena<SIZE, F> {
     pub(crate) const fn new(fallback: F) -> Self {
-        assert!(SIZE <= 256 * 1024 && SIZE % ALIGN == 0);
+        assert!(SIZE <= 256 * 1024 && SIZE.is_multiple_of(ALIGN));
         Self { memory: Memory(UnsafeCell::new([0; SIZE])), book: UnsafeCell::new(Book::NEW), fallback }
     }
 
@@ -248,7 +248,7 @@ mod tests {
         for size in 1..=256 * 1024 {
             let class = Class::of(size);
             assert!(
-                class.size >= size && class.size % ALIGN == 0 && class.index < CLASSES,
+                class.size >= size && class.size.is_multiple_of(ALIGN) && class.index < CLASSES,
                 "{size}: {class:?}"
             );
             assert!(class.size - size < ALIGN.max(class.size / 4), "{size}: {class:?}");

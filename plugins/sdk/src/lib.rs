@@ -89,3 +89,8 @@ macro_rules! plugin {
         const _: fn() -> $crate::Manifest = <$plugin as $crate::Plugin>::manifest;
     };
 }
+
+/// The plugin in plugins/README.md compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

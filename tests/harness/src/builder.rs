@@ -128,8 +128,13 @@ impl Builder {
             put_in_place(&plugins.join(name).with_extension("wasm"), bytes);
         }
         let (webhooks, admin) = ports::free_pair();
-        let setup =
-            Setup { config: self.config(), binary: self.binary, sources: self.sources, env: self.env, token: self.token };
+        let setup = Setup {
+            config: self.config(),
+            binary: self.binary,
+            sources: self.sources,
+            env: self.env,
+            token: self.token,
+        };
         let daemon = Daemon::new(setup, dir, webhooks, admin);
         daemon.write_config();
         daemon

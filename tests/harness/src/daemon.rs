@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, patience, ports,
-    put_in_place, sender::request, wait::within, wait_until,
+    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, patience, ports, put_in_place,
+    sender::request, wait::within, wait_until,
 };
 
 /// A daemon in a folder of its own. Dropped, it is killed and its folder goes.
@@ -178,9 +178,7 @@ impl Daemon {
     /// Whether it takes requests: `GET /healthz`, its own token, and the webhooks' port.
     pub fn healthy(&self) -> bool {
         let answers = |path| self.try_admin("GET", path, None).is_ok_and(|answer| answer.status == 200);
-        answers("/healthz")
-            && answers("/v1/events?limit=1")
-            && Connection::open(self.address()).is_ok()
+        answers("/healthz") && answers("/v1/events?limit=1") && Connection::open(self.address()).is_ok()
     }
 
     /// The counts of all there is: `GET /v1/stats`.
