@@ -68,7 +68,7 @@ fn secrets_stay_inside() {
     for path in PATHS.into_iter().chain([event_path.as_str()]) {
         let answer = daemon.admin("GET", path, None);
         assert_eq!(answer.status, 200, "{path}: {answer}");
-        for secret in ["a-key-nobody-may-see", Source::SECRET, daemon.admin_token()] {
+        for secret in ["a-key-nobody-may-see", Source::SECRET, &daemon.admin_token()] {
             assert!(!answer.body.contains(secret), "{path} shows {secret}: {answer}");
         }
     }

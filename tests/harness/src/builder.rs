@@ -36,7 +36,7 @@ impl Builder {
             guests: Vec::new(),
             env: Vec::new(),
             below: std::env::temp_dir(),
-            token: format!("test-admin-{:016x}", rand::random::<u64>()),
+            token: format!("test-admin-{:016x}", rand::random_range(0..u64::MAX)),
         };
         let token = format!("token = {:?}", builder.token);
         builder.set("admin", &token)

@@ -158,7 +158,7 @@ impl Daemon {
 
     fn try_admin(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, ureq::Error> {
         let headers: Headers = vec![
-            ("authorization".into(), format!("Bearer {}", self.setup.token)),
+            ("authorization".into(), format!("Bearer {}", self.admin_token())),
             ("content-type".into(), "application/json".into()),
         ];
         let body = body.map(Value::to_string);
@@ -171,8 +171,11 @@ impl Daemon {
     }
 
     /// The bearer token of its admin listener.
-    pub fn admin_token(&self) -> &str {
-        &self.setup.token
+    ///
+    /// The one in its config.toml; where a test took that away, the one that the daemon made.
+    pub fn admin_token(&self) -> String {
+        let made = std::fs::read_to_string(self.dir().join("data/admin-token"));
+        made.map_or_else(|_| self.setup.token.clone(), |token| token.trim().to_owned())
     }
 
     /// Whether it takes requests: `GET /healthz`, its own token, and the webhooks' port.
