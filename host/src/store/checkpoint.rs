@@ -27,6 +27,12 @@ const ROUND: i64 = 4096;
 /// Pages in the log at which the writer copies the rest: 64 MiB.
 const LONG: i64 = 16_384;
 
+/// Pages that may be left to the writer, unless it is so busy that there are always more: 4 MiB.
+const REST: i64 = 1024;
+
+/// Rounds in a row before the writer gets what is left in any case.
+const ROUNDS: u32 = 5;
+
 /// The thread.
 pub(super) struct Checkpointer {
     stop: mpsc::Sender<()>,
@@ -36,7 +42,7 @@ pub(super) struct Checkpointer {
 impl Checkpointer {
     pub(super) fn start(path: PathBuf, writer: WeakSender<Op>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("store-log".to_owned()).spawn(move || {
             let connection = match schema::folder(&path) {
                 Ok(connection) => connection,
                 Err(error) => return warn(&error),
@@ -64,11 +70,16 @@ pub(super) fn fold(connection: &Connection) {
 }
 
 fn round(connection: &Connection, writer: &WeakSender<Op>) -> Result<()> {
-    let (pages, copied) = checkpoint(connection, "NOOP")?;
-    if pages - copied < ROUND {
-        return Ok(());
+    let (mut pages, mut copied) = checkpoint(connection, "NOOP")?;
+    let mut rounds = 0;
+    while pages - copied > if rounds == 0 { ROUND } else { REST } && rounds < ROUNDS {
+        checkpoint(connection, "PASSIVE")?;
+        (pages, copied) = checkpoint(connection, "NOOP")?;
+        rounds += 1;
+        if pages < LONG {
+            return Ok(());
+        }
     }
-    let (pages, _) = checkpoint(connection, "PASSIVE")?;
     if pages >= LONG
         && let Some(writer) = writer.upgrade()
     {

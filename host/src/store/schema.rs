@@ -19,8 +19,9 @@ use crate::model::{Ambient, DeliveryState};
 /// Says in the file's header whose it is: "post".
 const APPLICATION: i64 = 0x706f_7374;
 
-/// Pages in the writer's cache, as SQLite takes it: negative means KiB.
-const WRITER_CACHE: i64 = -64 * 1024;
+/// The writer's page cache, as SQLite takes it: negative means KiB. A commit that split a page walks
+/// all of it, which with 64 MiB cost more than the reads that it saves; the system caches the file too.
+const WRITER_CACHE: i64 = -16 * 1024;
 
 /// The schema, one version an entry.
 ///

@@ -1,56 +1,113 @@
-//! Writes that fail: nothing is acknowledged that is not on the disk, and nothing is forgotten that was.
+//! Failing: a full disk fails what it must and is outlived; a write that leaves the disk in doubt stops
+//! the store.
 
 use rusqlite::ffi;
 
 use super::support::*;
-use crate::store::{StoreError, Verdict};
+use crate::store::{Accepted, Store, StoreError, Verdict};
 
-fn failure(code: i32) -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+/// The next commit fails like this.
+fn fail(store: &Store, code: i32) {
+    store.shared().inject(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_what_came_and_the_next_is_taken_in() {
-    let house = House::new();
-    let shared = &house.store.0.shared;
-    shared.inject(failure(ffi::SQLITE_FULL));
-    let refused = house.store.accept(house.event("a"), Vec::new()).await;
-    assert!(matches!(refused, Err(StoreError::Io(_))), "{refused:?}");
-    assert_eq!(house.store.failure(), None);
-    // Taken back whole: the same event is new.
-    house.accept("a", &[]).await;
-}
-
-#[tokio::test]
-async fn a_failed_sync_stops_the_writer_for_ever() {
-    let house = House::new();
-    house.accept("before", &[]).await;
-    house.store.0.shared.inject(failure(ffi::SQLITE_IOERR_FSYNC));
-    for id in ["a", "b"] {
-        let refused = house.store.accept(house.event(id), Vec::new()).await;
-        assert!(matches!(refused, Err(StoreError::Poisoned(_))), "{refused:?}");
-    }
-    assert!(house.store.failure().is_some());
-    let found = house.crashed();
-    let events =
-        found.store.events(crate::store::EventFilter { limit: 10, ..Default::default() }).await.unwrap();
-    assert_eq!(events.iter().map(|event| event.id.as_str()).collect::<Vec<_>>(), ["before"]);
-}
-
-#[tokio::test]
-async fn an_attempt_that_met_a_full_disk_is_completed_later_and_not_run_again() {
+async fn after_a_failed_sync_nothing_is_answered_well() {
     let house = House::new();
     let plugin = house.plugin("a").await;
-    let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
-    house.accept("a", &[plugin]).await;
+    let mut lane = house.store.open_lane(plugin, 4).await.unwrap();
+    house.accept("before", &[plugin]).await;
     let job = next(&mut lane).await;
-    house.store.0.shared.inject(failure(ffi::SQLITE_FULL));
-    house.finish(job, Verdict::Done(effects(&[("n", set("1"))]))).await;
-    let patience = tokio::time::Instant::now() + PATIENCE;
-    while house.states().await != ["done"] {
-        assert!(tokio::time::Instant::now() < patience, "the completion must come through");
-        tokio::time::sleep(MOMENT).await;
+    fail(&house.store, ffi::SQLITE_IOERR_FSYNC);
+    let failed = house.store.accept(house.event("failed"), vec![plugin]).await;
+    let Err(StoreError::Poisoned(reason)) = failed else { panic!("{failed:?}") };
+    assert_eq!(house.store.failure(), Some(reason));
+
+    let poisoned = |result: &StoreError| matches!(result, StoreError::Poisoned(_));
+    assert!(poisoned(&house.store.accept(house.event("after"), vec![plugin]).await.unwrap_err()));
+    assert!(poisoned(&house.store.flush().await.unwrap_err()));
+    assert!(poisoned(&house.store.release(job).await.unwrap_err()));
+    assert!(poisoned(&house.store.lease_outbox(1).await.unwrap_err()));
+    assert!(poisoned(&house.store.open_lane(plugin, 1).await.err().unwrap()));
+    assert!(lane.next().await.is_none());
+    // It can still be looked at.
+    assert_eq!(house.store.stats().await.unwrap().made, 1);
+
+    drop(lane);
+    assert!(poisoned(&house.store.close().await.unwrap_err()));
+    let store = house.reopen().unwrap();
+    let house = House { store, ..house };
+    assert_eq!(house.states().await, ["ready"]);
+    house.assert_balanced().await;
+    house.accept("failed", &[plugin]).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_outlived() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 4).await.unwrap();
+    house.accept("before", &[plugin]).await;
+    let job = next(&mut lane).await;
+    let pages = |bound: i64| {
+        house.store.write(move |writer| {
+            let sql = format!("PRAGMA max_page_count = {bound}");
+            writer.connection.query_row(&sql, [], |_| Ok(()))
+        })
+    };
+    pages(1).await.unwrap();
+    let mut big = house.event("big");
+    big.body = vec![b' '; 1 << 20].into();
+    for _ in 0..3 {
+        let refused = house.store.accept(big.clone(), vec![plugin]).await;
+        assert!(matches!(refused, Err(StoreError::Io(_))), "{refused:?}");
     }
+    assert_eq!(house.store.failure(), None);
+    assert_eq!(house.states().await, ["leased"]);
+    house.assert_balanced().await;
+    pages(1_000_000).await.unwrap();
+    assert!(matches!(house.store.accept(big, vec![plugin]).await, Ok(Accepted::Stored(_))));
+    house.done(job, effects(&[])).await;
+    assert_eq!(house.states().await, ["done", "leased"]);
+    assert_eq!(next(&mut lane).await.event.content.id.as_str(), "big");
+    house.assert_balanced().await;
+}
+
+#[tokio::test]
+async fn a_completion_that_finds_the_disk_full_is_not_forgotten() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 4).await.unwrap();
+    house.accept("one", &[plugin]).await;
+    let job = next(&mut lane).await;
+    fail(&house.store, ffi::SQLITE_FULL);
+    let mut effects = effects(&[("k", set("v"))]);
+    effects.outbox.push(mail("hello"));
+    house.finish(job, Verdict::Done(effects)).await;
+    let began = std::time::Instant::now();
+    while lane.outstanding() > 0 {
+        assert!(began.elapsed() < PATIENCE, "it must be tried again");
+        tokio::time::sleep(MOMENT / 10).await;
+    }
+    assert_eq!(house.states().await, ["done"]);
+    assert_eq!(house.store.kv_get(plugin, "k").unwrap().unwrap().0, b"v");
+    assert_eq!(house.store.stats().await.unwrap().outbox["ready"], 1);
+    assert_eq!(house.store.kv_bytes(plugin), 2);
+    house.assert_balanced().await;
+}
+
+#[tokio::test]
+async fn what_a_failed_batch_handed_over_is_handed_over_again() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    house.accept("one", &[plugin]).await;
+    fail(&house.store, ffi::SQLITE_FULL);
+    // Opening the lane fills it, and that batch fails.
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    let job = next(&mut lane).await;
+    assert_eq!(lane.outstanding(), 1);
     assert_quiet(&mut lane).await;
-    assert_eq!(house.store.kv_get(plugin, "n").unwrap().unwrap().0, b"1");
+    house.done(job, effects(&[])).await;
+    assert_eq!(house.store.stats().await.unwrap().lost_leases, 0);
+    house.assert_balanced().await;
 }

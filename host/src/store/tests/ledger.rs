@@ -1,41 +1,140 @@
-//! Every delivery is in exactly one state, and the counters say the same as the rows.
+//! The ledger adds up: after anything, and after a crash at any moment.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use super::support::*;
-use crate::store::Verdict;
+use crate::{
+    model::{DeliveryState, HeldReason, Job, KvWrite},
+    store::{DeliveryFilter, Lane, Verdict},
+};
 
 #[tokio::test]
-async fn the_ledger_adds_up_after_whatever_was_done() {
+async fn types_are_counted_over_a_day() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    for n in 0..6 {
+        house.accept(n, &[plugin]).await;
+        let job = next(&mut lane).await;
+        let verdict = if n < 4 { Verdict::Done(effects(&[])) } else { Verdict::Dead };
+        let mut attempt = house.attempt(&job, &verdict);
+        attempt.duration = Duration::from_millis(if n == 3 { 100 } else { 10 });
+        house.store.complete(job, attempt, verdict).await.unwrap();
+        house.store.flush().await.unwrap();
+        house.clock.advance(Duration::from_secs(3600));
+    }
+    let house = house.reopened().await;
+    let of_type = house.store.stats().await.unwrap().by_type.remove(0);
+    assert_eq!(of_type.event_type, "user.created");
+    assert_eq!((of_type.total, of_type.completed, of_type.failed), (6, 4, 2));
+    assert!((of_type.average_ms - 25.0).abs() < 1e-9, "{}", of_type.average_ms);
+    assert!((of_type.p99_ms / 100.0 - 1.0).abs() <= 0.1, "{}", of_type.p99_ms);
+    // The first two hours are out of the day.
+    house.clock.advance(Duration::from_secs(19 * 3600 + 1));
+    let of_type = house.store.stats().await.unwrap().by_type.remove(0);
+    assert_eq!((of_type.total, of_type.completed, of_type.failed), (4, 2, 2));
+    house.clock.advance(Duration::from_secs(24 * 3600));
+    assert!(house.store.stats().await.unwrap().by_type.is_empty());
+}
+
+#[tokio::test]
+async fn plugins_are_counted_by_themselves() {
+    let house = House::new();
+    let (a, b) = (house.plugin("a").await, house.plugin("b").await);
+    house.accept("one", &[a, b]).await;
+    house.clock.advance(Duration::from_secs(5));
+    house.accept("two", &[a]).await;
+    let stats = house.store.stats().await.unwrap();
+    let [of_a, of_b] = &stats.plugins[..] else { panic!("{stats:?}") };
+    assert_eq!((of_a.made, of_a.states[&DeliveryState::Ready]), (2, 2));
+    assert_eq!((of_b.made, of_b.plugin.as_str()), (1, "b"));
+    assert_eq!(of_a.oldest_open, Some(house.now() - Duration::from_secs(5)));
+    assert!(stats.store_bytes > 0 && stats.wal_bytes > 0);
+}
+
+/// Anything that can happen, at random; in between, crashes.
+#[tokio::test]
+async fn the_ledger_adds_up_whatever_happens() {
     let random = TestRandom::new(seed());
     let mut house = House::new();
-    let plugins = [house.plugin("a").await, house.plugin("b").await];
-    let mut accepted = 0;
-    for _ in 0..4 {
-        let mut lane = house.store.open_lane(plugins[0], 4).await.unwrap();
-        for _ in 0..30 {
-            match random.below(6) {
-                0 | 1 => {
-                    let wanted = &plugins[..random.below(3) as usize];
-                    house.accept(accepted, wanted).await;
-                    accepted += 1;
-                }
-                2 => house.clock.advance(Duration::from_secs(random.below(10))),
-                _ => {
-                    let Ok(Some(job)) = tokio::time::timeout(MOMENT, lane.next()).await else { continue };
-                    let verdict = match random.below(4) {
-                        0 => Verdict::Retry(house.now() + Duration::from_secs(random.below(20))),
-                        1 => Verdict::Dead,
-                        _ => Verdict::Done(effects(&[("k", set("v"))])),
-                    };
-                    house.finish(job, verdict).await;
+    let mut next_event = 0;
+    let mut lanes: Vec<Option<Lane>> = Vec::new();
+    let mut running: VecDeque<Job> = VecDeque::new();
+    let mut plugins = Vec::new();
+    for name in ["a", "b", "c"] {
+        plugins.push(house.plugin(name).await);
+        lanes.push(None);
+    }
+    for step in 0..600 {
+        let which = random.below(3) as usize;
+        match random.below(14) {
+            0..=3 => {
+                let wanted = plugins.iter().copied().filter(|_| random.below(3) > 0).collect();
+                // One in four ids has been seen.
+                let id = if random.below(4) == 0 { random.below(next_event + 1) } else { next_event };
+                next_event = next_event.max(id + 1);
+                house.store.accept(house.event(id), wanted).await.unwrap();
+            }
+            4 => {
+                let capacity = 1 + random.below(6) as usize;
+                lanes[which] = Some(house.store.open_lane(plugins[which], capacity).await.unwrap());
+            }
+            5 => lanes[which] = None,
+            6..=8 => {
+                house.store.flush().await.unwrap();
+                if let Some(lane) = &mut lanes[which]
+                    && let Ok(Some(job)) = tokio::time::timeout(Duration::from_millis(1), lane.next()).await
+                {
+                    running.push_back(job);
                 }
             }
+            9..=10 => {
+                if let Some(job) = running.pop_front() {
+                    match random.below(6) {
+                        0 => house.store.release(job).await.unwrap(),
+                        1 => house.finish(job, Verdict::Dead).await,
+                        2 => {
+                            let due = house.now() + Duration::from_secs(random.below(60));
+                            house.finish(job, Verdict::Retry(due)).await;
+                        }
+                        3 => {
+                            let wrong =
+                                saw(effects(&[("k", set("x"))]), "k", Some(crate::model::KvVersion(-1)));
+                            house.finish(job, Verdict::Done(wrong)).await;
+                        }
+                        _ => house.finish(job, Verdict::Done(effects(&[("n", KvWrite::Add(1))]))).await,
+                    }
+                }
+            }
+            11 => house.clock.advance(Duration::from_secs(random.below(40))),
+            12 if random.below(3) == 0 => {
+                let filter = DeliveryFilter { limit: 5, ..DeliveryFilter::default() };
+                house.store.replay_deliveries(filter).await.unwrap();
+            }
+            12 => {
+                let records = house.store.plugins().await.unwrap();
+                if let Some(mut record) = records.into_iter().nth(which) {
+                    record.held = (random.below(2) == 0).then_some(HeldReason::Gone);
+                    house.store.save_plugin(record).await.unwrap();
+                }
+            }
+            _ if random.below(5) == 0 => house.store.forget_plugin(plugins[which]).await.unwrap(),
+            _ if random.below(3) == 0 => {
+                house.store.flush().await.unwrap();
+                let found = house.crashed();
+                lanes.iter_mut().for_each(|lane| *lane = None);
+                running.clear();
+                house = found;
+            }
+            _ => {}
+        }
+        if step % 20 == 0 {
             house.assert_balanced().await;
         }
-        lane.close().await;
-        house.assert_balanced().await;
-        house = if random.below(2) == 0 { house.crashed() } else { house.reopened().await };
-        house.assert_balanced().await;
     }
+    house.assert_balanced().await;
+    let stats = house.store.stats().await.unwrap();
+    let running = stats.states[&DeliveryState::Leased] as usize;
+    let outstanding: usize = lanes.iter().flatten().map(Lane::outstanding).sum();
+    assert!(outstanding <= running, "{outstanding} in the lanes, {running} leased");
 }

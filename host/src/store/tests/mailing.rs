@@ -1,71 +1,111 @@
-//! The outbox: an item is there if its attempt committed, and until it is sent or given up.
+//! The outbox: what was staged with a commit leaves, in order of due time, until sent or given up.
 
 use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::Effects,
-    store::{OutboxFilter, OutboxJob, OutboxResult, Verdict},
+    model::OutboxItem,
+    store::{OutboxFilter, OutboxJob, OutboxResult},
 };
 
-async fn with_mail(house: &House) -> OutboxJob {
+/// A store with these mails in its outbox, each of a delivery of its own.
+async fn house_with(subjects: &[&str]) -> House {
+    let house = House::new();
     let plugin = house.plugin("a").await;
-    let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
-    house.accept("a", &[plugin]).await;
-    let job = next(&mut lane).await;
-    house.done(job, Effects { outbox: vec![mail("hello")], ..Effects::default() }).await;
-    leased(house).await
-}
-
-async fn leased(house: &House) -> OutboxJob {
-    let items = tokio::time::timeout(PATIENCE, house.store.lease_outbox(8)).await;
-    items.expect("an item must come").unwrap().remove(0)
-}
-
-async fn states(house: &House) -> Vec<String> {
-    let filter = OutboxFilter { limit: 10, ..OutboxFilter::default() };
-    house.store.outbox(filter).await.unwrap().into_iter().map(|item| item.state).collect()
-}
-
-#[tokio::test]
-async fn an_item_that_was_on_its_way_in_a_crash_goes_again() {
-    let house = House::new();
-    let first = with_mail(&house).await;
-    let found = house.crashed();
-    let again = leased(&found).await;
-    assert_eq!((first.id, first.item), (again.id, again.item));
-    found.store.complete_outbox(again.id, OutboxResult::Sent).await.unwrap();
-    assert_eq!(states(&found).await, ["sent"]);
-}
-
-#[tokio::test]
-async fn an_item_that_failed_waits_and_one_given_up_can_be_sent_again() {
-    let house = House::new();
-    let item = with_mail(&house).await;
-    let due = house.now() + Duration::from_secs(60);
-    let retry = OutboxResult::Retry { due, error: "busy".to_owned() };
-    house.store.complete_outbox(item.id, retry).await.unwrap();
-    assert!(tokio::time::timeout(MOMENT, house.store.lease_outbox(8)).await.is_err(), "it is not due");
-    house.clock.advance(Duration::from_secs(61));
-    let item = leased(&house).await;
-    assert_eq!(item.attempt, 2);
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    for subject in subjects {
+        house.accept(subject, &[plugin]).await;
+        let mut effects = effects(&[]);
+        effects.outbox.push(mail(subject));
+        house.done(next(&mut lane).await, effects).await;
+    }
     house
-        .store
-        .complete_outbox(item.id, OutboxResult::Dead { error: "no such box".to_owned() })
-        .await
-        .unwrap();
-    assert_eq!(states(&house).await, ["dead"]);
-    assert_eq!(house.store.replay_outbox(vec![item.id]).await.unwrap(), 1);
-    assert_eq!(leased(&house).await.item, item.item);
+}
+
+fn subject(job: &OutboxJob) -> &str {
+    let OutboxItem::Mail(mail) = &job.item;
+    &mail.subject
+}
+
+async fn lease(house: &House, limit: usize) -> Vec<OutboxJob> {
+    tokio::time::timeout(PATIENCE, house.store.lease_outbox(limit)).await.unwrap().unwrap()
+}
+
+async fn assert_nothing_due(house: &House) {
+    assert!(tokio::time::timeout(MOMENT, house.store.lease_outbox(1)).await.is_err());
 }
 
 #[tokio::test]
-async fn an_attempt_that_failed_leaves_nothing_in_the_outbox() {
-    let house = House::new();
+async fn items_leave_once_and_in_order() {
+    let house = house_with(&["one", "two", "three"]).await;
+    let leased = lease(&house, 2).await;
+    assert_eq!(leased.iter().map(subject).collect::<Vec<_>>(), ["one", "two"]);
+    let last = lease(&house, 2).await;
+    assert_eq!(last.iter().map(subject).collect::<Vec<_>>(), ["three"]);
+    assert_nothing_due(&house).await;
+    for job in leased.iter().chain(&last) {
+        assert_eq!(job.attempt, 1);
+        house.store.complete_outbox(job.id, OutboxResult::Sent).await.unwrap();
+    }
+    assert_eq!(house.store.stats().await.unwrap().outbox["sent"], 3);
+}
+
+#[tokio::test]
+async fn who_waits_is_woken_by_a_new_item() {
+    let house = house_with(&[]).await;
+    let store = house.store.clone();
+    let waiting = tokio::spawn(async move { store.lease_outbox(5).await });
     let plugin = house.plugin("a").await;
-    let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
-    house.accept("a", &[plugin]).await;
-    house.finish(next(&mut lane).await, Verdict::Dead).await;
-    house.store.flush().await.unwrap();
-    assert!(states(&house).await.is_empty());
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.accept("one", &[plugin]).await;
+    let mut effects = effects(&[]);
+    effects.outbox.push(mail("hello"));
+    house.done(next(&mut lane).await, effects).await;
+    let leased = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    assert_eq!(leased.iter().map(subject).collect::<Vec<_>>(), ["hello"]);
+}
+
+#[tokio::test]
+async fn one_who_stopped_waiting_takes_nothing_with_him() {
+    let house = house_with(&[]).await;
+    assert_nothing_due(&house).await;
+    let house = house_with(&["one"]).await;
+    assert_eq!(lease(&house, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_item_waits_is_given_up_and_can_be_sent_again() {
+    let house = house_with(&["one"]).await;
+    let job = lease(&house, 1).await.remove(0);
+    let due = house.now() + Duration::from_secs(10);
+    let error = "no route".to_owned();
+    house.store.complete_outbox(job.id, OutboxResult::Retry { due, error: error.clone() }).await.unwrap();
+    assert_nothing_due(&house).await;
+    house.clock.advance(Duration::from_secs(10));
+    let job = lease(&house, 1).await.remove(0);
+    assert_eq!(job.attempt, 2);
+    house.store.complete_outbox(job.id, OutboxResult::Dead { error }).await.unwrap();
+
+    let dead = OutboxFilter { state: Some("dead".to_owned()), ..OutboxFilter::default() };
+    let listed = house.store.outbox(dead.clone()).await.unwrap();
+    assert_eq!((listed.len(), listed[0].attempts, listed[0].error.as_deref()), (1, 2, Some("no route")));
+    assert!(listed[0].summary.contains("ada@example.com") && !listed[0].summary.contains("the text"));
+    assert_eq!(house.store.replay_outbox(vec![job.id]).await.unwrap(), 1);
+    assert_eq!(house.store.replay_outbox(Vec::new()).await.unwrap(), 0);
+    assert!(house.store.outbox(dead).await.unwrap().is_empty());
+    let again = lease(&house, 1).await.remove(0);
+    assert_eq!((again.id, again.attempt), (job.id, 1));
+    let outbox = house.store.stats().await.unwrap().outbox;
+    assert_eq!((outbox["leased"], outbox.values().sum::<u64>()), (1, 1));
+}
+
+#[tokio::test]
+async fn after_a_crash_what_was_being_sent_is_sent_again() {
+    let house = house_with(&["one", "two"]).await;
+    let sent = lease(&house, 1).await.remove(0);
+    house.store.complete_outbox(sent.id, OutboxResult::Sent).await.unwrap();
+    lease(&house, 1).await;
+    let found = house.crashed();
+    assert_eq!(found.store.stats().await.unwrap().outbox["ready"], 1);
+    assert_eq!(lease(&found, 5).await.iter().map(subject).collect::<Vec<_>>(), ["two"]);
 }

@@ -5,6 +5,7 @@ mod failing;
 mod keys;
 mod lanes;
 mod ledger;
+mod listing;
 mod mailing;
 mod measure;
 mod opening;

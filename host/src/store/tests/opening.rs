@@ -1,26 +1,111 @@
-//! Opening a store: one daemon at a time, never one of a later version, and no lease outlives its run.
+//! Opening: one process at a time, files that only their owner reads, and no guessing at what a file is.
+
+use std::{collections::HashSet, os::unix::fs::PermissionsExt};
 
 use super::support::*;
-use crate::store::OpenError;
+use crate::store::{OpenError, StoreError};
 
-#[tokio::test]
-async fn a_store_is_one_daemons_until_it_closes() {
-    let house = House::new();
-    assert!(matches!(house.reopen(), Err(OpenError::Locked(_))));
-    house.store.close().await.unwrap();
-    assert!(house.reopen().is_ok());
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 #[tokio::test]
-async fn what_was_leased_in_an_earlier_run_runs_again_and_its_attempt_was_not_counted() {
+async fn only_the_owner_can_read_the_files() {
+    let house = House::new();
+    house.accept("one", &[]).await;
+    assert_eq!(mode(house.options.path.parent().unwrap()), 0o700);
+    for file in std::fs::read_dir(house.options.path.parent().unwrap()).unwrap() {
+        let path = file.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused_until_the_first_has_closed() {
+    let house = House::new();
+    let refused = house.reopen().err().unwrap();
+    assert!(matches!(&refused, OpenError::Locked(path) if *path == house.options.path), "{refused}");
+    house.store.close().await.unwrap();
+    assert_eq!(house.store.flush().await, Err(StoreError::Closed));
+    assert!(house.store.stats().await.is_err());
+    let store = house.reopen().unwrap();
+    assert!(store.failure().is_none());
+}
+
+#[tokio::test]
+async fn a_handle_that_is_dropped_commits_what_was_queued_and_gives_up_the_lock() {
     let house = House::new();
     let plugin = house.plugin("a").await;
-    let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
-    house.accept("a", &[plugin]).await;
-    let before = next(&mut lane).await;
-    let found = house.crashed();
-    assert_eq!(found.states().await, ["ready"]);
-    let mut lane = found.store.open_lane(plugin, 8).await.unwrap();
-    let after = next(&mut lane).await;
-    assert_eq!((before.delivery, before.attempt), (after.delivery, after.attempt));
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.accept("one", &[plugin]).await;
+    let job = next(&mut lane).await;
+    house.finish(job, crate::store::Verdict::Done(effects(&[("k", set("v"))]))).await;
+    drop(lane);
+    let House { store, options, clock, _dir } = house;
+    drop(store);
+    let began = std::time::Instant::now();
+    let store = loop {
+        match open_at(&options, &clock) {
+            Ok(store) => break store,
+            Err(OpenError::Locked(_)) if began.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(store.kv_get(plugin, "k").unwrap().unwrap().0, b"v");
+}
+
+#[tokio::test]
+async fn a_store_of_a_later_version_is_refused_with_the_way_out() {
+    let house = House::new();
+    house.store.close().await.unwrap();
+    raw(&house).pragma_update(None, "user_version", 99).unwrap();
+    let refused = house.reopen().err().unwrap();
+    assert!(matches!(refused, OpenError::Newer { found: 99, .. }), "{refused}");
+    assert!(refused.to_string().contains("upgrade posthouse"), "{refused}");
+}
+
+#[tokio::test]
+async fn another_programs_database_is_left_alone() {
+    let house = House::new();
+    house.store.close().await.unwrap();
+    raw(&house).pragma_update(None, "application_id", 7).unwrap();
+    let refused = house.reopen().err().unwrap();
+    assert!(refused.to_string().contains("another program's"), "{refused}");
+}
+
+#[test]
+fn what_is_no_database_and_what_is_no_folder_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "this is no database, and long enough to be read as one".repeat(100)).unwrap();
+    for path in [file.clone(), file.join("posthouse.db")] {
+        let options = options(&path);
+        let refused = open_at(&options, &TestClock::start()).err().unwrap();
+        let OpenError::Unusable { path: named, .. } = &refused else { panic!("{refused}") };
+        assert!(refused.to_string().contains(named.to_str().unwrap()));
+        assert!(named.starts_with(&file), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn ids_go_on_where_they_were_and_two_stores_do_not_share_them() {
+    let mut bases = HashSet::new();
+    for _ in 0..3 {
+        let house = House::new();
+        let plugin = house.plugin("a").await;
+        house.accept("one", &[plugin]).await;
+        let first = house.store.event(None, "one").await.unwrap()[0].history[0].summary.id;
+        assert_eq!(first.0 % (1 << 30), 0);
+        assert!(first.0 > 0 && first.0 < 1 << 52);
+        assert!(bases.insert(first));
+        let house = house.reopened().await;
+        house.accept("two", &[plugin]).await;
+        let second = house.store.event(None, "two").await.unwrap()[0].history[0].summary.id;
+        assert_eq!(second.0, first.0 + 1);
+    }
+}
+
+/// The file as an operator's tool would open it.
+fn raw(house: &House) -> rusqlite::Connection {
+    rusqlite::Connection::open(&house.options.path).unwrap()
 }

@@ -33,6 +33,10 @@ pub(super) const MOMENT: Duration = Duration::from_millis(60);
 pub(super) struct TestClock(Arc<AtomicI64>);
 
 impl TestClock {
+    pub(super) fn start() -> Self {
+        Self(Arc::new(AtomicI64::new(START)))
+    }
+
     pub(super) fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
     }
@@ -90,7 +94,7 @@ pub(super) struct House {
     pub(super) store: Store,
     pub(super) clock: TestClock,
     pub(super) options: StoreOptions,
-    _dir: Arc<TempDir>,
+    pub(super) _dir: Arc<TempDir>,
 }
 
 impl House {
@@ -100,14 +104,10 @@ impl House {
 
     pub(super) fn with(set: impl FnOnce(&mut StoreOptions)) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let mut options = StoreOptions {
-            path: dir.path().join("state/posthouse.db"),
-            retention: Duration::from_secs(24 * 3600),
-            max_backlog: 1_000_000,
-        };
+        let mut options = options(&dir.path().join("state/posthouse.db"));
         set(&mut options);
-        let clock = TestClock(Arc::new(AtomicI64::new(START)));
-        let store = open(&options, &clock).unwrap();
+        let clock = TestClock::start();
+        let store = open_at(&options, &clock).unwrap();
         Self { store, clock, options, _dir: dir }
     }
 
@@ -122,19 +122,19 @@ impl House {
         for end in ["", "-wal"] {
             std::fs::copy(beside(&self.options.path, end), beside(&options.path, end)).unwrap();
         }
-        let store = open(&options, &self.clock).unwrap();
+        let store = open_at(&options, &self.clock).unwrap();
         Self { store, clock: self.clock.clone(), options, _dir: Arc::new(dir) }
     }
 
     /// Closed in order, and opened again.
     pub(super) async fn reopened(self) -> Self {
         self.store.close().await.unwrap();
-        let store = open(&self.options, &self.clock).unwrap();
+        let store = open_at(&self.options, &self.clock).unwrap();
         Self { store, ..self }
     }
 
     pub(super) fn reopen(&self) -> Result<Store, OpenError> {
-        open(&self.options, &self.clock)
+        open_at(&self.options, &self.clock)
     }
 
     /// A plugin of this name.
@@ -211,11 +211,15 @@ impl House {
     }
 }
 
-fn open(options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {
-    let mut seed = [0; 8];
-    seed.copy_from_slice(&std::process::id().to_le_bytes().repeat(2));
-    let seed = u64::from_le_bytes(seed) ^ std::ptr::from_ref(options) as u64;
-    Store::open(options.clone(), Ambient::new(clock.clone(), TestRandom::new(seed)))
+pub(super) fn options(path: &std::path::Path) -> StoreOptions {
+    StoreOptions { path: path.to_owned(), retention: Duration::from_secs(24 * 3600), max_backlog: 1_000_000 }
+}
+
+pub(super) fn open_at(options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {
+    // Each store its own, as in life.
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let random = TestRandom::new(OPENED.fetch_add(1 << 32, Ordering::SeqCst));
+    Store::open(options.clone(), Ambient::new(clock.clone(), random))
 }
 
 fn beside(path: &std::path::Path, end: &str) -> PathBuf {
