@@ -121,10 +121,13 @@ pub(super) struct Writer<'c> {
     closing: Vec<oneshot::Sender<()>>,
 }
 
+type AcceptResult = Result<Accepted, StoreError>;
+
 /// What happens once the batch has been committed, or has not.
 #[derive(Default)]
 pub(super) struct Staged {
-    accepted: Vec<(oneshot::Sender<Result<Accepted, StoreError>>, Result<Accepted, StoreError>)>,
+    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult)>,
+    #[allow(clippy::vec_box, reason = "they come boxed, and go on boxed if the batch is rolled back")]
     completions: Vec<Box<Completion>>,
     pub(super) answers: Vec<Answer>,
 }
