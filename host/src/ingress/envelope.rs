@@ -1,8 +1,8 @@
 //! The envelope: what posthouse itself reads of a verified body.
 //!
 //! Real bodies carry `id`, `type`, `occurred_at`, `organization_id` and `data`; those of Scalekit's
-//! page carry `created_at` and `data.organization.id` instead. Both are read, in one pass that skips
-//! everything else without building it, however deep it is or large its numbers are.
+//! page carry `created_at` instead, and name the organization within `data`. Both are read, in one pass
+//! that skips everything else without building it, however deep it is or large its numbers are.
 //!
 //! Without a good id and type an event can't be told apart or routed, so it is refused. The rest is
 //! worth having and no reason to lose an event: a time or an organization that can't be read is none.
@@ -177,23 +177,46 @@ fn required<'a>(member: Option<&'a RawValue>, name: &'static str) -> Result<Cow<
     string(Some(member)).ok_or(InvalidPayload::NotText(name))
 }
 
-/// `organization_id`, or else `data.organization.id`.
+/// `organization_id`, or else where the page's events have it: `data.organization.id`, or the
+/// `organization_id` of what `data` is about.
 fn organization(members: &Members<'_>) -> Option<Arc<str>> {
     #[derive(Deserialize)]
     struct Data<'a> {
         #[serde(borrow)]
-        organization: Organization<'a>,
+        organization: Option<&'a RawValue>,
+        #[serde(borrow)]
+        organization_id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        membership: Option<&'a RawValue>,
+        #[serde(borrow)]
+        session: Option<&'a RawValue>,
     }
     #[derive(Deserialize)]
-    struct Organization<'a> {
+    struct Named<'a> {
         #[serde(borrow)]
-        id: Text<'a>,
+        id: Option<&'a RawValue>,
     }
-    let good =
-        |text: &Cow<'_, str>| (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
-    let in_data =
-        || serde_json::from_str(members.data?.get()).ok().map(|data: Data<'_>| data.organization.id.0);
-    string(members.organization_id).filter(good).or_else(|| in_data().filter(good)).map(|text| (*text).into())
+    #[derive(Deserialize)]
+    struct Within<'a> {
+        #[serde(borrow)]
+        organization_id: Option<&'a RawValue>,
+    }
+    fn part<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Option<T> {
+        serde_json::from_str(member?.get()).ok()
+    }
+    let good = |member: Option<&RawValue>| {
+        let text = string(member)?;
+        let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+        fits.then(|| Arc::from(&*text))
+    };
+    good(members.organization_id).or_else(|| {
+        let data: Data<'_> = part(members.data)?;
+        let within = |member| good(part::<Within<'_>>(member)?.organization_id);
+        good(part::<Named<'_>>(data.organization).and_then(|organization| organization.id))
+            .or_else(|| good(data.organization_id))
+            .or_else(|| within(data.membership))
+            .or_else(|| within(data.session))
+    })
 }
 
 /// Where a part of a text stands in it.
@@ -268,6 +291,25 @@ mod tests {
         .unwrap();
         assert_eq!(event.organization.as_deref(), Some("org_9"));
         assert_eq!(event.occurred_at, Some("2024-01-15T10:30:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_organization_of_a_page_event_is_found_within_what_the_event_is_about() {
+        let cases = [
+            (r#"{"membership":{"user_id":"usr_1","organization_id":"org_1"}}"#, Some("org_1")),
+            (r#"{"session":{"id":"ses_1","organization_id":"org_2"}}"#, Some("org_2")),
+            (r#"{"user":{"id":"usr_1"},"organization_id":"org_3"}"#, Some("org_3")),
+            // What stands nearest to the top counts; what can't be read hides nothing.
+            (r#"{"organization":{"id":"org_4"},"membership":{"organization_id":"org_5"}}"#, Some("org_4")),
+            (r#"{"organization":"?","membership":{"organization_id":"org_6"}}"#, Some("org_6")),
+            (r#"{"membership":[],"session":{"organization_id":"org_7"}}"#, Some("org_7")),
+            (r#"{"membership":{"organization_id":7}}"#, None),
+            (r#"{"user":{"organization_id":"org_8"}}"#, None),
+        ];
+        for (data, organization) in cases {
+            let event = event(&format!(r#"{{"id":"evt_1","type":"a.b","data":{data}}}"#)).unwrap();
+            assert_eq!(event.organization.as_deref(), organization, "{data}");
+        }
     }
 
     #[test]
