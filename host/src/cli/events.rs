@@ -147,6 +147,7 @@ struct Delivery {
 #[derive(Deserialize)]
 struct Attempt {
     number: u32,
+    revision: Option<String>,
     started_at: Timestamp,
     duration_us: u64,
     outcome: String,
@@ -232,12 +233,15 @@ impl Delivery {
 impl Attempt {
     fn story(&self) -> String {
         let mut text = format!(
-            "  attempt {}, {}, {:.1} ms: {}",
+            "  attempt {}, {}, {:.1} ms",
             self.number,
             time(self.started_at),
             self.duration_us as f64 / 1000.0,
-            clean(&self.outcome)
         );
+        if let Some(revision) = &self.revision {
+            let _ = write!(text, ", revision {}", clean(revision));
+        }
+        let _ = write!(text, ": {}", clean(&self.outcome));
         if let Some(error) = &self.error {
             let _ = write!(text, ": {}", clean(error));
         }
@@ -271,7 +275,7 @@ mod tests {
                 "error": "trap", "replay_of": null,
                 "attempt_log": [{
                     "number": 1, "started_at": "2026-03-01T12:00:01Z", "duration_us": 1234,
-                    "outcome": "retry", "error": "trap\u{1b}[2J", "trace": "0: handle\n1: main",
+                    "revision": "73ab047627c9", "outcome": "retry", "error": "trap\u{1b}[2J", "trace": "0: handle\n1: main",
                     "logs": [{"level": "warn", "message": "no seat left"}],
                 }],
                 "outbox": [],
@@ -300,7 +304,7 @@ mod tests {
             "2026-03-01 12:00:00Z",
             "14 bytes (--body",
             "dlv_1 for welcome: dead",
-            "attempt 1, 2026-03-01 12:00:01Z, 1.2 ms: retry: trap\\u{1b}[2J",
+            "attempt 1, 2026-03-01 12:00:01Z, 1.2 ms, revision 73ab047627c9: retry: trap\\u{1b}[2J",
             "[warn] no seat left",
             "    0: handle\n    1: main\n",
             "a replay of dlv_1",

@@ -27,7 +27,7 @@ use tracing::{debug, error, warn};
 
 use super::{retry::wait_after, turned};
 use crate::{
-    model::{Ambient, Attempt, Job, Outcome},
+    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
     plugin::{AttemptFailure, AttemptReport, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
@@ -171,6 +171,7 @@ impl Attempts {
         let AttemptReport { result, started_at, duration, logs } = report;
         let mut attempt = Attempt {
             number: job.attempt,
+            revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
             started_at,
             duration,
             outcome: Outcome::Retry,
@@ -228,6 +229,11 @@ impl Attempts {
             warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
         }
     }
+}
+
+/// A revision as it stands beside an attempt.
+fn short(revision: &str) -> String {
+    revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()
 }
 
 /// The report of an attempt that a defect of posthouse ended.

@@ -191,11 +191,16 @@ pub struct LogLine {
     pub message: String,
 }
 
+/// Digits of a revision's SHA-256 that are enough to tell a plugin's revisions apart.
+pub const REVISION_SHOWN: usize = 12;
+
 /// The record of one run of a delivery.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     /// From 1.
     pub number: u32,
+    /// The revision that ran: the first [`REVISION_SHOWN`] digits of its SHA-256.
+    pub revision: Option<String>,
     /// When the instance was asked for.
     pub started_at: Timestamp,
     /// From then until the guest returned.

@@ -13,7 +13,7 @@ mod pattern;
 pub use ambient::{Ambient, Clock, Random};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
-    ParseDeliveryIdError, PluginId,
+    ParseDeliveryIdError, PluginId, REVISION_SHOWN,
 };
 pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};

@@ -32,8 +32,9 @@ UPDATE delivery SET state = ?2, attempts = ?3, due_at = ifnull(?4, due_at), fini
 WHERE id = ?1";
 
 pub(super) const INSERT_ATTEMPT: &str = "
-INSERT OR REPLACE INTO attempt (delivery, number, started_at, duration_us, outcome, error, trace, logs)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+INSERT OR REPLACE INTO attempt (delivery, number, started_at, duration_us, outcome, error, trace, logs,
+                                revision)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 impl Store {
     /// Hands in a finished attempt. Returns when it is queued; the commit follows. On a conflict the
@@ -64,6 +65,7 @@ enum Ending {
 /// An attempt as a row.
 struct Record {
     number: u32,
+    revision: Option<String>,
     started_at: i64,
     duration_us: i64,
     outcome: i64,
@@ -94,9 +96,10 @@ impl Completion {
 
 impl Record {
     fn new(attempt: Attempt) -> Self {
-        let Attempt { number, started_at, duration, outcome, error, trace, logs } = attempt;
+        let Attempt { number, revision, started_at, duration, outcome, error, trace, logs } = attempt;
         Self {
             number,
+            revision,
             started_at: nanos(started_at),
             duration_us: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
             outcome: outcome_code(outcome),
@@ -159,7 +162,7 @@ impl Writer<'_> {
     }
 
     fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
-        let Record { number, started_at, duration_us, outcome, error, trace, logs } = record;
+        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs } = record;
         let finished_at = (state >= code::DONE).then_some(self.now);
         self.sql.finish_delivery.execute(params![job.delivery.0, state, number, due, finished_at, error])?;
         self.sql.insert_attempt.execute(params![
@@ -170,7 +173,8 @@ impl Writer<'_> {
             outcome,
             error,
             trace,
-            logs
+            logs,
+            revision
         ])?;
         if state >= code::DONE {
             let event_type = self.memory.event_type(self.connection, &job.event.content.event_type)?;

@@ -255,7 +255,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
             let id = summary.id.0;
             let attempt_log = connection
                 .prepare_cached(
-                    "SELECT number, started_at, duration_us, outcome, error, trace, logs
+                    "SELECT number, started_at, duration_us, outcome, error, trace, logs, revision
                      FROM attempt WHERE delivery = ?1 ORDER BY number",
                 )?
                 .query_map([id], attempt)?
@@ -276,6 +276,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
 fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
     Ok(AttemptDetail {
         number: row.get(0)?,
+        revision: row.get(7)?,
         started_at: timestamp(row.get(1)?),
         duration_us: row.get::<_, i64>(2)?.unsigned_abs(),
         outcome: outcome_of(row.get(3)?),

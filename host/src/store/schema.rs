@@ -29,7 +29,8 @@ const WRITER_CACHE: i64 = -16 * 1024;
 /// NULL where it came with its event, 0 where it was made later but repeats none. The deliveries that
 /// came with an event have ids that follow one another, `first_delivery` being the first, so that
 /// finding them takes no index. `event.body` stands last: a scan does not read it.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE event_type (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 
@@ -154,7 +155,12 @@ CREATE TABLE sequence (
     outbox_sent INTEGER NOT NULL,
     outbox_dead INTEGER NOT NULL
 ) STRICT;
-"];
+",
+    "
+-- Which revision of the plugin ran: the first digits of its SHA-256. NULL in what version 1 wrote.
+ALTER TABLE attempt ADD COLUMN revision TEXT;
+",
+];
 
 /// The number of a state in a row. `held` is derived and never stored.
 pub(super) mod code {

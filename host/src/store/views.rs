@@ -208,6 +208,8 @@ pub struct DeliveryDetail {
 pub struct AttemptDetail {
     /// From 1.
     pub number: u32,
+    /// The revision that ran, the first digits of its SHA-256; none where it was not recorded.
+    pub revision: Option<String>,
     /// When the instance was asked for.
     pub started_at: Timestamp,
     /// From then until the guest returned, in microseconds.

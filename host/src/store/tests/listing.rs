@@ -125,6 +125,7 @@ async fn an_event_is_shown_with_all_that_became_of_it() {
     assert_eq!((first.outcome, &first.trace, &first.logs), (Outcome::Retry, &attempt.trace, &attempt.logs));
     assert_eq!((first.number, first.duration_us, first.started_at), (1, 1500, attempt.started_at));
     assert_eq!((second.number, second.outcome, &second.error), (2, Outcome::Done, &None));
+    assert_eq!((&first.revision, &second.revision), (&attempt.revision, &attempt.revision));
     assert_eq!(delivery.outbox.len(), 1);
     assert_eq!(delivery.outbox[0].delivery, delivery.summary.id);
     assert!(house.store.event(None, EventId::new("two").unwrap().as_str()).await.unwrap().is_empty());

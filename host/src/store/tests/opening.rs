@@ -65,6 +65,31 @@ async fn a_store_of_a_later_version_is_refused_with_the_way_out() {
 }
 
 #[tokio::test]
+async fn a_store_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.accept("one", &[plugin]).await;
+    house.done(next(&mut lane).await, effects(&[])).await;
+    house.accept("two", &[plugin]).await;
+    house.store.close().await.unwrap();
+    raw(&house).execute_batch("ALTER TABLE attempt DROP COLUMN revision; PRAGMA user_version = 1").unwrap();
+
+    let House { options, clock, _dir, .. } = house;
+    let store = open_at(&options, &clock).unwrap();
+    let house = House { store, clock, options, _dir };
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.done(next(&mut lane).await, effects(&[])).await;
+    for (event, revision) in [("one", None), ("two", Some("0123456789ab"))] {
+        let delivery = house.store.event(None, event).await.unwrap().remove(0).history.remove(0);
+        let revisions: Vec<_> = delivery.attempt_log.iter().map(|a| a.revision.as_deref()).collect();
+        assert_eq!(revisions, [revision], "{event}");
+    }
+    house.assert_balanced().await;
+    house.reopened().await.assert_balanced().await;
+}
+
+#[tokio::test]
 async fn another_programs_database_is_left_alone() {
     let house = House::new();
     house.store.close().await.unwrap();

@@ -181,6 +181,7 @@ impl House {
         };
         Attempt {
             number: job.attempt,
+            revision: Some("0123456789ab".to_owned()),
             started_at: self.now(),
             duration: Duration::from_micros(1500),
             outcome,
