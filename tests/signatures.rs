@@ -73,6 +73,25 @@ fn the_daemon_does_not_start_with_a_secret_that_anybody_has() {
     }
 }
 
+#[test]
+fn an_empty_secret_makes_every_signature_invalid_and_no_daemon() {
+    for scheme in ["standard-webhooks", "scalekit-documented", "scalekit"] {
+        for secret in ["", " ", "whsec_"] {
+            let source = Source { name: "hollow".into(), scheme, secrets: vec![secret.into()] };
+            let daemon = configured([&source]).prepare();
+            let output = daemon.cli_with_input(&["verify", "--source", "hollow"], b"{}");
+            assert_eq!(output.code, Some(1), "{scheme}, {secret:?}: {output:?}");
+            assert!(
+                output.stdout.starts_with("invalid: secret 1 of source `hollow` is empty"),
+                "{scheme}, {secret:?}: {output:?}"
+            );
+            let output = daemon.cli(&["check"]);
+            assert!(output.code == Some(78) && output.stderr.contains("is empty"), "{output:?}");
+            assert_eq!(configured([&source]).refused().code, Some(78), "{scheme}, {secret:?}");
+        }
+    }
+}
+
 /// One case of the file.
 #[derive(Debug, Clone, Deserialize)]
 struct Vector {

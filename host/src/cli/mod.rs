@@ -120,7 +120,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => serve::run(args, load(path, Secrets::All)?),
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
-            Command::Verify(args) => verify::run(args, &load(path, Secrets::OfSources)?.config),
+            Command::Verify(args) => verify::run(args, &load(path, Secrets::ToVerify)?.config),
             Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),
             Command::Send(args) => send::run(args, || Ok(load(path, Secrets::OfSources)?.config)),
             Command::Events(args) => events::run(args, &online()?),

@@ -20,6 +20,9 @@ pub enum Secrets {
     All,
     /// Those of the sources alone; others that are not in the file itself are left out.
     OfSources,
+    /// Those of the sources, and an empty one is no fault of config.toml: `verify` tells what is wrong
+    /// with a signature, and that may be it.
+    ToVerify,
     /// The admin token alone; a source may be left without secrets.
     OfAdmin,
 }
@@ -28,9 +31,14 @@ impl Secrets {
     pub(super) fn covers(self, key: &str) -> bool {
         match self {
             Self::All => true,
-            Self::OfSources => key.starts_with("source."),
+            Self::OfSources | Self::ToVerify => key.starts_with("source."),
             Self::OfAdmin => key.starts_with("admin."),
         }
+    }
+
+    /// Whether an empty secret at this key is passed on, for the keys' maker to refuse.
+    pub(super) fn takes_empty(self, key: &str) -> bool {
+        self == Self::ToVerify && self.covers(key)
     }
 }
 

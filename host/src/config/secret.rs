@@ -137,5 +137,8 @@ fn read(value: &Value<'_>, path: &Path, what: &str) -> Result<Secret, Fault> {
 }
 
 fn checked(value: &Value<'_>, text: String, empty: &str) -> Result<Secret, Fault> {
-    if text.is_empty() { Err(value.fault(empty)) } else { Ok(Secret(text)) }
+    if text.is_empty() && !value.document.secrets.takes_empty(&value.key) {
+        return Err(value.fault(empty));
+    }
+    Ok(Secret(text))
 }
