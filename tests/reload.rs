@@ -89,6 +89,33 @@ fn a_file_that_was_never_good_is_named_and_becomes_a_plugin_once_it_is() {
     assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("1"));
 }
 
+#[test]
+fn an_attempt_keeps_the_revision_that_ran_it() {
+    let first = guest("counter");
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        .plugin("counter", first.clone())
+        .start();
+    let second = new_revision(&first, 1);
+    let handled_by = |wasm: &[u8]| {
+        let event = Event::new("user.created").data(json!({}));
+        assert!(daemon.post_event(&event).accepted());
+        daemon.wait_settled();
+        (event.id, sha256(wasm)[..12].to_owned())
+    };
+    let before = handled_by(&first);
+    daemon.put_plugin("counter", &second);
+    shown_with(&daemon, "the new revision serves", |plugin| plugin["revision"] == sha256(&second));
+    let after = handled_by(&second);
+
+    for (event, revision) in [before, after] {
+        let shown = daemon.cli(&["events", "show", &event, "--json"]).json_lines().remove(0);
+        assert_eq!(shown["history"][0]["attempt_log"][0]["revision"], json!(revision), "{shown}");
+        let told = daemon.cli(&["events", "show", &event]).stdout;
+        assert!(told.contains(&format!("revision {revision}: done")), "{told}");
+    }
+}
+
 /// The counter as `posthouse plugins` shows it, once it is as wanted.
 #[track_caller]
 fn shown_with(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
