@@ -324,6 +324,20 @@ url = "carrier-pigeon:roof""#,
             r#"config.toml:2:7: `mail.url` is no mail target; write "file:FOLDER", "smtps://USER:PASSWORD@HOST" or "smtp://USER:PASSWORD@HOST:587?tls=required""#,
         ],
     );
+    for (url, problem) in [
+        ("smtp://", "names no host"),
+        ("smtps:///mail", "names no host"),
+        ("smtp://mail.example.com:no", "is no URL (invalid port number)"),
+        ("smtp://mail.example.com?tls=maybe", "has a `tls` that is neither `required` nor `opportunistic`"),
+        ("smtp://ada:%ff@mail.example.com", "has a login that is not percent-encoded UTF-8"),
+    ] {
+        refused(
+            &format!("[mail]\nurl = {url:?}"),
+            &[&format!(
+                r#"config.toml:2:7: `mail.url` {problem}; write "file:FOLDER", "smtps://USER:PASSWORD@HOST" or "smtp://USER:PASSWORD@HOST:587?tls=required""#,
+            )],
+        );
+    }
     refused(
         r#"[mail]
 url = "file:""#,
@@ -625,6 +639,17 @@ fn a_secret_that_is_there_is_taken_from_each_place() {
     let own = &config.settings("mailer").config;
     assert_eq!(own["key"].expose(), "s3cret\n", "one newline is trimmed, and no more");
     assert_eq!(own["plain"].expose(), r#"{"file":"a","mode":1}"#, "this is a table, not a secret");
+}
+
+#[test]
+fn a_mail_password_that_would_go_in_clear_is_warned_of_and_no_more() {
+    let config = "[mail]\nurl = \"smtp://ada:tell-nobody@mail.example.com\"\n";
+    let output = check(config, |_| {}, &[]);
+    assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
+    let warning = "warning: config.toml:2:7: the mail server's password may go in clear; add `?tls=required`, \
+                   or say smtps://";
+    assert_eq!(said(&output)[0], warning);
+    assert!(said(&output).iter().all(|line| !line.contains("nobody")), "{:?}", said(&output));
 }
 
 /// A command that only speaks to the daemon runs in a shell that has none of its variables.

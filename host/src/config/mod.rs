@@ -9,6 +9,7 @@
 //! table     a table that hands out its keys and says which nobody asked for
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
+//! smtp      the URL of a mail server, taken apart
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
 //! ```
@@ -18,6 +19,7 @@ mod diagnose;
 mod load;
 mod secret;
 mod sections;
+mod smtp;
 mod table;
 mod value;
 
@@ -26,6 +28,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
+pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
 use crate::model::{Grants, Pattern, SourceName};
 
@@ -117,8 +120,8 @@ pub struct MailTransport {
 pub enum MailTarget {
     /// `file:data/mail`: one .eml a message in this folder.
     Folder(PathBuf),
-    /// `smtp://user:password@host:587?tls=required`, `smtps://…`; as lettre reads it.
-    Smtp(Secret),
+    /// `smtp://user:password@host:587?tls=required`, `smtps://…`.
+    Smtp(SmtpServer),
 }
 
 /// `[log]`.

@@ -10,7 +10,7 @@ use lettre::{Address, message::Mailbox};
 use toml::de::DeValue;
 
 use super::{
-    MailTarget, SchemeName,
+    MailTarget, SchemeName, SmtpServer,
     diagnose::{listed, nearest, shown},
     secret::secret,
     table::{Fault, Value},
@@ -130,14 +130,17 @@ pub(super) fn mail_url(value: &Value<'_>) -> Result<MailTarget, Fault> {
     if let Some(path) = text.strip_prefix("file:") {
         return folder(path);
     }
-    let smtp = text.starts_with("smtp://") || text.starts_with("smtps://");
-    if smtp && lettre::AsyncSmtpTransport::<lettre::Tokio1Executor>::from_url(text).is_ok() {
-        return Ok(MailTarget::Smtp(url));
+    let server = SmtpServer::parse(text).map_err(|problem| {
+        value.fault(format_args!(
+            "{problem}; write \"file:FOLDER\", \"smtps://USER:PASSWORD@HOST\" or \
+             \"smtp://USER:PASSWORD@HOST:587?tls=required\""
+        ))
+    })?;
+    if server.shows_password() {
+        let message = "the mail server's password may go in clear; add `?tls=required`, or say smtps://";
+        value.document.warn(value.at(), message);
     }
-    Err(value.fault(
-        "is no mail target; write \"file:FOLDER\", \"smtps://USER:PASSWORD@HOST\" or \
-         \"smtp://USER:PASSWORD@HOST:587?tls=required\"",
-    ))
+    Ok(MailTarget::Smtp(server))
 }
 
 /// One of `words`, by name.

@@ -21,18 +21,10 @@ use crate::{
 
 use self::{folder::Folder, smtp::Smtp};
 
-/// Why mail can't leave at all. The URL itself is not named: it may hold a password.
+/// Why mail can't leave at all: TLS for its server can't be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidMailTarget {
-    /// Not a URL of a mail server.
-    #[error(
-        "the `url` of [mail] {0}; `smtp://user:password@host:587?tls=required` is one, `file:data/mail` another"
-    )]
-    Url(String),
-    /// TLS can't be set up.
-    #[error("TLS for the mail server of [mail] can't be set up: {0}")]
-    Tls(String),
-}
+#[error("TLS for the mail server of [mail] can't be set up: {0}")]
+pub struct InvalidMailTarget(#[from] lettre::transport::smtp::Error);
 
 /// Why a mail did not leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +45,7 @@ impl Mailer {
     pub(super) fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
         Ok(match &transport.target {
             MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone())),
-            MailTarget::Smtp(url) => Self::Smtp(Box::new(Smtp::new(url)?)),
+            MailTarget::Smtp(server) => Self::Smtp(Box::new(Smtp::new(server)?)),
         })
     }
 

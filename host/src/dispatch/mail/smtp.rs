@@ -1,22 +1,13 @@
 //! Hands mail to a mail server.
 //!
-//! The URL is read as lettre reads it:
-//!
-//! | URL | connection | port |
-//! | --- | --- | --- |
-//! | `smtps://host` | TLS from the first byte | 465 |
-//! | `smtp://host?tls=required` | STARTTLS, or nothing is sent | 587 |
-//! | `smtp://host?tls=opportunistic` | STARTTLS where the server offers it | 587 |
-//! | `smtp://host` | in clear | 25 |
-//!
-//! `user:password@` before the host logs in (percent-encoded where it must be), a path is the name for
-//! EHLO. Certificates are checked against those of the operating system.
+//! Which server and how is read from the URL by [`SmtpServer`]. Certificates are checked against those of
+//! the operating system.
 //!
 //! Connections are kept for the next mail, but not in lettre's own pool: its commands have no time-outs,
 //! and a send that is given up half way goes back to that pool with its answer still to come, so that
 //! the next mail would take it for its own. Here a connection that did not end well is dropped.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use lettre::{
     Message,
@@ -28,12 +19,10 @@ use lettre::{
     },
 };
 use parking_lot::Mutex;
-use percent_encoding::percent_decode_str;
 use tokio::{task::JoinSet, time::timeout};
-use url::{Host, Url};
 
 use super::{InvalidMailTarget, NotSent};
-use crate::config::Secret;
+use crate::config::{SmtpServer, SmtpTls};
 
 /// How long it may take to connect, agree on TLS and log in.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -52,8 +41,8 @@ pub(in crate::dispatch) struct Smtp {
 }
 
 impl Smtp {
-    pub(super) fn new(url: &Secret) -> Result<Self, InvalidMailTarget> {
-        Ok(Self { server: Server::parse(url.expose())?, hand_over: HAND_OVER, idle: Mutex::default() })
+    pub(super) fn new(server: &SmtpServer) -> Result<Self, InvalidMailTarget> {
+        Ok(Self { server: Server::new(server)?, hand_over: HAND_OVER, idle: Mutex::default() })
     }
 
     pub(super) async fn send(&self, message: Message) -> Result<(), NotSent> {
@@ -101,7 +90,7 @@ fn late(what: &str, after: Duration) -> NotSent {
     NotSent::Transient(format!("the mail server {what} within {after:?}"))
 }
 
-/// What the URL says.
+/// The server in the transport's own terms.
 struct Server {
     host: String,
     port: u16,
@@ -111,40 +100,23 @@ struct Server {
 }
 
 impl Server {
-    fn parse(text: &str) -> Result<Self, InvalidMailTarget> {
-        let wrong = |problem: &str| InvalidMailTarget::Url(problem.to_owned());
-        let url = Url::parse(text).map_err(|error| wrong(&format!("is no URL ({error})")))?;
-        let host = match url.host() {
-            Some(Host::Domain("")) | None => return Err(wrong("names no host")),
-            Some(Host::Domain(name)) => name.to_owned(),
-            Some(Host::Ipv4(ip)) => ip.to_string(),
-            Some(Host::Ipv6(ip)) => ip.to_string(),
-        };
-        let parameters =
-            || TlsParameters::new(host.clone()).map_err(|error| InvalidMailTarget::Tls(error.to_string()));
-        let asked = url.query_pairs().find(|(key, _)| key == "tls").map(|(_, value)| value);
-        let (tls, port) = match (url.scheme(), asked.as_deref()) {
-            ("smtps", _) => (Tls::Wrapper(parameters()?), 465),
-            ("smtp", None) => (Tls::None, 25),
-            ("smtp", Some("required")) => (Tls::Required(parameters()?), 587),
-            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(parameters()?), 587),
-            ("smtp", Some(_)) => {
-                return Err(wrong("has a `tls` that is neither `required` nor `opportunistic`"));
-            }
-            (scheme, _) => return Err(wrong(&format!("has the scheme `{scheme}`"))),
-        };
-        let login = match url.password() {
-            Some(password) => Some(Credentials::new(decode(url.username())?, decode(password)?)),
-            None => None,
-        };
-        if login.is_some() && !matches!(tls, Tls::Wrapper(_) | Tls::Required(_)) && !is_loopback(&host) {
-            tracing::warn!(mail.host = %host, "the mail server's password may go in clear; add `?tls=required`");
-        }
-        let hello = match url.path().trim_matches('/') {
-            "" => ClientId::default(),
-            name => ClientId::Domain(name.to_owned()),
-        };
-        Ok(Self { port: url.port().unwrap_or(port), host, tls, login, hello })
+    fn new(server: &SmtpServer) -> Result<Self, InvalidMailTarget> {
+        let parameters = || TlsParameters::new(server.host.clone());
+        Ok(Self {
+            host: server.host.clone(),
+            port: server.port,
+            tls: match server.tls {
+                SmtpTls::None => Tls::None,
+                SmtpTls::Opportunistic => Tls::Opportunistic(parameters()?),
+                SmtpTls::Required => Tls::Required(parameters()?),
+                SmtpTls::Wrapper => Tls::Wrapper(parameters()?),
+            },
+            login: server
+                .login
+                .as_ref()
+                .map(|login| Credentials::new(login.user.clone(), login.password.expose().to_owned())),
+            hello: server.hello.clone().map_or_else(ClientId::default, ClientId::Domain),
+        })
     }
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
@@ -169,17 +141,6 @@ impl Server {
     }
 }
 
-fn decode(text: &str) -> Result<String, InvalidMailTarget> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(InvalidMailTarget::Url("has a login that is not percent-encoded UTF-8".to_owned())),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -196,7 +157,10 @@ mod tests {
         },
         *,
     };
-    use crate::model::Mail;
+    use crate::{
+        config::{Secret, SmtpLogin},
+        model::Mail,
+    };
 
     /// A mail server that answers each line by `reply` and writes down what it was told; `reply` gives
     /// nothing where it falls silent.
@@ -241,9 +205,15 @@ mod tests {
             server
         }
 
-        fn smtp(&self, login: &str) -> Smtp {
-            Smtp::new(&Secret::new(format!("smtp://{login}127.0.0.1:{}", self.port))).unwrap()
+        fn smtp(&self, login: Option<(&str, &str)>) -> Smtp {
+            let login = login
+                .map(|(user, password)| SmtpLogin { user: user.into(), password: Secret::new(password) });
+            Smtp::new(&SmtpServer { login, ..local(self.port) }).unwrap()
         }
+    }
+
+    fn local(port: u16) -> SmtpServer {
+        SmtpServer { host: "127.0.0.1".into(), port, tls: SmtpTls::None, login: None, hello: None }
     }
 
     fn friendly(line: &str) -> Option<&'static str> {
@@ -262,7 +232,7 @@ mod tests {
     #[tokio::test]
     async fn mails_share_a_connection_and_bcc_stays_out_of_the_text() {
         let server = FakeServer::start(friendly).await;
-        let smtp = server.smtp("");
+        let smtp = server.smtp(None);
         smtp.send(message()).await.unwrap();
         smtp.send(message()).await.unwrap();
         smtp.close_idle().await;
@@ -275,9 +245,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_login_is_percent_decoded() {
+    async fn a_login_arrives_as_it_is() {
         let server = FakeServer::start(friendly).await;
-        server.smtp("post%40house:a+b%26%3Ac&d@").send(message()).await.unwrap();
+        server.smtp(Some(("post@house", "a+b&:c&d"))).send(message()).await.unwrap();
         // Base64 of NUL post@house NUL a+b&:c&d.
         let expected = "AUTH PLAIN AHBvc3RAaG91c2UAYStiJjpjJmQ=";
         assert!(server.heard.lock().iter().any(|line| line == expected), "{:?}", server.heard.lock());
@@ -289,12 +259,12 @@ mod tests {
             if line.starts_with("RCPT") { Some("550 no such mailbox") } else { friendly(line) }
         })
         .await;
-        let error = refusing.smtp("").send(message()).await.unwrap_err();
+        let error = refusing.smtp(None).send(message()).await.unwrap_err();
         assert!(matches!(&error, NotSent::Permanent(text) if text.contains("no such mailbox")), "{error:?}");
 
         let busy =
             FakeServer::start(|line| if line == "." { Some("451 try later") } else { friendly(line) }).await;
-        let error = busy.smtp("").send(message()).await.unwrap_err();
+        let error = busy.smtp(None).send(message()).await.unwrap_err();
         assert!(matches!(&error, NotSent::Transient(text) if text.contains("try later")), "{error:?}");
     }
 
@@ -304,16 +274,16 @@ mod tests {
             if line.starts_with("AUTH") { Some("535 wrong password") } else { friendly(line) }
         })
         .await;
-        let error = server.smtp("a:b@").send(message()).await.unwrap_err();
+        let error = server.smtp(Some(("a", "b"))).send(message()).await.unwrap_err();
         assert!(matches!(&error, NotSent::Transient(text) if text.contains("wrong password")), "{error:?}");
     }
 
     #[tokio::test]
     async fn nobody_there_is_transient() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("smtp://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let error = Smtp::new(&Secret::new(url)).unwrap().send(message()).await.unwrap_err();
+        let error = Smtp::new(&local(port)).unwrap().send(message()).await.unwrap_err();
         assert!(matches!(error, NotSent::Transient(_)), "{error:?}");
     }
 
@@ -321,39 +291,12 @@ mod tests {
     async fn a_server_that_falls_silent_is_left_and_its_connection_is_not_used_again() {
         let server =
             FakeServer::start(|line| if line.starts_with("RCPT") { None } else { friendly(line) }).await;
-        let smtp = Smtp { hand_over: Duration::from_millis(50), ..server.smtp("") };
+        let smtp = Smtp { hand_over: Duration::from_millis(50), ..server.smtp(None) };
         for _ in 0..2 {
             let error = smtp.send(message()).await.unwrap_err();
             assert!(matches!(&error, NotSent::Transient(text) if text.contains("50ms")), "{error:?}");
         }
         assert_eq!(*server.connections.lock(), 2);
         assert!(smtp.idle.lock().is_empty());
-    }
-
-    #[test]
-    fn urls_are_read_as_lettre_reads_them() {
-        for (text, port) in [
-            ("smtp://mail.example.com", 25),
-            ("smtp://mail.example.com:1025", 1025),
-            ("smtp://mail.example.com?tls=required", 587),
-            ("smtp://mail.example.com/me.example.com?tls=opportunistic", 587),
-            ("smtps://user:password@mail.example.com", 465),
-            ("smtp://[::1]:2525", 2525),
-        ] {
-            let server = Server::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(server.port, port, "{text}");
-        }
-        assert_eq!(Server::parse("smtp://[::1]").unwrap().host, "::1");
-        for wrong in ["mail.example.com", "smtp://", "http://a", "smtp://a?tls=maybe", "smtp://u:%ff@a"] {
-            assert!(Server::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn an_error_never_names_the_password() {
-        for url in ["smtp://user:hunter2@", "smtp://user:hunter2@host?tls=maybe", "ftp://user:hunter2@host"] {
-            let error = Server::parse(url).err().unwrap().to_string();
-            assert!(!error.contains("hunter2"), "{error}");
-        }
     }
 }
