@@ -57,14 +57,19 @@ pub(crate) enum Call {
     KvDelete,
     KvList,
     KvIncrement,
+    SqlQuery,
+    SqlExecute,
+    HttpFetch,
     SendMail,
+    SendRequest,
+    Emit,
     Clock,
     Random,
     Stdio,
 }
 
 impl Call {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 16] = [
         Self::Log,
         Self::ConfigGet,
         Self::KvGet,
@@ -72,7 +77,12 @@ impl Call {
         Self::KvDelete,
         Self::KvList,
         Self::KvIncrement,
+        Self::SqlQuery,
+        Self::SqlExecute,
+        Self::HttpFetch,
         Self::SendMail,
+        Self::SendRequest,
+        Self::Emit,
         Self::Clock,
         Self::Random,
         Self::Stdio,
@@ -88,7 +98,12 @@ impl Call {
             Self::KvDelete => "kv.delete",
             Self::KvList => "kv.list",
             Self::KvIncrement => "kv.increment",
+            Self::SqlQuery => "sql.query",
+            Self::SqlExecute => "sql.execute",
+            Self::HttpFetch => "http.fetch",
             Self::SendMail => "outbox.send-mail",
+            Self::SendRequest => "outbox.send-request",
+            Self::Emit => "outbox.emit",
             Self::Clock => "wasi:clocks",
             Self::Random => "wasi:random",
             Self::Stdio => "wasi:cli",
@@ -97,7 +112,13 @@ impl Call {
 
     /// The grant it needs.
     fn needs(self) -> Option<Capability> {
-        (self == Self::SendMail).then_some(Capability::Mail)
+        Some(match self {
+            Self::SqlQuery | Self::SqlExecute => Capability::Sql,
+            Self::HttpFetch | Self::SendRequest => Capability::Http,
+            Self::SendMail => Capability::Mail,
+            Self::Emit => Capability::Emit,
+            _ => return None,
+        })
     }
 
     /// Whether a guest may make it that is only asked what it is. What a language's runtime needs to

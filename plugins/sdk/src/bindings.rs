@@ -8,5 +8,5 @@ wit_bindgen::generate!({
     pub_export_macro: true,
     export_macro_name: "export_plugin",
     default_bindings_module: "posthouse_sdk::bindings",
-    additional_derives: [PartialEq, Eq],
+    additional_derives: [PartialEq],
 });

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A mail. Addresses are as in RFC 5322: `ada@example.com` or `Ada <ada@example.com>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mail(HostMail);
 
 impl Mail {

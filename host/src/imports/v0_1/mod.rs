@@ -1,6 +1,12 @@
 //! All that is tied to `posthouse:plugin@0.1.0`: a later version of the package lives beside this file.
 //!
-//! It translates between the package's types and the host's own, and does nothing else.
+//! It translates between the package's types and the host's own, and does nothing else; an interface with
+//! more than a call or two has a file of its own.
+
+mod http;
+mod kv;
+mod outbox;
+mod sql;
 
 use std::time::Duration;
 
@@ -9,13 +15,7 @@ use wasmtime::{
     component::{Component, HasSelf, Linker},
 };
 
-use super::{
-    Call, Door,
-    kv::{Fault, KvError},
-    limits::Stop,
-    outbox::{Draft, OutboxError},
-    refused,
-};
+use super::{Call, Door, kv::Fault, limits::Stop, refused};
 use crate::model::{Capability, Job, LogLevel};
 
 mod bindings {
@@ -25,7 +25,12 @@ mod bindings {
         world: "plugin",
         // The event is lowered straight from where it lies.
         ownership: Borrowing { duplicate_if_necessary: true },
-        imports: { default: trappable },
+        imports: {
+            "posthouse:plugin/http.fetch": async | trappable,
+            "posthouse:plugin/sql.execute": async | trappable,
+            "posthouse:plugin/sql.query": async | trappable,
+            default: trappable,
+        },
         exports: { default: async },
     });
 }
@@ -33,7 +38,7 @@ mod bindings {
 use bindings::{
     PluginPre,
     exports::posthouse::plugin::guest,
-    posthouse::plugin::{config, kv, log, outbox, types},
+    posthouse::plugin::{config, log, types},
 };
 
 /// The interface that makes a component a plugin.
@@ -178,70 +183,17 @@ impl config::Host for Door {
     }
 }
 
-impl kv::Host for Door {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
-        answer(self.pass(Call::KvGet, |door| door.kv()?.get(&key)))
-    }
-
-    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvSet, |door| door.kv()?.set(key, value)))
-    }
-
-    fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvDelete, |door| door.kv()?.delete(key)))
-    }
-
-    fn list(
+impl Door {
+    /// The answer to a call that no grant allows yet.
+    fn denied<T, E>(
         &mut self,
-        prefix: String,
-        after: Option<String>,
-        limit: u32,
-    ) -> wasmtime::Result<Result<Vec<kv::Entry>, kv::Error>> {
-        let entries =
-            answer(self.pass(Call::KvList, |door| door.kv()?.list(&prefix, after.as_deref(), limit)))?;
-        Ok(entries.map(|list| list.into_iter().map(|(key, value)| kv::Entry { key, value }).collect()))
-    }
-
-    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvIncrement, |door| door.kv()?.increment(key, by)))
-    }
-}
-
-impl From<KvError> for kv::Error {
-    fn from(error: KvError) -> Self {
-        match error {
-            KvError::InvalidKey(text) => Self::InvalidKey(text),
-            KvError::ValueTooLarge(text) => Self::ValueTooLarge(text),
-            KvError::Quota(text) => Self::Quota(text),
-            KvError::NotAnInteger(text) => Self::NotAnInteger(text),
-        }
-    }
-}
-
-impl outbox::Host for Door {
-    fn send_mail(&mut self, mail: outbox::Mail) -> wasmtime::Result<Result<String, outbox::Error>> {
-        let draft = Draft {
-            from: mail.from,
-            to: mail.to,
-            cc: mail.cc,
-            bcc: mail.bcc,
-            reply_to: mail.reply_to,
-            subject: mail.subject,
-            text: mail.text,
-            html: mail.html,
-        };
-        match self.pass(Call::SendMail, |door| door.outbox()?.send_mail(draft)) {
-            Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
-            other => answer(other),
-        }
-    }
-}
-
-impl From<OutboxError> for outbox::Error {
-    fn from(error: OutboxError) -> Self {
-        match error {
-            OutboxError::Invalid(text) => Self::Invalid(text),
-            OutboxError::Limit(text) => Self::Limit(text),
+        call: Call,
+        denied: impl FnOnce(String) -> E,
+    ) -> wasmtime::Result<Result<T, E>> {
+        match self.pass(call, |_| Ok::<_, Stop>(())) {
+            Err(Stop::Denied(why)) => Ok(Err(denied(why))),
+            Err(stop) => Err(stop.into()),
+            Ok(()) => Err(wasmtime::format_err!("`{}` is not offered", call.name())),
         }
     }
 }

@@ -1,0 +1,47 @@
+//! `outbox` of the package.
+
+use super::{
+    answer,
+    bindings::posthouse::plugin::{http, outbox},
+};
+use crate::imports::{
+    Call, Door, Stop,
+    kv::Fault,
+    outbox::{Draft, OutboxError},
+};
+
+impl outbox::Host for Door {
+    fn send_mail(&mut self, mail: outbox::Mail) -> wasmtime::Result<Result<String, outbox::Error>> {
+        let draft = Draft {
+            from: mail.from,
+            to: mail.to,
+            cc: mail.cc,
+            bcc: mail.bcc,
+            reply_to: mail.reply_to,
+            subject: mail.subject,
+            text: mail.text,
+            html: mail.html,
+        };
+        match self.pass(Call::SendMail, |door| door.outbox()?.send_mail(draft)) {
+            Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
+            other => answer(other),
+        }
+    }
+
+    fn send_request(&mut self, _request: http::Request) -> wasmtime::Result<Result<String, outbox::Error>> {
+        self.denied(Call::SendRequest, outbox::Error::Denied)
+    }
+
+    fn emit(&mut self, _event: outbox::Derived) -> wasmtime::Result<Result<String, outbox::Error>> {
+        self.denied(Call::Emit, outbox::Error::Denied)
+    }
+}
+
+impl From<OutboxError> for outbox::Error {
+    fn from(error: OutboxError) -> Self {
+        match error {
+            OutboxError::Invalid(text) => Self::Invalid(text),
+            OutboxError::Limit(text) => Self::Limit(text),
+        }
+    }
+}
