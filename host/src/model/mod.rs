@@ -4,6 +4,7 @@
 
 mod ambient;
 mod delivery;
+mod derived;
 mod effects;
 mod event;
 mod grant;
@@ -13,8 +14,9 @@ mod pattern;
 pub use ambient::{Ambient, Clock, Random};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
-    ParseDeliveryIdError, PluginId, REVISION_SHOWN,
+    ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
+pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
 pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};

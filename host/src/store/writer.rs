@@ -46,7 +46,7 @@ use super::{
     shared::Shared,
     time::nanos,
 };
-use crate::model::{Ambient, Job, NewEvent, PluginId};
+use crate::model::{Ambient, Job, NewEvent, PluginId, Subscriber};
 
 /// Operations that may wait; who comes then waits outside.
 pub(super) const QUEUE: usize = 4096;
@@ -67,7 +67,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Op {
     Accept {
         event: NewEvent,
-        plugins: Vec<PluginId>,
+        subscribers: Vec<Subscriber>,
         reply: oneshot::Sender<Result<Accepted, StoreError>>,
     },
     Complete(Box<Completion>),
@@ -219,6 +219,7 @@ impl<'c> Writer<'c> {
     ) -> Result<Self> {
         let memory = Memory::load(connection)?;
         shared.publish_kv_bytes(memory.all_kv_bytes());
+        shared.publish_unfinished(memory.unfinished());
         Ok(Self {
             connection,
             sql: Statements::prepare(connection)?,
@@ -350,8 +351,8 @@ impl<'c> Writer<'c> {
 
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
-            Op::Accept { event, plugins, reply } => {
-                let accepted = self.accept(event, &plugins);
+            Op::Accept { event, subscribers, reply } => {
+                let accepted = self.accept(event, &subscribers);
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
@@ -397,6 +398,7 @@ impl<'c> Writer<'c> {
     /// After the commit.
     fn settle(&mut self) {
         self.shared.publish_kv_bytes(self.kv.sizes(&self.memory));
+        self.shared.publish_unfinished(self.memory.unfinished());
         let mut unheard = self.lanes.settle();
         self.carried.extend(unheard.drain(..).map(|job| Op::Complete(Box::new(Completion::release(job)))));
         if let Some(give_back) = self.outbox.settle() {
