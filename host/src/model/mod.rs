@@ -3,6 +3,7 @@
 //! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
 
 mod ambient;
+mod carried;
 mod delivery;
 mod derived;
 mod effects;
@@ -12,6 +13,7 @@ mod ledger;
 mod pattern;
 
 pub use ambient::{Ambient, Clock, Random};
+pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
