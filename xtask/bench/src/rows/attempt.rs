@@ -101,6 +101,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         plugin,
         attempt: 1,
         conflicts: 0,
+        may_have_run: false,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
     }
 }
