@@ -165,6 +165,10 @@ ALTER TABLE attempt ADD COLUMN revision TEXT;
 ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
 UPDATE delivery SET ran = 1 WHERE state < 3;
 ",
+    "
+-- How many events lie between an event and the webhook that it is derived of, itself included.
+ALTER TABLE event ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored.
