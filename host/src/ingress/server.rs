@@ -61,11 +61,16 @@ impl<I: Inbox> Ingress<I> {
         let most = self.0.server.max_requests.saturating_mul(CONNECTIONS_PER_REQUEST).clamp(1, 1 << 20);
         let places = Arc::new(Semaphore::new(most));
         let (stop, stopping) = watch::channel(false);
+        let mut asked = self.0.pulse.asked();
         tokio::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                Some(answer) = asked.recv() => {
+                    let _ = answer.send(());
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {

@@ -24,6 +24,7 @@
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
+//! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -45,6 +46,7 @@ mod guest;
 mod http;
 mod load;
 mod mail;
+mod manager;
 mod ports;
 mod sender;
 mod signer;
@@ -58,6 +60,7 @@ pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
+pub use manager::{Notice, NotifySocket};
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
