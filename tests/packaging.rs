@@ -1,6 +1,8 @@
 //! What is shipped to be installed: systemd takes the units as they are, and finds little that they leave
 //! open.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 use std::{
     fs,
     path::Path,

@@ -1,6 +1,8 @@
 //! config.toml changes while the daemon runs: what it can, it puts into force without losing a request;
 //! what it can't is named; what is wrong changes nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 use std::fs;
 
 use posthouse_harness::{
@@ -8,6 +10,9 @@ use posthouse_harness::{
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+/// What a test does to config.toml.
+type Edit = fn(&str) -> String;
 
 const OLD: &str = Source::SECRET;
 const NEW: &str = "whsec_cG9zdGhvdXNlLXRlc3Qtc2VjcmV0LW5ldy1vbmUtMDE=";
@@ -67,7 +72,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
     let manager = NotifySocket::new();
     let mut daemon = builder().notify(&manager).start();
     manager.wait_for("READY", |notice| notice.says("READY=1"));
-    let wrong: [(&str, fn(&str) -> String, &str); 4] = [
+    let wrong: [(&str, Edit, &str); 4] = [
         ("no TOML", |config| format!("{config}\n= 1"), "this is not TOML"),
         ("an unknown key", |config| format!("{config}\ntolerence = \"5m\""), "did you mean `tolerance`?"),
         (

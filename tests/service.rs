@@ -1,6 +1,8 @@
 //! Under systemd: what the daemon tells its service manager and when, sockets that outlive it, and a
 //! watchdog that only a living daemon feeds.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
+
 use std::{
     collections::BTreeSet,
     sync::{

@@ -207,7 +207,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     let registry = plugins(&config, Arc::clone(&in_force), &store, &ambient).await?;
     let subscribers = {
         let registry = registry.clone();
-        Arc::new(move |event_type: &_| registry.subscribers(event_type))
+        Arc::new(move |event: &_| registry.recipients(event))
     };
     let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
     let ledgers = {

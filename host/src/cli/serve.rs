@@ -38,7 +38,12 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
 /// Starts the log, and returns how it follows another `[log]`.
 fn start_log(log: &Log) -> Result<Relevel, CliError> {
     let filter = filter(log).map_err(CliError::Misconfigured)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written, the disk being full, is lost: to complain of it in the same place
+    // would end the thread that wrote it.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let (started, relevel): (_, Relevel) = match log.format {
         LogFormat::Human => {
             let lines = lines.with_ansi(std::io::stderr().is_terminal()).with_filter_reloading();
