@@ -95,7 +95,8 @@ fn history(dice: &mut StdRng, user: usize) -> Vec<Event> {
             };
             there = kind != "deleted";
             second += u32::from(kind == "created");
-            let data = json!({ "user": { "id": format!("usr_{user}"), "email": format!("{number}@example.com") } });
+            let data =
+                json!({ "user": { "id": format!("usr_{user}"), "email": format!("{number}@example.com") } });
             Event::new(&format!("user.{kind}")).data(data).later(second)
         })
         .collect()
@@ -110,7 +111,8 @@ fn post(daemon: &Daemon, histories: &[Vec<Event>]) {
                 let mut connection = None;
                 for number in 0..EVENTS {
                     for events in users {
-                        let answer = sender.try_post_event(&mut connection, &events[number]).expect("an answer");
+                        let answer =
+                            sender.try_post_event(&mut connection, &events[number]).expect("an answer");
                         assert_eq!(answer.status, 200, "{answer}");
                     }
                 }

@@ -68,9 +68,15 @@ fn seats_are_exact(url: &str, rows: impl Fn(&Daemon, &str) -> Vec<Vec<String>>) 
         rows(&daemon, query).iter().map(|row| (row[0].clone(), number(&row[1]))).collect()
     };
     assert_eq!(counts("SELECT organization_id, seats FROM seat_counts"), seats);
-    let members = "SELECT organization_id, CAST(sum(seat) AS BIGINT) FROM seat_members GROUP BY organization_id";
+    let members =
+        "SELECT organization_id, CAST(sum(seat) AS BIGINT) FROM seat_members GROUP BY organization_id";
     assert_eq!(counts(members), seats);
-    eprintln!("{} requests, {} deliveries, {traps} traps, {} conflicts", posted.len(), ids.len(), stats["store"]["conflicts"]);
+    eprintln!(
+        "{} requests, {} deliveries, {traps} traps, {} conflicts",
+        posted.len(),
+        ids.len(),
+        stats["store"]["conflicts"]
+    );
 }
 
 /// What happens, in its order, and the seats that are taken in the end.
@@ -102,7 +108,10 @@ fn event(kind: &str, (organization, user): (u32, u32), page: bool) -> Event {
         let membership = json!({ "user_id": user, "organization_id": organization, "roles": ["member"] });
         ("membership.", json!({ "membership": membership }))
     } else {
-        ("user.organization_membership_", json!({ "user": { "id": user }, "organization": { "id": organization } }))
+        (
+            "user.organization_membership_",
+            json!({ "user": { "id": user }, "organization": { "id": organization } }),
+        )
     };
     Event::new(&format!("{family}{kind}")).organization(organization).data(data)
 }

@@ -12,7 +12,9 @@ const PLUGINS: [&str; 6] =
 /// Takes what all of them send; an account gets an id.
 fn web() -> WebServer {
     WebServer::start(|request| match request.path.starts_with("/accounts/") {
-        true => WebReply::text(format!(r#"{{"id": "acc_{}"}}"#, request.path.rsplit('/').next().unwrap_or(""))),
+        true => {
+            WebReply::text(format!(r#"{{"id": "acc_{}"}}"#, request.path.rsplit('/').next().unwrap_or("")))
+        }
         false => WebReply::status(204),
     })
 }
@@ -102,8 +104,7 @@ fn row(values: &[&str]) -> Vec<String> {
 
 fn subjects(daemon: &Daemon) -> Vec<String> {
     daemon.wait_mail_settled();
-    let mut subjects: Vec<_> =
-        daemon.mails().iter().map(|mail| mail.header("subject").to_owned()).collect();
+    let mut subjects: Vec<_> = daemon.mails().iter().map(|mail| mail.header("subject").to_owned()).collect();
     subjects.sort();
     subjects
 }
@@ -126,7 +127,10 @@ fn a_user_is_synced_welcomed_and_provisioned_and_goes_again() {
     assert_eq!(daemon.app_rows("SELECT * FROM user_settings"), [row(&["usr_1", "language", "en"])]);
     assert_eq!(subjects(&daemon), ["Welcome to our service"]);
     let accounts = requests(&web, "/accounts/", 1);
-    assert_eq!((accounts[0].method.as_str(), body(&accounts[0])["first_name"].as_str()), ("PUT", Some("Augusta")));
+    assert_eq!(
+        (accounts[0].method.as_str(), body(&accounts[0])["first_name"].as_str()),
+        ("PUT", Some("Augusta"))
+    );
     assert!(!accounts[0].key().is_empty());
 
     post(&daemon, &[user("user.deleted", "Augusta").later(120)]);
@@ -143,17 +147,21 @@ fn an_organization_gets_a_workspace_which_the_team_hears_of_and_which_is_provisi
         Event::new(event_type).data(json!({ "organization":
             { "id": "org_1", "display_name": name, "external_id": "ext_1" } }))
     };
-    post(&daemon, &[
-        organization("organization.created", "Example"),
-        organization("organization.updated", "Example Corp").later(60),
-    ]);
+    post(
+        &daemon,
+        &[
+            organization("organization.created", "Example"),
+            organization("organization.updated", "Example Corp").later(60),
+        ],
+    );
     assert_eq!(
         daemon.app_rows("SELECT organization_id, name, external_id FROM workspaces"),
         [row(&["org_1", "Example Corp", "ext_1"])]
     );
     assert_eq!(daemon.app_rows("SELECT * FROM workspace_settings"), [row(&["org_1", "plan", "trial"])]);
     assert_eq!(subjects(&daemon), ["New workspace: Example"]);
-    let newest = requests(&web, "/workspaces/", 2).into_iter().max_by_key(|request| body(request)["version"].as_i64());
+    let newest =
+        requests(&web, "/workspaces/", 2).into_iter().max_by_key(|request| body(request)["version"].as_i64());
     let newest = newest.expect("two requests");
     assert_eq!((newest.method.as_str(), newest.path.as_str()), ("PUT", "/workspaces/org_1"));
     assert_eq!(body(&newest)["name"], "Example Corp");
@@ -163,7 +171,8 @@ fn an_organization_gets_a_workspace_which_the_team_hears_of_and_which_is_provisi
         daemon.app_rows("SELECT name FROM workspaces WHERE deleted_at IS NOT NULL"),
         [row(&["Example Corp"])]
     );
-    let methods: Vec<_> = requests(&web, "/workspaces/", 3).into_iter().map(|request| request.method).collect();
+    let methods: Vec<_> =
+        requests(&web, "/workspaces/", 3).into_iter().map(|request| request.method).collect();
     assert_eq!(methods.iter().filter(|method| *method == "DELETE").count(), 1, "{methods:?}");
 }
 
@@ -178,11 +187,14 @@ fn a_member_gets_access_a_welcome_and_a_seat_and_leaves_an_archive_and_a_free_se
             "organization": { "id": "org_1", "display_name": "Example Corp" },
         }))
     };
-    post(&daemon, &[
-        member("created", "usr_1", &["admin", "member"]),
-        member("created", "usr_2", &["member"]),
-        member("updated", "usr_1", &["member", "billing"]).later(60),
-    ]);
+    post(
+        &daemon,
+        &[
+            member("created", "usr_1", &["admin", "member"]),
+            member("created", "usr_2", &["member"]),
+            member("updated", "usr_1", &["member", "billing"]).later(60),
+        ],
+    );
     let roles = "SELECT user_id, role FROM access_grants WHERE revoked_at IS NULL ORDER BY user_id, role";
     assert_eq!(
         daemon.app_rows(roles),
@@ -201,10 +213,13 @@ fn a_member_gets_access_a_welcome_and_a_seat_and_leaves_an_archive_and_a_free_se
     assert_eq!(daemon.app_rows(seats), [row(&["org_1", "1", "3"])]);
 
     // Billing got each count, under keys of their own; so did whoever listens for the derived event.
-    let mut billed: Vec<_> = requests(&web, "/seats/org_1", 3).iter().map(|request| {
-        let count = body(request);
-        (count["change"].as_i64(), count["seats"].as_i64(), request.key().to_owned())
-    }).collect();
+    let mut billed: Vec<_> = requests(&web, "/seats/org_1", 3)
+        .iter()
+        .map(|request| {
+            let count = body(request);
+            (count["change"].as_i64(), count["seats"].as_i64(), request.key().to_owned())
+        })
+        .collect();
     billed.sort();
     let counts: Vec<_> = billed.iter().map(|(change, seats, _)| (*change, *seats)).collect();
     assert_eq!(counts, [(Some(1), Some(1)), (Some(2), Some(2)), (Some(3), Some(1))]);
@@ -228,7 +243,8 @@ fn a_login_is_remembered_watched_and_recorded_for_analytics() {
     assert_eq!(subjects(&daemon), ["Login alert for usr_1: login from the new address 203.0.113.2"]);
     let records = requests(&web, "/analytics", 2);
     let record = body(&records[0]);
-    let told = ["user_id", "organization_id", "auth_method", "location"].map(|member| record[member].as_str());
+    let told =
+        ["user_id", "organization_id", "auth_method", "location"].map(|member| record[member].as_str());
     assert_eq!(told, [Some("usr_1"), Some("org_1"), Some("passkey"), Some("Galway, IE")]);
     assert_ne!(records[0].key(), records[1].key());
 
