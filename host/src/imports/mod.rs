@@ -281,6 +281,8 @@ pub(crate) mod tests {
             kv_total: 64 << 20,
             staged_items: 1000,
             staged_bytes: 4 << 20,
+            sql_rows: 10_000,
+            sql_bytes: 4 << 20,
             hostcall: 4 << 20,
         }
     }

@@ -58,6 +58,9 @@ pub struct Grants {
     /// Mail, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
+    /// SQL on the database of this name, which `[databases.<name>]` describes, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 impl Grants {
@@ -65,7 +68,8 @@ impl Grants {
     pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Mail => self.mail.is_some(),
-            Capability::Sql | Capability::Http | Capability::Emit => false,
+            Capability::Sql => self.database.is_some(),
+            Capability::Http | Capability::Emit => false,
         }
     }
 }
