@@ -279,6 +279,7 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
         grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
     });
     grants.database = table.optional("database", |value| named_database(value, databases));
+    table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }
 
 /// A value of a plugin's own table: a secret where it says where one is, else what stands there.
