@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use crate::{
     admin::{self, Admin},
     config::Config,
+    database::Databases,
     dispatch::{self, Dispatch, Sender},
     ingress::{Ingress, KeyError},
     model::{Ambient, Clock, Random},
@@ -215,8 +216,15 @@ async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Re
         let config = config.clone();
         Arc::new(move |plugin: &str| config.settings(plugin).clone())
     };
-    let registry =
-        Registry::new(engine, store.clone(), config.plugins.dir.clone(), settings, ambient.clone()).await?;
+    let registry = Registry::new(
+        engine,
+        store.clone(),
+        Databases::new(&config.databases),
+        config.plugins.dir.clone(),
+        settings,
+        ambient.clone(),
+    )
+    .await?;
     registry.scan().await;
     Ok(registry)
 }

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins,
-    Retry, Secret, Server, Source, Store,
+    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Limits, Log, LogFormat, MailTarget,
+    MailTransport, PluginSettings, Plugins, Retry, Secret, Server, Source, Store,
     database::{database_url, named_database},
     diagnose::shown,
     secret::{reference, secret},
@@ -130,8 +130,7 @@ fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
         if let Some(DatabaseSettings { target: DatabaseTarget::Sqlite(path), .. }) = &settings
             && *path == config.store.path
         {
-            let message =
-                format!("`{}` is the file of the store; name another", table.path("url"));
+            let message = format!("`{}` is the file of the store; name another", table.path("url"));
             table.document.problem(table.at("url"), message);
         }
         table.finish();

@@ -32,9 +32,8 @@ pub(super) struct Checked {
 const LENGTH: usize = 256 << 10;
 
 /// How a statement may begin.
-const FIRST: [&str; 11] = [
-    "select", "values", "with", "insert", "update", "delete", "merge", "replace", "create", "alter", "drop",
-];
+const FIRST: [&str; 11] =
+    ["select", "values", "with", "insert", "update", "delete", "merge", "replace", "create", "alter", "drop"];
 /// What may be made, changed and dropped.
 const MADE: [&str; 7] = ["table", "index", "unique", "view", "materialized", "sequence", "type"];
 /// Words without which a statement only reads.
@@ -76,7 +75,9 @@ pub(super) fn check(dialect: Dialect, statement: &str) -> Result<Checked, String
     }
     // Even within a literal: there are functions that take one for a table's name.
     if contains(statement, "posthouse_") {
-        return Err("names that begin with `posthouse_` are the host's; pass such a text as a parameter".into());
+        return Err(
+            "names that begin with `posthouse_` are the host's; pass such a text as a parameter".into()
+        );
     }
     let scanned = Scanner { dialect, rest: statement, out: Scanned::default() }.run()?;
     check_kind(&scanned.words)?;

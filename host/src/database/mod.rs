@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A transaction is one attempt's. It is serializable: those that commit end as if one had come after the
-//! other. It is the host's alone: [`guard`] refuses what would end it, or leave the database.
+//! other. It is the host's alone: the guard refuses what would end it, or leave the database.
 //!
 //! The marker, a row of `posthouse_deliveries`, is written by the same transaction. It says that the
 //! delivery has taken effect, and carries what the store has still to record; the store's part comes
@@ -25,12 +25,11 @@ mod error;
 mod guard;
 mod kv;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod value;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
 pub use value::{Bounds, Rows, Value};
@@ -48,8 +47,7 @@ pub struct Databases(Arc<BTreeMap<String, Database>>);
 impl Databases {
     /// Those that config.toml describes.
     pub fn new(settings: &BTreeMap<String, DatabaseSettings>) -> Self {
-        let databases =
-            settings.iter().map(|(name, settings)| (name.clone(), Database::new(name, settings)));
+        let databases = settings.iter().map(|(name, settings)| (name.clone(), Database::new(name, settings)));
         Self(Arc::new(databases.collect()))
     }
 
@@ -76,13 +74,14 @@ struct Inner {
 
 enum Engine {
     Sqlite(Arc<sqlite::Pool>),
+    Postgres,
 }
 
 impl Database {
     fn new(name: &str, settings: &DatabaseSettings) -> Self {
         let engine = match &settings.target {
             DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path.clone(), settings)),
-            DatabaseTarget::Postgres(_) => unreachable!(),
+            DatabaseTarget::Postgres(_) => Engine::Postgres,
         };
         Self(Arc::new(Inner { name: name.to_owned(), engine, sizes: Sizes::default() }))
     }
@@ -100,6 +99,7 @@ impl Database {
     pub async fn begin(&self, delivery: DeliveryId, alone: bool) -> Result<Transaction, Unavailable> {
         let open = match &self.0.engine {
             Engine::Sqlite(pool) => Open::Sqlite(pool.begin(alone).await?),
+            Engine::Postgres => return Err(self.not_yet()),
         };
         let written = Written { sizes: self.0.sizes.clone(), ..Written::default() };
         Ok(Transaction { database: self.clone(), delivery, open, written })
@@ -113,6 +113,7 @@ impl Database {
     pub async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.find_marker(delivery).await,
+            Engine::Postgres => Err(self.not_yet()),
         }
     }
 
@@ -128,7 +129,12 @@ impl Database {
         let after = after.map_or(i64::MIN, |delivery| delivery.0);
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.markers(after, limit).await,
+            Engine::Postgres => Err(self.not_yet()),
         }
+    }
+
+    fn not_yet(&self) -> Unavailable {
+        Unavailable { name: self.0.name.clone(), reason: "PostgreSQL is not offered yet".to_owned() }
     }
 
     /// Takes markers away; one that is not there is no error.
@@ -141,6 +147,7 @@ impl Database {
         }
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.remove_markers(deliveries.to_vec()).await,
+            Engine::Postgres => Err(self.not_yet()),
         }
     }
 }
@@ -245,6 +252,7 @@ impl Transaction {
             None => {
                 let counted = match &self.database.0.engine {
                     Engine::Sqlite(pool) => pool.kv_bytes(plugin).await?,
+                    Engine::Postgres => return Err(self.database.not_yet().into()),
                 };
                 sizes.counted(plugin, counted)
             }

@@ -63,10 +63,7 @@ impl Bounds {
         }
         let bytes: usize = parameters.iter().map(Value::bytes).sum();
         if bytes > self.bytes {
-            return Err(format!(
-                "the parameters have {bytes} bytes; limit `sql_bytes` is {}",
-                self.bytes
-            ));
+            return Err(format!("the parameters have {bytes} bytes; limit `sql_bytes` is {}", self.bytes));
         }
         Ok(())
     }

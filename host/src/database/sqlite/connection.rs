@@ -72,11 +72,7 @@ impl Control {
 }
 
 impl Seat {
-    pub(super) fn open(
-        name: String,
-        path: &Path,
-        statement_timeout: Duration,
-    ) -> Result<Self, Unavailable> {
+    pub(super) fn open(name: String, path: &Path, statement_timeout: Duration) -> Result<Self, Unavailable> {
         let control = Arc::new(Control {
             born: Instant::now(),
             guest: AtomicBool::new(false),
@@ -150,11 +146,7 @@ fn make(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn connect(
-    path: &Path,
-    statement_timeout: Duration,
-    control: &Arc<Control>,
-) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, statement_timeout: Duration, control: &Arc<Control>) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(statement_timeout)?;
@@ -162,9 +154,8 @@ fn connect(
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // Functions within a schema that somebody else made may do no more than compute.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;",
-    )?;
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
     if !connection.table_exists(None, "posthouse_kv")? {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     }

@@ -80,16 +80,16 @@ fn step(
 ) -> Result<(Rows, u64), Ended> {
     let mut statement = connection.prepare_cached(&checked.text)?;
     bind(&mut statement, checked, parameters)?;
-    let declared: Vec<_> =
-        statement.columns().map(|column| Declared::of(column.decl_type())).collect();
+    let declared: Vec<_> = statement.columns().map(|column| Declared::of(column.decl_type())).collect();
     let columns = statement.column_names().into_iter().map(str::to_owned).collect();
     let before = connection.total_changes();
     let mut gather = Gather::new(bounds, columns);
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
-        let values = declared.iter().enumerate().map(|(at, declared)| {
-            row.get_ref(at).map(|value| values::read(value, *declared))
-        });
+        let values = declared
+            .iter()
+            .enumerate()
+            .map(|(at, declared)| row.get_ref(at).map(|value| values::read(value, *declared)));
         let row = values.collect::<Result<_, _>>()?;
         gather.push(row).map_err(|limit| Ended::Answer(SqlError::Limit(limit)))?;
     }
@@ -99,11 +99,7 @@ fn step(
     Ok((gather.finish(), changed))
 }
 
-fn bind(
-    statement: &mut CachedStatement<'_>,
-    checked: &Checked,
-    parameters: &[Value],
-) -> Result<(), Ended> {
+fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Value]) -> Result<(), Ended> {
     let answer = |sqlstate: &str, message: String| {
         Ended::Answer(SqlError::Statement { sqlstate: sqlstate.to_owned(), message })
     };
@@ -172,7 +168,8 @@ pub(super) fn kv_list(
 ) -> Result<Vec<(String, Vec<u8>)>, Over> {
     let list = || -> rusqlite::Result<Vec<_>> {
         let mut statement = seat.connection.prepare_cached(KV_LIST)?;
-        let rows = statement.query_map(params![plugin, prefix, after], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows =
+            statement.query_map(params![plugin, prefix, after], |row| Ok((row.get(0)?, row.get(1)?)))?;
         // Keys with the prefix stand together.
         let within = |row: &rusqlite::Result<(String, Vec<u8>)>| match row {
             Ok((key, _)) => key.starts_with(prefix),
@@ -206,12 +203,10 @@ pub(super) fn commit(
         for Change { key, value } in &changes {
             match value {
                 Some(value) => {
-                    seat.connection.prepare_cached(KV_PUT)?.execute(params![written.plugin, key, value])?;
+                    seat.connection.prepare_cached(KV_PUT)?.execute(params![written.plugin, key, value])?
                 }
-                None => drop(
-                    seat.connection.prepare_cached(KV_DELETE)?.execute(params![written.plugin, key])?,
-                ),
-            }
+                None => seat.connection.prepare_cached(KV_DELETE)?.execute(params![written.plugin, key])?,
+            };
         }
         Ok(())
     };

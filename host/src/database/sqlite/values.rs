@@ -63,9 +63,7 @@ pub(super) fn read(value: ValueRef<'_>, declared: Declared) -> Value {
         (ValueRef::Integer(number), Declared::Timestamp) => Value::Timestamp(number),
         // What a column of numbers made of a JSON text.
         (ValueRef::Integer(number), Declared::Json) => Value::Json(number.to_string()),
-        (ValueRef::Real(number), Declared::Json) => {
-            Value::Json(serde_json::Value::from(number).to_string())
-        }
+        (ValueRef::Real(number), Declared::Json) => Value::Json(serde_json::Value::from(number).to_string()),
         (ValueRef::Integer(number), Declared::Float) => Value::Float(number as f64),
         (ValueRef::Integer(number), _) => Value::Integer(number),
         (ValueRef::Real(number), _) => Value::Float(number),
