@@ -31,6 +31,8 @@ mod value;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::RwLock;
+
 pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
 pub use value::{Bounds, Rows, Value};
 
@@ -42,23 +44,32 @@ use crate::{
 
 /// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
 #[derive(Clone, Default)]
-pub struct Databases(Arc<BTreeMap<String, Database>>);
+pub struct Databases(Arc<RwLock<BTreeMap<String, Database>>>);
 
 impl Databases {
     /// Those that config.toml describes.
     pub fn new(settings: &BTreeMap<String, DatabaseSettings>) -> Self {
-        let databases = settings.iter().map(|(name, settings)| (name.clone(), Database::new(name, settings)));
-        Self(Arc::new(databases.collect()))
+        let databases = Self::default();
+        databases.extend(settings);
+        databases
+    }
+
+    /// Adds those that are not among them; one that is stays as it is.
+    pub fn extend(&self, settings: &BTreeMap<String, DatabaseSettings>) {
+        let mut databases = self.0.write();
+        for (name, settings) in settings {
+            databases.entry(name.clone()).or_insert_with(|| Database::new(name, settings));
+        }
     }
 
     /// The one of this name.
     pub fn get(&self, name: &str) -> Option<Database> {
-        self.0.get(name).cloned()
+        self.0.read().get(name).cloned()
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Database> {
-        self.0.values()
+    pub fn all(&self) -> Vec<Database> {
+        self.0.read().values().cloned().collect()
     }
 }
 
