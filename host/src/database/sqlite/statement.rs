@@ -81,7 +81,7 @@ fn step(
     let mut statement = connection.prepare_cached(&checked.text)?;
     bind(&mut statement, checked, parameters)?;
     let declared: Vec<_> = statement.columns().map(|column| Declared::of(column.decl_type())).collect();
-    let columns = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns = statement.column_names().map(str::to_owned).collect();
     let before = connection.total_changes();
     let mut gather = Gather::new(bounds, columns);
     let mut rows = statement.raw_query();
