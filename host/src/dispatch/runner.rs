@@ -58,14 +58,14 @@ impl Runner {
         ambient: Ambient,
     ) -> Result<Self, StoreError> {
         let lane = store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
-        let concurrency = plugin.settings.concurrency.max(1);
+        let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: store.clone(),
             registry: registry.clone(),
             plugin: ArcSwap::new(plugin),
             ambient,
-            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
-            permits: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
         });
         let (closing, closed) = watch::channel(false);
@@ -76,6 +76,11 @@ impl Runner {
     /// Attempts that begin from now on run this revision.
     pub(super) fn replace(&self, plugin: Arc<Plugin>) {
         self.attempts.plugin.store(plugin);
+    }
+
+    /// Whether it has as many permits as this plugin is to have.
+    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
+        self.attempts.concurrency == concurrency(plugin)
     }
 
     /// How many attempts run now.
@@ -253,6 +258,11 @@ impl Attempts {
             warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
         }
     }
+}
+
+/// How many attempts of a plugin may run at once.
+fn concurrency(plugin: &Plugin) -> u32 {
+    u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
 /// A revision as it stands beside an attempt.

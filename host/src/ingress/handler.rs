@@ -5,15 +5,17 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
     KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
-    handling::Handling,
+    handling::Handling, pulse::Pulse,
 };
 use crate::{
     config::{self, Respond},
@@ -61,9 +63,13 @@ impl<I> Clone for Ingress<I> {
 
 /// What all requests share.
 pub(super) struct Shared<I> {
-    /// By path.
-    routes: HashMap<String, Route>,
+    /// Replaced whole when config.toml is read anew; a request keeps the one that it began with.
+    routes: ArcSwap<Routes>,
+    /// Of every source there has been since the start, by its name: a source that is left out and comes
+    /// back counts on.
+    tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
     pub(super) strays: Tally,
+    pub(super) pulse: Pulse,
     inbox: I,
     subscribers: Subscribers,
     ambient: Ambient,
@@ -73,13 +79,16 @@ pub(super) struct Shared<I> {
     pub(super) server: config::Server,
 }
 
+/// The sources by path.
+type Routes = HashMap<String, Arc<Route>>;
+
 /// A source, ready for its requests.
 struct Route {
     source: SourceName,
     verifier: Verifier,
     events: Vec<Pattern>,
     respond: Respond,
-    tally: Tally,
+    tally: Arc<Tally>,
 }
 
 /// Where requests are counted and, if they end badly, logged.
@@ -101,33 +110,52 @@ impl<I: Inbox> Ingress<I> {
         subscribers: Subscribers,
         ambient: Ambient,
     ) -> Result<Self, KeyError> {
-        let routes = sources.iter().map(|source| {
-            let route = Route {
-                source: source.name.clone(),
-                verifier: Verifier::new(source)?,
-                events: source.events.clone(),
-                respond: source.respond,
-                tally: Tally::default(),
-            };
-            Ok((source.path.clone(), route))
-        });
-        Ok(Self(Arc::new(Shared {
-            routes: routes.collect::<Result<_, _>>()?,
+        let ingress = Self(Arc::new(Shared {
+            routes: ArcSwap::default(),
+            tallies: Mutex::default(),
             strays: Tally::default(),
+            pulse: Pulse::default(),
             inbox,
             subscribers,
             ambient,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             server: server.clone(),
-        })))
+        }));
+        ingress.replace_sources(sources)?;
+        Ok(ingress)
     }
 
-    /// The ledger of each source, and of [`NO_SOURCE`].
+    /// Puts these sources in place of those there are: all of them at once, or none. A request under way
+    /// ends by the source that it began with.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the secret that can't serve; nothing has changed then.
+    pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
+        let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let mut tallies = self.0.tallies.lock();
+        let route = |(source, verifier): (&config::Source, Verifier)| {
+            let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
+            let (source, path) = (source.clone(), source.path.clone());
+            let tally = Arc::clone(tally);
+            let config::Source { name, events, respond, .. } = source;
+            (path, Arc::new(Route { source: name, verifier, events, respond, tally }))
+        };
+        self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
+        Ok(())
+    }
+
+    /// Returns when the loop that takes connections has come round once more.
+    pub async fn turns(&self) {
+        self.0.pulse.beat().await;
+    }
+
+    /// The ledger of each source, of those that are no more too, and of [`NO_SOURCE`].
     pub fn ledger(&self) -> BTreeMap<String, Arc<RequestLedger>> {
-        let routes = self.0.routes.values();
-        routes
-            .map(|route| (route.source.as_str(), &route.tally))
+        let tallies = self.0.tallies.lock();
+        tallies
+            .iter()
+            .map(|(name, tally)| (name.as_str(), &**tally))
             .chain([(NO_SOURCE, &self.0.strays)])
             .map(|(name, tally)| (name.to_owned(), Arc::clone(&tally.ledger)))
             .collect()
@@ -137,14 +165,15 @@ impl<I: Inbox> Ingress<I> {
 impl<I: Inbox> Shared<I> {
     /// Answers a request. Dropped on its way it counts as failed.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
+        let route = self.routes.load().get(request.uri().path()).cloned();
+        let Some(route) = route else {
             let receipt = self.strays.ledger.receive();
             self.strays.log(NO_SOURCE, &Ending::UnknownPath);
             receipt.settle(Ending::UnknownPath.outcome());
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let (ending, handling) = self.take_in(route, request).await.unwrap_or_else(|ending| (ending, None));
+        let (ending, handling) = self.take_in(&route, request).await.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending);
         // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());

@@ -29,6 +29,7 @@ mod handler;
 mod handling;
 mod keys;
 mod offline;
+mod pulse;
 mod refusal;
 mod scheme;
 mod server;
