@@ -149,12 +149,12 @@ fn a_database_that_cant_be_is_named_with_the_way_out() {
     );
     refused(
         "[databases.app]",
-        &[r#"config.toml:1:2: `databases.app.url` is missing; write url = "sqlite:data/app.db""#],
+        &[r#"config.toml:1:1: `databases.app.url` is missing; write url = "sqlite:data/app.db""#],
     );
     refused(
         "[databases.App]\nurl = \"sqlite:a\"",
         &[
-            "config.toml:1:2: `App` is no name of a database; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
+            "config.toml:1:1: `App` is no name of a database; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
         ],
     );
     let grant =
