@@ -233,6 +233,20 @@ pub struct Source {
     pub tolerance: Duration,
     /// The types it may send; all by default. Others are answered and dropped.
     pub events: Vec<Pattern>,
+    /// When it is answered; once its event is on disk by default.
+    pub respond: Respond,
+}
+
+/// When a source is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Respond {
+    /// When its event is on disk.
+    Accepted,
+    /// When the first attempt of every delivery has ended, or this time has passed; 8 s by default.
+    Handled {
+        /// From the moment its event is on disk.
+        within: Duration,
+    },
 }
 
 /// How a source signs.

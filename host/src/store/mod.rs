@@ -54,6 +54,7 @@ mod stats;
 mod tests;
 mod time;
 mod views;
+mod watch;
 mod writer;
 
 use std::{
@@ -75,6 +76,7 @@ pub use views::{
     OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, StoreStats,
     TypeStats,
 };
+pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
 use crate::model::Ambient;
 use writer::{Op, Writer};
