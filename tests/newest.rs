@@ -104,10 +104,10 @@ fn history(dice: &mut StdRng, user: usize) -> Vec<Event> {
 
 /// Posts them on eight connections: of each user one after another, the users mixed.
 fn post(daemon: &Daemon, histories: &[Vec<Event>]) {
-    let sender = daemon.sender();
+    let sender = &daemon.sender();
     thread::scope(|scope| {
         for users in histories.chunks(histories.len().div_ceil(8)) {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 let mut connection = None;
                 for number in 0..EVENTS {
                     for events in users {

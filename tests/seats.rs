@@ -130,7 +130,7 @@ fn shuffled(dice: &mut StdRng, events: Vec<Event>) -> Vec<Event> {
 fn post(sender: &Sender, events: &[Event]) {
     thread::scope(|scope| {
         for part in events.chunks(events.len().div_ceil(8)) {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 let mut connection = None;
                 for event in part {
                     let answer = sender.try_post_event(&mut connection, event).expect("an answer");
