@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("fault", &[]),
     ("config", &["model"]),
     ("store", &["fault", "model", "config"]),
-    ("database", &["model", "config"]),
+    ("database", &["fault", "model", "config"]),
     ("imports", &["model", "config", "store", "database"]),
     ("plugin", &["model", "config", "store", "database", "imports"]),
     ("ingress", &["model", "config", "store", "database", "imports", "plugin"]),

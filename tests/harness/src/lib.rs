@@ -26,6 +26,8 @@
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
+//! | [`Receiver`] | a real HTTP server that writes down what it got, and fails when told to |
+//! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -50,6 +52,8 @@ mod mail;
 mod manager;
 mod ports;
 mod postgres;
+mod proxy;
+mod receiver;
 mod sender;
 mod signer;
 mod smtp;
@@ -64,6 +68,8 @@ pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};
 pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use receiver::{Received, Receiver};
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
