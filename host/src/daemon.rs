@@ -25,6 +25,7 @@ use crate::{
     admin::{self, Admin},
     config::Config,
     dispatch::{self, Dispatch, Sender},
+    egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
     model::{Ambient, Clock, Random},
     plugin::{Engine, EngineError, EngineOptions, Registry},
@@ -62,6 +63,9 @@ pub enum DaemonError {
     /// `[mail]` can't be used.
     #[error(transparent)]
     Mail(#[from] dispatch::InvalidMailTarget),
+    /// `[http]` can't be used.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The system refused something else.
     #[error("{what}: {error}")]
     System {
@@ -75,7 +79,7 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether config.toml is at fault.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Mail(_))
+        matches!(self, Self::Key(_) | Self::Mail(_) | Self::Egress(_))
     }
 }
 
@@ -151,9 +155,11 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
         ambient.clone(),
     )?;
     let token = admin::token(&config, &ambient)?;
-    let sender = Sender::new(store.clone(), config.mail.clone(), ambient.clone())?;
+    let egress = Egress::new(&config.http)?;
 
-    let registry = plugins(&config, &store, &ambient).await?;
+    let registry = plugins(&config, &store, &egress, &ambient).await?;
+    let sender =
+        Sender::new(store.clone(), &config.mail, egress, registry.clone(), &config.http, ambient.clone())?;
     let subscribers = {
         let registry = registry.clone();
         Arc::new(move |event_type: &_| registry.subscribers(event_type))
@@ -202,7 +208,12 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
 }
 
 /// The engine and the registry, with the plugins that are in the folder now.
-async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Registry, DaemonError> {
+async fn plugins(
+    config: &Config,
+    store: &Store,
+    egress: &Egress,
+    ambient: &Ambient,
+) -> Result<Registry, DaemonError> {
     let engine = Engine::new(
         EngineOptions {
             cache_dir: config.store.state_dir().join("aot"),
@@ -215,8 +226,15 @@ async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Re
         let config = config.clone();
         Arc::new(move |plugin: &str| config.settings(plugin).clone())
     };
-    let registry =
-        Registry::new(engine, store.clone(), config.plugins.dir.clone(), settings, ambient.clone()).await?;
+    let registry = Registry::new(
+        engine,
+        store.clone(),
+        egress.clone(),
+        config.plugins.dir.clone(),
+        settings,
+        ambient.clone(),
+    )
+    .await?;
     registry.scan().await;
     Ok(registry)
 }

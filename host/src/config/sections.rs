@@ -6,14 +6,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins,
-    Retry, Secret, Server, Source, Store,
+    Admin, Config, DEMO_SECRET, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings,
+    Plugins, Retry, Secret, Server, Source, Store,
     diagnose::shown,
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern,
-        recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, path,
+        pattern, recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern};
@@ -31,6 +31,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         admin: Admin::default(),
         store: Store::default(),
         mail: MailTransport::default(),
+        http: Http::default(),
         log: Log::default(),
         plugins: Plugins::default(),
         sources: Vec::new(),
@@ -46,6 +47,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("admin", |table| admin(table, &mut config.admin, &config.server));
     root.table("store", |table| store(table, &mut config.store));
     root.table("mail", |table| mail(table, &mut config.mail));
+    root.table("http", |table| http(table, &mut config.http));
     root.table("log", |table| log(table, &mut config.log));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
     config.sources = sources(root);
@@ -95,6 +97,14 @@ fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
     table.table("retry", |table| retry(table, &mut mail.retry));
 }
 
+fn http(table: &mut Table<'_>, http: &mut Http) {
+    http.ca = table.optional("ca", path);
+    table.read("nameservers", &mut http.nameservers, list(nameserver, "[\"127.0.0.1:53\"]"));
+    table.read("timeout", &mut http.timeout, duration(millis(100)..=minutes(10)));
+    table.table("retry", |table| retry(table, &mut http.retry));
+    table.read("retry_after", &mut http.retry_after, duration(Duration::ZERO..=days(30)));
+}
+
 fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("level", &mut log.level, log_level);
     table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
@@ -137,6 +147,11 @@ fn limits(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("kv_key", &mut limits.kv_key, size(1..=4 * KIB));
     table.read("kv_value", &mut limits.kv_value, size(1..=16 * MIB));
     table.read("kv_total", &mut limits.kv_total, size(0..=TIB));
+    table.read("http_fetches", &mut limits.http_fetches, integer(0..=100_000));
+    table.read("http_time", &mut limits.http_time, duration(millis(10)..=minutes(10)));
+    table.read("http_request", &mut limits.http_request, size(KIB..=64 * MIB));
+    table.read("http_response", &mut limits.http_response, size(KIB..=64 * MIB));
+    table.read("http_headers", &mut limits.http_headers, size(KIB..=256 * KIB));
     table.read("staged_items", &mut limits.staged_items, integer(1..=100_000));
     table.read("staged_bytes", &mut limits.staged_bytes, size(KIB..=64 * MIB));
     table.read("hostcall", &mut limits.hostcall, size(64 * KIB..=64 * MIB));
@@ -232,6 +247,8 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants) {
         let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
         grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
     });
+    let example = "[\"https://api.example.com\"]";
+    grants.http = table.optional("http", list(super::egress::grant, example)).unwrap_or_default();
 }
 
 /// A value of a plugin's own table: a secret where it says where one is, else what stands there.

@@ -2,12 +2,13 @@
 //!
 //! [`Door::pass`] is where a call is counted, where it is refused without its grant, and where a record
 //! of call and answer will be taken, so that an attempt can be run again offline with the same answers.
-//! Behind it, an interface a file: `log`, `config`, `kv`, `outbox`, and `wasi` for clocks, randomness and
+//! Behind it, an interface a file: `log`, `config`, `kv`, `http`, `outbox`, and `wasi` for clocks, randomness and
 //! standard streams. What is tied to one version of the WIT package stands in `v0_1`.
 //!
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
+mod http;
 mod kv;
 mod limits;
 mod log;
@@ -23,9 +24,10 @@ use wasmtime::component::Linker;
 pub(crate) use kv::KvSource;
 pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
 
-use self::{kv::Kv, limits::Budget, outbox::Outbox};
+use self::{http::Http, kv::Kv, limits::Budget, outbox::Outbox};
 use crate::{
     config::PluginSettings,
+    egress::Outlet,
     model::{Ambient, Capability, DeliveryId, Effects, LogLine},
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Terms {
     pub(crate) ambient: Ambient,
     /// None where a revision is only asked what it is.
     pub(crate) kv: Option<Arc<dyn KvSource>>,
+    /// Likewise.
+    pub(crate) outlet: Option<Arc<Outlet>>,
 }
 
 /// Why a guest runs.
@@ -138,6 +142,8 @@ pub(crate) struct Door {
     log: log::Log,
     kv: kv::Stage,
     outbox: Vec<crate::model::OutboxItem>,
+    /// Requests made and staged.
+    requests: u32,
     budget: Budget,
     meter: Meter,
     wasi: wasi::Wasi,
@@ -155,6 +161,7 @@ impl Door {
             log: log::Log::new(limits),
             kv: kv::Stage::default(),
             outbox: Vec::new(),
+            requests: 0,
             budget: Budget::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
@@ -170,6 +177,7 @@ impl Door {
         self.log.take();
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
+        self.requests = 0;
         self.budget = Budget::default();
         self.meter.reset();
     }
@@ -240,12 +248,27 @@ impl Door {
         })
     }
 
+    fn http(&mut self) -> Result<Http<'_>, Stop> {
+        let (Errand::Handle(delivery), Some(outlet)) = (self.errand, &self.terms.outlet) else {
+            return Err(Stop::Describing(Call::HttpFetch));
+        };
+        Ok(Http {
+            outlet,
+            delivery,
+            limits: &self.terms.settings.limits,
+            fetches: self.calls[Call::HttpFetch as usize],
+            requests: &mut self.requests,
+        })
+    }
+
     fn outbox(&mut self) -> Result<Outbox<'_>, Stop> {
         let Errand::Handle(delivery) = self.errand else { return Err(Stop::Describing(Call::SendMail)) };
         Ok(Outbox {
             plugin: &self.terms.plugin,
             delivery,
             grant: self.terms.settings.grants.mail.as_ref(),
+            outlet: self.terms.outlet.as_deref().ok_or(Stop::Describing(Call::SendRequest))?,
+            requests: &mut self.requests,
             limits: &self.terms.settings.limits,
             staged: &mut self.outbox,
             budget: &mut self.budget,
@@ -279,6 +302,11 @@ pub(crate) mod tests {
             kv_key: 512,
             kv_value: 256 << 10,
             kv_total: 64 << 20,
+            http_fetches: 100,
+            http_time: Duration::from_secs(5),
+            http_request: 1 << 20,
+            http_response: 1 << 20,
+            http_headers: 16 << 10,
             staged_items: 1000,
             staged_bytes: 4 << 20,
             hostcall: 4 << 20,

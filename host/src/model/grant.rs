@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::HttpGrant;
+
 /// What a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,12 +54,14 @@ pub struct MailGrant {
 }
 
 /// What one plugin may do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
     /// Mail, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
+    /// Where it may make HTTP requests to, now and later.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpGrant>,
 }
 
 impl Grants {
@@ -65,7 +69,8 @@ impl Grants {
     pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Mail => self.mail.is_some(),
-            Capability::Sql | Capability::Http | Capability::Emit => false,
+            Capability::Http => !self.http.is_empty(),
+            Capability::Sql | Capability::Emit => false,
         }
     }
 }

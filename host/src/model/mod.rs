@@ -9,14 +9,18 @@ mod event;
 mod grant;
 mod ledger;
 mod pattern;
+mod secret;
+mod web;
 
 pub use ambient::{Ambient, Clock, Random};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN,
 };
-pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
+pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use pattern::{InvalidPattern, Pattern};
+pub use secret::Secret;
+pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    egress::Egress,
     model::{Ambient, EventType, PluginId},
     store::{Store, StoreError},
 };
@@ -40,6 +41,7 @@ pub struct Registry(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
+    pub(super) egress: Egress,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
     pub(super) ambient: Ambient,
@@ -83,6 +85,7 @@ impl Registry {
     pub async fn new(
         engine: Engine,
         store: Store,
+        egress: Egress,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         ambient: Ambient,
@@ -95,6 +98,7 @@ impl Registry {
         Ok(Self(Arc::new(Inner {
             engine,
             store,
+            egress,
             dir,
             settings,
             ambient,

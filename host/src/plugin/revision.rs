@@ -107,6 +107,7 @@ pub(super) async fn load(
         settings: Arc::clone(&settings),
         ambient: engine.parts().ambient.clone(),
         kv: None,
+        outlet: None,
     });
     let place = engine.place_to_load().await;
     let ticking = engine.tick();

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    egress::Egress,
     imports::{KvSource, Terms},
     model::{Ambient, HeldReason, Job, KvVersion, PluginId},
     store::{PluginRecord, Store, StoreError},
@@ -95,6 +96,7 @@ impl Plugin {
         &self,
         engine: &Engine,
         store: &Store,
+        egress: &Egress,
         settings: Arc<PluginSettings>,
         inspection: Inspection,
     ) -> Self {
@@ -103,6 +105,7 @@ impl Plugin {
             settings: Arc::clone(&settings),
             ambient: self.ambient.clone(),
             kv: Some(Arc::new(OwnKv { store: store.clone(), plugin: self.record.id })),
+            outlet: Some(egress.outlet(&self.record.name, &settings.grants.http)),
         };
         let lines: Vec<_> = inspection.lacking.iter().map(|need| format!("`{}`", need.example())).collect();
         let cause = (!lines.is_empty()).then(|| {

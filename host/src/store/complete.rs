@@ -13,7 +13,7 @@ use super::{
     time::nanos,
     writer::{Op, Writer},
 };
-use crate::model::{Attempt, Effects, Job, Outcome};
+use crate::model::{Attempt, Effects, Job, OutboxItem, OutboxKind, Outcome};
 use jiff::Timestamp;
 
 /// What a finished attempt asks of the store.
@@ -56,7 +56,7 @@ pub(super) struct Completion {
 
 enum Ending {
     /// Its effects, and its outbox items as JSON.
-    Done(Record, Effects, Vec<String>),
+    Done(Record, Effects, Vec<(OutboxKind, String)>),
     Retry(Record, i64),
     Dead(Record),
     Released,
@@ -79,8 +79,8 @@ impl Completion {
         let record = Record::new(attempt);
         let ending = match verdict {
             Verdict::Done(effects) => {
-                let items =
-                    effects.outbox.iter().filter_map(|item| serde_json::to_string(item).ok()).collect();
+                let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
+                let items = effects.outbox.iter().filter_map(item).collect();
                 Ending::Done(record, effects, items)
             }
             Verdict::Retry(due) => Ending::Retry(record, nanos(due)),
@@ -150,9 +150,15 @@ impl Writer<'_> {
         }
     }
 
-    fn done(&mut self, job: &Job, record: &Record, changes: Vec<Change>, items: &[String]) -> Result<()> {
+    fn done(
+        &mut self,
+        job: &Job,
+        record: &Record,
+        changes: Vec<Change>,
+        items: &[(OutboxKind, String)],
+    ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
-        items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
+        items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
         self.finish(job, record, code::DONE, None)
     }
 

@@ -4,6 +4,8 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    config::Http,
+    egress::Egress,
     plugin::{PluginError, Registry},
     store::{Store, StoreOptions},
 };
@@ -47,7 +49,8 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
-        Registry::new(bench.engine.clone(), store.clone(), folder.to_owned(), settings, ambient)
+        let egress = Egress::new(&Http::default()).unwrap();
+        Registry::new(bench.engine.clone(), store.clone(), egress, folder.to_owned(), settings, ambient)
             .await
             .unwrap()
     }
