@@ -17,6 +17,9 @@ use crate::{
 /// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 
+/// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
+const FAULT_POINTS: &str = "--features=posthouse/fault-points";
+
 /// `cargo xtask test`
 pub fn run_command(arguments: &[String]) -> Result {
     if !arguments.is_empty() {
@@ -94,7 +97,8 @@ fn lints() -> Result {
         say("no clippy here (rustup component add clippy); skipped");
         return Ok(());
     }
-    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", FAULT_POINTS, "--", "-D", "warnings"];
+    run(cargo().args(all))?;
     GUESTS.iter().try_for_each(|workspace| {
         run(in_guests(workspace).args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))
     })
@@ -103,10 +107,10 @@ fn lints() -> Result {
 /// The workspace's own tests; nextest runs them side by side, and doctests by themselves.
 fn tests() -> Result {
     if output(cargo().args(["nextest", "--version"])).is_none() {
-        return run(cargo().args(["test", "--workspace", "--no-fail-fast"]));
+        return run(cargo().args(["test", "--workspace", "--no-fail-fast", FAULT_POINTS]));
     }
-    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]));
-    run(cargo().args(["test", "--quiet", "--workspace", "--doc"])).and(tests)
+    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", FAULT_POINTS]));
+    run(cargo().args(["test", "--quiet", "--workspace", "--doc", FAULT_POINTS])).and(tests)
 }
 
 /// The cargo in use, in the workspace.

@@ -27,6 +27,7 @@ use tracing::{debug, error, warn};
 
 use super::{retry::wait_after, turned};
 use crate::{
+    fault::{self, FaultPoint},
     model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
     plugin::{AttemptFailure, AttemptReport, Plugin},
     store::{Lane, Store, StoreError, Verdict},
@@ -182,6 +183,7 @@ impl Attempts {
         let mut after = None;
         match result {
             Ok(effects) => {
+                fault::reached(FaultPoint::GuestReturned);
                 attempt.outcome = Outcome::Done;
                 return (attempt, Verdict::Done(effects));
             }

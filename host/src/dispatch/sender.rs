@@ -27,6 +27,7 @@ use super::{
 use crate::{
     config::{Http, MailTransport, Retry},
     egress::Egress,
+    fault::{self, FaultPoint},
     model::Ambient,
     plugin::Registry,
     store::{OutboxJob, OutboxResult, Store, StoreError},
@@ -145,6 +146,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 async fn send<D: Desk>(store: Store, ambient: Ambient, desk: Arc<D>, job: OutboxJob) {
     let sent = desk.send(&job).await;
+    if sent.is_ok() {
+        fault::reached(FaultPoint::ItemSent);
+    }
     let result = result(desk.retry(), &ambient, job.attempt, sent);
     let (outbox, delivery, attempt, kind) = (job.id.0, job.delivery, job.attempt, D::KIND.as_str());
     match &result {

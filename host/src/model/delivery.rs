@@ -139,6 +139,9 @@ pub struct Job {
     pub attempt: u32,
     /// How often this attempt has run into a conflict and began anew.
     pub conflicts: u32,
+    /// Whether an attempt may have run before, and so may have committed in its plugin's database. False
+    /// only where it is certain that none has: it comes fresh from the inbox.
+    pub may_have_run: bool,
     /// What happened.
     pub event: Arc<Event>,
 }
@@ -195,7 +198,7 @@ pub struct LogLine {
 pub const REVISION_SHOWN: usize = 12;
 
 /// The record of one run of a delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// From 1.
     pub number: u32,

@@ -3,6 +3,7 @@
 //! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
 
 mod ambient;
+mod carried;
 mod delivery;
 mod effects;
 mod event;
@@ -13,6 +14,7 @@ mod secret;
 mod web;
 
 pub use ambient::{Ambient, Clock, Random};
+pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN,

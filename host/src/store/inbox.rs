@@ -98,7 +98,16 @@ impl Writer<'_> {
             if let Some(token) = token {
                 let delivery = DeliveryId(id);
                 let event = Arc::clone(&event);
-                self.lanes.stage(Job { delivery, token, plugin, attempt: 1, conflicts: 0, event });
+                let may_have_run = false;
+                self.lanes.stage(Job {
+                    delivery,
+                    token,
+                    plugin,
+                    attempt: 1,
+                    conflicts: 0,
+                    may_have_run,
+                    event,
+                });
             }
         }
         Ok(Ok(Accepted::Stored(EventSeq(seq))))

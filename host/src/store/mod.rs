@@ -66,7 +66,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use complete::Verdict;
+pub use complete::{Completed, Verdict};
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
 pub use queue::Lane;

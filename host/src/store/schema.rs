@@ -161,6 +161,11 @@ CREATE TABLE sequence (
 ALTER TABLE attempt ADD COLUMN revision TEXT;
 ",
     "
+-- 1: an attempt that is written down nowhere may have run. What version 2 held may have.
+ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
+UPDATE delivery SET ran = 1 WHERE state < 3;
+",
+    "
 -- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
 -- send holds back no other.
 ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;

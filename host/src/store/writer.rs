@@ -46,7 +46,10 @@ use super::{
     shared::Shared,
     time::nanos,
 };
-use crate::model::{Ambient, Job, NewEvent, PluginId};
+use crate::{
+    fault::{self, FaultPoint},
+    model::{Ambient, Job, NewEvent, PluginId},
+};
 
 /// Operations that may wait; who comes then waits outside.
 pub(super) const QUEUE: usize = 4096;
@@ -342,9 +345,16 @@ impl<'c> Writer<'c> {
         if let Some(error) = self.shared.injected() {
             return Err(error);
         }
+        let effects = fault::COMPILED_IN && self.staged.completions.iter().any(|c| c.has_effects());
+        if effects {
+            fault::reached(FaultPoint::StoreWritten);
+        }
         let began = Instant::now();
         self.sql.commit.execute([])?;
         self.commit_time = began.elapsed();
+        if effects {
+            fault::reached(FaultPoint::StoreCommitted);
+        }
         Ok(())
     }
 
@@ -359,8 +369,8 @@ impl<'c> Writer<'c> {
                 self.staged.accepted.push((reply, answer));
                 result
             }
-            Op::Complete(completion) => {
-                let result = self.complete(&completion);
+            Op::Complete(mut completion) => {
+                let result = self.complete(&completion).map(|came_to| completion.came_to = came_to);
                 self.staged.completions.push(completion);
                 result
             }
@@ -406,7 +416,7 @@ impl<'c> Writer<'c> {
             let _ = reply.send(answer);
         }
         self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
-        self.staged.completions.clear();
+        self.staged.completions.drain(..).for_each(|completion| completion.tell());
         self.carried_until = None;
     }
 

@@ -176,6 +176,7 @@ fn job(event_type: &str) -> Job {
         plugin: PluginId(1),
         attempt: 1,
         conflicts: 0,
+        may_have_run: false,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }
