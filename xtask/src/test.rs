@@ -2,20 +2,24 @@
 //! then runs every check to its end, so that one failure does not hide another.
 
 use std::{
-    env,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use crate::{
     guests, languages, python,
-    shell::{Error, Result, has, output, root, run, say, target},
+    shell::{Doing, Error, Result, has, output, root, run, say, target},
     toolchain::install,
 };
 
 /// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
+
+/// Programs that tests run, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 4] =
+    [("curl", "curl"), ("openssl", "openssl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
 
 /// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
 const FAULT_POINTS: &str = "--features=posthouse/fault-points";
@@ -76,11 +80,31 @@ impl Report {
 
 /// Programs that tests run, and the Python environment.
 fn tools() -> Result {
-    let missing: Vec<_> = ["curl", "openssl"].into_iter().filter(|program| !has(program)).collect();
+    let missing: Vec<_> =
+        PROGRAMS.into_iter().filter_map(|(program, package)| (!has(program)).then_some(package)).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }
+    postgres()?;
     python::programs().map(drop)
+}
+
+/// The PostgreSQL that tests start themselves. Debian's package would start one of its own beside it.
+fn postgres() -> Result {
+    let programs = ["initdb", "postgres"];
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders = versions.map(|version| version.path().join("bin"));
+    let there = programs.iter().all(|program| has(program))
+        || folders.any(|folder| programs.iter().all(|program| folder.join(program).is_file()));
+    if there && has("psql") {
+        return Ok(());
+    }
+    install(&["postgresql-common"])?;
+    let setting = Path::new("/etc/postgresql-common/createcluster.d/posthouse-tests.conf");
+    let written = fs::create_dir_all("/etc/postgresql-common/createcluster.d")
+        .and_then(|()| fs::write(setting, "create_main_cluster = false\n"));
+    written.doing(format_args!("write {}", setting.display()))?;
+    install(&["postgresql"])
 }
 
 fn format() -> Result {

@@ -59,6 +59,9 @@ use crate::{
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 64 * 1024;
 
+/// The ledger of each source, by its name, as they are now: a reload brings new sources.
+pub type Ledgers = Arc<dyn Fn() -> BTreeMap<String, Arc<RequestLedger>> + Send + Sync>;
+
 /// What the operator can see and do. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin(Arc<Office>);
@@ -66,8 +69,7 @@ pub struct Admin(Arc<Office>);
 struct Office {
     store: Store,
     registry: Registry,
-    /// The ledger of each source, by its name.
-    ledgers: BTreeMap<String, Arc<RequestLedger>>,
+    ledgers: Ledgers,
     token: Secret,
     started_at: Timestamp,
     ambient: Ambient,
@@ -78,7 +80,7 @@ impl Admin {
     pub fn new(
         store: Store,
         registry: Registry,
-        ledgers: BTreeMap<String, Arc<RequestLedger>>,
+        ledgers: Ledgers,
         token: Secret,
         started_at: Timestamp,
         ambient: Ambient,

@@ -38,7 +38,7 @@ struct Requests {
 
 pub(super) async fn stats(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
     let counts: BTreeMap<_, _> =
-        admin.0.ledgers.iter().map(|(source, ledger)| (source.clone(), ledger.snapshot())).collect();
+        (admin.0.ledgers)().into_iter().map(|(source, ledger)| (source, ledger.snapshot())).collect();
     let store = admin.0.store.stats().await?;
     let problems: Vec<_> = counts
         .iter()

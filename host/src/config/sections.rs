@@ -249,6 +249,7 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants) {
     });
     let example = "[\"https://api.example.com\"]";
     grants.http = table.optional("http", list(super::egress::grant, example)).unwrap_or_default();
+    table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }
 
 /// A value of a plugin's own table: a secret where it says where one is, else what stands there.

@@ -77,8 +77,12 @@ impl Dispatch {
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 
+        // A runner has its number of permits for life: another number is another runner.
+        let fits = |id: &PluginId, runner: &Runner| {
+            serving.get(id).is_some_and(|plugin| runner.has_permits_for(plugin))
+        };
         let stopped: Vec<Runner> =
-            self.runners.extract_if(|id, _| !serving.contains_key(id)).map(|(_, runner)| runner).collect();
+            self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {
             // Its attempts under way end on the revision they began with; nobody waits for them here.
             runner.close();
@@ -86,10 +90,12 @@ impl Dispatch {
         for (id, plugin) in serving {
             match self.runners.get(&id) {
                 Some(runner) => runner.replace(plugin),
-                None => match Runner::start(&self.store, plugin, self.ambient.clone()).await {
-                    Ok(runner) => drop(self.runners.insert(id, runner)),
-                    Err(error) => warn!(%error, "a plugin's lane could not be opened"),
-                },
+                None => {
+                    match Runner::start(&self.store, &self.registry, plugin, self.ambient.clone()).await {
+                        Ok(runner) => drop(self.runners.insert(id, runner)),
+                        Err(error) => warn!(%error, "a plugin's lane could not be opened"),
+                    }
+                }
             }
         }
     }

@@ -55,8 +55,9 @@ impl Desk for RequestDesk {
         let Some(plugin) = self.registry.get(job.plugin) else {
             return Err(NotSent::Permanent("its plugin is forgotten, and its grant with it".to_owned()));
         };
-        let outlet = self.egress.outlet(&plugin.record.name, &plugin.settings.grants.http);
-        let bounds = Bounds { time: self.timeout, ..Bounds::of(&plugin.settings.limits) };
+        let settings = self.registry.settings(&plugin.record.name);
+        let outlet = self.egress.outlet(&plugin.record.name, &settings.grants.http);
+        let bounds = Bounds { time: self.timeout, ..Bounds::of(&settings.limits) };
         judge(outlet.send(request, &bounds).await, self.ambient.now(), self.retry_after)
     }
 

@@ -28,8 +28,8 @@ use tracing::{debug, error, warn};
 use super::{retry::wait_after, turned};
 use crate::{
     fault::{self, FaultPoint},
-    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Plugin},
+    model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
+    plugin::{AttemptFailure, AttemptReport, Plugin, Registry},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -53,17 +53,19 @@ impl Runner {
     /// Opens the plugin's lane and begins to run what comes through it.
     pub(super) async fn start(
         store: &Store,
+        registry: &Registry,
         plugin: Arc<Plugin>,
         ambient: Ambient,
     ) -> Result<Self, StoreError> {
         let lane = store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
-        let concurrency = plugin.settings.concurrency.max(1);
+        let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: store.clone(),
+            registry: registry.clone(),
             plugin: ArcSwap::new(plugin),
             ambient,
-            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
-            permits: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
         });
         let (closing, closed) = watch::channel(false);
@@ -74,6 +76,11 @@ impl Runner {
     /// Attempts that begin from now on run this revision.
     pub(super) fn replace(&self, plugin: Arc<Plugin>) {
         self.attempts.plugin.store(plugin);
+    }
+
+    /// Whether it has as many permits as this plugin is to have.
+    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
+        self.attempts.concurrency == concurrency(plugin)
     }
 
     /// How many attempts run now.
@@ -103,6 +110,7 @@ impl Runner {
 /// What the attempts of one plugin share.
 struct Attempts {
     store: Store,
+    registry: Registry,
     plugin: ArcSwap<Plugin>,
     ambient: Ambient,
     concurrency: u32,
@@ -153,7 +161,7 @@ impl Attempts {
             warn!(delivery = %job.delivery, %error, "the store did not settle before an attempt");
         }
         let plugin = self.plugin.load_full();
-        let Ok(report) = AssertUnwindSafe(plugin.attempt(&job)).catch_unwind().await else {
+        let Ok(mut report) = AssertUnwindSafe(plugin.attempt(&job)).catch_unwind().await else {
             error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
             let (attempt, verdict) = self.judge(&plugin, &job, panicked(self.ambient.now()));
             return self.complete(job, attempt, verdict).await;
@@ -163,8 +171,27 @@ impl Attempts {
             tokio::time::sleep(REST).await;
             return self.release(job).await;
         }
+        if let Ok(effects) = &mut report.result
+            && !effects.emitted.is_empty()
+        {
+            match self.store.room() {
+                Ok(()) => self.address(effects),
+                Err(full) => {
+                    let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
+                    report.result = Err(AttemptFailure::Stopped { error, trace: None });
+                }
+            }
+        }
         let (attempt, verdict) = self.judge(&plugin, &job, report);
         self.complete(job, attempt, verdict).await;
+    }
+
+    /// Finds out who gets the events that were emitted.
+    fn address(&self, effects: &mut Effects) {
+        let now = self.ambient.now();
+        for derived in &mut effects.emitted {
+            derived.subscribers = self.registry.recipients(&derived.event(now));
+        }
     }
 
     /// What the store shall do about an attempt that ended like this.
@@ -231,6 +258,11 @@ impl Attempts {
             warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
         }
     }
+}
+
+/// How many attempts of a plugin may run at once.
+fn concurrency(plugin: &Plugin) -> u32 {
+    u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
 /// A revision as it stands beside an attempt.

@@ -13,6 +13,7 @@
 //! that the environment names are not used, since they would do the resolving.
 
 mod address;
+mod nameserver;
 mod outlet;
 mod refusal;
 mod request;
@@ -27,9 +28,11 @@ pub use outlet::{Bounds, Outlet, Sent, WebResponse};
 pub use refusal::Refusal;
 pub use request::Draft;
 
-use resolve::Names;
-
-use crate::{config::Http, model::HttpGrant};
+use self::{nameserver::Nameservers, resolve::Names};
+use crate::{
+    config::Http,
+    model::{Ambient, HttpGrant},
+};
 
 /// Why no requests can leave at all.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +48,6 @@ pub enum EgressError {
     /// TLS can't be set up.
     #[error("TLS for requests can't be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// Names can't be looked up.
-    #[error("`http.nameservers` in config.toml can't be used: {0}")]
-    Names(String),
 }
 
 /// What all outlets share. Cheap to clone.
@@ -65,8 +65,11 @@ impl Egress {
     ///
     /// # Errors
     /// [`EgressError`] where `[http]` can't be used.
-    pub fn new(http: &Http) -> Result<Self, EgressError> {
-        let names = if http.nameservers.is_empty() { Names::System } else { Names::ask(&http.nameservers)? };
+    pub fn new(http: &Http, ambient: Ambient) -> Result<Self, EgressError> {
+        let names = match http.nameservers.as_slice() {
+            [] => Names::System,
+            servers => Names::Servers(Nameservers::new(servers, ambient)),
+        };
         let tls = tls::config(http.ca.as_deref())?;
         Ok(Self(Arc::new(Shared { tls, names, outlets: Mutex::default() })))
     }

@@ -35,8 +35,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// Connections kept to one host.
 const IDLE_CONNECTIONS: usize = 8;
-/// Bytes of headers that a connection takes in; how many a response may have is judged after that.
-const MOST_HEADERS: u32 = 256 << 10;
 /// What is read of a response nobody wants, so that its connection can serve again.
 const UNWANTED: usize = 64 << 10;
 /// What a header says besides its name and its value.
@@ -124,7 +122,6 @@ impl Outlet {
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .http1_max_headers(HEADERS)
-                .http2_max_header_list_size(MOST_HEADERS)
                 .build();
             Gate { grant: grant.clone(), client: client.map_err(|error| chain(&error)) }
         };

@@ -7,23 +7,15 @@ use std::{
     error::Error,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
 };
 
-use hickory_resolver::{
-    TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
-};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::{
-    EgressError,
     address::{Reach, is_localhost},
+    nameserver::Nameservers,
 };
 
-/// How long a nameserver may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// The most addresses of one name that are looked at.
 const ADDRESSES: usize = 32;
 
@@ -33,32 +25,10 @@ pub(super) enum Names {
     /// As the operating system does it.
     System,
     /// At these nameservers.
-    Servers(Box<TokioResolver>),
+    Servers(Nameservers),
 }
 
 impl Names {
-    pub(super) fn ask(servers: &[SocketAddr]) -> Result<Self, EgressError> {
-        let servers = servers.iter().map(|server| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                connection.port = server.port();
-                connection
-            });
-            NameServerConfig::new(server.ip(), true, connections.into())
-        });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options = builder.options_mut();
-        options.timeout = PATIENCE;
-        options.attempts = 2;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = ResolveHosts::Never;
-        // Connections are kept, names are not: a lookup a connection, as the system's would be.
-        options.positive_max_ttl = Some(Duration::ZERO);
-        options.negative_max_ttl = Some(Duration::ZERO);
-        let resolver = builder.build().map_err(|error| EgressError::Names(error.to_string()))?;
-        Ok(Self::Servers(Box::new(resolver)))
-    }
-
     async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, Box<dyn Error + Send + Sync>> {
         if is_localhost(name) {
             return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
@@ -68,10 +38,10 @@ impl Names {
                 let found = tokio::net::lookup_host((name, 0)).await?;
                 found.map(|address| address.ip()).take(ADDRESSES).collect()
             }
-            Self::Servers(resolver) => {
-                // With a dot at its end it is the whole name.
-                let found = resolver.lookup_ip(format!("{name}.")).await?;
-                found.iter().take(ADDRESSES).collect()
+            Self::Servers(servers) => {
+                let mut found = servers.look_up(name).await?;
+                found.truncate(ADDRESSES);
+                found
             }
         })
     }

@@ -8,6 +8,7 @@
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
+mod emit;
 mod http;
 mod kv;
 mod limits;
@@ -24,11 +25,11 @@ use wasmtime::component::Linker;
 pub(crate) use kv::KvSource;
 pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
 
-use self::{http::Http, kv::Kv, limits::Budget, outbox::Outbox};
+use self::{emit::Emitter, http::Http, kv::Kv, limits::Budget, outbox::Outbox};
 use crate::{
     config::PluginSettings,
     egress::Outlet,
-    model::{Ambient, Capability, DeliveryId, Effects, LogLine},
+    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, LogLine},
 };
 
 /// What stays the same over all attempts of a plugin's revision.
@@ -144,6 +145,9 @@ pub(crate) struct Door {
     outbox: Vec<crate::model::OutboxItem>,
     /// Requests made and staged.
     requests: u32,
+    emitted: Vec<Derived>,
+    /// The event at hand.
+    cause: Option<Arc<Event>>,
     budget: Budget,
     meter: Meter,
     wasi: wasi::Wasi,
@@ -162,6 +166,8 @@ impl Door {
             kv: kv::Stage::default(),
             outbox: Vec::new(),
             requests: 0,
+            emitted: Vec::new(),
+            cause: None,
             budget: Budget::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
@@ -178,8 +184,15 @@ impl Door {
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
         self.requests = 0;
+        self.emitted = Vec::new();
+        self.cause = None;
         self.budget = Budget::default();
         self.meter.reset();
+    }
+
+    /// Says which event the attempt is about.
+    pub(crate) fn hand(&mut self, event: &Arc<Event>) {
+        self.cause = Some(Arc::clone(event));
     }
 
     /// Lets a call pass, if it may.
@@ -231,6 +244,7 @@ impl Door {
             reads,
             writes,
             outbox: std::mem::take(&mut self.outbox),
+            emitted: std::mem::take(&mut self.emitted),
             kv_limit: Some(self.terms.settings.limits.kv_total),
         }
     }
@@ -271,6 +285,22 @@ impl Door {
             requests: &mut self.requests,
             limits: &self.terms.settings.limits,
             staged: &mut self.outbox,
+            budget: &mut self.budget,
+        })
+    }
+
+    fn emitter(&mut self) -> Result<Emitter<'_>, Stop> {
+        let (Errand::Handle(delivery), Some(cause)) = (self.errand, &self.cause) else {
+            return Err(Stop::Describing(Call::Emit));
+        };
+        Ok(Emitter {
+            plugin: &self.terms.plugin,
+            delivery,
+            cause: &cause.content,
+            grants: &self.terms.settings.grants,
+            limits: &self.terms.settings.limits,
+            now: self.terms.ambient.now(),
+            staged: &mut self.emitted,
             budget: &mut self.budget,
         })
     }

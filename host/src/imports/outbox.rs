@@ -215,8 +215,22 @@ mod tests {
     use crate::{
         config::Http,
         imports::tests::limits,
-        model::{HttpGrant, Secret, WebPattern},
+        model::{Ambient, Clock, HttpGrant, Random, Secret, WebPattern},
     };
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+
+    impl Random for Still {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
 
     fn send(grant: Option<&MailGrant>, draft: Draft) -> Result<Mail, Fault<OutboxError>> {
         let mut staged = Vec::new();
@@ -242,7 +256,8 @@ mod tests {
             header: [("authorization".to_owned(), Secret::new("hunter2"))].into(),
         };
         let grants: Vec<_> = urls.iter().map(grant).collect();
-        egress::Egress::new(&Http::default()).unwrap().outlet("seats", &grants)
+        let ambient = Ambient::new(Still, Still);
+        egress::Egress::new(&Http::default(), ambient).unwrap().outlet("seats", &grants)
     }
 
     #[test]

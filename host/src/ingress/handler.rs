@@ -6,38 +6,43 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate};
+use super::{
+    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
+    pulse::Pulse,
+};
 use crate::{
     config,
-    model::{Ambient, EventType, NewEvent, Pattern, PluginId, RequestLedger, SourceName},
+    model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError},
 };
 
 /// The ledger's key for requests that belong to no source.
 pub const NO_SOURCE: &str = "(none)";
 
-/// Which plugins get an event of this type.
-pub type Subscribers = Arc<dyn Fn(&EventType) -> Vec<PluginId> + Send + Sync>;
+/// Who gets this event.
+pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
 /// Where events go: the store, or what stands for it in a test.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
+    /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
     fn accept(
         &self,
         event: NewEvent,
-        plugins: Vec<PluginId>,
+        subscribers: Vec<Subscriber>,
     ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
 }
 
 impl Inbox for Store {
-    async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
-        Store::accept(self, event, plugins).await
+    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
+        Store::accept(self, event, subscribers).await
     }
 }
 
@@ -52,9 +57,13 @@ impl<I> Clone for Ingress<I> {
 
 /// What all requests share.
 pub(super) struct Shared<I> {
-    /// By path.
-    routes: HashMap<String, Route>,
+    /// Replaced whole when config.toml is read anew; a request keeps the one that it began with.
+    routes: ArcSwap<Routes>,
+    /// Of every source there has been since the start, by its name: a source that is left out and comes
+    /// back counts on.
+    tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
     pub(super) strays: Tally,
+    pub(super) pulse: Pulse,
     inbox: I,
     subscribers: Subscribers,
     ambient: Ambient,
@@ -64,12 +73,15 @@ pub(super) struct Shared<I> {
     pub(super) server: config::Server,
 }
 
+/// The sources by path.
+type Routes = HashMap<String, Arc<Route>>;
+
 /// A source, ready for its requests.
 struct Route {
     source: SourceName,
     verifier: Verifier,
     events: Vec<Pattern>,
-    tally: Tally,
+    tally: Arc<Tally>,
 }
 
 /// Where requests are counted and, if they end badly, logged.
@@ -91,32 +103,51 @@ impl<I: Inbox> Ingress<I> {
         subscribers: Subscribers,
         ambient: Ambient,
     ) -> Result<Self, KeyError> {
-        let routes = sources.iter().map(|source| {
-            let route = Route {
-                source: source.name.clone(),
-                verifier: Verifier::new(source)?,
-                events: source.events.clone(),
-                tally: Tally::default(),
-            };
-            Ok((source.path.clone(), route))
-        });
-        Ok(Self(Arc::new(Shared {
-            routes: routes.collect::<Result<_, _>>()?,
+        let ingress = Self(Arc::new(Shared {
+            routes: ArcSwap::default(),
+            tallies: Mutex::default(),
             strays: Tally::default(),
+            pulse: Pulse::default(),
             inbox,
             subscribers,
             ambient,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             server: server.clone(),
-        })))
+        }));
+        ingress.replace_sources(sources)?;
+        Ok(ingress)
     }
 
-    /// The ledger of each source, and of [`NO_SOURCE`].
+    /// Puts these sources in place of those there are: all of them at once, or none. A request under way
+    /// ends by the source that it began with.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the secret that can't serve; nothing has changed then.
+    pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
+        let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let mut tallies = self.0.tallies.lock();
+        let route = |(source, verifier): (&config::Source, Verifier)| {
+            let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
+            let (source, path) = (source.clone(), source.path.clone());
+            let tally = Arc::clone(tally);
+            (path, Arc::new(Route { source: source.name, verifier, events: source.events, tally }))
+        };
+        self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
+        Ok(())
+    }
+
+    /// Returns when the loop that takes connections has come round once more.
+    pub async fn turns(&self) {
+        self.0.pulse.beat().await;
+    }
+
+    /// The ledger of each source, of those that are no more too, and of [`NO_SOURCE`].
     pub fn ledger(&self) -> BTreeMap<String, Arc<RequestLedger>> {
-        let routes = self.0.routes.values();
-        routes
-            .map(|route| (route.source.as_str(), &route.tally))
+        let tallies = self.0.tallies.lock();
+        tallies
+            .iter()
+            .map(|(name, tally)| (name.as_str(), &**tally))
             .chain([(NO_SOURCE, &self.0.strays)])
             .map(|(name, tally)| (name.to_owned(), Arc::clone(&tally.ledger)))
             .collect()
@@ -126,14 +157,15 @@ impl<I: Inbox> Ingress<I> {
 impl<I: Inbox> Shared<I> {
     /// Answers a request. Dropped on its way it counts as failed.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
+        let route = self.routes.load().get(request.uri().path()).cloned();
+        let Some(route) = route else {
             let receipt = self.strays.ledger.receive();
             self.strays.log(NO_SOURCE, &Ending::UnknownPath);
             receipt.settle(Ending::UnknownPath.outcome());
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let ending = self.take_in(route, request).await.unwrap_or_else(identity);
+        let ending = self.take_in(&route, request).await.unwrap_or_else(identity);
         route.tally.log(route.source.as_str(), &ending);
         receipt.settle(ending.outcome());
         ending.response()
@@ -150,8 +182,8 @@ impl<I: Inbox> Shared<I> {
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok(Ending::Filtered);
         }
-        let plugins = (self.subscribers)(&event.event_type);
-        match self.inbox.accept(event, plugins).await? {
+        let subscribers = (self.subscribers)(&event);
+        match self.inbox.accept(event, subscribers).await? {
             Accepted::Stored(_) => Ok(Ending::Accepted),
             Accepted::Duplicate => Ok(Ending::Duplicate),
         }
@@ -218,9 +250,9 @@ mod tests {
         assert_eq!(body_of(server.ask(&request).await), duplicate);
 
         let taken = server.inbox.taken.lock().clone();
-        let [(event, plugins)] = &taken[..] else { panic!("{taken:?}") };
+        let [(event, subscribers)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((event.id.as_str(), event.event_type.as_str()), ("msg_1", "user.created"));
-        assert_eq!((&event.body[..], &plugins[..]), (BODY.as_bytes(), &[PluginId(7)][..]));
+        assert_eq!((&event.body[..], &subscribers[..]), (BODY.as_bytes(), &[PluginId(7).into()][..]));
         assert_eq!(crate::model::Event { seq: EventSeq(1), content: event.clone() }.data(), "{}");
         let counts = server.counts("crm").await;
         assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));

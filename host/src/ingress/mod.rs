@@ -28,6 +28,7 @@ mod flood;
 mod handler;
 mod keys;
 mod offline;
+mod pulse;
 mod refusal;
 mod scheme;
 mod server;

@@ -24,6 +24,19 @@ use super::Event;
 #[serde(transparent)]
 pub struct PluginId(pub i64);
 
+/// Who gets a delivery of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The plugin.
+    pub plugin: PluginId,
+}
+
+impl From<PluginId> for Subscriber {
+    fn from(plugin: PluginId) -> Self {
+        Self { plugin }
+    }
+}
+
 /// Names a delivery: `dlv_` and a number. A store counts up from a random number, so that ids of two
 /// stores do not meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::HttpGrant;
+use super::{EventType, HttpGrant, Pattern};
 
 /// What a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct Grants {
     /// Where it may make HTTP requests to, now and later.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
+    /// The types of events it may emit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub emit: Vec<Pattern>,
 }
 
 impl Grants {
@@ -70,7 +73,13 @@ impl Grants {
         match capability {
             Capability::Mail => self.mail.is_some(),
             Capability::Http => !self.http.is_empty(),
-            Capability::Sql | Capability::Emit => false,
+            Capability::Emit => !self.emit.is_empty(),
+            Capability::Sql => false,
         }
+    }
+
+    /// Whether it may emit events of this type.
+    pub fn allows_emitting(&self, event_type: &EventType) -> bool {
+        self.emit.iter().any(|pattern| pattern.matches(event_type))
     }
 }

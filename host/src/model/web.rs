@@ -180,7 +180,8 @@ impl Serialize for HttpGrant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("HttpGrant", 3)?;
         fields.serialize_field("url", &self.url.to_string())?;
-        fields.serialize_field("addresses", &self.addresses)?;
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        fields.serialize_field("addresses", &addresses)?;
         fields.serialize_field("header", &self.header.keys().collect::<Vec<_>>())?;
         fields.end()
     }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::PluginSettings,
     egress::Egress,
-    model::{Ambient, EventType, PluginId},
+    model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
 };
 
@@ -120,6 +120,24 @@ impl Registry {
         self.0.prune().await;
     }
 
+    /// Loads anew each plugin that gets something else than it did: `settings` says otherwise now. Its
+    /// attempts under way end with what they began with, and one that does not load goes on as before.
+    pub async fn resettle(&self) {
+        let mut memory = self.0.scan.lock().await;
+        // What is being loaded may have asked for its settings before they changed.
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+        for plugin in self.list() {
+            let name = &plugin.record.name;
+            if *plugin.settings != (self.0.settings)(name) {
+                memory.forget(name);
+            }
+        }
+        self.0.look(&mut memory, true).await;
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+    }
+
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
     pub async fn watch(&self, rescan: Duration) {
         let mut watcher = Watcher::new(self.0.dir.clone());
@@ -141,6 +159,16 @@ impl Registry {
     pub fn subscribers(&self, event_type: &EventType) -> Vec<PluginId> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(event_type));
         self.0.list.load().by_name.values().filter(wants).map(|plugin| plugin.record.id).collect()
+    }
+
+    /// Who gets this event, held plugins included.
+    pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
+        self.subscribers(&event.event_type).into_iter().map(Subscriber::from).collect()
+    }
+
+    /// What config.toml says now of the plugin with this name.
+    pub fn settings(&self, name: &str) -> PluginSettings {
+        (self.0.settings)(name)
     }
 
     /// All plugins, by name.

@@ -15,7 +15,7 @@ use super::{
     Store, StoreError,
     kv::Change,
     schema::code,
-    time::nanos,
+    time::{nanos, timestamp},
     writer::{Op, Writer},
 };
 use crate::model::{Attempt, DeliveryId, Effects, Job, OutboxItem, OutboxKind, Outcome};
@@ -223,7 +223,7 @@ impl Writer<'_> {
         }
         match ending {
             Ending::Done(record, effects, items) => match self.stage_kv(job.plugin, effects)? {
-                Some(changes) => self.done(job, record, changes, items)?,
+                Some(changes) => self.done(job, record, changes, effects, items)?,
                 None => return self.conflict(job),
             },
             Ending::Retry(record, due) => {
@@ -242,10 +242,15 @@ impl Writer<'_> {
         job: &Job,
         record: &Record,
         changes: Vec<Change>,
+        effects: &Effects,
         items: &[(OutboxKind, String)],
     ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
         items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
+        for derived in &effects.emitted {
+            // Its id is this delivery's alone, which is done once: it can't have been seen before.
+            self.take_in(derived.event(timestamp(self.now)), &derived.subscribers)?;
+        }
         self.finish(job, record, code::DONE, None)
     }
 

@@ -217,6 +217,10 @@ impl Store {
         i64::try_from(self.0.options.retention.as_nanos()).unwrap_or(i64::MAX)
     }
 
+    fn max_backlog(&self) -> u64 {
+        self.0.options.max_backlog
+    }
+
     fn path(&self) -> &Path {
         &self.0.options.path
     }

@@ -44,7 +44,7 @@ const REFILL: usize = 512;
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -421,6 +421,7 @@ impl Due {
             organization: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
             occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
             received_at: timestamp(row.get(8)?),
+            depth: row.get(14)?,
             data: row.get(9)?..row.get(10)?,
             id: named(row, 11, EventId::new)?,
             body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),

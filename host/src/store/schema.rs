@@ -166,6 +166,10 @@ ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
 UPDATE delivery SET ran = 1 WHERE state < 3;
 ",
     "
+-- How many events lie between an event and the webhook that it is derived of, itself included.
+ALTER TABLE event ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
+",
+    "
 -- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
 -- send holds back no other.
 ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;

@@ -37,6 +37,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// How many deliveries are in each state now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn states(&self) -> Result<BTreeMap<DeliveryState, u64>, StoreError> {
+        self.read(|connection| ledger(connection).map(|stats| stats.states)).await
+    }
+}
+
 fn ledger(connection: &Connection) -> Result<StoreStats> {
     let tallies = tallies(connection)?;
     let mut states = DeliveryState::ALL.map(|state| (state, 0)).into_iter().collect::<BTreeMap<_, _>>();

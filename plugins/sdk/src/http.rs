@@ -108,6 +108,21 @@ impl Request {
     }
 }
 
+/// A text from outside as one segment of a URL's path: what could end or leave the segment is escaped.
+pub fn segment(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => segment.push(byte.into()),
+            b'.' if text.bytes().any(|byte| byte != b'.') => segment.push('.'),
+            // `..` would lead upwards, and to a parser of URLs `%2E%2E` is the same.
+            b'.' => segment.push_str("%252E"),
+            other => segment.push_str(&format!("%{other:02X}")),
+        }
+    }
+    segment
+}
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {

@@ -26,6 +26,8 @@
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
 //! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
 //! | [`DnsServer`] | a nameserver that knows what a test tells it |
+//! | [`NotifySocket`] | what the daemon tells its service manager |
+//! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -48,7 +50,9 @@ mod guest;
 mod http;
 mod load;
 mod mail;
+mod manager;
 mod ports;
+mod postgres;
 mod sender;
 mod signer;
 mod smtp;
@@ -63,6 +67,8 @@ pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
+pub use manager::{Notice, NotifySocket};
+pub use postgres::Postgres;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};

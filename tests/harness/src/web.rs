@@ -317,7 +317,8 @@ fn make_certificates(names: &[&str]) -> TempDir {
     let alt = format!("subjectAltName={}", alt.join(","));
     openssl(
         &[
-            &["req", "-x509", "-subj", "/CN=posthouse test authority", "-keyout", "ca.key", "-out", "ca.pem"][..],
+            &["req", "-x509", "-subj", "/CN=posthouse test authority", "-keyout", "ca.key", "-out", "ca.pem"]
+                [..],
             &key,
         ]
         .concat(),

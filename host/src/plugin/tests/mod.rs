@@ -167,6 +167,7 @@ fn job(event_type: &str) -> Job {
         organization: Some("org_1".into()),
         occurred_at: None,
         received_at: Timestamp::UNIX_EPOCH,
+        depth: 0,
         body,
         data: 30..44,
     };

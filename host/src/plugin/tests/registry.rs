@@ -49,7 +49,7 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
-        let egress = Egress::new(&Http::default()).unwrap();
+        let egress = Egress::new(&Http::default(), Ambient::new(Still, Still)).unwrap();
         Registry::new(bench.engine.clone(), store.clone(), egress, folder.to_owned(), settings, ambient)
             .await
             .unwrap()

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod durable;
+mod emitting;
 mod failing;
 mod keys;
 mod lanes;

@@ -78,3 +78,16 @@ fn answers_that_are_of_no_use_say_which_request_they_were_to() {
     assert_eq!(next(), Failure::retry_after(format!("{to} 429"), 30));
     assert_eq!(next(), Failure::retry("no whole response within 5 s"));
 }
+
+#[test]
+fn a_text_from_outside_stays_one_segment_of_a_path() {
+    for (text, wanted) in [
+        ("org_1", "org_1"),
+        ("a.b~c-D", "a.b~c-D"),
+        ("../admin?x#y", "..%2Fadmin%3Fx%23y"),
+        ("..", "%252E%252E"),
+        ("ä %", "%C3%A4%20%25"),
+    ] {
+        assert_eq!(segment(text), wanted);
+    }
+}
