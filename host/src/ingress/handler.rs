@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    convert::identity,
     sync::Arc,
 };
 
@@ -16,12 +15,12 @@ use tokio::sync::Semaphore;
 
 use super::{
     KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
-    pulse::Pulse,
+    handling::Handling, pulse::Pulse,
 };
 use crate::{
-    config,
+    config::{self, Respond},
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
-    store::{Accepted, Store, StoreError},
+    store::{Accepted, Store, StoreError, Watcher, watch},
 };
 
 /// The ledger's key for requests that belong to no source.
@@ -32,17 +31,24 @@ pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
 /// Where events go: the store, or what stands for it in a test.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
+    /// Takes in an event with a delivery for each subscriber; returns when both are on disk. The watcher
+    /// is told how the first attempt of each ended, unless its plugin is held.
     fn accept(
         &self,
         event: NewEvent,
         subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
     ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
 }
 
 impl Inbox for Store {
-    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
-        Store::accept(self, event, subscribers).await
+    async fn accept(
+        &self,
+        event: NewEvent,
+        subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
+    ) -> Result<Accepted, StoreError> {
+        self.accept_watched(event, subscribers, watcher).await
     }
 }
 
@@ -81,6 +87,7 @@ struct Route {
     source: SourceName,
     verifier: Verifier,
     events: Vec<Pattern>,
+    respond: Respond,
     tally: Arc<Tally>,
 }
 
@@ -131,7 +138,8 @@ impl<I: Inbox> Ingress<I> {
             let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
             let (source, path) = (source.clone(), source.path.clone());
             let tally = Arc::clone(tally);
-            (path, Arc::new(Route { source: source.name, verifier, events: source.events, tally }))
+            let config::Source { name, events, respond, .. } = source;
+            (path, Arc::new(Route { source: name, verifier, events, respond, tally }))
         };
         self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
         Ok(())
@@ -165,13 +173,21 @@ impl<I: Inbox> Shared<I> {
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let ending = self.take_in(&route, request).await.unwrap_or_else(identity);
+        let (ending, handling) = self.take_in(&route, request).await.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending);
+        // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());
-        ending.response()
+        match handling {
+            Some(handling) => handling.response().await,
+            None => ending.response(),
+        }
     }
 
-    async fn take_in(&self, route: &Route, request: Request<Incoming>) -> Result<Ending, Ending> {
+    async fn take_in(
+        &self,
+        route: &Route,
+        request: Request<Incoming>,
+    ) -> Result<(Ending, Option<Handling>), Ending> {
         if request.method() != Method::POST {
             return Err(Ending::WrongMethod);
         }
@@ -180,12 +196,19 @@ impl<I: Inbox> Shared<I> {
         let (body, _large) = self.bodies.read(body).await?;
         let event = self.event(route, head.headers, body)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
-            return Ok(Ending::Filtered);
+            return Ok((Ending::Filtered, None));
         }
         let subscribers = (self.subscribers)(&event);
-        match self.inbox.accept(event, subscribers).await? {
-            Accepted::Stored(_) => Ok(Ending::Accepted),
-            Accepted::Duplicate => Ok(Ending::Duplicate),
+        let (watcher, handling) = match route.respond {
+            Respond::Accepted => (None, None),
+            Respond::Handled { within } => {
+                let (watcher, attempts) = watch();
+                (Some(watcher), Some(Handling::new(attempts, &subscribers, within)))
+            }
+        };
+        match self.inbox.accept(event, subscribers, watcher).await? {
+            Accepted::Stored(_) => Ok((Ending::Accepted, handling)),
+            Accepted::Duplicate => Ok((Ending::Duplicate, None)),
         }
     }
 
@@ -226,13 +249,16 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::{
+        config::Respond,
         ingress::{
             NO_SOURCE,
             fixtures::{BODY, TestServer},
         },
         model::{EventSeq, PluginId},
-        store::StoreError,
+        store::{FirstAttempt, StoreError},
     };
 
     fn body_of((status, answer): (u16, String)) -> (u16, String) {
@@ -333,6 +359,30 @@ mod tests {
         }
         *server.inbox.failure.lock() = None;
         assert_eq!(server.ask(&server.signed("msg_1", BODY)).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_to_be_handled_takes_no_place() {
+        let within = Duration::from_secs(600);
+        let server =
+            TestServer::answering(Respond::Handled { within }, |server| server.max_requests = 1).await;
+        let request = server.signed("msg_1", BODY);
+        let first = server.ask(&request);
+        let second = async {
+            while server.inbox.watchers.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            // Taken in, and not waited for: it has been seen.
+            let duplicate = server.ask(&request).await;
+            let watcher = server.inbox.watchers.lock().remove(0);
+            watcher.tell(FirstAttempt::Failed);
+            duplicate
+        };
+        let ((failed, answer), (duplicate, _)) = tokio::join!(first, second);
+        assert_eq!((failed, duplicate), (500, 200), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Critical processing error"}"#), "{answer}");
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
     }
 
     #[tokio::test]

@@ -26,6 +26,7 @@ mod envelope;
 mod fixtures;
 mod flood;
 mod handler;
+mod handling;
 mod keys;
 mod offline;
 mod pulse;

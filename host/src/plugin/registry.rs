@@ -163,7 +163,10 @@ impl Registry {
 
     /// Who gets this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
-        self.subscribers(&event.event_type).into_iter().map(Subscriber::from).collect()
+        let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
+        let subscriber =
+            |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
+        self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
     }
 
     /// What config.toml says now of the plugin with this name.
