@@ -43,6 +43,7 @@ use self::{
 use crate::{
     admin::{self, Admin},
     config::{Config, Log},
+    database::Databases,
     dispatch::{self, Dispatch, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
@@ -319,6 +320,7 @@ async fn plugins(
     let registry = Registry::new(
         engine,
         store.clone(),
+        Databases::new(&config.databases),
         egress.clone(),
         config.plugins.dir.clone(),
         settings,

@@ -126,6 +126,8 @@ impl Default for Limits {
             http_headers: 16 * KIB,
             staged_items: 1000,
             staged_bytes: 4 * MIB,
+            sql_rows: 10_000,
+            sql_bytes: 4 * MIB,
             hostcall: 4 * MIB,
         }
     }

@@ -10,11 +10,13 @@
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
 //! smtp      the URL of a mail server, taken apart
+//! database  the URL of a database, and what stands beside it
 //! egress    one place that a plugin may make requests to
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
 //! ```
 
+mod database;
 mod defaults;
 mod diagnose;
 mod egress;
@@ -27,6 +29,7 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use database::{DatabaseSettings, DatabaseTarget};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
@@ -48,6 +51,8 @@ pub struct Config {
     pub mail: MailTransport,
     /// `[http]`: how requests of plugins leave.
     pub http: Http,
+    /// `[databases.<name>]`: where plugins keep rows of their own.
+    pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
     pub log: Log,
     /// `[plugins]`: the folder and the defaults of every plugin.
@@ -244,6 +249,10 @@ pub struct Limits {
     pub staged_items: usize,
     /// Bytes it may stage; 4 MiB by default.
     pub staged_bytes: usize,
+    /// Rows that one query may bring; 10,000 by default.
+    pub sql_rows: usize,
+    /// Bytes that the rows of one query, or one value within the database, may have; 4 MiB by default.
+    pub sql_bytes: usize,
     /// Bytes that one host call may allocate for what a guest passes; 4 MiB by default.
     pub hostcall: usize,
 }

@@ -62,6 +62,9 @@ pub struct Grants {
     /// Where it may make HTTP requests to, now and later.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
+    /// SQL on the database of this name, which `[databases.<name>]` describes, or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// The types of events it may emit.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emit: Vec<Pattern>,
@@ -74,7 +77,7 @@ impl Grants {
             Capability::Mail => self.mail.is_some(),
             Capability::Http => !self.http.is_empty(),
             Capability::Emit => !self.emit.is_empty(),
-            Capability::Sql => false,
+            Capability::Sql => self.database.is_some(),
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    database::Databases,
     egress::Egress,
     model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
@@ -41,6 +42,7 @@ pub struct Registry(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
+    pub(super) databases: Databases,
     pub(super) egress: Egress,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
@@ -85,6 +87,7 @@ impl Registry {
     pub async fn new(
         engine: Engine,
         store: Store,
+        databases: Databases,
         egress: Egress,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
@@ -98,6 +101,7 @@ impl Registry {
         Ok(Self(Arc::new(Inner {
             engine,
             store,
+            databases,
             egress,
             dir,
             settings,
@@ -109,6 +113,11 @@ impl Registry {
             bell: Notify::new(),
             edit: Mutex::default(),
         })))
+    }
+
+    /// The databases that plugins may be granted.
+    pub fn databases(&self) -> &Databases {
+        &self.0.databases
     }
 
     /// Looks through the folder once: loads what is new or changed, holds what went away.

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use super::*;
 use crate::{
     config::Http,
+    database::Databases,
     egress::Egress,
     plugin::{PluginError, Registry},
     store::{Store, StoreOptions},
@@ -50,9 +51,17 @@ impl House {
             _ => settings(),
         });
         let egress = Egress::new(&Http::default(), Ambient::new(Still, Still)).unwrap();
-        Registry::new(bench.engine.clone(), store.clone(), egress, folder.to_owned(), settings, ambient)
-            .await
-            .unwrap()
+        Registry::new(
+            bench.engine.clone(),
+            store.clone(),
+            Databases::default(),
+            egress,
+            folder.to_owned(),
+            settings,
+            ambient,
+        )
+        .await
+        .unwrap()
     }
 
     fn put(&self, name: &str, wasm: &[u8]) {
