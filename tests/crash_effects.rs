@@ -19,12 +19,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use posthouse::fault::FaultPoint;
-use posthouse_harness::{Daemon, Event, Load, LoadReport, Postgres, Proxy, Receiver, seed, wait_until};
+use posthouse_harness::{
+    Daemon, Event, Load, LoadReport, Postgres, Proxy, WebReply, WebServer, seed, wait_until,
+};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::Connection as Sqlite;
 use serde_json::json;
@@ -36,8 +42,6 @@ const DATABASE_KILLS: u32 = 25;
 /// How often the network hangs.
 const STALLS: u32 = 8;
 const EVENTS_PER_SECOND: u32 = 40;
-/// Whether the daemon can send requests yet.
-const REQUESTS: bool = false;
 /// Counters, so that some attempts are in each other's way.
 const BUCKETS: u64 = 4;
 
@@ -61,7 +65,6 @@ fn the_daemon_dies_at_every_step(database: Database) {
     let mut dice = StdRng::seed_from_u64(seed());
     let url = database.url();
     let mut house = House::new(database, &url, &mut dice);
-    house.receiver.busy_every(7);
     let load = house.load();
     // Each kill is at the next point of the list, or at a random time.
     let mut places: Vec<Option<FaultPoint>> = FaultPoint::ALL.into_iter().map(Some).collect();
@@ -123,7 +126,7 @@ fn the_network_before_the_database_hangs() {
     let url = postgres.url_by(proxy.port());
     let mut house = House::new(Database::Postgres(postgres), &url, &mut dice);
     // Requests are taken, and never answered.
-    house.receiver.silent(true);
+    house.silent.store(true, Ordering::SeqCst);
     let load = house.load();
     for _ in 0..STALLS {
         thread::sleep(Duration::from_millis(dice.random_range(200..1200)));
@@ -135,7 +138,7 @@ fn the_network_before_the_database_hangs() {
         wait_until("an event is taken in", || load.acknowledged() > before);
         proxy.go_on();
     }
-    house.receiver.silent(false);
+    house.silent.store(false, Ordering::SeqCst);
     house.check(&load.stop());
 }
 
@@ -143,7 +146,9 @@ fn the_network_before_the_database_hangs() {
 struct House {
     daemon: Daemon,
     database: Database,
-    receiver: Receiver,
+    receiver: WebServer,
+    /// Whether requests are never answered.
+    silent: Arc<AtomicBool>,
     nonce: u64,
 }
 
@@ -151,10 +156,17 @@ impl House {
     /// The daemon reaches the database by `url`.
     fn new(database: Database, url: &str, dice: &mut StdRng) -> Self {
         database.execute(TABLES);
-        let receiver = Receiver::start();
+        let (silent, count) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
+        let quiet = Arc::clone(&silent);
+        let receiver = WebServer::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+            _ if quiet.load(Ordering::SeqCst) => WebReply::Silence,
+            n => WebReply::status(if n % 7 == 6 { 503 } else { 200 }),
+        });
         let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
             .guest("effects")
             .set("mail", r#"retry = { attempts = 1000, base = "50ms", factor = 1.0 }"#)
+            .set("http", r#"retry = { attempts = 1000, base = "50ms", factor = 1.0 }"#)
+            .set("http", r#"timeout = "2s""#)
             .set("log", r#"level = "warn""#)
             .toml(&format!(
                 r#"
@@ -166,10 +178,12 @@ impl House {
                 [plugin.effects.grants]
                 database = "app"
                 mail = {{ from = ["team@example.com"], to = ["*"] }}
+                http = [{{ url = {:?}, addresses = ["127.0.0.1/32"] }}]
                 "#,
+                receiver.url("/")
             ))
             .start();
-        Self { daemon, database, receiver, nonce: dice.next_u64() }
+        Self { daemon, database, receiver, silent, nonce: dice.next_u64() }
     }
 
     fn load(&self) -> Load {
@@ -235,14 +249,14 @@ impl House {
         assert_eq!(left.len(), mails.len());
         assert_eq!(left.iter().map(|mail| mail.header("subject").to_owned()).collect::<BTreeSet<_>>(), mails);
         let mut keys_of: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let received = self.receiver.received();
+        let received = self.receiver.requests();
         for request in &received {
             let id = String::from_utf8_lossy(&request.body).into_owned();
-            keys_of.entry(id).or_default().insert(request.header("idempotency-key").to_owned());
+            keys_of.entry(id).or_default().insert(request.key().to_owned());
         }
         assert_eq!(keys_of.keys().cloned().collect::<BTreeSet<_>>(), requests);
         for (event, keys) in &keys_of {
-            assert!(keys.len() == 1 && !keys.contains(""), "{event} was sent under several keys: {keys:?}");
+            assert_eq!(keys.len(), 1, "{event} was sent under several keys: {keys:?}");
         }
         let distinct: BTreeSet<_> = keys_of.values().flatten().collect();
         assert_eq!(distinct.len(), requests.len(), "two requests share a key");
@@ -356,7 +370,7 @@ fn wants_mail(n: u64) -> bool {
 }
 
 fn wants_request(n: u64) -> bool {
-    REQUESTS && n.is_multiple_of(3)
+    n.is_multiple_of(3)
 }
 
 fn number_of(id: &str) -> u64 {

@@ -18,12 +18,14 @@
 //! | `commit` | from there until nothing is left to do: two commits in their order, recovery from the first |
 //! | `markers` | takes away what the first commit left, once the second is on disk |
 //! | `retry` | when a failed attempt is tried again |
-//! | [`Sender`], `mail` | the outbox |
+//! | [`Sender`], `desk`, `mail`, `requests` | the outbox |
 //! | [`sweep`] | what is past its retention |
 
 mod commit;
+mod desk;
 mod mail;
 mod markers;
+mod requests;
 mod retry;
 mod runner;
 mod sender;
