@@ -112,6 +112,13 @@ emit = ["seat.*", "seat*"]"#,
         ],
     );
     refused(
+        r#"[plugin.mailer]
+order_by = "organisation""#,
+        &[
+            r#"config.toml:2:12: `plugin.mailer.order_by` is `organisation`, which is no order; write "organization", "user", or a JSON pointer into the body such as "/data/user/id""#,
+        ],
+    );
+    refused(
         r#"[plugin.mailer.grants]
 mail = { from = ["a@example.com"], too = ["*"] }"#,
         &[

@@ -59,12 +59,12 @@ pub(super) async fn replay(
                 since: admin.moment(asked.since),
                 ..DeliveryFilter::default()
             };
-            let store = admin.0.store.clone();
+            let (store, orders) = (admin.0.store.clone(), admin.0.registry.orders());
             let count = detached(async move {
                 Ok(if dry_run {
                     store.count_deliveries(filter).await?
                 } else {
-                    store.replay_deliveries(filter).await?
+                    store.replay_deliveries(filter, orders).await?
                 })
             })
             .await?;
@@ -117,7 +117,9 @@ impl Admin {
         if dry_run {
             return Ok(Replayed::Would(plugins.len()));
         }
-        Ok(Replayed::Made(self.0.store.replay_event(event.summary.seq, plugins).await?))
+        Ok(Replayed::Made(
+            self.0.store.replay_event(event.summary.seq, plugins, self.0.registry.orders()).await?,
+        ))
     }
 
     /// The plugins that subscribe to the event now, and those that had a delivery of it and are still

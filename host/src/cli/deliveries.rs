@@ -54,6 +54,7 @@ struct Summary {
     held: Option<HeldReason>,
     attempts: u32,
     due_at: Option<Timestamp>,
+    order_key: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
     error: Option<String>,
@@ -97,6 +98,9 @@ impl Summary {
         let why = match (&self.held, self.due_at) {
             (Some(held), _) => held.to_string(),
             (None, Some(due)) if self.state == "waiting" => format!("again {}: {error}", time(due)),
+            (None, None) if self.state == "waiting" => {
+                format!("after those before it of {}", self.order_key.as_deref().unwrap_or_default())
+            }
             _ => error.to_owned(),
         };
         if why.is_empty() { self.event.clone() } else { format!("{}: {why}", self.event) }

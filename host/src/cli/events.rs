@@ -137,6 +137,8 @@ struct Delivery {
     held: Option<HeldReason>,
     attempts: u32,
     due_at: Option<Timestamp>,
+    #[serde(default)]
+    order_key: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
     replay_of: Option<String>,
@@ -213,6 +215,9 @@ impl Delivery {
             (Some(at), _) => _ = write!(text, ", finished {}", time(at)),
             (None, due @ Some(_)) => _ = write!(text, ", due {}", maybe_time(due)),
             (None, None) => {}
+        }
+        if let Some(key) = &self.order_key {
+            let _ = write!(text, ", in the order of {}", clean(key));
         }
         let _ = write!(text, ", {} attempt{}", self.attempts, if self.attempts == 1 { "" } else { "s" });
         if let Some(first) = &self.replay_of {

@@ -30,7 +30,7 @@ pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
-use crate::model::{Grants, Pattern, SourceName};
+use crate::model::{Grants, OrderBy, Pattern, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,6 +162,8 @@ pub struct PluginSettings {
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
     pub concurrency: usize,
+    /// By what its deliveries keep to the order in which they came; by nothing by default.
+    pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,
     /// When a failed attempt is tried again.

@@ -10,6 +10,7 @@ mod effects;
 mod event;
 mod grant;
 mod ledger;
+mod order;
 mod pattern;
 
 pub use ambient::{Ambient, Clock, Random};
@@ -23,4 +24,5 @@ pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use pattern::{InvalidPattern, Pattern};

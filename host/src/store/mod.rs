@@ -40,6 +40,7 @@ mod histogram;
 mod inbox;
 mod kv;
 mod memory;
+mod order;
 mod outbox;
 mod plugins;
 mod query;

@@ -179,7 +179,8 @@ pub struct DeliverySummary {
     pub held: Option<HeldReason>,
     /// How many attempts have ended.
     pub attempts: u32,
-    /// When it may run (again); none once it has finished.
+    /// When it may run (again); none once it has finished, or while it lets another of its order key go
+    /// first.
     pub due_at: Option<Timestamp>,
     /// When it was made.
     pub made_at: Timestamp,
@@ -189,6 +190,8 @@ pub struct DeliverySummary {
     pub error: Option<String>,
     /// The earlier delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
+    /// With which others of its plugin it keeps to the order in which they came.
+    pub order_key: Option<String>,
 }
 
 /// All of one delivery.

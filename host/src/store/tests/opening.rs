@@ -69,6 +69,8 @@ const BACK_TO_THE_FIRST: &str = "
 ALTER TABLE attempt DROP COLUMN revision;
 ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
+DROP INDEX delivery_order;
+ALTER TABLE delivery DROP COLUMN order_key;
 PRAGMA user_version = 1";
 
 #[tokio::test]
