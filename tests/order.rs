@@ -174,11 +174,16 @@ fn one_that_waits_holds_back_its_key_and_nobody_else() {
     let kv = daemon.kv("last-state");
     assert_eq!(kv["state/usr_free"], "updated 49");
     assert!(!kv.contains_key("state/usr_stuck"), "{kv:?}");
-    // Who waits for its turn has no time at which it is due, and says for whom it waits.
+    // Who waits for its turn has no time at which it is due, and says behind which it stands.
     let waiting = daemon.deliveries("state=waiting&");
     let due: Vec<&Value> = waiting.iter().filter(|delivery| !delivery["due_at"].is_null()).collect();
     assert_eq!(due.len(), 1, "{due:?}");
-    assert!(waiting.iter().all(|delivery| delivery["order_key"] == "usr_stuck"), "{waiting:?}");
+    let stuck = &due[0]["id"];
+    let behind = waiting.iter().filter(|delivery| delivery["behind"] == *stuck).count();
+    assert_eq!((behind, &due[0]["behind"]), (49, &Value::Null), "{waiting:?}");
+    let listed = daemon.cli(&["deliveries", "--state", "waiting"]);
+    let said = format!("behind {}, in order", stuck.as_str().expect("an id"));
+    assert!(listed.stdout.contains(&said), "{listed:?}");
     assert_eq!(daemon.stats()["balanced"], json!(true));
 }
 

@@ -18,6 +18,7 @@
 
 mod manager;
 mod reload;
+mod senders;
 mod sockets;
 mod vitals;
 
@@ -44,7 +45,7 @@ use crate::{
     config::{Config, Log},
     dispatch::{self, Dispatch, Sender},
     ingress::{Ingress, KeyError},
-    model::{Ambient, Clock, Random},
+    model::{Ambient, Clock, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
     store::{OpenError, Store, StoreError, StoreOptions},
 };
@@ -214,7 +215,20 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
         let ingress = ingress.clone();
         Arc::new(move || ingress.ledger())
     };
-    let admin = Admin::new(store.clone(), registry.clone(), ledgers, token, started_at, ambient.clone());
+    let senders = {
+        let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
+        senders::senders(Arc::new(move || config.load().sources.clone()), listen, ambient.clone())
+    };
+    let admin =
+        Admin::new(store.clone(), registry.clone(), ledgers, senders, token, started_at, ambient.clone());
+    let redactions = {
+        let config = Arc::clone(&in_force);
+        Arc::new(move |name: &SourceName| {
+            let config = config.load();
+            let source = config.sources.iter().find(|source| source.name == *name);
+            source.map(|source| source.redact.clone()).unwrap_or_default()
+        })
+    };
     let vitals = Vitals::new(store.clone(), ingress.clone(), registry.clone());
     let reloader = Reloader {
         path,
@@ -228,6 +242,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     let (stop_attempts, attempts_stopped) = watch::channel(false);
     let dispatch = attempts.spawn(
         Dispatch::new(store.clone(), registry.clone(), ambient.clone())
+            .redacting(redactions)
             .run(attempts_stopped.clone(), config.server.shutdown_timeout),
     );
     let sender = attempts.spawn(sender.run(attempts_stopped));

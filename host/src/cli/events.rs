@@ -48,6 +48,12 @@ struct List {
     /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
+    /// Only events taken in until then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Since>,
+    /// Only events with this text in the body, whatever the case of its letters.
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
     /// The most events.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
@@ -102,6 +108,8 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
         ("source", asked.source),
         ("organization", asked.organization),
         ("since", asked.since.map(String::from)),
+        ("until", asked.until.map(String::from)),
+        ("text", asked.text),
     ];
     let rows = client.list("events", &query, "seq", asked.limit)?;
     if asked.json {
@@ -138,7 +146,7 @@ struct Delivery {
     attempts: u32,
     due_at: Option<Timestamp>,
     #[serde(default)]
-    order_key: Option<String>,
+    behind: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
     replay_of: Option<String>,
@@ -216,8 +224,8 @@ impl Delivery {
             (None, due @ Some(_)) => _ = write!(text, ", due {}", maybe_time(due)),
             (None, None) => {}
         }
-        if let Some(key) = &self.order_key {
-            let _ = write!(text, ", in the order of {}", clean(key));
+        if let Some(first) = &self.behind {
+            let _ = write!(text, ", behind {}", clean(first));
         }
         let _ = write!(text, ", {} attempt{}", self.attempts, if self.attempts == 1 { "" } else { "s" });
         if let Some(first) = &self.replay_of {

@@ -13,7 +13,6 @@ pub mod outbox;
 pub mod output;
 pub mod plugins;
 pub mod replay;
-pub mod samples;
 pub mod send;
 pub mod serve;
 pub mod sign;

@@ -13,10 +13,10 @@ use super::{
     table::{Fault, Table, Value},
     value::{
         address, as_guest_text, duration, integer, list, log_level, mail_url, number, order_by, path,
-        pattern, recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
-use crate::model::{Grants, MailGrant, Pattern};
+use crate::model::{Grants, MailGrant, Pattern, Redact};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -186,7 +186,17 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
     let mut within = secs(8);
     table.read("respond_timeout", &mut within, duration(millis(100)..=minutes(1)));
     let respond = if handled { Respond::Handled { within } } else { Respond::Accepted };
-    Some(Source { name: name?, path: path?, scheme: scheme?, secrets: secrets?, tolerance, events, respond })
+    let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
+    Some(Source {
+        name: name?,
+        path: path?,
+        scheme: scheme?,
+        secrets: secrets?,
+        tolerance,
+        events,
+        redact: Redact::new(redact),
+        respond,
+    })
 }
 
 /// The secrets of a source; none of them only where they are not looked up.

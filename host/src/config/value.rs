@@ -15,7 +15,7 @@ use super::{
     secret::secret,
     table::{Fault, Value},
 };
-use crate::model::{OrderBy, Pattern, SourceName};
+use crate::model::{OrderBy, Pattern, Pointer, SourceName};
 
 /// A text.
 pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
@@ -219,6 +219,17 @@ pub(super) fn order_by(value: &Value<'_>) -> Result<OrderBy, Fault> {
         value.fault(format_args!(
             "is `{}`, which is no order; write \"organization\", \"user\", or a JSON pointer into the body such as \
              \"/data/user/id\"",
+            shown(text)
+        ))
+    })
+}
+
+/// A JSON pointer into a payload.
+pub(super) fn pointer(value: &Value<'_>) -> Result<Pointer, Fault> {
+    let text = text(value)?;
+    Pointer::new(text).map_err(|_| {
+        value.fault(format_args!(
+            "holds `{}`, which is no JSON pointer; `/data/user/email` and `/data/*/email` are",
             shown(text)
         ))
     })

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::{retry::wait_after, turned};
+use super::{Redactions, retry::wait_after, turned};
 use crate::{
     fault::{self, FaultPoint},
     model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
@@ -56,6 +56,7 @@ impl Runner {
         registry: &Registry,
         plugin: Arc<Plugin>,
         ambient: Ambient,
+        redactions: Redactions,
     ) -> Result<Self, StoreError> {
         let lane = store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
         let concurrency = concurrency(&plugin);
@@ -64,6 +65,7 @@ impl Runner {
             registry: registry.clone(),
             plugin: ArcSwap::new(plugin),
             ambient,
+            redactions,
             concurrency,
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
@@ -113,6 +115,7 @@ struct Attempts {
     registry: Registry,
     plugin: ArcSwap<Plugin>,
     ambient: Ambient,
+    redactions: Redactions,
     concurrency: u32,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
@@ -182,8 +185,19 @@ impl Attempts {
                 }
             }
         }
-        let (attempt, verdict) = self.judge(&plugin, &job, report);
+        let (mut attempt, verdict) = self.judge(&plugin, &job, report);
+        self.mask(&job, &mut attempt);
         self.complete(job, attempt, verdict).await;
+    }
+
+    /// Masks in what is written down of an attempt what nobody is to read of the event.
+    fn mask(&self, job: &Job, attempt: &mut Attempt) {
+        if attempt.logs.is_empty() && attempt.error.is_none() && attempt.trace.is_none() {
+            return;
+        }
+        let mask = (self.redactions)(&job.event.content.source).mask(&job.event.content.body);
+        attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+        attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
     }
 
     /// Finds out who gets the events that were emitted.

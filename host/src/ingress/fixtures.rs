@@ -42,6 +42,7 @@ pub(super) fn source(scheme: SchemeName) -> Source {
         secrets: vec![Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")],
         tolerance: Duration::from_secs(300),
         events: vec![Pattern::new("*").unwrap()],
+        redact: Default::default(),
         respond: Respond::Accepted,
     }
 }

@@ -12,6 +12,8 @@ mod grant;
 mod ledger;
 mod order;
 mod pattern;
+mod redact;
+mod samples;
 
 pub use ambient::{Ambient, Clock, Random};
 pub use carried::Carried;
@@ -26,3 +28,5 @@ pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use pattern::{InvalidPattern, Pattern};
+pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
+pub use samples::{Samples, Unreadable, of_own_type};

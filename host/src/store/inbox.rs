@@ -129,6 +129,7 @@ impl Writer<'_> {
         }
         sequence.next_event += 1;
         sequence.next_delivery += subscribers.len() as i64;
+        self.memory.event_taken(self.connection, self.now, source, seq)?;
         let event = Arc::new(Event { seq: EventSeq(seq), content: event });
         for (id, Subscriber { plugin, order_key, held }) in (first..).zip(subscribers) {
             let plugin = *plugin;

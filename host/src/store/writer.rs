@@ -419,6 +419,7 @@ impl<'c> Writer<'c> {
 
     /// After the commit.
     fn settle(&mut self) {
+        self.shared.commits.send_modify(|count| *count = count.wrapping_add(1));
         self.shared.publish_kv_bytes(self.kv.sizes(&self.memory));
         self.shared.publish_unfinished(self.memory.unfinished());
         let mut unheard = self.lanes.settle();

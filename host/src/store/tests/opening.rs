@@ -71,6 +71,10 @@ ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
 DROP INDEX delivery_order;
 ALTER TABLE delivery DROP COLUMN order_key;
+DROP TABLE audit;
+DROP TABLE minute;
+ALTER TABLE source DROP COLUMN last_event;
+ALTER TABLE source DROP COLUMN last_at;
 PRAGMA user_version = 1";
 
 #[tokio::test]
