@@ -196,6 +196,13 @@ ALTER TABLE source ADD COLUMN last_event INTEGER;
 ALTER TABLE source ADD COLUMN last_at INTEGER;
 ",
     "
+-- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
+-- send holds back no other.
+ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
+",
+    "
 -- With which other deliveries of its plugin one keeps to the order in which they came. Of those that are
 -- unfinished the first may run; the others are behind it, state -1, and so in no index of what is due.
 ALTER TABLE delivery ADD COLUMN order_key TEXT;
