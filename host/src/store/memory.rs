@@ -137,9 +137,7 @@ impl Memory {
         let tally = self.change(plugin);
         tally.states[counter(from)] -= 1;
         tally.states[counter(to)] += 1;
-        if to >= code::DONE {
-            self.unfinished -= 1;
-        }
+        self.unfinished += i64::from(to < code::DONE) - i64::from(from < code::DONE);
     }
 
     pub(super) fn add_kv_bytes(&mut self, plugin: PluginId, delta: i64) {
