@@ -43,6 +43,7 @@ use self::{
 use crate::{
     admin::{self, Admin},
     config::{Config, Log},
+    database::Databases,
     dispatch::{self, Dispatch, Sender},
     ingress::{Ingress, KeyError},
     model::{Ambient, Clock, Random, SourceName},
@@ -309,8 +310,15 @@ async fn plugins(
         ambient.clone(),
     )?;
     let settings = Arc::new(move |plugin: &str| in_force.load().settings(plugin).clone());
-    let registry =
-        Registry::new(engine, store.clone(), config.plugins.dir.clone(), settings, ambient.clone()).await?;
+    let registry = Registry::new(
+        engine,
+        store.clone(),
+        Databases::new(&config.databases),
+        config.plugins.dir.clone(),
+        settings,
+        ambient.clone(),
+    )
+    .await?;
     registry.scan().await;
     Ok(registry)
 }

@@ -108,6 +108,8 @@ impl Default for Limits {
             kv_total: 64 * MIB as u64,
             staged_items: 1000,
             staged_bytes: 4 * MIB,
+            sql_rows: 10_000,
+            sql_bytes: 4 * MIB,
             hostcall: 4 * MIB,
         }
     }

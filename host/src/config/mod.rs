@@ -10,10 +10,12 @@
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
 //! smtp      the URL of a mail server, taken apart
+//! database  the URL of a database, and what stands beside it
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
 //! ```
 
+mod database;
 mod defaults;
 mod diagnose;
 mod load;
@@ -25,6 +27,7 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use database::{DatabaseSettings, DatabaseTarget};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
@@ -43,6 +46,8 @@ pub struct Config {
     pub store: Store,
     /// `[mail]`: how mail leaves.
     pub mail: MailTransport,
+    /// `[databases.<name>]`: where plugins keep rows of their own.
+    pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
     pub log: Log,
     /// `[plugins]`: the folder and the defaults of every plugin.
@@ -214,6 +219,10 @@ pub struct Limits {
     pub staged_items: usize,
     /// Bytes it may stage; 4 MiB by default.
     pub staged_bytes: usize,
+    /// Rows that one query may bring; 10,000 by default.
+    pub sql_rows: usize,
+    /// Bytes that the rows of one query, or one value within the database, may have; 4 MiB by default.
+    pub sql_bytes: usize,
     /// Bytes that one host call may allocate for what a guest passes; 4 MiB by default.
     pub hostcall: usize,
 }

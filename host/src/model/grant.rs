@@ -60,6 +60,9 @@ pub struct Grants {
     /// Mail, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
+    /// SQL on the database of this name, which `[databases.<name>]` describes, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// The types of events it may emit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emit: Vec<Pattern>,
@@ -71,7 +74,8 @@ impl Grants {
         match capability {
             Capability::Mail => self.mail.is_some(),
             Capability::Emit => !self.emit.is_empty(),
-            Capability::Sql | Capability::Http => false,
+            Capability::Sql => self.database.is_some(),
+            Capability::Http => false,
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    database::Databases,
     model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
 };
@@ -40,6 +41,7 @@ pub struct Registry(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
+    pub(super) databases: Databases,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
     pub(super) ambient: Ambient,
@@ -83,6 +85,7 @@ impl Registry {
     pub async fn new(
         engine: Engine,
         store: Store,
+        databases: Databases,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         ambient: Ambient,
@@ -95,6 +98,7 @@ impl Registry {
         Ok(Self(Arc::new(Inner {
             engine,
             store,
+            databases,
             dir,
             settings,
             ambient,
@@ -105,6 +109,11 @@ impl Registry {
             bell: Notify::new(),
             edit: Mutex::default(),
         })))
+    }
+
+    /// The databases that plugins may be granted.
+    pub fn databases(&self) -> &Databases {
+        &self.0.databases
     }
 
     /// Looks through the folder once: loads what is new or changed, holds what went away.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    database::{Database, Databases},
     imports::{KvSource, Terms},
     model::{Ambient, HeldReason, Job, KvVersion, PluginId},
     store::{PluginRecord, Store, StoreError},
@@ -50,6 +51,11 @@ impl Plugin {
     /// Whether deliveries may run now.
     pub fn serving(&self) -> bool {
         self.record.held.is_none()
+    }
+
+    /// The database that it was granted, where its transactions leave their markers.
+    pub fn database(&self) -> Option<&Database> {
+        self.runs.as_ref()?.terms.database.as_ref()
     }
 
     /// One run of a delivery. Never panics, never outlasts its limits; everything that goes wrong is in
@@ -95,6 +101,7 @@ impl Plugin {
         &self,
         engine: &Engine,
         store: &Store,
+        databases: &Databases,
         settings: Arc<PluginSettings>,
         inspection: Inspection,
     ) -> Self {
@@ -103,6 +110,7 @@ impl Plugin {
             settings: Arc::clone(&settings),
             ambient: self.ambient.clone(),
             kv: Some(Arc::new(OwnKv { store: store.clone(), plugin: self.record.id })),
+            database: settings.grants.database.as_ref().and_then(|name| databases.get(name)),
         };
         let lines: Vec<_> = inspection.lacking.iter().map(|need| format!("`{}`", need.example())).collect();
         let cause = (!lines.is_empty()).then(|| {

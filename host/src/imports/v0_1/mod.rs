@@ -27,6 +27,11 @@ mod bindings {
         ownership: Borrowing { duplicate_if_necessary: true },
         imports: {
             "posthouse:plugin/http.fetch": async | trappable,
+            "posthouse:plugin/kv.delete": async | trappable,
+            "posthouse:plugin/kv.get": async | trappable,
+            "posthouse:plugin/kv.increment": async | trappable,
+            "posthouse:plugin/kv.list": async | trappable,
+            "posthouse:plugin/kv.set": async | trappable,
             "posthouse:plugin/sql.execute": async | trappable,
             "posthouse:plugin/sql.query": async | trappable,
             default: trappable,

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    database::Databases,
     plugin::{PluginError, Registry},
     store::{Store, StoreOptions},
 };
@@ -47,9 +48,16 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
-        Registry::new(bench.engine.clone(), store.clone(), folder.to_owned(), settings, ambient)
-            .await
-            .unwrap()
+        Registry::new(
+            bench.engine.clone(),
+            store.clone(),
+            Databases::default(),
+            folder.to_owned(),
+            settings,
+            ambient,
+        )
+        .await
+        .unwrap()
     }
 
     fn put(&self, name: &str, wasm: &[u8]) {
