@@ -24,6 +24,7 @@ use super::{
 use crate::{
     config::PluginSettings,
     database::Databases,
+    egress::Egress,
     model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
 };
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
     pub(super) databases: Databases,
+    pub(super) egress: Egress,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
     pub(super) ambient: Ambient,
@@ -86,6 +88,7 @@ impl Registry {
         engine: Engine,
         store: Store,
         databases: Databases,
+        egress: Egress,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         ambient: Ambient,
@@ -99,6 +102,7 @@ impl Registry {
             engine,
             store,
             databases,
+            egress,
             dir,
             settings,
             ambient,
@@ -172,6 +176,11 @@ impl Registry {
         let subscriber =
             |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
         self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
+    }
+
+    /// What config.toml says now of the plugin with this name.
+    pub fn settings(&self, name: &str) -> PluginSettings {
+        (self.0.settings)(name)
     }
 
     /// All plugins, by name.
