@@ -318,7 +318,11 @@ impl Writer<'_> {
             self.memory.hour_finished(self.connection, self.now, event_type, done, *duration_us)?;
         }
         self.memory.moved(job.plugin, code::LEASED, state);
-        self.lanes.end(job.plugin, job.delivery);
+        if let Some(key) = self.lanes.end(job.plugin, job.delivery)
+            && state >= code::DONE
+        {
+            self.let_next_go(job.plugin, &key)?;
+        }
         Ok(())
     }
 

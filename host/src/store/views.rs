@@ -202,7 +202,7 @@ pub struct DeliverySummary {
     pub held: Option<HeldReason>,
     /// How many attempts have ended.
     pub attempts: u32,
-    /// When it may run (again); none once it has finished.
+    /// When it may run (again); none once it has finished, or while it is behind another.
     pub due_at: Option<Timestamp>,
     /// When it was made.
     pub made_at: Timestamp,
@@ -212,6 +212,8 @@ pub struct DeliverySummary {
     pub error: Option<String>,
     /// The earlier delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
+    /// The first of the deliveries of its order key, which have to finish before it may run.
+    pub behind: Option<DeliveryId>,
 }
 
 /// A page of deliveries.
@@ -428,4 +430,21 @@ pub struct Point {
     pub p95_ms: f64,
     /// The same of 99 of 100.
     pub p99_ms: f64,
+}
+
+/// The newest attempts of a plugin.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recent {
+    /// How many were looked at.
+    pub attempts: u64,
+    /// How many of them did not end well.
+    pub failed: u64,
+    /// Half of them took no longer; in milliseconds, 0 where there is none.
+    pub p50_ms: f64,
+    /// The same of 95 of 100.
+    pub p95_ms: f64,
+    /// The same of 99 of 100.
+    pub p99_ms: f64,
+    /// Which revisions ran, and how many of them each.
+    pub revisions: Vec<(String, u64)>,
 }
