@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond` and `respond_timeout`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout` and `redact`",
         ],
     );
     refused(
@@ -101,7 +101,7 @@ concurency = 2",
         r#"[plugin.mailer.grants]
 storage = "app""#,
         &[
-            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `database` and `emit`",
+            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `http`, `database` and `emit`",
         ],
     );
     refused(
@@ -109,6 +109,13 @@ storage = "app""#,
 emit = ["seat.*", "seat*"]"#,
         &[
             "config.toml:2:19: `plugin.mailer.grants.emit` holds `seat*`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+        ],
+    );
+    refused(
+        r#"[plugin.mailer]
+order_by = "organisation""#,
+        &[
+            r#"config.toml:2:12: `plugin.mailer.order_by` is `organisation`, which is no order; write "organization", "user", or a JSON pointer into the body such as "/data/user/id""#,
         ],
     );
     refused(
@@ -528,7 +535,7 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
     refused(
         &grant(r#"{ url = "https://a.example", addresses = ["10.0.0.0/33"] }"#),
         &[
-            r#"config.toml:2:54: `plugin.seats.grants.http.addresses` holds `10.0.0.0/33`, which is no network; write one such as "10.0.0.0/8" or "127.0.0.1""#,
+            r#"config.toml:2:51: `plugin.seats.grants.http.addresses` holds `10.0.0.0/33`, which is no network; write one such as "10.0.0.0/8" or "127.0.0.1""#,
         ],
     );
     refused(
@@ -546,7 +553,7 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
     refused(
         &grant(r#"{ url = "https://a.example", port = 7 }"#),
         &[
-            "config.toml:2:39: unknown key `port` in `plugin.seats.grants.http`; the keys in `plugin.seats.grants.http` are `url`, `addresses` and `header`",
+            "config.toml:2:38: unknown key `port` in `plugin.seats.grants.http`; the keys in `plugin.seats.grants.http` are `url`, `addresses` and `header`",
         ],
     );
     refused(
