@@ -2,7 +2,7 @@
 //!
 //! Whatever a guest asks for, the servers of a test see what came through.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -154,8 +154,7 @@ fn a_redirect_leads_no_further_than_the_grant() {
     assert!(got[4].starts_with("failed") && got[4].contains("more than 10 redirects"), "{got:?}");
     assert_eq!(got[5..], ["200 GET ", "200 GET ", "200 POST x"]);
     assert_eq!(inside.requests().len(), 0);
-    let posted =
-        server.requests().into_iter().filter(|request| request.path == "/there").next_back().unwrap();
+    let posted = server.requests().into_iter().rfind(|request| request.path == "/there").unwrap();
     assert_eq!((posted.method.as_str(), posted.body.as_slice()), ("POST", &b"x"[..]));
     let round = server.requests().into_iter().filter(|request| request.path == "/round").count();
     assert_eq!(round, 11);

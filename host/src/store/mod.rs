@@ -169,6 +169,11 @@ impl Store {
         self.0.shared.failure()
     }
 
+    /// Why the last write failed, where none has succeeded since: most likely the disk is full.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.shared.trouble()
+    }
+
     /// Queues an operation, waiting for room.
     async fn send(&self, op: Op) -> Result<(), StoreError> {
         if self.failure().is_some() {
