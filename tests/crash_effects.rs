@@ -73,11 +73,11 @@ fn the_daemon_dies_at_every_step(database: Database) {
     house.daemon.kill();
     for kill in 0..kills {
         let place = places[kill as usize % places.len()];
-        let fault = place.map(|point| format!("{}:{}", point.name(), dice.random_range(1..12)));
+        let fault = place.map(|point| format!("{}:{}", point.name(), dice.random_range(1..8)));
         house.daemon.set_env("POSTHOUSE_FAULT", fault.as_deref());
         house.daemon.launch();
         // Long enough to reach the point; a batch of markers takes the longest.
-        let limit = Duration::from_millis(if place.is_some() { 1500 } else { dice.random_range(0..900) });
+        let limit = Duration::from_millis(if place.is_some() { 1200 } else { dice.random_range(0..600) });
         if house.daemon.ended_within(limit) {
             let point = place.expect("without a fault point the daemon does not end by itself");
             *reached.entry(point.name()).or_default() += 1;
