@@ -101,7 +101,7 @@ concurency = 2",
         r#"[plugin.mailer.grants]
 storage = "app""#,
         &[
-            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `database` and `emit`",
+            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `http`, `database` and `emit`",
         ],
     );
     refused(
