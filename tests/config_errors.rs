@@ -101,7 +101,14 @@ concurency = 2",
         r#"[plugin.mailer.grants]
 database = "app""#,
         &[
-            "config.toml:2:1: unknown key `database` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`",
+            "config.toml:2:1: unknown key `database` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail` and `emit`",
+        ],
+    );
+    refused(
+        r#"[plugin.mailer.grants]
+emit = ["seat.*", "seat*"]"#,
+        &[
+            "config.toml:2:19: `plugin.mailer.grants.emit` holds `seat*`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
         ],
     );
     refused(

@@ -14,14 +14,15 @@ use std::{
 use posthouse_harness::workspace;
 
 /// What each top-level module may import. The order is that of the layers, lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("model", &[]),
+    ("fault", &[]),
     ("config", &["model"]),
-    ("store", &["model", "config"]),
+    ("store", &["fault", "model", "config"]),
     ("imports", &["model", "config", "store"]),
     ("plugin", &["model", "config", "store", "imports"]),
     ("ingress", &["model", "config", "store", "imports", "plugin"]),
-    ("dispatch", &["model", "config", "store", "imports", "plugin"]),
+    ("dispatch", &["fault", "model", "config", "store", "imports", "plugin"]),
     ("admin", &["model", "config", "store", "imports", "plugin"]),
     ("daemon", &["model", "config", "store", "imports", "plugin", "ingress", "dispatch", "admin"]),
     ("cli", &["model", "config", "store", "imports", "plugin", "ingress", "dispatch", "admin", "daemon"]),

@@ -156,7 +156,7 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
     let registry = plugins(&config, &store, &ambient).await?;
     let subscribers = {
         let registry = registry.clone();
-        Arc::new(move |event_type: &_| registry.subscribers(event_type))
+        Arc::new(move |event: &_| registry.recipients(event))
     };
     let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
     let admin =

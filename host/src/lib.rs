@@ -7,6 +7,7 @@
 //! L2   store                          knows rows; no HTTP, no wasmtime
 //! L1   config
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
+//!      fault                          places where a test has the process die; empty in a release
 //! ```
 //!
 //! Imports point downwards only; `tests/layers.rs` keeps it so.
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
+pub mod fault;
 pub mod imports;
 pub mod ingress;
 pub mod model;

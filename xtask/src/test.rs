@@ -2,20 +2,23 @@
 //! then runs every check to its end, so that one failure does not hide another.
 
 use std::{
-    env,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
 
 use crate::{
     guests, languages, python,
-    shell::{Error, Result, has, output, root, run, say, target},
+    shell::{Doing, Error, Result, has, output, root, run, say, target},
     toolchain::install,
 };
 
 /// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
+
+/// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
+const FAULT_POINTS: &str = "--features=posthouse/fault-points";
 
 /// `cargo xtask test`
 pub fn run_command(arguments: &[String]) -> Result {
@@ -77,7 +80,26 @@ fn tools() -> Result {
     if !missing.is_empty() {
         install(&missing)?;
     }
+    postgres()?;
     python::programs().map(drop)
+}
+
+/// The PostgreSQL that tests start themselves. Debian's package would start one of its own beside it.
+fn postgres() -> Result {
+    let programs = ["initdb", "postgres"];
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut folders = versions.map(|version| version.path().join("bin"));
+    let there = programs.iter().all(|program| has(program))
+        || folders.any(|folder| programs.iter().all(|program| folder.join(program).is_file()));
+    if there && has("psql") {
+        return Ok(());
+    }
+    install(&["postgresql-common"])?;
+    let setting = Path::new("/etc/postgresql-common/createcluster.d/posthouse-tests.conf");
+    let written = fs::create_dir_all("/etc/postgresql-common/createcluster.d")
+        .and_then(|()| fs::write(setting, "create_main_cluster = false\n"));
+    written.doing(format_args!("write {}", setting.display()))?;
+    install(&["postgresql"])
 }
 
 fn format() -> Result {
@@ -94,7 +116,8 @@ fn lints() -> Result {
         say("no clippy here (rustup component add clippy); skipped");
         return Ok(());
     }
-    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", FAULT_POINTS, "--", "-D", "warnings"];
+    run(cargo().args(all))?;
     GUESTS.iter().try_for_each(|workspace| {
         run(in_guests(workspace).args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))
     })
@@ -103,10 +126,10 @@ fn lints() -> Result {
 /// The workspace's own tests; nextest runs them side by side, and doctests by themselves.
 fn tests() -> Result {
     if output(cargo().args(["nextest", "--version"])).is_none() {
-        return run(cargo().args(["test", "--workspace", "--no-fail-fast"]));
+        return run(cargo().args(["test", "--workspace", "--no-fail-fast", FAULT_POINTS]));
     }
-    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast"]));
-    run(cargo().args(["test", "--quiet", "--workspace", "--doc"])).and(tests)
+    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", FAULT_POINTS]));
+    run(cargo().args(["test", "--quiet", "--workspace", "--doc", FAULT_POINTS])).and(tests)
 }
 
 /// The cargo in use, in the workspace.

@@ -116,11 +116,14 @@ fn tell_plugin(
     say(format_args!("plugin {name}: revision {revision}"))?;
     say(format_args!("  {}", inspection.description))?;
     say(format_args!("  events: {}", joined(&inspection.events)))?;
-    match &grants.mail {
-        Some(mail) => {
-            say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
-        }
-        None => say("  gets: nothing but log, config and kv")?,
+    if let Some(mail) = &grants.mail {
+        say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
+    }
+    if !grants.emit.is_empty() {
+        say(format_args!("  gets: to emit {}", joined(&grants.emit)))?;
+    }
+    if *grants == Grants::default() {
+        say("  gets: nothing but log, config and kv")?;
     }
     for lacking in &inspection.lacking {
         complain(&format!(

@@ -42,7 +42,12 @@ fn start_log(log: &Log) -> Result<(), CliError> {
     let filter = EnvFilter::try_new(&level).map_err(|error| {
         CliError::Misconfigured(format!("{wanted_by} is no filter of the log: {error}; `info` is one"))
     })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A line that can't be written, the disk being full, is lost: to complain of it in the same place
+    // would end the thread that wrote it.
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Human => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

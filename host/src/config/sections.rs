@@ -232,6 +232,7 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants) {
         let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
         grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
     });
+    table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }
 
 /// A value of a plugin's own table: a secret where it says where one is, else what stands there.

@@ -84,10 +84,12 @@ impl Dispatch {
         for (id, plugin) in serving {
             match self.runners.get(&id) {
                 Some(runner) => runner.replace(plugin),
-                None => match Runner::start(&self.store, plugin, self.ambient.clone()).await {
-                    Ok(runner) => drop(self.runners.insert(id, runner)),
-                    Err(error) => warn!(%error, "a plugin's lane could not be opened"),
-                },
+                None => {
+                    match Runner::start(&self.store, &self.registry, plugin, self.ambient.clone()).await {
+                        Ok(runner) => drop(self.runners.insert(id, runner)),
+                        Err(error) => warn!(%error, "a plugin's lane could not be opened"),
+                    }
+                }
             }
         }
     }

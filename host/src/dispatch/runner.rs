@@ -27,8 +27,9 @@ use tracing::{debug, error, warn};
 
 use super::{retry::wait_after, turned};
 use crate::{
-    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Plugin},
+    fault::{self, FaultPoint},
+    model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
+    plugin::{AttemptFailure, AttemptReport, Plugin, Registry},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -52,6 +53,7 @@ impl Runner {
     /// Opens the plugin's lane and begins to run what comes through it.
     pub(super) async fn start(
         store: &Store,
+        registry: &Registry,
         plugin: Arc<Plugin>,
         ambient: Ambient,
     ) -> Result<Self, StoreError> {
@@ -59,6 +61,7 @@ impl Runner {
         let concurrency = plugin.settings.concurrency.max(1);
         let attempts = Arc::new(Attempts {
             store: store.clone(),
+            registry: registry.clone(),
             plugin: ArcSwap::new(plugin),
             ambient,
             concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
@@ -102,6 +105,7 @@ impl Runner {
 /// What the attempts of one plugin share.
 struct Attempts {
     store: Store,
+    registry: Registry,
     plugin: ArcSwap<Plugin>,
     ambient: Ambient,
     concurrency: u32,
@@ -152,7 +156,7 @@ impl Attempts {
             warn!(delivery = %job.delivery, %error, "the store did not settle before an attempt");
         }
         let plugin = self.plugin.load_full();
-        let Ok(report) = AssertUnwindSafe(plugin.attempt(&job)).catch_unwind().await else {
+        let Ok(mut report) = AssertUnwindSafe(plugin.attempt(&job)).catch_unwind().await else {
             error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
             let (attempt, verdict) = self.judge(&plugin, &job, panicked(self.ambient.now()));
             return self.complete(job, attempt, verdict).await;
@@ -162,8 +166,27 @@ impl Attempts {
             tokio::time::sleep(REST).await;
             return self.release(job).await;
         }
+        if let Ok(effects) = &mut report.result
+            && !effects.emitted.is_empty()
+        {
+            match self.store.room() {
+                Ok(()) => self.address(effects),
+                Err(full) => {
+                    let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
+                    report.result = Err(AttemptFailure::Stopped { error, trace: None });
+                }
+            }
+        }
         let (attempt, verdict) = self.judge(&plugin, &job, report);
         self.complete(job, attempt, verdict).await;
+    }
+
+    /// Finds out who gets the events that were emitted.
+    fn address(&self, effects: &mut Effects) {
+        let now = self.ambient.now();
+        for derived in &mut effects.emitted {
+            derived.subscribers = self.registry.recipients(&derived.event(now));
+        }
     }
 
     /// What the store shall do about an attempt that ended like this.
@@ -182,6 +205,7 @@ impl Attempts {
         let mut after = None;
         match result {
             Ok(effects) => {
+                fault::reached(FaultPoint::GuestReturned);
                 attempt.outcome = Outcome::Done;
                 return (attempt, Verdict::Done(effects));
             }

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{MailTransport, Retry},
+    fault::{self, FaultPoint},
     model::{Ambient, OutboxItem},
     store::{OutboxJob, OutboxResult, Store, StoreError},
 };
@@ -118,6 +119,9 @@ async fn send(store: Store, desk: Arc<Desk>, job: OutboxJob) {
     let sent = match &job.item {
         OutboxItem::Mail(mail) => desk.mailer.send(mail, &desk.ambient).await,
     };
+    if sent.is_ok() {
+        fault::reached(FaultPoint::ItemSent);
+    }
     let result = desk.result(job.attempt, sent);
     let (outbox, delivery, attempt) = (job.id.0, job.delivery, job.attempt);
     match &result {

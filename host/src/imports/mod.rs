@@ -8,6 +8,7 @@
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
+mod emit;
 mod kv;
 mod limits;
 mod log;
@@ -23,10 +24,10 @@ use wasmtime::component::Linker;
 pub(crate) use kv::KvSource;
 pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
 
-use self::{kv::Kv, limits::Budget, outbox::Outbox};
+use self::{emit::Emitter, kv::Kv, limits::Budget, outbox::Outbox};
 use crate::{
     config::PluginSettings,
-    model::{Ambient, Capability, DeliveryId, Effects, LogLine},
+    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, LogLine},
 };
 
 /// What stays the same over all attempts of a plugin's revision.
@@ -138,6 +139,9 @@ pub(crate) struct Door {
     log: log::Log,
     kv: kv::Stage,
     outbox: Vec<crate::model::OutboxItem>,
+    emitted: Vec<Derived>,
+    /// The event at hand.
+    cause: Option<Arc<Event>>,
     budget: Budget,
     meter: Meter,
     wasi: wasi::Wasi,
@@ -155,6 +159,8 @@ impl Door {
             log: log::Log::new(limits),
             kv: kv::Stage::default(),
             outbox: Vec::new(),
+            emitted: Vec::new(),
+            cause: None,
             budget: Budget::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
@@ -170,8 +176,15 @@ impl Door {
         self.log.take();
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
+        self.emitted = Vec::new();
+        self.cause = None;
         self.budget = Budget::default();
         self.meter.reset();
+    }
+
+    /// Says which event the attempt is about.
+    pub(crate) fn hand(&mut self, event: &Arc<Event>) {
+        self.cause = Some(Arc::clone(event));
     }
 
     /// Lets a call pass, if it may.
@@ -223,6 +236,7 @@ impl Door {
             reads,
             writes,
             outbox: std::mem::take(&mut self.outbox),
+            emitted: std::mem::take(&mut self.emitted),
             kv_limit: Some(self.terms.settings.limits.kv_total),
         }
     }
@@ -248,6 +262,22 @@ impl Door {
             grant: self.terms.settings.grants.mail.as_ref(),
             limits: &self.terms.settings.limits,
             staged: &mut self.outbox,
+            budget: &mut self.budget,
+        })
+    }
+
+    fn emitter(&mut self) -> Result<Emitter<'_>, Stop> {
+        let (Errand::Handle(delivery), Some(cause)) = (self.errand, &self.cause) else {
+            return Err(Stop::Describing(Call::Emit));
+        };
+        Ok(Emitter {
+            plugin: &self.terms.plugin,
+            delivery,
+            cause: &cause.content,
+            grants: &self.terms.settings.grants,
+            limits: &self.terms.settings.limits,
+            now: self.terms.ambient.now(),
+            staged: &mut self.emitted,
             budget: &mut self.budget,
         })
     }

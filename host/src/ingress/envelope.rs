@@ -106,6 +106,7 @@ pub(super) fn read(
         organization: organization(&members),
         occurred_at: moment(members.occurred_at).or_else(|| moment(members.created_at)),
         received_at,
+        depth: 0,
         body: body.clone(),
         data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
     })

@@ -20,7 +20,9 @@ use tokio::{
 use super::{Inbox, Ingress, NO_SOURCE, RawRequest, sign};
 use crate::{
     config::{SchemeName, Secret, Server, Source},
-    model::{Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName},
+    model::{
+        Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName, Subscriber,
+    },
     store::{Accepted, StoreError},
 };
 
@@ -74,14 +76,14 @@ pub(super) fn standard_headers(
 
 /// Keeps what it is given, or fails as told; answers while its gate has room.
 pub(super) struct FakeInbox {
-    pub(super) taken: Mutex<Vec<(NewEvent, Vec<PluginId>)>>,
+    pub(super) taken: Mutex<Vec<(NewEvent, Vec<Subscriber>)>>,
     pub(super) failure: Mutex<Option<StoreError>>,
     pub(super) gate: Semaphore,
     seen: Mutex<HashSet<String>>,
 }
 
 impl Inbox for Arc<FakeInbox> {
-    async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
+    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
         let _pass = self.gate.acquire().await;
         if let Some(error) = self.failure.lock().clone() {
             return Err(error);
@@ -90,7 +92,7 @@ impl Inbox for Arc<FakeInbox> {
             return Ok(Accepted::Duplicate);
         }
         let mut taken = self.taken.lock();
-        taken.push((event, plugins));
+        taken.push((event, subscribers));
         Ok(Accepted::Stored(EventSeq(taken.len() as i64)))
     }
 }
@@ -145,7 +147,7 @@ impl TestServer {
             std::slice::from_ref(&source),
             &server,
             Arc::clone(&inbox),
-            Arc::new(|_| vec![PluginId(7)]),
+            Arc::new(|_| vec![PluginId(7).into()]),
             Ambient::new(Fixed, Fixed),
         );
         let ingress = ingress.unwrap();

@@ -15,29 +15,29 @@ use tokio::sync::Semaphore;
 use super::{KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate};
 use crate::{
     config,
-    model::{Ambient, EventType, NewEvent, Pattern, PluginId, RequestLedger, SourceName},
+    model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError},
 };
 
 /// The ledger's key for requests that belong to no source.
 pub const NO_SOURCE: &str = "(none)";
 
-/// Which plugins get an event of this type.
-pub type Subscribers = Arc<dyn Fn(&EventType) -> Vec<PluginId> + Send + Sync>;
+/// Who gets this event.
+pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
 /// Where events go: the store, or what stands for it in a test.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
+    /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
     fn accept(
         &self,
         event: NewEvent,
-        plugins: Vec<PluginId>,
+        subscribers: Vec<Subscriber>,
     ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
 }
 
 impl Inbox for Store {
-    async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
-        Store::accept(self, event, plugins).await
+    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
+        Store::accept(self, event, subscribers).await
     }
 }
 
@@ -150,8 +150,8 @@ impl<I: Inbox> Shared<I> {
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok(Ending::Filtered);
         }
-        let plugins = (self.subscribers)(&event.event_type);
-        match self.inbox.accept(event, plugins).await? {
+        let subscribers = (self.subscribers)(&event);
+        match self.inbox.accept(event, subscribers).await? {
             Accepted::Stored(_) => Ok(Ending::Accepted),
             Accepted::Duplicate => Ok(Ending::Duplicate),
         }
@@ -218,9 +218,9 @@ mod tests {
         assert_eq!(body_of(server.ask(&request).await), duplicate);
 
         let taken = server.inbox.taken.lock().clone();
-        let [(event, plugins)] = &taken[..] else { panic!("{taken:?}") };
+        let [(event, subscribers)] = &taken[..] else { panic!("{taken:?}") };
         assert_eq!((event.id.as_str(), event.event_type.as_str()), ("msg_1", "user.created"));
-        assert_eq!((&event.body[..], &plugins[..]), (BODY.as_bytes(), &[PluginId(7)][..]));
+        assert_eq!((&event.body[..], &subscribers[..]), (BODY.as_bytes(), &[PluginId(7).into()][..]));
         assert_eq!(crate::model::Event { seq: EventSeq(1), content: event.clone() }.data(), "{}");
         let counts = server.counts("crm").await;
         assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));

@@ -24,6 +24,19 @@ use super::Event;
 #[serde(transparent)]
 pub struct PluginId(pub i64);
 
+/// Who gets a delivery of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscriber {
+    /// The plugin.
+    pub plugin: PluginId,
+}
+
+impl From<PluginId> for Subscriber {
+    fn from(plugin: PluginId) -> Self {
+        Self { plugin }
+    }
+}
+
 /// Names a delivery: `dlv_` and a number. A store counts up from a random number, so that ids of two
 /// stores do not meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +152,9 @@ pub struct Job {
     pub attempt: u32,
     /// How often this attempt has run into a conflict and began anew.
     pub conflicts: u32,
+    /// Whether an attempt may have run before, and so may have committed in its plugin's database. False
+    /// only where it is certain that none has: it comes fresh from the inbox.
+    pub may_have_run: bool,
     /// What happened.
     pub event: Arc<Event>,
 }
@@ -195,7 +211,7 @@ pub struct LogLine {
 pub const REVISION_SHOWN: usize = 12;
 
 /// The record of one run of a delivery.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// From 1.
     pub number: u32,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Derived;
+
 /// The store's number of the last write to a key. A key that was deleted and set again has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KvVersion(pub i64);
@@ -91,6 +93,8 @@ pub struct Effects {
     pub writes: BTreeMap<String, KvWrite>,
     /// What leaves afterwards, in the order staged.
     pub outbox: Vec<OutboxItem>,
+    /// What happens because of it, in the order staged.
+    pub emitted: Vec<Derived>,
     /// The most bytes that all keys and values of the plugin may have after the commit; none: any.
     pub kv_limit: Option<u64>,
 }

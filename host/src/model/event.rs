@@ -78,9 +78,9 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`, and `plugin:` before it where the
-    /// event is derived.
-    SourceName, "source name", 64,
+    /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`; or `plugin:` and the name of the plugin
+    /// that emitted the event.
+    SourceName, "source name", 71,
     |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'),
     "letters, digits, `-` and `_` may stand in it"
 }
@@ -119,6 +119,9 @@ pub struct NewEvent {
     pub occurred_at: Option<Timestamp>,
     /// When it was taken in.
     pub received_at: Timestamp,
+    /// How many events lie between it and the webhook that it is derived of, itself included: 0 where it
+    /// is that webhook.
+    pub depth: u8,
     /// The verified bytes: JSON, and so UTF-8.
     pub body: Bytes,
     /// Where in the body the value of `data` stands; empty where it has none.
@@ -134,15 +137,21 @@ pub struct Event {
     pub content: NewEvent,
 }
 
-impl Event {
+impl NewEvent {
     /// The JSON text of `data`; `null` where the body has none.
     pub fn data(&self) -> &str {
-        let Range { start, end } = self.content.data;
-        self.content
-            .body
+        let Range { start, end } = self.data;
+        self.body
             .get(start as usize..end as usize)
             .filter(|bytes| !bytes.is_empty())
             .and_then(|bytes| std::str::from_utf8(bytes).ok())
             .unwrap_or("null")
+    }
+}
+
+impl Event {
+    /// The JSON text of `data`; `null` where the body has none.
+    pub fn data(&self) -> &str {
+        self.content.data()
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{EventType, Pattern};
+
 /// What a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -58,6 +60,9 @@ pub struct Grants {
     /// Mail, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
+    /// The types of events it may emit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emit: Vec<Pattern>,
 }
 
 impl Grants {
@@ -65,7 +70,13 @@ impl Grants {
     pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Mail => self.mail.is_some(),
-            Capability::Sql | Capability::Http | Capability::Emit => false,
+            Capability::Emit => !self.emit.is_empty(),
+            Capability::Sql | Capability::Http => false,
         }
+    }
+
+    /// Whether it may emit events of this type.
+    pub fn allows_emitting(&self, event_type: &EventType) -> bool {
+        self.emit.iter().any(|pattern| pattern.matches(event_type))
     }
 }

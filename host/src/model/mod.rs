@@ -3,7 +3,9 @@
 //! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
 
 mod ambient;
+mod carried;
 mod delivery;
+mod derived;
 mod effects;
 mod event;
 mod grant;
@@ -11,10 +13,12 @@ mod ledger;
 mod pattern;
 
 pub use ambient::{Ambient, Clock, Random};
+pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
-    ParseDeliveryIdError, PluginId, REVISION_SHOWN,
+    ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
+pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
 pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
-    model::{Ambient, EventType, PluginId},
+    model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
 };
 
@@ -137,6 +137,11 @@ impl Registry {
     pub fn subscribers(&self, event_type: &EventType) -> Vec<PluginId> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(event_type));
         self.0.list.load().by_name.values().filter(wants).map(|plugin| plugin.record.id).collect()
+    }
+
+    /// Who gets this event, held plugins included.
+    pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
+        self.subscribers(&event.event_type).into_iter().map(Subscriber::from).collect()
     }
 
     /// All plugins, by name.

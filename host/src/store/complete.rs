@@ -3,17 +3,22 @@
 //! First the checks, which write nothing: does the lease hold, is all that the attempt read still so,
 //! do its changes fit? Where the lease is lost the completion is dropped; where a read has changed the
 //! job goes through its lane again, which is a conflict and no failed attempt. Only then the writes.
+//!
+//! Who need not know hands in by [`Store::complete`] and goes on; the commit follows. Who has committed
+//! elsewhere before (the database of a plugin) and may clear up only after the store has it on disk,
+//! waits by [`Store::complete_durably`]. Many wait for one commit: nobody stands in another's way.
 
 use rusqlite::{Result, params};
+use tokio::sync::oneshot;
 
 use super::{
     Store, StoreError,
     kv::Change,
     schema::code,
-    time::nanos,
+    time::{nanos, timestamp},
     writer::{Op, Writer},
 };
-use crate::model::{Attempt, Effects, Job, Outcome};
+use crate::model::{Attempt, DeliveryId, Effects, Job, Outcome};
 use jiff::Timestamp;
 
 /// What a finished attempt asks of the store.
@@ -25,6 +30,18 @@ pub enum Verdict {
     Retry(Timestamp),
     /// Nothing took effect; give up.
     Dead,
+}
+
+/// What became of a completion, once that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completed {
+    /// Written as it was handed in.
+    Written,
+    /// Something that the attempt read has changed: nothing was written, and the job comes through its
+    /// lane again.
+    Conflict,
+    /// The token no longer holds: nothing was written.
+    LostLease,
 }
 
 pub(super) const FINISH_DELIVERY: &str = "
@@ -46,12 +63,62 @@ impl Store {
     pub async fn complete(&self, job: Job, attempt: Attempt, verdict: Verdict) -> Result<(), StoreError> {
         self.send(Op::Complete(Box::new(Completion::new(job, attempt, verdict)))).await
     }
+
+    /// As [`Self::complete`], and returns when the batch has committed. While the disk is full that
+    /// takes as long as the disk is full. Cancelled, the completion goes on.
+    ///
+    /// # Errors
+    /// When the store takes no work any more: the delivery then runs again after a restart, unless the
+    /// commit that failed reached the disk all the same.
+    pub async fn complete_durably(
+        &self,
+        job: Job,
+        attempt: Attempt,
+        verdict: Verdict,
+    ) -> Result<Completed, StoreError> {
+        let (told, came_to) = oneshot::channel();
+        let mut completion = Completion::new(job, attempt, verdict);
+        completion.told = Some(told);
+        self.send(Op::Complete(Box::new(completion))).await?;
+        came_to.await.map_err(|_| self.silence())
+    }
+
+    /// Sends a job through its lane again at once, `conflicts` one higher and counted: what it did
+    /// elsewhere could not be committed, because another was in the way. Returns when that is queued.
+    ///
+    /// # Errors
+    /// When the store takes no work any more; the delivery then runs again after a restart.
+    pub async fn run_again(&self, job: Job) -> Result<(), StoreError> {
+        self.send(Op::Complete(Box::new(Completion::of(job, Ending::Conflict)))).await
+    }
+
+    /// Those of the deliveries that are done, on disk. One that this store does not know is not.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn done_among(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.read(move |connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state = 3")?;
+            let mut done = Vec::new();
+            for delivery in deliveries {
+                if statement.exists([delivery.0])? {
+                    done.push(delivery);
+                }
+            }
+            Ok(done)
+        })
+        .await
+    }
 }
 
 /// A job that comes back, with its texts made ready by the thread that hands it in.
 pub(super) struct Completion {
     job: Job,
     ending: Ending,
+    /// Holds once the batch has committed.
+    pub(super) came_to: Completed,
+    told: Option<oneshot::Sender<Completed>>,
 }
 
 enum Ending {
@@ -59,6 +126,7 @@ enum Ending {
     Done(Record, Effects, Vec<String>),
     Retry(Record, i64),
     Dead(Record),
+    Conflict,
     Released,
 }
 
@@ -86,11 +154,28 @@ impl Completion {
             Verdict::Retry(due) => Ending::Retry(record, nanos(due)),
             Verdict::Dead => Ending::Dead(record),
         };
-        Self { job, ending }
+        Self::of(job, ending)
     }
 
     pub(super) fn release(job: Job) -> Self {
-        Self { job, ending: Ending::Released }
+        Self::of(job, Ending::Released)
+    }
+
+    fn of(job: Job, ending: Ending) -> Self {
+        Self { job, ending, came_to: Completed::Written, told: None }
+    }
+
+    /// Whether effects are in it.
+    pub(super) fn has_effects(&self) -> bool {
+        matches!(self.ending, Ending::Done(..))
+    }
+
+    /// After the commit.
+    pub(super) fn tell(self) {
+        if let Some(told) = self.told {
+            // Who has gone away meanwhile finds it on disk.
+            let _ = told.send(self.came_to);
+        }
     }
 }
 
@@ -129,36 +214,52 @@ pub(super) fn outcome_of(code: i64) -> Outcome {
 
 impl Writer<'_> {
     /// Writes what became of a job.
-    pub(super) fn complete(&mut self, completion: &Completion) -> Result<()> {
-        let Completion { job, ending } = completion;
+    pub(super) fn complete(&mut self, completion: &Completion) -> Result<Completed> {
+        let Completion { job, ending, .. } = completion;
         if !self.lanes.holds(job) {
             tracing::warn!(delivery = %job.delivery, "a completion came without a valid lease and was dropped");
             self.memory.sequence().lost_leases += 1;
-            return Ok(());
+            return Ok(Completed::LostLease);
         }
         match ending {
             Ending::Done(record, effects, items) => match self.stage_kv(job.plugin, effects)? {
-                Some(changes) => self.done(job, record, changes, items),
-                None => self.conflict(job),
+                Some(changes) => self.done(job, record, changes, effects, items)?,
+                None => return self.conflict(job),
             },
             Ending::Retry(record, due) => {
                 self.lanes.waits(job.plugin, *due);
-                self.finish(job, record, code::WAITING, Some(*due))
+                self.finish(job, record, code::WAITING, Some(*due))?;
             }
-            Ending::Dead(record) => self.finish(job, record, code::DEAD, None),
-            Ending::Released => self.make_ready(job),
+            Ending::Dead(record) => self.finish(job, record, code::DEAD, None)?,
+            Ending::Conflict => return self.conflict(job),
+            Ending::Released => self.make_ready(job)?,
         }
+        Ok(Completed::Written)
     }
 
-    fn done(&mut self, job: &Job, record: &Record, changes: Vec<Change>, items: &[String]) -> Result<()> {
+    fn done(
+        &mut self,
+        job: &Job,
+        record: &Record,
+        changes: Vec<Change>,
+        effects: &Effects,
+        items: &[String],
+    ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
         items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
+        for derived in &effects.emitted {
+            // Its id is this delivery's alone, which is done once: it can't have been seen before.
+            self.take_in(derived.event(timestamp(self.now)), &derived.subscribers)?;
+        }
         self.finish(job, record, code::DONE, None)
     }
 
-    fn conflict(&mut self, job: &Job) -> Result<()> {
+    fn conflict(&mut self, job: &Job) -> Result<Completed> {
         self.memory.sequence().conflicts += 1;
-        if self.lanes.stage_again(job) { Ok(()) } else { self.make_ready(job) }
+        if !self.lanes.stage_again(job) {
+            self.make_ready(job)?;
+        }
+        Ok(Completed::Conflict)
     }
 
     fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
@@ -186,9 +287,10 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Back among those that may run. Whether its attempt did anything elsewhere is not known here.
     fn make_ready(&mut self, job: &Job) -> Result<()> {
         self.connection
-            .prepare_cached("UPDATE delivery SET state = 0 WHERE id = ?1")?
+            .prepare_cached("UPDATE delivery SET state = 0, ran = 1 WHERE id = ?1")?
             .execute([job.delivery.0])?;
         self.memory.moved(job.plugin, code::LEASED, code::READY);
         self.lanes.end(job.plugin, job.delivery);

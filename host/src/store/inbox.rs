@@ -11,7 +11,7 @@ use super::{
     time::nanos,
     writer::{Op, Writer},
 };
-use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, PluginId};
+use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, Subscriber};
 
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ pub enum Accepted {
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                   data_start, data_end, id, body, depth)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 ON CONFLICT (source, id) DO NOTHING";
 
 pub(super) const INSERT_DELIVERY: &str = "
@@ -33,30 +33,45 @@ INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, repla
 VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6)";
 
 impl Store {
-    /// Takes in an event with a delivery for each plugin; returns when both are on disk.
+    /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
     ///
     /// # Errors
     /// [`StoreError::Backlog`] when too much is unfinished; any other when it could not be written.
     /// An event that was refused is not in the store.
-    pub async fn accept(&self, event: NewEvent, plugins: Vec<PluginId>) -> Result<Accepted, StoreError> {
+    pub async fn accept<S: Into<Subscriber>>(
+        &self,
+        event: NewEvent,
+        subscribers: impl IntoIterator<Item = S>,
+    ) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Op::Accept { event, plugins, reply }).await?;
+        let subscribers = subscribers.into_iter().map(Into::into).collect();
+        self.send(Op::Accept { event, subscribers, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(self.silence()))
+    }
+
+    /// Whether more may be made. Asked before a commit of derived events: once an attempt has committed
+    /// they can't be refused any more, so that the backlog may go beyond its bound by what the attempts
+    /// under way have staged.
+    ///
+    /// # Errors
+    /// [`StoreError::Backlog`] when too much is unfinished.
+    pub fn room(&self) -> Result<(), StoreError> {
+        let unfinished = self.shared().unfinished();
+        if unfinished < self.max_backlog() { Ok(()) } else { Err(StoreError::Backlog(unfinished)) }
     }
 }
 
 impl Writer<'_> {
-    /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
-    /// and nothing older waits: it is written as leased, and never read back.
+    /// Takes in an event, unless too much is unfinished.
     pub(super) fn accept(
         &mut self,
         event: NewEvent,
-        plugins: &[PluginId],
+        subscribers: &[Subscriber],
     ) -> Result<Result<Accepted, StoreError>> {
-        let source = self.memory.source(self.connection, &event.source)?;
         if let Some(error) = self.backlog_full()
-            && !plugins.is_empty()
+            && !subscribers.is_empty()
         {
+            let source = self.memory.source(self.connection, &event.source)?;
             // The sender of an event that is here already is told so, however much is unfinished.
             let seen = self
                 .connection
@@ -65,6 +80,13 @@ impl Writer<'_> {
                 .optional()?;
             return Ok(seen.map_or(Err(error), |()| Ok(Accepted::Duplicate)));
         }
+        self.take_in(event, subscribers).map(Ok)
+    }
+
+    /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
+    /// and nothing older waits: it is written as leased, and never read back.
+    pub(super) fn take_in(&mut self, event: NewEvent, subscribers: &[Subscriber]) -> Result<Accepted> {
+        let source = self.memory.source(self.connection, &event.source)?;
         let event_type = self.memory.event_type(self.connection, &event.event_type)?;
         let sequence = self.memory.sequence();
         let (seq, first) = (sequence.next_event, sequence.next_delivery);
@@ -76,19 +98,20 @@ impl Writer<'_> {
             event.occurred_at.map(nanos),
             nanos(event.received_at),
             first,
-            plugins.len() as i64,
+            subscribers.len() as i64,
             event.data.start,
             event.data.end,
             event.id.as_str(),
             &event.body[..],
+            event.depth,
         ])?;
         if inserted == 0 {
-            return Ok(Ok(Accepted::Duplicate));
+            return Ok(Accepted::Duplicate);
         }
         sequence.next_event += 1;
-        sequence.next_delivery += plugins.len() as i64;
+        sequence.next_delivery += subscribers.len() as i64;
         let event = Arc::new(Event { seq: EventSeq(seq), content: event });
-        for (id, &plugin) in (first..).zip(plugins) {
+        for (id, &Subscriber { plugin }) in (first..).zip(subscribers) {
             let ready = self.memory.tally(plugin).states[code::READY as usize];
             let token = self.lanes.hand_over(plugin, id, ready > 0, self.now);
             let state = if token.is_some() { code::LEASED } else { code::READY };
@@ -98,10 +121,19 @@ impl Writer<'_> {
             if let Some(token) = token {
                 let delivery = DeliveryId(id);
                 let event = Arc::clone(&event);
-                self.lanes.stage(Job { delivery, token, plugin, attempt: 1, conflicts: 0, event });
+                let may_have_run = false;
+                self.lanes.stage(Job {
+                    delivery,
+                    token,
+                    plugin,
+                    attempt: 1,
+                    conflicts: 0,
+                    may_have_run,
+                    event,
+                });
             }
         }
-        Ok(Ok(Accepted::Stored(EventSeq(seq))))
+        Ok(Accepted::Stored(EventSeq(seq)))
     }
 
     /// The refusal, when as much is unfinished as may be.

@@ -66,7 +66,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use complete::Verdict;
+pub use complete::{Completed, Verdict};
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
 pub use queue::Lane;
@@ -215,6 +215,10 @@ impl Store {
 
     fn retention_nanos(&self) -> i64 {
         i64::try_from(self.0.options.retention.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    fn max_backlog(&self) -> u64 {
+        self.0.options.max_backlog
     }
 
     fn path(&self) -> &Path {

@@ -44,7 +44,7 @@ const REFILL: usize = 512;
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -371,7 +371,7 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
-        for Due { delivery, state, attempts, event } in due {
+        for Due { delivery, state, attempts, may_have_run, event } in due {
             let Some(token) = self.lanes.lease(plugin, delivery) else { continue };
             self.connection
                 .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
@@ -379,7 +379,8 @@ impl Writer<'_> {
             self.memory.moved(plugin, state, code::LEASED);
             let delivery = DeliveryId(delivery);
             let event = Arc::new(event);
-            self.lanes.stage(Job { delivery, token, plugin, attempt: attempts + 1, conflicts: 0, event });
+            let attempt = attempts + 1;
+            self.lanes.stage(Job { delivery, token, plugin, attempt, conflicts: 0, may_have_run, event });
         }
         let next_due = if exhausted { self.earliest(plugin)? } else { self.now };
         if let Some(lane) = self.lanes.open.get_mut(&plugin) {
@@ -408,6 +409,7 @@ struct Due {
     delivery: i64,
     state: i64,
     attempts: u32,
+    may_have_run: bool,
     event: Event,
 }
 
@@ -419,12 +421,15 @@ impl Due {
             organization: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
             occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
             received_at: timestamp(row.get(8)?),
+            depth: row.get(14)?,
             data: row.get(9)?..row.get(10)?,
             id: named(row, 11, EventId::new)?,
             body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
         };
         let event = Event { seq: EventSeq(row.get(3)?), content };
-        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts: row.get(2)?, event })
+        let attempts = row.get(2)?;
+        let may_have_run = attempts > 0 || row.get(13)?;
+        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts, may_have_run, event })
     }
 }
 
@@ -455,7 +460,7 @@ pub(super) fn recover(connection: &mut Connection) -> Result<()> {
         )?;
     }
     transaction.execute(
-        "UPDATE delivery SET state = 0
+        "UPDATE delivery SET state = 0, ran = 1
          WHERE id >= (SELECT lease_floor FROM sequence) AND state = 1",
         [],
     )?;

@@ -160,6 +160,15 @@ CREATE TABLE sequence (
 -- Which revision of the plugin ran: the first digits of its SHA-256. NULL in what version 1 wrote.
 ALTER TABLE attempt ADD COLUMN revision TEXT;
 ",
+    "
+-- 1: an attempt that is written down nowhere may have run. What version 2 held may have.
+ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
+UPDATE delivery SET ran = 1 WHERE state < 3;
+",
+    "
+-- How many events lie between an event and the webhook that it is derived of, itself included.
+ALTER TABLE event ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored.

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Shared {
     failure: OnceLock<String>,
     closed: AtomicBool,
     kv_bytes: RwLock<HashMap<PluginId, u64>>,
+    unfinished: AtomicU64,
     /// For reads of keys while a guest runs.
     pub(super) guests: Readers,
     /// For lists, which take longer.
@@ -38,6 +39,7 @@ impl Shared {
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             kv_bytes: RwLock::default(),
+            unfinished: AtomicU64::new(0),
             guests: Readers::new(path.clone(), GUEST_READERS),
             people: Readers::new(path, PEOPLE_READERS),
             #[cfg(test)]
@@ -80,6 +82,15 @@ impl Shared {
             let mut published = self.kv_bytes.write();
             published.extend(sizes.map(|(plugin, bytes)| (plugin, u64::try_from(bytes).unwrap_or(0))));
         }
+    }
+
+    /// Deliveries that were neither done nor dead at the last commit.
+    pub(super) fn unfinished(&self) -> u64 {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn publish_unfinished(&self, unfinished: i64) {
+        self.unfinished.store(unfinished.unsigned_abs(), Ordering::Relaxed);
     }
 
     #[cfg(test)]

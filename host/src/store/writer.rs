@@ -46,7 +46,10 @@ use super::{
     shared::Shared,
     time::nanos,
 };
-use crate::model::{Ambient, Job, NewEvent, PluginId};
+use crate::{
+    fault::{self, FaultPoint},
+    model::{Ambient, Job, NewEvent, PluginId, Subscriber},
+};
 
 /// Operations that may wait; who comes then waits outside.
 pub(super) const QUEUE: usize = 4096;
@@ -60,6 +63,9 @@ const NAP: Duration = Duration::from_secs(1);
 /// Between two looks into the queue while a batch is gathered.
 const GLANCE: Duration = Duration::from_micros(100);
 
+/// Between two lines about a disk that is full.
+const COMPLAIN: Duration = Duration::from_secs(10);
+
 /// How long completions that found the disk full wait before they are tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,7 +73,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Op {
     Accept {
         event: NewEvent,
-        plugins: Vec<PluginId>,
+        subscribers: Vec<Subscriber>,
         reply: oneshot::Sender<Result<Accepted, StoreError>>,
     },
     Complete(Box<Completion>),
@@ -113,6 +119,8 @@ pub(super) struct Writer<'c> {
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
     carried: VecDeque<Op>,
     carried_until: Option<Instant>,
+    /// Since when batches have been taken back for want of room, as last logged.
+    full: Option<Instant>,
     /// Operations in the last batch.
     batch_size: usize,
     /// What the last commit took.
@@ -219,6 +227,7 @@ impl<'c> Writer<'c> {
     ) -> Result<Self> {
         let memory = Memory::load(connection)?;
         shared.publish_kv_bytes(memory.all_kv_bytes());
+        shared.publish_unfinished(memory.unfinished());
         Ok(Self {
             connection,
             sql: Statements::prepare(connection)?,
@@ -233,6 +242,7 @@ impl<'c> Writer<'c> {
             ambient,
             carried: VecDeque::new(),
             carried_until: None,
+            full: None,
             batch_size: 0,
             commit_time: Duration::ZERO,
             fold: false,
@@ -342,16 +352,23 @@ impl<'c> Writer<'c> {
         if let Some(error) = self.shared.injected() {
             return Err(error);
         }
+        let effects = fault::COMPILED_IN && self.staged.completions.iter().any(|c| c.has_effects());
+        if effects {
+            fault::reached(FaultPoint::StoreWritten);
+        }
         let began = Instant::now();
         self.sql.commit.execute([])?;
         self.commit_time = began.elapsed();
+        if effects {
+            fault::reached(FaultPoint::StoreCommitted);
+        }
         Ok(())
     }
 
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
-            Op::Accept { event, plugins, reply } => {
-                let accepted = self.accept(event, &plugins);
+            Op::Accept { event, subscribers, reply } => {
+                let accepted = self.accept(event, &subscribers);
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
@@ -359,8 +376,8 @@ impl<'c> Writer<'c> {
                 self.staged.accepted.push((reply, answer));
                 result
             }
-            Op::Complete(completion) => {
-                let result = self.complete(&completion);
+            Op::Complete(mut completion) => {
+                let result = self.complete(&completion).map(|came_to| completion.came_to = came_to);
                 self.staged.completions.push(completion);
                 result
             }
@@ -397,6 +414,7 @@ impl<'c> Writer<'c> {
     /// After the commit.
     fn settle(&mut self) {
         self.shared.publish_kv_bytes(self.kv.sizes(&self.memory));
+        self.shared.publish_unfinished(self.memory.unfinished());
         let mut unheard = self.lanes.settle();
         self.carried.extend(unheard.drain(..).map(|job| Op::Complete(Box::new(Completion::release(job)))));
         if let Some(give_back) = self.outbox.settle() {
@@ -406,8 +424,13 @@ impl<'c> Writer<'c> {
             let _ = reply.send(answer);
         }
         self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
-        self.staged.completions.clear();
+        self.staged.completions.drain(..).for_each(|completion| completion.tell());
         self.carried_until = None;
+        // Not at the first small write that finds room between two that don't.
+        if self.batch_size > 0 && self.full.is_some_and(|since| since.elapsed() > NAP) {
+            self.full = None;
+            tracing::info!("the store writes again");
+        }
     }
 
     /// After a failure: the transaction is taken back, and so is what was remembered of it.
@@ -416,7 +439,7 @@ impl<'c> Writer<'c> {
             if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") };
         let answer = match rolled_back.and_then(|()| Memory::load(self.connection)) {
             Ok(memory) if passes(error) => {
-                tracing::error!(%error, "the store could not write; the batch was taken back");
+                self.complain(error);
                 self.memory = memory;
                 StoreError::Io(error.to_string())
             }
@@ -435,6 +458,14 @@ impl<'c> Writer<'c> {
         if self.shared.failure().is_some() {
             self.carried.clear();
             self.lanes.close_all();
+        }
+    }
+
+    /// Says so once, and from time to time while it lasts: senders and completions try again and again.
+    fn complain(&mut self, error: &rusqlite::Error) {
+        if self.full.is_none_or(|last| last.elapsed() > COMPLAIN) {
+            self.full = Some(Instant::now());
+            tracing::error!(%error, "the store can't write; what it is asked for is refused or waits");
         }
     }
 

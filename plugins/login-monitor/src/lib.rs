@@ -2,7 +2,7 @@
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `session.created`, `user.login` | the user's last login is remembered, and counted for the user and for the organization; an alert if it is odd |
+//! | `session.created`, `user.login` | the user's last login is remembered, and counted for the user and for the organization; a record for analytics; an alert if it is odd |
 //! | `session.expired`, `user.logout` | an audit record; the session's key goes |
 //!
 //! Odd is a login from an address never seen for this user (the first one ever is not), and more than
@@ -12,6 +12,7 @@
 //! ```toml
 //! [plugin.login-monitor.grants]
 //! mail = { from = ["Watch <watch@example.com>"], to = ["security@example.com"] }
+//! http = ["https://analytics.example.com"]   # needed for analytics_url alone
 //!
 //! [plugin.login-monitor.config]
 //! alert_to = "security@example.com"   # or several: ["a@example.com", "b@example.com"]; needed
@@ -19,13 +20,17 @@
 //! window_seconds = 600
 //! subject = "Login alert for {user}: {alert}"
 //! audit_days = 365
+//! analytics_days = 30
+//! analytics_url = "https://analytics.example.com/v1/logins"   # left out: the records are kept here
 //! ```
 //!
 //! Placeholders of the subject are `alert`, `user` (the address, or else the id), `ip` and `organization`.
 //!
 //! Keys: `user/<user>` is what is known of a user, `logins/user/<user>` and
 //! `logins/organization/<organization>` count, `session/<session>` is an open session, and
-//! `audit/<time>/<event>` an ended one: the time has 20 digits of nanoseconds, so that they list in order.
+//! `audit/<time>/<event>` an ended one; `analytics/<time>/<event>` is the record of a login, if it is not
+//! sent: user, organization, method, location and time. The time in a key has 20 digits of nanoseconds, so
+//! that they list in order.
 
 mod settings;
 mod user;
@@ -33,6 +38,7 @@ mod user;
 use posthouse_sdk::{
     Capability, Delivery, Event, Failure, Manifest, Plugin, Timestamp, debug,
     event::Session,
+    http::Request,
     info, kv,
     outbox::Mail,
     template::{self, Escape},
@@ -95,7 +101,35 @@ fn login(event: &Event, settings: &Settings) -> Result<(), Failure> {
     for alert in &alerts {
         send(alert, event, &session, settings)?;
     }
-    Ok(())
+    analyse(event, &session, settings)
+}
+
+/// What analytics is told of a login.
+#[derive(Serialize)]
+struct Analytics<'a> {
+    user_id: &'a str,
+    organization_id: Option<&'a str>,
+    auth_method: Option<&'a str>,
+    location: Option<&'a str>,
+    at: String,
+}
+
+/// Sends the record of a login to where analytics is, or keeps it where that is nowhere.
+fn analyse(event: &Event, session: &Session, settings: &Settings) -> Result<(), Failure> {
+    let at = event.time();
+    let record = Analytics {
+        user_id: &session.user_id,
+        organization_id: session.organization_id.as_deref(),
+        auth_method: session.auth_method.as_deref(),
+        location: session.location.as_deref(),
+        at: rfc3339(at),
+    };
+    if let Some(url) = &settings.analytics_url {
+        Request::post(url).json(&record)?.send_later()?;
+        return Ok(());
+    }
+    kv::set_json(&format!("analytics/{at:020}/{}", event.id), &record)?;
+    forget_old("analytics", event.received_at, settings.analytics)
 }
 
 fn send(alert: &str, event: &Event, session: &Session, settings: &Settings) -> Result<(), Failure> {
@@ -160,13 +194,14 @@ fn end(event: &Event, settings: &Settings) -> Result<(), Failure> {
     };
     kv::set_json(&format!("audit/{at:020}/{}", event.id), &audit)?;
     kv::delete(&key)?;
-    forget_old(event.received_at, settings)
+    forget_old("audit", event.received_at, settings.audit)
 }
 
-/// Drops up to two audit records that are too old: as one comes with each event, they cannot pile up.
-fn forget_old(now: Timestamp, settings: &Settings) -> Result<(), Failure> {
-    let oldest = format!("audit/{:020}", now.saturating_sub(settings.audit));
-    for entry in kv::list("audit/", None, 2)? {
+/// Drops up to two records of this kind that are older than so many nanoseconds: as one comes with each
+/// event, they cannot pile up.
+fn forget_old(kind: &str, now: Timestamp, age: u64) -> Result<(), Failure> {
+    let oldest = format!("{kind}/{:020}", now.saturating_sub(age));
+    for entry in kv::list(&format!("{kind}/"), None, 2)? {
         if entry.key < oldest {
             kv::delete(&entry.key)?;
         }

@@ -19,6 +19,10 @@ pub(crate) struct Settings {
     pub(crate) subject: String,
     /// How long audit records are kept, in nanoseconds.
     pub(crate) audit: u64,
+    /// Where analytics records are sent.
+    pub(crate) analytics_url: Option<String>,
+    /// How long analytics records are kept that are sent nowhere, in nanoseconds.
+    pub(crate) analytics: u64,
 }
 
 impl Settings {
@@ -32,6 +36,8 @@ impl Settings {
             window: within("window_seconds", 600, 86_400 * 30)? * SECOND,
             subject: get("subject").unwrap_or_else(|| "Login alert for {user}: {alert}".to_owned()),
             audit: within("audit_days", 365, 36_500)? * DAY,
+            analytics_url: get("analytics_url").filter(|url| !url.is_empty()),
+            analytics: within("analytics_days", 30, 36_500)? * DAY,
         })
     }
 }

@@ -176,3 +176,51 @@ fn a_mistake_in_the_configuration_is_named_at_the_first_event() {
     host.deliver::<LoginMonitor>(page(2, 0, 2)).unwrap();
     assert_eq!(host.mails()[0].to, ["a@example.com", "b@example.com"]);
 }
+
+#[test]
+fn a_login_leaves_a_record_for_analytics() {
+    let mut host = host();
+    host.deliver::<LoginMonitor>(page(1, 0, 1)).unwrap();
+    let mut login = real("user.login", 2, 60, 1);
+    login.data =
+        login.data.replace(r#""device": {"#, r#""device": {"location": {"city": "Patna", "region": "IN"}, "#);
+    host.deliver::<LoginMonitor>(login).unwrap();
+    let records: Vec<_> = host
+        .keys()
+        .into_iter()
+        .filter(|key| key.starts_with("analytics/"))
+        .map(|key| host.text(key).unwrap())
+        .collect();
+    assert_eq!(
+        records,
+        [
+            r#"{"user_id":"usr_1","organization_id":"org_1","auth_method":"password","location":null,"at":"2026-01-02T03:04:05Z"}"#,
+            r#"{"user_id":"usr_1","organization_id":"org_1","auth_method":null,"location":"Patna, IN","at":"2026-01-02T03:05:05Z"}"#,
+        ]
+    );
+    assert!(host.requests().is_empty());
+}
+
+#[test]
+fn the_record_is_sent_and_not_kept_where_analytics_has_an_url() {
+    let mut host =
+        host().grant(Capability::Http).config("analytics_url", "https://analytics.example.com/v1/logins");
+    // The second tells of the same login.
+    host.deliver::<LoginMonitor>(page(1, 0, 1)).unwrap();
+    host.deliver::<LoginMonitor>(real("user.login", 1, 0, 1)).unwrap();
+    let [request] = host.requests() else { panic!("{:?}", host.requests()) };
+    assert_eq!((&*request.method, &*request.url), ("POST", "https://analytics.example.com/v1/logins"));
+    assert!(request.body.starts_with(br#"{"user_id":"usr_1","organization_id":"org_1","#));
+    assert!(!host.keys().iter().any(|key| key.starts_with("analytics/")), "{:?}", host.keys());
+}
+
+#[test]
+fn old_records_for_analytics_go() {
+    let mut host = host().config("analytics_days", "1").config("max_logins", "1000");
+    for day in 0..20 {
+        let mut login = page(day, u64::from(day) * 86_400, 1);
+        login.received_at = login.occurred_at.unwrap();
+        host.deliver::<LoginMonitor>(login).unwrap();
+    }
+    assert_eq!(host.keys().iter().filter(|key| key.starts_with("analytics/")).count(), 2);
+}

@@ -3,7 +3,7 @@
 //! The rule: what another attempt would run into again is refused for good (a dead letter, which the
 //! operator sees and may replay after mending the cause); what may pass by itself is tried again.
 
-use crate::{Delay, Failure, kv, outbox};
+use crate::{Delay, Failure, http, kv, outbox, sql};
 
 impl Failure {
     /// Try again after the plugin's own back-off.
@@ -43,5 +43,58 @@ impl From<kv::Error> for Failure {
 impl From<outbox::Error> for Failure {
     fn from(error: outbox::Error) -> Self {
         Self::reject(error.to_string())
+    }
+}
+
+impl From<sql::Error> for Failure {
+    fn from(error: sql::Error) -> Self {
+        if error.is_lasting() { Self::reject(error.to_string()) } else { Self::retry(error.to_string()) }
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        let reason = error.to_string();
+        match error {
+            http::Error::Timeout(_) | http::Error::Failed(_) => Self::retry(reason),
+            // Those that the outbox tries again as well.
+            http::Error::Status { status: 408 | 425 | 429 | 500..=599, retry_after, .. } => match retry_after
+            {
+                Some(seconds) => Self::retry_after(reason, seconds),
+                None => Self::retry(reason),
+            },
+            http::Error::Denied(_)
+            | http::Error::Invalid(_)
+            | http::Error::Limit(_)
+            | http::Error::Status { .. } => Self::reject(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_tried_again_and_the_rest_is_refused() {
+        let statement = |state: &str| {
+            Failure::from(sql::Error::Statement { sqlstate: state.to_owned(), message: String::new() })
+        };
+        for state in ["40001", "23503", "23505", "08006", "53300", "55P03", "57014", "HY000"] {
+            assert!(matches!(statement(state), Failure::Retry(_)), "{state}");
+        }
+        for state in ["42601", "42P01", "42501", "22P02", "0A000", "21000"] {
+            assert!(matches!(statement(state), Failure::Reject(_)), "{state}");
+        }
+        let status = |status, retry_after| {
+            Failure::from(http::Error::Status { status, request: "GET http://a/".to_owned(), retry_after })
+        };
+        for code in [408, 425, 429, 500, 503, 599] {
+            assert!(matches!(status(code, None), Failure::Retry(_)), "{code}");
+            assert!(matches!(status(code, Some(7)), Failure::RetryAfter(delay) if delay.seconds == 7));
+        }
+        for code in [302, 400, 401, 404, 409, 422] {
+            assert!(matches!(status(code, Some(7)), Failure::Reject(_)), "{code}");
+        }
     }
 }

@@ -2,6 +2,6 @@
 //! own tests.
 
 #[cfg(target_family = "wasm")]
-pub(crate) use crate::bindings::posthouse::plugin::{config, kv, log, outbox};
+pub(crate) use crate::bindings::posthouse::plugin::{config, http, kv, log, outbox, sql};
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use crate::testing::imports::{config, kv, log, outbox};
+pub(crate) use crate::testing::imports::{config, http, kv, log, outbox, sql};

@@ -37,10 +37,12 @@ pub mod config;
 pub mod event;
 mod failure;
 mod host;
+pub mod http;
 pub mod kv;
 pub mod log;
 mod manifest;
 pub mod outbox;
+pub mod sql;
 pub mod template;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::{
-    bindings::posthouse::plugin::outbox::{Error as HostError, Mail as HostMail},
+    bindings::posthouse::plugin::outbox::{Derived as HostDerived, Error as HostError, Mail as HostMail},
     host,
+    http::Request,
 };
 
 /// A mail. Addresses are as in RFC 5322: `ada@example.com` or `Ada <ada@example.com>`.
@@ -71,12 +74,62 @@ impl Mail {
     }
 }
 
-/// Why a mail was not staged.
+/// Stages a request that is made later, at least once, and returns its Idempotency-Key, which is the same
+/// in every attempt and every sending. A status of 2xx ends it; 408, 425, 429 and 5xx are tried again, as
+/// is what brought no response; any other is given up.
+///
+/// # Errors
+/// See [`Error`].
+pub fn send_request(request: &Request) -> Result<String, Error> {
+    Ok(host::outbox::send_request(&request.0)?)
+}
+
+/// An event for other plugins, derived from the one at hand, such as `seat.changed`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Derived(HostDerived);
+
+impl Derived {
+    /// An event of this type about the organization of the event at hand, with `data` as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where there is no JSON for `data`.
+    pub fn new<T: Serialize + ?Sized>(event_type: &str, data: &T) -> Result<Self, Error> {
+        let data = serde_json::to_string(data).map_err(|error| Error::Invalid(format!("data: {error}")))?;
+        Ok(Self(HostDerived { event_type: event_type.to_owned(), organization_id: None, data }))
+    }
+
+    /// Makes it about this organization.
+    pub fn organization(mut self, id: impl Into<String>) -> Self {
+        self.0.organization_id = Some(id.into());
+        self
+    }
+
+    /// Stages it, and returns its id, which is the same in every attempt.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn emit(&self) -> Result<String, Error> {
+        Ok(host::outbox::emit(&self.0)?)
+    }
+}
+
+/// What came of staging something that the plugin can do without: none where it is not granted.
+///
+/// # Errors
+/// Any other [`Error`].
+pub fn if_granted(staged: Result<String, Error>) -> Result<Option<String>, Error> {
+    match staged {
+        Err(Error::Denied(_)) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Why a mail, a request or an event was not staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// Not granted; the message names the line of config.toml that would allow it.
     Denied(String),
-    /// Not a mail: the message names the field.
+    /// Not a mail, a request or an event: the message names the field.
     Invalid(String),
     /// The attempt has staged all it may.
     Limit(String),

@@ -24,6 +24,7 @@
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
+//! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -46,6 +47,7 @@ mod http;
 mod load;
 mod mail;
 mod ports;
+mod postgres;
 mod sender;
 mod signer;
 mod smtp;
@@ -58,6 +60,7 @@ pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
+pub use postgres::Postgres;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};

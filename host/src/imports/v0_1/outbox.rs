@@ -32,8 +32,14 @@ impl outbox::Host for Door {
         self.denied(Call::SendRequest, outbox::Error::Denied)
     }
 
-    fn emit(&mut self, _event: outbox::Derived) -> wasmtime::Result<Result<String, outbox::Error>> {
-        self.denied(Call::Emit, outbox::Error::Denied)
+    fn emit(&mut self, event: outbox::Derived) -> wasmtime::Result<Result<String, outbox::Error>> {
+        let outbox::Derived { event_type, organization_id, data } = event;
+        match self
+            .pass(Call::Emit, |door| door.emitter()?.emit(&event_type, organization_id.as_deref(), &data))
+        {
+            Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
+            other => answer(other),
+        }
     }
 }
 

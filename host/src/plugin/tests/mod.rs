@@ -182,6 +182,7 @@ fn job(event_type: &str) -> Job {
         organization: Some("org_1".into()),
         occurred_at: None,
         received_at: Timestamp::UNIX_EPOCH,
+        depth: 0,
         body,
         data: 30..44,
     };
@@ -191,6 +192,7 @@ fn job(event_type: &str) -> Job {
         plugin: PluginId(1),
         attempt: 1,
         conflicts: 0,
+        may_have_run: false,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }

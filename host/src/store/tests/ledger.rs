@@ -69,7 +69,7 @@ async fn the_ledger_adds_up_whatever_happens() {
         let which = random.below(3) as usize;
         match random.below(14) {
             0..=3 => {
-                let wanted = plugins.iter().copied().filter(|_| random.below(3) > 0).collect();
+                let wanted: Vec<_> = plugins.iter().copied().filter(|_| random.below(3) > 0).collect();
                 // One in four ids has been seen.
                 let id = if random.below(4) == 0 { random.below(next_event + 1) } else { next_event };
                 next_event = next_event.max(id + 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::{DeliveryState, EventId, EventType, LogLevel, LogLine, Outcome, Pattern, SourceName},
+    model::{DeliveryState, EventId, EventType, LogLevel, LogLine, Outcome, Pattern, PluginId, SourceName},
     store::{DeliveryFilter, EventFilter, Verdict},
 };
 
@@ -99,7 +99,7 @@ async fn an_event_is_shown_with_all_that_became_of_it() {
     house.accept("one", &[plugin]).await;
     let mut other = house.event("one");
     other.source = SourceName::new("other").unwrap();
-    house.store.accept(other, Vec::new()).await.unwrap();
+    house.store.accept(other, Vec::<PluginId>::new()).await.unwrap();
     assert_eq!(house.store.event(None, "one").await.unwrap().len(), 2, "an id of two sources");
 
     let job = next(&mut lane).await;

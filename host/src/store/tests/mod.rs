@@ -1,6 +1,8 @@
 //! What a store promises, said to its handle alone: a second engine has to pass the same.
 
 mod accepting;
+mod durable;
+mod emitting;
 mod failing;
 mod keys;
 mod lanes;

@@ -64,6 +64,13 @@ async fn a_store_of_a_later_version_is_refused_with_the_way_out() {
     assert!(refused.to_string().contains("upgrade posthouse"), "{refused}");
 }
 
+/// Takes away what later versions of the schema have added.
+const BACK_TO_THE_FIRST: &str = "
+ALTER TABLE attempt DROP COLUMN revision;
+ALTER TABLE delivery DROP COLUMN ran;
+ALTER TABLE event DROP COLUMN depth;
+PRAGMA user_version = 1";
+
 #[tokio::test]
 async fn a_store_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds() {
     let house = House::new();
@@ -73,13 +80,15 @@ async fn a_store_of_the_first_version_is_brought_up_to_date_with_all_that_it_hol
     house.done(next(&mut lane).await, effects(&[])).await;
     house.accept("two", &[plugin]).await;
     house.store.close().await.unwrap();
-    raw(&house).execute_batch("ALTER TABLE attempt DROP COLUMN revision; PRAGMA user_version = 1").unwrap();
+    raw(&house).execute_batch(BACK_TO_THE_FIRST).unwrap();
 
     let House { options, clock, _dir, .. } = house;
     let store = open_at(&options, &clock).unwrap();
     let house = House { store, clock, options, _dir };
     let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
-    house.done(next(&mut lane).await, effects(&[])).await;
+    let job = next(&mut lane).await;
+    assert!(job.may_have_run);
+    house.done(job, effects(&[])).await;
     for (event, revision) in [("one", None), ("two", Some("0123456789ab"))] {
         let delivery = house.store.event(None, event).await.unwrap().remove(0).history.remove(0);
         let revisions: Vec<_> = delivery.attempt_log.iter().map(|a| a.revision.as_deref()).collect();

@@ -169,7 +169,7 @@ async fn room_is_used_again() {
         for n in 0..60 {
             let mut event = house.event(format!("{round}_{n}"));
             event.body = vec![b' '; 100_000].into();
-            house.store.accept(event, Vec::new()).await.unwrap();
+            house.store.accept(event, Vec::<PluginId>::new()).await.unwrap();
         }
         house.store.flush().await.unwrap();
         house.clock.advance(Duration::from_secs(25 * 3600));

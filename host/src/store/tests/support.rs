@@ -152,6 +152,7 @@ impl House {
             organization: Some("org_1".into()),
             occurred_at: None,
             received_at: self.now(),
+            depth: 0,
             data: start..start + 7,
             body: body.into_bytes().into(),
         }

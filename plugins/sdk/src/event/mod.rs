@@ -24,6 +24,22 @@ impl Event {
         self.occurred_at.unwrap_or(self.received_at)
     }
 
+    /// A number that tells which of two events about the same thing is the newer: the one with the greater
+    /// number, in whatever order they come. An event that comes again has the number it had. So a plugin
+    /// that keeps the newest state passes over what is old or repeated with
+    /// `ON CONFLICT (id) DO UPDATE SET … WHERE users.version < excluded.version`.
+    ///
+    /// It is the time in nanoseconds; its last two bits put what is deleted after what is updated, and that
+    /// after the rest, where a sender gives them the same time.
+    pub fn version(&self) -> i64 {
+        let kind = match self.event_type.rsplit(['.', '_']).next() {
+            Some("deleted") => 2,
+            Some("updated") => 1,
+            _ => 0,
+        };
+        i64::try_from(self.time() & !3).map_or(i64::MAX, |time| time | kind)
+    }
+
     /// `data` as a type of the plugin's own.
     ///
     /// # Errors

@@ -240,6 +240,27 @@ fn odd_members_are_none() {
 }
 
 #[test]
+fn a_newer_event_has_a_greater_version_and_at_one_time_what_is_deleted_is_newest() {
+    let version = |event_type: &str, at: Timestamp| {
+        let mut event = testing::event(event_type, "{}");
+        event.occurred_at = Some(at);
+        event.version()
+    };
+    let now = testing::RECEIVED_AT;
+    for (older, newer) in [
+        (("user.deleted", now), ("user.created", now + 1000)),
+        (("user.created", now), ("user.updated", now)),
+        (("organization.directory.user_updated", now), ("organization.directory.user_deleted", now)),
+        (("user.organization_membership_created", now), ("user.organization_membership_updated", now)),
+        (("user.created", 0), ("user.deleted", u64::MAX)),
+    ] {
+        assert!(version(older.0, older.1) < version(newer.0, newer.1), "{older:?} {newer:?}");
+    }
+    assert_eq!(version("user.created", now), version("user.created", now));
+    assert_eq!(version("user.created", now), version("user.signup", now));
+}
+
+#[test]
 fn time_is_the_senders_word_or_else_ours() {
     let mut event = testing::event("user.created", "{}");
     assert_eq!(event.time(), testing::RECEIVED_AT);

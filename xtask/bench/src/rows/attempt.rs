@@ -91,6 +91,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         organization: Some("org_102690563312124938".into()),
         occurred_at: None,
         received_at: ambient.now(),
+        depth: 0,
         body: Bytes::from(body),
         data,
     };
@@ -100,6 +101,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         plugin,
         attempt: 1,
         conflicts: 0,
+        may_have_run: false,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
     }
 }

@@ -145,6 +145,7 @@ fn event(number: u64, now: Timestamp) -> NewEvent {
         organization: Some("org_102690563312124938".into()),
         occurred_at: None,
         received_at: now,
+        depth: 0,
         data: start..start + user.len() as u32,
         body: Bytes::from(body),
     }

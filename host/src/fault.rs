@@ -1,0 +1,142 @@
+//! Fault points: the places at which a test can have the daemon die.
+//!
+//! Every step between "the guest returned" and "nothing is left to do" has one, so that the crash tests
+//! can stop the process exactly there. `docs/architecture.md` draws them in their order and says what the
+//! next start does at each.
+//!
+//! They are there with the cargo feature `fault-points`, which only tests build, and which a build with
+//! optimisation refuses. Without it [`reached`] is empty. With it, the environment variable
+//! `POSTHOUSE_FAULT=<name>` or `POSTHOUSE_FAULT=<name>:<n>` makes the n-th time (from 1, the first where
+//! none is said) that the place is reached the process's last: it gets SIGKILL, as in a power cut, so
+//! nothing is flushed, closed or caught.
+
+#[cfg(all(feature = "fault-points", not(debug_assertions)))]
+compile_error!("the feature `fault-points` is for tests: a release must not hold it");
+
+/// Whether this build has them.
+pub const COMPILED_IN: bool = cfg!(feature = "fault-points");
+
+/// The places, in the order in which an attempt comes by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultPoint {
+    /// The guest has returned ok. Its effects are staged; a transaction on its database is open.
+    GuestReturned,
+    /// The marker stands in that transaction, which is not committed.
+    MarkerWritten,
+    /// The database has committed; the store does not know.
+    DatabaseCommitted,
+    /// The writer has the completion in its transaction, which is not committed.
+    StoreWritten,
+    /// The store has committed, and nobody has been told.
+    StoreCommitted,
+    /// The attempt knows that the store has committed; its marker is to be removed.
+    StoreTold,
+    /// Markers are deleted in a transaction that is not committed.
+    MarkerDeleted,
+    /// Markers are gone.
+    MarkerRemoved,
+    /// An outbox item has left, and the store does not know.
+    ItemSent,
+}
+
+impl FaultPoint {
+    /// Every place, in order.
+    pub const ALL: [Self; 9] = [
+        Self::GuestReturned,
+        Self::MarkerWritten,
+        Self::DatabaseCommitted,
+        Self::StoreWritten,
+        Self::StoreCommitted,
+        Self::StoreTold,
+        Self::MarkerDeleted,
+        Self::MarkerRemoved,
+        Self::ItemSent,
+    ];
+
+    /// The name by which `POSTHOUSE_FAULT` knows it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GuestReturned => "guest-returned",
+            Self::MarkerWritten => "marker-written",
+            Self::DatabaseCommitted => "database-committed",
+            Self::StoreWritten => "store-written",
+            Self::StoreCommitted => "store-committed",
+            Self::StoreTold => "store-told",
+            Self::MarkerDeleted => "marker-deleted",
+            Self::MarkerRemoved => "marker-removed",
+            Self::ItemSent => "item-sent",
+        }
+    }
+}
+
+/// The process has come to this place, and dies here where a test asked for it.
+#[inline]
+pub fn reached(point: FaultPoint) {
+    #[cfg(feature = "fault-points")]
+    armed::reached(point);
+    #[cfg(not(feature = "fault-points"))]
+    let _ = point;
+}
+
+#[cfg(feature = "fault-points")]
+mod armed {
+    use std::sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::FaultPoint;
+
+    /// The place that was asked for, and how often it is still passed by.
+    static ARMED: LazyLock<Option<(FaultPoint, AtomicU64)>> = LazyLock::new(|| {
+        let text = std::env::var("POSTHOUSE_FAULT").ok()?;
+        let wish = parse(&text);
+        if wish.is_none() {
+            tracing::error!(text, "POSTHOUSE_FAULT names no fault point: <name> or <name>:<n> with n from 1");
+            die();
+        }
+        wish.map(|(point, n)| (point, AtomicU64::new(n)))
+    });
+
+    pub(super) fn reached(point: FaultPoint) {
+        if let Some((armed, left)) = &*ARMED
+            && *armed == point
+            && left.fetch_sub(1, Ordering::AcqRel) == 1
+        {
+            die();
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Option<(FaultPoint, u64)> {
+        let (name, n) = match text.split_once(':') {
+            Some((name, n)) => (name, n.parse().ok().filter(|n| *n > 0)?),
+            None => (text, 1),
+        };
+        FaultPoint::ALL.into_iter().find(|point| point.name() == name).map(|point| (point, n))
+    }
+
+    fn die() -> ! {
+        let _ = kill_process(getpid(), Signal::KILL);
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[cfg(all(test, feature = "fault-points"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_a_name_and_a_count_from_one() {
+        for point in FaultPoint::ALL {
+            assert_eq!(armed::parse(point.name()), Some((point, 1)));
+            assert_eq!(armed::parse(&format!("{}:12", point.name())), Some((point, 12)));
+        }
+        for wrong in ["", "nowhere", "guest-returned:0", "guest-returned:", "guest-returned:x"] {
+            assert_eq!(armed::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! SQL on the one database that config.toml grants: `database = "app"`.
+//!
+//! All statements of an attempt, and its `kv`, are one transaction. It is committed when `handle` returns
+//! `Ok`, together with the mail, the requests and the events that were staged, and rolled back otherwise.
+//! The same statements run on SQLite and on PostgreSQL as long as they keep to what both have: `$1` for
+//! parameters, `INSERT … ON CONFLICT … DO UPDATE … RETURNING`, and the types `TEXT`, `BIGINT`,
+//! `DOUBLE PRECISION` and `BOOLEAN`.
+//!
+//! ```
+//! use posthouse_sdk::{Failure, sql};
+//!
+//! fn rename(user: &str, name: Option<&str>) -> Result<Option<String>, Failure> {
+//!     sql::execute("UPDATE users SET name = $2 WHERE id = $1", &[&user, &name])?;
+//!     let row = sql::query_row("SELECT email FROM users WHERE id = $1", &[&user])?;
+//!     Ok(row.map(|row| row.get("email")).transpose()?)
+//! }
+//! ```
+
+mod migrations;
+mod value;
+
+use std::fmt;
+
+pub use migrations::Migrations;
+pub use value::{FromValue, Micros, ToValue, Uuid};
+
+pub use crate::bindings::posthouse::plugin::sql::Value;
+use crate::{
+    bindings::posthouse::plugin::sql::{Error as HostError, Rows as HostRows},
+    host,
+};
+
+/// Runs one statement and returns its rows.
+///
+/// # Errors
+/// See [`Error`]; the attempt may go on after [`Error::Statement`].
+pub fn query(statement: &str, parameters: &[&dyn ToValue]) -> Result<Rows, Error> {
+    Ok(Rows(host::sql::query(statement, &values(parameters))?))
+}
+
+/// Runs one statement and returns its first row, if there is one.
+///
+/// # Errors
+/// As of [`query`].
+pub fn query_row(statement: &str, parameters: &[&dyn ToValue]) -> Result<Option<OwnedRow>, Error> {
+    let HostRows { columns, rows } = query(statement, parameters)?.0;
+    Ok(rows.into_iter().next().map(|values| OwnedRow { columns, values }))
+}
+
+/// Runs one statement and returns the number of rows it changed.
+///
+/// # Errors
+/// As of [`query`].
+pub fn execute(statement: &str, parameters: &[&dyn ToValue]) -> Result<u64, Error> {
+    Ok(host::sql::execute(statement, &values(parameters))?)
+}
+
+fn values(parameters: &[&dyn ToValue]) -> Vec<Value> {
+    parameters.iter().map(|parameter| parameter.to_value()).collect()
+}
+
+/// What a statement returned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows(HostRows);
+
+impl Rows {
+    /// The rows, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        self.0.rows.iter().map(|values| Row { columns: &self.0.columns, values })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.rows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.rows.is_empty()
+    }
+}
+
+/// One row of [`Rows`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row<'a> {
+    columns: &'a [String],
+    values: &'a [Value],
+}
+
+impl Row<'_> {
+    /// The value in the column of this name.
+    ///
+    /// # Errors
+    /// [`Error::Column`] where there is no such column, or it holds something else.
+    pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
+        let index = self.columns.iter().position(|name| name == column);
+        let Some(value) = index.and_then(|index| self.values.get(index)) else {
+            return Err(Error::Column(format!(
+                "there is no column `{column}`; there are `{}`",
+                self.columns.join("`, `")
+            )));
+        };
+        T::from_value(value).ok_or_else(|| {
+            let (wanted, kind) = (T::WANTED, value::kind(value));
+            Error::Column(format!("column `{column}` was expected to hold {wanted}, and holds {kind}"))
+        })
+    }
+}
+
+/// A row by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnedRow {
+    columns: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl OwnedRow {
+    /// As [`Row::get`].
+    ///
+    /// # Errors
+    /// As of [`Row::get`].
+    pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
+        Row { columns: &self.columns, values: &self.values }.get(column)
+    }
+}
+
+/// Why a call of this module failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// Not granted; the message names the line of config.toml that would allow it.
+    Denied(String),
+    /// Not one statement, or one that is the host's alone, such as `COMMIT`.
+    Refused(String),
+    /// What the database says against the statement. What it had begun is undone; the attempt may go on.
+    Statement {
+        /// Five characters, as in SQL:2016; `HY000` where the engine names none.
+        sqlstate: String,
+        /// In the database's own words.
+        message: String,
+    },
+    /// More rows, bytes or parameters than one call may pass.
+    Limit(String),
+    /// The rows have no such column, or it holds something else than was asked for.
+    Column(String),
+}
+
+impl Error {
+    /// The SQLSTATE, where it is the database that speaks.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Statement { sqlstate, .. } => Some(sqlstate),
+            _ => None,
+        }
+    }
+
+    /// Whether the same statement would fail in the same way again: by its SQLSTATE it, or a value in it,
+    /// is wrong, or it asks for what the role may not do. All else may pass: a constraint that is broken
+    /// may hold once another event has come.
+    pub(crate) fn is_lasting(&self) -> bool {
+        const LASTING: [&str; 5] = ["07", "0A", "21", "22", "42"];
+        self.sqlstate().is_none_or(|state| LASTING.iter().any(|class| state.starts_with(class)))
+    }
+}
+
+impl From<HostError> for Error {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Denied(message) => Self::Denied(message),
+            HostError::Refused(message) => Self::Refused(message),
+            HostError::Limit(message) => Self::Limit(message),
+            HostError::Statement(error) => {
+                Self::Statement { sqlstate: error.sqlstate, message: error.message }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Statement { sqlstate, message } => {
+                write!(f, "the database says: {message} (SQLSTATE {sqlstate})")
+            }
+            Self::Denied(message) | Self::Refused(message) | Self::Limit(message) | Self::Column(message) => {
+                f.write_str(message)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests;

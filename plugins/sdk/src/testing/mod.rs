@@ -1,0 +1,204 @@
+//! A host in memory, for plugins' own unit tests: what an attempt stages is kept if it returns `Ok`, and
+//! dropped if not, as the real host does.
+//!
+//! ```
+//! use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, kv, testing};
+//!
+//! struct Signups;
+//!
+//! impl Plugin for Signups {
+//!     fn manifest() -> Manifest {
+//!         Manifest::new("counts sign-ups").on(["user.signup"])
+//!     }
+//!     fn handle(_event: Event, _delivery: Delivery) -> Result<(), Failure> {
+//!         Ok(kv::increment("signups", 1)?)
+//!     }
+//! }
+//!
+//! let mut host = testing::Host::new();
+//! host.deliver::<Signups>(testing::event("user.signup", "{}")).unwrap();
+//! assert_eq!(host.text("signups").as_deref(), Some("1"));
+//! ```
+
+mod database;
+pub(crate) mod imports;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
+
+pub use crate::bindings::posthouse::plugin::{
+    http::{Error as HttpError, Header, Request, Response},
+    log::Level,
+    outbox::{Derived, Mail},
+};
+use crate::{Capability, Delivery, Event, Failure, Plugin, Timestamp, testing::database::Database};
+
+/// When events of [`event`] came in: 2026-01-02T03:04:05Z.
+pub const RECEIVED_AT: Timestamp = 1_767_323_045_000_000_000;
+
+/// An event of source `test` with this type and `data`; the id is `evt_1`.
+pub fn event(event_type: &str, data: &str) -> Event {
+    Event {
+        id: "evt_1".to_owned(),
+        source: "test".to_owned(),
+        event_type: event_type.to_owned(),
+        organization_id: None,
+        occurred_at: None,
+        received_at: RECEIVED_AT,
+        data: data.to_owned(),
+        body: format!(r#"{{"id":"evt_1","type":"{event_type}","data":{data}}}"#).into_bytes(),
+    }
+}
+
+/// A host with its store, its database, its outbox and its log.
+#[derive(Debug, Default)]
+pub struct Host {
+    config: BTreeMap<String, String>,
+    granted: Vec<Capability>,
+    effects: Effects,
+    database: Option<Database>,
+    answers: VecDeque<Result<Response, HttpError>>,
+    fetched: Vec<Request>,
+    logs: Vec<(Level, String)>,
+    delivery: String,
+    deliveries: u32,
+}
+
+/// What an attempt changes if it returns `Ok`.
+#[derive(Debug, Clone, Default)]
+struct Effects {
+    kv: BTreeMap<String, Vec<u8>>,
+    mails: Vec<Mail>,
+    requests: Vec<Request>,
+    emitted: Vec<Derived>,
+}
+
+impl Host {
+    /// A host whose store is empty and that grants nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a value to the plugin's table of config.toml.
+    pub fn config(mut self, key: &str, value: &str) -> Self {
+        self.config.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Grants a capability. With [`Capability::Sql`] comes an empty SQLite database in memory.
+    ///
+    /// # Panics
+    /// Where SQLite does not open one.
+    pub fn grant(mut self, capability: Capability) -> Self {
+        if capability == Capability::Sql {
+            self.database = Some(Database::open());
+        }
+        self.granted.push(capability);
+        self
+    }
+
+    /// Lets the next request that is made now, and for which nothing was said yet, have this answer. Those
+    /// for which nothing is said get 200 with the body `{}`.
+    pub fn answer(mut self, status: u16, body: &str) -> Self {
+        self.answer_next(Ok(Response { status, headers: Vec::new(), body: body.into() }));
+        self
+    }
+
+    /// As [`Host::answer`], with headers, or with no response at all.
+    pub fn answer_next(&mut self, answer: Result<Response, HttpError>) {
+        self.answers.push_back(answer);
+    }
+
+    /// Makes a new delivery of the event, and its first attempt.
+    ///
+    /// # Errors
+    /// What the plugin returned.
+    pub fn deliver<P: Plugin>(&mut self, event: Event) -> Result<(), Failure> {
+        self.deliveries += 1;
+        let delivery = Delivery { id: format!("dlv_{}", self.deliveries), attempt: 1 };
+        self.attempt::<P>(event, delivery)
+    }
+
+    /// Makes one attempt. One that panics leaves nothing either.
+    ///
+    /// # Errors
+    /// What the plugin returned.
+    pub fn attempt<P: Plugin>(&mut self, event: Event, delivery: Delivery) -> Result<(), Failure> {
+        self.delivery.clone_from(&delivery.id);
+        let before = self.effects.clone();
+        CURRENT.set(Some(mem::take(self)));
+        let result = catch_unwind(AssertUnwindSafe(|| P::handle(event, delivery)));
+        *self = CURRENT.take().unwrap_or_default();
+        let commits = matches!(result, Ok(Ok(())));
+        if let Some(database) = &mut self.database {
+            database.end(commits);
+        }
+        if !commits {
+            self.effects = before;
+        }
+        result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// The keys there are.
+    pub fn keys(&self) -> Vec<&str> {
+        self.effects.kv.keys().map(String::as_str).collect()
+    }
+
+    /// A value as text.
+    pub fn text(&self, key: &str) -> Option<String> {
+        self.effects.kv.get(key).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// What this query finds in the database, a text a row: `usr_1|ada@example.com|NULL`.
+    ///
+    /// # Panics
+    /// Where it is no query, or no database is granted.
+    pub fn rows(&self, query: &str) -> Vec<String> {
+        self.database.as_ref().expect("a database is granted").texts(query)
+    }
+
+    /// The mails that would have left, in order.
+    pub fn mails(&self) -> &[Mail] {
+        &self.effects.mails
+    }
+
+    /// The requests that would leave after the commit, in order.
+    pub fn requests(&self) -> &[Request] {
+        &self.effects.requests
+    }
+
+    /// The requests that were made at once, by attempts that failed as well.
+    pub fn fetched(&self) -> &[Request] {
+        &self.fetched
+    }
+
+    /// The events that were derived, in order.
+    pub fn emitted(&self) -> &[Derived] {
+        &self.effects.emitted
+    }
+
+    /// What was logged, by attempts that failed as well.
+    pub fn logs(&self) -> &[(Level, String)] {
+        &self.logs
+    }
+
+    /// What a call says that is not granted; none where it is.
+    fn denial(&self, capability: Capability, line: &str) -> Option<String> {
+        let granted = self.granted.contains(&capability);
+        (!granted).then(|| format!("this is not granted: add `{line}` to the plugin's grants"))
+    }
+}
+
+thread_local! {
+    /// The host of the attempt that this thread runs.
+    static CURRENT: RefCell<Option<Host>> = const { RefCell::new(None) };
+}
+
+/// Speaks to the host of this thread's attempt; outside of one, to an empty host that forgets.
+fn current<T>(call: impl FnOnce(&mut Host) -> T) -> T {
+    CURRENT.with_borrow_mut(|host| call(host.as_mut().unwrap_or(&mut Host::default())))
+}

@@ -1,0 +1,235 @@
+//! A real PostgreSQL of a test's own, which can be killed, frozen and started again.
+
+use std::{
+    env, fs,
+    fs::File,
+    os::unix::{fs::chown, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{eventually, ports};
+
+/// Who owns the server's databases.
+const USER: &str = "posthouse";
+
+/// A running server with one database, `app`. Dropped, it is killed and its folder goes.
+#[derive(Debug)]
+pub struct Postgres {
+    programs: PathBuf,
+    dir: TempDir,
+    port: u16,
+    /// Whom it runs as, where the test is root, which PostgreSQL refuses to be.
+    owner: Option<(u32, u32)>,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Postgres {
+    /// Makes one and waits until it takes statements. It does not sync to disk, which only a machine that
+    /// loses its power would show: killing the server loses nothing.
+    ///
+    /// # Panics
+    /// Where it does not start: `cargo xtask test` installs what it needs.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with(&["fsync=off"])
+    }
+
+    /// The same with these settings and no others, such as `max_connections=20`; syncs to disk unless
+    /// they say otherwise.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[track_caller]
+    pub fn with(settings: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("posthouse-postgres-").expect("a folder of its own");
+        let owner = rustix::process::geteuid().is_root().then(unprivileged);
+        if let Some((user, group)) = owner {
+            chown(dir.path(), Some(user), Some(group)).expect("a folder that is PostgreSQL's");
+        }
+        let mut postgres = Self {
+            programs: programs(),
+            dir,
+            port: ports::free(),
+            owner,
+            options: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            child: None,
+        };
+        let made = postgres
+            .command("initdb")
+            .args(["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--username", USER])
+            .arg("--pgdata")
+            .arg(postgres.data())
+            .stdout(Stdio::null())
+            .status()
+            .expect("initdb runs");
+        assert!(made.success(), "initdb failed");
+        postgres.start_again();
+        postgres.execute_in("postgres", "CREATE DATABASE app");
+        postgres
+    }
+
+    /// The URL of its database `app`, for the owner.
+    pub fn url(&self) -> String {
+        self.url_by(self.port)
+    }
+
+    /// The same by another port of this machine, such as that of a proxy.
+    pub fn url_by(&self, port: u16) -> String {
+        format!("postgres://{USER}@127.0.0.1:{port}/app?sslmode=disable")
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs statements in `app`.
+    ///
+    /// # Panics
+    /// Where one of them fails.
+    #[track_caller]
+    pub fn execute(&self, statements: &str) {
+        self.execute_in("app", statements);
+    }
+
+    #[track_caller]
+    fn execute_in(&self, database: &str, statements: &str) {
+        let (said, succeeded) = self.psql(database, statements);
+        assert!(succeeded, "{statements}: {said}");
+    }
+
+    /// Runs a query in `app`; its rows, each value as text, NULL as an empty one.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[track_caller]
+    pub fn query(&self, query: &str) -> Vec<Vec<String>> {
+        let (said, succeeded) = self.psql("app", query);
+        assert!(succeeded, "{query}: {said}");
+        said.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+    }
+
+    /// Kills the postmaster as a power cut would, SIGKILL; its processes end when they notice. Start it
+    /// again by [`Postgres::start_again`].
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.kill().and_then(|()| child.wait()).expect("the server ends");
+    }
+
+    /// Asks it to end at once, every connection with it, and waits until it has.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");
+        child.wait().expect("the server ends");
+    }
+
+    /// Starts it on the same folder and port, and waits until it takes statements.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the server runs already");
+        // What an earlier one left running may hold its memory for a moment.
+        eventually("the server takes statements", || {
+            if self.child.as_mut().is_none_or(|child| child.try_wait().expect("a child").is_some()) {
+                self.child = Some(self.spawn());
+            }
+            self.psql("postgres", "SELECT 1").1.then_some(())
+        });
+    }
+
+    fn spawn(&self) -> Child {
+        let log =
+            File::options().create(true).append(true).open(self.dir.path().join("log")).expect("its log");
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.data()).args(["-p", &self.port.to_string()]);
+        let own = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "log_min_messages=warning"];
+        for setting in own.into_iter().chain(self.options.iter().map(String::as_str)) {
+            command.args(["-c", setting]);
+        }
+        command.stdout(log.try_clone().expect("its log")).stderr(log).spawn().expect("postgres runs")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        command.stdin(Stdio::null()).current_dir(self.dir.path());
+        if let Some((user, group)) = self.owner {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+
+    /// What it answered, or what it complained of, and whether it is an answer.
+    fn psql(&self, database: &str, statements: &str) -> (String, bool) {
+        let output = Command::new("psql")
+            .args(["-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER, "-d", database])
+            .args(["-c", statements])
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql runs");
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Ends its processes too, and at once; a killed one would leave them to notice.
+            let _ = kill_process(Pid::from_child(&child), Signal::QUIT);
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!(
+                "---- the end of PostgreSQL's log\n{}\n----",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
+        }
+    }
+}
+
+/// The folder that has `initdb` and `postgres`: one of PATH, or where Debian puts them.
+fn programs() -> PathBuf {
+    let debian = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|version| version.path().join("bin"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(debian)
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .expect("a PostgreSQL server; `cargo xtask test` installs one")
+}
+
+/// A user that is not root: `postgres`, where the system has it, else `nobody`.
+fn unprivileged() -> (u32, u32) {
+    let users = fs::read_to_string(Path::new("/etc/passwd")).expect("the users");
+    let of = |name: &str| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut numbers = line.split(':').skip(2).map_while(|number| number.parse().ok());
+        Some((numbers.next()?, numbers.next()?))
+    };
+    of("postgres").or_else(|| of("nobody")).expect("a user that is not root")
+}
