@@ -87,9 +87,9 @@ memroy = "1MiB""#,
         &["config.toml:6:1: unknown key `secret` in `source`; did you mean `secrets`?"],
     );
     refused(
-        &source(r#"respond = "handled""#),
+        &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `respond` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance` and `events`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond` and `respond_timeout`",
         ],
     );
     refused(
@@ -272,6 +272,16 @@ time = "1ms""#,
     refused(
         &source(r#"tolerance = "2d""#),
         &["config.toml:6:13: `source.tolerance` is 2days; it may be 1s to 1day"],
+    );
+    refused(
+        &source(r#"respond_timeout = "2m""#),
+        &["config.toml:6:19: `source.respond_timeout` is 2m; it may be 100ms to 1m"],
+    );
+    refused(
+        &source(r#"respond = "handeld""#),
+        &[
+            "config.toml:6:11: `source.respond` is `handeld`, which is none of `accepted` and `handled`; did you mean `handled`?",
+        ],
     );
     refused(
         "[store]

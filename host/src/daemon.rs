@@ -2,31 +2,50 @@
 //!
 //! ```text
 //!   bind ► store ► engine ► plugins of the folder ► dispatch, sender ► ingress, admin    (start)
+//!   SIGHUP, or config.toml changed ► check ► swap                                        (reload)
 //!   SIGTERM ► ingress ends its requests ► attempts end ► sender ends ► store closes      (stop)
 //! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`sockets`] | the two listeners: systemd's, else our own |
+//! | [`manager`] | what systemd hears of us |
+//! | [`vitals`] | whether the loops turn, which is what feeds systemd's watchdog |
+//! | [`reload`] | config.toml read anew |
 //!
 //! Two runtimes: one answers requests, one runs guests. A guest that burns its core is the scheduler's
 //! business then, and no request waits behind it.
 
-use std::{net::SocketAddr, sync::Arc};
+mod manager;
+mod reload;
+mod senders;
+mod sockets;
+mod vitals;
 
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use rand::TryRng;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
 use tracing::{info, warn};
 
+use self::{
+    reload::{Reasons, Reloader},
+    sockets::Passed,
+    vitals::Vitals,
+};
 use crate::{
     admin::{self, Admin},
-    config::Config,
+    config::{Config, Log},
     dispatch::{self, Dispatch, Sender},
     ingress::{Ingress, KeyError},
-    model::{Ambient, Clock, Random},
+    model::{Ambient, Clock, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
     store::{OpenError, Store, StoreError, StoreOptions},
 };
@@ -43,6 +62,14 @@ pub enum DaemonError {
         key: &'static str,
         /// What the system said.
         error: std::io::Error,
+    },
+    /// A socket that systemd passed can't be used.
+    #[error("the socket `{name}` that systemd passed can't be used: {problem}")]
+    Passed {
+        /// Its name.
+        name: String,
+        /// Why, or the way out.
+        problem: String,
     },
     /// A secret does not fit its scheme.
     #[error(transparent)]
@@ -102,15 +129,35 @@ pub fn ambient() -> Ambient {
     Ambient::new(System, System)
 }
 
+/// Gives the log the level of this section, or says why not.
+pub type Relevel = Box<dyn Fn(&Log) -> Result<(), String> + Send + Sync>;
+
+/// What the daemon runs on.
+pub struct Service {
+    /// config.toml as it was read.
+    pub config: Config,
+    /// Where it is read anew.
+    pub path: PathBuf,
+    /// How the log follows it.
+    pub relevel: Relevel,
+}
+
+/// How long proofs of life may take at the start before they are named in the log.
+const FIRST_PROOF: Duration = Duration::from_secs(5);
+
+/// What the store and the sender may take to end, beside the requests and the attempts.
+const LAST_WORK: Duration = Duration::from_secs(60);
+
 /// Runs until SIGTERM or SIGINT, and returns when all is drained.
 ///
 /// # Errors
 /// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
-pub fn run(config: Config) -> Result<(), DaemonError> {
+pub fn run(service: Service) -> Result<(), DaemonError> {
+    let passed = Passed::take()?;
     raise_open_files();
     let requests = runtime("requests")?;
     let attempts = runtime("attempts")?;
-    let result = requests.block_on(serve(config, &attempts));
+    let result = requests.block_on(serve(service, passed, &attempts));
     // What is left on them has been given its time; a guest that still spins must not hold up the exit.
     attempts.shutdown_background();
     requests.shutdown_background();
@@ -134,14 +181,17 @@ fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
         .map_err(|error| DaemonError::System { what: "can't start threads", error })
 }
 
-async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
+async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Result<(), DaemonError> {
+    let Service { config, path, relevel } = service;
     let ambient = ambient();
     let started_at = ambient.now();
     let mut stop_signals = StopSignals::new()?;
+    let mut reasons = Reasons::new(path.clone())?;
 
-    let webhooks = listen(config.server.listen, "server.listen").await?;
-    let operators = listen(config.admin.listen, "admin.listen").await?;
+    let webhooks = passed.webhooks(config.server.listen).await?;
+    let operators = passed.admin(config.admin.listen).await?;
 
+    manager::status("opening the store");
     let store = Store::open(
         StoreOptions {
             path: config.store.path.clone(),
@@ -153,18 +203,46 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
     let token = admin::token(&config, &ambient)?;
     let sender = Sender::new(store.clone(), config.mail.clone(), ambient.clone())?;
 
-    let registry = plugins(&config, &store, &ambient).await?;
+    manager::status("loading the plugins");
+    let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
+    let registry = plugins(&config, Arc::clone(&in_force), &store, &ambient).await?;
     let subscribers = {
         let registry = registry.clone();
         Arc::new(move |event: &_| registry.recipients(event))
     };
     let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
+    let ledgers = {
+        let ingress = ingress.clone();
+        Arc::new(move || ingress.ledger())
+    };
+    let senders = {
+        let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
+        senders::senders(Arc::new(move || config.load().sources.clone()), listen, ambient.clone())
+    };
     let admin =
-        Admin::new(store.clone(), registry.clone(), ingress.ledger(), token, started_at, ambient.clone());
+        Admin::new(store.clone(), registry.clone(), ledgers, senders, token, started_at, ambient.clone());
+    let redactions = {
+        let config = Arc::clone(&in_force);
+        Arc::new(move |name: &SourceName| {
+            let config = config.load();
+            let source = config.sources.iter().find(|source| source.name == *name);
+            source.map(|source| source.redact.clone()).unwrap_or_default()
+        })
+    };
+    let vitals = Vitals::new(store.clone(), ingress.clone(), registry.clone());
+    let reloader = Reloader {
+        path,
+        config: in_force,
+        relevel,
+        ingress: ingress.clone(),
+        registry: registry.clone(),
+        vitals: vitals.clone(),
+    };
 
     let (stop_attempts, attempts_stopped) = watch::channel(false);
     let dispatch = attempts.spawn(
         Dispatch::new(store.clone(), registry.clone(), ambient.clone())
+            .redacting(redactions)
             .run(attempts_stopped.clone(), config.server.shutdown_timeout),
     );
     let sender = attempts.spawn(sender.run(attempts_stopped));
@@ -178,10 +256,24 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
         tokio::spawn(async move { ingress.serve(webhooks, stopped).await })
     };
     let admin = tokio::spawn(admin.serve(operators, stopped(requests_stopped)));
+    vitals.prove(FIRST_PROOF).await?;
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
+    manager::ready(&vitals.status().await);
+    let telling = tokio::spawn(vitals.tell());
 
-    let signal = stop_signals.wait().await;
+    let reloads = async {
+        loop {
+            let why = reasons.next().await;
+            reloader.reload(why).await;
+        }
+    };
+    let signal = tokio::select! {
+        signal = stop_signals.wait() => signal,
+        signal = reloads => signal,
+    };
     info!(signal, "stopping");
+    telling.abort();
+    manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
     stop_requests.send_replace(true);
     for (what, task) in [("ingress", ingress), ("admin", admin)] {
         if let Err(error) = task.await {
@@ -202,7 +294,12 @@ async fn serve(config: Config, attempts: &Runtime) -> Result<(), DaemonError> {
 }
 
 /// The engine and the registry, with the plugins that are in the folder now.
-async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Registry, DaemonError> {
+async fn plugins(
+    config: &Config,
+    in_force: Arc<ArcSwap<Config>>,
+    store: &Store,
+    ambient: &Ambient,
+) -> Result<Registry, DaemonError> {
     let engine = Engine::new(
         EngineOptions {
             cache_dir: config.store.state_dir().join("aot"),
@@ -211,18 +308,11 @@ async fn plugins(config: &Config, store: &Store, ambient: &Ambient) -> Result<Re
         },
         ambient.clone(),
     )?;
-    let settings = {
-        let config = config.clone();
-        Arc::new(move |plugin: &str| config.settings(plugin).clone())
-    };
+    let settings = Arc::new(move |plugin: &str| in_force.load().settings(plugin).clone());
     let registry =
         Registry::new(engine, store.clone(), config.plugins.dir.clone(), settings, ambient.clone()).await?;
     registry.scan().await;
     Ok(registry)
-}
-
-async fn listen(address: SocketAddr, key: &'static str) -> Result<TcpListener, DaemonError> {
-    TcpListener::bind(address).await.map_err(|error| DaemonError::Listen { address, key, error })
 }
 
 /// Waits until the flag is true.
@@ -230,18 +320,20 @@ async fn stopped(mut flag: watch::Receiver<bool>) {
     let _ = flag.wait_for(|flag| *flag).await;
 }
 
+fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {
+    signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
+}
+
 /// SIGTERM and SIGINT.
 struct StopSignals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl StopSignals {
     fn new() -> Result<Self, DaemonError> {
-        let on = |kind| {
-            signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
-        };
-        Ok(Self { terminate: on(SignalKind::terminate())?, interrupt: on(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: on_signal(terminate)?, interrupt: on_signal(interrupt)? })
     }
 
     async fn wait(&mut self) -> &'static str {

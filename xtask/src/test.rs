@@ -17,6 +17,10 @@ use crate::{
 /// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 
+/// Programs that tests run, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 4] =
+    [("curl", "curl"), ("openssl", "openssl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
+
 /// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
 const FAULT_POINTS: &str = "--features=posthouse/fault-points";
 
@@ -76,7 +80,8 @@ impl Report {
 
 /// Programs that tests run, and the Python environment.
 fn tools() -> Result {
-    let missing: Vec<_> = ["curl", "openssl"].into_iter().filter(|program| !has(program)).collect();
+    let missing: Vec<_> =
+        PROGRAMS.into_iter().filter_map(|(program, package)| (!has(program)).then_some(package)).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }

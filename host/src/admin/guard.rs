@@ -3,39 +3,102 @@
 //! The token keeps out who has no account here. The two other checks are against a browser that runs
 //! beside the daemon and visits a hostile page: by DNS rebinding that page can reach a loopback
 //! address under its own name, so a `Host` that is a name is refused; and a page's request to another
-//! origin says so in `Origin`, which no command-line client sends.
+//! origin says so in `Origin`.
+//!
+//! A program brings the token, and no `Origin`. A browser brings the cookie of a session, which it got for
+//! the token ([`super::session`]) and which it sends from our own pages alone (`SameSite=Strict`); what it
+//! changes it must ask for with our own `Origin`. Without either there is the login page and its style,
+//! which say nothing of the daemon.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, StatusCode, header, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use subtle::ConstantTimeEq;
 
-use super::error::ApiError;
-use crate::config::Secret;
+use super::{
+    audit::Actor,
+    brake::Brake,
+    dashboard,
+    error::ApiError,
+    session::{LIFETIME, Sessions},
+};
+use crate::{config::Secret, model::Ambient};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// What a page may load and do: what this listener serves, and nothing inline.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// What a request is checked against.
 pub(super) struct Guard {
     token: Secret,
     listen: IpAddr,
+    /// The name of the cookie; cookies do not tell ports apart.
+    cookie: String,
+    sessions: Sessions,
+    brake: Brake,
+    ambient: Ambient,
 }
 
 impl Guard {
-    pub(super) fn new(token: Secret, listen: IpAddr) -> Self {
-        Self { token, listen }
+    pub(super) fn new(token: Secret, listen: SocketAddr, ambient: Ambient) -> Self {
+        let cookie = format!("posthouse-{}", listen.port());
+        let (sessions, brake) = (Sessions::default(), Brake::default());
+        Self { token, listen: listen.ip(), cookie, sessions, brake, ambient }
     }
 
-    fn admit(&self, request: &Request) -> Result<(), ApiError> {
-        let headers = request.headers();
-        let named = single(headers, &header::HOST).and_then(|host| host.parse::<Authority>().ok());
-        let in_target = request.uri().authority();
+    /// Whether this is the token. A wrong one is counted, and its answer waits.
+    pub(super) async fn is_token(&self, given: &str) -> bool {
+        if given.as_bytes().ct_eq(self.token.expose().as_bytes()).into() {
+            return true;
+        }
+        let wait = self.brake.wrong(Instant::now());
+        if !wait.is_zero() {
+            tracing::warn!(?wait, "a wrong admin token, and not the first one");
+            tokio::time::sleep(wait).await;
+        }
+        false
+    }
+
+    /// Begins a session; returns the header that sets its cookie.
+    pub(super) fn log_in(&self) -> String {
+        let key = self.sessions.begin(&self.ambient);
+        format!("{}={key}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LIFETIME}", self.cookie)
+    }
+
+    /// Ends the session that these headers bring; returns the header that takes its cookie away.
+    pub(super) fn log_out(&self, headers: &HeaderMap) -> String {
+        if let Some(key) = self.key(headers) {
+            self.sessions.end(key);
+        }
+        format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0", self.cookie)
+    }
+
+    /// What the session's cookie holds.
+    fn key<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        cookies
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find_map(|(name, key)| (name == self.cookie).then_some(key))
+    }
+
+    async fn admit(&self, request: &Parts) -> Result<Actor, ApiError> {
+        let headers = &request.headers;
+        let host = single(headers, &header::HOST);
+        let named = host.and_then(|host| host.parse::<Authority>().ok());
+        let in_target = request.uri.authority();
         if !named.is_some_and(|host| self.is_here(host.host()))
             || in_target.is_some_and(|host| !self.is_here(host.host()))
         {
@@ -44,17 +107,33 @@ impl Guard {
                 "the Host header names another host; use `localhost` or the address of [admin]",
             ));
         }
-        if headers.contains_key(header::ORIGIN) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "the admin API does not answer web pages"));
+        let foreign =
+            || ApiError::new(StatusCode::FORBIDDEN, "the admin listener answers its own pages alone");
+        let asked = headers.contains_key(header::ORIGIN);
+        let own =
+            single(headers, &header::ORIGIN).zip(host).is_some_and(|(origin, host)| is_own(origin, host));
+        if asked && (!own || headers.contains_key(header::AUTHORIZATION)) {
+            return Err(foreign());
         }
-        let token = single(headers, &header::AUTHORIZATION).and_then(bearer);
-        if !token.is_some_and(|token| token.as_bytes().ct_eq(self.token.expose().as_bytes()).into()) {
-            return Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "the admin API needs `Authorization: Bearer` with the token of [admin]",
-            ));
+        if let Some(token) = single(headers, &header::AUTHORIZATION).and_then(bearer) {
+            if self.is_token(token).await {
+                return Ok(Actor::token());
+            }
+        } else if !headers.contains_key(header::AUTHORIZATION)
+            && let Some(mark) = self.key(headers).and_then(|key| self.sessions.mark(key, self.ambient.now()))
+        {
+            if request.method.is_safe() || own {
+                return Ok(Actor::session(&mark));
+            }
+            return Err(foreign());
         }
-        Ok(())
+        if dashboard::is_open(&request.method, request.uri.path()) {
+            return Ok(Actor::stranger());
+        }
+        Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "the admin API needs `Authorization: Bearer` with the token of [admin]",
+        ))
     }
 
     /// Whether the name in a request can only mean this listener: a name could be anybody's, an address
@@ -70,14 +149,35 @@ impl Guard {
     }
 }
 
-/// Lets a request through, or says why not.
-pub(super) async fn check(
-    State(guard): State<Arc<Guard>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    guard.admit(&request)?;
-    Ok(next.run(request).await)
+/// Lets a request through, or says why not; a browser that is not logged in gets the way in.
+pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match guard.admit(&parts).await {
+        Ok(actor) => {
+            parts.extensions.insert(actor);
+            parts.extensions.insert(Arc::clone(&guard));
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(error) if error.status == StatusCode::UNAUTHORIZED && wants_page(&parts) => {
+            dashboard::login_page(&parts.uri)
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// Puts into every answer what keeps a browser from being tricked with it.
+pub(super) async fn headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Not `no-referrer`: then a browser would send `Origin: null` with our own forms.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Gives up on an answer that takes too long.
@@ -85,6 +185,20 @@ pub(super) async fn within_time(request: Request, next: Next) -> Result<Response
     tokio::time::timeout(ANSWER, next.run(request)).await.map_err(|_| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {} s", ANSWER.as_secs()))
     })
+}
+
+/// Whether a person looks at the answer.
+fn wants_page(request: &Parts) -> bool {
+    request.method == Method::GET
+        && single(&request.headers, &header::ACCEPT).is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Whether the origin is that of this listener's own pages, as the request's host names it.
+fn is_own(origin: &str, host: &str) -> bool {
+    ["http://", "https://"]
+        .iter()
+        .filter_map(|scheme| origin.strip_prefix(scheme))
+        .any(|rest| rest.eq_ignore_ascii_case(host))
 }
 
 /// The value of a header that stands there once.
@@ -112,12 +226,29 @@ mod tests {
 
     const TOKEN: &str = "5f0c6b1a";
 
+    struct Nothing;
+    impl crate::model::Clock for Nothing {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+    impl crate::model::Random for Nothing {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    fn guard(listen: &str) -> Guard {
+        let listen = SocketAddr::new(listen.parse().unwrap(), 8401);
+        Guard::new(Secret::new(TOKEN), listen, Ambient::new(Nothing, Nothing))
+    }
+
     async fn answer(listen: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
         answer_to("/", listen, headers).await
     }
 
     async fn answer_to(target: &str, listen: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
-        let guard = Arc::new(Guard::new(Secret::new(TOKEN), listen.parse().unwrap()));
+        let guard = Arc::new(guard(listen));
         let router = Router::new().route("/", get(|| async { "inside" }));
         let router = router.layer(from_fn_with_state(guard, check));
         let mut request = Request::builder().uri(target);
@@ -188,5 +319,41 @@ mod tests {
             let (status, body) = answer("127.0.0.1", &[HOST, AUTH, ("origin", origin)]).await;
             assert_eq!(status, StatusCode::FORBIDDEN, "{origin}: {body}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_is_for_our_own_pages() {
+        let guard = Arc::new(guard("127.0.0.1"));
+        let set = guard.log_in();
+        assert!(
+            set.contains("HttpOnly") && set.contains("SameSite=Strict") && set.contains("Max-Age"),
+            "{set}"
+        );
+        let cookie = set.split(';').next().unwrap().to_owned();
+        let router = Router::new().route("/", get(|| async { "inside" }).post(|| async { "inside" }));
+        let router = router.layer(from_fn_with_state(Arc::clone(&guard), check));
+        let status = async |method: &str, headers: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method).uri("/").header("host", "127.0.0.1:8401");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+        };
+        let own = ("origin", "http://127.0.0.1:8401");
+        let cookie = ("cookie", cookie.as_str());
+        assert_eq!(status("GET", &[cookie]).await, 200);
+        assert_eq!(status("GET", &[cookie, own]).await, 200);
+        assert_eq!(status("POST", &[cookie, own]).await, 200);
+        assert_eq!(status("POST", &[cookie]).await, 403, "no Origin");
+        for foreign in ["http://evil.example", "null", "http://127.0.0.1:9", "http://127.0.0.1:8401.evil"] {
+            assert_eq!(status("GET", &[cookie, ("origin", foreign)]).await, 403, "{foreign}");
+            assert_eq!(status("POST", &[cookie, ("origin", foreign)]).await, 403, "{foreign}");
+        }
+        assert_eq!(status("GET", &[("cookie", "posthouse-8401=00")]).await, 401);
+        assert_eq!(status("GET", &[cookie, ("authorization", "Bearer wrong")]).await, 401);
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", cookie.1.parse().unwrap());
+        assert!(guard.log_out(&headers).contains("Max-Age=0"));
+        assert_eq!(status("GET", &[cookie]).await, 401, "after the logout");
     }
 }

@@ -1,36 +1,33 @@
 //! The admin listener: where the operator comes in.
 //!
-//! It speaks JSON over HTTP, on an address of its own (loopback by default), and every request but
-//! `GET /healthz` brings the bearer token. It refuses what a browser could be tricked into sending
-//! (a foreign `Host`, any `Origin`), and it never answers with a secret: what `[plugin.<name>.config]`
-//! holds does not leave the daemon, nor does the text of a mail.
+//! On an address of its own (loopback by default) it has an API for programs and pages for people, and
+//! every request but `GET /healthz` and the login brings the token or a session that the token began. It
+//! refuses what a browser could be tricked into sending (a foreign `Host`, a foreign `Origin`), and it
+//! never answers with a secret: what `[plugin.<name>.config]` holds does not leave the daemon, nor do the
+//! secrets of a source or the text of a mail.
 //!
-//! | path | what | file |
-//! | --- | --- | --- |
-//! | `GET /healthz` | whether the store takes events | [`health`] |
-//! | `GET /v1/events`, `/v1/events/{id}` | events, newest first; all of one | [`events`] |
-//! | `GET /v1/deliveries` | deliveries, newest first | [`deliveries`] |
-//! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
-//! | `GET /v1/outbox`, `POST /v1/outbox/replay` | mail on its way, and mail given up | [`outbox`] |
-//! | `GET /v1/plugins`, `/v1/plugins/{name}` | how each plugin stands | [`plugins`] |
-//! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | what an operator can do to one | [`plugins`] |
-//! | `GET /v1/stats` | the ledgers, and whether they add up | [`stats`] |
+//! ```text
+//! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz
+//! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
 //!
-//! Around all of them stand [`guard`] (who may), [`error`] (how a refusal looks), [`serve`] (bounds on
-//! connections), [`token`] (the secret) and [`since`] (times that people write).
+//! guard        who may: Host, Origin, token, session      brake    slows down who guesses
+//! session      what a login gives a browser               token    the secret
+//! audit        what an operator did, written down         error    how a refusal looks
+//! serve        bounds on connections                      since    times that people write
+//! ```
 
-mod deliveries;
+mod api;
+#[allow(dead_code, reason = "the login comes with the dashboard")]
+mod audit;
+mod brake;
+mod dashboard;
 mod error;
-mod events;
+#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod guard;
-mod health;
-mod outbox;
-mod plugins;
-mod query;
-mod replay;
 mod serve;
+#[allow(dead_code, reason = "the login comes with the dashboard")]
+mod session;
 pub mod since;
-mod stats;
 pub mod token;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -39,13 +36,20 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post},
 };
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 
+use self::audit::Actor;
 pub use self::{
-    outbox::STATES as OUTBOX_STATES,
+    api::{
+        OPENAPI,
+        outbox::STATES as OUTBOX_STATES,
+        sources::{Post, Posted, Senders},
+    },
     since::Since,
     token::{TokenError, token},
 };
@@ -59,6 +63,9 @@ use crate::{
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 64 * 1024;
 
+/// The ledger of each source, by its name, as they are now: a reload brings new sources.
+pub type Ledgers = Arc<dyn Fn() -> BTreeMap<String, Arc<RequestLedger>> + Send + Sync>;
+
 /// What the operator can see and do. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin(Arc<Office>);
@@ -66,11 +73,14 @@ pub struct Admin(Arc<Office>);
 struct Office {
     store: Store,
     registry: Registry,
-    /// The ledger of each source, by its name.
-    ledgers: BTreeMap<String, Arc<RequestLedger>>,
+    ledgers: Ledgers,
+    senders: Senders,
     token: Secret,
     started_at: Timestamp,
     ambient: Ambient,
+    /// A seat for each live feed.
+    feeds: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
 }
 
 impl Admin {
@@ -78,47 +88,45 @@ impl Admin {
     pub fn new(
         store: Store,
         registry: Registry,
-        ledgers: BTreeMap<String, Arc<RequestLedger>>,
+        ledgers: Ledgers,
+        senders: Senders,
         token: Secret,
         started_at: Timestamp,
         ambient: Ambient,
     ) -> Self {
-        Self(Arc::new(Office { store, registry, ledgers, token, started_at, ambient }))
+        let (feeds, stopping) = (Arc::new(Semaphore::new(api::live::FEEDS)), watch::Sender::new(false));
+        let office =
+            Office { store, registry, ledgers, senders, token, started_at, ambient, feeds, stopping };
+        Self(Arc::new(office))
     }
 
     /// Answers requests until `shutdown` ends, and those under way after that.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let listen = match listener.local_addr() {
-            Ok(address) => address.ip(),
+            Ok(address) => address,
             Err(error) => return tracing::error!(%error, "the admin listener has no address"),
         };
-        let guard = guard::Guard::new(self.0.token.clone(), listen);
+        let guard = guard::Guard::new(self.0.token.clone(), listen, self.0.ambient.clone());
+        let admin = self.clone();
+        let shutdown = async move {
+            shutdown.await;
+            // Live feeds would never end by themselves.
+            admin.0.stopping.send_replace(true);
+        };
         serve::serve(listener, self.router(guard), shutdown).await;
     }
 
     fn router(self, guard: guard::Guard) -> Router {
-        let quick = Router::new()
-            .route("/v1/events", get(events::list))
-            .route("/v1/events/{id}", get(events::show))
-            .route("/v1/deliveries", get(deliveries::list))
-            .route("/v1/outbox", get(outbox::list))
-            .route("/v1/plugins", get(plugins::list))
-            .route("/v1/plugins/{name}", get(plugins::show))
-            .route("/v1/plugins/{name}/{action}", post(plugins::act))
-            .route("/v1/stats", get(stats::stats))
-            .layer(from_fn(guard::within_time));
-        // These may take minutes, and go on when nobody waits for them any more.
-        let slow = Router::new()
-            .route("/v1/replay", post(replay::replay))
-            .route("/v1/outbox/replay", post(outbox::replay));
-        quick
-            .merge(slow)
+        Router::new()
+            .merge(api::router())
+            .merge(dashboard::router())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::wrong_method)
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(from_fn_with_state(Arc::new(guard), guard::check))
             // Asked by what watches over the daemon, which has no token.
-            .route("/healthz", get(health::health).layer(from_fn(guard::within_time)))
+            .merge(api::open_router())
+            .layer(from_fn(guard::headers))
             .with_state(self)
     }
 }

@@ -96,20 +96,23 @@ impl Client {
         limit: usize,
     ) -> Result<Vec<Value>, CliError> {
         let mut rows: Vec<Value> = Vec::new();
+        let mut before = None;
         loop {
             let wanted = (limit - rows.len()).min(PAGE);
-            let before = rows.last().map(|row| match &row[cursor] {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
-            let page = [("limit", Some(wanted.to_string())), ("before", before)];
+            let page = [("limit", Some(wanted.to_string())), ("before", before.take())];
             let mut answer = self.get(&format!("/v1/{what}"), &[query, &page].concat())?;
             let Some(found) = answer[what].as_array_mut() else {
                 return Err(self.odd(&format!("an answer without `{what}`")));
             };
             let got = found.len();
             rows.append(found);
-            if got < wanted || rows.len() >= limit {
+            // A search ends its page early where it took too long, and says where the next begins.
+            before = match answer.get("next") {
+                Some(next) => text(next),
+                None if got == wanted => rows.last().and_then(|row| text(&row[cursor])),
+                None => None,
+            };
+            if before.is_none() || rows.len() >= limit {
                 return Ok(rows);
             }
         }
@@ -168,6 +171,15 @@ impl Client {
             "what answers at {} is no posthouse's admin listener: {what}",
             self.address
         ))
+    }
+}
+
+/// A cursor as a parameter; none where there is none.
+fn text(cursor: &Value) -> Option<String> {
+    match cursor {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
     }
 }
 

@@ -48,6 +48,12 @@ struct List {
     /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
+    /// Only events taken in until then.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Since>,
+    /// Only events with this text in the body, whatever the case of its letters.
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
     /// The most events.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
@@ -102,6 +108,8 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
         ("source", asked.source),
         ("organization", asked.organization),
         ("since", asked.since.map(String::from)),
+        ("until", asked.until.map(String::from)),
+        ("text", asked.text),
     ];
     let rows = client.list("events", &query, "seq", asked.limit)?;
     if asked.json {

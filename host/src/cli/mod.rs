@@ -13,7 +13,6 @@ pub mod outbox;
 pub mod output;
 pub mod plugins;
 pub mod replay;
-pub mod samples;
 pub mod send;
 pub mod serve;
 pub mod sign;
@@ -118,7 +117,7 @@ impl Cli {
         let path = &self.config;
         let online = || Ok::<_, CliError>(load(path, Secrets::OfAdmin)?.config);
         match self.command {
-            Command::Serve(args) => serve::run(args, load(path, Secrets::All)?),
+            Command::Serve(args) => serve::run(args, path, load(path, Secrets::All)?),
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
             Command::Verify(args) => verify::run(args, &load(path, Secrets::ToVerify)?.config),
             Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),

@@ -15,14 +15,13 @@ use super::{
     CliError,
     client::reachable,
     output::{body, say},
-    samples::{Samples, of_own_type},
     source::source,
 };
 use crate::{
     config::{Config, Source, nearest},
     daemon,
     ingress::sign,
-    model::{Ambient, EventType},
+    model::{Ambient, EventType, Samples, of_own_type},
 };
 
 /// How long an answer may take.

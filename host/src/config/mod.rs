@@ -30,7 +30,7 @@ pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
-use crate::model::{Grants, Pattern, SourceName};
+use crate::model::{Grants, Pattern, Redact, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,6 +233,22 @@ pub struct Source {
     pub tolerance: Duration,
     /// The types it may send; all by default. Others are answered and dropped.
     pub events: Vec<Pattern>,
+    /// What of its payloads is masked wherever people look; nothing by default.
+    pub redact: Redact,
+    /// When it is answered; once its event is on disk by default.
+    pub respond: Respond,
+}
+
+/// When a source is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Respond {
+    /// When its event is on disk.
+    Accepted,
+    /// When the first attempt of every delivery has ended, or this time has passed; 8 s by default.
+    Handled {
+        /// From the moment its event is on disk.
+        within: Duration,
+    },
 }
 
 /// How a source signs.

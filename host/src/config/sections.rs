@@ -7,16 +7,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Admin, Config, DEMO_SECRET, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins,
-    Retry, Secret, Server, Source, Store,
+    Respond, Retry, Secret, Server, Source, Store,
     diagnose::shown,
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern,
+        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern, pointer,
         recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
-use crate::model::{Grants, MailGrant, Pattern};
+use crate::model::{Grants, MailGrant, Pattern, Redact};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -181,7 +181,22 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
     let mut tolerance = minutes(5);
     table.read("tolerance", &mut tolerance, duration(secs(1)..=days(1)));
     let events = table.optional("events", list(pattern, "[\"user.*\"]")).unwrap_or(everything);
-    Some(Source { name: name?, path: path?, scheme: scheme?, secrets: secrets?, tolerance, events })
+    let mut handled = false;
+    table.read("respond", &mut handled, word(&[("accepted", false), ("handled", true)]));
+    let mut within = secs(8);
+    table.read("respond_timeout", &mut within, duration(millis(100)..=minutes(1)));
+    let respond = if handled { Respond::Handled { within } } else { Respond::Accepted };
+    let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
+    Some(Source {
+        name: name?,
+        path: path?,
+        scheme: scheme?,
+        secrets: secrets?,
+        tolerance,
+        events,
+        redact: Redact::new(redact),
+        respond,
+    })
 }
 
 /// The secrets of a source; none of them only where they are not looked up.

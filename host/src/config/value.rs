@@ -15,7 +15,7 @@ use super::{
     secret::secret,
     table::{Fault, Value},
 };
-use crate::model::{Pattern, SourceName};
+use crate::model::{Pattern, Pointer, SourceName};
 
 /// A text.
 pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
@@ -207,6 +207,17 @@ pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
     Pattern::new(text).map_err(|_| {
         value.fault(format_args!(
             "holds `{}`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+            shown(text)
+        ))
+    })
+}
+
+/// A JSON pointer into a payload.
+pub(super) fn pointer(value: &Value<'_>) -> Result<Pointer, Fault> {
+    let text = text(value)?;
+    Pointer::new(text).map_err(|_| {
+        value.fault(format_args!(
+            "holds `{}`, which is no JSON pointer; `/data/user/email` and `/data/*/email` are",
             shown(text)
         ))
     })

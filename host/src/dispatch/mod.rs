@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    model::{Ambient, PluginId},
+    model::{Ambient, PluginId, Redact, SourceName},
     plugin::{Plugin, Registry},
     store::Store,
 };
@@ -35,18 +35,30 @@ pub use sweeper::sweep;
 
 use runner::Runner;
 
+/// Says what is masked of the payloads of a source.
+pub type Redactions = Arc<dyn Fn(&SourceName) -> Redact + Send + Sync>;
+
 /// Keeps a runner for every plugin that serves.
 pub struct Dispatch {
     store: Store,
     registry: Registry,
     ambient: Ambient,
+    redactions: Redactions,
     runners: HashMap<PluginId, Runner>,
 }
 
 impl Dispatch {
     /// A dispatch with no runners yet.
     pub fn new(store: Store, registry: Registry, ambient: Ambient) -> Self {
-        Self { store, registry, ambient, runners: HashMap::new() }
+        let redactions: Redactions = Arc::new(|_| Redact::default());
+        Self { store, registry, ambient, redactions, runners: HashMap::new() }
+    }
+
+    /// It, masking in the record of an attempt what these say of the event's source.
+    #[must_use]
+    pub fn redacting(mut self, redactions: Redactions) -> Self {
+        self.redactions = redactions;
+        self
     }
 
     /// Follows the registry until `stop` turns true; then lets attempts end within `patience`. What has
@@ -75,8 +87,12 @@ impl Dispatch {
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 
+        // A runner has its number of permits for life: another number is another runner.
+        let fits = |id: &PluginId, runner: &Runner| {
+            serving.get(id).is_some_and(|plugin| runner.has_permits_for(plugin))
+        };
         let stopped: Vec<Runner> =
-            self.runners.extract_if(|id, _| !serving.contains_key(id)).map(|(_, runner)| runner).collect();
+            self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {
             // Its attempts under way end on the revision they began with; nobody waits for them here.
             runner.close();
@@ -85,7 +101,8 @@ impl Dispatch {
             match self.runners.get(&id) {
                 Some(runner) => runner.replace(plugin),
                 None => {
-                    match Runner::start(&self.store, &self.registry, plugin, self.ambient.clone()).await {
+                    let (ambient, redactions) = (self.ambient.clone(), Arc::clone(&self.redactions));
+                    match Runner::start(&self.store, &self.registry, plugin, ambient, redactions).await {
                         Ok(runner) => drop(self.runners.insert(id, runner)),
                         Err(error) => warn!(%error, "a plugin's lane could not be opened"),
                     }

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::{retry::wait_after, turned};
+use super::{Redactions, retry::wait_after, turned};
 use crate::{
     fault::{self, FaultPoint},
     model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
@@ -56,16 +56,18 @@ impl Runner {
         registry: &Registry,
         plugin: Arc<Plugin>,
         ambient: Ambient,
+        redactions: Redactions,
     ) -> Result<Self, StoreError> {
         let lane = store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
-        let concurrency = plugin.settings.concurrency.max(1);
+        let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: store.clone(),
             registry: registry.clone(),
             plugin: ArcSwap::new(plugin),
             ambient,
-            concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
-            permits: Arc::new(Semaphore::new(concurrency)),
+            redactions,
+            concurrency,
+            permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
         });
         let (closing, closed) = watch::channel(false);
@@ -76,6 +78,11 @@ impl Runner {
     /// Attempts that begin from now on run this revision.
     pub(super) fn replace(&self, plugin: Arc<Plugin>) {
         self.attempts.plugin.store(plugin);
+    }
+
+    /// Whether it has as many permits as this plugin is to have.
+    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
+        self.attempts.concurrency == concurrency(plugin)
     }
 
     /// How many attempts run now.
@@ -108,6 +115,7 @@ struct Attempts {
     registry: Registry,
     plugin: ArcSwap<Plugin>,
     ambient: Ambient,
+    redactions: Redactions,
     concurrency: u32,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
@@ -177,8 +185,19 @@ impl Attempts {
                 }
             }
         }
-        let (attempt, verdict) = self.judge(&plugin, &job, report);
+        let (mut attempt, verdict) = self.judge(&plugin, &job, report);
+        self.mask(&job, &mut attempt);
         self.complete(job, attempt, verdict).await;
+    }
+
+    /// Masks in what is written down of an attempt what nobody is to read of the event.
+    fn mask(&self, job: &Job, attempt: &mut Attempt) {
+        if attempt.logs.is_empty() && attempt.error.is_none() && attempt.trace.is_none() {
+            return;
+        }
+        let mask = (self.redactions)(&job.event.content.source).mask(&job.event.content.body);
+        attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+        attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
     }
 
     /// Finds out who gets the events that were emitted.
@@ -253,6 +272,11 @@ impl Attempts {
             warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
         }
     }
+}
+
+/// How many attempts of a plugin may run at once.
+fn concurrency(plugin: &Plugin) -> u32 {
+    u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
 /// A revision as it stands beside an attempt.

@@ -115,7 +115,8 @@ fn unavailable(seconds: &'static str) -> Response<Full<Bytes>> {
     with(json(StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"Service unavailable"}"#), RETRY_AFTER, seconds)
 }
 
-fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// An answer with this body, which is JSON.
+pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, "application/json")

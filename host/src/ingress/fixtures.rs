@@ -19,11 +19,11 @@ use tokio::{
 
 use super::{Inbox, Ingress, NO_SOURCE, RawRequest, sign};
 use crate::{
-    config::{SchemeName, Secret, Server, Source},
+    config::{Respond, SchemeName, Secret, Server, Source},
     model::{
         Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName, Subscriber,
     },
-    store::{Accepted, StoreError},
+    store::{Accepted, StoreError, Watcher},
 };
 
 /// The time of the tests' clock, in Unix seconds.
@@ -42,6 +42,8 @@ pub(super) fn source(scheme: SchemeName) -> Source {
         secrets: vec![Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")],
         tolerance: Duration::from_secs(300),
         events: vec![Pattern::new("*").unwrap()],
+        redact: Default::default(),
+        respond: Respond::Accepted,
     }
 }
 
@@ -79,11 +81,17 @@ pub(super) struct FakeInbox {
     pub(super) taken: Mutex<Vec<(NewEvent, Vec<Subscriber>)>>,
     pub(super) failure: Mutex<Option<StoreError>>,
     pub(super) gate: Semaphore,
+    pub(super) watchers: Mutex<Vec<Watcher>>,
     seen: Mutex<HashSet<String>>,
 }
 
 impl Inbox for Arc<FakeInbox> {
-    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
+    async fn accept(
+        &self,
+        event: NewEvent,
+        subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
+    ) -> Result<Accepted, StoreError> {
         let _pass = self.gate.acquire().await;
         if let Some(error) = self.failure.lock().clone() {
             return Err(error);
@@ -91,6 +99,7 @@ impl Inbox for Arc<FakeInbox> {
         if !self.seen.lock().insert(event.id.to_string()) {
             return Ok(Accepted::Duplicate);
         }
+        self.watchers.lock().extend(watcher);
         let mut taken = self.taken.lock();
         taken.push((event, subscribers));
         Ok(Accepted::Stored(EventSeq(taken.len() as i64)))
@@ -115,6 +124,11 @@ impl TestServer {
 
     /// One with these changes to the defaults.
     pub(super) async fn with(change: impl FnOnce(&mut Server)) -> Self {
+        Self::answering(Respond::Accepted, change).await
+    }
+
+    /// The same with this `respond` of its source.
+    pub(super) async fn answering(respond: Respond, change: impl FnOnce(&mut Server)) -> Self {
         struct Fixed;
         impl Clock for Fixed {
             fn now(&self) -> Timestamp {
@@ -137,10 +151,12 @@ impl TestServer {
         change(&mut server);
         let mut source = source(SchemeName::StandardWebhooks);
         source.events = vec![Pattern::new("user.*").unwrap()];
+        source.respond = respond;
         let inbox = Arc::new(FakeInbox {
             taken: Mutex::default(),
             failure: Mutex::default(),
             gate: Semaphore::new(1000),
+            watchers: Mutex::default(),
             seen: Mutex::default(),
         });
         let ingress = Ingress::new(

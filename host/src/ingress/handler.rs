@@ -2,21 +2,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    convert::identity,
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate};
+use super::{
+    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
+    handling::Handling, pulse::Pulse,
+};
 use crate::{
-    config,
+    config::{self, Respond},
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
-    store::{Accepted, Store, StoreError},
+    store::{Accepted, Store, StoreError, Watcher, watch},
 };
 
 /// The ledger's key for requests that belong to no source.
@@ -27,17 +31,24 @@ pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
 /// Where events go: the store, or what stands for it in a test.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
+    /// Takes in an event with a delivery for each subscriber; returns when both are on disk. The watcher
+    /// is told how the first attempt of each ended, unless its plugin is held.
     fn accept(
         &self,
         event: NewEvent,
         subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
     ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
 }
 
 impl Inbox for Store {
-    async fn accept(&self, event: NewEvent, subscribers: Vec<Subscriber>) -> Result<Accepted, StoreError> {
-        Store::accept(self, event, subscribers).await
+    async fn accept(
+        &self,
+        event: NewEvent,
+        subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
+    ) -> Result<Accepted, StoreError> {
+        self.accept_watched(event, subscribers, watcher).await
     }
 }
 
@@ -52,9 +63,13 @@ impl<I> Clone for Ingress<I> {
 
 /// What all requests share.
 pub(super) struct Shared<I> {
-    /// By path.
-    routes: HashMap<String, Route>,
+    /// Replaced whole when config.toml is read anew; a request keeps the one that it began with.
+    routes: ArcSwap<Routes>,
+    /// Of every source there has been since the start, by its name: a source that is left out and comes
+    /// back counts on.
+    tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
     pub(super) strays: Tally,
+    pub(super) pulse: Pulse,
     inbox: I,
     subscribers: Subscribers,
     ambient: Ambient,
@@ -64,12 +79,16 @@ pub(super) struct Shared<I> {
     pub(super) server: config::Server,
 }
 
+/// The sources by path.
+type Routes = HashMap<String, Arc<Route>>;
+
 /// A source, ready for its requests.
 struct Route {
     source: SourceName,
     verifier: Verifier,
     events: Vec<Pattern>,
-    tally: Tally,
+    respond: Respond,
+    tally: Arc<Tally>,
 }
 
 /// Where requests are counted and, if they end badly, logged.
@@ -91,32 +110,52 @@ impl<I: Inbox> Ingress<I> {
         subscribers: Subscribers,
         ambient: Ambient,
     ) -> Result<Self, KeyError> {
-        let routes = sources.iter().map(|source| {
-            let route = Route {
-                source: source.name.clone(),
-                verifier: Verifier::new(source)?,
-                events: source.events.clone(),
-                tally: Tally::default(),
-            };
-            Ok((source.path.clone(), route))
-        });
-        Ok(Self(Arc::new(Shared {
-            routes: routes.collect::<Result<_, _>>()?,
+        let ingress = Self(Arc::new(Shared {
+            routes: ArcSwap::default(),
+            tallies: Mutex::default(),
             strays: Tally::default(),
+            pulse: Pulse::default(),
             inbox,
             subscribers,
             ambient,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             server: server.clone(),
-        })))
+        }));
+        ingress.replace_sources(sources)?;
+        Ok(ingress)
     }
 
-    /// The ledger of each source, and of [`NO_SOURCE`].
+    /// Puts these sources in place of those there are: all of them at once, or none. A request under way
+    /// ends by the source that it began with.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the secret that can't serve; nothing has changed then.
+    pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
+        let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let mut tallies = self.0.tallies.lock();
+        let route = |(source, verifier): (&config::Source, Verifier)| {
+            let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
+            let (source, path) = (source.clone(), source.path.clone());
+            let tally = Arc::clone(tally);
+            let config::Source { name, events, respond, .. } = source;
+            (path, Arc::new(Route { source: name, verifier, events, respond, tally }))
+        };
+        self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
+        Ok(())
+    }
+
+    /// Returns when the loop that takes connections has come round once more.
+    pub async fn turns(&self) {
+        self.0.pulse.beat().await;
+    }
+
+    /// The ledger of each source, of those that are no more too, and of [`NO_SOURCE`].
     pub fn ledger(&self) -> BTreeMap<String, Arc<RequestLedger>> {
-        let routes = self.0.routes.values();
-        routes
-            .map(|route| (route.source.as_str(), &route.tally))
+        let tallies = self.0.tallies.lock();
+        tallies
+            .iter()
+            .map(|(name, tally)| (name.as_str(), &**tally))
             .chain([(NO_SOURCE, &self.0.strays)])
             .map(|(name, tally)| (name.to_owned(), Arc::clone(&tally.ledger)))
             .collect()
@@ -126,20 +165,29 @@ impl<I: Inbox> Ingress<I> {
 impl<I: Inbox> Shared<I> {
     /// Answers a request. Dropped on its way it counts as failed.
     pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let Some(route) = self.routes.get(request.uri().path()) else {
+        let route = self.routes.load().get(request.uri().path()).cloned();
+        let Some(route) = route else {
             let receipt = self.strays.ledger.receive();
             self.strays.log(NO_SOURCE, &Ending::UnknownPath);
             receipt.settle(Ending::UnknownPath.outcome());
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let ending = self.take_in(route, request).await.unwrap_or_else(identity);
+        let (ending, handling) = self.take_in(&route, request).await.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending);
+        // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());
-        ending.response()
+        match handling {
+            Some(handling) => handling.response().await,
+            None => ending.response(),
+        }
     }
 
-    async fn take_in(&self, route: &Route, request: Request<Incoming>) -> Result<Ending, Ending> {
+    async fn take_in(
+        &self,
+        route: &Route,
+        request: Request<Incoming>,
+    ) -> Result<(Ending, Option<Handling>), Ending> {
         if request.method() != Method::POST {
             return Err(Ending::WrongMethod);
         }
@@ -148,12 +196,19 @@ impl<I: Inbox> Shared<I> {
         let (body, _large) = self.bodies.read(body).await?;
         let event = self.event(route, head.headers, body)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
-            return Ok(Ending::Filtered);
+            return Ok((Ending::Filtered, None));
         }
         let subscribers = (self.subscribers)(&event);
-        match self.inbox.accept(event, subscribers).await? {
-            Accepted::Stored(_) => Ok(Ending::Accepted),
-            Accepted::Duplicate => Ok(Ending::Duplicate),
+        let (watcher, handling) = match route.respond {
+            Respond::Accepted => (None, None),
+            Respond::Handled { within } => {
+                let (watcher, attempts) = watch();
+                (Some(watcher), Some(Handling::new(attempts, &subscribers, within)))
+            }
+        };
+        match self.inbox.accept(event, subscribers, watcher).await? {
+            Accepted::Stored(_) => Ok((Ending::Accepted, handling)),
+            Accepted::Duplicate => Ok((Ending::Duplicate, None)),
         }
     }
 
@@ -194,13 +249,16 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use crate::{
+        config::Respond,
         ingress::{
             NO_SOURCE,
             fixtures::{BODY, TestServer},
         },
         model::{EventSeq, PluginId},
-        store::StoreError,
+        store::{FirstAttempt, StoreError},
     };
 
     fn body_of((status, answer): (u16, String)) -> (u16, String) {
@@ -301,6 +359,30 @@ mod tests {
         }
         *server.inbox.failure.lock() = None;
         assert_eq!(server.ask(&server.signed("msg_1", BODY)).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_waits_to_be_handled_takes_no_place() {
+        let within = Duration::from_secs(600);
+        let server =
+            TestServer::answering(Respond::Handled { within }, |server| server.max_requests = 1).await;
+        let request = server.signed("msg_1", BODY);
+        let first = server.ask(&request);
+        let second = async {
+            while server.inbox.watchers.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            // Taken in, and not waited for: it has been seen.
+            let duplicate = server.ask(&request).await;
+            let watcher = server.inbox.watchers.lock().remove(0);
+            watcher.tell(FirstAttempt::Failed);
+            duplicate
+        };
+        let ((failed, answer), (duplicate, _)) = tokio::join!(first, second);
+        assert_eq!((failed, duplicate), (500, 200), "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Critical processing error"}"#), "{answer}");
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
     }
 
     #[tokio::test]

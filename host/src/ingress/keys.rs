@@ -199,6 +199,8 @@ mod tests {
             secrets: secrets.iter().copied().map(Secret::new).collect(),
             tolerance: Duration::from_secs(300),
             events: vec![],
+            redact: Default::default(),
+            respond: config::Respond::Accepted,
         };
         Keyring::all(&source).map_err(|error| error.to_string())
     }

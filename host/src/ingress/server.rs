@@ -45,6 +45,10 @@ const MAX_HEADER: usize = 16 * 1024;
 const MAX_BUFFER: usize = 32 * 1024;
 /// How long a peer that is being refused may go on sending, so that it reads why.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection that has asked nothing yet may take to, once the daemon is told to stop.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Between two looks for it.
+const GLANCE: Duration = Duration::from_millis(5);
 /// How long accepting rests when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -61,11 +65,16 @@ impl<I: Inbox> Ingress<I> {
         let most = self.0.server.max_requests.saturating_mul(CONNECTIONS_PER_REQUEST).clamp(1, 1 << 20);
         let places = Arc::new(Semaphore::new(most));
         let (stop, stopping) = watch::channel(false);
+        let mut asked = self.0.pulse.asked();
         tokio::pin!(shutdown);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                Some(answer) = asked.recv() => {
+                    let _ = answer.send(());
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -121,6 +130,12 @@ async fn serve_connection<I: Inbox>(
         () = told(&mut stopping) => None,
     };
     let Some(end) = end else {
+        // Whoever has only just connected has its request on the way, and hyper would close on it.
+        tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            _ = timeout(FIRST_REQUEST, activity.begins()) => {}
+        }
         Pin::new(&mut connection).graceful_shutdown();
         // What has not ended by then is cut off; what has needs no more attention.
         let _ = timeout(shared.server.shutdown_timeout, connection).await;
@@ -162,6 +177,13 @@ struct Activity(AtomicU64);
 impl Activity {
     fn mark(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until the first request has begun.
+    async fn begins(&self) {
+        while self.0.load(Ordering::Relaxed) == 0 {
+            sleep(GLANCE).await;
+        }
     }
 
     /// Waits until no request has begun or ended or been under way for so long, or up to a quarter more.
@@ -450,6 +472,19 @@ mod tests {
         let address = server.address;
         server.stopped().await;
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_connected_just_before_the_end_is_still_served() {
+        let mut server = TestServer::start().await;
+        let mut fresh = server.connect().await;
+        // They are taken in the order in which they come: once this one is answered the other is taken.
+        assert_eq!(server.ask(&server.signed("msg_0", BODY)).await.0, 200);
+        server.stop();
+        sleep(GLANCE).await;
+        fresh.write_all(server.signed("msg_1", BODY).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut fresh).await.0, 200);
+        server.stopped().await;
     }
 
     #[tokio::test]

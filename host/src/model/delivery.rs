@@ -29,11 +29,13 @@ pub struct PluginId(pub i64);
 pub struct Subscriber {
     /// The plugin.
     pub plugin: PluginId,
+    /// Whether the plugin is held, so that the delivery will not run for now.
+    pub held: bool,
 }
 
 impl From<PluginId> for Subscriber {
     fn from(plugin: PluginId) -> Self {
-        Self { plugin }
+        Self { plugin, held: false }
     }
 }
 

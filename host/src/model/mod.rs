@@ -11,6 +11,8 @@ mod event;
 mod grant;
 mod ledger;
 mod pattern;
+mod redact;
+mod samples;
 
 pub use ambient::{Ambient, Clock, Random};
 pub use carried::Carried;
@@ -24,3 +26,5 @@ pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, Sour
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use pattern::{InvalidPattern, Pattern};
+pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
+pub use samples::{Samples, Unreadable, of_own_type};

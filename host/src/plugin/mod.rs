@@ -35,3 +35,4 @@ pub use registry::{PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport};
 pub use revision::{Inspection, LoadError, inspect};
 pub use standing::Plugin;
+pub(crate) use watcher::Watcher;

@@ -116,6 +116,24 @@ impl Registry {
         self.0.prune().await;
     }
 
+    /// Loads anew each plugin that gets something else than it did: `settings` says otherwise now. Its
+    /// attempts under way end with what they began with, and one that does not load goes on as before.
+    pub async fn resettle(&self) {
+        let mut memory = self.0.scan.lock().await;
+        // What is being loaded may have asked for its settings before they changed.
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+        for plugin in self.list() {
+            let name = &plugin.record.name;
+            if *plugin.settings != (self.0.settings)(name) {
+                memory.forget(name);
+            }
+        }
+        self.0.look(&mut memory, true).await;
+        while memory.visits.join_next().await.is_some() {}
+        self.0.note(&mut memory);
+    }
+
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
     pub async fn watch(&self, rescan: Duration) {
         let mut watcher = Watcher::new(self.0.dir.clone());
@@ -141,7 +159,10 @@ impl Registry {
 
     /// Who gets this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
-        self.subscribers(&event.event_type).into_iter().map(Subscriber::from).collect()
+        let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
+        let subscriber =
+            |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
+        self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
     }
 
     /// All plugins, by name.

@@ -40,6 +40,13 @@ pub(super) struct Seen {
     settled: bool,
 }
 
+impl Memory {
+    /// Has the file loaded again, though it has not changed.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.files.remove(name);
+    }
+}
+
 impl Inner {
     /// Looks through the folder and begins to load what is new or changed; one that did not settle only
     /// where `eager`, so that it is not tried over and over. Says whether all files known are settled; else
@@ -113,7 +120,9 @@ impl Inner {
         let loaded = match revision::read(&path).await {
             Ok(content) => {
                 stamp = content.stamp;
-                match self.by_name(&name).filter(|plugin| plugin.runs(&content.revision)) {
+                let same =
+                    |plugin: &Arc<Plugin>| plugin.runs(&content.revision) && plugin.settings == settings;
+                match self.by_name(&name).filter(same) {
                     Some(plugin) => return self.recover(&plugin, stamp).await,
                     None => revision::load(&self.engine, &name, &content, Arc::clone(&settings)).await,
                 }

@@ -1,4 +1,4 @@
-//! Watches the plugins folder: events of the file system wake it at once, and a rescan every few seconds
+//! Watches a folder, such as that of the plugins: events of the file system wake it at once, and a rescan every few seconds
 //! finds what they don't tell (a link's target, a network drive, a folder that was replaced).
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_millis(50);
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Wakes when the folder may have changed.
-pub(super) struct Watcher {
+pub(crate) struct Watcher {
     dir: PathBuf,
     sender: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
@@ -28,7 +28,7 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         // One is enough to wake; the next that finds it full says nothing new.
         let (sender, events) = mpsc::channel(1);
         Self { dir, sender, events, armed: None, warned: false }
@@ -36,7 +36,7 @@ impl Watcher {
 
     /// Watches the folder that is there now, if it does not already. Call it before looking, so that
     /// nothing that comes later is missed.
-    pub(super) fn arm(&mut self) {
+    pub(crate) fn arm(&mut self) {
         let present = std::fs::metadata(&self.dir).ok().map(|folder| (folder.dev(), folder.ino()));
         if self.armed.as_ref().map(|(_, folder)| *folder) == present {
             return;
@@ -58,7 +58,7 @@ impl Watcher {
                 tracing::warn!(
                     dir = %self.dir.display(),
                     %error,
-                    "the plugins folder can't be watched; it is looked through from time to time"
+                    "a folder can't be watched; it is looked at from time to time"
                 );
             }
             Err(_) => {}
@@ -66,7 +66,7 @@ impl Watcher {
     }
 
     /// Waits for a change to have come to rest, at most `rescan`.
-    pub(super) async fn changed(&mut self, rescan: Duration) {
+    pub(crate) async fn changed(&mut self, rescan: Duration) {
         tokio::select! {
             Some(()) = self.events.recv() => {}
             () = sleep(rescan) => return,

@@ -12,7 +12,7 @@ use rusqlite::{Result, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Store, StoreError,
+    FirstAttempt, Store, StoreError,
     kv::Change,
     schema::code,
     time::{nanos, timestamp},
@@ -249,7 +249,7 @@ impl Writer<'_> {
         items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
         for derived in &effects.emitted {
             // Its id is this delivery's alone, which is done once: it can't have been seen before.
-            self.take_in(derived.event(timestamp(self.now)), &derived.subscribers)?;
+            self.take_in(derived.event(timestamp(self.now)), &derived.subscribers, None)?;
         }
         self.finish(job, record, code::DONE, None)
     }
@@ -277,6 +277,11 @@ impl Writer<'_> {
             logs,
             revision
         ])?;
+        self.watches.ended(job.delivery.0, || match outcome_of(*outcome) {
+            Outcome::Done => FirstAttempt::Done,
+            Outcome::Rejected => FirstAttempt::Refused(error.clone().unwrap_or_default()),
+            Outcome::Retry => FirstAttempt::Failed,
+        });
         if state >= code::DONE {
             let event_type = self.memory.event_type(self.connection, &job.event.content.event_type)?;
             let done = state == code::DONE;

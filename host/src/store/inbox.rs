@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Result, params};
 use tokio::sync::oneshot;
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, Watcher,
     schema::code,
     time::nanos,
     writer::{Op, Writer},
@@ -43,9 +43,22 @@ impl Store {
         event: NewEvent,
         subscribers: impl IntoIterator<Item = S>,
     ) -> Result<Accepted, StoreError> {
+        self.accept_watched(event, subscribers.into_iter().map(Into::into).collect(), None).await
+    }
+
+    /// The same; `watcher` is told how the first attempt of each delivery ended, but for those of held
+    /// plugins. Where the event is not new it is told nothing.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub async fn accept_watched(
+        &self,
+        event: NewEvent,
+        subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
+    ) -> Result<Accepted, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let subscribers = subscribers.into_iter().map(Into::into).collect();
-        self.send(Op::Accept { event, subscribers, reply }).await?;
+        self.send(Op::Accept { event, subscribers, watcher, reply }).await?;
         answer.await.unwrap_or_else(|_| Err(self.silence()))
     }
 
@@ -67,6 +80,7 @@ impl Writer<'_> {
         &mut self,
         event: NewEvent,
         subscribers: &[Subscriber],
+        watcher: Option<&Watcher>,
     ) -> Result<Result<Accepted, StoreError>> {
         if let Some(error) = self.backlog_full()
             && !subscribers.is_empty()
@@ -80,12 +94,17 @@ impl Writer<'_> {
                 .optional()?;
             return Ok(seen.map_or(Err(error), |()| Ok(Accepted::Duplicate)));
         }
-        self.take_in(event, subscribers).map(Ok)
+        self.take_in(event, subscribers, watcher).map(Ok)
     }
 
     /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
     /// and nothing older waits: it is written as leased, and never read back.
-    pub(super) fn take_in(&mut self, event: NewEvent, subscribers: &[Subscriber]) -> Result<Accepted> {
+    pub(super) fn take_in(
+        &mut self,
+        event: NewEvent,
+        subscribers: &[Subscriber],
+        watcher: Option<&Watcher>,
+    ) -> Result<Accepted> {
         let source = self.memory.source(self.connection, &event.source)?;
         let event_type = self.memory.event_type(self.connection, &event.event_type)?;
         let sequence = self.memory.sequence();
@@ -110,14 +129,18 @@ impl Writer<'_> {
         }
         sequence.next_event += 1;
         sequence.next_delivery += subscribers.len() as i64;
+        self.memory.event_taken(self.connection, self.now, source, seq)?;
         let event = Arc::new(Event { seq: EventSeq(seq), content: event });
-        for (id, &Subscriber { plugin }) in (first..).zip(subscribers) {
+        for (id, &Subscriber { plugin, held }) in (first..).zip(subscribers) {
             let ready = self.memory.tally(plugin).states[code::READY as usize];
             let token = self.lanes.hand_over(plugin, id, ready > 0, self.now);
             let state = if token.is_some() { code::LEASED } else { code::READY };
             self.sql.insert_delivery.execute(params![id, seq, plugin.0, state, self.now, None::<i64>])?;
             self.memory.made(plugin, state);
             self.memory.hour_made(self.connection, self.now, event_type)?;
+            if let Some(watcher) = watcher.filter(|_| !held) {
+                self.watches.add(id, watcher);
+            }
             if let Some(token) = token {
                 let delivery = DeliveryId(id);
                 let event = Arc::clone(&event);

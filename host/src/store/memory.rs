@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
-use super::{histogram::Histogram, schema::code};
+use super::{histogram::Histogram, minutes::Minutes, schema::code};
 use crate::model::{EventType, PluginId, SourceName};
 
 /// Names remembered before the memory of them starts over.
@@ -31,6 +31,9 @@ pub(super) struct Memory {
     changed: HashSet<PluginId>,
     hours: HashMap<(i64, i64), Hour>,
     latest_hour: i64,
+    minutes: Minutes,
+    /// The newest event of each source in this batch, and when it was taken in.
+    newest: HashMap<i64, (i64, i64)>,
     unfinished: i64,
     sequence: Sequence,
     written: Sequence,
@@ -94,6 +97,8 @@ impl Memory {
             changed: HashSet::new(),
             hours: HashMap::new(),
             latest_hour: 0,
+            minutes: Minutes::default(),
+            newest: HashMap::new(),
             unfinished,
             written: sequence.clone(),
             sequence,
@@ -143,10 +148,24 @@ impl Memory {
         }
     }
 
+    /// Counts an event of this source in, now.
+    pub(super) fn event_taken(
+        &mut self,
+        connection: &Connection,
+        now: i64,
+        source: i64,
+        seq: i64,
+    ) -> Result<()> {
+        self.newest.insert(source, (seq, now));
+        self.minutes.at(connection, now)?.events += 1;
+        Ok(())
+    }
+
     /// Counts a delivery of this type in, now.
     pub(super) fn hour_made(&mut self, connection: &Connection, now: i64, event_type: i64) -> Result<()> {
         let hour = self.hour(connection, now, event_type)?;
         hour.total += 1;
+        self.minutes.at(connection, now)?.made += 1;
         Ok(())
     }
 
@@ -167,6 +186,7 @@ impl Memory {
         }
         hour.sum_us += micros;
         hour.histogram.add(micros.unsigned_abs());
+        self.minutes.at(connection, now)?.finished(done, micros.unsigned_abs());
         Ok(())
     }
 
@@ -193,6 +213,12 @@ impl Memory {
                 .prepare_cached("INSERT OR REPLACE INTO hour VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
                 .execute(params![hour, event_type, total, completed, failed, sum_us, histogram.to_bytes()])?;
             row.changed = false;
+        }
+        self.minutes.write(connection, self.unfinished)?;
+        for (source, (seq, at)) in self.newest.drain() {
+            connection
+                .prepare_cached("UPDATE source SET last_event = ?2, last_at = ?3 WHERE id = ?1")?
+                .execute([source, seq, at])?;
         }
         if self.hours.len() > MOST_NAMES {
             self.hours.clear();

@@ -7,8 +7,8 @@
 //! ```text
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
 //!   replay, retention, plugins                                              what else is written
-//!   query, stats, views                                                     what people see
-//!   writer, memory, shared, readers, checkpoint, schema                     what carries it
+//!   query, search, dead, stats, series, senders, audit, views               what people see
+//!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -33,13 +33,16 @@
 //! of such a batch are kept and tried again. After any other failed write nobody can say what the disk
 //! holds: the store refuses everything until a restart reads it again.
 
+mod audit;
 mod checkpoint;
 mod complete;
+mod dead;
 mod error;
 mod histogram;
 mod inbox;
 mod kv;
 mod memory;
+mod minutes;
 mod outbox;
 mod plugins;
 mod query;
@@ -48,12 +51,16 @@ mod readers;
 mod replay;
 mod retention;
 mod schema;
+mod search;
+mod senders;
+mod series;
 mod shared;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod time;
 mod views;
+mod watch;
 mod writer;
 
 use std::{
@@ -71,10 +78,11 @@ pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
 pub use queue::Lane;
 pub use views::{
-    AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySummary, EventDetail, EventFilter, EventSummary,
-    OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, StoreStats,
-    TypeStats,
+    AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
+    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
+    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, StoreStats, TypeStats,
 };
+pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
 use crate::model::Ambient;
 use writer::{Op, Writer};
@@ -143,6 +151,11 @@ impl Store {
             let _ = closed.await;
         }
         self.failure().map_or(Ok(()), |reason| Err(StoreError::Poisoned(reason)))
+    }
+
+    /// Changes with each commit; it costs the writer nothing that nobody looks.
+    pub fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.shared.commits.subscribe()
     }
 
     /// None while the store takes events; else why not, until a restart.

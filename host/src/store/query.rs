@@ -4,7 +4,10 @@
 //! type or an old organization takes many steps, but no step keeps the write-ahead log from being
 //! folded in, and what is found is whole. Dead letters have an index of their own.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, Result, Row, params};
 
@@ -15,7 +18,7 @@ use super::{
     schema::state_of,
     time::{nanos, timestamp},
     views::{
-        AttemptDetail, DeliveryDetail, DeliveryFilter, DeliverySummary, EventDetail, EventFilter,
+        AttemptDetail, DeliveryDetail, DeliveryFilter, DeliveryPage, DeliverySummary, EventDetail,
         EventSummary,
     },
 };
@@ -26,7 +29,7 @@ const STEP: i64 = 20_000;
 
 /// Events are in the order of their arrival but for steps of the clock; one beyond this ends a walk
 /// with `since` too early.
-const CLOCK_STEP: Duration = Duration::from_secs(3600);
+pub(super) const CLOCK_STEP: Duration = Duration::from_secs(3600);
 
 /// How many rows a list has that asks for `limit`.
 pub(super) fn page(limit: u32) -> u32 {
@@ -34,24 +37,6 @@ pub(super) fn page(limit: u32) -> u32 {
 }
 
 impl Store {
-    /// Events, newest first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventSummary>, StoreError> {
-        let limit = page(filter.limit) as usize;
-        let (mut before, mut found) = (filter.before.map_or(i64::MAX, |seq| seq.0), Vec::new());
-        loop {
-            let (filter, room) = (filter.clone(), limit - found.len());
-            let step = self.read(move |connection| events_step(connection, &filter, before, room)).await?;
-            found.extend(step.rows);
-            match step.next {
-                Some(next) if found.len() < limit => before = next,
-                _ => return Ok(found),
-            }
-        }
-    }
-
     /// All of one event. `id` alone, or with its source where several sources have it.
     ///
     /// # Errors
@@ -77,12 +62,25 @@ impl Store {
         .await
     }
 
-    /// Deliveries, newest first.
+    /// Deliveries, newest first, however long that takes.
     ///
     /// # Errors
     /// When the store can't be read.
     pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliverySummary>, StoreError> {
+        self.deliveries_within(filter, Duration::MAX).await.map(|page| page.deliveries)
+    }
+
+    /// Deliveries, newest first: a page of them, or what was found within `time`.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn deliveries_within(
+        &self,
+        filter: DeliveryFilter,
+        time: Duration,
+    ) -> Result<DeliveryPage, StoreError> {
         let limit = page(filter.limit) as usize;
+        let until = Instant::now().checked_add(time);
         let mut found = Vec::new();
         let mut walk = Walk::new(&filter);
         while found.len() < limit
@@ -96,8 +94,11 @@ impl Store {
                 .await?;
             found.extend(step.rows);
             walk.before = step.next;
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
         }
-        Ok(found)
+        Ok(DeliveryPage { deliveries: found, next: walk.before.map(DeliveryId) })
     }
 
     /// How many deliveries [`Self::replay_deliveries`] would replay: those that are done or dead and
@@ -160,52 +161,12 @@ struct Step<T> {
     next: Option<i64>,
 }
 
-const EVENT_COLUMNS: &str = "
+pub(super) const EVENT_COLUMNS: &str = "
 SELECT e.seq, s.name, e.id, t.name, e.organization, e.occurred_at, e.received_at, length(e.body)";
 
-const EVENT_NAMES: &str = "JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type";
+pub(super) const EVENT_NAMES: &str = "JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type";
 
-fn events_step(
-    connection: &Connection,
-    filter: &EventFilter,
-    before: i64,
-    room: usize,
-) -> Result<Step<EventSummary>> {
-    let end: Option<(i64, i64)> = connection
-        .prepare_cached(
-            "SELECT seq, received_at FROM event WHERE seq < ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2",
-        )?
-        .query_map([before, STEP - 1], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .next()
-        .transpose()?;
-    let since = filter.since.map_or(i64::MIN, nanos);
-    let types = types(connection, filter.event_type.as_ref())?;
-    let sql = format!(
-        "{EVENT_COLUMNS} FROM event e {EVENT_NAMES}
-         WHERE e.seq < ?1 AND e.seq >= ?2 AND e.received_at >= ?3 AND (?4 IS NULL OR s.name = ?4)
-         AND (?5 IS NULL OR e.organization = ?5) AND (?6 IS NULL OR e.type IN (SELECT value FROM json_each(?6)))
-         ORDER BY e.seq DESC LIMIT ?7"
-    );
-    let parameters = params![
-        before,
-        end.map_or(i64::MIN, |(seq, _)| seq),
-        since,
-        filter.source,
-        filter.organization,
-        types,
-        room as i64
-    ];
-    let mut rows: Vec<EventSummary> =
-        connection.prepare_cached(&sql)?.query_map(parameters, event_summary)?.collect::<Result<_>>()?;
-    for summary in &mut rows {
-        summary.deliveries = event_states(connection, summary.seq)?;
-    }
-    let step = i64::try_from(CLOCK_STEP.as_nanos()).unwrap_or(0);
-    let next = end.filter(|(_, received_at)| received_at.saturating_add(step) >= since).map(|(seq, _)| seq);
-    Ok(Step { rows, next })
-}
-
-fn event_summary(row: &Row<'_>) -> Result<EventSummary> {
+pub(super) fn event_summary(row: &Row<'_>) -> Result<EventSummary> {
     Ok(EventSummary {
         seq: EventSeq(row.get(0)?),
         source: row.get(1)?,
@@ -226,7 +187,7 @@ WHERE e.seq = ?1
 UNION ALL
 SELECT id FROM delivery WHERE event = ?1 AND replay_of IS NOT NULL";
 
-fn event_states(connection: &Connection, event: EventSeq) -> Result<BTreeMap<String, u64>> {
+pub(super) fn event_states(connection: &Connection, event: EventSeq) -> Result<BTreeMap<String, u64>> {
     let mut states = BTreeMap::new();
     let sql = format!(
         "SELECT d.state, p.held IS NOT NULL FROM delivery d JOIN plugin p ON p.id = d.plugin
@@ -294,10 +255,9 @@ const DELIVERY_NAMES: &str = "
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 JOIN plugin p ON p.id = d.plugin";
 
-/// True of what may be replayed.
-const REPLAYABLE: &str = "
-d.state IN (3, 4)
-AND NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
+/// True of what has not been replayed.
+pub(super) const NOT_REPLAYED: &str =
+    "NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
 
 fn deliveries_step<T>(
     connection: &Connection,
@@ -337,11 +297,15 @@ fn deliveries_step<T>(
          AND (?3 IS NULL OR p.name = ?3) AND {event}
          AND (?5 IS NULL OR e.type IN (SELECT value FROM json_each(?5)))
          AND ifnull(d.finished_at, d.made_at) >= ?6
+         AND ifnull(d.finished_at, d.made_at) <= ?9
          AND (?7 IS NULL OR (p.held IS NOT NULL) = ?7)
+         AND (?10 IS NULL OR ifnull(d.error, '') = ?10)
+         AND (?11 IS NULL OR s.name = ?11)
          ORDER BY d.id DESC LIMIT ?8",
         hint = if dead { "INDEXED BY delivery_dead" } else { "NOT INDEXED" },
         state = if dead { "d.state = 4".to_owned() } else { format!("d.state IN ({})", listed(states)) },
-        replayable = if replayable { REPLAYABLE } else { "true" },
+        replayable =
+            if replayable { format!("d.state IN (3, 4) AND {NOT_REPLAYED}") } else { "true".to_owned() },
         event =
             if filter.event.is_some() { format!("d.id IN ({of_event})") } else { "?4 IS NULL".to_owned() },
     );
@@ -355,6 +319,9 @@ fn deliveries_step<T>(
         filter.since.map_or(i64::MIN, nanos),
         held,
         i64::try_from(room).unwrap_or(i64::MAX),
+        filter.until.map_or(i64::MAX, nanos),
+        filter.reason,
+        filter.source,
     ];
     let mut found = statement.query(parameters)?;
     let (mut rows, mut last) = (Vec::new(), None);
@@ -387,7 +354,7 @@ fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
     })
 }
 
-fn sources(connection: &Connection, name: Option<&str>) -> Result<Vec<i64>> {
+pub(super) fn sources(connection: &Connection, name: Option<&str>) -> Result<Vec<i64>> {
     connection
         .prepare_cached("SELECT id FROM source WHERE ?1 IS NULL OR name = ?1 ORDER BY name")?
         .query_map([name], |row| row.get(0))?
@@ -395,7 +362,7 @@ fn sources(connection: &Connection, name: Option<&str>) -> Result<Vec<i64>> {
 }
 
 /// The ids of the types that a pattern means, as a JSON list; none where there is no pattern.
-fn types(connection: &Connection, pattern: Option<&Pattern>) -> Result<Option<String>> {
+pub(super) fn types(connection: &Connection, pattern: Option<&Pattern>) -> Result<Option<String>> {
     let Some(pattern) = pattern else { return Ok(None) };
     let mut statement = connection.prepare_cached("SELECT id, name FROM event_type")?;
     let mut rows = statement.query([])?;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::{StoreError, readers::Readers};
 use crate::model::PluginId;
@@ -18,7 +19,7 @@ use crate::model::PluginId;
 const GUEST_READERS: usize = 8;
 
 /// Reads of people.
-const PEOPLE_READERS: usize = 2;
+const PEOPLE_READERS: usize = 4;
 
 pub(super) struct Shared {
     failure: OnceLock<String>,
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) guests: Readers,
     /// For lists, which take longer.
     pub(super) people: Readers,
+    /// Counts the commits, for who wants to see what is new.
+    pub(super) commits: watch::Sender<u64>,
     #[cfg(test)]
     injected: parking_lot::Mutex<Option<rusqlite::Error>>,
 }
@@ -42,6 +45,7 @@ impl Shared {
             unfinished: AtomicU64::new(0),
             guests: Readers::new(path.clone(), GUEST_READERS),
             people: Readers::new(path, PEOPLE_READERS),
+            commits: watch::Sender::new(0),
             #[cfg(test)]
             injected: parking_lot::Mutex::default(),
         }

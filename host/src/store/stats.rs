@@ -37,6 +37,16 @@ impl Store {
     }
 }
 
+impl Store {
+    /// How many deliveries are in each state now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn states(&self) -> Result<BTreeMap<DeliveryState, u64>, StoreError> {
+        self.read(|connection| ledger(connection).map(|stats| stats.states)).await
+    }
+}
+
 fn ledger(connection: &Connection) -> Result<StoreStats> {
     let tallies = tallies(connection)?;
     let mut states = DeliveryState::ALL.map(|state| (state, 0)).into_iter().collect::<BTreeMap<_, _>>();
@@ -142,6 +152,8 @@ fn by_type(connection: &Connection, now: i64) -> Result<Vec<TypeStats>> {
             completed: sum.completed,
             failed: sum.failed,
             average_ms: sum.micros / 1000.0 / (sum.completed + sum.failed).max(1) as f64,
+            p50_ms: sum.histogram.percentile(0.5) / 1000.0,
+            p95_ms: sum.histogram.percentile(0.95) / 1000.0,
             p99_ms: sum.histogram.percentile(0.99) / 1000.0,
         })
         .collect();

@@ -95,8 +95,14 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Of this organization.
     pub organization: Option<String>,
+    /// With this id of the sender's.
+    pub id: Option<String>,
+    /// With this text in the body, as its bytes stand there, whatever the case of its ASCII letters.
+    pub text: Option<String>,
     /// Taken in at this time or later.
     pub since: Option<Timestamp>,
+    /// Taken in at this time or earlier.
+    pub until: Option<Timestamp>,
     /// The most rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only events with a smaller seq: the next page.
@@ -114,8 +120,14 @@ pub struct DeliveryFilter {
     pub event: Option<EventSeq>,
     /// Of events of these types.
     pub event_type: Option<Pattern>,
+    /// Of events of this source.
+    pub source: Option<String>,
+    /// With exactly this error; empty: with none.
+    pub reason: Option<String>,
     /// Finished, or where it is not finished made, at this time or later.
     pub since: Option<Timestamp>,
+    /// The same, at this time or earlier.
+    pub until: Option<Timestamp>,
     /// The most rows; 0 means 100, and more than 1,000 means 1,000. Counting and replaying take it as
     /// it is, and 0 as no limit.
     pub limit: u32,
@@ -145,6 +157,17 @@ pub struct EventSummary {
     pub bytes: u64,
     /// How many deliveries of it are in each state.
     pub deliveries: BTreeMap<String, u64>,
+}
+
+/// A page of a search.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct EventPage {
+    /// What was found, newest first.
+    pub events: Vec<EventSummary>,
+    /// Where the next page begins, as [`EventFilter::before`]; none where all has been looked at.
+    pub next: Option<EventSeq>,
+    /// How far back it looked; none where it looked at all there is.
+    pub looked_to: Option<Timestamp>,
 }
 
 /// All of one event.
@@ -189,6 +212,15 @@ pub struct DeliverySummary {
     pub error: Option<String>,
     /// The earlier delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
+}
+
+/// A page of deliveries.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DeliveryPage {
+    /// What was found, newest first.
+    pub deliveries: Vec<DeliverySummary>,
+    /// Where the next page begins, as [`DeliveryFilter::before`]; none where all has been looked at.
+    pub next: Option<DeliveryId>,
 }
 
 /// All of one delivery.
@@ -284,6 +316,10 @@ pub struct TypeStats {
     pub failed: u64,
     /// Mean duration of the attempts that ended a delivery, in milliseconds.
     pub average_ms: f64,
+    /// Half of those attempts took no longer, give or take a tenth; in milliseconds.
+    pub p50_ms: f64,
+    /// 95 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
+    pub p95_ms: f64,
     /// 99 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
     pub p99_ms: f64,
 }
@@ -299,4 +335,97 @@ pub struct PluginStats {
     pub states: BTreeMap<DeliveryState, u64>,
     /// When the delivery was made that has been ready, waiting or held for longest.
     pub oldest_open: Option<Timestamp>,
+}
+
+/// The store's number of an entry of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct AuditId(pub i64);
+
+/// Which entries of the audit log to list.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Only of this action.
+    pub action: Option<String>,
+    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    pub limit: u32,
+    /// Only entries with a smaller id: the next page.
+    pub before: Option<AuditId>,
+}
+
+/// Something that an operator did.
+#[derive(Debug, Clone, Serialize)]
+pub struct AuditEntry {
+    /// Its number.
+    pub id: AuditId,
+    /// When it was begun.
+    pub at: Timestamp,
+    /// How the operator came in: `token`, or `session` and the first digits of it.
+    pub actor: String,
+    /// What was done, in a word or two.
+    pub action: String,
+    /// To what.
+    pub target: String,
+    /// What came of it; none where the daemon did not live to see it.
+    pub outcome: Option<String>,
+}
+
+/// Dead letters of one plugin that were given up for the same reason.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadGroup {
+    /// The plugin.
+    pub plugin: String,
+    /// What went wrong last; empty where nothing was said.
+    pub reason: String,
+    /// How many there are.
+    pub count: u64,
+    /// How many of them have not been replayed.
+    pub to_replay: u64,
+    /// When the first was given up.
+    pub first_at: Option<Timestamp>,
+    /// When the last was given up.
+    pub last_at: Option<Timestamp>,
+    /// The newest of them.
+    pub newest: DeliveryId,
+}
+
+/// The newest event of a source.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastEvent {
+    /// The source.
+    pub source: String,
+    /// The store's number of it.
+    pub seq: EventSeq,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+    /// The sender's id; none where it has left the store.
+    pub id: Option<String>,
+    /// What it is about; none where it has left the store.
+    #[serde(rename = "type")]
+    pub event_type: Option<String>,
+}
+
+/// What happened within a part of a series.
+#[derive(Debug, Clone, Serialize)]
+pub struct Point {
+    /// When it begins.
+    pub at: Timestamp,
+    /// How long it is, in minutes.
+    pub minutes: u64,
+    /// Events taken in.
+    pub events: u64,
+    /// Deliveries made.
+    pub made: u64,
+    /// Deliveries done.
+    pub completed: u64,
+    /// Deliveries given up.
+    pub failed: u64,
+    /// Deliveries that were unfinished at its end.
+    pub unfinished: u64,
+    /// Half of the attempts that ended a delivery took no longer; in milliseconds, 0 where none did.
+    pub p50_ms: f64,
+    /// The same of 95 of 100.
+    pub p95_ms: f64,
+    /// The same of 99 of 100.
+    pub p99_ms: f64,
 }

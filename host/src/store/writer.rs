@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::{
-    Accepted, StoreError,
+    Accepted, StoreError, Watcher,
     checkpoint::Checkpointer,
     complete::Completion,
     error::passes,
@@ -45,6 +45,7 @@ use super::{
     schema::Opened,
     shared::Shared,
     time::nanos,
+    watch::Watches,
 };
 use crate::{
     fault::{self, FaultPoint},
@@ -74,6 +75,7 @@ pub(super) enum Op {
     Accept {
         event: NewEvent,
         subscribers: Vec<Subscriber>,
+        watcher: Option<Watcher>,
         reply: oneshot::Sender<Result<Accepted, StoreError>>,
     },
     Complete(Box<Completion>),
@@ -113,6 +115,7 @@ pub(super) struct Writer<'c> {
     pub(super) kv: KvCache,
     pub(super) lanes: LaneEnds,
     pub(super) outbox: OutboxQueue,
+    pub(super) watches: Watches,
     pub(super) staged: Staged,
     shared: Arc<Shared>,
     ambient: Ambient,
@@ -237,6 +240,7 @@ impl<'c> Writer<'c> {
             kv: KvCache::default(),
             lanes: LaneEnds::default(),
             outbox: OutboxQueue::default(),
+            watches: Watches::default(),
             staged: Staged::default(),
             shared,
             ambient,
@@ -367,8 +371,8 @@ impl<'c> Writer<'c> {
 
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
-            Op::Accept { event, subscribers, reply } => {
-                let accepted = self.accept(event, &subscribers);
+            Op::Accept { event, subscribers, watcher, reply } => {
+                let accepted = self.accept(event, &subscribers, watcher.as_ref());
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
@@ -413,10 +417,12 @@ impl<'c> Writer<'c> {
 
     /// After the commit.
     fn settle(&mut self) {
+        self.shared.commits.send_modify(|count| *count = count.wrapping_add(1));
         self.shared.publish_kv_bytes(self.kv.sizes(&self.memory));
         self.shared.publish_unfinished(self.memory.unfinished());
         let mut unheard = self.lanes.settle();
         self.carried.extend(unheard.drain(..).map(|job| Op::Complete(Box::new(Completion::release(job)))));
+        self.watches.settle();
         if let Some(give_back) = self.outbox.settle() {
             self.carried.push_back(Op::Work(give_back));
         }
@@ -449,6 +455,7 @@ impl<'c> Writer<'c> {
         self.kv.clear();
         self.lanes.undo();
         self.outbox.undo(&answer);
+        self.watches.undo();
         for (reply, _) in self.staged.accepted.drain(..) {
             let _ = reply.send(Err(answer.clone()));
         }

@@ -9,7 +9,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Daemon, Output, Source, daemon::Setup, guest, ports, put_in_place};
+use crate::{
+    Daemon, NotifySocket, Output, Source, daemon::Setup, guest, manager::Listening, ports, put_in_place,
+};
 
 /// Collects what a daemon is to be, then starts it. See [`Daemon::builder`].
 #[derive(Debug)]
@@ -21,9 +23,18 @@ pub struct Builder {
     guests: Vec<(String, Vec<u8>)>,
     env: Vec<(String, String)>,
     below: PathBuf,
+    sockets: Sockets,
     /// The bearer token of its admin listener: another one for each daemon, so that no test takes another
     /// test's daemon for its own.
     token: String,
+}
+
+/// Who opens the daemon's sockets.
+#[derive(Debug)]
+enum Sockets {
+    Own,
+    Activated,
+    Held,
 }
 
 impl Builder {
@@ -36,6 +47,7 @@ impl Builder {
             guests: Vec::new(),
             env: Vec::new(),
             below: std::env::temp_dir(),
+            sockets: Sockets::Own,
             token: format!("test-admin-{:016x}", rand::random_range(0..u64::MAX)),
         };
         let token = format!("token = {:?}", builder.token);
@@ -89,6 +101,23 @@ impl Builder {
         self
     }
 
+    /// Has the daemon tell this socket what it would tell systemd.
+    pub fn notify(self, socket: &NotifySocket) -> Self {
+        self.env("NOTIFY_SOCKET", &socket.path().to_string_lossy())
+    }
+
+    /// Has `systemd-socket-activate` open the sockets and start the daemon at the first connection.
+    pub fn activated(mut self) -> Self {
+        self.sockets = Sockets::Activated;
+        self
+    }
+
+    /// Holds the daemon's sockets open here, as systemd does, and passes them to each daemon that starts.
+    pub fn sockets_held(mut self) -> Self {
+        self.sockets = Sockets::Held;
+        self
+    }
+
     /// Makes the daemon's folder in this one and not in the system's for temporary files: a bench
     /// chooses the disk it measures.
     pub fn below(mut self, folder: &Path) -> Self {
@@ -134,6 +163,11 @@ impl Builder {
             sources: self.sources,
             env: self.env,
             token: self.token,
+            listening: match self.sockets {
+                Sockets::Own => Listening::Itself,
+                Sockets::Activated => Listening::Activated,
+                Sockets::Held => Listening::hold(webhooks, admin),
+            },
         };
         let daemon = Daemon::new(setup, dir, webhooks, admin);
         daemon.write_config();

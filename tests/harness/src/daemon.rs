@@ -4,8 +4,8 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{Read as _, Seek as _, Write as _},
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -17,8 +17,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source, patience, ports, put_in_place,
-    sender::request, wait::within, wait_until,
+    Answer, Builder, Connection, Event, Headers, Mail, Sender, Source,
+    manager::{Listening, PASS_ON},
+    patience, ports, put_in_place,
+    sender::request,
+    wait::within,
+    wait_until,
 };
 
 /// A daemon in a folder of its own. Dropped, it is killed and its folder goes.
@@ -39,6 +43,7 @@ pub(crate) struct Setup {
     pub(crate) sources: Vec<Source>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) token: String,
+    pub(crate) listening: Listening,
 }
 
 /// What a command said, and how it ended.
@@ -525,14 +530,37 @@ impl Daemon {
 
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log file");
-        let child = self
-            .command(&["serve"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log file"))
-            .stderr(log)
-            .spawn()
-            .expect("the binary runs");
-        self.child = Some(child);
+        let stdout = log.try_clone().expect("the log file");
+        let mut command = match &self.setup.listening {
+            Listening::Itself => self.command(&["serve"]),
+            Listening::Activated => self.activated(),
+            Listening::Held(..) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(PASS_ON).arg(&self.setup.binary).current_dir(self.dir());
+                shell.envs(self.setup.env.iter().map(|(name, value)| (name, value)));
+                shell
+            }
+        };
+        command.stdin(Stdio::null()).stdout(stdout).stderr(log);
+        if let Listening::Held(webhooks, admin) = &self.setup.listening {
+            let passed = |held: &TcpListener| OwnedFd::from(held.try_clone().expect("a socket"));
+            command.stdin(passed(webhooks)).stdout(passed(admin));
+        }
+        self.child = Some(command.spawn().expect("the binary runs"));
+    }
+
+    /// By `systemd-socket-activate`, which has the same process id as the daemon that comes of it.
+    fn activated(&self) -> Command {
+        let mut command = Command::new("systemd-socket-activate");
+        command.current_dir(self.dir()).arg("--fdname=webhooks:admin");
+        for address in [self.address(), self.admin_address()] {
+            command.arg(format!("--listen={address}"));
+        }
+        for (name, value) in &self.setup.env {
+            command.arg(format!("--setenv={name}={value}"));
+        }
+        command.arg(&self.setup.binary).arg("serve");
+        command
     }
 
     /// None once it takes requests; its exit status if it ended before.

@@ -24,6 +24,7 @@
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
+//! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
@@ -46,6 +47,7 @@ mod guest;
 mod http;
 mod load;
 mod mail;
+mod manager;
 mod ports;
 mod postgres;
 mod sender;
@@ -60,6 +62,7 @@ pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
+pub use manager::{Notice, NotifySocket};
 pub use postgres::Postgres;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};

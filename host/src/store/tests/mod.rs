@@ -4,6 +4,7 @@ mod accepting;
 mod durable;
 mod emitting;
 mod failing;
+mod finding;
 mod keys;
 mod lanes;
 mod ledger;

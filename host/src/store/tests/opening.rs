@@ -69,6 +69,10 @@ const BACK_TO_THE_FIRST: &str = "
 ALTER TABLE attempt DROP COLUMN revision;
 ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
+DROP TABLE audit;
+DROP TABLE minute;
+ALTER TABLE source DROP COLUMN last_event;
+ALTER TABLE source DROP COLUMN last_at;
 PRAGMA user_version = 1";
 
 #[tokio::test]

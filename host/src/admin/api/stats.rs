@@ -1,66 +1,122 @@
-//! `GET /v1/stats`: the two ledgers and whether they add up, and the last 24 hours by event type.
+//! `GET /v1/stats`: the two ledgers and whether they add up, and the last 24 hours by event type;
+//! `GET /v1/series`: what happened over time; `GET /admin/webhook-stats`: the last 24 hours by event type
+//! under the names that Scalekit's page has for them.
 //!
 //! The ledger of requests: received = accepted + duplicate + filtered + rejected + failed + under way,
 //! for each source since the daemon started. The ledger of deliveries: made = the sum of their states,
 //! for each plugin and over all, since the store was made. A ledger that does not add up is a defect,
 //! and `problems` says which.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use axum::{Json, extract::State};
-use serde::Serialize;
-use serde_json::Value;
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::{Admin, error::ApiError};
 use crate::{
+    admin::{Admin, Since, error::ApiError},
     model::{DeliveryState, RequestCounts},
     store::StoreStats,
 };
 
+/// The ledgers.
 #[derive(Serialize)]
-struct Stats {
+pub(in crate::admin) struct Stats {
     version: &'static str,
-    started_at: jiff::Timestamp,
+    pub(in crate::admin) started_at: jiff::Timestamp,
     /// Each source's ledger of requests.
-    requests: BTreeMap<String, Requests>,
-    requests_total: Requests,
-    store: StoreStats,
-    balanced: bool,
-    problems: Vec<String>,
+    pub(in crate::admin) requests: BTreeMap<String, Requests>,
+    pub(in crate::admin) requests_total: Requests,
+    pub(in crate::admin) store: StoreStats,
+    pub(in crate::admin) balanced: bool,
+    pub(in crate::admin) problems: Vec<String>,
 }
 
+/// The ledger of requests of one source, or of all.
 #[derive(Serialize)]
-struct Requests {
+pub(in crate::admin) struct Requests {
     #[serde(flatten)]
-    counts: RequestCounts,
-    under_way: i128,
+    pub(in crate::admin) counts: RequestCounts,
+    pub(in crate::admin) under_way: i128,
 }
 
 pub(super) async fn stats(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
-    let counts: BTreeMap<_, _> =
-        admin.0.ledgers.iter().map(|(source, ledger)| (source.clone(), ledger.snapshot())).collect();
-    let store = admin.0.store.stats().await?;
-    let problems: Vec<_> = counts
-        .iter()
-        .filter_map(|(source, counts)| imbalance(source, counts))
-        .chain(open_ends(&store))
-        .collect();
-    let stats = Stats {
-        version: env!("CARGO_PKG_VERSION"),
-        started_at: admin.0.started_at,
-        requests_total: Requests::of(total(counts.values())),
-        requests: counts.into_iter().map(|(source, counts)| (source, Requests::of(counts))).collect(),
-        store,
-        balanced: problems.is_empty(),
-        problems,
-    };
+    let stats = admin.stats().await?;
     serde_json::to_value(stats)
         .map(Json)
         .map_err(|error| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SeriesQuery {
+    window: Option<Since>,
+    points: Option<u32>,
+}
+
+pub(super) async fn series(
+    State(admin): State<Admin>,
+    query: Result<Query<SeriesQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(asked) = query?;
+    let window = match asked.window {
+        None => Duration::from_secs(3600),
+        Some(Since::Ago(span)) if (60..=24 * 3600).contains(&span.as_secs()) => span,
+        Some(_) => return Err(ApiError::bad_request("`window` is a span of 1m to 24h")),
+    };
+    let points = match asked.points {
+        None => 60,
+        Some(points @ 1..=240) => points,
+        Some(odd) => return Err(ApiError::bad_request(format!("`points` is {odd}; 1 to 240 is allowed"))),
+    };
+    Ok(Json(json!({ "points": admin.0.store.series(window, points).await? })))
+}
+
+pub(super) async fn webhooks(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    let by_type = admin.0.store.stats().await?.by_type;
+    let rows = by_type.into_iter().map(|row| {
+        json!({
+            "event_type": row.event_type,
+            "total_events": row.total,
+            "successful": row.completed,
+            "failed": row.failed,
+            "avg_processing_time": row.average_ms,
+            "p50_processing_time": row.p50_ms,
+            "p95_processing_time": row.p95_ms,
+            "p99_processing_time": row.p99_ms,
+        })
+    });
+    Ok(Json(rows.collect()))
+}
+
+impl Admin {
+    /// The ledgers as they are now.
+    pub(in crate::admin) async fn stats(&self) -> Result<Stats, ApiError> {
+        let counts: BTreeMap<_, _> =
+            (self.0.ledgers)().into_iter().map(|(source, ledger)| (source, ledger.snapshot())).collect();
+        let store = self.0.store.stats().await?;
+        let problems: Vec<_> = counts
+            .iter()
+            .filter_map(|(source, counts)| imbalance(source, counts))
+            .chain(open_ends(&store))
+            .collect();
+        Ok(Stats {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.0.started_at,
+            requests_total: Requests::of(total(counts.values())),
+            requests: counts.into_iter().map(|(source, counts)| (source, Requests::of(counts))).collect(),
+            store,
+            balanced: problems.is_empty(),
+            problems,
+        })
+    }
+}
+
 impl Requests {
-    fn of(counts: RequestCounts) -> Self {
+    pub(super) fn of(counts: RequestCounts) -> Self {
         Self { under_way: counts.under_way(), counts }
     }
 }

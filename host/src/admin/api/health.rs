@@ -3,7 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use serde_json::{Value, json};
 
-use super::Admin;
+use crate::admin::Admin;
 
 pub(super) async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
     match admin.0.store.failure() {

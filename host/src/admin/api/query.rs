@@ -1,11 +1,15 @@
 //! What the queries of the lists have in common.
 
-use super::{Admin, Since, error::ApiError};
+use std::time::Duration;
+
+use crate::admin::{Admin, Since, error::ApiError};
 
 /// How many rows a list has where nobody says it.
 const USUAL: u32 = 100;
 /// The most rows of one answer; what comes after them is asked for with `before`.
 const MOST: u32 = 1000;
+/// How long one search may look; it says where it stopped.
+pub(in crate::admin) const SEARCH: Duration = Duration::from_millis(600);
 
 /// Checks the `limit` of a list.
 pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
@@ -18,7 +22,7 @@ pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
 
 impl Admin {
     /// The moment that a `since` means now.
-    pub(super) fn moment(&self, since: Option<Since>) -> Option<jiff::Timestamp> {
+    pub(in crate::admin) fn moment(&self, since: Option<Since>) -> Option<jiff::Timestamp> {
         since.map(|since| since.before(self.0.ambient.now()))
     }
 }

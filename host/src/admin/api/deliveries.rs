@@ -7,8 +7,9 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, Since, error::ApiError, query};
+use super::query;
 use crate::{
+    admin::{Admin, Since, error::ApiError},
     model::{DeliveryState, Pattern},
     store::DeliveryFilter,
 };
@@ -18,9 +19,12 @@ use crate::{
 pub(super) struct ListQuery {
     state: Option<DeliveryState>,
     plugin: Option<String>,
+    source: Option<String>,
     #[serde(rename = "type")]
     event_type: Option<Pattern>,
+    reason: Option<String>,
     since: Option<Since>,
+    until: Option<Since>,
     limit: Option<u32>,
     before: Option<String>,
 }
@@ -39,9 +43,13 @@ pub(super) async fn list(
         plugin: asked.plugin,
         event: None,
         event_type: asked.event_type,
+        source: asked.source,
+        reason: asked.reason,
         since: admin.moment(asked.since),
+        until: admin.moment(asked.until),
         limit: query::limit(asked.limit)?,
         before,
     };
-    Ok(Json(json!({ "deliveries": admin.0.store.deliveries(filter).await? })))
+    let page = admin.0.store.deliveries_within(filter, query::SEARCH).await?;
+    Ok(Json(json!({ "deliveries": page.deliveries, "next": page.next })))
 }

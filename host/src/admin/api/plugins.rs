@@ -3,13 +3,13 @@
 //! What a plugin's `config` table holds is not shown: any value in it may be a secret.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
 };
 use serde_json::{Value, json};
 
-use super::{Admin, error::ApiError};
 use crate::{
+    admin::{Actor, Admin, error::ApiError},
     plugin::{Plugin, PluginError},
     store::PluginStats,
 };
@@ -32,25 +32,76 @@ pub(super) async fn show(
     Ok(Json(view(&plugin, &stats)))
 }
 
-pub(super) async fn act(
+type Named = Result<Path<String>, PathRejection>;
+
+pub(super) async fn pause(
     State(admin): State<Admin>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    Extension(actor): Extension<Actor>,
+    name: Named,
 ) -> Result<Json<Value>, ApiError> {
-    let Path((name, action)) = path?;
-    let registry = &admin.0.registry;
-    match action.as_str() {
-        "pause" => registry.pause(&name).await?,
-        "resume" => registry.resume(&name).await?,
-        "forget" => registry.forget(&name).await?,
-        odd => return Err(ApiError::not_found(format!("`{odd}` is neither pause, resume nor forget"))),
+    admin.told(&actor, Deed::Pause, name).await
+}
+
+pub(super) async fn resume(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    name: Named,
+) -> Result<Json<Value>, ApiError> {
+    admin.told(&actor, Deed::Resume, name).await
+}
+
+pub(super) async fn forget(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    name: Named,
+) -> Result<Json<Value>, ApiError> {
+    admin.told(&actor, Deed::Forget, name).await
+}
+
+/// What an operator can do to a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::admin) enum Deed {
+    Pause,
+    Resume,
+    Forget,
+}
+
+impl Deed {
+    /// The word for it.
+    pub(in crate::admin) fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Forget => "forget",
+        }
     }
-    tracing::info!(plugin = %name, action, "an operator changed a plugin");
-    // Forgotten ones are not there any more.
-    let Some(plugin) = registry.by_name(&name) else {
-        return Ok(Json(json!({ "name": name, "state": "forgotten" })));
-    };
-    let stats = admin.0.store.stats().await?.plugins;
-    Ok(Json(view(&plugin, &stats)))
+}
+
+impl Admin {
+    async fn told(&self, actor: &Actor, deed: Deed, name: Named) -> Result<Json<Value>, ApiError> {
+        let Path(name) = name?;
+        self.act(actor, deed, &name).await?;
+        // Forgotten ones are not there any more.
+        let Some(plugin) = self.0.registry.by_name(&name) else {
+            return Ok(Json(json!({ "name": name, "state": "forgotten" })));
+        };
+        let stats = self.0.store.stats().await?.plugins;
+        Ok(Json(view(&plugin, &stats)))
+    }
+
+    /// Pauses, resumes or forgets a plugin.
+    pub(in crate::admin) async fn act(&self, actor: &Actor, deed: Deed, name: &str) -> Result<(), ApiError> {
+        let (registry, plugin) = (self.0.registry.clone(), name.to_owned());
+        let work = async move {
+            match deed {
+                Deed::Pause => registry.pause(&plugin).await?,
+                Deed::Resume => registry.resume(&plugin).await?,
+                Deed::Forget => registry.forget(&plugin).await?,
+            }
+            Ok(())
+        };
+        self.audited(actor, &format!("{} plugin", deed.as_str()), name, work, |()| "done".to_owned()).await
+    }
 }
 
 fn view(plugin: &Plugin, stats: &[PluginStats]) -> Value {

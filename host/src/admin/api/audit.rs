@@ -1,0 +1,37 @@
+//! `GET /v1/audit`: what operators did, newest first.
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::query;
+use crate::{
+    admin::{Admin, error::ApiError},
+    store::{AuditFilter, AuditId},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    action: Option<String>,
+    limit: Option<u32>,
+    before: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(asked) = query?;
+    let filter = AuditFilter {
+        action: asked.action,
+        limit: query::limit(asked.limit)?,
+        before: asked.before.map(AuditId),
+    };
+    let entries = admin.0.store.audit(filter.clone()).await?;
+    let next = entries.last().filter(|_| entries.len() == filter.limit as usize).map(|entry| entry.id);
+    Ok(Json(json!({ "audit": entries, "next": next })))
+}

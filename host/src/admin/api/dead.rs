@@ -1,0 +1,10 @@
+//! `GET /v1/dead-letters`: dead letters by plugin and reason.
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use crate::admin::{Admin, error::ApiError};
+
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "groups": admin.0.store.dead_groups().await? })))
+}

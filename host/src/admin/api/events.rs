@@ -1,0 +1,112 @@
+//! `GET /v1/events`: a search, newest first; `GET /v1/events/{id}`: all of one.
+//!
+//! What a source's `redact` names is masked here, for all that show an event: in the body, and in every
+//! text that came of handling it.
+
+use axum::{
+    Json,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::query;
+use crate::{
+    admin::{Admin, Since, error::ApiError},
+    model::{EventSeq, Pattern, SourceName},
+    store::{EventDetail, EventFilter},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    #[serde(rename = "type")]
+    event_type: Option<Pattern>,
+    source: Option<String>,
+    organization: Option<String>,
+    id: Option<String>,
+    text: Option<String>,
+    since: Option<Since>,
+    until: Option<Since>,
+    limit: Option<u32>,
+    before: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(asked) = query?;
+    let filter = EventFilter {
+        event_type: asked.event_type,
+        source: asked.source,
+        organization: asked.organization,
+        id: asked.id,
+        text: asked.text.filter(|text| !text.is_empty()),
+        since: admin.moment(asked.since),
+        until: admin.moment(asked.until),
+        limit: query::limit(asked.limit)?,
+        before: asked.before.map(EventSeq),
+    };
+    let page = admin.0.store.search(filter, query::SEARCH).await?;
+    Ok(Json(json!({ "events": page.events, "next": page.next, "looked_to": page.looked_to })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShowQuery {
+    source: Option<SourceName>,
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<ShowQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (Path(id), Query(asked)) = (id?, query?);
+    let events = admin.find_events(asked.source, &id).await?;
+    Ok(Json(json!({ "events": events })))
+}
+
+impl Admin {
+    /// The events of this id: one, or one of each source that has it; masked as the source says.
+    pub(in crate::admin) async fn find_events(
+        &self,
+        source: Option<SourceName>,
+        id: &str,
+    ) -> Result<Vec<EventDetail>, ApiError> {
+        let mut events = self.0.store.event(source.clone(), id).await?;
+        if events.is_empty() {
+            let at = source.map(|source| format!(" of source `{source}`")).unwrap_or_default();
+            return Err(ApiError::not_found(format!(
+                "no event `{id}`{at} in the store; `posthouse events` lists them, and those older than the \
+                 retention are gone"
+            )));
+        }
+        for event in &mut events {
+            self.mask(event);
+        }
+        Ok(events)
+    }
+
+    fn mask(&self, event: &mut EventDetail) {
+        let Some(source) = self.source(&event.summary.source) else { return };
+        let mask = source.redact.mask(event.body.as_bytes());
+        let Some(body) = mask.body() else { return };
+        event.body = body.to_owned();
+        for delivery in &mut event.history {
+            delivery.summary.error.iter_mut().for_each(|text| mask.text(text));
+            for attempt in &mut delivery.attempt_log {
+                attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
+                attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+            }
+            for item in &mut delivery.outbox {
+                mask.text(&mut item.summary);
+                item.error.iter_mut().for_each(|text| mask.text(text));
+            }
+        }
+    }
+}

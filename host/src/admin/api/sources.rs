@@ -1,0 +1,224 @@
+//! `GET /v1/sources`: who sends, and what came of it; `POST /v1/sources/{name}/test`: a test event.
+//!
+//! A test event is signed here with the source's first shared secret and posted to the daemon's own
+//! listener, so that it goes the way that any event goes: the same bounds, the same check of the
+//! signature, the same answer. No secret is ever shown, nor anything made of one.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    extract::{
+        Path, State,
+        rejection::{JsonRejection, PathRejection},
+    },
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::stats::Requests;
+use crate::{
+    admin::{Actor, Admin, error::ApiError},
+    config::Source,
+    model::{EventId, EventType, RequestCounts, Samples, of_own_type},
+    store::LastEvent,
+};
+
+/// Posts a body of this id, signed in a source's name.
+pub type Post = dyn Fn(&Source, &str, &[u8]) -> Result<Posted, String> + Send + Sync;
+
+/// What the daemon lends the admin for the sake of sources: it knows the listener, and how to sign.
+#[derive(Clone)]
+pub struct Senders {
+    /// The sources of config.toml in force.
+    pub sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
+    /// Signs a body of this id for a source, and posts it to the own listener. Blocks; the error says
+    /// why there was no answer.
+    pub post: Arc<Post>,
+}
+
+/// What the own listener answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct Posted {
+    /// The status.
+    pub status: u16,
+    /// The body of the answer.
+    pub answer: String,
+}
+
+/// A source, as it is shown.
+#[derive(Serialize)]
+pub(in crate::admin) struct SourceView {
+    pub(in crate::admin) name: String,
+    pub(in crate::admin) path: String,
+    pub(in crate::admin) scheme: &'static str,
+    /// How many secrets it has.
+    pub(in crate::admin) secrets: usize,
+    pub(in crate::admin) tolerance: String,
+    pub(in crate::admin) events: Vec<String>,
+    pub(in crate::admin) redact: Vec<String>,
+    /// Its ledger of requests since the daemon started.
+    pub(in crate::admin) requests: Requests,
+    pub(in crate::admin) last_event: Option<LastEvent>,
+}
+
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
+    Ok(Json(json!({ "sources": admin.source_views().await? })))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name?;
+    Ok(Json(json!(admin.source_view(&name).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TestBody {
+    #[serde(rename = "type")]
+    event_type: EventType,
+    id: Option<EventId>,
+    /// What stands as `data`; the sample's where it is left out.
+    data: Option<Value>,
+}
+
+pub(super) async fn test(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    name: Result<Path<String>, PathRejection>,
+    body: Result<Json<TestBody>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (Path(name), Json(asked)) = (name?, body?);
+    let body = admin.test_body(&asked.event_type, asked.id, asked.data)?;
+    let sent = admin.send_test(&actor, &name, body).await?;
+    Ok(Json(json!(sent)))
+}
+
+pub(super) async fn samples() -> Result<Json<Value>, ApiError> {
+    let samples = read()?;
+    Ok(Json(json!({ "types": samples.types().collect::<Vec<_>>() })))
+}
+
+pub(super) async fn sample(
+    State(admin): State<Admin>,
+    event_type: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(event_type) = event_type?;
+    let body = read()?.body(&event_type, &admin.fresh_id(), admin.0.ambient.now());
+    match body {
+        Some(body) => Ok(Json(Value::Object(body))),
+        None => Err(ApiError::not_found(format!(
+            "there is no sample of `{event_type}`; `/v1/samples` lists them"
+        ))),
+    }
+}
+
+/// The samples built in.
+pub(in crate::admin) fn read() -> Result<Samples, ApiError> {
+    Samples::read().map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+}
+
+/// A test event on its way, and what was answered.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct Sent {
+    pub(in crate::admin) id: String,
+    #[serde(rename = "type")]
+    pub(in crate::admin) event_type: String,
+    #[serde(flatten)]
+    pub(in crate::admin) posted: Posted,
+}
+
+impl Admin {
+    /// The source of this name, as config.toml has it.
+    pub(in crate::admin) fn source(&self, name: &str) -> Option<Source> {
+        (self.0.senders.sources)().into_iter().find(|source| source.name.as_str() == name)
+    }
+
+    /// Every source of config.toml.
+    pub(in crate::admin) async fn source_views(&self) -> Result<Vec<SourceView>, ApiError> {
+        let last = self.0.store.last_events().await?;
+        let ledgers = (self.0.ledgers)();
+        let view = |source: Source| {
+            let name = source.name.as_str().to_owned();
+            let counts = ledgers.get(&name).map_or_else(RequestCounts::default, |ledger| ledger.snapshot());
+            SourceView {
+                path: source.path,
+                scheme: source.scheme.as_str(),
+                secrets: source.secrets.len(),
+                tolerance: humantime::format_duration(source.tolerance).to_string(),
+                events: source.events.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+                redact: source.redact.pointers().iter().map(ToString::to_string).collect(),
+                requests: Requests::of(counts),
+                last_event: last.iter().find(|event| event.source == name).cloned(),
+                name,
+            }
+        };
+        Ok((self.0.senders.sources)().into_iter().map(view).collect())
+    }
+
+    /// One source of config.toml.
+    pub(in crate::admin) async fn source_view(&self, name: &str) -> Result<SourceView, ApiError> {
+        self.source_views().await?.into_iter().find(|source| source.name == name).ok_or_else(|| unknown(name))
+    }
+
+    /// A new id for a test event.
+    pub(in crate::admin) fn fresh_id(&self) -> String {
+        format!("evt_{:016x}{:016x}", self.0.ambient.random_u64(), self.0.ambient.random_u64())
+    }
+
+    /// The body of a test event: the type's sample, or a bare event of a type that has none.
+    pub(in crate::admin) fn test_body(
+        &self,
+        event_type: &EventType,
+        id: Option<EventId>,
+        data: Option<Value>,
+    ) -> Result<Map<String, Value>, ApiError> {
+        let id = id.map_or_else(|| self.fresh_id(), |id| id.as_str().to_owned());
+        let now = self.0.ambient.now();
+        let mut body = read()?
+            .body(event_type.as_str(), &id, now)
+            .unwrap_or_else(|| of_own_type(event_type.as_str(), &id, now));
+        if let Some(data) = data {
+            body.insert("data".to_owned(), data);
+        }
+        Ok(body)
+    }
+
+    /// Sends a test event: signs it and posts it to the daemon's own listener.
+    pub(in crate::admin) async fn send_test(
+        &self,
+        actor: &Actor,
+        source: &str,
+        body: Map<String, Value>,
+    ) -> Result<Sent, ApiError> {
+        let source = self.source(source).ok_or_else(|| unknown(source))?;
+        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (id, event_type) = (text("id"), text("type"));
+        if id.is_empty() || id.contains('.') {
+            return Err(ApiError::bad_request("`id` is a text that is not empty and holds no dot"));
+        }
+        let target = format!("{} {event_type} {id}", source.name);
+        let post = Arc::clone(&self.0.senders.post);
+        let work = async move {
+            let bytes = serde_json::to_vec(&body)
+                .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+            let key = id.clone();
+            let posted = tokio::task::spawn_blocking(move || post(&source, &key, &bytes))
+                .await
+                .unwrap_or_else(|error| Err(error.to_string()))
+                .map_err(|error| ApiError::new(StatusCode::CONFLICT, error))?;
+            Ok(Sent { id, event_type, posted })
+        };
+        self.audited(actor, "send test event", &target, work, |sent| {
+            format!("answered with {}", sent.posted.status)
+        })
+        .await
+    }
+}
+
+fn unknown(source: &str) -> ApiError {
+    ApiError::not_found(format!("config.toml has no source `{source}`"))
+}

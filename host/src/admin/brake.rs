@@ -1,0 +1,57 @@
+//! Slows down who guesses.
+//!
+//! After a few wrong tokens each further one is answered later and later, up to five seconds. There are
+//! so many connections and no more, so that the guesses of all guessers together are a few a second. The
+//! right token is never kept waiting, and a guesser can't lock an operator out.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Wrong tokens that cost nothing: people mistype.
+const FREE: u32 = 5;
+/// What the first one after these costs; each further one costs twice as much.
+const FIRST: Duration = Duration::from_millis(100);
+/// The most that one costs.
+const MOST: Duration = Duration::from_secs(5);
+/// One wrong token is forgotten after so long.
+const FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// Counts wrong tokens.
+#[derive(Default)]
+pub(super) struct Brake(Mutex<Option<(u32, Instant)>>);
+
+impl Brake {
+    /// Counts a wrong token, and says how long its answer is to wait.
+    pub(super) fn wrong(&self, now: Instant) -> Duration {
+        let mut state = self.0.lock();
+        let level = match *state {
+            None => 0,
+            Some((level, then)) => {
+                let forgotten = now.saturating_duration_since(then).as_secs() / FORGOTTEN.as_secs();
+                level.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX))
+            }
+        };
+        let level = (level + 1).min(FREE + 16);
+        *state = Some((level, now));
+        match level.saturating_sub(FREE) {
+            0 => Duration::ZERO,
+            over => FIRST.saturating_mul(1 << (over - 1).min(10)).min(MOST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_few_are_free_then_each_waits_longer_up_to_a_bound() {
+        let (brake, start) = (Brake::default(), Instant::now());
+        let waits: Vec<_> = (0..20).map(|_| brake.wrong(start)).collect();
+        assert!(waits[..5].iter().all(Duration::is_zero), "{waits:?}");
+        assert_eq!(waits[5], FIRST);
+        assert!(waits.is_sorted() && waits[19] == MOST, "{waits:?}");
+        assert!(brake.wrong(start + 30 * FORGOTTEN).is_zero(), "what was long ago still counts");
+    }
+}

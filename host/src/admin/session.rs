@@ -1,0 +1,112 @@
+//! Sessions: what a login with the token gives a browser in place of the token.
+//!
+//! A session is a random number in a cookie; here stands its SHA-256 alone, with the end of its life. It
+//! ends with the daemon, with a logout, or after half a day, whichever comes first.
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::model::Ambient;
+
+/// How long a session lives, in seconds.
+pub(super) const LIFETIME: i64 = 12 * 3600;
+/// The most sessions; a further login ends the oldest.
+const MOST: usize = 64;
+/// Digits of a session's mark, by which the audit log tells it from others.
+const MARK: usize = 8;
+
+/// The sessions that are alive.
+#[derive(Default)]
+pub(super) struct Sessions(Mutex<Vec<Session>>);
+
+struct Session {
+    digest: [u8; 32],
+    ends: Timestamp,
+}
+
+impl Sessions {
+    /// A new session; returns what its cookie holds.
+    pub(super) fn begin(&self, ambient: &Ambient) -> String {
+        let mut key = [0; 32];
+        ambient.fill(&mut key);
+        let key = hex::encode(key);
+        let now = ambient.now();
+        let mut sessions = self.0.lock();
+        sessions.retain(|session| session.ends > now);
+        if sessions.len() >= MOST {
+            sessions.remove(0);
+        }
+        let ends = now.saturating_add(std::time::Duration::from_secs(LIFETIME.unsigned_abs()));
+        sessions.push(Session { digest: digest(&key), ends: ends.unwrap_or(now) });
+        key
+    }
+
+    /// The mark of the session of this key; none where there is no such session, or not any more.
+    pub(super) fn mark(&self, key: &str, now: Timestamp) -> Option<String> {
+        let digest = digest(key);
+        let sessions = self.0.lock();
+        let alive = sessions.iter().any(|session| session.digest == digest && session.ends > now);
+        alive.then(|| hex::encode(digest)[..MARK].to_owned())
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, key: &str) {
+        let digest = digest(key);
+        self.0.lock().retain(|session| session.digest != digest);
+    }
+}
+
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicI64, AtomicU8, Ordering},
+        },
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::model::{Clock, Random};
+
+    struct Hands(Arc<AtomicI64>);
+    impl Clock for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
+        }
+    }
+
+    struct Counting(AtomicU8);
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0.fetch_add(1, Ordering::SeqCst));
+        }
+    }
+
+    #[test]
+    fn a_session_ends_by_its_age_by_a_logout_or_by_too_many_others() {
+        let clock = Arc::new(AtomicI64::new(1_000_000));
+        let ambient = Ambient::new(Hands(Arc::clone(&clock)), Counting(AtomicU8::new(0)));
+        let sessions = Sessions::default();
+        let first = sessions.begin(&ambient);
+        let mark = sessions.mark(&first, ambient.now()).unwrap();
+        assert!(mark.len() == MARK && !first.starts_with(&mark), "{mark}");
+        assert_eq!(sessions.mark("", ambient.now()), None);
+        assert_eq!(sessions.mark(&first[..63], ambient.now()), None);
+
+        let later = ambient.now() + Duration::from_secs(LIFETIME as u64);
+        assert_eq!(sessions.mark(&first, later), None);
+        sessions.end(&first);
+        assert_eq!(sessions.mark(&first, ambient.now()), None);
+
+        let oldest = sessions.begin(&ambient);
+        let others: Vec<_> = (0..MOST).map(|_| sessions.begin(&ambient)).collect();
+        assert_eq!(sessions.mark(&oldest, ambient.now()), None);
+        assert!(others.iter().all(|key| sessions.mark(key, ambient.now()).is_some()));
+    }
+}
