@@ -87,7 +87,10 @@ async fn a_guest_that_uses_up_its_own_stack_is_told_so() {
     let (error, _) = stopped(bench.attempt("(call $nest)", settings()).await);
     assert!(error.contains("limit `stack` (the guest's own) reached"), "{error}");
     let (error, _) = stopped(bench.attempt("(i32.store (i32.const -64) (i32.const 1))", settings()).await);
-    assert!(error.contains("out of bounds") && !error.contains("stack"), "no recursion, another fault: {error}");
+    assert!(
+        error.contains("out of bounds") && !error.contains("stack"),
+        "no recursion, another fault: {error}"
+    );
 }
 
 #[tokio::test]

@@ -127,7 +127,8 @@ async fn finds(bench: &Bench, what: &str, body: &str) {
 async fn a_guest_finds_no_environment_and_no_files() {
     assert!(std::env::vars().next().is_some(), "there is an environment that could show");
     let bench = Bench::new(4);
-    let none = |call: &str| format!("({call} (i32.const 0)) (call $expect (i32.load (i32.const 4)) (i32.const 0))");
+    let none =
+        |call: &str| format!("({call} (i32.const 0)) (call $expect (i32.load (i32.const 4)) (i32.const 0))");
     finds(&bench, "environment", &none("call $environment")).await;
     finds(&bench, "arguments", &none("call $arguments")).await;
     finds(&bench, "directories", &none("call $directories")).await;
