@@ -99,9 +99,9 @@ concurency = 2",
     );
     refused(
         r#"[plugin.mailer.grants]
-database = "app""#,
+storage = "app""#,
         &[
-            "config.toml:2:1: unknown key `database` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail` and `emit`",
+            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `database` and `emit`",
         ],
     );
     refused(
@@ -120,10 +120,61 @@ mail = { from = ["a@example.com"], too = ["*"] }"#,
         ],
     );
     refused(
-        r#"[databases.app]
+        r#"[database.app]
 url = "sqlite:app.db""#,
+        &["config.toml:1:2: unknown key `database` here; did you mean `databases`?"],
+    );
+}
+
+#[test]
+fn a_database_that_cant_be_is_named_with_the_way_out() {
+    let with = |url: &str| format!("[databases.app]\nurl = {url}");
+    let way_out = r#"write "sqlite:data/app.db" or "postgres://USER:PASSWORD@HOST/NAME""#;
+    for (url, problem) in [
+        (r#""mysql://user:hidden@host/app""#, format!("is no database; {way_out}")),
+        (r#""sqlite:""#, format!("names no file; {way_out}")),
+        (r#""sqlite::memory:""#, format!("names no file; {way_out}")),
+        (r#""sqlite:data/""#, format!("names a folder; {way_out}")),
+        (r#""postgres:///app""#, format!("names no host; {way_out}")),
+        (
+            r#""postgres://user:hidden@host/app?sslmode=loose""#,
+            format!("is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `require` or `disable`"),
+        ),
+    ] {
+        refused(&with(url), &[&format!("config.toml:2:7: `databases.app.url` {problem}")]);
+    }
+    refused(
+        &with(r#""sqlite:data/posthouse.db""#),
+        &["config.toml:2:7: `databases.app.url` is the file of the store; name another"],
+    );
+    refused(
+        "[databases.app]",
+        &[r#"config.toml:1:1: `databases.app.url` is missing; write url = "sqlite:data/app.db""#],
+    );
+    refused(
+        "[databases.App]\nurl = \"sqlite:a\"",
         &[
-            "config.toml:1:2: unknown key `databases` here; the keys here are `server`, `admin`, `store`, `mail`, `log`, `plugins`, `source` and `plugin`",
+            "config.toml:1:1: `App` is no name of a database; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
+        ],
+    );
+    let grant =
+        |name: &str| format!("[databases.app]\nurl = \"sqlite:a\"\n[plugin.p.grants]\ndatabase = \"{name}\"");
+    refused(
+        &grant("ap"),
+        &[
+            "config.toml:4:12: `plugin.p.grants.database` is `ap`, which no [databases.<name>] describes; did you mean `app`?",
+        ],
+    );
+    refused(
+        &grant("users"),
+        &[
+            "config.toml:4:12: `plugin.p.grants.database` is `users`, which no [databases.<name>] describes; the databases are `app`",
+        ],
+    );
+    refused(
+        "[plugin.p.grants]\ndatabase = \"app\"",
+        &[
+            "config.toml:2:12: `plugin.p.grants.database` is `app`, which no [databases.<name>] describes; add [databases.app] with a `url`",
         ],
     );
 }

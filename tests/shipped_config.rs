@@ -105,7 +105,7 @@ fn the_page_explains_every_key() {
         .iter()
         .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
         .collect();
-    let tables = ["server", "admin", "store", "mail", "log", "plugins", "source", "plugin"];
+    let tables = ["server", "admin", "store", "mail", "databases", "log", "plugins", "source", "plugin"];
     let missing: Vec<_> = missing.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not explain {missing:?}");
 }

@@ -21,6 +21,9 @@ const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 const PROGRAMS: [(&str, &str); 4] =
     [("curl", "curl"), ("openssl", "openssl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
 
+/// What makes the Debian package.
+const CARGO_DEB: &str = "3.8.0";
+
 /// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
 const FAULT_POINTS: &str = "--features=posthouse/fault-points";
 
@@ -86,7 +89,23 @@ fn tools() -> Result {
         install(&missing)?;
     }
     postgres()?;
+    cargo_deb()?;
     python::programs().map(drop)
+}
+
+/// What makes the Debian package; it is compiled once, and kept beside what is built here.
+fn cargo_deb() -> Result {
+    if has("cargo-deb") || cargo_deb_of_tests().is_file() {
+        return Ok(());
+    }
+    say(format_args!("installing cargo-deb {CARGO_DEB}, which takes some minutes"));
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB, "--root"]);
+    run(install.arg(target().join("tools")))
+}
+
+fn cargo_deb_of_tests() -> PathBuf {
+    target().join("tools/bin/cargo-deb")
 }
 
 /// The PostgreSQL that tests start themselves. Debian's package would start one of its own beside it.
@@ -143,6 +162,9 @@ fn cargo() -> Command {
     cargo.current_dir(root());
     if env::var_os("POSTHOUSE_TEST_PYTHON").is_none() {
         cargo.env("POSTHOUSE_TEST_PYTHON", python_of_tests());
+    }
+    if env::var_os("POSTHOUSE_TEST_CARGO_DEB").is_none() && cargo_deb_of_tests().is_file() {
+        cargo.env("POSTHOUSE_TEST_CARGO_DEB", cargo_deb_of_tests());
     }
     cargo
 }

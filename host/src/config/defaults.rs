@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Admin, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server, Store,
+    Admin, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server,
+    Store,
 };
 use crate::model::Grants;
 
@@ -47,6 +48,18 @@ impl Default for MailTransport {
         Self {
             target: MailTarget::Folder("data/mail".into()),
             retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            nameservers: Vec::new(),
+            timeout: Duration::from_secs(30),
+            retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
+            retry_after: Duration::from_hours(1),
         }
     }
 }
@@ -106,8 +119,15 @@ impl Default for Limits {
             kv_key: 512,
             kv_value: 256 * KIB,
             kv_total: 64 * MIB as u64,
+            http_fetches: 100,
+            http_time: Duration::from_secs(5),
+            http_request: MIB,
+            http_response: MIB,
+            http_headers: 16 * KIB,
             staged_items: 1000,
             staged_bytes: 4 * MIB,
+            sql_rows: 10_000,
+            sql_bytes: 4 * MIB,
             hostcall: 4 * MIB,
         }
     }

@@ -10,12 +10,16 @@
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
 //! smtp      the URL of a mail server, taken apart
+//! database  the URL of a database, and what stands beside it
+//! egress    one place that a plugin may make requests to
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
 //! ```
 
+mod database;
 mod defaults;
 mod diagnose;
+mod egress;
 mod load;
 mod secret;
 mod sections;
@@ -25,11 +29,13 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use database::{DatabaseSettings, DatabaseTarget};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
-pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
+pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
+pub use crate::model::Secret;
 use crate::model::{Grants, Pattern, Redact, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
@@ -43,6 +49,10 @@ pub struct Config {
     pub store: Store,
     /// `[mail]`: how mail leaves.
     pub mail: MailTransport,
+    /// `[http]`: how requests of plugins leave.
+    pub http: Http,
+    /// `[databases.<name>]`: where plugins keep rows of their own.
+    pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
     pub log: Log,
     /// `[plugins]`: the folder and the defaults of every plugin.
@@ -122,6 +132,21 @@ pub enum MailTarget {
     Folder(PathBuf),
     /// `smtp://user:password@host:587?tls=required`, `smtps://…`.
     Smtp(SmtpServer),
+}
+
+/// `[http]`: how requests of plugins leave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// A file of certificates, PEM, that are trusted besides those of the operating system.
+    pub ca: Option<PathBuf>,
+    /// The servers that names are looked up at; none: as the operating system does.
+    pub nameservers: Vec<SocketAddr>,
+    /// How long one sending of a request of the outbox may take; 30 s by default.
+    pub timeout: Duration,
+    /// When a request of the outbox that failed is tried again; 8 attempts, from 10 s doubling, by default.
+    pub retry: Retry,
+    /// The longest wait that a `Retry-After` may ask for; 1 h by default.
+    pub retry_after: Duration,
 }
 
 /// `[log]`.
@@ -210,10 +235,24 @@ pub struct Limits {
     pub kv_value: usize,
     /// Bytes of all the plugin's keys and values; 64 MiB by default.
     pub kv_total: u64,
+    /// Fetches it may make; 100 by default.
+    pub http_fetches: usize,
+    /// How long one fetch may take; 5 s by default.
+    pub http_time: Duration,
+    /// Bytes of a request's body; 1 MiB by default.
+    pub http_request: usize,
+    /// Bytes of a response's body; 1 MiB by default.
+    pub http_response: usize,
+    /// Bytes of the headers of a request or a response; 16 KiB by default.
+    pub http_headers: usize,
     /// Keys and outbox items it may stage; 1,000 by default.
     pub staged_items: usize,
     /// Bytes it may stage; 4 MiB by default.
     pub staged_bytes: usize,
+    /// Rows that one query may bring; 10,000 by default.
+    pub sql_rows: usize,
+    /// Bytes that the rows of one query, or one value within the database, may have; 4 MiB by default.
+    pub sql_bytes: usize,
     /// Bytes that one host call may allocate for what a guest passes; 4 MiB by default.
     pub hostcall: usize,
 }

@@ -6,14 +6,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins,
-    Respond, Retry, Secret, Server, Source, Store,
+    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat, MailTarget,
+    MailTransport, PluginSettings, Plugins, Respond, Retry, Secret, Server, Source, Store,
+    database::{database_url, named_database},
     diagnose::shown,
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern, pointer,
-        recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, path,
+        pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -31,6 +32,8 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         admin: Admin::default(),
         store: Store::default(),
         mail: MailTransport::default(),
+        http: Http::default(),
+        databases: BTreeMap::new(),
         log: Log::default(),
         plugins: Plugins::default(),
         sources: Vec::new(),
@@ -46,6 +49,8 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("admin", |table| admin(table, &mut config.admin, &config.server));
     root.table("store", |table| store(table, &mut config.store));
     root.table("mail", |table| mail(table, &mut config.mail));
+    root.table("http", |table| http(table, &mut config.http));
+    let databases = databases(root, &mut config);
     root.table("log", |table| log(table, &mut config.log));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
     config.sources = sources(root);
@@ -53,7 +58,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         config.plugin = tables
             .entries()
             .filter_map(|(name, value)| {
-                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults)?))
+                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults, &databases)?))
             })
             .collect();
     }
@@ -95,6 +100,14 @@ fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
     table.table("retry", |table| retry(table, &mut mail.retry));
 }
 
+fn http(table: &mut Table<'_>, http: &mut Http) {
+    http.ca = table.optional("ca", path);
+    table.read("nameservers", &mut http.nameservers, list(nameserver, "[\"127.0.0.1:53\"]"));
+    table.read("timeout", &mut http.timeout, duration(millis(100)..=minutes(10)));
+    table.table("retry", |table| retry(table, &mut http.retry));
+    table.read("retry_after", &mut http.retry_after, duration(Duration::ZERO..=days(30)));
+}
+
 fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("level", &mut log.level, log_level);
     table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
@@ -113,6 +126,36 @@ fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
     table.read("reuse", &mut settings.reuse, integer(1..=1_000_000));
     table.table("retry", |table| retry(table, &mut settings.retry));
     table.table("limits", |table| limits(table, &mut settings.limits));
+}
+
+/// Every `[databases.<name>]`; returns the names, those that could not be read included.
+fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
+    let Some(tables) = root.optional("databases", Value::table) else { return Vec::new() };
+    let mut names = Vec::new();
+    for (name, value) in tables.entries() {
+        names.push(name);
+        check_name("database", name, &value);
+        let Some(mut table) = value.parsed(Value::table) else { continue };
+        let settings = database(&mut table);
+        if let Some(DatabaseSettings { target: DatabaseTarget::Sqlite(path), .. }) = &settings
+            && *path == config.store.path
+        {
+            let message = format!("`{}` is the file of the store; name another", table.path("url"));
+            table.document.problem(table.at("url"), message);
+        }
+        table.finish();
+        config.databases.extend(settings.map(|settings| (name.to_owned(), settings)));
+    }
+    names
+}
+
+fn database(table: &mut Table<'_>) -> Option<DatabaseSettings> {
+    let target = table.required("url", "\"sqlite:data/app.db\"", database_url);
+    let (mut pool, mut statement_timeout) = (8, secs(5));
+    table.read("pool", &mut pool, integer(1..=256));
+    table.read("statement_timeout", &mut statement_timeout, duration(millis(10)..=minutes(10)));
+    let ca = table.optional("ca", path);
+    Some(DatabaseSettings { target: target?, pool, statement_timeout, ca })
 }
 
 fn retry(table: &mut Table<'_>, retry: &mut Retry) {
@@ -137,8 +180,15 @@ fn limits(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("kv_key", &mut limits.kv_key, size(1..=4 * KIB));
     table.read("kv_value", &mut limits.kv_value, size(1..=16 * MIB));
     table.read("kv_total", &mut limits.kv_total, size(0..=TIB));
+    table.read("http_fetches", &mut limits.http_fetches, integer(0..=100_000));
+    table.read("http_time", &mut limits.http_time, duration(millis(10)..=minutes(10)));
+    table.read("http_request", &mut limits.http_request, size(KIB..=64 * MIB));
+    table.read("http_response", &mut limits.http_response, size(KIB..=64 * MIB));
+    table.read("http_headers", &mut limits.http_headers, size(KIB..=256 * KIB));
     table.read("staged_items", &mut limits.staged_items, integer(1..=100_000));
     table.read("staged_bytes", &mut limits.staged_bytes, size(KIB..=64 * MIB));
+    table.read("sql_rows", &mut limits.sql_rows, integer(1..=1_000_000));
+    table.read("sql_bytes", &mut limits.sql_bytes, size(KIB..=64 * MIB));
     table.read("hostcall", &mut limits.hostcall, size(64 * KIB..=64 * MIB));
 }
 
@@ -216,21 +266,18 @@ fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
 }
 
 /// `[plugin.<name>]` over the defaults of `[plugins]`.
-fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<PluginSettings> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
-    if !fits || name.len() > 64 {
-        let message = format!(
-            "`{}` is no name of a plugin; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
-            shown(name)
-        );
-        value.document.problem(value.at(), message);
-    }
+fn plugin(
+    name: &str,
+    value: &Value<'_>,
+    defaults: &PluginSettings,
+    databases: &[&str],
+) -> Option<PluginSettings> {
+    check_name("plugin", name, value);
     let mut settings = defaults.clone();
     let mut table = value.parsed(Value::table)?;
     settings.events = table.optional("events", list(pattern, "[\"user.*\"]"));
     running(&mut table, &mut settings);
-    table.table("grants", |table| grants(table, &mut settings.grants));
+    table.table("grants", |table| grants(table, &mut settings.grants, databases));
     if let Some(own) = table.optional("config", Value::table) {
         settings.config = own
             .entries()
@@ -241,12 +288,28 @@ fn plugin(name: &str, value: &Value<'_>, defaults: &PluginSettings) -> Option<Pl
     Some(settings)
 }
 
-fn grants(table: &mut Table<'_>, grants: &mut Grants) {
+/// A name of the operator's choice that is part of a key.
+fn check_name(what: &str, name: &str, value: &Value<'_>) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
+    if !fits || name.len() > 64 {
+        let message = format!(
+            "`{}` is no name of a {what}; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
+            shown(name)
+        );
+        value.document.problem(value.at(), message);
+    }
+}
+
+fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
     table.table("mail", |table| {
         let from = table.required("from", "[\"team@example.com\"]", list(sender, "[\"team@example.com\"]"));
         let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
         grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
     });
+    let example = "[\"https://api.example.com\"]";
+    grants.http = table.optional("http", list(super::egress::grant, example)).unwrap_or_default();
+    grants.database = table.optional("database", |value| named_database(value, databases));
     table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }
 

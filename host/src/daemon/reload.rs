@@ -96,6 +96,7 @@ impl Reloader {
         for warning in warnings {
             warn!("{warning}");
         }
+        self.registry.databases().extend(&config.databases);
         self.config.store(Arc::new(config));
         self.registry.resettle().await;
         Ok(kept)
@@ -105,9 +106,30 @@ impl Reloader {
 /// Gives `new` the values of `running` that can't change, and returns the keys where it had another one.
 fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
     // Whoever adds a section decides here whether a reload swaps it.
-    let Config { server: _, admin: _, store: _, mail: _, log: _, plugins: _, sources: _, plugin: _ } =
-        running;
+    let Config {
+        server: _,
+        admin: _,
+        store: _,
+        mail: _,
+        databases: _,
+        http: _,
+        log: _,
+        plugins: _,
+        sources: _,
+        plugin: _,
+    } = running;
     let mut kept = Vec::new();
+    // A new database is there at once; one that changes would leave markers behind in the old place.
+    for (name, settings) in &running.databases {
+        match new.databases.get_mut(name) {
+            Some(changed) if changed != settings => {
+                changed.clone_from(settings);
+                kept.push("databases");
+            }
+            _ => {}
+        }
+    }
+    kept.dedup();
     macro_rules! keep {
         ($($key:literal: $($field:ident).+;)+) => {$(
             if new.$($field).+ != running.$($field).+ {
@@ -130,6 +152,11 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "store.max_backlog": store.max_backlog;
         "mail.url": mail.target;
         "mail.retry": mail.retry;
+        "http.ca": http.ca;
+        "http.nameservers": http.nameservers;
+        "http.timeout": http.timeout;
+        "http.retry": http.retry;
+        "http.retry_after": http.retry_after;
         "log.format": log.format;
         "plugins.dir": plugins.dir;
         "plugins.rescan": plugins.rescan;

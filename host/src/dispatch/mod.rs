@@ -12,7 +12,9 @@
 //! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
 //! stay in the store. Beside the runners goes the [`Sender`], which empties the outbox.
 
+mod desk;
 mod mail;
+mod requests;
 mod retry;
 mod runner;
 mod sender;

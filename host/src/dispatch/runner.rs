@@ -27,9 +27,10 @@ use tracing::{debug, error, warn};
 
 use super::{Redactions, retry::wait_after, turned};
 use crate::{
+    database::{CommitError, Committed},
     fault::{self, FaultPoint},
     model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Plugin, Registry},
+    plugin::{AttemptFailure, AttemptReport, Finished, Plugin, Registry},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -169,12 +170,7 @@ impl Attempts {
             let (attempt, verdict) = self.judge(&plugin, &job, panicked(self.ambient.now()));
             return self.complete(job, attempt, verdict).await;
         };
-        if let Err(AttemptFailure::NotRun { error }) = &report.result {
-            warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not begin");
-            tokio::time::sleep(REST).await;
-            return self.release(job).await;
-        }
-        if let Ok(effects) = &mut report.result
+        if let Ok(Finished { effects, .. }) = &mut report.result
             && !effects.emitted.is_empty()
         {
             match self.store.room() {
@@ -185,9 +181,44 @@ impl Attempts {
                 }
             }
         }
+        let marked = self.settle(&mut report).await;
+        if let Err(AttemptFailure::Conflict) = &report.result {
+            return self.release(job).await;
+        }
+        if let Err(AttemptFailure::NotRun { error }) = &report.result {
+            warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not begin");
+            tokio::time::sleep(REST).await;
+            return self.release(job).await;
+        }
+        let delivery = job.delivery;
         let (mut attempt, verdict) = self.judge(&plugin, &job, report);
         self.mask(&job, &mut attempt);
         self.complete(job, attempt, verdict).await;
+        if let (true, Some(database)) = (marked, plugin.database())
+            && self.store.flush().await.is_ok()
+            && let Err(error) = database.remove_markers(&[delivery]).await
+        {
+            warn!(%delivery, %error, "a marker could not be removed");
+        }
+    }
+
+    /// Commits what the attempt did in its database; says whether that left a marker.
+    async fn settle(&self, report: &mut AttemptReport) -> bool {
+        let Ok(Finished { transaction, .. }) = &mut report.result else { return false };
+        let Some(transaction) = transaction.take() else { return false };
+        let failure = match transaction.commit(b"{}".to_vec()).await {
+            Ok(committed) => return committed == Committed::Marked,
+            Err(CommitError::AlreadyCommitted) => return true,
+            Err(CommitError::Conflict) => AttemptFailure::Conflict,
+            Err(error @ CommitError::Failed { .. }) => {
+                AttemptFailure::Stopped { error: error.to_string(), trace: None }
+            }
+            Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => {
+                AttemptFailure::NotRun { error: error.to_string() }
+            }
+        };
+        report.result = Err(failure);
+        false
     }
 
     /// Masks in what is written down of an attempt what nobody is to read of the event.
@@ -223,7 +254,7 @@ impl Attempts {
         };
         let mut after = None;
         match result {
-            Ok(effects) => {
+            Ok(Finished { effects, .. }) => {
                 fault::reached(FaultPoint::GuestReturned);
                 attempt.outcome = Outcome::Done;
                 return (attempt, Verdict::Done(effects));
@@ -241,6 +272,8 @@ impl Attempts {
                 attempt.trace = trace;
             }
             Err(AttemptFailure::NotRun { error }) => attempt.error = Some(error),
+            // It was given back before.
+            Err(AttemptFailure::Conflict) => {}
         }
         // The attempts are counted even where the guest knows better when to try again.
         let wait = match attempt.outcome {

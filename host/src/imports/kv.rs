@@ -3,6 +3,9 @@
 //! Reads see the attempt's own writes and remember, once a key, the version first seen; the store checks
 //! them at the commit. An increment is staged as what it adds: it looks at the committed value only to
 //! refuse one that is no number, and that look is not remembered, so increments never conflict.
+//!
+//! A plugin that has a database keeps its keys there. Then reads go through the attempt's transaction,
+//! which sees to it by itself that what was read is still so.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -12,6 +15,7 @@ use std::{
 use super::limits::{Budget, READS, Stop, size};
 use crate::{
     config::Limits,
+    database::Transaction,
     model::{KvRead, KvVersion, KvWrite},
     store::StoreError,
 };
@@ -37,6 +41,55 @@ pub(crate) trait KvSource: Send + Sync {
     /// Bytes of all keys and values.
     fn bytes(&self) -> u64;
 }
+
+/// Where the committed keys and values are.
+pub(super) enum Source<'a> {
+    /// In the store, whose reads take microseconds.
+    Store(&'a dyn KvSource),
+    /// In the plugin's database, as the attempt's transaction sees them.
+    Database { transaction: &'a mut Transaction, plugin: &'a str },
+}
+
+impl Source<'_> {
+    async fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, Stop> {
+        match self {
+            Self::Store(store) => Ok(store.get(key)?),
+            Self::Database { transaction, plugin } => {
+                Ok(transaction.kv_get(plugin, key).await?.map(|value| (value, ISOLATED)))
+            }
+        }
+    }
+
+    async fn list(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, Stop> {
+        match self {
+            Self::Store(store) => Ok(store.list(prefix, after, limit)?),
+            Self::Database { transaction, plugin } => {
+                let entries = transaction.kv_list(plugin, prefix, after, limit as usize).await?;
+                Ok(entries.into_iter().map(|(key, value)| (key, value, ISOLATED)).collect())
+            }
+        }
+    }
+
+    /// Bytes of all keys and values.
+    async fn bytes(&mut self) -> Result<u64, Stop> {
+        match self {
+            Self::Store(store) => Ok(store.bytes()),
+            Self::Database { transaction, plugin } => Ok(transaction.kv_bytes(plugin).await?),
+        }
+    }
+
+    async fn committed_bytes(&mut self, key: &str) -> Result<u64, Stop> {
+        Ok(self.get(key).await?.map_or(0, |(value, _)| (key.len() + value.len()) as u64))
+    }
+}
+
+/// The version of what a transaction reads: nobody changes that unseen.
+const ISOLATED: KvVersion = KvVersion(0);
 
 /// What a guest did wrong and can put right; each message names the limit and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,13 +171,13 @@ impl Stage {
 /// The key-value data as one call sees it.
 pub(super) struct Kv<'a> {
     pub(super) limits: &'a Limits,
-    pub(super) source: &'a dyn KvSource,
+    pub(super) source: Source<'a>,
     pub(super) stage: &'a mut Stage,
     pub(super) budget: &'a mut Budget,
 }
 
 impl Kv<'_> {
-    pub(super) fn get(&mut self, key: &str) -> Answer<Option<Vec<u8>>> {
+    pub(super) async fn get(&mut self, key: &str) -> Answer<Option<Vec<u8>>> {
         self.check_key(key)?;
         let add = match self.stage.writes.get(key).map(|staged| &staged.write) {
             Some(KvWrite::Set(value)) => return Ok(Some(value.clone())),
@@ -132,7 +185,7 @@ impl Kv<'_> {
             Some(KvWrite::Add(add)) => Some(*add),
             None => None,
         };
-        let (value, version) = self.source.get(key)?.unzip();
+        let (value, version) = self.source.get(key).await?.unzip();
         self.stage.remember(key, version)?;
         Ok(match add {
             Some(add) => Some(sum(value, add)),
@@ -140,7 +193,7 @@ impl Kv<'_> {
         })
     }
 
-    pub(super) fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
+    pub(super) async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
         self.check_key(&key)?;
         let most = self.limits.kv_value;
         if value.len() > most {
@@ -151,16 +204,16 @@ impl Kv<'_> {
             ))
             .into());
         }
-        self.check_quota(&key, value.len())?;
+        self.check_quota(&key, value.len()).await?;
         self.write(key, KvWrite::Set(value))
     }
 
-    pub(super) fn delete(&mut self, key: String) -> Answer<()> {
+    pub(super) async fn delete(&mut self, key: String) -> Answer<()> {
         self.check_key(&key)?;
         self.write(key, KvWrite::Delete)
     }
 
-    pub(super) fn increment(&mut self, key: String, by: i64) -> Answer<()> {
+    pub(super) async fn increment(&mut self, key: String, by: i64) -> Answer<()> {
         self.check_key(&key)?;
         let out_of_range =
             || KvError::NotAnInteger(format!("`{key}` plus {by} does not fit a number of 64 bits"));
@@ -173,7 +226,7 @@ impl Kv<'_> {
             staged => {
                 let before = if let Some(KvWrite::Add(add)) = staged { *add } else { 0 };
                 let add = before.checked_add(by).ok_or_else(out_of_range)?;
-                let base = match self.source.get(&key)? {
+                let base = match self.source.get(&key).await? {
                     Some((value, _)) => number(&key, &value)?,
                     None => 0,
                 };
@@ -181,11 +234,11 @@ impl Kv<'_> {
                 KvWrite::Add(add)
             }
         };
-        self.check_quota(&key, NUMBER)?;
+        self.check_quota(&key, NUMBER).await?;
         self.write(key, write)
     }
 
-    pub(super) fn list(
+    pub(super) async fn list(
         &mut self,
         prefix: &str,
         after: Option<&str>,
@@ -199,7 +252,7 @@ impl Kv<'_> {
         let mut bytes = 0;
         let mut after = after.map(str::to_owned);
         loop {
-            let page = self.fetch(prefix, after.as_deref(), limit.min(PAGE) as u32)?;
+            let page = self.fetch(prefix, after.as_deref(), limit.min(PAGE) as u32).await?;
             // Beyond a full page there may be more committed keys: staged ones there have to wait.
             let full = page.len() >= limit.min(PAGE);
             let end = page.last().filter(|_| full).map(|(key, ..)| key.clone());
@@ -221,13 +274,13 @@ impl Kv<'_> {
     }
 
     /// Reads a page and remembers what came.
-    fn fetch(
+    async fn fetch(
         &mut self,
         prefix: &str,
         after: Option<&str>,
         limit: u32,
     ) -> Answer<Vec<(String, Vec<u8>, KvVersion)>> {
-        let page = self.source.list(prefix, after, limit)?;
+        let page = self.source.list(prefix, after, limit).await?;
         self.stage.room_for_reads(1 + page.len())?;
         self.stage.listed += page.len();
         self.stage.lists.push(KvRead::List {
@@ -305,21 +358,21 @@ impl Kv<'_> {
 
     /// Whether the plugin's data would still fit with a value of `length` bytes at `key`. Only near
     /// the limit is it worth looking up what the staged writes replace.
-    fn check_quota(&mut self, key: &str, length: usize) -> Answer<()> {
+    async fn check_quota(&mut self, key: &str, length: usize) -> Answer<()> {
         let most = self.limits.kv_total;
-        let committed = self.source.bytes();
+        let committed = self.source.bytes().await?;
         let entry = (key.len() + length) as u64;
         if committed + self.budget.bytes() as u64 + entry <= most {
             return Ok(());
         }
         let (mut added, mut gone) = (entry, 0);
         if !self.stage.writes.contains_key(key) {
-            gone += self.committed_bytes(key)?;
+            gone += self.source.committed_bytes(key).await?;
         }
         for (staged_key, staged) in &mut self.stage.writes {
             let replaced = match staged.replaced {
                 Some(bytes) => bytes,
-                None => *staged.replaced.insert(committed_bytes(self.source, staged_key)?),
+                None => *staged.replaced.insert(self.source.committed_bytes(staged_key).await?),
             };
             gone += replaced;
             if staged_key != key && staged.write != KvWrite::Delete {
@@ -332,14 +385,6 @@ impl Kv<'_> {
         let bound = size(usize::try_from(most).unwrap_or(usize::MAX));
         Err(KvError::Quota(format!("the plugin's keys and values are at limit `kv_total` ({bound})")).into())
     }
-
-    fn committed_bytes(&self, key: &str) -> Result<u64, StoreError> {
-        committed_bytes(self.source, key)
-    }
-}
-
-fn committed_bytes(source: &dyn KvSource, key: &str) -> Result<u64, StoreError> {
-    Ok(source.get(key)?.map_or(0, |(value, _)| (key.len() + value.len()) as u64))
 }
 
 /// Bytes that a write stages.
@@ -393,8 +438,18 @@ mod tests {
         }
 
         fn kv(&mut self) -> Kv<'_> {
-            Kv { limits: &self.limits, source: self.source, stage: &mut self.stage, budget: &mut self.budget }
+            Kv {
+                limits: &self.limits,
+                source: Source::Store(self.source),
+                stage: &mut self.stage,
+                budget: &mut self.budget,
+            }
         }
+    }
+
+    /// The store's side never waits.
+    fn now<T>(call: impl Future<Output = T>) -> T {
+        futures_util::FutureExt::now_or_never(call).unwrap()
     }
 
     fn problem<T>(answer: Answer<T>) -> String {
@@ -463,11 +518,13 @@ mod tests {
     fn run(kv: &mut Kv<'_>, op: &Op) -> Result<Vec<(String, Vec<u8>)>, ()> {
         let nothing = |()| Vec::new();
         let result = match op.clone() {
-            Op::Get(key) => kv.get(&key).map(|value| value.map(|value| (key, value)).into_iter().collect()),
-            Op::Set(key, value) => kv.set(key, value).map(nothing),
-            Op::Delete(key) => kv.delete(key).map(nothing),
-            Op::Increment(key, by) => kv.increment(key, by).map(nothing),
-            Op::List(prefix, after, limit) => kv.list(&prefix, after.as_deref(), limit),
+            Op::Get(key) => {
+                now(kv.get(&key)).map(|value| value.map(|value| (key, value)).into_iter().collect())
+            }
+            Op::Set(key, value) => now(kv.set(key, value)).map(nothing),
+            Op::Delete(key) => now(kv.delete(key)).map(nothing),
+            Op::Increment(key, by) => now(kv.increment(key, by)).map(nothing),
+            Op::List(prefix, after, limit) => now(kv.list(&prefix, after.as_deref(), limit)),
         };
         result.map_err(|fault| assert!(matches!(fault, Fault::Answer(_)), "{fault:?}"))
     }
@@ -514,8 +571,8 @@ mod tests {
     fn increments_stay_deltas_and_remember_nothing() {
         let source = MemoryKv::of(&BTreeMap::from([("n".to_owned(), b"40".to_vec())]));
         let mut attempt = Attempt::on(&source);
-        attempt.kv().increment("n".into(), 1).unwrap();
-        attempt.kv().increment("n".into(), 1).unwrap();
+        now(attempt.kv().increment("n".into(), 1)).unwrap();
+        now(attempt.kv().increment("n".into(), 1)).unwrap();
         let (reads, writes) = attempt.stage.into_effects();
         assert_eq!(reads, []);
         assert_eq!(writes["n"], KvWrite::Add(2));
@@ -526,9 +583,9 @@ mod tests {
         let source = MemoryKv::of(&BTreeMap::from([("k".to_owned(), b"1".to_vec())]));
         let mut attempt = Attempt::on(&source);
         let first = source.version("k");
-        attempt.kv().get("k").unwrap();
+        now(attempt.kv().get("k")).unwrap();
         source.put("k", b"2");
-        attempt.kv().get("k").unwrap();
+        now(attempt.kv().get("k")).unwrap();
         assert_ne!(source.version("k"), first);
         assert_eq!(attempt.stage.into_effects().0, [KvRead::Key { key: "k".into(), version: first }]);
     }
@@ -539,10 +596,10 @@ mod tests {
         let source = MemoryKv::of(&data);
         let mut attempt = Attempt::on(&source);
         for n in (0..350).step_by(2) {
-            attempt.kv().delete(format!("k{n:03}")).unwrap();
+            now(attempt.kv().delete(format!("k{n:03}"))).unwrap();
         }
-        attempt.kv().set("k0015".into(), b"mine".to_vec()).unwrap();
-        let listed = attempt.kv().list("k", Some("k001"), 1000).unwrap();
+        now(attempt.kv().set("k0015".into(), b"mine".to_vec())).unwrap();
+        let listed = now(attempt.kv().list("k", Some("k001"), 1000)).unwrap();
         let keys: Vec<_> = listed.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys[..3], ["k0015", "k003", "k005"]);
         assert_eq!(keys.len(), 175);
@@ -555,17 +612,17 @@ mod tests {
         let mut attempt = Attempt::on(&source);
         attempt.limits.staged_items = 2;
         attempt.limits.staged_bytes = 1000;
-        assert!(problem(attempt.kv().get("")).contains("the key is empty"));
-        assert!(problem(attempt.kv().set("k".repeat(513), vec![])).contains("limit `kv_key` is 512 B"));
-        assert!(problem(attempt.kv().list(&"k".repeat(513), None, 1)).contains("InvalidKey"));
+        assert!(problem(now(attempt.kv().get(""))).contains("the key is empty"));
+        assert!(problem(now(attempt.kv().set("k".repeat(513), vec![]))).contains("limit `kv_key` is 512 B"));
+        assert!(problem(now(attempt.kv().list(&"k".repeat(513), None, 1))).contains("InvalidKey"));
         let huge = vec![0; (256 << 10) + 1];
-        assert!(problem(attempt.kv().set("k".into(), huge)).contains("limit `kv_value` is 256 KiB"));
-        attempt.kv().set("a".into(), vec![0; 900]).unwrap();
-        let over = problem(attempt.kv().set("b".into(), vec![0; 900]));
+        assert!(problem(now(attempt.kv().set("k".into(), huge))).contains("limit `kv_value` is 256 KiB"));
+        now(attempt.kv().set("a".into(), vec![0; 900])).unwrap();
+        let over = problem(now(attempt.kv().set("b".into(), vec![0; 900])));
         assert_eq!(over, "limit `staged_bytes` (1000 B) reached");
-        attempt.kv().set("a".into(), vec![0; 950]).unwrap();
-        attempt.kv().delete("b".into()).unwrap();
-        assert_eq!(problem(attempt.kv().delete("c".into())), "limit `staged_items` (2) reached");
+        now(attempt.kv().set("a".into(), vec![0; 950])).unwrap();
+        now(attempt.kv().delete("b".into())).unwrap();
+        assert_eq!(problem(now(attempt.kv().delete("c".into()))), "limit `staged_items` (2) reached");
     }
 
     #[test]
@@ -573,10 +630,10 @@ mod tests {
         let source = MemoryKv::of(&BTreeMap::new());
         let mut attempt = Attempt::on(&source);
         for n in 0..READS {
-            attempt.kv().get(&format!("k{n}")).unwrap();
+            now(attempt.kv().get(&format!("k{n}"))).unwrap();
         }
-        attempt.kv().get("k0").unwrap();
-        assert_eq!(problem(attempt.kv().get("one more")), "limit `reads` (10000) reached");
+        now(attempt.kv().get("k0")).unwrap();
+        assert_eq!(problem(now(attempt.kv().get("one more"))), "limit `reads` (10000) reached");
     }
 
     #[test]
@@ -584,8 +641,8 @@ mod tests {
         let data: BTreeMap<_, _> = (0..20).map(|n| (format!("k{n}"), vec![0; 250 << 10])).collect();
         let source = MemoryKv::of(&data);
         let mut attempt = Attempt::on(&source);
-        assert_eq!(problem(attempt.kv().list("", None, 1000)), "limit `hostcall` (4 MiB) reached");
-        assert_eq!(attempt.kv().list("", None, 10).unwrap().len(), 10);
+        assert_eq!(problem(now(attempt.kv().list("", None, 1000))), "limit `hostcall` (4 MiB) reached");
+        assert_eq!(now(attempt.kv().list("", None, 10)).unwrap().len(), 10);
     }
 
     #[test]
@@ -594,11 +651,11 @@ mod tests {
         let source = MemoryKv::of(&data);
         let mut attempt = Attempt::on(&source);
         attempt.limits.kv_total = 1000;
-        attempt.kv().set("c".into(), vec![0; 99]).unwrap();
-        assert!(problem(attempt.kv().set("d".into(), vec![])).contains("limit `kv_total` (1000 B)"));
-        attempt.kv().set("a".into(), vec![1; 499]).unwrap();
-        attempt.kv().delete("b".into()).unwrap();
-        attempt.kv().set("d".into(), vec![0; 399]).unwrap();
-        assert!(problem(attempt.kv().increment("n".into(), 1)).contains("Quota"));
+        now(attempt.kv().set("c".into(), vec![0; 99])).unwrap();
+        assert!(problem(now(attempt.kv().set("d".into(), vec![]))).contains("limit `kv_total` (1000 B)"));
+        now(attempt.kv().set("a".into(), vec![1; 499])).unwrap();
+        now(attempt.kv().delete("b".into())).unwrap();
+        now(attempt.kv().set("d".into(), vec![0; 399])).unwrap();
+        assert!(problem(now(attempt.kv().increment("n".into(), 1))).contains("Quota"));
     }
 }

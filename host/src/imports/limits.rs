@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::ResourceLimiter;
 
 use super::Call;
-use crate::{config::Limits, model::Capability, store::StoreError};
+use crate::{config::Limits, database::Over, model::Capability, store::StoreError};
 
 /// Elements of all tables of an instance. A CPython has some 20,000 functions.
 pub(crate) const TABLE_ELEMENTS: usize = 200_000;
@@ -43,6 +43,9 @@ pub(crate) enum Stop {
     /// Not the guest's doing.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The transaction on the plugin's database is no more.
+    #[error(transparent)]
+    Database(#[from] Over),
 }
 
 impl Stop {

@@ -2,18 +2,20 @@
 //!
 //! [`Door::pass`] is where a call is counted, where it is refused without its grant, and where a record
 //! of call and answer will be taken, so that an attempt can be run again offline with the same answers.
-//! Behind it, an interface a file: `log`, `config`, `kv`, `outbox`, and `wasi` for clocks, randomness and
+//! Behind it, an interface a file: `log`, `config`, `kv`, `sql`, `http`, `outbox`, and `wasi` for clocks, randomness and
 //! standard streams. What is tied to one version of the WIT package stands in `v0_1`.
 //!
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
 mod emit;
+mod http;
 mod kv;
 mod limits;
 mod log;
 mod outbox;
 mod refused;
+mod sql;
 pub(crate) mod v0_1;
 mod wasi;
 
@@ -24,10 +26,19 @@ use wasmtime::component::Linker;
 pub(crate) use kv::KvSource;
 pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
 
-use self::{emit::Emitter, kv::Kv, limits::Budget, outbox::Outbox};
+use self::{
+    emit::Emitter,
+    http::Http,
+    kv::{Kv, Source},
+    limits::Budget,
+    outbox::Outbox,
+    sql::Sql,
+};
 use crate::{
     config::PluginSettings,
-    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, LogLine},
+    database::{Database, Transaction},
+    egress::Outlet,
+    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Job, LogLine},
 };
 
 /// What stays the same over all attempts of a plugin's revision.
@@ -37,6 +48,10 @@ pub(crate) struct Terms {
     pub(crate) ambient: Ambient,
     /// None where a revision is only asked what it is.
     pub(crate) kv: Option<Arc<dyn KvSource>>,
+    /// The one that it was granted.
+    pub(crate) database: Option<Database>,
+    /// Where it may make requests to; none where a revision is only asked what it is.
+    pub(crate) outlet: Option<Arc<Outlet>>,
 }
 
 /// Why a guest runs.
@@ -139,10 +154,16 @@ pub(crate) struct Door {
     log: log::Log,
     kv: kv::Stage,
     outbox: Vec<crate::model::OutboxItem>,
+    /// Requests made and staged.
+    requests: u32,
     emitted: Vec<Derived>,
     /// The event at hand.
     cause: Option<Arc<Event>>,
     budget: Budget,
+    /// On the plugin's database, from the first call that needs it.
+    transaction: Option<Transaction>,
+    /// The attempt met conflicts before.
+    alone: bool,
     meter: Meter,
     wasi: wasi::Wasi,
 }
@@ -159,9 +180,12 @@ impl Door {
             log: log::Log::new(limits),
             kv: kv::Stage::default(),
             outbox: Vec::new(),
+            requests: 0,
             emitted: Vec::new(),
             cause: None,
             budget: Budget::default(),
+            transaction: None,
+            alone: false,
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
             terms,
@@ -176,15 +200,18 @@ impl Door {
         self.log.take();
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
+        self.requests = 0;
         self.emitted = Vec::new();
         self.cause = None;
         self.budget = Budget::default();
+        self.transaction = None;
         self.meter.reset();
     }
 
-    /// Says which event the attempt is about.
-    pub(crate) fn hand(&mut self, event: &Arc<Event>) {
-        self.cause = Some(Arc::clone(event));
+    /// Says what the attempt is about.
+    pub(crate) fn hand(&mut self, job: &Job) {
+        self.cause = Some(Arc::clone(&job.event));
+        self.alone = job.conflicts > 0;
     }
 
     /// Lets a call pass, if it may.
@@ -193,17 +220,23 @@ impl Door {
         call: Call,
         work: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.admit(call)?;
+        work(self)
+    }
+
+    /// Counts a call, and says whether it may be made.
+    fn admit(&mut self, call: Call) -> Result<(), Stop> {
         let count = &mut self.calls[call as usize];
         *count = count.saturating_add(1);
         if self.errand == Errand::Describe && !call.while_describing() {
-            return Err(Stop::Describing(call).into());
+            return Err(Stop::Describing(call));
         }
         if let Some(capability) = call.needs()
             && !self.terms.settings.grants.allows(capability)
         {
-            return Err(Stop::lacks(&self.terms.plugin, capability).into());
+            return Err(Stop::lacks(&self.terms.plugin, capability));
         }
-        work(self)
+        Ok(())
     }
 
     /// When the attempt has to end.
@@ -229,28 +262,63 @@ impl Door {
         self.log.take()
     }
 
-    /// What the guest staged.
-    pub(crate) fn take_effects(&mut self) -> Effects {
+    /// What the guest staged, and the transaction that holds the rest of what it did. Keys that are kept
+    /// in a database go with the transaction.
+    pub(crate) fn finish(&mut self) -> (Effects, Option<Transaction>) {
         let (reads, writes) = std::mem::take(&mut self.kv).into_effects();
-        Effects {
-            reads,
-            writes,
+        let most = self.terms.settings.limits.kv_total;
+        let mut effects = Effects {
             outbox: std::mem::take(&mut self.outbox),
             emitted: std::mem::take(&mut self.emitted),
-            kv_limit: Some(self.terms.settings.limits.kv_total),
+            ..Effects::default()
+        };
+        let mut transaction = self.transaction.take();
+        match &mut transaction {
+            Some(transaction) => transaction.stage_kv(&self.terms.plugin, writes, most),
+            None => (effects.reads, effects.writes, effects.kv_limit) = (reads, writes, Some(most)),
         }
+        (effects, transaction)
     }
 
     fn config(&self, key: &str) -> Option<String> {
         config::get(&self.terms.settings, key)
     }
 
-    fn kv(&mut self) -> Result<Kv<'_>, Stop> {
-        Ok(Kv {
+    /// Lets a call to `kv` pass, and opens what is behind it.
+    async fn kv(&mut self, call: Call) -> Result<Kv<'_>, Stop> {
+        self.admit(call)?;
+        let terms = &*self.terms;
+        let source = match &terms.database {
+            None => Source::Store(terms.kv.as_deref().ok_or(Stop::Describing(call))?),
+            Some(database) => Source::Database {
+                transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+                plugin: &terms.plugin,
+            },
+        };
+        Ok(Kv { limits: &terms.settings.limits, source, stage: &mut self.kv, budget: &mut self.budget })
+    }
+
+    /// Lets a call to `sql` pass, and opens what is behind it.
+    async fn sql(&mut self, call: Call) -> Result<Sql<'_>, Stop> {
+        self.admit(call)?;
+        let terms = &*self.terms;
+        let database = terms.database.as_ref().ok_or(Stop::Describing(call))?;
+        Ok(Sql {
+            limits: &terms.settings.limits,
+            transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+        })
+    }
+
+    fn http(&mut self) -> Result<Http<'_>, Stop> {
+        let (Errand::Handle(delivery), Some(outlet)) = (self.errand, &self.terms.outlet) else {
+            return Err(Stop::Describing(Call::HttpFetch));
+        };
+        Ok(Http {
+            outlet,
+            delivery,
             limits: &self.terms.settings.limits,
-            source: self.terms.kv.as_deref().ok_or(Stop::Describing(Call::KvGet))?,
-            stage: &mut self.kv,
-            budget: &mut self.budget,
+            fetches: self.calls[Call::HttpFetch as usize],
+            requests: &mut self.requests,
         })
     }
 
@@ -260,6 +328,8 @@ impl Door {
             plugin: &self.terms.plugin,
             delivery,
             grant: self.terms.settings.grants.mail.as_ref(),
+            outlet: self.terms.outlet.as_deref().ok_or(Stop::Describing(Call::SendRequest))?,
+            requests: &mut self.requests,
             limits: &self.terms.settings.limits,
             staged: &mut self.outbox,
             budget: &mut self.budget,
@@ -309,8 +379,15 @@ pub(crate) mod tests {
             kv_key: 512,
             kv_value: 256 << 10,
             kv_total: 64 << 20,
+            http_fetches: 100,
+            http_time: Duration::from_secs(5),
+            http_request: 1 << 20,
+            http_response: 1 << 20,
+            http_headers: 16 << 10,
             staged_items: 1000,
             staged_bytes: 4 << 20,
+            sql_rows: 10_000,
+            sql_bytes: 4 << 20,
             hostcall: 4 << 20,
         }
     }

@@ -13,6 +13,8 @@ mod ledger;
 mod pattern;
 mod redact;
 mod samples;
+mod secret;
+mod web;
 
 pub use ambient::{Ambient, Clock, Random};
 pub use carried::Carried;
@@ -21,10 +23,12 @@ pub use delivery::{
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
 pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
-pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
+pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use samples::{Samples, Unreadable, of_own_type};
+pub use secret::Secret;
+pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

@@ -81,7 +81,7 @@ impl Instance {
         job: &Job,
     ) -> wasmtime::Result<Result<(), Failure>> {
         self.served += 1;
-        self.door().hand(&job.event);
+        self.door().hand(job);
         self.in_time(async |store, guest| {
             let guest = awake(guest, linked, store).await?;
             guest.handle(store, job).await

@@ -32,7 +32,7 @@ pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
 pub(crate) use folder::look;
 pub use registry::{PluginError, Registry};
-pub use report::{AttemptFailure, AttemptReport};
+pub use report::{AttemptFailure, AttemptReport, Finished};
 pub use revision::{Inspection, LoadError, inspect};
 pub use standing::Plugin;
 pub(crate) use watcher::Watcher;

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::{
     config::PluginSettings,
+    database::Databases,
+    egress::Egress,
     model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
     store::{Store, StoreError},
 };
@@ -40,6 +42,8 @@ pub struct Registry(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
+    pub(super) databases: Databases,
+    pub(super) egress: Egress,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
     pub(super) ambient: Ambient,
@@ -83,6 +87,8 @@ impl Registry {
     pub async fn new(
         engine: Engine,
         store: Store,
+        databases: Databases,
+        egress: Egress,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         ambient: Ambient,
@@ -95,6 +101,8 @@ impl Registry {
         Ok(Self(Arc::new(Inner {
             engine,
             store,
+            databases,
+            egress,
             dir,
             settings,
             ambient,
@@ -105,6 +113,11 @@ impl Registry {
             bell: Notify::new(),
             edit: Mutex::default(),
         })))
+    }
+
+    /// The databases that plugins may be granted.
+    pub fn databases(&self) -> &Databases {
+        &self.0.databases
     }
 
     /// Looks through the folder once: loads what is new or changed, holds what went away.
@@ -163,6 +176,11 @@ impl Registry {
         let subscriber =
             |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
         self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
+    }
+
+    /// What config.toml says now of the plugin with this name.
+    pub fn settings(&self, name: &str) -> PluginSettings {
+        (self.0.settings)(name)
     }
 
     /// All plugins, by name.

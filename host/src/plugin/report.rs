@@ -11,6 +11,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::engine::STACK;
 use crate::{
+    database::{Over, Transaction},
     imports::{Door, HANDLES, Stop, cut, size, v0_1::Failure},
     model::{Effects, LogLine},
 };
@@ -25,13 +26,23 @@ const RECURSION: usize = 4;
 #[derive(Debug)]
 pub struct AttemptReport {
     /// What it changed, or why it changed nothing.
-    pub result: Result<Effects, AttemptFailure>,
+    pub result: Result<Finished, AttemptFailure>,
     /// When the instance was asked for.
     pub started_at: jiff::Timestamp,
     /// From then until the guest returned.
     pub duration: Duration,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+}
+
+/// What an attempt changed, of which nothing has taken effect yet.
+#[derive(Debug)]
+pub struct Finished {
+    /// What the store is to commit.
+    pub effects: Effects,
+    /// What the plugin's database is to commit, and before the store does; none where the plugin has no
+    /// database, or did not use it. Dropped, it is rolled back.
+    pub transaction: Option<Transaction>,
 }
 
 /// Why an attempt did not do its work.
@@ -56,6 +67,9 @@ pub enum AttemptFailure {
         /// The guest's stack, innermost function first.
         trace: Option<String>,
     },
+    /// Another transaction on the plugin's database was in the way: the job is to run again at once, which
+    /// is not counted.
+    Conflict,
     /// Not the guest's doing (the store could not be read, the plugin has no code any more): the job is
     /// to be released, not counted.
     NotRun {
@@ -76,6 +90,8 @@ pub(super) fn failed(failure: Failure, most: usize) -> AttemptFailure {
 pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door) -> AttemptFailure {
     let not_run = match error.downcast_ref::<Stop>() {
         Some(Stop::Store(error)) => Some(format!("the store could not be read: {error}")),
+        Some(Stop::Database(Over::Conflict)) => return AttemptFailure::Conflict,
+        Some(Stop::Database(Over::Unavailable(error))) => Some(error.to_string()),
         _ => error.downcast_ref::<PoolConcurrencyLimitError>().map(ToString::to_string),
     };
     if let Some(error) = not_run {

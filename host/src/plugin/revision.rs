@@ -13,7 +13,7 @@ use super::{
     engine::Engine,
     folder::{self, Content, ReadError},
     instance::Instance,
-    report::{self, AttemptFailure, AttemptReport},
+    report::{self, AttemptFailure, AttemptReport, Finished},
 };
 use crate::{
     config::PluginSettings,
@@ -107,6 +107,8 @@ pub(super) async fn load(
         settings: Arc::clone(&settings),
         ambient: engine.parts().ambient.clone(),
         kv: None,
+        database: None,
+        outlet: None,
     });
     let place = engine.place_to_load().await;
     let ticking = engine.tick();
@@ -219,7 +221,10 @@ impl Code {
             "attempt ended"
         );
         let result = match returned {
-            Ok(Ok(())) => Ok(door.take_effects()),
+            Ok(Ok(())) => {
+                let (effects, transaction) = door.finish();
+                Ok(Finished { effects, transaction })
+            }
             Ok(Err(failure)) => Err(report::failed(failure, terms.settings.limits.reason)),
             Err(error) => Err(report::stopped(&error, door)),
         };

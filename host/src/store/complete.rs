@@ -18,7 +18,7 @@ use super::{
     time::{nanos, timestamp},
     writer::{Op, Writer},
 };
-use crate::model::{Attempt, DeliveryId, Effects, Job, Outcome};
+use crate::model::{Attempt, DeliveryId, Effects, Job, OutboxItem, OutboxKind, Outcome};
 use jiff::Timestamp;
 
 /// What a finished attempt asks of the store.
@@ -123,7 +123,7 @@ pub(super) struct Completion {
 
 enum Ending {
     /// Its effects, and its outbox items as JSON.
-    Done(Record, Effects, Vec<String>),
+    Done(Record, Effects, Vec<(OutboxKind, String)>),
     Retry(Record, i64),
     Dead(Record),
     Conflict,
@@ -147,8 +147,8 @@ impl Completion {
         let record = Record::new(attempt);
         let ending = match verdict {
             Verdict::Done(effects) => {
-                let items =
-                    effects.outbox.iter().filter_map(|item| serde_json::to_string(item).ok()).collect();
+                let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
+                let items = effects.outbox.iter().filter_map(item).collect();
                 Ending::Done(record, effects, items)
             }
             Verdict::Retry(due) => Ending::Retry(record, nanos(due)),
@@ -243,10 +243,10 @@ impl Writer<'_> {
         record: &Record,
         changes: Vec<Change>,
         effects: &Effects,
-        items: &[String],
+        items: &[(OutboxKind, String)],
     ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
-        items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
+        items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
         for derived in &effects.emitted {
             // Its id is this delivery's alone, which is done once: it can't have been seen before.
             self.take_in(derived.event(timestamp(self.now)), &derived.subscribers, None)?;

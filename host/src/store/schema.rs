@@ -195,6 +195,13 @@ CREATE TABLE minute (
 ALTER TABLE source ADD COLUMN last_event INTEGER;
 ALTER TABLE source ADD COLUMN last_at INTEGER;
 ",
+    "
+-- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
+-- send holds back no other.
+ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored.

@@ -24,6 +24,8 @@
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
+//! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
+//! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
 //! | [`Mail`] | a mail that came out, parsed |
@@ -42,6 +44,7 @@
 
 mod builder;
 mod daemon;
+mod dns;
 mod event;
 mod guest;
 mod http;
@@ -54,9 +57,11 @@ mod sender;
 mod signer;
 mod smtp;
 mod wait;
+mod web;
 
 pub use builder::Builder;
 pub use daemon::{Daemon, Output};
+pub use dns::DnsServer;
 pub use event::{Event, fresh_id};
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
@@ -68,3 +73,4 @@ pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
 pub use wait::{eventually, patience, seed, wait_until};
+pub use web::{WebReply, WebRequest, WebServer};

@@ -4,31 +4,45 @@ use super::{answer, bindings::posthouse::plugin::kv};
 use crate::imports::{Call, Door, kv::KvError};
 
 impl kv::Host for Door {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
-        answer(self.pass(Call::KvGet, |door| door.kv()?.get(&key)))
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
+        match self.kv(Call::KvGet).await {
+            Ok(mut kv) => answer(kv.get(&key).await),
+            Err(stop) => Err(stop.into()),
+        }
     }
 
-    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvSet, |door| door.kv()?.set(key, value)))
+    async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), kv::Error>> {
+        match self.kv(Call::KvSet).await {
+            Ok(mut kv) => answer(kv.set(key, value).await),
+            Err(stop) => Err(stop.into()),
+        }
     }
 
-    fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvDelete, |door| door.kv()?.delete(key)))
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
+        match self.kv(Call::KvDelete).await {
+            Ok(mut kv) => answer(kv.delete(key).await),
+            Err(stop) => Err(stop.into()),
+        }
     }
 
-    fn list(
+    async fn list(
         &mut self,
         prefix: String,
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<kv::Entry>, kv::Error>> {
-        let entries =
-            answer(self.pass(Call::KvList, |door| door.kv()?.list(&prefix, after.as_deref(), limit)))?;
+        let entries = match self.kv(Call::KvList).await {
+            Ok(mut kv) => answer(kv.list(&prefix, after.as_deref(), limit).await)?,
+            Err(stop) => return Err(stop.into()),
+        };
         Ok(entries.map(|list| list.into_iter().map(|(key, value)| kv::Entry { key, value }).collect()))
     }
 
-    fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), kv::Error>> {
-        answer(self.pass(Call::KvIncrement, |door| door.kv()?.increment(key, by)))
+    async fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), kv::Error>> {
+        match self.kv(Call::KvIncrement).await {
+            Ok(mut kv) => answer(kv.increment(key, by).await),
+            Err(stop) => Err(stop.into()),
+        }
     }
 }
 

@@ -27,6 +27,11 @@ mod bindings {
         ownership: Borrowing { duplicate_if_necessary: true },
         imports: {
             "posthouse:plugin/http.fetch": async | trappable,
+            "posthouse:plugin/kv.delete": async | trappable,
+            "posthouse:plugin/kv.get": async | trappable,
+            "posthouse:plugin/kv.increment": async | trappable,
+            "posthouse:plugin/kv.list": async | trappable,
+            "posthouse:plugin/kv.set": async | trappable,
             "posthouse:plugin/sql.execute": async | trappable,
             "posthouse:plugin/sql.query": async | trappable,
             default: trappable,
@@ -180,20 +185,5 @@ impl log::Host for Door {
 impl config::Host for Door {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
         Ok(self.pass(Call::ConfigGet, |door| Ok::<_, Stop>(door.config(&key)))?)
-    }
-}
-
-impl Door {
-    /// The answer to a call that no grant allows yet.
-    fn denied<T, E>(
-        &mut self,
-        call: Call,
-        denied: impl FnOnce(String) -> E,
-    ) -> wasmtime::Result<Result<T, E>> {
-        match self.pass(call, |_| Ok::<_, Stop>(())) {
-            Err(Stop::Denied(why)) => Ok(Err(denied(why))),
-            Err(stop) => Err(stop.into()),
-            Ok(()) => Err(wasmtime::format_err!("`{}` is not offered", call.name())),
-        }
     }
 }

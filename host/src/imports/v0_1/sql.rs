@@ -1,22 +1,97 @@
 //! `sql` of the package.
 
-use super::bindings::posthouse::plugin::sql;
-use crate::imports::{Call, Door};
+use super::{answer, bindings::posthouse::plugin::sql};
+use crate::{
+    database::{Rows, SqlError, Value},
+    imports::{Call, Door, Stop},
+};
 
 impl sql::Host for Door {
     async fn query(
         &mut self,
-        _statement: String,
-        _parameters: Vec<sql::Value>,
+        statement: String,
+        parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<sql::Rows, sql::Error>> {
-        self.denied(Call::SqlQuery, sql::Error::Denied)
+        let rows = match self.sql(Call::SqlQuery).await {
+            Ok(mut sql) => sql.query(&statement, values(parameters)).await,
+            Err(stop) => return refused(stop),
+        };
+        Ok(answer(rows)?.map(sql::Rows::from))
     }
 
     async fn execute(
         &mut self,
-        _statement: String,
-        _parameters: Vec<sql::Value>,
+        statement: String,
+        parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<u64, sql::Error>> {
-        self.denied(Call::SqlExecute, sql::Error::Denied)
+        match self.sql(Call::SqlExecute).await {
+            Ok(mut sql) => answer(sql.execute(&statement, values(parameters)).await),
+            Err(stop) => refused(stop),
+        }
+    }
+}
+
+/// A call without its grant is an answer; all else ends the attempt.
+fn refused<T>(stop: Stop) -> wasmtime::Result<Result<T, sql::Error>> {
+    match stop {
+        Stop::Denied(why) => Ok(Err(sql::Error::Denied(why))),
+        stop => Err(stop.into()),
+    }
+}
+
+fn values(values: Vec<sql::Value>) -> Vec<Value> {
+    values.into_iter().map(Value::from).collect()
+}
+
+impl From<sql::Value> for Value {
+    fn from(value: sql::Value) -> Self {
+        match value {
+            sql::Value::Null => Self::Null,
+            sql::Value::Boolean(value) => Self::Boolean(value),
+            sql::Value::Integer(value) => Self::Integer(value),
+            sql::Value::Float(value) => Self::Float(value),
+            sql::Value::Text(value) => Self::Text(value),
+            sql::Value::Bytes(value) => Self::Bytes(value),
+            sql::Value::Timestamp(value) => Self::Timestamp(value),
+            sql::Value::Json(value) => Self::Json(value),
+            sql::Value::Uuid(value) => Self::Uuid(value),
+        }
+    }
+}
+
+impl From<Value> for sql::Value {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Boolean(value) => Self::Boolean(value),
+            Value::Integer(value) => Self::Integer(value),
+            Value::Float(value) => Self::Float(value),
+            Value::Text(value) => Self::Text(value),
+            Value::Bytes(value) => Self::Bytes(value),
+            Value::Timestamp(value) => Self::Timestamp(value),
+            Value::Json(value) => Self::Json(value),
+            Value::Uuid(value) => Self::Uuid(value),
+        }
+    }
+}
+
+impl From<Rows> for sql::Rows {
+    fn from(rows: Rows) -> Self {
+        let values = |row: Vec<Value>| row.into_iter().map(sql::Value::from).collect();
+        Self { columns: rows.columns, rows: rows.rows.into_iter().map(values).collect() }
+    }
+}
+
+impl From<SqlError> for sql::Error {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Refused(text) => Self::Refused(text),
+            SqlError::Statement { sqlstate, message } => {
+                Self::Statement(sql::StatementError { sqlstate, message })
+            }
+            SqlError::Limit(text) => Self::Limit(text),
+            // Never handed to a guest: it ends the attempt.
+            SqlError::Over(over) => Self::Refused(over.to_string()),
+        }
     }
 }

@@ -151,7 +151,14 @@ impl Bench {
             revision::load(&self.engine, "guest", &content, Arc::clone(&settings)).await.unwrap();
         let kv: Arc<dyn KvSource> = Arc::new(MemoryKv::default());
         let ambient = Ambient::new(Still, Still);
-        let terms = Arc::new(Terms { plugin: "guest".to_owned(), settings, ambient, kv: Some(kv) });
+        let terms = Arc::new(Terms {
+            plugin: "guest".to_owned(),
+            settings,
+            ambient,
+            kv: Some(kv),
+            database: None,
+            outlet: None,
+        });
         Loaded { engine: &self.engine, code: inspection.code, terms }
     }
 

@@ -4,6 +4,9 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    config::Http,
+    database::Databases,
+    egress::Egress,
     plugin::{PluginError, Registry},
     store::{Store, StoreOptions},
 };
@@ -47,9 +50,18 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
-        Registry::new(bench.engine.clone(), store.clone(), folder.to_owned(), settings, ambient)
-            .await
-            .unwrap()
+        let egress = Egress::new(&Http::default(), Ambient::new(Still, Still)).unwrap();
+        Registry::new(
+            bench.engine.clone(),
+            store.clone(),
+            Databases::default(),
+            egress,
+            folder.to_owned(),
+            settings,
+            ambient,
+        )
+        .await
+        .unwrap()
     }
 
     fn put(&self, name: &str, wasm: &[u8]) {

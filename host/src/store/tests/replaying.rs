@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::{DeliveryState, EventSeq, PluginId},
+    model::{DeliveryState, EventSeq, OutboxKind, PluginId},
     store::{Accepted, DeliveryFilter, OutboxResult, StoreError, Verdict},
 };
 
@@ -143,8 +143,8 @@ async fn old_events_leave_when_all_of_them_is_finished() {
     assert_eq!(house.store.kv_get(plugin, "k").unwrap().unwrap().0, b"v");
 
     // What was in the way ends.
-    let item = house.store.lease_outbox(1).await.unwrap().remove(0);
-    house.store.complete_outbox(item.id, OutboxResult::Sent).await.unwrap();
+    let item = house.store.lease_outbox(OutboxKind::Mail, 1).await.unwrap().remove(0);
+    house.store.complete_outbox(&item, OutboxResult::Sent).await.unwrap();
     let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
     house.done(next(&mut lane).await, effects(&[])).await;
     let mut pruned = 0;

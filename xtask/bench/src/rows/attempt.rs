@@ -13,6 +13,7 @@ use bytes::Bytes;
 use posthouse::{
     config::PluginSettings,
     daemon::ambient,
+    database::Databases,
     model::{
         Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId,
         SourceName,
@@ -58,9 +59,16 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
             EngineOptions { cache_dir: dir.join("data/aot"), instances: 64, compiler: bench.binary() };
         let engine = Engine::new(options, ambient.clone()).expect("an engine");
         let settings = Arc::new(move |_: &str| PluginSettings { reuse, ..PluginSettings::default() });
-        let registry = Registry::new(engine, store.clone(), dir.join("plugins"), settings, ambient.clone())
-            .await
-            .expect("a registry");
+        let registry = Registry::new(
+            engine,
+            store.clone(),
+            Databases::default(),
+            dir.join("plugins"),
+            settings,
+            ambient.clone(),
+        )
+        .await
+        .expect("a registry");
         registry.scan().await;
         let plugin = registry.by_name(KV_GUEST).expect("the guest");
         assert!(plugin.serving(), "{:?}", plugin.record.held);

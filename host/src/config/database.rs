@@ -1,0 +1,88 @@
+//! A database for plugins: its URL, read once, here, and what stands beside it.
+//!
+//! | URL | database |
+//! | --- | --- |
+//! | `sqlite:data/app.db` | that file, made where it is missing |
+//! | `postgres://user:password@host/name` | a PostgreSQL, over TLS |
+//! | `postgres://user:password@host/name?sslmode=disable` | the same in clear |
+//!
+//! Nothing of a PostgreSQL URL stands in an error, since it may hold a password.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    Secret,
+    diagnose::{listed, nearest, shown},
+    secret::secret,
+    table::{Fault, Value},
+    value::text,
+};
+
+/// `[databases.<name>]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Where it is.
+    pub target: DatabaseTarget,
+    /// The most transactions at once; a further one waits. 8 by default.
+    pub pool: usize,
+    /// The longest that one statement may take; 5 s by default.
+    pub statement_timeout: Duration,
+    /// The certificates, in PEM, that a PostgreSQL's own is checked against; those of the system by default.
+    pub ca: Option<PathBuf>,
+}
+
+/// The `url` of `[databases.<name>]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseTarget {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server, by a URL that [`tokio_postgres::Config`] reads.
+    Postgres(Secret),
+}
+
+/// `sqlite:` and the path of a file, or the URL of a PostgreSQL, which may be a secret.
+pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
+    let way_out = "write \"sqlite:data/app.db\" or \"postgres://USER:PASSWORD@HOST/NAME\"";
+    let sqlite = |file: &str| match file.strip_prefix("//").unwrap_or(file) {
+        "" | ":memory:" => Err(value.fault(format_args!("names no file; {way_out}"))),
+        file if file.ends_with('/') => Err(value.fault(format_args!("names a folder; {way_out}"))),
+        file => Ok(DatabaseTarget::Sqlite(value.document.dir.join(file))),
+    };
+    // A file is no secret, and must not count as one that stands in config.toml.
+    if let Some(file) = value.get().as_str().and_then(|text| text.strip_prefix("sqlite:")) {
+        return sqlite(file);
+    }
+    let url = secret(value)?;
+    let text = url.expose();
+    if let Some(file) = text.strip_prefix("sqlite:") {
+        return sqlite(file);
+    }
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err(value.fault(format_args!("is no database; {way_out}")));
+    }
+    let server: tokio_postgres::Config = text.parse().map_err(|_| {
+        value.fault(format_args!(
+            "is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `require` or `disable`"
+        ))
+    })?;
+    if server.get_hosts().is_empty() {
+        return Err(value.fault(format_args!("names no host; {way_out}")));
+    }
+    Ok(DatabaseTarget::Postgres(url))
+}
+
+/// The name of one of the databases that config.toml describes.
+pub(super) fn named_database(value: &Value<'_>, databases: &[&str]) -> Result<String, Fault> {
+    let name = text(value)?;
+    if databases.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let way_out = match nearest(name, databases.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if databases.is_empty() => {
+            format!("add [databases.{}] with a `url`", shown(name))
+        }
+        None => format!("the databases are {}", listed(databases)),
+    };
+    Err(value.fault(format_args!("is `{}`, which no [databases.<name>] describes; {way_out}", shown(name))))
+}

@@ -1,0 +1,297 @@
+//! Databases of the operator's, where plugins keep rows of their own: SQLite files and PostgreSQL.
+//!
+//! ```text
+//!   begin ──► query, execute, kv ──► commit: what kv staged, the marker, COMMIT      (the commit point)
+//!     │              │                  │
+//!     └──────────────┴──────────────────┴──► dropped: rolled back
+//! ```
+//!
+//! A transaction is one attempt's. It is serializable: those that commit end as if one had come after the
+//! other. It is the host's alone: the guard refuses what would end it, or leave the database.
+//!
+//! The marker, a row of `posthouse_deliveries`, is written by the same transaction. It says that the
+//! delivery has taken effect, and carries what the store has still to record; the store's part comes
+//! after it, and then the marker goes. A transaction that has changed nothing leaves none.
+//!
+//! ```text
+//! guard     which statements a guest may run
+//! value     what passes between a guest and a database
+//! kv        a plugin's keys, where it has a database
+//! sqlite    one file, one writer at a time
+//! error     whose doing a failure is, and what still stands
+//! ```
+
+mod error;
+mod guard;
+mod kv;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::RwLock;
+
+pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
+pub use value::{Bounds, Rows, Value};
+
+use self::kv::{Sizes, Written};
+use crate::{
+    config::{DatabaseSettings, DatabaseTarget},
+    model::{DeliveryId, KvWrite},
+};
+
+/// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
+#[derive(Clone, Default)]
+pub struct Databases(Arc<RwLock<BTreeMap<String, Database>>>);
+
+impl Databases {
+    /// Those that config.toml describes.
+    pub fn new(settings: &BTreeMap<String, DatabaseSettings>) -> Self {
+        let databases = Self::default();
+        databases.extend(settings);
+        databases
+    }
+
+    /// Adds those that are not among them; one that is stays as it is.
+    pub fn extend(&self, settings: &BTreeMap<String, DatabaseSettings>) {
+        let mut databases = self.0.write();
+        for (name, settings) in settings {
+            databases.entry(name.clone()).or_insert_with(|| Database::new(name, settings));
+        }
+    }
+
+    /// The one of this name.
+    pub fn get(&self, name: &str) -> Option<Database> {
+        self.0.read().get(name).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Database> {
+        self.0.read().values().cloned().collect()
+    }
+}
+
+/// One database; cheap to clone.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    engine: Engine,
+    sizes: Sizes,
+}
+
+enum Engine {
+    Sqlite(Arc<sqlite::Pool>),
+    Postgres,
+}
+
+impl Database {
+    fn new(name: &str, settings: &DatabaseSettings) -> Self {
+        let engine = match &settings.target {
+            DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path.clone(), settings)),
+            DatabaseTarget::Postgres(_) => Engine::Postgres,
+        };
+        Self(Arc::new(Inner { name: name.to_owned(), engine, sizes: Sizes::default() }))
+    }
+
+    /// Its name in config.toml.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `alone` is for
+    /// an attempt that met conflicts before: nothing will be in its way again.
+    ///
+    /// # Errors
+    /// When the database can't be used, or may not hold the host's own tables.
+    pub async fn begin(&self, delivery: DeliveryId, alone: bool) -> Result<Transaction, Unavailable> {
+        let open = match &self.0.engine {
+            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(alone).await?),
+            Engine::Postgres => return Err(self.not_yet()),
+        };
+        let written = Written { sizes: self.0.sizes.clone(), ..Written::default() };
+        Ok(Transaction { database: self.clone(), delivery, open, written })
+    }
+
+    /// What the marker of a delivery carries, where there is one: it has taken effect then, and must not
+    /// run again.
+    ///
+    /// # Errors
+    /// When the database can't be used.
+    pub async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.find_marker(delivery).await,
+            Engine::Postgres => Err(self.not_yet()),
+        }
+    }
+
+    /// Deliveries that have a marker, in the order of their numbers, after the one of `after`.
+    ///
+    /// # Errors
+    /// When the database can't be used.
+    pub async fn markers(
+        &self,
+        limit: usize,
+        after: Option<DeliveryId>,
+    ) -> Result<Vec<DeliveryId>, Unavailable> {
+        let after = after.map_or(i64::MIN, |delivery| delivery.0);
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.markers(after, limit).await,
+            Engine::Postgres => Err(self.not_yet()),
+        }
+    }
+
+    fn not_yet(&self) -> Unavailable {
+        Unavailable { name: self.0.name.clone(), reason: "PostgreSQL is not offered yet".to_owned() }
+    }
+
+    /// Takes markers away; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the database can't be used; none of them is gone then.
+    pub async fn remove_markers(&self, deliveries: &[DeliveryId]) -> Result<(), Unavailable> {
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.remove_markers(deliveries.to_vec()).await,
+            Engine::Postgres => Err(self.not_yet()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Database({})", self.0.name)
+    }
+}
+
+/// One attempt's transaction. Dropped, it is rolled back, whatever it is doing.
+pub struct Transaction {
+    database: Database,
+    delivery: DeliveryId,
+    open: Open,
+    written: Written,
+}
+
+enum Open {
+    Sqlite(sqlite::Transaction),
+}
+
+impl Transaction {
+    /// The database that it is in.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs a guest's statement and returns its rows. After any error but [`SqlError::Over`] the
+    /// transaction stands as before the statement.
+    ///
+    /// # Errors
+    /// [`SqlError`] says whose doing it is.
+    pub async fn query(
+        &mut self,
+        statement: &str,
+        parameters: Vec<Value>,
+        bounds: Bounds,
+    ) -> Result<Rows, SqlError> {
+        Ok(self.statement(statement, parameters, bounds).await?.0)
+    }
+
+    /// Runs a guest's statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// As [`Transaction::query`].
+    pub async fn execute(
+        &mut self,
+        statement: &str,
+        parameters: Vec<Value>,
+        bounds: Bounds,
+    ) -> Result<u64, SqlError> {
+        Ok(self.statement(statement, parameters, bounds).await?.1)
+    }
+
+    async fn statement(
+        &mut self,
+        statement: &str,
+        parameters: Vec<Value>,
+        bounds: Bounds,
+    ) -> Result<(Rows, u64), SqlError> {
+        match &mut self.open {
+            Open::Sqlite(open) => open.statement(statement, parameters, bounds).await,
+        }
+    }
+
+    /// The value of a plugin's key, as the transaction sees it without what is staged.
+    ///
+    /// # Errors
+    /// When the transaction is no more.
+    pub async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
+        match &mut self.open {
+            Open::Sqlite(open) => open.kv_get(plugin, key).await,
+        }
+    }
+
+    /// A plugin's keys that start with `prefix`, in the order of their bytes, after the key `after`, at most
+    /// `limit`, with their values.
+    ///
+    /// # Errors
+    /// When the transaction is no more.
+    pub async fn kv_list(
+        &mut self,
+        plugin: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, Over> {
+        match &mut self.open {
+            Open::Sqlite(open) => open.kv_list(plugin, prefix, after.unwrap_or_default(), limit).await,
+        }
+    }
+
+    /// Bytes of all the plugin's keys and values, as committed.
+    ///
+    /// # Errors
+    /// When the database can't be used.
+    pub async fn kv_bytes(&mut self, plugin: &str) -> Result<u64, Over> {
+        let sizes = &self.database.0.sizes;
+        let bytes = match sizes.get(plugin) {
+            Some(bytes) => bytes,
+            None => {
+                let counted = match &self.database.0.engine {
+                    Engine::Sqlite(pool) => pool.kv_bytes(plugin).await?,
+                    Engine::Postgres => return Err(self.database.not_yet().into()),
+                };
+                sizes.counted(plugin, counted)
+            }
+        };
+        Ok(u64::try_from(bytes).unwrap_or_default())
+    }
+
+    /// Takes in what the plugin wrote to its keys; the commit writes it. `most` is the limit of all the
+    /// plugin's keys and values.
+    pub fn stage_kv(&mut self, plugin: &str, writes: BTreeMap<String, KvWrite>, most: u64) {
+        self.written =
+            Written { plugin: plugin.to_owned(), writes, most, sizes: self.database.0.sizes.clone() };
+    }
+
+    /// Writes what is staged, with the marker that carries `carried`, and commits.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing remains but where it says that nobody knows.
+    pub async fn commit(self, carried: Vec<u8>) -> Result<Committed, CommitError> {
+        let Self { delivery, open, written, .. } = self;
+        match open {
+            Open::Sqlite(open) => open.commit(delivery, carried, written).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transaction({} in {:?})", self.delivery, self.database)
+    }
+}

@@ -1,0 +1,219 @@
+//! A connection, and what keeps a guest's statement within its bounds: the authorizer, SQLite's own
+//! limits, and a look at the clock every thousand steps.
+
+use std::{
+    fs::{DirBuilder, OpenOptions},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{
+    Connection, OpenFlags,
+    config::DbConfig,
+    hooks::{AuthAction, AuthContext, Authorization},
+    limits::Limit,
+};
+
+use super::sqlstate;
+use crate::database::{Over, Unavailable};
+
+/// The host's own tables.
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS posthouse_deliveries (
+    delivery_id INTEGER PRIMARY KEY,
+    effects BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS posthouse_kv (
+    plugin TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (plugin, key)
+) STRICT, WITHOUT ROWID;";
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS: i32 = 1000;
+
+/// The longest value that the host itself keeps.
+const LONGEST: i32 = 512 << 20;
+
+/// A connection in its thread.
+pub(in crate::database) struct Seat {
+    pub(in crate::database) connection: Connection,
+    pub(super) name: String,
+    pub(super) statement_timeout: Duration,
+    control: Arc<Control>,
+}
+
+/// What the connection's hooks look at.
+pub(super) struct Control {
+    born: Instant,
+    /// A guest's statement is at work.
+    guest: AtomicBool,
+    /// Microseconds after `born` when the statement has to end.
+    due: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Control {
+    /// Stops the statement that runs, and every other, until the transaction has ended.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+            || self.born.elapsed().as_micros() >= u128::from(self.due.load(Ordering::Relaxed))
+    }
+}
+
+impl Seat {
+    pub(super) fn open(name: String, path: &Path, statement_timeout: Duration) -> Result<Self, Unavailable> {
+        let control = Arc::new(Control {
+            born: Instant::now(),
+            guest: AtomicBool::new(false),
+            due: AtomicU64::new(u64::MAX),
+            stopped: AtomicBool::new(false),
+        });
+        let failed = |reason: &dyn std::fmt::Display| Unavailable {
+            name: name.clone(),
+            reason: format!("`{}` can't be opened: {reason}", path.display()),
+        };
+        make(path).map_err(|error| failed(&error))?;
+        let connection = connect(path, statement_timeout, &control).map_err(|error| failed(&error))?;
+        Ok(Self { connection, name, statement_timeout, control })
+    }
+
+    pub(super) fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// Runs one of the host's own statements that has no parameters.
+    pub(super) fn host(&self, text: &str) -> Result<(), Over> {
+        self.connection
+            .prepare_cached(text)
+            .and_then(|mut statement| statement.raw_execute())
+            .map(drop)
+            .map_err(|error| self.over(&error))
+    }
+
+    /// Has `work` done as a guest's: bounded in time and size, and not allowed what is the host's.
+    pub(super) fn as_guest<T>(&self, longest: usize, work: impl FnOnce(&Connection) -> T) -> T {
+        let due = self.control.born.elapsed() + self.statement_timeout;
+        self.control.due.store(u64::try_from(due.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.set_longest(i32::try_from(longest).unwrap_or(LONGEST));
+        self.control.guest.store(true, Ordering::Relaxed);
+        let answer = work(&self.connection);
+        self.control.guest.store(false, Ordering::Relaxed);
+        self.set_longest(LONGEST);
+        self.control.due.store(u64::MAX, Ordering::Relaxed);
+        answer
+    }
+
+    /// Ends a transaction that was not committed. False where the connection serves no more.
+    pub(super) fn rolled_back(&mut self) -> bool {
+        self.control.stopped.store(false, Ordering::SeqCst);
+        self.connection.is_autocommit() || self.host("ROLLBACK").is_ok()
+    }
+
+    /// What the failure of a host's statement means.
+    pub(super) fn over(&self, error: &rusqlite::Error) -> Over {
+        if sqlstate::is_conflict(error) {
+            return Over::Conflict;
+        }
+        self.unavailable(error.to_string())
+    }
+
+    /// The database can't be used, for this reason.
+    pub(super) fn unavailable(&self, reason: String) -> Over {
+        Unavailable { name: self.name.clone(), reason }.into()
+    }
+
+    fn set_longest(&self, bytes: i32) {
+        // It fails for no number at all.
+        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes);
+    }
+}
+
+/// Makes the file where it is missing, for its mode; it may hold what concerns nobody else.
+fn make(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+fn connect(path: &Path, statement_timeout: Duration, control: &Arc<Control>) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(statement_timeout)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // Functions within a schema that somebody else made may do no more than compute.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    if !connection.table_exists(None, "posthouse_kv")? {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
+    }
+    for (limit, most) in [
+        (Limit::SQLITE_LIMIT_LENGTH, LONGEST),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 32),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        connection.set_limit(limit, most)?;
+    }
+    let clock = Arc::clone(control);
+    connection.progress_handler(STEPS, Some(move || clock.is_over()))?;
+    let control = Arc::clone(control);
+    connection.authorizer(Some(move |context: AuthContext<'_>| {
+        if control.guest.load(Ordering::Relaxed) { allow(context) } else { Authorization::Allow }
+    }))?;
+    Ok(connection)
+}
+
+/// What a guest's statement may do. The guard has looked at its words before.
+fn allow(context: AuthContext<'_>) -> Authorization {
+    use AuthAction as A;
+    let refused = match context.action {
+        A::Unknown { .. }
+        | A::Transaction { .. }
+        | A::Savepoint { .. }
+        | A::Attach { .. }
+        | A::Detach { .. }
+        | A::Pragma { .. }
+        | A::CreateTempIndex { .. }
+        | A::CreateTempTable { .. }
+        | A::CreateTempTrigger { .. }
+        | A::CreateTempView { .. }
+        | A::CreateTrigger { .. }
+        | A::CreateVtable { .. }
+        | A::DropVtable { .. }
+        | A::Analyze { .. } => true,
+        A::Read { table_name, .. }
+        | A::Insert { table_name }
+        | A::Update { table_name, .. }
+        | A::Delete { table_name }
+        | A::CreateTable { table_name }
+        | A::DropTable { table_name }
+        | A::AlterTable { table_name, .. }
+        | A::CreateIndex { table_name, .. }
+        | A::DropIndex { table_name, .. } => is_ours(table_name),
+        A::CreateView { view_name } => is_ours(view_name),
+        A::Function { function_name } => {
+            ["load_extension", "fts3_tokenizer"].iter().any(|name| function_name.eq_ignore_ascii_case(name))
+        }
+        _ => false,
+    };
+    if refused { Authorization::Deny } else { Authorization::Allow }
+}
+
+fn is_ours(table: &str) -> bool {
+    const PREFIX: &str = "posthouse_";
+    table.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}

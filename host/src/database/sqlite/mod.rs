@@ -1,0 +1,294 @@
+//! SQLite: a pool of connections to one file, each with a thread of its own.
+//!
+//! # Turns
+//!
+//! SQLite has one writer at a time, and a transaction that has read can go on to write only while what it
+//! read is the newest there is. So an attempt whose first statement writes waits for its turn, in order of
+//! arrival, before it begins (`BEGIN IMMEDIATE`): it can't conflict. One that reads first begins at once,
+//! beside others; where it then writes, it waits for its turn, and it is a conflict if somebody has written
+//! meanwhile. After a conflict everybody stands in line from the start for a while, as does an attempt that
+//! begins anew after one. So a conflict costs one run, nobody starves, and nobody waits for who waits for
+//! him: who has the turn needs nothing else.
+//!
+//! A writer sees all that was committed before it began to write, and a reader one committed state: they
+//! end as if one had come after the other.
+
+mod connection;
+mod sqlstate;
+mod statement;
+mod values;
+mod worker;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use self::{connection::Seat, worker::Worker};
+use super::{
+    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value,
+    guard::{self, Dialect},
+    kv::Written,
+};
+use crate::{config::DatabaseSettings, model::DeliveryId};
+
+/// Transactions that stand in line from the start after a conflict.
+const IN_LINE: u32 = 256;
+
+/// One file, and the threads that hold it open.
+pub(super) struct Pool {
+    name: String,
+    path: PathBuf,
+    statement_timeout: Duration,
+    /// The right to a connection.
+    places: Arc<Semaphore>,
+    /// The right to write.
+    turn: Arc<Semaphore>,
+    idle: Mutex<Vec<Worker>>,
+    in_line: AtomicU32,
+}
+
+impl Pool {
+    pub(super) fn new(name: &str, path: PathBuf, settings: &DatabaseSettings) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            path,
+            statement_timeout: settings.statement_timeout,
+            places: Arc::new(Semaphore::new(settings.pool)),
+            turn: Arc::new(Semaphore::new(1)),
+            idle: Mutex::default(),
+            in_line: AtomicU32::new(0),
+        })
+    }
+
+    /// A connection; `alone` says that the attempt met conflicts before.
+    pub(super) async fn begin(self: &Arc<Self>, alone: bool) -> Result<Transaction, Unavailable> {
+        let place = self.permit(&self.places).await?;
+        let worker = self.worker().await?;
+        let in_line = alone
+            || self
+                .in_line
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok();
+        Ok(Transaction {
+            pool: Arc::clone(self),
+            worker: Some(worker),
+            place: Some(place),
+            turn: None,
+            in_line,
+            state: State::Fresh,
+        })
+    }
+
+    /// Runs `work` outside of any attempt, with the right to write where `writes`.
+    async fn apart<T: Send + 'static>(
+        self: &Arc<Self>,
+        writes: bool,
+        work: impl FnOnce(&mut Seat) -> Result<T, Over> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let turn = if writes { Some(self.permit(&self.turn).await?) } else { None };
+        let worker = self.worker().await?;
+        let answer = worker
+            .run(move |seat| {
+                let answer = work(seat);
+                drop(turn);
+                answer
+            })
+            .await;
+        let answer = answer.map_err(|()| self.unavailable("its thread has ended"))?;
+        self.idle.lock().push(worker);
+        answer.map_err(|over| match over {
+            Over::Unavailable(unavailable) => unavailable,
+            over => self.unavailable(&over.to_string()),
+        })
+    }
+
+    pub(super) async fn find_marker(
+        self: &Arc<Self>,
+        delivery: DeliveryId,
+    ) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.apart(false, move |seat| statement::find_marker(seat, delivery)).await
+    }
+
+    pub(super) async fn markers(
+        self: &Arc<Self>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeliveryId>, Unavailable> {
+        self.apart(false, move |seat| statement::markers(seat, after, limit)).await
+    }
+
+    pub(super) async fn remove_markers(
+        self: &Arc<Self>,
+        deliveries: Vec<DeliveryId>,
+    ) -> Result<(), Unavailable> {
+        self.apart(true, move |seat| statement::remove_markers(seat, &deliveries)).await
+    }
+
+    pub(super) async fn kv_bytes(self: &Arc<Self>, plugin: &str) -> Result<i64, Unavailable> {
+        let plugin = plugin.to_owned();
+        self.apart(false, move |seat| statement::kv_bytes(seat, &plugin)).await
+    }
+
+    async fn permit(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unavailable> {
+        Arc::clone(of).acquire_owned().await.map_err(|_| self.unavailable("it is closing"))
+    }
+
+    async fn worker(&self) -> Result<Worker, Unavailable> {
+        // A statement of its own, so that the lock is not held over the await.
+        let idle = self.idle.lock().pop();
+        match idle {
+            Some(worker) => Ok(worker),
+            None => Worker::start(self.name.clone(), self.path.clone(), self.statement_timeout).await,
+        }
+    }
+
+    fn unavailable(&self, reason: &str) -> Unavailable {
+        Unavailable { name: self.name.clone(), reason: reason.to_owned() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has run.
+    Fresh,
+    /// It has read, and not written.
+    Reads,
+    /// It has the turn.
+    Writes,
+}
+
+/// A transaction. Dropped, it is rolled back.
+pub(super) struct Transaction {
+    pool: Arc<Pool>,
+    worker: Option<Worker>,
+    place: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
+    in_line: bool,
+    state: State,
+}
+
+impl Transaction {
+    pub(super) async fn statement(
+        &mut self,
+        text: &str,
+        parameters: Vec<Value>,
+        bounds: Bounds,
+    ) -> Result<(Rows, u64), SqlError> {
+        let checked = guard::check(Dialect::Sqlite, text).map_err(SqlError::Refused)?;
+        bounds.check_parameters(&parameters).map_err(SqlError::Limit)?;
+        self.run(!checked.reads, move |seat| statement::run(seat, &checked, &parameters, bounds)).await
+    }
+
+    /// Runs `work` within the transaction, which begins with it where it has not yet.
+    pub(super) async fn run<T: Send + 'static, E: From<Over> + ConflictOrNot + Send + 'static>(
+        &mut self,
+        writes: bool,
+        work: impl FnOnce(&mut Seat) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let writes = writes || (self.in_line && self.state == State::Fresh);
+        if writes && self.state != State::Writes {
+            self.turn = Some(self.pool.permit(&self.pool.turn).await.map_err(Over::from)?);
+        }
+        let begin = match (self.state, writes) {
+            (State::Fresh, true) => Some("BEGIN IMMEDIATE"),
+            (State::Fresh, false) => Some("BEGIN"),
+            _ => None,
+        };
+        if writes {
+            self.state = State::Writes;
+        } else if self.state == State::Fresh {
+            self.state = State::Reads;
+        }
+        let worker = self.worker.as_ref().ok_or_else(|| Over::from(self.pool.unavailable("it has ended")))?;
+        let answer = worker
+            .run(move |seat| {
+                if let Some(begin) = begin {
+                    seat.host(begin)?;
+                }
+                work(seat)
+            })
+            .await
+            .unwrap_or_else(|()| Err(Over::from(self.pool.unavailable("its thread has ended")).into()));
+        if answer.as_ref().is_err_and(ConflictOrNot::is_conflict) {
+            self.pool.in_line.store(IN_LINE, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
+        let (plugin, key) = (plugin.to_owned(), key.to_owned());
+        self.run(false, move |seat| statement::kv_get(seat, &plugin, &key)).await
+    }
+
+    pub(super) async fn kv_list(
+        &mut self,
+        plugin: &str,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, Over> {
+        let [plugin, prefix, after] = [plugin, prefix, after].map(str::to_owned);
+        self.run(false, move |seat| statement::kv_list(seat, &plugin, &prefix, &after, limit)).await
+    }
+
+    /// Writes what is left to write, with the marker, and commits.
+    pub(super) async fn commit(
+        mut self,
+        delivery: DeliveryId,
+        carried: Vec<u8>,
+        written: Written,
+    ) -> Result<Committed, CommitError> {
+        if written.is_empty() && self.state != State::Writes {
+            // Dropped, it only stops reading.
+            return Ok(Committed::NothingWritten);
+        }
+        self.run(true, move |seat| statement::commit(seat, delivery, &carried, &written)).await?;
+        Ok(Committed::Marked)
+    }
+}
+
+/// Whether an error is a conflict.
+pub(super) trait ConflictOrNot {
+    fn is_conflict(&self) -> bool;
+}
+
+impl ConflictOrNot for Over {
+    fn is_conflict(&self) -> bool {
+        *self == Self::Conflict
+    }
+}
+
+impl ConflictOrNot for SqlError {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Over(Over::Conflict))
+    }
+}
+
+impl ConflictOrNot for CommitError {
+    fn is_conflict(&self) -> bool {
+        *self == Self::Conflict
+    }
+}
+
+impl Drop for Transaction {
+    /// Stops what runs, and gives place and turn back once nothing of it is left.
+    fn drop(&mut self) {
+        let (place, turn) = (self.place.take(), self.turn.take());
+        let Some(worker) = self.worker.take() else { return };
+        let pool = Arc::clone(&self.pool);
+        worker.end(move |worker, seat| {
+            if seat.rolled_back() {
+                pool.idle.lock().push(worker);
+            }
+            drop((turn, place));
+        });
+    }
+}

@@ -1,0 +1,85 @@
+//! What SQLite says, in the SQLSTATEs that PostgreSQL has for it, so that a guest reads one language.
+
+use rusqlite::{Error, ErrorCode, ffi};
+
+/// Whether another transaction has written what this one had read.
+pub(super) fn is_conflict(error: &Error) -> bool {
+    extended(error) == Some(ffi::SQLITE_BUSY_SNAPSHOT)
+}
+
+/// Whether the file, the disk or another program is at fault, and no statement.
+pub(super) fn is_unavailable(error: &Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::OutOfMemory
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::DiskFull
+                | ErrorCode::CannotOpen
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::NotADatabase
+                | ErrorCode::ReadOnly
+        )
+    )
+}
+
+/// The SQLSTATE and the message.
+pub(super) fn of(error: &Error) -> (&'static str, String) {
+    let message = match error {
+        Error::SqliteFailure(_, Some(message)) | Error::SqlInputError { msg: message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    (state(error, &message), message)
+}
+
+fn state(error: &Error, message: &str) -> &'static str {
+    match extended(error).unwrap_or_default() {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
+            "23505"
+        }
+        ffi::SQLITE_CONSTRAINT_NOTNULL => "23502",
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => "23503",
+        ffi::SQLITE_CONSTRAINT_CHECK => "23514",
+        ffi::SQLITE_CONSTRAINT_DATATYPE => "42804",
+        _ => match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => "23000",
+            Some(ErrorCode::TypeMismatch) => "42804",
+            Some(ErrorCode::TooBig) => "54000",
+            Some(ErrorCode::OperationInterrupted) => "57014",
+            Some(ErrorCode::AuthorizationForStatementDenied) => "42501",
+            Some(ErrorCode::ReadOnly) => "25006",
+            _ => by_words(message),
+        },
+    }
+}
+
+/// SQLite has one code for all that is wrong with a text.
+fn by_words(message: &str) -> &'static str {
+    let says = |words: &str| message.contains(words);
+    if says("syntax error") || says("incomplete input") || says("unrecognized token") {
+        "42601"
+    } else if says("no such table") {
+        "42P01"
+    } else if says("no such column") || says("has no column named") {
+        "42703"
+    } else if says("no such function") {
+        "42883"
+    } else if says("already exists") {
+        "42P07"
+    } else if says("integer overflow") {
+        "22003"
+    } else {
+        "HY000"
+    }
+}
+
+fn extended(error: &Error) -> Option<i32> {
+    match error {
+        Error::SqliteFailure(failure, _) => Some(failure.extended_code),
+        Error::SqlInputError { error, .. } => Some(error.extended_code),
+        _ => None,
+    }
+}

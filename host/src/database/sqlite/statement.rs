@@ -1,0 +1,265 @@
+//! What is run within a transaction: a guest's statement, the keys of `kv`, and the commit.
+
+use rusqlite::{CachedStatement, Connection, Error, OptionalExtension as _, params};
+
+use super::{
+    connection::Seat,
+    sqlstate,
+    values::{self, Declared},
+};
+use crate::{
+    database::{
+        Bounds, CommitError, Over, Rows, SqlError, Value,
+        guard::Checked,
+        kv::{Change, Written},
+        value::Gather,
+    },
+    model::DeliveryId,
+};
+
+const KV_GET: &str = "SELECT value FROM posthouse_kv WHERE plugin = ?1 AND key = ?2";
+const KV_LIST: &str =
+    "SELECT key, value FROM posthouse_kv WHERE plugin = ?1 AND key >= ?2 AND key > ?3 ORDER BY key";
+const KV_BYTES: &str = "
+SELECT ifnull(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM posthouse_kv WHERE plugin = ?1";
+const KV_PUT: &str = "
+INSERT INTO posthouse_kv (plugin, key, value) VALUES (?1, ?2, ?3)
+ON CONFLICT DO UPDATE SET value = excluded.value";
+const KV_DELETE: &str = "DELETE FROM posthouse_kv WHERE plugin = ?1 AND key = ?2";
+const MARK: &str = "INSERT INTO posthouse_deliveries (delivery_id, effects) VALUES (?1, ?2)";
+const FIND_MARK: &str = "SELECT effects FROM posthouse_deliveries WHERE delivery_id = ?1";
+const MARKS: &str =
+    "SELECT delivery_id FROM posthouse_deliveries WHERE delivery_id > ?1 ORDER BY delivery_id LIMIT ?2";
+const UNMARK: &str = "DELETE FROM posthouse_deliveries WHERE delivery_id = ?1";
+
+/// Why a statement stopped.
+enum Ended {
+    Engine(Error),
+    Answer(SqlError),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// Runs a guest's statement; where it fails, nothing of it remains.
+pub(super) fn run(
+    seat: &mut Seat,
+    checked: &Checked,
+    parameters: &[Value],
+    bounds: Bounds,
+) -> Result<(Rows, u64), SqlError> {
+    if !checked.reads {
+        seat.host("SAVEPOINT posthouse_statement")?;
+    }
+    let answer = seat.as_guest(bounds.bytes, |connection| step(connection, checked, parameters, bounds));
+    let error = match answer {
+        Ok(answer) => {
+            if !checked.reads {
+                seat.host("RELEASE posthouse_statement")?;
+            }
+            return Ok(answer);
+        }
+        Err(Ended::Engine(error)) => failed(seat, &error),
+        Err(Ended::Answer(error)) => error,
+    };
+    if !checked.reads && !matches!(error, SqlError::Over(_)) {
+        seat.host("ROLLBACK TO posthouse_statement")?;
+        seat.host("RELEASE posthouse_statement")?;
+    }
+    Err(error)
+}
+
+fn step(
+    connection: &Connection,
+    checked: &Checked,
+    parameters: &[Value],
+    bounds: Bounds,
+) -> Result<(Rows, u64), Ended> {
+    let mut statement = connection.prepare_cached(&checked.text)?;
+    bind(&mut statement, checked, parameters)?;
+    let declared: Vec<_> = statement.columns().map(|column| Declared::of(column.decl_type())).collect();
+    let columns = statement.column_names().map(str::to_owned).collect();
+    let before = connection.total_changes();
+    let mut gather = Gather::new(bounds, columns);
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next()? {
+        let values = declared
+            .iter()
+            .enumerate()
+            .map(|(at, declared)| row.get_ref(at).map(|value| values::read(value, *declared)));
+        let row = values.collect::<Result<_, _>>()?;
+        gather.push(row).map_err(|limit| Ended::Answer(SqlError::Limit(limit)))?;
+    }
+    drop(rows);
+    // What triggers changed is not the statement's.
+    let changed = if connection.total_changes() == before { 0 } else { connection.changes() };
+    Ok((gather.finish(), changed))
+}
+
+fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Value]) -> Result<(), Ended> {
+    let answer = |sqlstate: &str, message: String| {
+        Ended::Answer(SqlError::Statement { sqlstate: sqlstate.to_owned(), message })
+    };
+    if checked.parameters != parameters.len() {
+        let message = format!(
+            "the statement wants {} parameters, and {} are given",
+            checked.parameters,
+            parameters.len()
+        );
+        return Err(answer("08P01", message));
+    }
+    for at in 1..=statement.parameter_count() {
+        let number = statement
+            .parameter_name(at)
+            .and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok())
+            .and_then(|number| number.checked_sub(1));
+        let Some(value) = number.and_then(|number| parameters.get(number)) else {
+            return Err(answer("42P02", "a parameter is none of `$1`, `$2` and so on".to_owned()));
+        };
+        let value = values::write(value).map_err(|message| answer("22023", message))?;
+        statement.raw_bind_parameter(at, value)?;
+    }
+    Ok(())
+}
+
+/// What the failure of a guest's statement means.
+fn failed(seat: &Seat, error: &Error) -> SqlError {
+    if sqlstate::is_conflict(error) {
+        return Over::Conflict.into();
+    }
+    let (state, message) = sqlstate::of(error);
+    // An interrupt takes all of a transaction back that has begun to write; so do an error of the disk
+    // and `OR ROLLBACK`.
+    let gone = seat.connection.is_autocommit();
+    if sqlstate::is_unavailable(error) {
+        return seat.unavailable(message).into();
+    }
+    match (gone, state) {
+        (true, "57014") => Over::TimedOut(seat.statement_timeout).into(),
+        (true, _) => Over::RolledBack(message).into(),
+        (false, "57014") => SqlError::Statement {
+            sqlstate: state.to_owned(),
+            message: format!("limit `statement_timeout` ({:?}) reached", seat.statement_timeout),
+        },
+        (false, "42501") => SqlError::Refused(message),
+        (false, state) => SqlError::Statement { sqlstate: state.to_owned(), message },
+    }
+}
+
+/// The value of a key.
+pub(super) fn kv_get(seat: &mut Seat, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
+    get(&seat.connection, plugin, key).map_err(|error| seat.over(&error))
+}
+
+fn get(connection: &Connection, plugin: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection.prepare_cached(KV_GET)?.query_row(params![plugin, key], |row| row.get(0)).optional()
+}
+
+/// The first keys with the prefix that come after a key, in the order of their bytes, with their values.
+pub(super) fn kv_list(
+    seat: &mut Seat,
+    plugin: &str,
+    prefix: &str,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<(String, Vec<u8>)>, Over> {
+    let list = || -> rusqlite::Result<Vec<_>> {
+        let mut statement = seat.connection.prepare_cached(KV_LIST)?;
+        let rows =
+            statement.query_map(params![plugin, prefix, after], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        // Keys with the prefix stand together.
+        let within = |row: &rusqlite::Result<(String, Vec<u8>)>| match row {
+            Ok((key, _)) => key.starts_with(prefix),
+            Err(_) => true,
+        };
+        rows.take_while(within).take(limit).collect()
+    };
+    list().map_err(|error: Error| seat.over(&error))
+}
+
+/// Bytes of all keys and values of the plugin.
+pub(super) fn kv_bytes(seat: &mut Seat, plugin: &str) -> Result<i64, Over> {
+    seat.connection
+        .prepare_cached(KV_BYTES)
+        .and_then(|mut statement| statement.query_row([plugin], |row| row.get(0)))
+        .map_err(|error| seat.over(&error))
+}
+
+/// Writes the keys and the marker, and commits.
+pub(super) fn commit(
+    seat: &mut Seat,
+    delivery: DeliveryId,
+    carried: &[u8],
+    written: &Written,
+) -> Result<(), CommitError> {
+    // Whatever fails, the transaction is rolled back when it is dropped.
+    let (changes, delta) = written
+        .changes(|key| kv_get(seat, &written.plugin, key).map_err(CommitError::from))?
+        .ok_or(CommitError::Conflict)?;
+    let write = || {
+        for Change { key, value } in &changes {
+            match value {
+                Some(value) => {
+                    seat.connection.prepare_cached(KV_PUT)?.execute(params![written.plugin, key, value])?
+                }
+                None => seat.connection.prepare_cached(KV_DELETE)?.execute(params![written.plugin, key])?,
+            };
+        }
+        Ok(())
+    };
+    write().map_err(|error: Error| seat.over(&error))?;
+    let marked = seat
+        .connection
+        .prepare_cached(MARK)
+        .and_then(|mut statement| statement.execute(params![delivery.0, carried]));
+    match marked {
+        Ok(_) => {}
+        Err(error) if sqlstate::of(&error).0 == "23505" => return Err(CommitError::AlreadyCommitted),
+        Err(error) => return Err(seat.over(&error).into()),
+    }
+    let committed = seat.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute());
+    written.sizes.changed(&written.plugin, if committed.is_ok() { delta } else { 0 });
+    committed.map(drop).map_err(|error| match sqlstate::of(&error) {
+        // A constraint that was deferred.
+        (state, message) if state.starts_with("23") => {
+            CommitError::Failed { sqlstate: state.to_owned(), message }
+        }
+        _ => seat.over(&error).into(),
+    })
+}
+
+/// What a delivery's marker carries.
+pub(super) fn find_marker(seat: &mut Seat, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Over> {
+    seat.connection
+        .prepare_cached(FIND_MARK)
+        .and_then(|mut statement| statement.query_row([delivery.0], |row| row.get(0)).optional())
+        .map_err(|error| seat.over(&error))
+}
+
+/// Deliveries that have a marker, in the order of their numbers, after one.
+pub(super) fn markers(seat: &mut Seat, after: i64, limit: usize) -> Result<Vec<DeliveryId>, Over> {
+    let list = || -> rusqlite::Result<Vec<_>> {
+        let mut statement = seat.connection.prepare_cached(MARKS)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map([after, limit], |row| row.get(0).map(DeliveryId))?;
+        rows.collect()
+    };
+    list().map_err(|error: Error| seat.over(&error))
+}
+
+/// Takes markers away, in one transaction.
+pub(super) fn remove_markers(seat: &mut Seat, deliveries: &[DeliveryId]) -> Result<(), Over> {
+    seat.host("BEGIN IMMEDIATE")?;
+    let remove = || {
+        let mut statement = seat.connection.prepare_cached(UNMARK)?;
+        deliveries.iter().try_for_each(|delivery| statement.execute([delivery.0]).map(drop))
+    };
+    let removed = remove().map_err(|error: Error| seat.over(&error)).and_then(|()| seat.host("COMMIT"));
+    if removed.is_err() {
+        seat.rolled_back();
+    }
+    removed
+}

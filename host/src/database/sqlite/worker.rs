@@ -1,0 +1,71 @@
+//! A thread that holds one connection: SQLite blocks, and the async threads must not.
+//!
+//! What it is asked to do is done in order. Who stops waiting for an answer does not stop the work; who
+//! ends the transaction does.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::connection::{Control, Seat};
+use crate::database::Unavailable;
+
+type Work = Box<dyn FnOnce(&mut Seat) + Send>;
+
+/// The way to a thread. When it is dropped the thread ends and closes its connection.
+pub(super) struct Worker {
+    work: mpsc::Sender<Work>,
+    control: Arc<Control>,
+}
+
+impl Worker {
+    /// Starts a thread and opens its connection.
+    pub(super) async fn start(
+        name: String,
+        path: PathBuf,
+        statement_timeout: Duration,
+    ) -> Result<Self, Unavailable> {
+        let (opened, open) = oneshot::channel();
+        let (work, queue) = mpsc::channel::<Work>();
+        let database = name.clone();
+        let spawned = std::thread::Builder::new().name(format!("sql {name}")).spawn(move || {
+            let mut seat = match Seat::open(database, &path, statement_timeout) {
+                Ok(seat) => seat,
+                Err(unavailable) => return drop(opened.send(Err(unavailable))),
+            };
+            if opened.send(Ok(seat.control())).is_err() {
+                return;
+            }
+            while let Ok(work) = queue.recv() {
+                work(&mut seat);
+            }
+        });
+        let unavailable = |reason: String| Unavailable { name: name.clone(), reason };
+        spawned.map_err(|error| unavailable(format!("no thread for it: {error}")))?;
+        let control = open.await.map_err(|_| unavailable("its thread has ended".to_owned()))??;
+        Ok(Self { work, control })
+    }
+
+    /// Has `work` done. The error says that the thread is no more.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Seat) -> T + Send + 'static,
+    ) -> Result<T, ()> {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |seat| drop(answer.send(work(seat))));
+        self.work.send(work).map_err(drop)?;
+        answered.await.map_err(drop)
+    }
+
+    /// Stops what runs, then has `work` done, which gets the worker back.
+    pub(super) fn end(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
+        self.control.stop();
+        let queue = self.work.clone();
+        // The thread may be no more; then there is nothing left to end.
+        let _ = queue.send(Box::new(move |seat| work(self, seat)));
+    }
+}

@@ -1,0 +1,101 @@
+//! A value that passes between a guest and a database, and how much of them may pass at once.
+
+/// A parameter or a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing.
+    Null,
+    /// True or false.
+    Boolean(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Float(f64),
+    /// A text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Microseconds since 1970-01-01T00:00:00Z, without leap seconds.
+    Timestamp(i64),
+    /// JSON text.
+    Json(String),
+    /// A UUID in its hyphenated form.
+    Uuid(String),
+}
+
+impl Value {
+    /// What it counts for against a limit.
+    pub(super) fn bytes(&self) -> usize {
+        8 + match self {
+            Self::Text(text) | Self::Json(text) | Self::Uuid(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What a query brought.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// As many values a row as there are columns.
+    pub rows: Vec<Vec<Value>>,
+}
+
+/// What one call may pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Rows of an answer.
+    pub rows: usize,
+    /// Bytes of an answer, and of the parameters.
+    pub bytes: usize,
+}
+
+/// Parameters of one statement.
+const PARAMETERS: usize = 1000;
+
+impl Bounds {
+    /// Refuses parameters that are more than may be.
+    pub(super) fn check_parameters(&self, parameters: &[Value]) -> Result<(), String> {
+        if parameters.len() > PARAMETERS {
+            return Err(format!("{} parameters; {PARAMETERS} is the limit", parameters.len()));
+        }
+        let bytes: usize = parameters.iter().map(Value::bytes).sum();
+        if bytes > self.bytes {
+            return Err(format!("the parameters have {bytes} bytes; limit `sql_bytes` is {}", self.bytes));
+        }
+        Ok(())
+    }
+}
+
+/// Gathers rows until one would be too much.
+pub(super) struct Gather {
+    bounds: Bounds,
+    bytes: usize,
+    rows: Rows,
+}
+
+impl Gather {
+    pub(super) fn new(bounds: Bounds, columns: Vec<String>) -> Self {
+        let bytes = columns.iter().map(|column| 8 + column.len()).sum();
+        Self { bounds, bytes, rows: Rows { columns, rows: Vec::new() } }
+    }
+
+    /// Takes a row in, or says which limit it would break.
+    pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), String> {
+        if self.rows.rows.len() >= self.bounds.rows {
+            return Err(format!("the answer has more rows than limit `sql_rows` ({})", self.bounds.rows));
+        }
+        self.bytes += 8 + row.iter().map(Value::bytes).sum::<usize>();
+        if self.bytes > self.bounds.bytes {
+            return Err(format!("the answer has more bytes than limit `sql_bytes` ({})", self.bounds.bytes));
+        }
+        self.rows.rows.push(row);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> Rows {
+        self.rows
+    }
+}
