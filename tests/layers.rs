@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("fault", &[]),
     ("config", &["model"]),
     ("store", &["fault", "model", "config"]),
-    ("database", &["model", "config"]),
+    ("database", &["fault", "model", "config"]),
     ("egress", &["model", "config"]),
     ("imports", &["model", "config", "store", "database", "egress"]),
     ("plugin", &["model", "config", "store", "database", "egress", "imports"]),

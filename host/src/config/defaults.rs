@@ -89,6 +89,7 @@ impl Default for PluginSettings {
             reuse: 1,
             retry: Retry::default(),
             limits: Limits::default(),
+            order_by: None,
             grants: Grants::default(),
             config: BTreeMap::new(),
         }

@@ -36,7 +36,7 @@ pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
 pub use crate::model::Secret;
-use crate::model::{Grants, Pattern, Redact, SourceName};
+use crate::model::{Grants, OrderBy, Pattern, Redact, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +187,8 @@ pub struct PluginSettings {
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
     pub concurrency: usize,
+    /// By what its deliveries keep to the order in which they came; by nothing by default.
+    pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,
     /// When a failed attempt is tried again.

@@ -13,8 +13,8 @@ use super::{
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, path,
-        pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, order_by,
+        path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -276,6 +276,7 @@ fn plugin(
     let mut settings = defaults.clone();
     let mut table = value.parsed(Value::table)?;
     settings.events = table.optional("events", list(pattern, "[\"user.*\"]"));
+    settings.order_by = table.optional("order_by", order_by);
     running(&mut table, &mut settings);
     table.table("grants", |table| grants(table, &mut settings.grants, databases));
     if let Some(own) = table.optional("config", Value::table) {

@@ -22,7 +22,7 @@ use super::{
     secret::secret,
     table::{Fault, Value},
 };
-use crate::model::{Pattern, Pointer, SourceName};
+use crate::model::{OrderBy, Pattern, Pointer, SourceName};
 
 /// A text.
 pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
@@ -225,6 +225,18 @@ pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
     Pattern::new(text).map_err(|_| {
         value.fault(format_args!(
             "holds `{}`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+            shown(text)
+        ))
+    })
+}
+
+/// By what a plugin's deliveries keep to an order.
+pub(super) fn order_by(value: &Value<'_>) -> Result<OrderBy, Fault> {
+    let text = text(value)?;
+    OrderBy::new(text).map_err(|_| {
+        value.fault(format_args!(
+            "is `{}`, which is no order; write \"organization\", \"user\", or a JSON pointer into the body such as \
+             \"/data/user/id\"",
             shown(text)
         ))
     })

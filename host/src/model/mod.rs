@@ -10,6 +10,7 @@ mod effects;
 mod event;
 mod grant;
 mod ledger;
+mod order;
 mod pattern;
 mod redact;
 mod samples;
@@ -27,6 +28,7 @@ pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxK
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use samples::{Samples, Unreadable, of_own_type};

@@ -25,7 +25,7 @@ use crate::{
     config::PluginSettings,
     database::Databases,
     egress::Egress,
-    model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
+    model::{Ambient, EventType, NewEvent, Orders, PluginId, Subscriber},
     store::{Store, StoreError},
 };
 
@@ -173,9 +173,19 @@ impl Registry {
     /// Who gets this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
-        let subscriber =
-            |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
+        let subscriber = |plugin: &Arc<Plugin>| Subscriber {
+            plugin: plugin.record.id,
+            order_key: plugin.settings.order_by.as_ref().and_then(|order| order.key(event)),
+            held: !plugin.serving(),
+        };
         self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
+    }
+
+    /// By what the plugins' deliveries keep to an order, now.
+    pub fn orders(&self) -> Orders {
+        let list = self.0.list.load();
+        let order = |plugin: &Arc<Plugin>| Some((plugin.record.id, plugin.settings.order_by.clone()?));
+        list.by_name.values().filter_map(order).collect()
     }
 
     /// What config.toml says now of the plugin with this name.

@@ -8,7 +8,7 @@
 //! elsewhere before (the database of a plugin) and may clear up only after the store has it on disk,
 //! waits by [`Store::complete_durably`]. Many wait for one commit: nobody stands in another's way.
 
-use rusqlite::{Result, params};
+use rusqlite::{OptionalExtension, Result, params};
 use tokio::sync::oneshot;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     time::{nanos, timestamp},
     writer::{Op, Writer},
 };
-use crate::model::{Attempt, DeliveryId, Effects, Job, OutboxItem, OutboxKind, Outcome};
+use crate::model::{Attempt, DeliveryId, Effects, Job, OutboxItem, OutboxKind, Outcome, PluginId};
 use jiff::Timestamp;
 
 /// What a finished attempt asks of the store.
@@ -90,6 +90,36 @@ impl Store {
     /// When the store takes no work any more; the delivery then runs again after a restart.
     pub async fn run_again(&self, job: Job) -> Result<(), StoreError> {
         self.send(Op::Complete(Box::new(Completion::of(job, Ending::Conflict)))).await
+    }
+
+    /// Makes those of the deliveries ready again that are dead: an attempt of each took effect after all, in
+    /// the database of its plugin, and the next one finishes it from there. Returns how many.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn revive(&self, deliveries: Vec<DeliveryId>) -> Result<u64, StoreError> {
+        if deliveries.is_empty() {
+            return Ok(0);
+        }
+        self.write(move |writer| {
+            let mut count = 0;
+            for delivery in &deliveries {
+                let revived: Option<i64> = writer
+                    .connection
+                    .prepare_cached(
+                        "UPDATE delivery SET state = 0, ran = 1, due_at = ?2, finished_at = NULL
+                         WHERE id = ?1 AND state = 4 RETURNING plugin",
+                    )?
+                    .query_row([delivery.0, writer.now], |row| row.get(0))
+                    .optional()?;
+                if let Some(plugin) = revived {
+                    writer.memory.moved(PluginId(plugin), code::DEAD, code::READY);
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+        .await
     }
 
     /// Those of the deliveries that are done, on disk. One that this store does not know is not.
@@ -288,7 +318,11 @@ impl Writer<'_> {
             self.memory.hour_finished(self.connection, self.now, event_type, done, *duration_us)?;
         }
         self.memory.moved(job.plugin, code::LEASED, state);
-        self.lanes.end(job.plugin, job.delivery);
+        if let Some(key) = self.lanes.end(job.plugin, job.delivery)
+            && state >= code::DONE
+        {
+            self.let_next_go(job.plugin, &key)?;
+        }
         Ok(())
     }
 

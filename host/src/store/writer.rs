@@ -124,6 +124,8 @@ pub(super) struct Writer<'c> {
     carried_until: Option<Instant>,
     /// Since when batches have been taken back for want of room, as last logged.
     full: Option<Instant>,
+    /// Whether the last batch changed anything: one that did not says nothing of the disk.
+    wrote: bool,
     /// Operations in the last batch.
     batch_size: usize,
     /// What the last commit took.
@@ -149,6 +151,7 @@ pub(super) struct Statements<'c> {
     commit: Statement<'c>,
     pub(super) insert_event: Statement<'c>,
     pub(super) insert_delivery: Statement<'c>,
+    pub(super) is_busy: Statement<'c>,
     pub(super) finish_delivery: Statement<'c>,
     pub(super) insert_attempt: Statement<'c>,
     pub(super) get_kv: Statement<'c>,
@@ -162,6 +165,7 @@ impl<'c> Statements<'c> {
             commit: connection.prepare("COMMIT")?,
             insert_event: connection.prepare(super::inbox::INSERT_EVENT)?,
             insert_delivery: connection.prepare(super::inbox::INSERT_DELIVERY)?,
+            is_busy: connection.prepare(super::order::IS_BUSY)?,
             finish_delivery: connection.prepare(super::complete::FINISH_DELIVERY)?,
             insert_attempt: connection.prepare(super::complete::INSERT_ATTEMPT)?,
             get_kv: connection.prepare(super::kv::GET)?,
@@ -247,6 +251,7 @@ impl<'c> Writer<'c> {
             carried: VecDeque::new(),
             carried_until: None,
             full: None,
+            wrote: false,
             batch_size: 0,
             commit_time: Duration::ZERO,
             fold: false,
@@ -344,6 +349,7 @@ impl<'c> Writer<'c> {
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
         self.sql.begin.execute([])?;
+        let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
             self.apply(op)?;
         }
@@ -363,6 +369,7 @@ impl<'c> Writer<'c> {
         let began = Instant::now();
         self.sql.commit.execute([])?;
         self.commit_time = began.elapsed();
+        self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
         }
@@ -433,8 +440,9 @@ impl<'c> Writer<'c> {
         self.staged.completions.drain(..).for_each(|completion| completion.tell());
         self.carried_until = None;
         // Not at the first small write that finds room between two that don't.
-        if self.batch_size > 0 && self.full.is_some_and(|since| since.elapsed() > NAP) {
+        if self.wrote && self.full.is_some_and(|since| since.elapsed() > NAP) {
             self.full = None;
+            self.shared.publish_trouble(None);
             tracing::info!("the store writes again");
         }
     }
@@ -472,6 +480,7 @@ impl<'c> Writer<'c> {
     fn complain(&mut self, error: &rusqlite::Error) {
         if self.full.is_none_or(|last| last.elapsed() > COMPLAIN) {
             self.full = Some(Instant::now());
+            self.shared.publish_trouble(Some(error.to_string()));
             tracing::error!(%error, "the store can't write; what it is asked for is refused or waits");
         }
     }

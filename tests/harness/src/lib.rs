@@ -28,6 +28,7 @@
 //! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
+//! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -53,6 +54,7 @@ mod mail;
 mod manager;
 mod ports;
 mod postgres;
+mod proxy;
 mod sender;
 mod signer;
 mod smtp;
@@ -69,6 +71,7 @@ pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};
 pub use postgres::Postgres;
+pub use proxy::Proxy;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};

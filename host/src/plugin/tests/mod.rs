@@ -52,6 +52,7 @@ fn settings() -> PluginSettings {
         reuse: 1,
         retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
         limits: limits(),
+        order_by: None,
         grants: Grants::default(),
         config: [("greeting".to_owned(), crate::config::Secret::new("hello"))].into(),
     }
