@@ -17,15 +17,12 @@
 //! ```
 
 mod api;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod audit;
 mod brake;
 mod dashboard;
 mod error;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod guard;
 mod serve;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod session;
 pub mod since;
 pub mod token;

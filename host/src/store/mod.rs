@@ -54,6 +54,7 @@ mod plugins;
 mod query;
 mod queue;
 mod readers;
+mod recent;
 mod replay;
 mod retention;
 mod schema;
@@ -86,7 +87,7 @@ pub use queue::Lane;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, StoreStats, TypeStats,
+    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, Recent, StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
