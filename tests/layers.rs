@@ -39,10 +39,9 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// Which crates are named in which modules only.
-const PLACES: [(&str, &[&str]); 7] = [
+const PLACES: [(&str, &[&str]); 6] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
-    ("deadpool_postgres", &["database"]),
     ("wasmtime", &["plugin", "imports"]),
     ("wasmtime_wasi", &["plugin", "imports"]),
     ("axum", &["ingress", "admin"]),

@@ -17,7 +17,7 @@ fn sqlite(folder: &Path) -> Database {
 }
 
 async fn begin(database: &Database, delivery: i64) -> Transaction {
-    database.begin(DeliveryId(delivery), false).await.unwrap()
+    database.begin(DeliveryId(delivery), 0).await.unwrap()
 }
 
 async fn run(database: &Database, statements: &[&str]) {
@@ -106,7 +106,7 @@ async fn who_read_what_another_has_changed_meets_a_conflict_once() {
     let late = slow.execute("UPDATE t SET n = 10", vec![], BOUNDS).await;
     assert_eq!(late, Err(SqlError::Over(Over::Conflict)));
     drop(slow);
-    let mut again = database.begin(DeliveryId(1), true).await.unwrap();
+    let mut again = database.begin(DeliveryId(1), 1).await.unwrap();
     again.query("SELECT n FROM t", vec![], BOUNDS).await.unwrap();
     again.execute("UPDATE t SET n = n + 10", vec![], BOUNDS).await.unwrap();
     again.commit(vec![]).await.unwrap();

@@ -155,8 +155,8 @@ pub(crate) struct Door {
     budget: Budget,
     /// On the plugin's database, from the first call that needs it.
     transaction: Option<Transaction>,
-    /// The attempt met conflicts before.
-    alone: bool,
+    /// How many conflicts the attempt has met before.
+    conflicts: u32,
     meter: Meter,
     wasi: wasi::Wasi,
 }
@@ -177,7 +177,7 @@ impl Door {
             cause: None,
             budget: Budget::default(),
             transaction: None,
-            alone: false,
+            conflicts: 0,
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
             terms,
@@ -202,7 +202,7 @@ impl Door {
     /// Says what the attempt is about.
     pub(crate) fn hand(&mut self, job: &Job) {
         self.cause = Some(Arc::clone(&job.event));
-        self.alone = job.conflicts > 0;
+        self.conflicts = job.conflicts;
     }
 
     /// Lets a call pass, if it may.
@@ -282,7 +282,7 @@ impl Door {
         let source = match &terms.database {
             None => Source::Store(terms.kv.as_deref().ok_or(Stop::Describing(call))?),
             Some(database) => Source::Database {
-                transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+                transaction: sql::open(&mut self.transaction, database, self.errand, self.conflicts).await?,
                 plugin: &terms.plugin,
             },
         };
@@ -296,7 +296,7 @@ impl Door {
         let database = terms.database.as_ref().ok_or(Stop::Describing(call))?;
         Ok(Sql {
             limits: &terms.settings.limits,
-            transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+            transaction: sql::open(&mut self.transaction, database, self.errand, self.conflicts).await?,
         })
     }
 

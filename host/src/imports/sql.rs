@@ -43,7 +43,7 @@ pub(super) async fn open<'a>(
     transaction: &'a mut Option<Transaction>,
     database: &Database,
     errand: Errand,
-    alone: bool,
+    conflicts: u32,
 ) -> Result<&'a mut Transaction, Stop> {
     let Errand::Handle(delivery) = errand else {
         return Err(Stop::Describing(super::Call::SqlQuery));
@@ -51,7 +51,7 @@ pub(super) async fn open<'a>(
     match transaction {
         Some(open) => Ok(open),
         None => {
-            let begun = database.begin(delivery, alone).await;
+            let begun = database.begin(delivery, conflicts).await;
             Ok(transaction.insert(begun.map_err(crate::database::Over::from)?))
         }
     }
