@@ -195,14 +195,9 @@ fn numeric(raw: &[u8]) -> Option<String> {
     whole = whole.trim_start_matches('0').to_owned();
     text.push_str(if whole.is_empty() { "0" } else { &whole });
     if scale > 0 {
-        let last = weight + 1 + i32::from(scale.div_ceil(4));
+        // What stands before the first group is zeros.
+        let last = weight + i32::from(scale.div_ceil(4));
         let fraction: String = (weight + 1..=last).map(|at| format!("{:04}", group(at))).collect();
-        // Before the first group there is nothing but zeros.
-        let fraction = if weight < -1 {
-            format!("{}{fraction}", "0000".repeat(usize::try_from(-weight - 1).unwrap_or_default()))
-        } else {
-            fraction
-        };
         text.push('.');
         text.push_str(fraction.get(..usize::from(scale))?);
     }
