@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond` and `respond_timeout`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout` and `redact`",
         ],
     );
     refused(
@@ -109,6 +109,13 @@ storage = "app""#,
 emit = ["seat.*", "seat*"]"#,
         &[
             "config.toml:2:19: `plugin.mailer.grants.emit` holds `seat*`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+        ],
+    );
+    refused(
+        r#"[plugin.mailer]
+order_by = "organisation""#,
+        &[
+            r#"config.toml:2:12: `plugin.mailer.order_by` is `organisation`, which is no order; write "organization", "user", or a JSON pointer into the body such as "/data/user/id""#,
         ],
     );
     refused(

@@ -39,10 +39,7 @@ fn said(delivery: &Value) -> Vec<String> {
 }
 
 fn create(daemon: &Daemon) {
-    let done = steps(
-        daemon,
-        json!([{ "sql": "CREATE TABLE t (n BIGINT PRIMARY KEY, m TEXT)" }]),
-    );
+    let done = steps(daemon, json!([{ "sql": "CREATE TABLE t (n BIGINT PRIMARY KEY, m TEXT)" }]));
     assert_eq!(done["state"], "done", "{done}");
 }
 
@@ -65,7 +62,11 @@ fn rows_and_keys_take_effect_once_however_often_it_was_tried() {
         );
         assert_eq!(delivery["attempts"], 3, "{delivery}");
         assert_eq!(delivery["state"], "done", "{delivery}");
-        assert_eq!(said(&delivery), ["changed 1", "value Some(\"1\")"], "the third attempt began from nothing");
+        assert_eq!(
+            said(&delivery),
+            ["changed 1", "value Some(\"1\")"],
+            "the third attempt began from nothing"
+        );
         assert_eq!(rows(&daemon), "rows [[Integer(1)]]");
         let got = said(&steps(&daemon, json!([{ "get": "count" }])));
         assert_eq!(got, ["value Some(\"1\")"]);
@@ -92,7 +93,8 @@ fn a_statement_that_fails_is_an_answer_and_the_guest_goes_on() {
     on_each(|daemon| {
         create(&daemon);
         let slow = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT max(n) FROM c";
-        let many = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 101) SELECT n FROM c";
+        let many =
+            "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 101) SELECT n FROM c";
         let delivery = steps(
             &daemon,
             json!([
@@ -108,12 +110,24 @@ fn a_statement_that_fails_is_an_answer_and_the_guest_goes_on() {
         );
         assert_eq!(delivery["state"], "done", "{delivery}");
         let said = said(&delivery);
-        let starts = ["changed 1", "error 23505", "error 42P01", "refused: `SELEC`", "error 57014", "limit: ", "limit: ", "changed 1"];
+        let starts = [
+            "changed 1",
+            "error 23505",
+            "error 42P01",
+            "refused: `SELEC`",
+            "error 57014",
+            "limit: ",
+            "limit: ",
+            "changed 1",
+        ];
         assert_eq!(said.len(), starts.len(), "{said:?}");
         for (line, start) in said.iter().zip(starts) {
             assert!(line.starts_with(start), "{start}: {said:?}");
         }
-        assert!(said[4].contains("`statement_timeout` (500ms)") && said[5].contains("`sql_rows` (100)"), "{said:?}");
+        assert!(
+            said[4].contains("`statement_timeout` (500ms)") && said[5].contains("`sql_rows` (100)"),
+            "{said:?}"
+        );
         assert!(said[6].contains("`sql_bytes`"), "{said:?}");
         assert_eq!(rows(&daemon), "rows [[Integer(1)], [Integer(4)]]");
     });

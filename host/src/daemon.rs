@@ -45,6 +45,7 @@ use crate::{
     config::{Config, Log},
     database::Databases,
     dispatch::{self, Dispatch, Sender},
+    egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
     model::{Ambient, Clock, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
@@ -90,6 +91,9 @@ pub enum DaemonError {
     /// `[mail]` can't be used.
     #[error(transparent)]
     Mail(#[from] dispatch::InvalidMailTarget),
+    /// `[http]` can't be used.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// The system refused something else.
     #[error("{what}: {error}")]
     System {
@@ -103,7 +107,7 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether config.toml is at fault.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Mail(_))
+        matches!(self, Self::Key(_) | Self::Mail(_) | Self::Egress(_))
     }
 }
 
@@ -202,11 +206,13 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
         ambient.clone(),
     )?;
     let token = admin::token(&config, &ambient)?;
-    let sender = Sender::new(store.clone(), config.mail.clone(), ambient.clone())?;
+    let egress = Egress::new(&config.http, ambient.clone())?;
 
     manager::status("loading the plugins");
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
-    let registry = plugins(&config, Arc::clone(&in_force), &store, &ambient).await?;
+    let registry = plugins(&config, Arc::clone(&in_force), &store, &egress, &ambient).await?;
+    let sender =
+        Sender::new(store.clone(), &config.mail, egress, registry.clone(), &config.http, ambient.clone())?;
     let subscribers = {
         let registry = registry.clone();
         Arc::new(move |event: &_| registry.recipients(event))
@@ -299,6 +305,7 @@ async fn plugins(
     config: &Config,
     in_force: Arc<ArcSwap<Config>>,
     store: &Store,
+    egress: &Egress,
     ambient: &Ambient,
 ) -> Result<Registry, DaemonError> {
     let engine = Engine::new(
@@ -314,6 +321,7 @@ async fn plugins(
         engine,
         store.clone(),
         Databases::new(&config.databases),
+        egress.clone(),
         config.plugins.dir.clone(),
         settings,
         ambient.clone(),

@@ -4,7 +4,7 @@
 //! L5   main → cli → daemon            composition root: starts in order, drains in reverse
 //! L4   ingress │ dispatch │ admin     siblings never import each other
 //! L3   plugin → imports               knows wasmtime, never axum
-//! L2   store │ database               know rows; no HTTP, no wasmtime
+//! L2   store │ database │ egress      rows and no HTTP; HTTP and no rows; none knows wasmtime
 //! L1   config
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
 //!      fault                          places where a test has the process die; empty in a release
@@ -18,6 +18,7 @@ pub mod config;
 pub mod daemon;
 pub mod database;
 pub mod dispatch;
+pub mod egress;
 pub mod fault;
 pub mod imports;
 pub mod ingress;

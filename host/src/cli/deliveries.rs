@@ -54,6 +54,7 @@ struct Summary {
     held: Option<HeldReason>,
     attempts: u32,
     due_at: Option<Timestamp>,
+    behind: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
     error: Option<String>,
@@ -94,9 +95,10 @@ impl Summary {
     /// Its event, and what keeps it from being done.
     fn note(&self) -> String {
         let error = self.error.as_deref().filter(|_| self.state != "done").unwrap_or_default();
-        let why = match (&self.held, self.due_at) {
-            (Some(held), _) => held.to_string(),
-            (None, Some(due)) if self.state == "waiting" => format!("again {}: {error}", time(due)),
+        let why = match (&self.held, self.due_at, &self.behind) {
+            (Some(held), _, _) => held.to_string(),
+            (None, _, Some(first)) => format!("behind {first}, in order"),
+            (None, Some(due), None) if self.state == "waiting" => format!("again {}: {error}", time(due)),
             _ => error.to_owned(),
         };
         if why.is_empty() { self.event.clone() } else { format!("{}: {why}", self.event) }

@@ -145,6 +145,8 @@ struct Delivery {
     held: Option<HeldReason>,
     attempts: u32,
     due_at: Option<Timestamp>,
+    #[serde(default)]
+    behind: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
     replay_of: Option<String>,
@@ -221,6 +223,9 @@ impl Delivery {
             (Some(at), _) => _ = write!(text, ", finished {}", time(at)),
             (None, due @ Some(_)) => _ = write!(text, ", due {}", maybe_time(due)),
             (None, None) => {}
+        }
+        if let Some(first) = &self.behind {
+            let _ = write!(text, ", behind {}", clean(first));
         }
         let _ = write!(text, ", {} attempt{}", self.attempts, if self.attempts == 1 { "" } else { "s" });
         if let Some(first) = &self.replay_of {

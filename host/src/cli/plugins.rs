@@ -72,6 +72,8 @@ struct Plugin {
 struct Settings {
     concurrency: u64,
     reuse: u64,
+    #[serde(default)]
+    order_by: Option<String>,
     attempts: u64,
     time: String,
     memory: u64,
@@ -153,7 +155,7 @@ impl Plugin {
     }
 
     fn facts(&self) -> String {
-        let Settings { concurrency, reuse, attempts, time: limit, memory } = &self.settings;
+        let Settings { concurrency, reuse, order_by, attempts, time: limit, memory } = &self.settings;
         let grants = self.grants.as_object().filter(|grants| !grants.is_empty());
         let state = match &self.reason {
             Some(reason) => format!("{}: {reason}", self.state),
@@ -171,6 +173,7 @@ impl Plugin {
             ("lacks", self.lacks.join(" ")),
             ("grants", grants.map_or_else(|| "none".to_owned(), |_| self.grants.to_string())),
             ("concurrency", format!("{concurrency} attempts at once, {reuse} by one instance")),
+            ("order by", order_by.clone().unwrap_or_default()),
             ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
             ("deliveries", format!("{} made: {}", self.made, self.deliveries())),
             ("oldest open", self.oldest_open.map(time).unwrap_or_default()),

@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Admin, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server, Store,
+    Admin, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server,
+    Store,
 };
 use crate::model::Grants;
 
@@ -51,6 +52,18 @@ impl Default for MailTransport {
     }
 }
 
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            nameservers: Vec::new(),
+            timeout: Duration::from_secs(30),
+            retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
+            retry_after: Duration::from_hours(1),
+        }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Human }
@@ -76,6 +89,7 @@ impl Default for PluginSettings {
             reuse: 1,
             retry: Retry::default(),
             limits: Limits::default(),
+            order_by: None,
             grants: Grants::default(),
             config: BTreeMap::new(),
         }
@@ -106,6 +120,11 @@ impl Default for Limits {
             kv_key: 512,
             kv_value: 256 * KIB,
             kv_total: 64 * MIB as u64,
+            http_fetches: 100,
+            http_time: Duration::from_secs(5),
+            http_request: MIB,
+            http_response: MIB,
+            http_headers: 16 * KIB,
             staged_items: 1000,
             staged_bytes: 4 * MIB,
             sql_rows: 10_000,

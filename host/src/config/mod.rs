@@ -11,6 +11,7 @@
 //! secret    a text that never shows, and where it comes from
 //! smtp      the URL of a mail server, taken apart
 //! database  the URL of a database, and what stands beside it
+//! egress    one place that a plugin may make requests to
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
 //! ```
@@ -18,6 +19,7 @@
 mod database;
 mod defaults;
 mod diagnose;
+mod egress;
 mod load;
 mod secret;
 mod sections;
@@ -30,10 +32,11 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 pub use database::{DatabaseSettings, DatabaseTarget};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
-pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment, Secret};
+pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 
-use crate::model::{Grants, Pattern, Redact, SourceName};
+pub use crate::model::Secret;
+use crate::model::{Grants, OrderBy, Pattern, Redact, SourceName};
 
 /// All of config.toml, checked, with its defaults filled in and its secrets read.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub store: Store,
     /// `[mail]`: how mail leaves.
     pub mail: MailTransport,
+    /// `[http]`: how requests of plugins leave.
+    pub http: Http,
     /// `[databases.<name>]`: where plugins keep rows of their own.
     pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
@@ -129,6 +134,21 @@ pub enum MailTarget {
     Smtp(SmtpServer),
 }
 
+/// `[http]`: how requests of plugins leave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// A file of certificates, PEM, that are trusted besides those of the operating system.
+    pub ca: Option<PathBuf>,
+    /// The servers that names are looked up at; none: as the operating system does.
+    pub nameservers: Vec<SocketAddr>,
+    /// How long one sending of a request of the outbox may take; 30 s by default.
+    pub timeout: Duration,
+    /// When a request of the outbox that failed is tried again; 8 attempts, from 10 s doubling, by default.
+    pub retry: Retry,
+    /// The longest wait that a `Retry-After` may ask for; 1 h by default.
+    pub retry_after: Duration,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
@@ -167,6 +187,8 @@ pub struct PluginSettings {
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
     pub concurrency: usize,
+    /// By what its deliveries keep to the order in which they came; by nothing by default.
+    pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,
     /// When a failed attempt is tried again.
@@ -215,6 +237,16 @@ pub struct Limits {
     pub kv_value: usize,
     /// Bytes of all the plugin's keys and values; 64 MiB by default.
     pub kv_total: u64,
+    /// Fetches it may make; 100 by default.
+    pub http_fetches: usize,
+    /// How long one fetch may take; 5 s by default.
+    pub http_time: Duration,
+    /// Bytes of a request's body; 1 MiB by default.
+    pub http_request: usize,
+    /// Bytes of a response's body; 1 MiB by default.
+    pub http_response: usize,
+    /// Bytes of the headers of a request or a response; 16 KiB by default.
+    pub http_headers: usize,
     /// Keys and outbox items it may stage; 1,000 by default.
     pub staged_items: usize,
     /// Bytes it may stage; 4 MiB by default.

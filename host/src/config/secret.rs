@@ -2,7 +2,7 @@
 //!
 //! It never shows in a log or an error: `Debug` masks it, and messages name the key and the place.
 
-use std::{ffi::OsString, fmt, io::Read as _, path::Path};
+use std::{ffi::OsString, io::Read as _, path::Path};
 
 use toml::de::DeValue;
 
@@ -10,34 +10,13 @@ use super::{
     diagnose::shown,
     table::{Fault, Value},
 };
+use crate::model::Secret;
 
 /// The secret of the shipped config.toml, which everybody knows.
 pub const DEMO_SECRET: &str = "whsec_cG9zdGhvdXNlIGRlbW8gc2VjcmV0OiByZXBsYWNlIG1l";
 
 /// The most bytes that a file with a secret may have.
 const MOST_BYTES: u64 = 64 << 10;
-
-/// A text that must not be shown. `Debug` masks it; there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes the text in.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one who uses it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Where environment variables come from; a test passes its own.
 pub trait Environment {
@@ -140,5 +119,5 @@ fn checked(value: &Value<'_>, text: String, empty: &str) -> Result<Secret, Fault
     if text.is_empty() && !value.document.secrets.takes_empty(&value.key) {
         return Err(value.fault(empty));
     }
-    Ok(Secret(text))
+    Ok(Secret::new(text))
 }

@@ -6,15 +6,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Limits, Log, LogFormat, MailTarget,
+    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat, MailTarget,
     MailTransport, PluginSettings, Plugins, Respond, Retry, Secret, Server, Source, Store,
     database::{database_url, named_database},
     diagnose::shown,
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, number, path, pattern, pointer,
-        recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, order_by,
+        path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -32,6 +32,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         admin: Admin::default(),
         store: Store::default(),
         mail: MailTransport::default(),
+        http: Http::default(),
         databases: BTreeMap::new(),
         log: Log::default(),
         plugins: Plugins::default(),
@@ -48,6 +49,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("admin", |table| admin(table, &mut config.admin, &config.server));
     root.table("store", |table| store(table, &mut config.store));
     root.table("mail", |table| mail(table, &mut config.mail));
+    root.table("http", |table| http(table, &mut config.http));
     let databases = databases(root, &mut config);
     root.table("log", |table| log(table, &mut config.log));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
@@ -96,6 +98,14 @@ fn store(table: &mut Table<'_>, store: &mut Store) {
 fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
     table.read("url", &mut mail.target, mail_url);
     table.table("retry", |table| retry(table, &mut mail.retry));
+}
+
+fn http(table: &mut Table<'_>, http: &mut Http) {
+    http.ca = table.optional("ca", path);
+    table.read("nameservers", &mut http.nameservers, list(nameserver, "[\"127.0.0.1:53\"]"));
+    table.read("timeout", &mut http.timeout, duration(millis(100)..=minutes(10)));
+    table.table("retry", |table| retry(table, &mut http.retry));
+    table.read("retry_after", &mut http.retry_after, duration(Duration::ZERO..=days(30)));
 }
 
 fn log(table: &mut Table<'_>, log: &mut Log) {
@@ -170,6 +180,11 @@ fn limits(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("kv_key", &mut limits.kv_key, size(1..=4 * KIB));
     table.read("kv_value", &mut limits.kv_value, size(1..=16 * MIB));
     table.read("kv_total", &mut limits.kv_total, size(0..=TIB));
+    table.read("http_fetches", &mut limits.http_fetches, integer(0..=100_000));
+    table.read("http_time", &mut limits.http_time, duration(millis(10)..=minutes(10)));
+    table.read("http_request", &mut limits.http_request, size(KIB..=64 * MIB));
+    table.read("http_response", &mut limits.http_response, size(KIB..=64 * MIB));
+    table.read("http_headers", &mut limits.http_headers, size(KIB..=256 * KIB));
     table.read("staged_items", &mut limits.staged_items, integer(1..=100_000));
     table.read("staged_bytes", &mut limits.staged_bytes, size(KIB..=64 * MIB));
     table.read("sql_rows", &mut limits.sql_rows, integer(1..=1_000_000));
@@ -261,6 +276,7 @@ fn plugin(
     let mut settings = defaults.clone();
     let mut table = value.parsed(Value::table)?;
     settings.events = table.optional("events", list(pattern, "[\"user.*\"]"));
+    settings.order_by = table.optional("order_by", order_by);
     running(&mut table, &mut settings);
     table.table("grants", |table| grants(table, &mut settings.grants, databases));
     if let Some(own) = table.optional("config", Value::table) {
@@ -292,6 +308,8 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
         let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
         grants.mail = from.zip(to).map(|(from, to)| MailGrant { from, to });
     });
+    let example = "[\"https://api.example.com\"]";
+    grants.http = table.optional("http", list(super::egress::grant, example)).unwrap_or_default();
     grants.database = table.optional("database", |value| named_database(value, databases));
     table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }

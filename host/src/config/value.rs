@@ -3,7 +3,14 @@
 //! Each reader names the key, says what it found and what it would take. Texts for people are escaped and
 //! cut; a secret never comes by here.
 
-use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use lettre::{Address, message::Mailbox};
@@ -15,7 +22,7 @@ use super::{
     secret::secret,
     table::{Fault, Value},
 };
-use crate::model::{Pattern, Pointer, SourceName};
+use crate::model::{OrderBy, Pattern, Pointer, SourceName};
 
 /// A text.
 pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
@@ -89,6 +96,17 @@ pub(super) fn address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
     text.parse().map_err(|_| {
         value.fault(format_args!(
             "is `{}`, which is no IP address with a port; write one such as \"127.0.0.1:8400\" or \"[::1]:8400\"",
+            shown(text)
+        ))
+    })
+}
+
+/// A server that names are looked up at: an address, with a port where it is not 53.
+pub(super) fn nameserver(value: &Value<'_>) -> Result<SocketAddr, Fault> {
+    let text = text(value)?;
+    text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))).map_err(|_| {
+        value.fault(format_args!(
+            "holds `{}`, which is no IP address; write one such as \"127.0.0.1\" or \"127.0.0.1:5353\"",
             shown(text)
         ))
     })
@@ -207,6 +225,18 @@ pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
     Pattern::new(text).map_err(|_| {
         value.fault(format_args!(
             "holds `{}`, which is no pattern of event types; `user.created`, `membership.*` and `*` are",
+            shown(text)
+        ))
+    })
+}
+
+/// By what a plugin's deliveries keep to an order.
+pub(super) fn order_by(value: &Value<'_>) -> Result<OrderBy, Fault> {
+    let text = text(value)?;
+    OrderBy::new(text).map_err(|_| {
+        value.fault(format_args!(
+            "is `{}`, which is no order; write \"organization\", \"user\", or a JSON pointer into the body such as \
+             \"/data/user/id\"",
             shown(text)
         ))
     })

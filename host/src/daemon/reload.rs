@@ -112,6 +112,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         store: _,
         mail: _,
         databases: _,
+        http: _,
         log: _,
         plugins: _,
         sources: _,
@@ -151,6 +152,11 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "store.max_backlog": store.max_backlog;
         "mail.url": mail.target;
         "mail.retry": mail.retry;
+        "http.ca": http.ca;
+        "http.nameservers": http.nameservers;
+        "http.timeout": http.timeout;
+        "http.retry": http.retry;
+        "http.retry_after": http.retry_after;
         "log.format": log.format;
         "plugins.dir": plugins.dir;
         "plugins.rescan": plugins.rescan;

@@ -15,6 +15,7 @@
 //!
 //! ```text
 //! guard     which statements a guest may run
+//! waiting   whose time it is that an attempt waits for others
 //! value     what passes between a guest and a database
 //! kv        a plugin's keys, where it has a database
 //! sqlite    one file, one writer at a time
@@ -30,6 +31,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 mod value;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -37,6 +39,7 @@ use parking_lot::RwLock;
 
 pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
 pub use value::{Bounds, Rows, Value};
+pub use waiting::Waiting;
 
 use self::kv::{Sizes, Written};
 use crate::{
@@ -107,14 +110,22 @@ impl Database {
     }
 
     /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `conflicts` is
-    /// how many this attempt has met before: the more, the more it has the database to itself.
+    /// how many this attempt has met before: the more, the more it has the database to itself. `waiting`
+    /// tells how long it waits for others, now and for its turn later.
     ///
     /// # Errors
     /// When the database can't be used, or may not hold the host's own tables.
-    pub async fn begin(&self, delivery: DeliveryId, conflicts: u32) -> Result<Transaction, Unavailable> {
+    pub async fn begin(
+        &self,
+        delivery: DeliveryId,
+        conflicts: u32,
+        waiting: &Waiting,
+    ) -> Result<Transaction, Unavailable> {
         let open = match &self.0.engine {
-            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(conflicts > 0).await?),
-            Engine::Postgres(pool) => Open::Postgres(pool.begin(delivery, conflicts).await?),
+            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(conflicts > 0, waiting).await?),
+            Engine::Postgres(pool) => {
+                Open::Postgres(Box::new(pool.begin(delivery, conflicts, waiting).await?))
+            }
         };
         let written = Written { sizes: self.0.sizes.clone(), ..Written::default() };
         Ok(Transaction { database: self.clone(), delivery, open, written })
@@ -179,7 +190,7 @@ pub struct Transaction {
 
 enum Open {
     Sqlite(sqlite::Transaction),
-    Postgres(postgres::Transaction),
+    Postgres(Box<postgres::Transaction>),
 }
 
 impl Transaction {

@@ -39,7 +39,7 @@ fn is_sqlite(database: &Database) -> bool {
 }
 
 async fn begin(database: &Database, delivery: i64) -> Transaction {
-    database.begin(DeliveryId(delivery), 0).await.unwrap()
+    database.begin(DeliveryId(delivery), 0, &Waiting::default()).await.unwrap()
 }
 
 async fn run(database: &Database, statements: &[&str]) {
@@ -140,7 +140,7 @@ async fn who_read_what_another_has_changed_meets_a_conflict_once() {
         let late = slow.execute("UPDATE t SET n = 10", vec![], BOUNDS).await;
         assert_eq!(late, Err(SqlError::Over(Over::Conflict)));
         drop(slow);
-        let mut again = database.begin(DeliveryId(1), 1).await.unwrap();
+        let mut again = database.begin(DeliveryId(1), 1, &Waiting::default()).await.unwrap();
         again.query("SELECT n FROM t", vec![], BOUNDS).await.unwrap();
         again.execute("UPDATE t SET n = n + 10", vec![], BOUNDS).await.unwrap();
         again.commit(vec![]).await.unwrap();
@@ -353,7 +353,8 @@ async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
             async move {
                 let mut conflicts = 0;
                 loop {
-                    let mut transaction = database.begin(DeliveryId(delivery), conflicts).await.unwrap();
+                    let mut transaction =
+                        database.begin(DeliveryId(delivery), conflicts, &Waiting::default()).await.unwrap();
                     let read = transaction.query("SELECT n FROM t", vec![], BOUNDS).await;
                     let done = match read {
                         Ok(rows) => {
@@ -384,4 +385,26 @@ async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
         assert_eq!(numbers(database, "SELECT n FROM t").await, [ATTEMPTS]);
         assert_eq!(database.markers(100, None).await.unwrap().len() as i64, ATTEMPTS);
     }
+}
+
+#[tokio::test]
+async fn waiting_for_ones_turn_is_told_and_ends() {
+    let house = House::new();
+    let [sqlite, _] = &house.databases();
+    run(sqlite, &["CREATE TABLE t (n BIGINT)"]).await;
+    let mut first = begin(sqlite, 1).await;
+    first.execute("INSERT INTO t VALUES (1)", vec![], BOUNDS).await.unwrap();
+    let waiting = Waiting::default();
+    let mut second = sqlite.begin(DeliveryId(2), 0, &waiting).await.unwrap();
+    let before = waiting.so_far();
+    let ended = tokio::join!(second.execute("INSERT INTO t VALUES (2)", vec![], BOUNDS), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(waiting.so_far() > before, "it waits");
+        first.commit(vec![]).await.unwrap();
+    });
+    assert_eq!(ended.0, Ok(1));
+    let so_far = waiting.so_far();
+    assert!(so_far >= Duration::from_millis(50));
+    second.execute("INSERT INTO t VALUES (3)", vec![], BOUNDS).await.unwrap();
+    assert_eq!(waiting.so_far(), so_far, "it has its turn");
 }

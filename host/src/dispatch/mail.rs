@@ -14,35 +14,27 @@ mod folder;
 mod message;
 mod smtp;
 
-use crate::{
-    config::{MailTarget, MailTransport},
-    model::{Ambient, Mail},
-};
-
 use self::{folder::Folder, smtp::Smtp};
+use super::desk::{Desk, NotSent};
+use crate::{
+    config::{MailTarget, MailTransport, Retry},
+    model::{Ambient, Mail, OutboxItem, OutboxKind},
+    store::OutboxJob,
+};
 
 /// Why mail can't leave at all: TLS for its server can't be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS for the mail server of [mail] can't be set up: {0}")]
 pub struct InvalidMailTarget(#[from] lettre::transport::smtp::Error);
 
-/// Why a mail did not leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotSent {
-    /// It never will: it is not a mail, or the server refused it for good.
-    Permanent(String),
-    /// It may the next time.
-    Transient(String),
-}
-
 /// Where mail goes.
-pub(super) enum Mailer {
+enum Mailer {
     Folder(Folder),
     Smtp(Box<Smtp>),
 }
 
 impl Mailer {
-    pub(super) fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
+    fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
         Ok(match &transport.target {
             MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone())),
             MailTarget::Smtp(server) => Self::Smtp(Box::new(Smtp::new(server)?)),
@@ -50,7 +42,7 @@ impl Mailer {
     }
 
     /// Hands the mail over. Returns within 90 s; dropped, it may have handed it over or not.
-    pub(super) async fn send(&self, mail: &Mail, ambient: &Ambient) -> Result<(), NotSent> {
+    async fn send(&self, mail: &Mail, ambient: &Ambient) -> Result<(), NotSent> {
         match self {
             Self::Folder(folder) => {
                 folder.send(message::build(mail, message::Bcc::Kept, ambient)?, mail).await
@@ -60,9 +52,42 @@ impl Mailer {
     }
 
     /// Lets go of what is kept for the next mail.
-    pub(super) async fn rest(&self) {
+    async fn rest(&self) {
         if let Self::Smtp(smtp) = self {
             smtp.close_idle().await;
         }
+    }
+}
+
+/// Sends mail.
+pub(super) struct MailDesk {
+    mailer: Mailer,
+    retry: Retry,
+    ambient: Ambient,
+}
+
+impl MailDesk {
+    pub(super) fn new(transport: &MailTransport, ambient: Ambient) -> Result<Self, InvalidMailTarget> {
+        Ok(Self { mailer: Mailer::new(transport)?, retry: transport.retry, ambient })
+    }
+}
+
+impl Desk for MailDesk {
+    const KIND: OutboxKind = OutboxKind::Mail;
+    const AT_ONCE: usize = 8;
+
+    fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    async fn send(&self, job: &OutboxJob) -> Result<(), NotSent> {
+        match &job.item {
+            OutboxItem::Mail(mail) => self.mailer.send(mail, &self.ambient).await,
+            OutboxItem::Request(_) => Err(NotSent::Permanent("it is no mail".to_owned())),
+        }
+    }
+
+    async fn rest(&self) {
+        self.mailer.rest().await;
     }
 }

@@ -5,14 +5,27 @@
 //!                                                        │ lane.next()      (store: leased jobs)
 //!                                                        │ permit           (plugin's concurrency)
 //!                                                        ▼
-//!                                                     attempt ──► store.complete: done, retry or dead
+//!                                                     attempt ──► commit: its database, then the store
 //! ```
 //!
 //! A plugin has a lane of its own in the store, a runner of its own here and permits of its own, so one
 //! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
 //! stay in the store. Beside the runners goes the [`Sender`], which empties the outbox.
+//!
+//! | part | what |
+//! | --- | --- |
+//! | `runner` | the way of a job up to the guest's return |
+//! | `commit` | from there until nothing is left to do: two commits in their order, recovery from the first |
+//! | `markers` | takes away what the first commit left, once the second is on disk |
+//! | `retry` | when a failed attempt is tried again |
+//! | [`Sender`], `desk`, `mail`, `requests` | the outbox |
+//! | [`sweep`] | what is past its retention |
 
+mod commit;
+mod desk;
 mod mail;
+mod markers;
+mod requests;
 mod retry;
 mod runner;
 mod sender;
@@ -33,6 +46,8 @@ pub use mail::InvalidMailTarget;
 pub use sender::Sender;
 pub use sweeper::sweep;
 
+use commit::Commits;
+use markers::Markers;
 use runner::Runner;
 
 /// Says what is masked of the payloads of a source.
@@ -40,18 +55,23 @@ pub type Redactions = Arc<dyn Fn(&SourceName) -> Redact + Send + Sync>;
 
 /// Keeps a runner for every plugin that serves.
 pub struct Dispatch {
-    store: Store,
+    commits: Arc<Commits>,
     registry: Registry,
     ambient: Ambient,
     redactions: Redactions,
     runners: HashMap<PluginId, Runner>,
 }
 
+/// How long the removal of markers may take at the end; what stays is swept after the next start.
+const CLEARING: Duration = Duration::from_secs(2);
+
 impl Dispatch {
-    /// A dispatch with no runners yet.
+    /// A dispatch with no runners yet. Begins to remove markers, and so needs a runtime.
     pub fn new(store: Store, registry: Registry, ambient: Ambient) -> Self {
+        let markers = Markers::start(registry.databases(), &store);
+        let commits = Commits { store, registry: registry.clone(), markers, ambient: ambient.clone() };
         let redactions: Redactions = Arc::new(|_| Redact::default());
-        Self { store, registry, ambient, redactions, runners: HashMap::new() }
+        Self { commits: Arc::new(commits), registry, ambient, redactions, runners: HashMap::new() }
     }
 
     /// It, masking in the record of an attempt what these say of the event's source.
@@ -102,7 +122,7 @@ impl Dispatch {
                 Some(runner) => runner.replace(plugin),
                 None => {
                     let (ambient, redactions) = (self.ambient.clone(), Arc::clone(&self.redactions));
-                    match Runner::start(&self.store, &self.registry, plugin, ambient, redactions).await {
+                    match Runner::start(&self.commits, plugin, ambient, redactions).await {
                         Ok(runner) => drop(self.runners.insert(id, runner)),
                         Err(error) => warn!(%error, "a plugin's lane could not be opened"),
                     }
@@ -118,6 +138,7 @@ impl Dispatch {
         for (_, runner) in self.runners.drain() {
             runner.finish(deadline).await;
         }
+        self.commits.markers.finish(CLEARING).await;
     }
 }
 

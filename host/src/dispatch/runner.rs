@@ -1,11 +1,25 @@
 //! A runner: takes one plugin's jobs from its lane and runs an attempt for each, so many at once.
 //!
-//! A permit is held from the asking for an instance until the result is in the writer's queue, not
-//! until it is on disk: the guest's time is what `concurrency` bounds, and commits are grouped behind it.
+//! The way of an attempt, from top to bottom here and then in `commit`:
+//!
+//! ```text
+//!   job ─► may it have run? ──its database has a marker──► finish from that, run nothing
+//!     ▼
+//!   attempt (a fresh instance) ──failed, or not run──► retry, dead, run again or give back
+//!     ▼
+//!   commit ──conflict──► run again      ──failed──► as a failed attempt      ──not known──► give back
+//!     ▼
+//!   done
+//! ```
+//!
+//! A permit is held from the look for a marker until the attempt has committed: in its database, or by
+//! being in the writer's queue. Nobody waits with it for the store's disk: the guest's time is what
+//! `concurrency` bounds, and commits are grouped behind it.
 //!
 //! An attempt that met conflicts takes every permit and lets the writer finish what is queued before it
-//! reads: then nobody can be in its way, so a busy key slows its plugin down but never starves a
-//! delivery.
+//! reads: then no other attempt of its plugin can be in its way, so a busy key slows its plugin down but
+//! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
+//! as a failed attempt.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -25,12 +39,15 @@ use tokio::{
 };
 use tracing::{debug, error, warn};
 
-use super::{Redactions, retry::wait_after, turned};
+use super::{
+    Redactions,
+    commit::{Commits, Permits},
+    retry::wait_after,
+    turned,
+};
 use crate::{
-    database::{CommitError, Committed},
-    fault::{self, FaultPoint},
-    model::{Ambient, Attempt, Effects, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Finished, Plugin, Registry},
+    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
+    plugin::{AttemptFailure, AttemptReport, Finished, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -39,6 +56,9 @@ const LANE_CAPACITY: usize = 1024;
 
 /// Conflicts after which an attempt runs alone.
 const CONFLICTS_BEFORE_ALONE: u32 = 2;
+
+/// Conflicts after which one more is a failed attempt, and waits for its turn as any other.
+const MOST_CONFLICTS: u32 = 20;
 
 /// How long a job rests that could not be run for a reason that is not the guest's.
 const REST: Duration = Duration::from_secs(1);
@@ -53,17 +73,16 @@ pub(super) struct Runner {
 impl Runner {
     /// Opens the plugin's lane and begins to run what comes through it.
     pub(super) async fn start(
-        store: &Store,
-        registry: &Registry,
+        commits: &Arc<Commits>,
         plugin: Arc<Plugin>,
         ambient: Ambient,
         redactions: Redactions,
     ) -> Result<Self, StoreError> {
-        let lane = store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
+        let lane = commits.store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
         let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
-            store: store.clone(),
-            registry: registry.clone(),
+            store: commits.store.clone(),
+            commits: Arc::clone(commits),
             plugin: ArcSwap::new(plugin),
             ambient,
             redactions,
@@ -113,7 +132,7 @@ impl Runner {
 /// What the attempts of one plugin share.
 struct Attempts {
     store: Store,
-    registry: Registry,
+    commits: Arc<Commits>,
     plugin: ArcSwap<Plugin>,
     ambient: Ambient,
     redactions: Redactions,
@@ -147,9 +166,8 @@ impl Attempts {
             let attempts = Arc::clone(&self);
             running.spawn(async move {
                 attempts.under_way.fetch_add(1, Ordering::Relaxed);
-                attempts.run(job).await;
+                attempts.run(job, permits).await;
                 attempts.under_way.fetch_sub(1, Ordering::Relaxed);
-                drop(permits);
             });
             while running.try_join_next().is_some() {}
         }
@@ -157,68 +175,47 @@ impl Attempts {
         while running.join_next().await.is_some() {}
     }
 
-    /// One job, from the guest's first instruction to the writer's queue.
-    async fn run(&self, job: Job) {
+    /// One job, from the look at what it has left behind to its end.
+    async fn run(&self, job: Job, permits: Permits) {
+        let plugin = self.plugin.load_full();
+        if job.may_have_run {
+            match self.commits.find(&plugin, job.delivery).await {
+                Ok(None) => {}
+                Ok(Some(earlier)) => return self.commits.resume(job, earlier).await,
+                Err(error) => return self.give_back(job, &plugin, &error.to_string()).await,
+            }
+        }
         if job.conflicts > CONFLICTS_BEFORE_ALONE
             && let Err(error) = self.store.flush().await
         {
             warn!(delivery = %job.delivery, %error, "the store did not settle before an attempt");
         }
-        let plugin = self.plugin.load_full();
-        let Ok(mut report) = AssertUnwindSafe(plugin.attempt(&job)).catch_unwind().await else {
-            error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
-            let (attempt, verdict) = self.judge(&plugin, &job, panicked(self.ambient.now()));
-            return self.complete(job, attempt, verdict).await;
+        let AttemptReport { result, started_at, duration, logs } = self.attempt(&plugin, &job).await;
+        let mut attempt = Attempt {
+            number: job.attempt,
+            revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
+            started_at,
+            duration,
+            outcome: Outcome::Done,
+            error: None,
+            trace: None,
+            logs,
         };
-        if let Ok(Finished { effects, .. }) = &mut report.result
-            && !effects.emitted.is_empty()
-        {
-            match self.store.room() {
-                Ok(()) => self.address(effects),
-                Err(full) => {
-                    let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
-                    report.result = Err(AttemptFailure::Stopped { error, trace: None });
-                }
-            }
-        }
-        let marked = self.settle(&mut report).await;
-        if let Err(AttemptFailure::Conflict) = &report.result {
-            return self.release(job).await;
-        }
-        if let Err(AttemptFailure::NotRun { error }) = &report.result {
-            warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not begin");
-            tokio::time::sleep(REST).await;
-            return self.release(job).await;
-        }
-        let delivery = job.delivery;
-        let (mut attempt, verdict) = self.judge(&plugin, &job, report);
         self.mask(&job, &mut attempt);
-        self.complete(job, attempt, verdict).await;
-        if let (true, Some(database)) = (marked, plugin.database())
-            && self.store.flush().await.is_ok()
-            && let Err(error) = database.remove_markers(&[delivery]).await
-        {
-            warn!(%delivery, %error, "a marker could not be removed");
-        }
-    }
-
-    /// Commits what the attempt did in its database; says whether that left a marker.
-    async fn settle(&self, report: &mut AttemptReport) -> bool {
-        let Ok(Finished { transaction, .. }) = &mut report.result else { return false };
-        let Some(transaction) = transaction.take() else { return false };
-        let failure = match transaction.commit(b"{}".to_vec()).await {
-            Ok(committed) => return committed == Committed::Marked,
-            Err(CommitError::AlreadyCommitted) => return true,
-            Err(CommitError::Conflict) => AttemptFailure::Conflict,
-            Err(error @ CommitError::Failed { .. }) => {
-                AttemptFailure::Stopped { error: error.to_string(), trace: None }
-            }
-            Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => {
-                AttemptFailure::NotRun { error: error.to_string() }
-            }
+        let result = match result {
+            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
+            Err(failure) => Err(failure),
         };
-        report.result = Err(failure);
-        false
+        match result {
+            Ok(()) => {}
+            Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
+            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
+            Err(failure) => {
+                let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
+                self.mask(&job, &mut attempt);
+                self.complete(job, attempt, verdict).await;
+            }
+        }
     }
 
     /// Masks in what is written down of an attempt what nobody is to read of the event.
@@ -231,49 +228,53 @@ impl Attempts {
         attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
     }
 
-    /// Finds out who gets the events that were emitted.
-    fn address(&self, effects: &mut Effects) {
-        let now = self.ambient.now();
-        for derived in &mut effects.emitted {
-            derived.subscribers = self.registry.recipients(&derived.event(now));
+    /// Runs the guest. What it wants to emit must have room before anything is committed.
+    async fn attempt(&self, plugin: &Plugin, job: &Job) -> AttemptReport {
+        let Ok(mut report) = AssertUnwindSafe(plugin.attempt(job)).catch_unwind().await else {
+            error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
+            return panicked(self.ambient.now());
+        };
+        if let Ok(Finished { effects, .. }) = &report.result
+            && !effects.emitted.is_empty()
+            && let Err(full) = self.store.room()
+        {
+            let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
+            report.result = Err(AttemptFailure::Stopped { error, trace: None });
         }
+        report
     }
 
-    /// What the store shall do about an attempt that ended like this.
-    fn judge(&self, plugin: &Plugin, job: &Job, report: AttemptReport) -> (Attempt, Verdict) {
-        let AttemptReport { result, started_at, duration, logs } = report;
-        let mut attempt = Attempt {
-            number: job.attempt,
-            revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
-            started_at,
-            duration,
-            outcome: Outcome::Retry,
-            error: None,
-            trace: None,
-            logs,
-        };
+    /// What the store shall do about an attempt that failed like this.
+    fn judge(
+        &self,
+        plugin: &Plugin,
+        job: &Job,
+        mut attempt: Attempt,
+        failure: AttemptFailure,
+    ) -> (Attempt, Verdict) {
+        attempt.outcome = Outcome::Retry;
         let mut after = None;
-        match result {
-            Ok(Finished { effects, .. }) => {
-                fault::reached(FaultPoint::GuestReturned);
-                attempt.outcome = Outcome::Done;
-                return (attempt, Verdict::Done(effects));
-            }
-            Err(AttemptFailure::Reject { reason }) => {
+        match failure {
+            AttemptFailure::Reject { reason } => {
                 attempt.outcome = Outcome::Rejected;
                 attempt.error = Some(reason);
             }
-            Err(AttemptFailure::Retry { reason, after: asked }) => {
+            AttemptFailure::Retry { reason, after: asked } => {
                 attempt.error = Some(reason);
                 after = asked;
             }
-            Err(AttemptFailure::Stopped { error, trace }) => {
+            AttemptFailure::Stopped { error, trace } => {
                 attempt.error = Some(error);
                 attempt.trace = trace;
             }
-            Err(AttemptFailure::NotRun { error }) => attempt.error = Some(error),
-            // It was given back before.
-            Err(AttemptFailure::Conflict) => {}
+            AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::Conflict => {
+                attempt.error = Some(format!(
+                    "its database had other transactions in the way {} times in a row: another plugin or \
+                     program writes to the same rows",
+                    job.conflicts + 1
+                ));
+            }
         }
         // The attempts are counted even where the guest knows better when to try again.
         let wait = match attempt.outcome {
@@ -297,6 +298,20 @@ impl Attempts {
         if let Err(error) = self.store.complete(job, attempt, verdict).await {
             warn!(%delivery, %error, "an attempt could not be completed; it runs again after the next start");
         }
+    }
+
+    async fn run_again(&self, job: Job) {
+        let delivery = job.delivery;
+        if let Err(error) = self.store.run_again(job).await {
+            warn!(%delivery, %error, "a conflict could not be handed in; it runs again after the next start");
+        }
+    }
+
+    /// Not run, or not known to have: it rests a little and comes again, uncounted.
+    async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) {
+        warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not take place");
+        tokio::time::sleep(REST).await;
+        self.release(job).await;
     }
 
     async fn release(&self, job: Job) {

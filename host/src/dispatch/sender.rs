@@ -9,28 +9,31 @@
 //!          failed
 //! ```
 //!
-//! Up to [`AT_ONCE`] items are on their way together, and each has its own time-outs, so a slow mail
-//! server holds back the rest no longer than those. An item is sent at least once: what was on its way
-//! when the daemon ended goes again at the next start.
+//! Each kind has a [`Desk`] of its own, and none waits for another: a mail server that is slow holds back
+//! no request. At a desk several items are on their way together, each with its own time-outs, so one
+//! that is slow holds back its like no longer than those. An item is sent at least once: what was on its
+//! way when the daemon ended goes again at the next start.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    mail::{InvalidMailTarget, Mailer, NotSent},
+    desk::{Desk, NotSent},
+    mail::{InvalidMailTarget, MailDesk},
+    requests::RequestDesk,
     retry::wait_after,
 };
 use crate::{
-    config::{MailTransport, Retry},
+    config::{Http, MailTransport, Retry},
+    egress::Egress,
     fault::{self, FaultPoint},
-    model::{Ambient, OutboxItem},
+    model::Ambient,
+    plugin::Registry,
     store::{OutboxJob, OutboxResult, Store, StoreError},
 };
 
-/// The most items that are on their way together.
-const AT_ONCE: usize = 8;
-/// After how long without work the connections to the mail server are closed.
+/// After how long without work a desk lets go of its connections.
 const REST: Duration = Duration::from_secs(20);
 /// How long what is on its way at the end may take.
 const ENDING: Duration = Duration::from_secs(10);
@@ -40,63 +43,89 @@ const LONGEST_ERROR: usize = 1024;
 /// Sends what attempts left in the outbox.
 pub struct Sender {
     store: Store,
-    desk: Arc<Desk>,
-}
-
-/// What each sending needs.
-struct Desk {
-    mailer: Mailer,
-    retry: Retry,
     ambient: Ambient,
+    mail: MailDesk,
+    requests: RequestDesk,
 }
 
 impl Sender {
-    /// A sender by this transport; connects to nothing yet.
+    /// A sender of mail by this transport, and of requests by the grants of the registry's plugins;
+    /// connects to nothing yet.
     ///
     /// # Errors
     /// [`InvalidMailTarget`] where the transport's URL can't be used.
-    pub fn new(store: Store, transport: MailTransport, ambient: Ambient) -> Result<Self, InvalidMailTarget> {
-        let desk = Desk { mailer: Mailer::new(&transport)?, retry: transport.retry, ambient };
-        Ok(Self { store, desk: Arc::new(desk) })
+    pub fn new(
+        store: Store,
+        transport: &MailTransport,
+        egress: Egress,
+        registry: Registry,
+        http: &Http,
+        ambient: Ambient,
+    ) -> Result<Self, InvalidMailTarget> {
+        let mail = MailDesk::new(transport, ambient.clone())?;
+        let requests = RequestDesk::new(egress, registry, http, ambient.clone());
+        Ok(Self { store, ambient, mail, requests })
     }
 
     /// Sends until `stop` turns true or the store closes, then waits a little for what is on its way. What
     /// has not ended by then goes again at the next start.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let Self { store, ambient, mail, requests } = self;
+        let counter = |stop| Counter { store: store.clone(), ambient: ambient.clone(), stop };
+        let (mail, requests) = (counter(stop.clone()).serve(mail), counter(stop).serve(requests));
+        tokio::join!(mail, requests);
+    }
+}
+
+/// What one desk works at.
+struct Counter {
+    store: Store,
+    ambient: Ambient,
+    stop: watch::Receiver<bool>,
+}
+
+impl Counter {
+    async fn serve<D: Desk>(mut self, desk: D) {
+        let (desk, kind) = (Arc::new(desk), D::KIND.as_str());
         let mut under_way = JoinSet::new();
         'work: loop {
-            while under_way.len() >= AT_ONCE {
+            while under_way.len() >= D::AT_ONCE {
                 tokio::select! {
-                    () = stopped(&mut stop) => break 'work,
+                    () = stopped(&mut self.stop) => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
             // Kept until it ends: dropped half way it could have leased items that nobody would send.
-            let leased = self.store.lease_outbox(AT_ONCE - under_way.len());
+            let leased = self.store.lease_outbox(D::KIND, D::AT_ONCE - under_way.len());
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
-                    () = stopped(&mut stop) => break 'work,
+                    () = stopped(&mut self.stop) => break 'work,
                     leased = &mut leased => break leased,
                     Some(_) = under_way.join_next() => {}
-                    () = tokio::time::sleep(REST), if under_way.is_empty() => self.desk.mailer.rest().await,
+                    () = tokio::time::sleep(REST), if under_way.is_empty() => desk.rest().await,
                 }
             };
             match leased {
                 Ok(jobs) => {
                     for job in jobs {
-                        under_way.spawn(send(self.store.clone(), Arc::clone(&self.desk), job));
+                        under_way.spawn(send(
+                            self.store.clone(),
+                            self.ambient.clone(),
+                            Arc::clone(&desk),
+                            job,
+                        ));
                     }
                 }
                 Err(StoreError::Closed) => break,
                 Err(error @ StoreError::Poisoned(_)) => {
-                    tracing::error!(%error, "no mail leaves until the daemon is started again");
+                    tracing::error!(%error, kind, "nothing of the outbox leaves until the daemon is started again");
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the outbox can't be read");
+                    tracing::error!(%error, kind, "the outbox can't be read");
                     tokio::select! {
-                        () = stopped(&mut stop) => break,
+                        () = stopped(&mut self.stop) => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     }
                 }
@@ -104,9 +133,9 @@ impl Sender {
         }
         let ended = async { while under_way.join_next().await.is_some() {} };
         if tokio::time::timeout(ENDING, ended).await.is_err() {
-            tracing::warn!("mail was on its way; it goes again at the next start");
+            tracing::warn!(kind, "something of the outbox was on its way; it goes again at the next start");
         }
-        self.desk.mailer.rest().await;
+        desk.rest().await;
     }
 }
 
@@ -115,42 +144,41 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn send(store: Store, desk: Arc<Desk>, job: OutboxJob) {
-    let sent = match &job.item {
-        OutboxItem::Mail(mail) => desk.mailer.send(mail, &desk.ambient).await,
-    };
+async fn send<D: Desk>(store: Store, ambient: Ambient, desk: Arc<D>, job: OutboxJob) {
+    let sent = desk.send(&job).await;
     if sent.is_ok() {
         fault::reached(FaultPoint::ItemSent);
     }
-    let result = desk.result(job.attempt, sent);
-    let (outbox, delivery, attempt) = (job.id.0, job.delivery, job.attempt);
+    let result = result(desk.retry(), &ambient, job.attempt, sent);
+    let (outbox, delivery, attempt, kind) = (job.id.0, job.delivery, job.attempt, D::KIND.as_str());
     match &result {
-        OutboxResult::Sent => tracing::debug!(outbox, %delivery, attempt, "mail sent"),
+        OutboxResult::Sent => tracing::debug!(outbox, %delivery, attempt, kind, "sent"),
         OutboxResult::Retry { due, error } => {
-            tracing::warn!(outbox, %delivery, attempt, %due, error, "mail not sent, to be tried again");
+            tracing::warn!(outbox, %delivery, attempt, kind, %due, error, "not sent, to be tried again");
         }
         OutboxResult::Dead { error } => {
-            tracing::error!(outbox, %delivery, attempt, error, "mail given up");
+            tracing::error!(outbox, %delivery, attempt, kind, error, "given up");
         }
     }
-    if let Err(error) = store.complete_outbox(job.id, result).await {
-        tracing::error!(outbox, %delivery, %error, "what became of a mail can't be written down");
+    if let Err(error) = store.complete_outbox(&job, result).await {
+        tracing::error!(outbox, %delivery, kind, %error, "what became of an outbox item can't be written down");
     }
 }
 
-impl Desk {
-    fn result(&self, attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
-        match sent {
-            Ok(()) => OutboxResult::Sent,
-            Err(NotSent::Permanent(error)) => OutboxResult::Dead { error: cut(error) },
-            Err(NotSent::Transient(error)) => match wait_after(&self.retry, attempt, &self.ambient) {
-                None => OutboxResult::Dead { error: cut(error) },
-                Some(wait) => {
-                    // Past the end of time is as good as the end of time.
-                    let due = self.ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
-                    OutboxResult::Retry { due, error: cut(error) }
-                }
-            },
+/// What becomes of an item after this attempt.
+fn result(retry: &Retry, ambient: &Ambient, attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
+    let (error, least) = match sent {
+        Ok(()) => return OutboxResult::Sent,
+        Err(NotSent::Permanent(error)) => return OutboxResult::Dead { error: cut(error) },
+        Err(NotSent::Transient(error)) => (cut(error), Duration::ZERO),
+        Err(NotSent::Later { error, after }) => (cut(error), after),
+    };
+    match wait_after(retry, attempt, ambient) {
+        None => OutboxResult::Dead { error },
+        Some(wait) => {
+            // Past the end of time is as good as the end of time.
+            let due = ambient.now().saturating_add(wait.max(least)).unwrap_or(jiff::Timestamp::MAX);
+            OutboxResult::Retry { due, error }
         }
     }
 }
@@ -169,10 +197,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{
-        config::MailTarget,
-        model::{Clock, Random},
-    };
+    use crate::model::{Clock, Random};
 
     struct Fixed;
 
@@ -198,22 +223,35 @@ mod tests {
         }
     }
 
-    fn desk() -> Desk {
-        let transport = MailTransport { target: MailTarget::Folder("unused".into()), retry: retry() };
-        Desk { mailer: Mailer::new(&transport).unwrap(), retry: retry(), ambient: Ambient::new(Fixed, Fixed) }
+    fn after(attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
+        result(&retry(), &Ambient::new(Fixed, Fixed), attempt, sent)
+    }
+
+    fn due_at(result: &OutboxResult) -> i64 {
+        match result {
+            OutboxResult::Retry { due, .. } => due.as_second(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn what_went_wrong_decides_what_comes_next() {
-        let desk = desk();
-        assert!(matches!(desk.result(1, Ok(())), OutboxResult::Sent));
-        let refused = desk.result(1, Err(NotSent::Permanent("550".into())));
+        assert!(matches!(after(1, Ok(())), OutboxResult::Sent));
+        let refused = after(1, Err(NotSent::Permanent("550".into())));
         assert!(matches!(refused, OutboxResult::Dead { error } if error == "550"));
-        let later = desk.result(7, Err(NotSent::Transient("451".into())));
+        let transient = || Err(NotSent::Transient("451".into()));
         // 10 s * 2^6, and the least of the jitter.
-        let expected = Timestamp::from_second(512).unwrap();
-        assert!(matches!(later, OutboxResult::Retry { due, .. } if due == expected), "{later:?}");
-        assert!(matches!(desk.result(8, Err(NotSent::Transient("451".into()))), OutboxResult::Dead { .. }));
+        assert_eq!(due_at(&after(7, transient())), 512);
+        assert!(matches!(after(8, transient()), OutboxResult::Dead { .. }));
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_the_least_and_ends_with_the_attempts() {
+        let later =
+            |seconds| Err(NotSent::Later { error: "429".into(), after: Duration::from_secs(seconds) });
+        assert_eq!(due_at(&after(1, later(100))), 100);
+        assert_eq!(due_at(&after(1, later(1))), 8, "the back-off is longer");
+        assert!(matches!(after(8, later(1)), OutboxResult::Dead { .. }));
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! [`Door::pass`] is where a call is counted, where it is refused without its grant, and where a record
 //! of call and answer will be taken, so that an attempt can be run again offline with the same answers.
-//! Behind it, an interface a file: `log`, `config`, `kv`, `sql`, `outbox`, and `wasi` for clocks, randomness and
+//! Behind it, an interface a file: `log`, `config`, `kv`, `sql`, `http`, `outbox`, and `wasi` for clocks, randomness and
 //! standard streams. What is tied to one version of the WIT package stands in `v0_1`.
 //!
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
 mod emit;
+mod http;
 mod kv;
 mod limits;
 mod log;
@@ -27,6 +28,7 @@ pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_EL
 
 use self::{
     emit::Emitter,
+    http::Http,
     kv::{Kv, Source},
     limits::Budget,
     outbox::Outbox,
@@ -34,7 +36,8 @@ use self::{
 };
 use crate::{
     config::PluginSettings,
-    database::{Database, Transaction},
+    database::{Database, Transaction, Waiting},
+    egress::Outlet,
     model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Job, LogLine},
 };
 
@@ -47,6 +50,8 @@ pub(crate) struct Terms {
     pub(crate) kv: Option<Arc<dyn KvSource>>,
     /// The one that it was granted.
     pub(crate) database: Option<Database>,
+    /// Where it may make requests to; none where a revision is only asked what it is.
+    pub(crate) outlet: Option<Arc<Outlet>>,
 }
 
 /// Why a guest runs.
@@ -149,6 +154,8 @@ pub(crate) struct Door {
     log: log::Log,
     kv: kv::Stage,
     outbox: Vec<crate::model::OutboxItem>,
+    /// Requests made and staged.
+    requests: u32,
     emitted: Vec<Derived>,
     /// The event at hand.
     cause: Option<Arc<Event>>,
@@ -157,6 +164,8 @@ pub(crate) struct Door {
     transaction: Option<Transaction>,
     /// How many conflicts the attempt has met before.
     conflicts: u32,
+    /// How long it waits for others, which is not its own time.
+    waiting: Waiting,
     meter: Meter,
     wasi: wasi::Wasi,
 }
@@ -173,11 +182,13 @@ impl Door {
             log: log::Log::new(limits),
             kv: kv::Stage::default(),
             outbox: Vec::new(),
+            requests: 0,
             emitted: Vec::new(),
             cause: None,
             budget: Budget::default(),
             transaction: None,
             conflicts: 0,
+            waiting: Waiting::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
             terms,
@@ -192,10 +203,12 @@ impl Door {
         self.log.take();
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
+        self.requests = 0;
         self.emitted = Vec::new();
         self.cause = None;
         self.budget = Budget::default();
         self.transaction = None;
+        self.waiting = Waiting::default();
         self.meter.reset();
     }
 
@@ -232,7 +245,12 @@ impl Door {
 
     /// When the attempt has to end.
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadline + self.waiting.so_far()
+    }
+
+    /// By how long the deadline is put off, for who can't ask while the guest runs.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.waiting.clone()
     }
 
     pub(crate) fn terms(&self) -> &Terms {
@@ -282,7 +300,14 @@ impl Door {
         let source = match &terms.database {
             None => Source::Store(terms.kv.as_deref().ok_or(Stop::Describing(call))?),
             Some(database) => Source::Database {
-                transaction: sql::open(&mut self.transaction, database, self.errand, self.conflicts).await?,
+                transaction: sql::open(
+                    &mut self.transaction,
+                    database,
+                    self.errand,
+                    self.conflicts,
+                    &self.waiting,
+                )
+                .await?,
                 plugin: &terms.plugin,
             },
         };
@@ -296,7 +321,27 @@ impl Door {
         let database = terms.database.as_ref().ok_or(Stop::Describing(call))?;
         Ok(Sql {
             limits: &terms.settings.limits,
-            transaction: sql::open(&mut self.transaction, database, self.errand, self.conflicts).await?,
+            transaction: sql::open(
+                &mut self.transaction,
+                database,
+                self.errand,
+                self.conflicts,
+                &self.waiting,
+            )
+            .await?,
+        })
+    }
+
+    fn http(&mut self) -> Result<Http<'_>, Stop> {
+        let (Errand::Handle(delivery), Some(outlet)) = (self.errand, &self.terms.outlet) else {
+            return Err(Stop::Describing(Call::HttpFetch));
+        };
+        Ok(Http {
+            outlet,
+            delivery,
+            limits: &self.terms.settings.limits,
+            fetches: self.calls[Call::HttpFetch as usize],
+            requests: &mut self.requests,
         })
     }
 
@@ -306,6 +351,8 @@ impl Door {
             plugin: &self.terms.plugin,
             delivery,
             grant: self.terms.settings.grants.mail.as_ref(),
+            outlet: self.terms.outlet.as_deref().ok_or(Stop::Describing(Call::SendRequest))?,
+            requests: &mut self.requests,
             limits: &self.terms.settings.limits,
             staged: &mut self.outbox,
             budget: &mut self.budget,
@@ -355,6 +402,11 @@ pub(crate) mod tests {
             kv_key: 512,
             kv_value: 256 << 10,
             kv_total: 64 << 20,
+            http_fetches: 100,
+            http_time: Duration::from_secs(5),
+            http_request: 1 << 20,
+            http_response: 1 << 20,
+            http_headers: 16 << 10,
             staged_items: 1000,
             staged_bytes: 4 << 20,
             sql_rows: 10_000,

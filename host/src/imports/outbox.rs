@@ -1,16 +1,19 @@
-//! `outbox`: mail that leaves after the attempt has committed.
+//! `outbox`: mail and requests that leave after the attempt has committed.
 //!
 //! A mail is checked whole before it is staged: every address parses, the grant allows the sender and
-//! every recipient, and no header can hold a line break.
+//! every recipient, and no header can hold a line break. A request is checked as one that is made now,
+//! but for where its host's name leads to: that is judged when it is sent.
 
 use lettre::{Address, message::Mailbox};
 
 use super::{
+    http,
     kv::Fault,
     limits::{Budget, Stop, size},
 };
 use crate::{
     config::Limits,
+    egress::{self, Bounds, Outlet, Refusal},
     model::{DeliveryId, Mail, MailGrant, OutboxItem},
 };
 
@@ -52,6 +55,9 @@ pub(super) struct Outbox<'a> {
     pub(super) plugin: &'a str,
     pub(super) delivery: DeliveryId,
     pub(super) grant: Option<&'a MailGrant>,
+    pub(super) outlet: &'a Outlet,
+    /// Requests of the attempt so far.
+    pub(super) requests: &'a mut u32,
     pub(super) limits: &'a Limits,
     pub(super) staged: &'a mut Vec<OutboxItem>,
     pub(super) budget: &'a mut Budget,
@@ -97,6 +103,23 @@ impl Outbox<'_> {
         self.budget.charge(self.limits, 1, weight(&mail), 0)?;
         self.staged.push(OutboxItem::Mail(mail));
         Ok(message_id)
+    }
+
+    /// Stages a request and returns its `Idempotency-Key`.
+    pub(super) fn send_request(&mut self, draft: egress::Draft) -> Result<String, Fault<OutboxError>> {
+        let key = http::key(self.delivery, *self.requests + 1);
+        let request =
+            self.outlet.check(draft, key.clone(), &Bounds::of(self.limits)).map_err(
+                |refusal| match refusal {
+                    Refusal::Denied(why) => Fault::Stop(Stop::Denied(why)),
+                    Refusal::Limit(why) => OutboxError::Limit(why).into(),
+                    other => OutboxError::Invalid(other.to_string()).into(),
+                },
+            )?;
+        self.budget.charge(self.limits, 1, request.bytes(), 0)?;
+        *self.requests += 1;
+        self.staged.push(OutboxItem::Request(request));
+        Ok(key)
     }
 
     fn sender(&self, grant: &MailGrant, from: Option<&str>) -> Result<Mailbox, Fault<OutboxError>> {
@@ -189,7 +212,25 @@ fn weight(mail: &Mail) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imports::tests::limits;
+    use crate::{
+        config::Http,
+        imports::tests::limits,
+        model::{Ambient, Clock, HttpGrant, Random, Secret, WebPattern},
+    };
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+
+    impl Random for Still {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
 
     fn send(grant: Option<&MailGrant>, draft: Draft) -> Result<Mail, Fault<OutboxError>> {
         let mut staged = Vec::new();
@@ -197,6 +238,8 @@ mod tests {
             plugin: "welcome",
             delivery: DeliveryId(7),
             grant,
+            outlet: &outlet(&[]),
+            requests: &mut 0,
             limits: &limits(),
             staged: &mut staged,
             budget: &mut Budget::default(),
@@ -204,6 +247,64 @@ mod tests {
         .send_mail(draft)?;
         let Some(OutboxItem::Mail(mail)) = staged.pop() else { panic!("a mail was staged") };
         Ok(mail)
+    }
+
+    fn outlet(urls: &[&str]) -> std::sync::Arc<Outlet> {
+        let grant = |url: &&str| HttpGrant {
+            url: WebPattern::parse(url).unwrap(),
+            addresses: Vec::new(),
+            header: [("authorization".to_owned(), Secret::new("hunter2"))].into(),
+        };
+        let grants: Vec<_> = urls.iter().map(grant).collect();
+        let ambient = Ambient::new(Still, Still);
+        egress::Egress::new(&Http::default(), ambient).unwrap().outlet("seats", &grants)
+    }
+
+    #[test]
+    fn a_staged_request_has_the_number_after_the_last_and_no_secret_of_its_grant() {
+        let (mut staged, mut requests) = (Vec::new(), 4);
+        let outlet = outlet(&["https://billing.example/v1"]);
+        let mut outbox = Outbox {
+            plugin: "seats",
+            delivery: DeliveryId(7),
+            grant: None,
+            outlet: &outlet,
+            requests: &mut requests,
+            limits: &limits(),
+            staged: &mut staged,
+            budget: &mut Budget::default(),
+        };
+        let draft = |url: &str, header: &str| egress::Draft {
+            method: "POST".into(),
+            url: url.into(),
+            headers: vec![(header.into(), "x".into())],
+            body: b"{}".into(),
+        };
+        let ours = "https://billing.example/v1/seats";
+        assert_eq!(outbox.send_request(draft(ours, "x-a")).unwrap(), "dlv_7-5");
+        for (url, header, says) in [
+            ("https://elsewhere.example/v1", "x-a", "no grant for `https://elsewhere.example`"),
+            ("https://billing.example/v2", "x-a", "no grant for `https://billing.example/v2`"),
+            (ours, "Authorization", "`authorization`, which the grant of `https://billing.example/v1` sets"),
+            (ours, "Idempotency-Key", "`idempotency-key`, which the host sets"),
+            (ours, "Host", "`host`, which the host sets"),
+            (ours, "Transfer-Encoding", "`transfer-encoding`, which the host sets"),
+            (ours, "x y", "no name"),
+        ] {
+            let text = match outbox.send_request(draft(url, header)).unwrap_err() {
+                Fault::Answer(OutboxError::Invalid(text) | OutboxError::Limit(text)) => text,
+                Fault::Stop(stop) => stop.to_string(),
+            };
+            assert!(text.contains(says), "{text}");
+        }
+        assert_eq!(
+            outbox.send_request(draft(ours, "x-a")).unwrap(),
+            "dlv_7-6",
+            "what was refused has no number"
+        );
+        assert_eq!(staged.len(), 2);
+        let stored = serde_json::to_string(&staged).unwrap();
+        assert!(!stored.contains("hunter2") && !stored.contains("authorization"), "{stored}");
     }
 
     fn grant(from: &[&str], to: &[&str]) -> MailGrant {

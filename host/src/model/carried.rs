@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Effects, OutboxItem};
+use super::{Attempt, Derived, Effects, OutboxItem};
 
 /// The rest of an attempt whose database has committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub struct Carried {
     /// What leaves, in the order staged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbox: Vec<OutboxItem>,
+    /// What happens because of it, in the order staged. Who gets it is found out anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emitted: Vec<Derived>,
     /// The record of the attempt.
     pub attempt: Attempt,
 }
@@ -21,12 +24,13 @@ impl Carried {
     /// What these effects leave to be done. Keys and values are not among it: a plugin with a database
     /// has them there.
     pub fn new(effects: &Effects, attempt: &Attempt) -> Self {
-        Self { outbox: effects.outbox.clone(), attempt: attempt.clone() }
+        Self { outbox: effects.outbox.clone(), emitted: effects.emitted.clone(), attempt: attempt.clone() }
     }
 
     /// What the store commits in place of the attempt that can't be asked any more.
     pub fn into_effects(self) -> (Effects, Attempt) {
-        (Effects { outbox: self.outbox, ..Effects::default() }, self.attempt)
+        let Self { outbox, emitted, attempt } = self;
+        (Effects { outbox, emitted, ..Effects::default() }, attempt)
     }
 }
 
@@ -76,6 +80,6 @@ mod tests {
         let text =
             format!(r#"{{"attempt": {}, "something": [1]}}"#, serde_json::to_string(&attempt()).unwrap());
         let carried: Carried = serde_json::from_str(&text).unwrap();
-        assert_eq!((carried.outbox, carried.attempt), (Vec::new(), attempt()));
+        assert_eq!((carried.outbox, carried.emitted, carried.attempt), (Vec::new(), Vec::new(), attempt()));
     }
 }

@@ -8,6 +8,8 @@
 //!                         │         │  └────────────────────────► dead ──► (replay: a new delivery)
 //!                      waiting ◄────┘ failed, attempts left
 //!
+//!   waiting is a delivery, too, that has to let another go first: one of the same plugin that came
+//!   before it and has the same order key. It is ready once that is done or dead.
 //!   held: a ready or waiting delivery whose plugin is held (paused, gone, broken, lacks a grant).
 //!   A daemon that starts finds no lease valid: what was leased is ready again.
 //! ```
@@ -17,7 +19,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Event, OrderKey};
 
 /// The store's number of a plugin; it stays with the plugin's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -29,13 +31,16 @@ pub struct PluginId(pub i64);
 pub struct Subscriber {
     /// The plugin.
     pub plugin: PluginId,
+    /// With which other deliveries of the plugin this one keeps to the order in which they came; none: it
+    /// runs whenever there is room.
+    pub order_key: Option<OrderKey>,
     /// Whether the plugin is held, so that the delivery will not run for now.
     pub held: bool,
 }
 
 impl From<PluginId> for Subscriber {
     fn from(plugin: PluginId) -> Self {
-        Self { plugin, held: false }
+        Self { plugin, order_key: None, held: false }
     }
 }
 
@@ -83,7 +88,7 @@ pub enum DeliveryState {
     Ready,
     /// Handed to an attempt.
     Leased,
-    /// Runs again after its back-off.
+    /// Runs again after its back-off, or once those are finished that came before it.
     Waiting,
     /// Waits for its plugin; see [`HeldReason`].
     Held,

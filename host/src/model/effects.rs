@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Derived;
+use super::{Derived, WebRequest};
 
 /// The store's number of the last write to a key. A key that was deleted and set again has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,13 +73,38 @@ pub struct Mail {
 pub enum OutboxItem {
     /// A mail.
     Mail(Mail),
+    /// An HTTP request.
+    Request(WebRequest),
+}
+
+/// What kind of thing leaves; each kind is sent by a desk of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OutboxKind {
+    /// Mail.
+    Mail,
+    /// HTTP requests.
+    Request,
+}
+
+impl OutboxKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Mail, Self::Request];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mail => "mail",
+            Self::Request => "request",
+        }
+    }
 }
 
 impl OutboxItem {
-    /// The word for its kind.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind.
+    pub fn kind(&self) -> OutboxKind {
         match self {
-            Self::Mail(_) => "mail",
+            Self::Mail(_) => OutboxKind::Mail,
+            Self::Request(_) => OutboxKind::Request,
         }
     }
 }

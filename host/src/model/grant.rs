@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventType, Pattern};
+use super::{EventType, HttpGrant, Pattern};
 
 /// What a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,17 +54,19 @@ pub struct MailGrant {
 }
 
 /// What one plugin may do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
     /// Mail, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
+    /// Where it may make HTTP requests to, now and later.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub http: Vec<HttpGrant>,
     /// SQL on the database of this name, which `[databases.<name>]` describes, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// The types of events it may emit.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emit: Vec<Pattern>,
 }
 
@@ -73,9 +75,9 @@ impl Grants {
     pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Mail => self.mail.is_some(),
+            Capability::Http => !self.http.is_empty(),
             Capability::Emit => !self.emit.is_empty(),
             Capability::Sql => self.database.is_some(),
-            Capability::Http => false,
         }
     }
 

@@ -10,9 +10,12 @@ mod effects;
 mod event;
 mod grant;
 mod ledger;
+mod order;
 mod pattern;
 mod redact;
 mod samples;
+mod secret;
+mod web;
 
 pub use ambient::{Ambient, Clock, Random};
 pub use carried::Carried;
@@ -21,10 +24,13 @@ pub use delivery::{
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
 pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
-pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem};
+pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use samples::{Samples, Unreadable, of_own_type};
+pub use secret::Secret;
+pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

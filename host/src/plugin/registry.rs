@@ -24,7 +24,8 @@ use super::{
 use crate::{
     config::PluginSettings,
     database::Databases,
-    model::{Ambient, EventType, NewEvent, PluginId, Subscriber},
+    egress::Egress,
+    model::{Ambient, EventType, NewEvent, Orders, PluginId, Subscriber},
     store::{Store, StoreError},
 };
 
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     pub(super) engine: Engine,
     pub(super) store: Store,
     pub(super) databases: Databases,
+    pub(super) egress: Egress,
     pub(super) dir: PathBuf,
     pub(super) settings: Settings,
     pub(super) ambient: Ambient,
@@ -86,6 +88,7 @@ impl Registry {
         engine: Engine,
         store: Store,
         databases: Databases,
+        egress: Egress,
         dir: PathBuf,
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         ambient: Ambient,
@@ -99,6 +102,7 @@ impl Registry {
             engine,
             store,
             databases,
+            egress,
             dir,
             settings,
             ambient,
@@ -169,9 +173,24 @@ impl Registry {
     /// Who gets this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
-        let subscriber =
-            |plugin: &Arc<Plugin>| Subscriber { plugin: plugin.record.id, held: !plugin.serving() };
+        let subscriber = |plugin: &Arc<Plugin>| Subscriber {
+            plugin: plugin.record.id,
+            order_key: plugin.settings.order_by.as_ref().and_then(|order| order.key(event)),
+            held: !plugin.serving(),
+        };
         self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
+    }
+
+    /// By what the plugins' deliveries keep to an order, now.
+    pub fn orders(&self) -> Orders {
+        let list = self.0.list.load();
+        let order = |plugin: &Arc<Plugin>| Some((plugin.record.id, plugin.settings.order_by.clone()?));
+        list.by_name.values().filter_map(order).collect()
+    }
+
+    /// What config.toml says now of the plugin with this name.
+    pub fn settings(&self, name: &str) -> PluginSettings {
+        (self.0.settings)(name)
     }
 
     /// All plugins, by name.

@@ -108,6 +108,7 @@ pub(super) async fn load(
         ambient: engine.parts().ambient.clone(),
         kv: None,
         database: None,
+        outlet: None,
     });
     let place = engine.place_to_load().await;
     let ticking = engine.tick();

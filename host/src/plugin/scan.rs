@@ -164,7 +164,7 @@ impl Inner {
             }
         };
         let next = match loaded {
-            Ok(inspection) => before.loaded(&self.engine, &self.store, &self.databases, settings, inspection),
+            Ok(inspection) => before.loaded(self, settings, inspection),
             Err(error) => before.failed(error.to_string()),
         };
         self.store.save_plugin(next.record.clone()).await?;

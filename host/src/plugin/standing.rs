@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use super::{
     engine::Engine,
+    registry::Inner,
     report::{AttemptFailure, AttemptReport},
     revision::{Code, Inspection},
 };
 use crate::{
     config::PluginSettings,
-    database::{Database, Databases},
+    database::Database,
     imports::{KvSource, Terms},
     model::{Ambient, HeldReason, Job, KvVersion, PluginId},
     store::{PluginRecord, Store, StoreError},
@@ -99,9 +100,7 @@ impl Plugin {
     /// It as a revision that loads makes it.
     pub(super) fn loaded(
         &self,
-        engine: &Engine,
-        store: &Store,
-        databases: &Databases,
+        inner: &Inner,
         settings: Arc<PluginSettings>,
         inspection: Inspection,
     ) -> Self {
@@ -109,8 +108,9 @@ impl Plugin {
             plugin: self.record.name.clone(),
             settings: Arc::clone(&settings),
             ambient: self.ambient.clone(),
-            kv: Some(Arc::new(OwnKv { store: store.clone(), plugin: self.record.id })),
-            database: settings.grants.database.as_ref().and_then(|name| databases.get(name)),
+            kv: Some(Arc::new(OwnKv { store: inner.store.clone(), plugin: self.record.id })),
+            outlet: Some(inner.egress.outlet(&self.record.name, &settings.grants.http)),
+            database: settings.grants.database.as_ref().and_then(|name| inner.databases.get(name)),
         };
         let lines: Vec<_> = inspection.lacking.iter().map(|need| format!("`{}`", need.example())).collect();
         let cause = (!lines.is_empty()).then(|| {
@@ -129,7 +129,8 @@ impl Plugin {
             loaded_at: Some(self.ambient.now()),
             ..self.record.clone()
         };
-        let runs = Runs { engine: engine.clone(), code: Arc::new(inspection.code), terms: Arc::new(terms) };
+        let runs =
+            Runs { engine: inner.engine.clone(), code: Arc::new(inspection.code), terms: Arc::new(terms) };
         let next = Self { record, settings, cause, runs: Some(runs), ambient: self.ambient.clone() };
         next.settled()
     }

@@ -8,7 +8,7 @@
 //! elsewhere before (the database of a plugin) and may clear up only after the store has it on disk,
 //! waits by [`Store::complete_durably`]. Many wait for one commit: nobody stands in another's way.
 
-use rusqlite::{Result, params};
+use rusqlite::{OptionalExtension, Result, params};
 use tokio::sync::oneshot;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     time::{nanos, timestamp},
     writer::{Op, Writer},
 };
-use crate::model::{Attempt, DeliveryId, Effects, Job, Outcome};
+use crate::model::{Attempt, DeliveryId, Effects, Job, OutboxItem, OutboxKind, Outcome, PluginId};
 use jiff::Timestamp;
 
 /// What a finished attempt asks of the store.
@@ -92,6 +92,36 @@ impl Store {
         self.send(Op::Complete(Box::new(Completion::of(job, Ending::Conflict)))).await
     }
 
+    /// Makes those of the deliveries ready again that are dead: an attempt of each took effect after all, in
+    /// the database of its plugin, and the next one finishes it from there. Returns how many.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn revive(&self, deliveries: Vec<DeliveryId>) -> Result<u64, StoreError> {
+        if deliveries.is_empty() {
+            return Ok(0);
+        }
+        self.write(move |writer| {
+            let mut count = 0;
+            for delivery in &deliveries {
+                let revived: Option<i64> = writer
+                    .connection
+                    .prepare_cached(
+                        "UPDATE delivery SET state = 0, ran = 1, due_at = ?2, finished_at = NULL
+                         WHERE id = ?1 AND state = 4 RETURNING plugin",
+                    )?
+                    .query_row([delivery.0, writer.now], |row| row.get(0))
+                    .optional()?;
+                if let Some(plugin) = revived {
+                    writer.memory.moved(PluginId(plugin), code::DEAD, code::READY);
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+        .await
+    }
+
     /// Those of the deliveries that are done, on disk. One that this store does not know is not.
     ///
     /// # Errors
@@ -123,7 +153,7 @@ pub(super) struct Completion {
 
 enum Ending {
     /// Its effects, and its outbox items as JSON.
-    Done(Record, Effects, Vec<String>),
+    Done(Record, Effects, Vec<(OutboxKind, String)>),
     Retry(Record, i64),
     Dead(Record),
     Conflict,
@@ -147,8 +177,8 @@ impl Completion {
         let record = Record::new(attempt);
         let ending = match verdict {
             Verdict::Done(effects) => {
-                let items =
-                    effects.outbox.iter().filter_map(|item| serde_json::to_string(item).ok()).collect();
+                let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
+                let items = effects.outbox.iter().filter_map(item).collect();
                 Ending::Done(record, effects, items)
             }
             Verdict::Retry(due) => Ending::Retry(record, nanos(due)),
@@ -243,10 +273,10 @@ impl Writer<'_> {
         record: &Record,
         changes: Vec<Change>,
         effects: &Effects,
-        items: &[String],
+        items: &[(OutboxKind, String)],
     ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
-        items.iter().try_for_each(|item| self.insert_outbox(job, item))?;
+        items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
         for derived in &effects.emitted {
             // Its id is this delivery's alone, which is done once: it can't have been seen before.
             self.take_in(derived.event(timestamp(self.now)), &derived.subscribers, None)?;
@@ -288,7 +318,11 @@ impl Writer<'_> {
             self.memory.hour_finished(self.connection, self.now, event_type, done, *duration_us)?;
         }
         self.memory.moved(job.plugin, code::LEASED, state);
-        self.lanes.end(job.plugin, job.delivery);
+        if let Some(key) = self.lanes.end(job.plugin, job.delivery)
+            && state >= code::DONE
+        {
+            self.let_next_go(job.plugin, &key)?;
+        }
         Ok(())
     }
 

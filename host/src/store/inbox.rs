@@ -11,7 +11,7 @@ use super::{
     time::nanos,
     writer::{Op, Writer},
 };
-use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, Subscriber};
+use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, Subscriber};
 
 /// What became of an event that was offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,8 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
 ON CONFLICT (source, id) DO NOTHING";
 
 pub(super) const INSERT_DELIVERY: &str = "
-INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, replay_of)
-VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6)";
+INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, replay_of, order_key)
+VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6, ?7)";
 
 impl Store {
     /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
@@ -131,14 +131,32 @@ impl Writer<'_> {
         sequence.next_delivery += subscribers.len() as i64;
         self.memory.event_taken(self.connection, self.now, source, seq)?;
         let event = Arc::new(Event { seq: EventSeq(seq), content: event });
-        for (id, &Subscriber { plugin, held }) in (first..).zip(subscribers) {
+        for (id, Subscriber { plugin, order_key, held }) in (first..).zip(subscribers) {
+            let plugin = *plugin;
+            let behind = self.is_behind(plugin, order_key.as_ref())?;
             let ready = self.memory.tally(plugin).states[code::READY as usize];
-            let token = self.lanes.hand_over(plugin, id, ready > 0, self.now);
-            let state = if token.is_some() { code::LEASED } else { code::READY };
-            self.sql.insert_delivery.execute(params![id, seq, plugin.0, state, self.now, None::<i64>])?;
+            let token = match behind {
+                true => None,
+                false => self.lanes.hand_over(plugin, id, order_key.as_ref(), ready > 0, self.now),
+            };
+            let state = match token {
+                Some(_) => code::LEASED,
+                None if behind => code::BEHIND,
+                None => code::READY,
+            };
+            let key = order_key.as_ref().map(OrderKey::as_str);
+            self.sql.insert_delivery.execute(params![
+                id,
+                seq,
+                plugin.0,
+                state,
+                self.now,
+                None::<i64>,
+                key
+            ])?;
             self.memory.made(plugin, state);
             self.memory.hour_made(self.connection, self.now, event_type)?;
-            if let Some(watcher) = watcher.filter(|_| !held) {
+            if let Some(watcher) = watcher.filter(|_| !*held) {
                 self.watches.add(id, watcher);
             }
             if let Some(token) = token {

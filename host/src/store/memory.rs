@@ -128,18 +128,16 @@ impl Memory {
     pub(super) fn made(&mut self, plugin: PluginId, state: i64) {
         let tally = self.change(plugin);
         tally.made += 1;
-        tally.states[state as usize] += 1;
+        tally.states[counter(state)] += 1;
         self.unfinished += 1;
     }
 
     /// Counts a delivery over from one state to another.
     pub(super) fn moved(&mut self, plugin: PluginId, from: i64, to: i64) {
         let tally = self.change(plugin);
-        tally.states[from as usize] -= 1;
-        tally.states[to as usize] += 1;
-        if to >= code::DONE {
-            self.unfinished -= 1;
-        }
+        tally.states[counter(from)] -= 1;
+        tally.states[counter(to)] += 1;
+        self.unfinished += i64::from(to < code::DONE) - i64::from(from < code::DONE);
     }
 
     pub(super) fn add_kv_bytes(&mut self, plugin: PluginId, delta: i64) {
@@ -283,6 +281,11 @@ impl Hour {
             .optional()?;
         Ok(row.unwrap_or_default())
     }
+}
+
+/// Where a state is counted.
+fn counter(state: i64) -> usize {
+    if state == code::BEHIND { code::WAITING as usize } else { state as usize }
 }
 
 /// The whole table `tally`.

@@ -25,6 +25,11 @@
 //! | while an outbox item is being sent | the item, leased | it is sent again, under the same Message-ID |
 //! | after a `Retry` has committed | the attempt; the delivery waiting | it runs when it is due, or at once if that has passed |
 //!
+//! Where a plugin has a database, its attempt has committed there before the completion comes here: see
+//! `dispatch/commit.rs` for what a crash in between finds. The store's part in it: [`Store::complete_durably`]
+//! tells when it is on disk, `may_have_run` of a job says whether such a commit is to be looked for, and
+//! [`Store::done_among`] which of them need no looking for any more.
+//!
 //! Counters, key sizes and the next numbers are written by the transaction that changes them, so that
 //! the ledger adds up after any crash. Which delivery is leased under which token is known to the
 //! writer alone: no token of an earlier process is ever valid.
@@ -43,6 +48,7 @@ mod inbox;
 mod kv;
 mod memory;
 mod minutes;
+mod order;
 mod outbox;
 mod plugins;
 mod query;

@@ -6,7 +6,8 @@
 //!            due │        │  └────► dead ──► (replay) ready
 //!             waiting ◄───┘
 //!
-//!   After a restart what was leased is ready again: a mail may leave twice, with one Message-ID.
+//!   After a restart what was leased is ready again: an item may leave twice, with one Message-ID or
+//!   Idempotency-Key. Each kind has a line of its own: what is slow to send holds back only its like.
 //! ```
 
 use std::{collections::VecDeque, time::Duration};
@@ -21,7 +22,7 @@ use super::{
     views::{OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary},
     writer::{Op, Work, Writer},
 };
-use crate::model::{DeliveryId, Job, OutboxItem, PluginId};
+use crate::model::{DeliveryId, Job, OutboxItem, OutboxKind, PluginId};
 
 /// Between two tries to write down that an item has been sent, while the disk is full.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -30,13 +31,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
 
 impl Store {
-    /// Waits until an item is due, then leases up to `limit` of them. May be cancelled.
+    /// Waits until an item of this kind is due, then leases up to `limit` of them. May be cancelled.
     ///
     /// # Errors
     /// When the store takes no work any more, or could not write the lease.
-    pub async fn lease_outbox(&self, limit: usize) -> Result<Vec<OutboxJob>, StoreError> {
+    pub async fn lease_outbox(&self, kind: OutboxKind, limit: usize) -> Result<Vec<OutboxJob>, StoreError> {
         let (reply, leased) = oneshot::channel();
-        self.send(Op::LeaseOutbox(Waiter { limit: limit.max(1), reply })).await?;
+        self.send(Op::LeaseOutbox(Waiter { kind, limit: limit.max(1), reply })).await?;
         leased.await.unwrap_or_else(|_| Err(self.silence()))
     }
 
@@ -45,10 +46,11 @@ impl Store {
     ///
     /// # Errors
     /// When the store takes no work any more.
-    pub async fn complete_outbox(&self, item: OutboxId, result: OutboxResult) -> Result<(), StoreError> {
+    pub async fn complete_outbox(&self, job: &OutboxJob, result: OutboxResult) -> Result<(), StoreError> {
+        let (item, kind) = (job.id, job.item.kind());
         loop {
             let result = result.clone();
-            match self.write(move |writer| writer.complete_outbox(item, &result)).await {
+            match self.write(move |writer| writer.complete_outbox(item, kind, &result)).await {
                 Err(StoreError::Io(_)) => tokio::time::sleep(PAUSE).await,
                 ended => return ended,
             }
@@ -100,7 +102,7 @@ impl Store {
             let counts = &mut writer.memory.sequence().outbox;
             counts[code::DEAD as usize] -= changed as i64;
             counts[code::READY as usize] += changed as i64;
-            writer.outbox.due_by(now);
+            OutboxKind::ALL.iter().for_each(|kind| writer.outbox.due_by(*kind, now));
             Ok(changed as u64)
         })
         .await
@@ -115,7 +117,11 @@ pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
     let (kind, summary) = match serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?) {
         Ok(ref item @ OutboxItem::Mail(ref mail)) => {
             let to: Vec<&str> = mail.to.iter().chain(&mail.cc).chain(&mail.bcc).map(String::as_str).collect();
-            (item.kind().to_owned(), format!("{} → {}: {}", mail.from, to.join(", "), mail.subject))
+            let summary = format!("{} → {}: {}", mail.from, to.join(", "), mail.subject);
+            (item.kind().as_str().to_owned(), summary)
+        }
+        Ok(ref item @ OutboxItem::Request(ref request)) => {
+            (item.kind().as_str().to_owned(), request.summary())
         }
         Err(error) => ("unknown".to_owned(), error.to_string()),
     };
@@ -134,6 +140,7 @@ pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
 
 /// Somebody who waits for due items.
 pub(super) struct Waiter {
+    kind: OutboxKind,
     limit: usize,
     reply: oneshot::Sender<Result<Vec<OutboxJob>, StoreError>>,
 }
@@ -147,20 +154,31 @@ impl Waiter {
 /// Those who wait, and when there is something for them.
 #[derive(Default)]
 pub(super) struct OutboxQueue {
+    kinds: [Line; OutboxKind::ALL.len()],
+    staged: Vec<(Waiter, Vec<OutboxJob>)>,
+}
+
+/// Those who wait for items of one kind.
+#[derive(Default)]
+struct Line {
     waiters: VecDeque<Waiter>,
     /// When the earliest item is due, or earlier; `i64::MAX` where there is none.
     due: i64,
-    staged: Vec<(Waiter, Vec<OutboxJob>)>,
 }
 
 impl OutboxQueue {
     pub(super) fn wait(&mut self, waiter: Waiter) {
-        self.waiters.push_back(waiter);
+        self.line(waiter.kind).waiters.push_back(waiter);
     }
 
     /// When to look again; none while nobody waits, or nothing is there.
     pub(super) fn next_due(&self) -> Option<i64> {
-        (!self.waiters.is_empty() && self.due != i64::MAX).then_some(self.due)
+        let waited_for = self.kinds.iter().filter(|line| !line.waiters.is_empty());
+        waited_for.map(|line| line.due).min().filter(|due| *due != i64::MAX)
+    }
+
+    fn line(&mut self, kind: OutboxKind) -> &mut Line {
+        &mut self.kinds[number(kind) as usize]
     }
 
     /// After the commit. Returns the work of giving back what nobody took.
@@ -173,76 +191,88 @@ impl OutboxQueue {
         }
         (!unheard.is_empty()).then(|| {
             Box::new(move |writer: &mut Writer<'_>| {
-                unheard.iter().try_for_each(|job| writer.release_outbox(job.id))
+                unheard.iter().try_for_each(|job| writer.release_outbox(job))
             }) as Work
         })
     }
 
     /// After a rollback.
     pub(super) fn undo(&mut self, error: &StoreError) {
-        self.due = 0;
+        self.kinds.iter_mut().for_each(|line| line.due = 0);
         for (waiter, _) in self.staged.drain(..) {
             waiter.refuse(error.clone());
         }
         if matches!(error, StoreError::Poisoned(_)) {
-            self.waiters.drain(..).for_each(|waiter| waiter.refuse(error.clone()));
+            let waiters = self.kinds.iter_mut().flat_map(|line| line.waiters.drain(..));
+            waiters.for_each(|waiter| waiter.refuse(error.clone()));
         }
     }
 
-    fn due_by(&mut self, due: i64) {
-        self.due = self.due.min(due);
+    fn due_by(&mut self, kind: OutboxKind, due: i64) {
+        let line = self.line(kind);
+        line.due = line.due.min(due);
+    }
+}
+
+/// The number of a kind in a row.
+fn number(kind: OutboxKind) -> i64 {
+    match kind {
+        OutboxKind::Mail => 0,
+        OutboxKind::Request => 1,
     }
 }
 
 impl Writer<'_> {
     /// Writes an item that leaves once this batch has committed.
-    pub(super) fn insert_outbox(&mut self, job: &Job, item: &str) -> Result<()> {
+    pub(super) fn insert_outbox(&mut self, job: &Job, kind: OutboxKind, item: &str) -> Result<()> {
         let sequence = self.memory.sequence();
         let id = sequence.next_outbox;
         sequence.next_outbox += 1;
         sequence.outbox[code::READY as usize] += 1;
         self.connection
             .prepare_cached(
-                "INSERT INTO outbox (id, delivery, plugin, state, attempts, due_at, item)
-                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5)",
+                "INSERT INTO outbox (id, delivery, plugin, state, attempts, due_at, item, kind)
+                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6)",
             )?
-            .execute(params![id, job.delivery.0, job.plugin.0, self.now, item])?;
-        self.outbox.due_by(self.now);
+            .execute(params![id, job.delivery.0, job.plugin.0, self.now, item, number(kind)])?;
+        self.outbox.due_by(kind, self.now);
         Ok(())
     }
 
     /// Leases due items to those who wait.
     pub(super) fn lease_outbox(&mut self) -> Result<()> {
-        self.outbox.waiters.retain(|waiter| !waiter.reply.is_closed());
-        while self.outbox.due <= self.now
-            && let Some(limit) = self.outbox.waiters.front().map(|waiter| waiter.limit)
-        {
-            let jobs = self.due_outbox(limit)?;
-            if jobs.len() < limit {
-                self.outbox.due = self.connection.query_row(
-                    "SELECT ifnull(min(due_at), ?2) FROM outbox INDEXED BY outbox_due
-                     WHERE state IN (0, 2) AND due_at > ?1",
-                    [self.now, i64::MAX],
-                    |row| row.get(0),
-                )?;
-            }
-            if !jobs.is_empty()
-                && let Some(waiter) = self.outbox.waiters.pop_front()
+        for kind in OutboxKind::ALL {
+            self.outbox.line(kind).waiters.retain(|waiter| !waiter.reply.is_closed());
+            while self.outbox.line(kind).due <= self.now
+                && let Some(limit) = self.outbox.line(kind).waiters.front().map(|waiter| waiter.limit)
             {
-                self.outbox.staged.push((waiter, jobs));
+                let jobs = self.due_outbox(kind, limit)?;
+                if jobs.len() < limit {
+                    self.outbox.line(kind).due = self.connection.query_row(
+                        "SELECT ifnull(min(due_at), ?2) FROM outbox INDEXED BY outbox_due
+                         WHERE state IN (0, 2) AND kind = ?3 AND due_at > ?1",
+                        [self.now, i64::MAX, number(kind)],
+                        |row| row.get(0),
+                    )?;
+                }
+                if !jobs.is_empty()
+                    && let Some(waiter) = self.outbox.line(kind).waiters.pop_front()
+                {
+                    self.outbox.staged.push((waiter, jobs));
+                }
             }
         }
         Ok(())
     }
 
-    fn due_outbox(&mut self, limit: usize) -> Result<Vec<OutboxJob>> {
+    fn due_outbox(&mut self, kind: OutboxKind, limit: usize) -> Result<Vec<OutboxJob>> {
         let rows: Vec<(OutboxJob, i64)> = self
             .connection
             .prepare_cached(
                 "SELECT id, delivery, plugin, attempts, item, state FROM outbox INDEXED BY outbox_due
-                 WHERE state IN (0, 2) AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
+                 WHERE state IN (0, 2) AND kind = ?3 AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
             )?
-            .query_map(params![self.now, limit as i64], |row| {
+            .query_map(params![self.now, limit as i64, number(kind)], |row| {
                 let item = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|error| {
                     rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
                 })?;
@@ -265,7 +295,7 @@ impl Writer<'_> {
         Ok(rows.into_iter().map(|(job, _)| job).collect())
     }
 
-    fn complete_outbox(&mut self, item: OutboxId, result: &OutboxResult) -> Result<()> {
+    fn complete_outbox(&mut self, item: OutboxId, kind: OutboxKind, result: &OutboxResult) -> Result<()> {
         let (state, due, error) = match result {
             OutboxResult::Sent => (code::DONE, None, None),
             OutboxResult::Retry { due, error } => (code::WAITING, Some(nanos(*due)), Some(error)),
@@ -281,19 +311,19 @@ impl Writer<'_> {
             .execute(params![item.0, state, due, finished_at, error])?;
         if changed == 1 {
             self.moved_outbox(code::LEASED, state);
-            self.outbox.due_by(due.unwrap_or(i64::MAX));
+            self.outbox.due_by(kind, due.unwrap_or(i64::MAX));
         }
         Ok(())
     }
 
-    fn release_outbox(&mut self, item: OutboxId) -> Result<()> {
+    fn release_outbox(&mut self, job: &OutboxJob) -> Result<()> {
         let changed = self
             .connection
             .prepare_cached("UPDATE outbox SET state = 0 WHERE id = ?1 AND state = 1")?
-            .execute([item.0])?;
+            .execute([job.id.0])?;
         if changed == 1 {
             self.moved_outbox(code::LEASED, code::READY);
-            self.outbox.due_by(self.now);
+            self.outbox.due_by(job.item.kind(), self.now);
         }
         Ok(())
     }

@@ -103,14 +103,22 @@ impl Store {
 impl Writer<'_> {
     /// Makes dead letters of some unfinished deliveries; whether there are more.
     fn give_up_some(&mut self, plugin: PluginId) -> Result<bool> {
-        let mut open: Vec<(i64, i64)> = self
-            .connection
-            .prepare_cached(
-                "SELECT id, state FROM delivery INDEXED BY delivery_due
-                 WHERE plugin = ?1 AND state IN (0, 2) LIMIT ?2",
-            )?
-            .query_map([plugin.0, SLICE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_>>()?;
+        let mut open = Vec::new();
+        // What is behind another comes first: it may not be left without one that lets it go.
+        for sql in [
+            "SELECT id, state FROM delivery INDEXED BY delivery_order
+             WHERE plugin = ?1 AND order_key IS NOT NULL AND state < 3 AND state = -1 LIMIT ?2",
+            "SELECT id, state FROM delivery INDEXED BY delivery_due
+             WHERE plugin = ?1 AND state IN (0, 2) LIMIT ?2",
+        ] {
+            if open.is_empty() {
+                open = self
+                    .connection
+                    .prepare_cached(sql)?
+                    .query_map([plugin.0, SLICE as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<Result<Vec<(i64, i64)>>>()?;
+            }
+        }
         if open.is_empty() {
             // What is leased runs on, but its completion will find the lease gone.
             open = self.leased_of(plugin)?.into_iter().map(|id| (id, code::LEASED)).collect();

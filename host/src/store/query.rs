@@ -15,7 +15,7 @@ use super::{
     Store, StoreError,
     complete::outcome_of,
     outbox, plugins,
-    schema::state_of,
+    schema::{code, state_of},
     time::{nanos, timestamp},
     views::{
         AttemptDetail, DeliveryDetail, DeliveryFilter, DeliveryPage, DeliverySummary, EventDetail,
@@ -249,7 +249,11 @@ fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
 
 const DELIVERY_COLUMNS: &str = "
 SELECT d.id, e.id, s.name, t.name, p.name, d.state, p.held, d.attempts, d.due_at, d.made_at, d.finished_at,
-       d.error, d.replay_of";
+       d.error, d.replay_of,
+       CASE WHEN d.state = -1 THEN (
+           SELECT ahead.id FROM delivery ahead INDEXED BY delivery_order
+           WHERE ahead.plugin = d.plugin AND ahead.order_key = d.order_key AND ahead.state < 3
+           ORDER BY ahead.id LIMIT 1) END";
 
 const DELIVERY_NAMES: &str = "
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
@@ -277,11 +281,11 @@ fn deliveries_step<T>(
         .next()
         .transpose()?;
     let states: &[i64] = match filter.state {
-        None => &[0, 1, 2, 3, 4],
+        None => &[code::BEHIND, 0, 1, 2, 3, 4],
         Some(DeliveryState::Ready) => &[0],
         Some(DeliveryState::Leased) => &[1],
-        Some(DeliveryState::Waiting) => &[2],
-        Some(DeliveryState::Held) => &[0, 2],
+        Some(DeliveryState::Waiting) => &[code::BEHIND, 2],
+        Some(DeliveryState::Held) => &[code::BEHIND, 0, 2],
         Some(DeliveryState::Done) => &[3],
         Some(DeliveryState::Dead) => &[4],
     };
@@ -335,7 +339,8 @@ fn deliveries_step<T>(
 
 fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
     let held = plugins::parsed(row, 6)?;
-    let state = state_of(row.get(5)?, held.is_some());
+    let code = row.get(5)?;
+    let state = state_of(code, held.is_some());
     let finished_at = row.get::<_, Option<i64>>(10)?.map(timestamp);
     Ok(DeliverySummary {
         id: DeliveryId(row.get(0)?),
@@ -346,11 +351,16 @@ fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
         state,
         held: held.filter(|_| state == DeliveryState::Held),
         attempts: row.get(7)?,
-        due_at: if finished_at.is_some() { None } else { Some(timestamp(row.get(8)?)) },
+        due_at: if finished_at.is_some() || code == code::BEHIND {
+            None
+        } else {
+            Some(timestamp(row.get(8)?))
+        },
         made_at: timestamp(row.get(9)?),
         finished_at,
         error: row.get(11)?,
         replay_of: row.get::<_, Option<i64>>(12)?.filter(|&id| id != 0).map(DeliveryId),
+        behind: row.get::<_, Option<i64>>(13)?.map(DeliveryId),
     })
 }
 

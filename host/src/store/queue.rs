@@ -34,7 +34,8 @@ use super::{
     writer::{Op, Writer},
 };
 use crate::model::{
-    DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, SourceName,
+    DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, OrderKey, PluginId,
+    SourceName,
 };
 
 /// The most jobs read into one lane in one batch.
@@ -44,7 +45,7 @@ const REFILL: usize = 512;
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -168,6 +169,8 @@ struct Lease {
     token: LeaseToken,
     lane: u64,
     outstanding: Arc<AtomicUsize>,
+    /// That of its delivery.
+    order_key: Option<OrderKey>,
 }
 
 impl LaneEnd {
@@ -234,21 +237,22 @@ impl LaneEnds {
         &mut self,
         plugin: PluginId,
         delivery: i64,
+        order_key: Option<&OrderKey>,
         older_ready: bool,
         now: i64,
     ) -> Option<LeaseToken> {
         let lane = self.open.get(&plugin)?;
         (!older_ready && lane.next_due > now && lane.free() > 0)
-            .then(|| self.lease(plugin, delivery))
+            .then(|| self.lease(plugin, delivery, order_key.cloned()))
             .flatten()
     }
 
-    fn lease(&mut self, plugin: PluginId, delivery: i64) -> Option<LeaseToken> {
+    fn lease(&mut self, plugin: PluginId, delivery: i64, order_key: Option<OrderKey>) -> Option<LeaseToken> {
         let lane = self.open.get_mut(&plugin)?;
         lane.staged += 1;
         self.last_token += 1;
         let token = LeaseToken(self.last_token);
-        let lease = Lease { token, lane: lane.id, outstanding: Arc::clone(&lane.outstanding) };
+        let lease = Lease { token, lane: lane.id, outstanding: Arc::clone(&lane.outstanding), order_key };
         self.leases.insert(delivery, lease);
         Some(token)
     }
@@ -277,14 +281,15 @@ impl LaneEnds {
         self.leases.get(&job.delivery.0).is_some_and(|lease| lease.token == job.token)
     }
 
-    /// Takes the lease away.
-    pub(super) fn end(&mut self, plugin: PluginId, delivery: DeliveryId) {
-        if let Some(lease) = self.leases.remove(&delivery.0) {
-            if let Some(lane) = self.open.get_mut(&plugin).filter(|lane| lane.id == lease.lane) {
-                lane.staged -= 1;
-            }
-            self.ended.push((delivery.0, lease));
+    /// Takes the lease away. Returns the delivery's order key.
+    pub(super) fn end(&mut self, plugin: PluginId, delivery: DeliveryId) -> Option<OrderKey> {
+        let lease = self.leases.remove(&delivery.0)?;
+        if let Some(lane) = self.open.get_mut(&plugin).filter(|lane| lane.id == lease.lane) {
+            lane.staged -= 1;
         }
+        let order_key = lease.order_key.clone();
+        self.ended.push((delivery.0, lease));
+        order_key
     }
 
     /// A delivery of this plugin is in the table, and waits until this time.
@@ -371,8 +376,8 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
-        for Due { delivery, state, attempts, may_have_run, event } in due {
-            let Some(token) = self.lanes.lease(plugin, delivery) else { continue };
+        for Due { delivery, state, attempts, may_have_run, order_key, event } in due {
+            let Some(token) = self.lanes.lease(plugin, delivery, order_key) else { continue };
             self.connection
                 .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
                 .execute([delivery])?;
@@ -404,32 +409,50 @@ impl Writer<'_> {
     }
 }
 
+/// An event that is in the store.
+pub(super) fn read_event(connection: &Connection, event: EventSeq) -> Result<NewEvent> {
+    connection
+        .prepare_cached(
+            "SELECT 0, 0, 0, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
+                    e.data_start, e.data_end, e.id, e.body, 0, e.depth
+             FROM event e JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
+             WHERE e.seq = ?1",
+        )?
+        .query_row([event.0], content)
+}
+
+/// The event's part of a row of [`DUE`].
+fn content(row: &Row<'_>) -> Result<NewEvent> {
+    Ok(NewEvent {
+        source: named(row, 4, SourceName::new)?,
+        event_type: named(row, 5, EventType::new)?,
+        organization: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
+        occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
+        received_at: timestamp(row.get(8)?),
+        depth: row.get(14)?,
+        data: row.get(9)?..row.get(10)?,
+        id: named(row, 11, EventId::new)?,
+        body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
+    })
+}
+
 /// A row of [`DUE`].
 struct Due {
     delivery: i64,
     state: i64,
     attempts: u32,
     may_have_run: bool,
+    order_key: Option<OrderKey>,
     event: Event,
 }
 
 impl Due {
     fn from_row(row: &Row<'_>) -> Result<Self> {
-        let content = NewEvent {
-            source: named(row, 4, SourceName::new)?,
-            event_type: named(row, 5, EventType::new)?,
-            organization: row.get_ref(6)?.as_str_or_null()?.map(Arc::from),
-            occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
-            received_at: timestamp(row.get(8)?),
-            depth: row.get(14)?,
-            data: row.get(9)?..row.get(10)?,
-            id: named(row, 11, EventId::new)?,
-            body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
-        };
-        let event = Event { seq: EventSeq(row.get(3)?), content };
+        let event = Event { seq: EventSeq(row.get(3)?), content: content(row)? };
         let attempts = row.get(2)?;
         let may_have_run = attempts > 0 || row.get(13)?;
-        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts, may_have_run, event })
+        let order_key = row.get_ref(15)?.as_str_or_null()?.and_then(OrderKey::new);
+        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts, may_have_run, order_key, event })
     }
 }
 

@@ -1,39 +1,57 @@
 //! Replays: new deliveries of old events. A replay has an id of its own, so that it takes effect again,
 //! and is linked to the delivery that it repeats.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::{
     Store, StoreError,
     inbox::INSERT_DELIVERY,
     query::{OF_EVENT, Walk},
+    queue,
     schema::code,
     views::DeliveryFilter,
     writer::Writer,
 };
-use crate::model::{DeliveryId, EventSeq, EventType, PluginId};
+use crate::model::{DeliveryId, EventSeq, EventType, OrderKey, Orders, PluginId};
+
+/// Deliveries that one transaction replays.
+const SLICE: usize = 256;
 
 impl Store {
     /// New deliveries of old events, each linked to the one it replays; returns how many. Only what is
-    /// done or dead is replayed, newest first, and each delivery once, however often this is called.
-    /// Works in slices: the writer stays free for events.
+    /// done or dead is replayed, the newest where the filter has a limit, and each delivery once, however
+    /// often this is called. They are made oldest first, and `orders` says which keep to that order. Works
+    /// in slices: the writer stays free for events.
     ///
     /// # Errors
     /// [`StoreError::Backlog`] when too much is unfinished; what was made before remains, and the next
     /// call goes on from there.
-    pub async fn replay_deliveries(&self, filter: DeliveryFilter) -> Result<u64, StoreError> {
+    pub async fn replay_deliveries(&self, filter: DeliveryFilter, orders: Orders) -> Result<u64, StoreError> {
         let mut walk = Walk::new(&filter);
-        let mut count = 0;
+        let mut found = Vec::new();
         while let Some(ids) = self.replayable(&filter, &mut walk).await? {
-            if !ids.is_empty() {
-                count += self.write(move |writer| writer.replay(&ids)).await??;
+            found.extend(ids);
+        }
+        found.reverse();
+        let orders = Arc::new(orders);
+        let mut count = 0;
+        for ids in found.chunks(SLICE) {
+            let (ids, orders) = (ids.to_vec(), Arc::clone(&orders));
+            let made = self.write(move |writer| writer.replay(&ids, &orders)).await?;
+            match made {
+                Ok(made) => count += made,
+                Err(error) if count == 0 => return Err(error),
+                Err(_) => break,
             }
         }
         Ok(count)
     }
 
     /// A new delivery of the event for each of the plugins, linked to the plugin's latest of that event
-    /// where it has had one. Returns their ids: none where there is no such event.
+    /// where it has had one, in the order that `orders` says. Returns their ids: none where there is no
+    /// such event.
     ///
     /// # Errors
     /// [`StoreError::Backlog`] when too much is unfinished.
@@ -41,13 +59,14 @@ impl Store {
         &self,
         event: EventSeq,
         plugins: Vec<PluginId>,
+        orders: Orders,
     ) -> Result<Vec<DeliveryId>, StoreError> {
-        self.write(move |writer| writer.replay_event(event, &plugins)).await?
+        self.write(move |writer| writer.replay_event(event, &plugins, &orders)).await?
     }
 }
 
 impl Writer<'_> {
-    fn replay(&mut self, ids: &[DeliveryId]) -> Result<Result<u64, StoreError>> {
+    fn replay(&mut self, ids: &[DeliveryId], orders: &Orders) -> Result<Result<u64, StoreError>> {
         let mut count = 0;
         for &DeliveryId(id) in ids {
             if let Some(error) = self.backlog_full() {
@@ -64,7 +83,7 @@ impl Writer<'_> {
                 .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             if let Some((event, plugin)) = found {
-                self.deliver_again(EventSeq(event), PluginId(plugin), id)?;
+                self.deliver_again(EventSeq(event), PluginId(plugin), id, orders)?;
                 count += 1;
             }
         }
@@ -75,6 +94,7 @@ impl Writer<'_> {
         &mut self,
         event: EventSeq,
         plugins: &[PluginId],
+        orders: &Orders,
     ) -> Result<Result<Vec<DeliveryId>, StoreError>> {
         if let Some(error) = self.backlog_full() {
             return Ok(Err(error));
@@ -93,13 +113,25 @@ impl Writer<'_> {
         for &plugin in plugins {
             let latest: i64 =
                 self.connection.prepare_cached(&latest)?.query_row([event.0, plugin.0], |row| row.get(0))?;
-            made.push(self.deliver_again(event, plugin, latest)?);
+            made.push(self.deliver_again(event, plugin, latest, orders)?);
         }
         Ok(Ok(made))
     }
 
-    /// Makes a ready delivery of an event that is in the store; `replay_of` 0 where it repeats none.
-    fn deliver_again(&mut self, event: EventSeq, plugin: PluginId, replay_of: i64) -> Result<DeliveryId> {
+    /// Makes a delivery of an event that is in the store; `replay_of` 0 where it repeats none. It runs
+    /// after whatever waits of its order key.
+    fn deliver_again(
+        &mut self,
+        event: EventSeq,
+        plugin: PluginId,
+        replay_of: i64,
+        orders: &Orders,
+    ) -> Result<DeliveryId> {
+        let order_key = match orders.get(&plugin) {
+            Some(order) => order.key(&queue::read_event(self.connection, event)?),
+            None => None,
+        };
+        let state = if self.is_behind(plugin, order_key.as_ref())? { code::BEHIND } else { code::READY };
         let sequence = self.memory.sequence();
         let id = sequence.next_delivery;
         sequence.next_delivery += 1;
@@ -107,9 +139,10 @@ impl Writer<'_> {
             id,
             event.0,
             plugin.0,
-            code::READY,
+            state,
             self.now,
-            replay_of
+            replay_of,
+            order_key.as_ref().map(OrderKey::as_str)
         ])?;
         let name: String = self
             .connection
@@ -119,7 +152,7 @@ impl Writer<'_> {
             let event_type = self.memory.event_type(self.connection, &name)?;
             self.memory.hour_made(self.connection, self.now, event_type)?;
         }
-        self.memory.made(plugin, code::READY);
+        self.memory.made(plugin, state);
         Ok(DeliveryId(id))
     }
 }

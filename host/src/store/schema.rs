@@ -195,10 +195,26 @@ CREATE TABLE minute (
 ALTER TABLE source ADD COLUMN last_event INTEGER;
 ALTER TABLE source ADD COLUMN last_at INTEGER;
 ",
+    "
+-- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
+-- send holds back no other.
+ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
+",
+    "
+-- With which other deliveries of its plugin one keeps to the order in which they came. Of those that are
+-- unfinished the first may run; the others are behind it, state -1, and so in no index of what is due.
+ALTER TABLE delivery ADD COLUMN order_key TEXT;
+CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
+",
 ];
 
-/// The number of a state in a row. `held` is derived and never stored.
+/// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
+/// `DONE`.
 pub(super) mod code {
+    /// Waits for another of its order key; counted and shown as waiting.
+    pub(in crate::store) const BEHIND: i64 = -1;
     pub(in crate::store) const READY: i64 = 0;
     pub(in crate::store) const LEASED: i64 = 1;
     pub(in crate::store) const WAITING: i64 = 2;
@@ -214,7 +230,7 @@ pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
         code::DONE => DeliveryState::Done,
         code::DEAD => DeliveryState::Dead,
         _ if held => DeliveryState::Held,
-        code::WAITING => DeliveryState::Waiting,
+        code::WAITING | code::BEHIND => DeliveryState::Waiting,
         _ => DeliveryState::Ready,
     }
 }

@@ -202,7 +202,7 @@ pub struct DeliverySummary {
     pub held: Option<HeldReason>,
     /// How many attempts have ended.
     pub attempts: u32,
-    /// When it may run (again); none once it has finished.
+    /// When it may run (again); none once it has finished, or while it is behind another.
     pub due_at: Option<Timestamp>,
     /// When it was made.
     pub made_at: Timestamp,
@@ -212,6 +212,8 @@ pub struct DeliverySummary {
     pub error: Option<String>,
     /// The earlier delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
+    /// The first of the deliveries of its order key, which have to finish before it may run.
+    pub behind: Option<DeliveryId>,
 }
 
 /// A page of deliveries.

@@ -528,6 +528,30 @@ impl Daemon {
         wait_for(&mut child).expect("the daemon ends")
     }
 
+    /// Sets a variable of the environment that it has from the next start on, or takes it away.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.setup.env.retain(|(known, _)| known != name);
+        self.setup.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    /// Whether it has ended by itself within this time; then it can be started again.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn ended_within(&mut self, limit: Duration) -> bool {
+        let began = Instant::now();
+        let child = self.child.as_mut().expect("the daemon runs");
+        while child.try_wait().expect("a child to wait for").is_none() {
+            if began.elapsed() >= limit {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.child = None;
+        true
+    }
+
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log file");
         let stdout = log.try_clone().expect("the log file");

@@ -24,8 +24,11 @@
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
+//! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
+//! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
+//! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
@@ -42,6 +45,7 @@
 
 mod builder;
 mod daemon;
+mod dns;
 mod event;
 mod guest;
 mod http;
@@ -50,13 +54,16 @@ mod mail;
 mod manager;
 mod ports;
 mod postgres;
+mod proxy;
 mod sender;
 mod signer;
 mod smtp;
 mod wait;
+mod web;
 
 pub use builder::Builder;
 pub use daemon::{Daemon, Output};
+pub use dns::DnsServer;
 pub use event::{Event, fresh_id};
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
@@ -64,7 +71,9 @@ pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};
 pub use postgres::Postgres;
+pub use proxy::Proxy;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
 pub use wait::{eventually, patience, seed, wait_until};
+pub use web::{WebReply, WebRequest, WebServer};

@@ -129,6 +129,7 @@ fn view(plugin: &Plugin, stats: &[PluginStats]) -> Value {
         "settings": {
             "concurrency": settings.concurrency,
             "reuse": settings.reuse,
+            "order_by": settings.order_by,
             "attempts": settings.retry.attempts,
             "time": humantime::format_duration(settings.limits.time).to_string(),
             "memory": settings.limits.memory,

@@ -101,8 +101,8 @@ impl Admin {
         filter: DeliveryFilter,
     ) -> Result<u64, ApiError> {
         let target = described(&filter);
-        let store = self.0.store.clone();
-        let work = async move { Ok(store.replay_deliveries(filter).await?) };
+        let (store, orders) = (self.0.store.clone(), self.0.registry.orders());
+        let work = async move { Ok(store.replay_deliveries(filter, orders).await?) };
         self.audited(actor, "replay many", &target, work, |count| format!("{count} deliveries made")).await
     }
 
@@ -167,7 +167,8 @@ impl Admin {
         if dry_run {
             return Ok(Replayed::Would(plugins.len()));
         }
-        Ok(Replayed::Made(self.0.store.replay_event(event.summary.seq, plugins).await?))
+        let orders = self.0.registry.orders();
+        Ok(Replayed::Made(self.0.store.replay_event(event.summary.seq, plugins, orders).await?))
     }
 
     /// The plugins that subscribe to the event now, and those that had a delivery of it and are still

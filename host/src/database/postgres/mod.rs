@@ -28,10 +28,11 @@ use self::{
     values::{Column, Parameter},
 };
 use super::{
-    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value,
+    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Checked, Dialect},
     kv::{Change, Written},
     value::Gather,
+    waiting::PATIENCE,
 };
 use crate::{config::DatabaseSettings, model::DeliveryId};
 
@@ -93,10 +94,13 @@ impl Pool {
         self: &Arc<Self>,
         delivery: DeliveryId,
         conflicts: u32,
+        waiting: &Waiting,
     ) -> Result<Transaction, Unavailable> {
         let places = if conflicts >= CONFLICTS_BEFORE_ALONE { self.all } else { 1 };
-        let place = Arc::clone(&self.places).acquire_many_owned(places).await;
-        let place = place.map_err(|_| self.unavailable("it is closing"))?;
+        let place = waiting.wait_for(Arc::clone(&self.places).acquire_many_owned(places)).await;
+        let place = place
+            .ok_or_else(|| self.unavailable(&format!("its place did not come within {PATIENCE:?}")))?
+            .map_err(|_| self.unavailable("it is closing"))?;
         Ok(Transaction {
             link: Some(self.link().await?),
             pool: Arc::clone(self),

@@ -14,6 +14,7 @@ use crate::{
         kv::{Change, Written},
         value::Gather,
     },
+    fault::{self, FaultPoint},
     model::DeliveryId,
 };
 
@@ -220,6 +221,7 @@ pub(super) fn commit(
         Err(error) if sqlstate::of(&error).0 == "23505" => return Err(CommitError::AlreadyCommitted),
         Err(error) => return Err(seat.over(&error).into()),
     }
+    fault::reached(FaultPoint::MarkerWritten);
     let committed = seat.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute());
     written.sizes.changed(&written.plugin, if committed.is_ok() { delta } else { 0 });
     committed.map(drop).map_err(|error| match sqlstate::of(&error) {
@@ -255,7 +257,9 @@ pub(super) fn remove_markers(seat: &mut Seat, deliveries: &[DeliveryId]) -> Resu
     seat.host("BEGIN IMMEDIATE")?;
     let remove = || {
         let mut statement = seat.connection.prepare_cached(UNMARK)?;
-        deliveries.iter().try_for_each(|delivery| statement.execute([delivery.0]).map(drop))
+        deliveries.iter().try_for_each(|delivery| statement.execute([delivery.0]).map(drop))?;
+        fault::reached(FaultPoint::MarkerDeleted);
+        Ok(())
     };
     let removed = remove().map_err(|error: Error| seat.over(&error)).and_then(|()| seat.host("COMMIT"));
     if removed.is_err() {

@@ -1,13 +1,47 @@
 //! `http` of the package.
 
-use super::bindings::posthouse::plugin::http;
-use crate::imports::{Call, Door};
+use super::{answer, bindings::posthouse::plugin::http};
+use crate::{
+    egress::{Draft, Refusal},
+    imports::{Call, Door, Stop, kv::Fault},
+};
 
 impl http::Host for Door {
     async fn fetch(
         &mut self,
-        _request: http::Request,
+        request: http::Request,
     ) -> wasmtime::Result<Result<http::Response, http::Error>> {
-        self.denied(Call::HttpFetch, http::Error::Denied)
+        let ready = match self.pass(Call::HttpFetch, |door| door.http()?.ready(request.into())) {
+            Err(Fault::Stop(Stop::Denied(why))) => return Ok(Err(http::Error::Denied(why))),
+            other => other,
+        };
+        let result = match ready {
+            Ok(ready) => ready.fetch().await,
+            Err(fault) => Err(fault),
+        };
+        answer(result.map(|response| http::Response {
+            status: response.status,
+            headers: response.headers.into_iter().map(|(name, value)| http::Header { name, value }).collect(),
+            body: response.body,
+        }))
+    }
+}
+
+impl From<http::Request> for Draft {
+    fn from(request: http::Request) -> Self {
+        let headers = request.headers.into_iter().map(|header| (header.name, header.value)).collect();
+        Self { method: request.method, url: request.url, headers, body: request.body }
+    }
+}
+
+impl From<Refusal> for http::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied(text) => Self::Denied(text),
+            Refusal::Invalid(text) => Self::Invalid(text),
+            Refusal::Limit(text) => Self::Limit(text),
+            Refusal::Timeout(text) => Self::Timeout(text),
+            Refusal::Failed(text) => Self::Failed(text),
+        }
     }
 }

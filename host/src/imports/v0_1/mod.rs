@@ -187,18 +187,3 @@ impl config::Host for Door {
         Ok(self.pass(Call::ConfigGet, |door| Ok::<_, Stop>(door.config(&key)))?)
     }
 }
-
-impl Door {
-    /// The answer to a call that no grant allows yet.
-    fn denied<T, E>(
-        &mut self,
-        call: Call,
-        denied: impl FnOnce(String) -> E,
-    ) -> wasmtime::Result<Result<T, E>> {
-        match self.pass(call, |_| Ok::<_, Stop>(())) {
-            Err(Stop::Denied(why)) => Ok(Err(denied(why))),
-            Err(stop) => Err(stop.into()),
-            Ok(()) => Err(wasmtime::format_err!("`{}` is not offered", call.name())),
-        }
-    }
-}

@@ -22,14 +22,11 @@ impl outbox::Host for Door {
             text: mail.text,
             html: mail.html,
         };
-        match self.pass(Call::SendMail, |door| door.outbox()?.send_mail(draft)) {
-            Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
-            other => answer(other),
-        }
+        staged(self.pass(Call::SendMail, |door| door.outbox()?.send_mail(draft)))
     }
 
-    fn send_request(&mut self, _request: http::Request) -> wasmtime::Result<Result<String, outbox::Error>> {
-        self.denied(Call::SendRequest, outbox::Error::Denied)
+    fn send_request(&mut self, request: http::Request) -> wasmtime::Result<Result<String, outbox::Error>> {
+        staged(self.pass(Call::SendRequest, |door| door.outbox()?.send_request(request.into())))
     }
 
     fn emit(&mut self, event: outbox::Derived) -> wasmtime::Result<Result<String, outbox::Error>> {
@@ -40,6 +37,13 @@ impl outbox::Host for Door {
             Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
             other => answer(other),
         }
+    }
+}
+
+fn staged(result: Result<String, Fault<OutboxError>>) -> wasmtime::Result<Result<String, outbox::Error>> {
+    match result {
+        Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
+        other => answer(other),
     }
 }
 

@@ -51,6 +51,7 @@ fn settings() -> PluginSettings {
         reuse: 1,
         retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
         limits: limits(),
+        order_by: None,
         grants: Grants::default(),
         config: [("greeting".to_owned(), crate::config::Secret::new("hello"))].into(),
     }
@@ -135,8 +136,14 @@ impl Bench {
             revision::load(&self.engine, "guest", &content, Arc::clone(&settings)).await.unwrap();
         let kv: Arc<dyn KvSource> = Arc::new(MemoryKv::default());
         let ambient = Ambient::new(Still, Still);
-        let terms =
-            Arc::new(Terms { plugin: "guest".to_owned(), settings, ambient, kv: Some(kv), database: None });
+        let terms = Arc::new(Terms {
+            plugin: "guest".to_owned(),
+            settings,
+            ambient,
+            kv: Some(kv),
+            database: None,
+            outlet: None,
+        });
         Loaded { engine: &self.engine, code: inspection.code, terms }
     }
 

@@ -4,7 +4,9 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
+    config::Http,
     database::Databases,
+    egress::Egress,
     plugin::{PluginError, Registry},
     store::{Store, StoreOptions},
 };
@@ -48,10 +50,12 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
+        let egress = Egress::new(&Http::default(), Ambient::new(Still, Still)).unwrap();
         Registry::new(
             bench.engine.clone(),
             store.clone(),
             Databases::default(),
+            egress,
             folder.to_owned(),
             settings,
             ambient,

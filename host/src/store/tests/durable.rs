@@ -149,3 +149,25 @@ async fn what_is_finished_is_known_and_what_is_unknown_is_not() {
     house.store.flush().await.unwrap();
     assert_eq!(house.store.done_among(ids.to_vec()).await.unwrap(), ids[..1]);
 }
+
+#[tokio::test]
+async fn what_is_dead_and_took_effect_after_all_comes_again_and_nothing_else_does() {
+    let house = House::new();
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
+    for n in 0..3 {
+        house.accept(n, &[plugin]).await;
+    }
+    let (done, dead, leased) = (next(&mut lane).await, next(&mut lane).await, next(&mut lane).await);
+    let ids = [done.delivery, dead.delivery, leased.delivery, DeliveryId(7)];
+    house.done(done, effects(&[])).await;
+    house.finish(dead, Verdict::Dead).await;
+    assert_eq!(house.store.revive(ids.to_vec()).await, Ok(1));
+    let again = next(&mut lane).await;
+    assert_eq!((again.delivery, again.may_have_run), (ids[1], true));
+    house.assert_balanced().await;
+    house.done(again, effects(&[])).await;
+    assert_eq!(house.states().await, ["done", "done", "leased"]);
+    assert_eq!(house.store.revive(ids.to_vec()).await, Ok(0));
+    house.assert_balanced().await;
+}

@@ -4,7 +4,10 @@
 use rusqlite::ffi;
 
 use super::support::*;
-use crate::store::{Accepted, Store, StoreError, Verdict};
+use crate::{
+    model::OutboxKind,
+    store::{Accepted, Store, StoreError, Verdict},
+};
 
 /// The next commit fails like this.
 fn fail(store: &Store, code: i32) {
@@ -27,7 +30,7 @@ async fn after_a_failed_sync_nothing_is_answered_well() {
     assert!(poisoned(&house.store.accept(house.event("after"), vec![plugin]).await.unwrap_err()));
     assert!(poisoned(&house.store.flush().await.unwrap_err()));
     assert!(poisoned(&house.store.release(job).await.unwrap_err()));
-    assert!(poisoned(&house.store.lease_outbox(1).await.unwrap_err()));
+    assert!(poisoned(&house.store.lease_outbox(OutboxKind::Mail, 1).await.unwrap_err()));
     assert!(poisoned(&house.store.open_lane(plugin, 1).await.err().unwrap()));
     assert!(lane.next().await.is_none());
     // It can still be looked at.

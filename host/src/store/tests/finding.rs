@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::{DeliveryState, EventSeq, PluginId, SourceName},
+    model::{DeliveryState, EventSeq, Orders, PluginId, SourceName},
     store::{AuditFilter, DeliveryFilter, EventFilter, Verdict},
 };
 
@@ -128,7 +128,7 @@ async fn dead_letters_are_grouped_by_plugin_and_reason_and_a_group_is_replayed_a
         ..DeliveryFilter::default()
     };
     assert_eq!(house.store.count_deliveries(filter.clone()).await.unwrap(), 3);
-    assert_eq!(house.store.replay_deliveries(filter.clone()).await.unwrap(), 3);
+    assert_eq!(house.store.replay_deliveries(filter.clone(), Orders::new()).await.unwrap(), 3);
     assert_eq!(house.store.count_deliveries(filter).await.unwrap(), 0);
     assert_eq!(told().await[2], group("a", "no server", 3, 0));
 }

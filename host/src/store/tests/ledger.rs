@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::support::*;
 use crate::{
-    model::{DeliveryState, HeldReason, Job, KvWrite},
+    model::{DeliveryState, HeldReason, Job, KvWrite, OrderBy, OrderKey, Orders, PluginId, Subscriber},
     store::{DeliveryFilter, Lane, Verdict},
 };
 
@@ -65,11 +65,21 @@ async fn the_ledger_adds_up_whatever_happens() {
         plugins.push(house.plugin(name).await);
         lanes.push(None);
     }
+    let orders = Orders::from([(plugins[1], OrderBy::Organization)]);
     for step in 0..600 {
         let which = random.below(3) as usize;
         match random.below(14) {
             0..=3 => {
-                let wanted: Vec<_> = plugins.iter().copied().filter(|_| random.below(3) > 0).collect();
+                // Some keep to an order, of few keys.
+                let subscriber = |plugin: PluginId| Subscriber {
+                    order_key: (plugin.0 % 3 > 0)
+                        .then(|| random.below(4).to_string())
+                        .as_deref()
+                        .and_then(OrderKey::new),
+                    ..plugin.into()
+                };
+                let wanted: Vec<_> =
+                    plugins.iter().copied().filter(|_| random.below(3) > 0).map(subscriber).collect();
                 // One in four ids has been seen.
                 let id = if random.below(4) == 0 { random.below(next_event + 1) } else { next_event };
                 next_event = next_event.max(id + 1);
@@ -109,7 +119,7 @@ async fn the_ledger_adds_up_whatever_happens() {
             11 => house.clock.advance(Duration::from_secs(random.below(40))),
             12 if random.below(3) == 0 => {
                 let filter = DeliveryFilter { limit: 5, ..DeliveryFilter::default() };
-                house.store.replay_deliveries(filter).await.unwrap();
+                house.store.replay_deliveries(filter, orders.clone()).await.unwrap();
             }
             12 => {
                 let records = house.store.plugins().await.unwrap();

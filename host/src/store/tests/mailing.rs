@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::OutboxItem,
+    model::{OutboxItem, OutboxKind, WebRequest},
     store::{OutboxFilter, OutboxJob, OutboxResult},
 };
 
@@ -23,16 +23,16 @@ async fn house_with(subjects: &[&str]) -> House {
 }
 
 fn subject(job: &OutboxJob) -> &str {
-    let OutboxItem::Mail(mail) = &job.item;
+    let OutboxItem::Mail(mail) = &job.item else { panic!("a mail was leased") };
     &mail.subject
 }
 
 async fn lease(house: &House, limit: usize) -> Vec<OutboxJob> {
-    tokio::time::timeout(PATIENCE, house.store.lease_outbox(limit)).await.unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, house.store.lease_outbox(OutboxKind::Mail, limit)).await.unwrap().unwrap()
 }
 
 async fn assert_nothing_due(house: &House) {
-    assert!(tokio::time::timeout(MOMENT, house.store.lease_outbox(1)).await.is_err());
+    assert!(tokio::time::timeout(MOMENT, house.store.lease_outbox(OutboxKind::Mail, 1)).await.is_err());
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn items_leave_once_and_in_order() {
     assert_nothing_due(&house).await;
     for job in leased.iter().chain(&last) {
         assert_eq!(job.attempt, 1);
-        house.store.complete_outbox(job.id, OutboxResult::Sent).await.unwrap();
+        house.store.complete_outbox(job, OutboxResult::Sent).await.unwrap();
     }
     assert_eq!(house.store.stats().await.unwrap().outbox["sent"], 3);
 }
@@ -54,7 +54,7 @@ async fn items_leave_once_and_in_order() {
 async fn who_waits_is_woken_by_a_new_item() {
     let house = house_with(&[]).await;
     let store = house.store.clone();
-    let waiting = tokio::spawn(async move { store.lease_outbox(5).await });
+    let waiting = tokio::spawn(async move { store.lease_outbox(OutboxKind::Mail, 5).await });
     let plugin = house.plugin("a").await;
     let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
     house.accept("one", &[plugin]).await;
@@ -79,12 +79,12 @@ async fn a_failed_item_waits_is_given_up_and_can_be_sent_again() {
     let job = lease(&house, 1).await.remove(0);
     let due = house.now() + Duration::from_secs(10);
     let error = "no route".to_owned();
-    house.store.complete_outbox(job.id, OutboxResult::Retry { due, error: error.clone() }).await.unwrap();
+    house.store.complete_outbox(&job, OutboxResult::Retry { due, error: error.clone() }).await.unwrap();
     assert_nothing_due(&house).await;
     house.clock.advance(Duration::from_secs(10));
     let job = lease(&house, 1).await.remove(0);
     assert_eq!(job.attempt, 2);
-    house.store.complete_outbox(job.id, OutboxResult::Dead { error }).await.unwrap();
+    house.store.complete_outbox(&job, OutboxResult::Dead { error }).await.unwrap();
 
     let dead = OutboxFilter { state: Some("dead".to_owned()), ..OutboxFilter::default() };
     let listed = house.store.outbox(dead.clone()).await.unwrap();
@@ -103,9 +103,43 @@ async fn a_failed_item_waits_is_given_up_and_can_be_sent_again() {
 async fn after_a_crash_what_was_being_sent_is_sent_again() {
     let house = house_with(&["one", "two"]).await;
     let sent = lease(&house, 1).await.remove(0);
-    house.store.complete_outbox(sent.id, OutboxResult::Sent).await.unwrap();
+    house.store.complete_outbox(&sent, OutboxResult::Sent).await.unwrap();
     lease(&house, 1).await;
     let found = house.crashed();
     assert_eq!(found.store.stats().await.unwrap().outbox["ready"], 1);
     assert_eq!(lease(&found, 5).await.iter().map(subject).collect::<Vec<_>>(), ["two"]);
+}
+
+#[tokio::test]
+async fn each_kind_has_a_line_of_its_own() {
+    let house = house_with(&["one", "two"]).await;
+    let plugin = house.plugin("a").await;
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.accept("three", &[plugin]).await;
+    let mut effects = effects(&[]);
+    effects.outbox.push(OutboxItem::Request(WebRequest {
+        key: "dlv_1-1".into(),
+        method: "POST".into(),
+        url: "https://a.example/hook?token=hunter2".into(),
+        headers: vec![("x-api-key".into(), "hunter3".into())],
+        body: b"the body".into(),
+    }));
+    house.done(next(&mut lane).await, effects).await;
+
+    let leased = house.store.lease_outbox(OutboxKind::Request, 5);
+    let leased = tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap();
+    assert_eq!(leased.iter().map(|job| job.item.kind()).collect::<Vec<_>>(), [OutboxKind::Request]);
+    let due = house.now() + Duration::from_secs(10);
+    let late = OutboxResult::Retry { due, error: "503".into() };
+    house.store.complete_outbox(&leased[0], late).await.unwrap();
+    assert_eq!(lease(&house, 5).await.iter().map(subject).collect::<Vec<_>>(), ["one", "two"]);
+
+    house.clock.advance(Duration::from_secs(10));
+    let again = house.store.lease_outbox(OutboxKind::Request, 5);
+    let again = tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
+    assert_eq!((again[0].id, again[0].attempt), (leased[0].id, 2));
+
+    let listed = house.store.outbox(OutboxFilter::default()).await.unwrap();
+    assert_eq!((listed[0].kind.as_str(), listed[1].kind.as_str()), ("request", "mail"));
+    assert_eq!(listed[0].summary, "POST https://a.example/hook?…");
 }

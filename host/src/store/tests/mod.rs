@@ -12,5 +12,6 @@ mod listing;
 mod mailing;
 mod measure;
 mod opening;
+mod ordering;
 mod replaying;
 mod support;

@@ -69,6 +69,8 @@ const BACK_TO_THE_FIRST: &str = "
 ALTER TABLE attempt DROP COLUMN revision;
 ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
+DROP INDEX delivery_order;
+ALTER TABLE delivery DROP COLUMN order_key;
 DROP TABLE audit;
 DROP TABLE minute;
 ALTER TABLE source DROP COLUMN last_event;

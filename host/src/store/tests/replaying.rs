@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::support::*;
 use crate::{
-    model::{DeliveryState, EventSeq, PluginId},
+    model::{DeliveryState, EventSeq, Orders, OutboxKind, PluginId},
     store::{Accepted, DeliveryFilter, OutboxResult, StoreError, Verdict},
 };
 
@@ -30,11 +30,11 @@ async fn dead_letters_are_replayed_once_and_the_count_agrees() {
     let (house, plugin) = house_with(300).await;
     let first = DeliveryFilter { limit: 10, ..dead() };
     assert_eq!(house.store.count_deliveries(first.clone()).await.unwrap(), 10);
-    assert_eq!(house.store.replay_deliveries(first).await.unwrap(), 10);
+    assert_eq!(house.store.replay_deliveries(first, Orders::new()).await.unwrap(), 10);
     assert_eq!(house.store.count_deliveries(dead()).await.unwrap(), 290);
-    assert_eq!(house.store.replay_deliveries(dead()).await.unwrap(), 290);
+    assert_eq!(house.store.replay_deliveries(dead(), Orders::new()).await.unwrap(), 290);
     assert_eq!(house.store.count_deliveries(dead()).await.unwrap(), 0);
-    assert_eq!(house.store.replay_deliveries(dead()).await.unwrap(), 0);
+    assert_eq!(house.store.replay_deliveries(dead(), Orders::new()).await.unwrap(), 0);
     let newest = house.store.deliveries(DeliveryFilter::default()).await.unwrap().remove(0);
     assert_eq!(newest.state, DeliveryState::Ready);
     assert!(newest.replay_of.is_some());
@@ -55,13 +55,16 @@ async fn a_replay_keeps_the_bound_of_the_backlog_and_can_be_continued() {
         house.accept(n, &[plugin]).await;
     }
     let (mut made, mut refused) = (0, false);
-    match house.store.replay_deliveries(dead()).await {
+    match house.store.replay_deliveries(dead(), Orders::new()).await {
         Ok(count) => made = count,
         Err(error) => refused = matches!(error, StoreError::Backlog(_)),
     }
     assert!(made == 2 || refused);
     assert_eq!(house.store.count_deliveries(dead()).await.unwrap(), 1);
-    assert!(matches!(house.store.replay_deliveries(dead()).await, Err(StoreError::Backlog(1000))));
+    assert!(matches!(
+        house.store.replay_deliveries(dead(), Orders::new()).await,
+        Err(StoreError::Backlog(1000))
+    ));
 }
 
 #[tokio::test]
@@ -69,16 +72,16 @@ async fn an_event_is_replayed_for_the_plugins_named() {
     let (house, plugin) = house_with(1).await;
     let other = house.plugin("b").await;
     let event = house.store.event(None, "0").await.unwrap().remove(0);
-    let made = house.store.replay_event(event.summary.seq, vec![plugin, other]).await.unwrap();
+    let made = house.store.replay_event(event.summary.seq, vec![plugin, other], Orders::new()).await.unwrap();
     assert_eq!(made.len(), 2);
     let history = house.store.event(None, "0").await.unwrap().remove(0).history;
     let links: Vec<_> = history.iter().map(|delivery| delivery.summary.replay_of).collect();
     assert_eq!(links, [None, Some(history[0].summary.id), None]);
     // Again: linked to the latest.
-    house.store.replay_event(event.summary.seq, vec![other]).await.unwrap();
+    house.store.replay_event(event.summary.seq, vec![other], Orders::new()).await.unwrap();
     let history = house.store.event(None, "0").await.unwrap().remove(0).history;
     assert_eq!(history[3].summary.replay_of, Some(history[2].summary.id));
-    assert!(house.store.replay_event(EventSeq(999), vec![other]).await.unwrap().is_empty());
+    assert!(house.store.replay_event(EventSeq(999), vec![other], Orders::new()).await.unwrap().is_empty());
     house.assert_balanced().await;
 }
 
@@ -125,7 +128,7 @@ async fn old_events_leave_when_all_of_them_is_finished() {
     house.done(next(&mut lane).await, effects(&[])).await;
     lane.close().await;
     let replayed = house.store.event(None, "replayed").await.unwrap()[0].summary.seq;
-    house.store.replay_event(replayed, vec![plugin]).await.unwrap();
+    house.store.replay_event(replayed, vec![plugin], Orders::new()).await.unwrap();
 
     assert_eq!(house.store.prune().await.unwrap(), 0, "all is young");
     house.clock.advance(Duration::from_secs(25 * 3600));
@@ -143,8 +146,8 @@ async fn old_events_leave_when_all_of_them_is_finished() {
     assert_eq!(house.store.kv_get(plugin, "k").unwrap().unwrap().0, b"v");
 
     // What was in the way ends.
-    let item = house.store.lease_outbox(1).await.unwrap().remove(0);
-    house.store.complete_outbox(item.id, OutboxResult::Sent).await.unwrap();
+    let item = house.store.lease_outbox(OutboxKind::Mail, 1).await.unwrap().remove(0);
+    house.store.complete_outbox(&item, OutboxResult::Sent).await.unwrap();
     let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
     house.done(next(&mut lane).await, effects(&[])).await;
     let mut pruned = 0;

@@ -3,6 +3,7 @@
 mod attempt;
 mod latency;
 mod memory;
+mod order;
 mod rate;
 mod reload;
 mod size;
@@ -17,6 +18,7 @@ pub(crate) enum Name {
     Plugin,
     Plugins,
     Attempt,
+    Order,
     Reload,
     Size,
     Latency,
@@ -24,12 +26,13 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Verify,
         Self::Accept,
         Self::Plugin,
         Self::Plugins,
         Self::Attempt,
+        Self::Order,
         Self::Reload,
         Self::Size,
         Self::Latency,
@@ -45,6 +48,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Plugin => rate::plugins(bench, 1),
         Name::Plugins => rate::plugins(bench, 10),
         Name::Attempt => attempt::measure(bench),
+        Name::Order => order::measure(bench),
         Name::Reload => reload::measure(bench),
         Name::Size => size::measure(bench),
         Name::Latency => latency::measure(bench),

@@ -132,7 +132,8 @@ async fn handle(store: Store, plugin: PluginId, ambient: Ambient, finished: u64,
     lane.close().await;
 }
 
-fn event(number: u64, now: Timestamp) -> NewEvent {
+/// The n-th event of a fill.
+pub(super) fn event(number: u64, now: Timestamp) -> NewEvent {
     let id = format!("evt_fill_{number:012}");
     let user =
         format!(r#"{{"user":{{"id":"usr_{number}","email":"ada@example.com","metadata":"{:450}"}}}}"#, "");

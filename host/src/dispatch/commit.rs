@@ -1,0 +1,209 @@
+//! From "the guest returned ok" to "nothing is left to do": the commits of an attempt, in their order.
+//!
+//! ```text
+//!   guest returned ok ──no transaction, or one that changed nothing──► store.complete: queued, and that is all
+//!     │
+//!     ▼
+//!   marker + COMMIT on the plugin's database       the commit point: before it nothing has happened
+//!     │                                            after it the delivery never runs again
+//!     ▼
+//!   store: outbox, emitted, attempt, "done"        waited for until it is on disk
+//!     │
+//!     ▼
+//!   the marker goes                                `markers`, in the background
+//! ```
+//!
+//! Whatever ends between the second step and the last leaves the marker, which carries all that the store
+//! is to be told. So a delivery that may have run before is looked for there first ([`Commits::find`]), and
+//! finished from it without running anything. `docs/architecture.md` draws every step with what a restart
+//! does at it.
+//!
+//! The permit of an attempt is given back at the commit point: while the store syncs, the next one runs,
+//! and many wait for one sync.
+
+use std::{future::Future, time::Duration};
+
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tracing::{error, info, warn};
+
+use super::markers::Markers;
+use crate::{
+    database::{CommitError, Committed, Database, Unavailable},
+    fault::{self, FaultPoint},
+    model::{Ambient, Attempt, Carried, DeliveryId, Effects, Job, Outcome},
+    plugin::{AttemptFailure, Finished, Plugin, Registry},
+    store::{Completed, Store, Verdict},
+};
+
+/// The right to run an attempt.
+pub(super) type Permits = Result<OwnedSemaphorePermit, AcquireError>;
+
+/// Commits what attempts did.
+pub(super) struct Commits {
+    pub(super) store: Store,
+    pub(super) registry: Registry,
+    pub(super) markers: Markers,
+    pub(super) ambient: Ambient,
+}
+
+/// An earlier attempt that has committed.
+pub(super) struct Earlier {
+    database: Database,
+    /// None where the marker can't be read, with the reason.
+    carried: Result<Carried, serde_json::Error>,
+}
+
+impl Commits {
+    /// What an earlier attempt of the delivery has left in the plugin's database, where it has committed.
+    ///
+    /// # Errors
+    /// When the database can't be asked: the delivery must not run then.
+    pub(super) async fn find(
+        &self,
+        plugin: &Plugin,
+        delivery: DeliveryId,
+    ) -> Result<Option<Earlier>, Unavailable> {
+        let Some(database) = plugin.database() else { return Ok(None) };
+        let found = in_time(plugin, database, database.find_marker(delivery)).await??;
+        Ok(found
+            .map(|marker| Earlier { database: database.clone(), carried: serde_json::from_slice(&marker) }))
+    }
+
+    /// Has an attempt that returned ok take effect, all of it.
+    ///
+    /// # Errors
+    /// When it has not: nothing of it remains, or only the marker tells.
+    pub(super) async fn commit(
+        &self,
+        plugin: &Plugin,
+        job: &Job,
+        attempt: &Attempt,
+        finished: Finished,
+        permits: Permits,
+    ) -> Result<(), AttemptFailure> {
+        fault::reached(FaultPoint::GuestReturned);
+        let Finished { effects, transaction } = finished;
+        let Some(transaction) = transaction else {
+            self.complete(job.clone(), attempt.clone(), effects).await;
+            return Ok(());
+        };
+        let database = transaction.database().clone();
+        let not_run = |error: &dyn std::fmt::Display| AttemptFailure::NotRun { error: error.to_string() };
+        let carried =
+            serde_json::to_vec(&Carried::new(&effects, attempt)).map_err(|error| not_run(&error))?;
+        match in_time(plugin, &database, transaction.commit(carried))
+            .await
+            .map_err(|error| not_run(&error))?
+        {
+            Ok(Committed::Marked) => {
+                fault::reached(FaultPoint::DatabaseCommitted);
+                drop(permits);
+                self.finish(job.clone(), attempt.clone(), effects, &database).await;
+                Ok(())
+            }
+            Ok(Committed::NothingWritten) => {
+                self.complete(job.clone(), attempt.clone(), effects).await;
+                Ok(())
+            }
+            Err(CommitError::AlreadyCommitted) => match self.find(plugin, job.delivery).await {
+                Ok(Some(earlier)) => {
+                    drop(permits);
+                    self.resume(job.clone(), earlier).await;
+                    Ok(())
+                }
+                Ok(None) => Err(not_run(&"its marker was there, and is gone")),
+                Err(error) => Err(not_run(&error)),
+            },
+            Err(CommitError::Conflict) => Err(AttemptFailure::Conflict),
+            Err(error @ CommitError::Failed { .. }) => {
+                Err(AttemptFailure::Stopped { error: format!("the commit failed: {error}"), trace: None })
+            }
+            // The next attempt looks for the marker before it runs.
+            Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => Err(not_run(&error)),
+        }
+    }
+
+    /// Finishes from the marker of an earlier attempt.
+    pub(super) async fn resume(&self, job: Job, earlier: Earlier) {
+        let (delivery, database) = (job.delivery, earlier.database);
+        match earlier.carried {
+            Ok(carried) => {
+                info!(%delivery, database = database.name(), "finished from its marker");
+                let (effects, attempt) = carried.into_effects();
+                self.finish(job, attempt, effects, &database).await;
+            }
+            Err(unreadable) => {
+                let error = format!(
+                    "it took effect in database `{}`, but what its marker carries can't be read, and does \
+                     not leave: {unreadable}",
+                    database.name()
+                );
+                error!(%delivery, error);
+                let attempt = Attempt {
+                    number: job.attempt,
+                    revision: None,
+                    started_at: self.ambient.now(),
+                    duration: Duration::ZERO,
+                    outcome: Outcome::Rejected,
+                    error: Some(error),
+                    trace: None,
+                    logs: Vec::new(),
+                };
+                if let Err(error) = self.store.complete(job, attempt, Verdict::Dead).await {
+                    warn!(%delivery, %error, "a delivery could not be given up");
+                }
+            }
+        }
+    }
+
+    /// The store's part after the commit point; then the marker may go.
+    async fn finish(&self, job: Job, attempt: Attempt, mut effects: Effects, database: &Database) {
+        let delivery = job.delivery;
+        self.address(&mut effects);
+        match self.store.complete_durably(job, attempt, Verdict::Done(effects)).await {
+            Ok(Completed::Written) => {
+                fault::reached(FaultPoint::StoreTold);
+                self.markers.remove(database, delivery);
+            }
+            // Somebody else completes it, from the marker; left over, it is swept.
+            Ok(Completed::LostLease | Completed::Conflict) => {}
+            Err(error) => {
+                warn!(%delivery, %error, "an attempt has committed; the next start finishes it from its marker");
+            }
+        }
+    }
+
+    /// All of it, where no database has a part in it.
+    async fn complete(&self, job: Job, attempt: Attempt, mut effects: Effects) {
+        let delivery = job.delivery;
+        self.address(&mut effects);
+        if let Err(error) = self.store.complete(job, attempt, Verdict::Done(effects)).await {
+            warn!(%delivery, %error, "an attempt could not be completed; it runs again after the next start");
+        }
+    }
+
+    /// Finds out who gets the events that were emitted.
+    fn address(&self, effects: &mut Effects) {
+        if effects.emitted.is_empty() {
+            return;
+        }
+        let now = self.ambient.now();
+        for derived in &mut effects.emitted {
+            derived.subscribers = self.registry.recipients(&derived.event(now));
+        }
+    }
+}
+
+/// Waits for the database no longer than an attempt may take: a network that hangs holds nobody for ever.
+/// What it was asked for may still happen.
+async fn in_time<T>(
+    plugin: &Plugin,
+    database: &Database,
+    answer: impl Future<Output = T>,
+) -> Result<T, Unavailable> {
+    let limit = plugin.settings.limits.time;
+    tokio::time::timeout(limit, answer).await.map_err(|_| Unavailable {
+        name: database.name().to_owned(),
+        reason: format!("no answer within {limit:?} (`time` of [plugin.{}.limits])", plugin.record.name),
+    })
+}

@@ -1,0 +1,142 @@
+//! How a request of the outbox leaves: over HTTP, judged once more by the grant that is in force now.
+//!
+//! | what comes back | what becomes of it |
+//! | --- | --- |
+//! | 2xx | sent |
+//! | 408, 425, 429, 5xx, no response | tried again, no sooner than `Retry-After` says, within a bound |
+//! | anything else | given up |
+//! | the grant does not reach so far (any more) | given up; a replay judges it anew |
+//!
+//! Sending is at least once: each sending has the same `Idempotency-Key`, by which the other side can tell.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+use super::desk::{Desk, NotSent};
+use crate::{
+    config::{Http, Retry},
+    egress::{Bounds, Egress, Refusal, Sent},
+    model::{Ambient, OutboxItem, OutboxKind},
+    plugin::Registry,
+    store::OutboxJob,
+};
+
+/// Sends requests.
+pub(super) struct RequestDesk {
+    egress: Egress,
+    registry: Registry,
+    timeout: Duration,
+    retry: Retry,
+    /// The longest wait that the other side may ask for.
+    retry_after: Duration,
+    ambient: Ambient,
+}
+
+impl RequestDesk {
+    pub(super) fn new(egress: Egress, registry: Registry, http: &Http, ambient: Ambient) -> Self {
+        let Http { timeout, retry, retry_after, .. } = *http;
+        Self { egress, registry, timeout, retry, retry_after, ambient }
+    }
+}
+
+impl Desk for RequestDesk {
+    const KIND: OutboxKind = OutboxKind::Request;
+    const AT_ONCE: usize = 32;
+
+    fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    async fn send(&self, job: &OutboxJob) -> Result<(), NotSent> {
+        let OutboxItem::Request(request) = &job.item else {
+            return Err(NotSent::Permanent("it is no request".to_owned()));
+        };
+        let Some(plugin) = self.registry.get(job.plugin) else {
+            return Err(NotSent::Permanent("its plugin is forgotten, and its grant with it".to_owned()));
+        };
+        let settings = self.registry.settings(&plugin.record.name);
+        let outlet = self.egress.outlet(&plugin.record.name, &settings.grants.http);
+        let bounds = Bounds { time: self.timeout, ..Bounds::of(&settings.limits) };
+        judge(outlet.send(request, &bounds).await, self.ambient.now(), self.retry_after)
+    }
+
+    /// Connections that nobody uses close by themselves.
+    async fn rest(&self) {}
+}
+
+/// What a sending came to.
+fn judge(sent: Result<Sent, Refusal>, now: Timestamp, most: Duration) -> Result<(), NotSent> {
+    let Sent { status, retry_after } = match sent {
+        Ok(sent) => sent,
+        Err(Refusal::Timeout(error) | Refusal::Failed(error)) => return Err(NotSent::Transient(error)),
+        Err(Refusal::Denied(error) | Refusal::Invalid(error) | Refusal::Limit(error)) => {
+            return Err(NotSent::Permanent(error));
+        }
+    };
+    let error = format!("the other side answered {status}");
+    match status.as_u16() {
+        200..=299 => Ok(()),
+        408 | 425 | 429 | 500..=599 => Err(match retry_after.and_then(|text| wait(&text, now)) {
+            Some(after) => NotSent::Later { error, after: after.min(most) },
+            None => NotSent::Transient(error),
+        }),
+        _ => Err(NotSent::Permanent(error)),
+    }
+}
+
+/// How long `Retry-After` says to wait: seconds, or until a date (RFC 9110, 10.2.3).
+fn wait(text: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(text.trim()).ok()?;
+    // A date that has passed asks for no wait.
+    Some(until.duration_since(SystemTime::from(now)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn answered(status: u16, retry_after: Option<&str>) -> Result<(), NotSent> {
+        let status = StatusCode::from_u16(status).unwrap();
+        let now = "2026-03-01T12:00:00Z".parse().unwrap();
+        let retry_after = retry_after.map(str::to_owned);
+        judge(Ok(Sent { status, retry_after }), now, Duration::from_secs(3600))
+    }
+
+    #[test]
+    fn the_status_decides_what_comes_next() {
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(answered(status, None), Ok(()), "{status}");
+        }
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(matches!(answered(status, None), Err(NotSent::Transient(_))), "{status}");
+        }
+        for status in [300, 301, 302, 304, 400, 401, 403, 404, 409, 410, 422] {
+            assert!(matches!(answered(status, Some("1")), Err(NotSent::Permanent(_))), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_other_side_may_ask_for_a_wait_within_a_bound() {
+        let after = |text| match answered(429, Some(text)) {
+            Err(NotSent::Later { after, .. }) => Some(after.as_secs()),
+            Err(NotSent::Transient(_)) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after("17"), Some(17));
+        assert_eq!(after(" 0 "), Some(0));
+        assert_eq!(after("999999999999"), Some(3600));
+        assert_eq!(after("Sun, 01 Mar 2026 12:00:30 GMT"), Some(30));
+        assert_eq!(after("Sunday, 01-Mar-26 12:01:00 GMT"), Some(60));
+        assert_eq!(after("Sun, 01 Mar 2026 11:00:00 GMT"), Some(0));
+        assert_eq!(after("Sun, 01 Mar 2099 11:00:00 GMT"), Some(3600));
+        for odd in ["soon", "-1", "1.5", ""] {
+            assert_eq!(after(odd), None, "{odd}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Requests that leave: whether they may, and how they are made.
+//!
+//! ```text
+//!   a guest's draft ─► request    method, URL, headers, sizes; within the grant?  ─► WebRequest
+//!   a WebRequest    ─► outlet     the grant again, its headers, redirects, bounds ─► response
+//!                        └► resolve   every name, at the moment of connecting
+//!                             └► address   private, local and special ones only where the grant names them
+//! ```
+//!
+//! A plugin has an [`Outlet`] of its own and in it a client an entry of its grant, so that no connection
+//! that one entry allows serves another. Names are resolved once a connection, and what comes out is
+//! judged before anything connects to it: an address that changes meanwhile changes nothing. Proxies
+//! that the environment names are not used, since they would do the resolving.
+
+mod address;
+mod nameserver;
+mod outlet;
+mod refusal;
+mod request;
+mod resolve;
+mod tls;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
+
+pub use outlet::{Bounds, Outlet, Sent, WebResponse};
+pub use refusal::Refusal;
+pub use request::Draft;
+
+use self::{nameserver::Nameservers, resolve::Names};
+use crate::{
+    config::Http,
+    model::{Ambient, HttpGrant},
+};
+
+/// Why no requests can leave at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// The file of `http.ca` is no good.
+    #[error("`http.ca` in config.toml, `{path}`: {reason}")]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS can't be set up.
+    #[error("TLS for requests can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What all outlets share. Cheap to clone.
+#[derive(Clone)]
+pub struct Egress(Arc<Shared>);
+
+struct Shared {
+    tls: rustls::ClientConfig,
+    names: Names,
+    outlets: Mutex<HashMap<String, Arc<Outlet>>>,
+}
+
+impl Egress {
+    /// Reads certificates and makes ready to look up names; connects to nothing.
+    ///
+    /// # Errors
+    /// [`EgressError`] where `[http]` can't be used.
+    pub fn new(http: &Http, ambient: Ambient) -> Result<Self, EgressError> {
+        let names = match http.nameservers.as_slice() {
+            [] => Names::System,
+            servers => Names::Servers(Nameservers::new(servers, ambient)),
+        };
+        let tls = tls::config(http.ca.as_deref())?;
+        Ok(Self(Arc::new(Shared { tls, names, outlets: Mutex::default() })))
+    }
+
+    /// The outlet of a plugin with this grant: the one it had, with its connections, where the grant is
+    /// the same.
+    pub fn outlet(&self, plugin: &str, grants: &[HttpGrant]) -> Arc<Outlet> {
+        let mut outlets = self.0.outlets.lock();
+        match outlets.get(plugin) {
+            Some(outlet) if outlet.has(grants) => Arc::clone(outlet),
+            _ => {
+                let outlet = Arc::new(Outlet::new(plugin, grants, &self.0.tls, &self.0.names));
+                outlets.insert(plugin.to_owned(), Arc::clone(&outlet));
+                outlet
+            }
+        }
+    }
+}

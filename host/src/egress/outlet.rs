@@ -1,0 +1,377 @@
+//! What one plugin may reach: a client an entry of its grant, and the way of a request through them.
+//!
+//! ```text
+//!   request ─► gate: the first entry that means the URL ─► its headers ─► send ─► response
+//!                ▲                                                          │
+//!                └──── the URL it leads to, judged like the first ◄─ 3xx ───┘
+//! ```
+//!
+//! The headers of the grant go to the origin that was asked first and to no other, whatever redirects
+//! say; what a guest sent to log in goes no further either.
+
+use std::{error::Error, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use reqwest::redirect::Policy;
+use url::Url;
+
+use super::{
+    address::Reach,
+    refusal::Refusal,
+    request::{HEADERS, read_headers, read_method, read_url},
+    resolve::{Guard, Names, OutOfReach},
+};
+use crate::{
+    config::Limits,
+    model::{HttpGrant, WebRequest},
+};
+
+/// The most redirects that are followed.
+const REDIRECTS: usize = 10;
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a connection is kept for the next request.
+const IDLE: Duration = Duration::from_secs(30);
+/// Connections kept to one host.
+const IDLE_CONNECTIONS: usize = 8;
+/// What is read of a response nobody wants, so that its connection can serve again.
+const UNWANTED: usize = 64 << 10;
+/// What a header says besides its name and its value.
+const PER_HEADER: usize = 4;
+
+/// What requests and responses may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of a request's body.
+    pub request: usize,
+    /// Bytes of a response's body.
+    pub response: usize,
+    /// Bytes of the headers of either.
+    pub headers: usize,
+    /// From the first connection to the last byte.
+    pub time: Duration,
+}
+
+impl Bounds {
+    /// Those of one attempt's fetches.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            request: limits.http_request,
+            response: limits.http_response,
+            headers: limits.http_headers,
+            time: limits.http_time,
+        }
+    }
+}
+
+/// A whole response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebResponse {
+    /// Its status.
+    pub status: u16,
+    /// Its headers; bytes that are no ASCII as in Latin-1.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// What a sending came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The status.
+    pub status: StatusCode,
+    /// What `Retry-After` says.
+    pub retry_after: Option<String>,
+}
+
+/// What one plugin may reach, and the connections it has.
+pub struct Outlet {
+    pub(super) plugin: String,
+    gates: Vec<Gate>,
+}
+
+/// One entry of the grant.
+pub(super) struct Gate {
+    pub(super) grant: HttpGrant,
+    /// Or why there is none.
+    client: Result<reqwest::Client, String>,
+}
+
+/// Which redirects are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    /// All, as browsers do: a POST may become a GET.
+    All,
+    /// Those that leave method and body as they are.
+    Unchanged,
+}
+
+impl Outlet {
+    pub(super) fn new(plugin: &str, grants: &[HttpGrant], tls: &rustls::ClientConfig, names: &Names) -> Self {
+        let gate = |grant: &HttpGrant| {
+            let guard = Guard { names: names.clone(), reach: Reach::of(grant) };
+            let client = reqwest::Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .dns_resolver(guard)
+                .no_proxy()
+                .redirect(Policy::none())
+                .referer(false)
+                .user_agent(concat!("posthouse/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT)
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .http1_max_headers(HEADERS)
+                .build();
+            Gate { grant: grant.clone(), client: client.map_err(|error| chain(&error)) }
+        };
+        Self { plugin: plugin.to_owned(), gates: grants.iter().map(gate).collect() }
+    }
+
+    /// Whether it is made for this grant.
+    pub(super) fn has(&self, grants: &[HttpGrant]) -> bool {
+        self.gates.iter().map(|gate| &gate.grant).eq(grants)
+    }
+
+    /// Makes a request and reads the response, whatever its status.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is none.
+    pub async fn fetch(&self, request: &WebRequest, bounds: &Bounds) -> Result<WebResponse, Refusal> {
+        within(bounds.time, async {
+            let mut response = self.exchange(request, bounds, Follow::All).await?;
+            let head = response.headers().iter();
+            let headers = head.map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect();
+            let body = self.body(&mut response, bounds.response).await?;
+            Ok(WebResponse { status: response.status().as_u16(), headers, body })
+        })
+        .await
+    }
+
+    /// Makes a request whose response nobody reads. A redirect that would make another request of it is
+    /// not followed.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is no response.
+    pub async fn send(&self, request: &WebRequest, bounds: &Bounds) -> Result<Sent, Refusal> {
+        within(bounds.time, async {
+            let mut response = self.exchange(request, bounds, Follow::Unchanged).await?;
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let sent = Sent { status: response.status(), retry_after };
+            // The answer is there; what becomes of its body changes nothing.
+            drop(self.body(&mut response, UNWANTED).await);
+            Ok(sent)
+        })
+        .await
+    }
+
+    async fn exchange(
+        &self,
+        request: &WebRequest,
+        bounds: &Bounds,
+        follow: Follow,
+    ) -> Result<reqwest::Response, Refusal> {
+        let mut method = read_method(&request.method)?;
+        let mut url = read_url(&request.url)?;
+        let mut headers = read_headers(&request.headers)?;
+        let mut body = Bytes::from(request.body.clone());
+        let key = HeaderValue::from_str(&request.key)
+            .map_err(|_| Refusal::invalid("key", "can't stand in a header"))?;
+        headers.insert(HeaderName::from_static("idempotency-key"), key);
+        let origin = url.origin();
+        let mut from: Option<Url> = None;
+        for _ in 0..=REDIRECTS {
+            let (client, gate) = self.gate(&url, from.as_ref())?;
+            let mut sent = headers.clone();
+            gate.grant.header.keys().for_each(|name| drop(sent.remove(name)));
+            if url.origin() == origin {
+                gate.add_headers(&mut sent);
+            }
+            let sending = client.request(method.clone(), url.clone()).headers(sent).body(body.clone());
+            let response = sending.send().await.map_err(|error| self.failure(&url, gate, error))?;
+            check_head(response.headers(), bounds)?;
+            let Some(next) = redirect(&response, &url) else { return Ok(response) };
+            if !keeps(response.status(), &method) {
+                if follow == Follow::Unchanged {
+                    return Ok(response);
+                }
+                method = Method::GET;
+                body = Bytes::new();
+                for name in [
+                    header::CONTENT_TYPE,
+                    header::CONTENT_ENCODING,
+                    header::CONTENT_LANGUAGE,
+                    header::CONTENT_LOCATION,
+                ] {
+                    headers.remove(name);
+                }
+            }
+            if next.origin() != origin {
+                for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
+                    headers.remove(name);
+                }
+            }
+            from = Some(std::mem::replace(&mut url, next));
+        }
+        Err(Refusal::Failed(format!("`{}` led through more than {REDIRECTS} redirects", shown(&url))))
+    }
+
+    /// The first entry that means this URL, with its client.
+    pub(super) fn gate(&self, url: &Url, from: Option<&Url>) -> Result<(&reqwest::Client, &Gate), Refusal> {
+        let Some(gate) = self.gates.iter().find(|gate| gate.grant.url.matches(url)) else {
+            return Err(self.denied(url, from));
+        };
+        match &gate.client {
+            Ok(client) => Ok((client, gate)),
+            Err(error) => Err(Refusal::Failed(format!("the client can't be made: {error}"))),
+        }
+    }
+
+    fn denied(&self, url: &Url, from: Option<&Url>) -> Refusal {
+        let plugin = &self.plugin;
+        let led = match from {
+            Some(from) => format!(", to which `{}` redirects", shown(from)),
+            None => String::new(),
+        };
+        // Where the origin is granted it is the path that is not.
+        let near = self.gates.iter().any(|gate| gate.grant.url.matches_origin(url));
+        let asked = if near { shown(url) } else { url.origin().ascii_serialization() };
+        Refusal::Denied(format!(
+            "plugin `{plugin}` has no grant for `{asked}`{led}; add it to `http` below \
+             [plugin.{plugin}.grants] in config.toml"
+        ))
+    }
+
+    fn failure(&self, url: &Url, gate: &Gate, error: reqwest::Error) -> Refusal {
+        let error = error.without_url();
+        if let Some(OutOfReach { name, ip, word }) = source(&error) {
+            let (plugin, grant) = (&self.plugin, &gate.grant.url);
+            return Refusal::Denied(format!(
+                "plugin `{plugin}` has no grant for {ip}, at which `{name}` is and which is {word}; write \
+                 {{ url = \"{grant}\", addresses = [\"{ip}\"] }} in `http` below [plugin.{plugin}.grants] in \
+                 config.toml"
+            ));
+        }
+        if source::<hyper::Error>(&error).is_some_and(hyper::Error::is_parse_too_large) {
+            return Refusal::Limit(format!(
+                "the response has more than {HEADERS} headers, or more bytes of them than limit \
+                 `http_headers` can be"
+            ));
+        }
+        let host = url.origin().ascii_serialization();
+        match error.is_timeout() {
+            true => Refusal::Timeout(format!("no connection to `{host}` within {CONNECT:?}")),
+            false => Refusal::Failed(format!("no response from `{host}`: {}", chain(&error))),
+        }
+    }
+
+    /// Reads a body as long as it is within its bound.
+    async fn body(&self, response: &mut reqwest::Response, most: usize) -> Result<Vec<u8>, Refusal> {
+        let over = |has: String| Refusal::too_large("the response's body", has, "http_response", most);
+        if let Some(length) = response.content_length().filter(|length| *length > most as u64) {
+            return Err(over(length.to_string()));
+        }
+        let mut body = Vec::new();
+        loop {
+            let chunk = response.chunk().await;
+            match chunk.map_err(|error| {
+                Refusal::Failed(format!("the response broke off: {}", chain(&error.without_url())))
+            })? {
+                Some(chunk) if body.len() + chunk.len() > most => return Err(over("more".to_owned())),
+                Some(chunk) => body.extend_from_slice(&chunk),
+                None => return Ok(body),
+            }
+        }
+    }
+}
+
+impl Gate {
+    fn add_headers(&self, headers: &mut HeaderMap) {
+        for (name, secret) in &self.grant.header {
+            // Both were checked when config.toml was read.
+            if let (Ok(name), Ok(mut value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(secret.expose()))
+            {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+async fn within<T>(time: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    tokio::time::timeout(time, work)
+        .await
+        .unwrap_or_else(|_| Err(Refusal::Timeout(format!("no whole response within {time:?}"))))
+}
+
+fn check_head(headers: &HeaderMap, bounds: &Bounds) -> Result<(), Refusal> {
+    let bytes: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + PER_HEADER).sum();
+    if bytes > bounds.headers {
+        return Err(Refusal::too_large("the response's head", bytes, "http_headers", bounds.headers));
+    }
+    if headers.len() > HEADERS {
+        let problem = format!("the response has {} headers; {HEADERS} is the limit", headers.len());
+        return Err(Refusal::Limit(problem));
+    }
+    Ok(())
+}
+
+/// Where a response leads to, if it leads anywhere.
+fn redirect(response: &reqwest::Response, url: &Url) -> Option<Url> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = std::str::from_utf8(response.headers().get(header::LOCATION)?.as_bytes()).ok()?;
+    let mut next = url.join(location).ok()?;
+    next.set_fragment(None);
+    // A login there would be one that the other side made up; these can't fail where there is a host.
+    let _ = next.set_username("");
+    let _ = next.set_password(None);
+    Some(next)
+}
+
+/// Whether the request that follows a redirect is the same but for its URL.
+fn keeps(status: StatusCode, method: &Method) -> bool {
+    match status.as_u16() {
+        301 | 302 => *method != Method::POST,
+        303 => matches!(*method, Method::GET | Method::HEAD),
+        _ => true,
+    }
+}
+
+/// A URL without its query, which may hold a secret, and without a login.
+fn shown(url: &Url) -> String {
+    format!("{}{}", url.origin().ascii_serialization(), url.path())
+}
+
+fn latin1(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// An error of this type among what led to another.
+fn source<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        next = error.source();
+    }
+    text
+}

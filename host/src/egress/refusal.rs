@@ -1,0 +1,32 @@
+//! Why a request brought no response, in words for the guest's author and the operator.
+
+/// Why a request brought no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The grant does not reach so far; the message names the line that would allow it.
+    #[error("{0}")]
+    Denied(String),
+    /// It is no request; the message names the field.
+    #[error("{0}")]
+    Invalid(String),
+    /// Request or response is larger than may be; the message names the limit.
+    #[error("{0}")]
+    Limit(String),
+    /// No whole response came in time.
+    #[error("{0}")]
+    Timeout(String),
+    /// No response came.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    pub(super) fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
+        Self::Invalid(format!("`{field}` {problem}"))
+    }
+
+    /// `what` has so many bytes; the limit by this name allows so many.
+    pub(super) fn too_large(what: &str, has: impl std::fmt::Display, limit: &str, bound: usize) -> Self {
+        Self::Limit(format!("{what} has {has} bytes; limit `{limit}` is {bound}"))
+    }
+}

@@ -1,0 +1,50 @@
+//! Order: of a plugin's unfinished deliveries with the same key only the first may run.
+//!
+//! ```text
+//!   accept, emit, replay ──one of its key is unfinished──► behind ──┐
+//!         └──────────otherwise──► as any other                       │
+//!                                   │ done or dead                   ▼
+//!                                   └────in that transaction──► the next of its key is ready
+//! ```
+//!
+//! What is behind stands in no index of what is due, so however many wait behind one that is stuck,
+//! other keys and other plugins do not see them: a delivery with a key costs a look into an index of
+//! its own when it is made, and another when it is finished. Nothing of this is held in memory, and a
+//! restart finds it as it was. Since the first is released by a transaction that finishes the one before
+//! it, there is always one that may run where there are any.
+
+use rusqlite::{Result, params};
+
+use super::{schema::code, writer::Writer};
+use crate::model::{OrderKey, PluginId};
+
+/// Whether one of this plugin and key is unfinished.
+pub(super) const IS_BUSY: &str = "
+SELECT 1 FROM delivery INDEXED BY delivery_order WHERE plugin = ?1 AND order_key = ?2 AND state < 3 LIMIT 1";
+
+/// Lets the first of this plugin and key go, if it is behind.
+const LET_GO: &str = "
+UPDATE delivery SET state = 0
+WHERE state = -1 AND id = (
+    SELECT id FROM delivery INDEXED BY delivery_order
+    WHERE plugin = ?1 AND order_key = ?2 AND state < 3 ORDER BY id LIMIT 1)";
+
+impl Writer<'_> {
+    /// Whether a delivery that is about to be made has to let another go first.
+    pub(super) fn is_behind(&mut self, plugin: PluginId, key: Option<&OrderKey>) -> Result<bool> {
+        match key {
+            Some(key) => self.sql.is_busy.exists(params![plugin.0, key.as_str()]),
+            None => Ok(false),
+        }
+    }
+
+    /// One of this key is finished: the next may run. It is as old as it is, and so comes before what was
+    /// made later.
+    pub(super) fn let_next_go(&mut self, plugin: PluginId, key: &OrderKey) -> Result<()> {
+        let gone = self.connection.prepare_cached(LET_GO)?.execute(params![plugin.0, key.as_str()])?;
+        if gone > 0 {
+            self.memory.moved(plugin, code::BEHIND, code::READY);
+        }
+        Ok(())
+    }
+}

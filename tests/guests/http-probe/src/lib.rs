@@ -1,0 +1,108 @@
+//! Makes the requests an event asks for, and tells what came of each: under `<event id>/<place>` stands
+//! `200 body` (with `name=value` of the headers named in `show` between), `staged <key>`, or a word and a
+//! message where it was refused.
+//!
+//! The event's `data` is `{"requests": [{"url": "…"}]}`. A request may have `method`, `headers` (an array
+//! of pairs), `body`, `show` (names of headers of the response) and `later`, which stages it.
+//! `{"fail": 2}` fails the first two attempts, `{"trap": 1}` traps in the first, both after the requests;
+//! `{"times": 10}` does all of it so often.
+
+use posthouse_sdk::{
+    Delivery, Event, Failure, Manifest, Plugin,
+    http::{self, Request},
+    kv, outbox,
+};
+use serde::Deserialize;
+
+struct HttpProbe;
+
+#[derive(Deserialize)]
+struct Wish {
+    #[serde(default)]
+    requests: Vec<Asked>,
+    #[serde(default)]
+    fail: u32,
+    #[serde(default)]
+    trap: u32,
+    #[serde(default = "once")]
+    times: u32,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(default = "get")]
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    #[serde(default)]
+    show: Vec<String>,
+    #[serde(default)]
+    later: bool,
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+impl Plugin for HttpProbe {
+    fn manifest() -> Manifest {
+        Manifest::new("makes the requests an event asks for").on(["*"])
+    }
+
+    fn handle(event: Event, delivery: Delivery) -> Result<(), Failure> {
+        let wish: Wish = event.json()?;
+        for (place, asked) in (0..wish.times).flat_map(|_| &wish.requests).enumerate() {
+            kv::set(&format!("{}/{place}", event.id), asked.made())?;
+        }
+        assert!(delivery.attempt > wish.trap, "asked to trap");
+        if delivery.attempt <= wish.fail {
+            return Err(Failure::retry("asked to fail"));
+        }
+        Ok(())
+    }
+}
+
+impl Asked {
+    /// Makes or stages it, and says what came of that.
+    fn made(&self) -> String {
+        let mut request = Request::new(&self.method, &self.url).body(self.body.clone());
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if self.later {
+            return match request.send_later() {
+                Ok(key) => format!("staged {key}"),
+                Err(outbox::Error::Denied(message)) => format!("denied {message}"),
+                Err(outbox::Error::Invalid(message)) => format!("invalid {message}"),
+                Err(outbox::Error::Limit(message)) => format!("limit {message}"),
+            };
+        }
+        match request.fetch() {
+            Ok(response) => {
+                let shown: Vec<_> = self
+                    .show
+                    .iter()
+                    .map(|name| format!("{name}={} ", response.header(name).unwrap_or("-")))
+                    .collect();
+                let body = response.body();
+                let text = String::from_utf8_lossy(&body[..body.len().min(10_000)]);
+                format!("{} {}{text}", response.status(), shown.concat())
+            }
+            Err(http::Error::Denied(message)) => format!("denied {message}"),
+            Err(http::Error::Invalid(message)) => format!("invalid {message}"),
+            Err(http::Error::Limit(message)) => format!("limit {message}"),
+            Err(http::Error::Timeout(message)) => format!("timeout {message}"),
+            Err(http::Error::Failed(message)) => format!("failed {message}"),
+            Err(error @ http::Error::Status { .. }) => format!("status {error}"),
+        }
+    }
+}
+
+posthouse_sdk::plugin!(HttpProbe);

@@ -1,0 +1,336 @@
+//! A web server that writes down what it was asked, and answers as a test tells it to.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tempfile::TempDir;
+
+use crate::Headers;
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct WebRequest {
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The headers, names in lower case.
+    pub headers: Headers,
+    /// The body.
+    pub body: Vec<u8>,
+    /// When it had come in whole.
+    pub at: Instant,
+}
+
+impl WebRequest {
+    /// The first header of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Its `Idempotency-Key`.
+    ///
+    /// # Panics
+    /// Where it has none.
+    #[track_caller]
+    pub fn key(&self) -> &str {
+        self.header("idempotency-key").expect("an idempotency key")
+    }
+}
+
+/// What a request is answered with.
+#[derive(Debug, Clone)]
+pub enum WebReply {
+    /// Status, headers and body.
+    Whole(u16, Headers, Vec<u8>),
+    /// 200 and this much of a body that never ends, so many bytes at a time with so long between.
+    Endless(usize, Duration),
+    /// Nothing, while the other side waits.
+    Silence,
+}
+
+impl WebReply {
+    /// This status and nothing more.
+    pub fn status(status: u16) -> Self {
+        Self::Whole(status, Headers::new(), Vec::new())
+    }
+
+    /// 200 with this body.
+    pub fn text(body: impl Into<Vec<u8>>) -> Self {
+        Self::Whole(200, Headers::new(), body.into())
+    }
+
+    /// A redirect.
+    pub fn redirect(status: u16, to: impl Into<String>) -> Self {
+        Self::Whole(status, vec![("location".into(), to.into())], Vec::new())
+    }
+
+    /// The same with one more header.
+    ///
+    /// # Panics
+    /// Where it has no headers.
+    #[must_use]
+    pub fn with(self, name: &str, value: impl Into<String>) -> Self {
+        let Self::Whole(status, mut headers, body) = self else { panic!("a whole reply") };
+        headers.push((name.into(), value.into()));
+        Self::Whole(status, headers, body)
+    }
+}
+
+type Answer = dyn Fn(&WebRequest) -> WebReply + Send + Sync;
+
+/// A running web server. Dropped, it stops.
+pub struct WebServer {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<WebRequest>>>,
+    stop: Arc<AtomicBool>,
+    dir: Option<TempDir>,
+}
+
+/// How each connection of a server is served.
+#[derive(Clone)]
+struct Serving {
+    answer: Arc<Answer>,
+    seen: Arc<Mutex<Vec<WebRequest>>>,
+    stop: Arc<AtomicBool>,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+impl WebServer {
+    /// Starts one at 127.0.0.1; `answer` is asked for each request.
+    ///
+    /// # Panics
+    /// Where it can't listen.
+    #[track_caller]
+    pub fn start(answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), answer)
+    }
+
+    /// Starts one at another address of this machine.
+    ///
+    /// # Panics
+    /// Where it can't listen.
+    #[track_caller]
+    pub fn start_at(
+        address: SocketAddr,
+        answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(address, Arc::new(answer), None)
+    }
+
+    /// Starts one that speaks TLS, with a certificate for these names that an authority made for this run
+    /// vouches for; [`WebServer::authority`] is its file.
+    ///
+    /// # Panics
+    /// Where it can't listen, or `openssl` makes no certificate.
+    #[track_caller]
+    pub fn start_secured(
+        names: &[&str],
+        answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static,
+    ) -> Self {
+        let dir = make_certificates(names);
+        let chain = CertificateDer::pem_file_iter(dir.path().join("server.pem")).expect("a certificate");
+        let chain = chain.collect::<Result<_, _>>().expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(dir.path().join("server.key")).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("TLS")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("TLS");
+        let mut server =
+            Self::serve((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(answer), Some(Arc::new(config)));
+        server.dir = Some(dir);
+        server
+    }
+
+    #[track_caller]
+    fn serve(address: SocketAddr, answer: Arc<Answer>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).expect("a port to listen at");
+        let address = listener.local_addr().expect("its address");
+        let (seen, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+        let serving = Serving { answer, seen: Arc::clone(&seen), stop: Arc::clone(&stop), tls };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if serving.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(stream), serving) = (stream, serving.clone()) else { continue };
+                // Who asked is told by its broken connection, and the test by what it finds.
+                thread::spawn(move || drop(serving.connection(stream)));
+            }
+        });
+        Self { address, seen, stop, dir: None }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The address it listens at.
+    pub fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+
+    /// `http://<address>` and this path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// All it was asked, in that order.
+    ///
+    /// # Panics
+    /// Where a thread of it did.
+    pub fn requests(&self) -> Vec<WebRequest> {
+        self.seen.lock().expect("what was seen").clone()
+    }
+
+    /// The file of the authority that a client must trust; only of a secured one.
+    ///
+    /// # Panics
+    /// Where it is not secured.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.as_ref().expect("a secured server").path().join("ca.pem")
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Wakes the one who waits for connections.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+impl Serving {
+    fn connection(&self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            Some(tls) => {
+                let connection = ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
+                self.requests(StreamOwned::new(connection, stream))
+            }
+            None => self.requests(stream),
+        }
+    }
+
+    fn requests(&self, stream: impl Read + Write) -> io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        while let Some(request) = read(&mut stream)? {
+            self.seen.lock().map_err(|_| io::Error::other("a thread failed"))?.push(request.clone());
+            let out = stream.get_mut();
+            match (self.answer)(&request) {
+                WebReply::Whole(status, headers, body) => {
+                    let mut head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n", body.len());
+                    for (name, value) in &headers {
+                        head += &format!("{name}: {value}\r\n");
+                    }
+                    out.write_all(format!("{head}\r\n").as_bytes())?;
+                    if request.method != "HEAD" {
+                        out.write_all(&body)?;
+                    }
+                    out.flush()?;
+                    if headers.iter().any(|(name, value)| name == "connection" && value == "close") {
+                        return Ok(());
+                    }
+                }
+                WebReply::Endless(bytes, pause) => {
+                    out.write_all(b"HTTP/1.1 200 Said\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                    while !self.stop.load(Ordering::Relaxed) {
+                        write!(out, "{bytes:x}\r\n{}\r\n", "x".repeat(bytes))?;
+                        out.flush()?;
+                        thread::sleep(pause);
+                    }
+                    return Ok(());
+                }
+                WebReply::Silence => {
+                    while !self.stop.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads one request; none where the other side has closed.
+fn read(stream: &mut impl BufRead) -> io::Result<Option<WebRequest>> {
+    let odd = |line: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {line:?}"));
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Err(odd(&line)) };
+    let (method, path) = (method.to_owned(), path.to_owned());
+    let mut headers = Headers::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').ok_or_else(|| odd(&line))?;
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(Ok(0), |(_, value)| value.parse()).map_err(|_| odd("content-length"))?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(Some(WebRequest { method, path, headers, body, at: Instant::now() }))
+}
+
+/// An authority made for this run, and a certificate it signed.
+#[track_caller]
+fn make_certificates(names: &[&str]) -> TempDir {
+    let dir = TempDir::with_prefix("posthouse-tls-").expect("a folder of its own");
+    let openssl = |arguments: &[&str]| {
+        let status =
+            Command::new("openssl").current_dir(dir.path()).args(arguments).stderr(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "`openssl {arguments:?}`");
+    };
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
+    let alt: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
+    let alt = format!("subjectAltName={}", alt.join(","));
+    openssl(
+        &[
+            &["req", "-x509", "-subj", "/CN=posthouse test authority", "-keyout", "ca.key", "-out", "ca.pem"]
+                [..],
+            &key,
+        ]
+        .concat(),
+    );
+    openssl(
+        &[
+            &["req", "-x509", "-subj", "/CN=posthouse test server", "-CA", "ca.pem", "-CAkey", "ca.key"][..],
+            &["-addext", &alt, "-addext", "basicConstraints=critical,CA:FALSE"],
+            &["-keyout", "server.key", "-out", "server.pem"],
+            &key,
+        ]
+        .concat(),
+    );
+    dir
+}

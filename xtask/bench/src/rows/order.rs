@@ -1,0 +1,103 @@
+//! `order_by`: what an order costs where nothing waits, and what it costs others that 100,000 deliveries
+//! wait behind one that is stuck.
+
+use std::{path::Path, time::Duration};
+
+use posthouse::{
+    daemon::ambient,
+    model::{Attempt, OrderKey, Outcome, Subscriber},
+    store::{Store, StoreOptions, Verdict},
+};
+use posthouse_harness::Daemon;
+use tokio::task::JoinSet;
+
+use super::{
+    rate::{KV_GUEST, round_to_last_commit, with_plugins},
+    size::event,
+};
+use crate::{
+    bench::{Bench, Round},
+    table::{median, per_second, thousands},
+};
+
+/// Deliveries behind the one that is stuck.
+const BEHIND: u64 = 100_000;
+
+/// Each event is a key of its own: one more look into an index when it is made, and one when it is done.
+const ORDER: &str = "[plugin.kv-bench]\norder_by = \"/id\"";
+
+pub(crate) fn measure(bench: &mut Bench) {
+    let without = with_plugins(bench.daemon(), 1).start();
+    let free = with_plugins(bench.daemon(), 1).toml(ORDER).start();
+    let mut stuck = with_plugins(bench.daemon(), 1).toml(ORDER).start();
+    stuck.stop();
+    fill(&stuck.dir().join("data/posthouse.db"));
+    stuck.start();
+    assert_eq!(stuck.deliveries_in("waiting"), BEHIND + 1, "the store is filled");
+
+    // All four take turns, after one round of each that does not count.
+    let (mut noops, mut rounds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    for round in 0..=bench.arguments.rounds {
+        let noop = bench.noop_round();
+        let each = [&without, &free, &stuck].map(|daemon: &Daemon| round_to_last_commit(bench, daemon, 1));
+        eprintln!("   round {round}: {:?}", each.map(|round| per_second(round.rate)));
+        if round > 0 {
+            noops.push(noop);
+            rounds.iter_mut().zip(each).for_each(|(rounds, round)| rounds.push(round));
+        }
+    }
+    assert_eq!(stuck.deliveries_in("waiting"), BEHIND + 1, "nothing of the stuck key has run");
+    let middle = |rounds: &[Round]| median(rounds, |round| round.rate);
+    let (noop, [without, free, stuck]) = (middle(&noops), rounds.map(|rounds| middle(&rounds)));
+    let of_without = |round: Round| format!("{:.2} of the rate without order_by", round.rate / without.rate);
+    let note = format!("each event a key of its own; {}", of_without(free));
+    bench.add(Bench::rate_row("accept, one plugin, order_by", (noop, free), &note));
+    let note = format!("the rate of other keys; {}", of_without(stuck));
+    let name = format!("order_by, {} behind a stuck key", thousands(BEHIND));
+    bench.add(Bench::rate_row(&name, (noop, stuck), &note));
+}
+
+/// Fills a store, through its own handle, while no daemon has it.
+fn fill(path: &Path) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let ambient = ambient();
+        let options = StoreOptions {
+            path: path.to_owned(),
+            retention: Duration::from_hours(24),
+            max_backlog: 2 * BEHIND,
+        };
+        let store = Store::open(options, ambient.clone()).expect("the daemon's store");
+        let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
+        let mut lane = store.open_lane(plugin, 1).await.expect("a lane");
+        let subscriber = Subscriber { order_key: OrderKey::new("stuck"), ..plugin.into() };
+        let first = event(0, ambient.now());
+        store.accept(first, [subscriber.clone()]).await.expect("an event that is taken");
+        let job = lane.next().await.expect("a delivery");
+        let attempt = Attempt {
+            number: job.attempt,
+            started_at: ambient.now(),
+            duration: Duration::from_micros(50),
+            outcome: Outcome::Retry,
+            error: Some("the other side is busy".to_owned()),
+            trace: None,
+            logs: Vec::new(),
+            revision: None,
+        };
+        let verdict = Verdict::Retry(ambient.now() + Duration::from_hours(24));
+        store.complete(job, attempt, verdict).await.expect("a delivery that waits");
+        let mut tasks = JoinSet::new();
+        for part in 0..500 {
+            let (store, ambient, subscriber) = (store.clone(), ambient.clone(), subscriber.clone());
+            tasks.spawn(async move {
+                for number in (part + 1..=BEHIND).step_by(500) {
+                    let event = event(number, ambient.now());
+                    store.accept(event, [subscriber.clone()]).await.expect("an event that is taken");
+                }
+            });
+        }
+        tasks.join_all().await;
+        lane.close().await;
+        store.close().await.expect("a store that closes");
+    });
+}
