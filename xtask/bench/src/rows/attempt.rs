@@ -14,6 +14,7 @@ use posthouse::{
     config::{Http, PluginSettings},
     daemon::ambient,
     database::Databases,
+    egress::Egress,
     model::{
         Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId,
         SourceName,
