@@ -41,13 +41,13 @@ const KILLS: u32 = 300;
 const DATABASE_KILLS: u32 = 25;
 /// How often the network hangs.
 const STALLS: u32 = 8;
-const EVENTS_PER_SECOND: u32 = 40;
+const EVENTS_PER_SECOND: u32 = 25;
 /// Counters, so that some attempts are in each other's way.
-const BUCKETS: u64 = 4;
+const BUCKETS: u64 = 8;
 
 const TABLES: &str = "
 CREATE TABLE bucket (id BIGINT PRIMARY KEY, n BIGINT NOT NULL);
-INSERT INTO bucket VALUES (0, 0), (1, 0), (2, 0), (3, 0);
+INSERT INTO bucket VALUES (0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 0);
 CREATE TABLE entry (event TEXT NOT NULL, bucket BIGINT NOT NULL, n BIGINT NOT NULL);";
 
 #[test]
@@ -194,6 +194,14 @@ impl House {
     /// Everything is as if nothing had died.
     fn check(&mut self, report: &LoadReport) {
         let daemon = &self.daemon;
+        // However many are left to run: each wait is for the next ones.
+        let unfinished =
+            || ["ready", "leased", "waiting"].iter().map(|state| daemon.deliveries_in(state)).sum();
+        let mut left: u64 = unfinished();
+        while left > 0 {
+            wait_until("deliveries go on", || unfinished() < left);
+            left = unfinished();
+        }
         daemon.wait_mail_settled();
         let acknowledged: BTreeSet<&str> = report.acknowledged.iter().map(String::as_str).collect();
         assert_eq!(acknowledged.len(), report.acknowledged.len(), "the test posted an id twice");
