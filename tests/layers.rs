@@ -43,10 +43,9 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 ];
 
 /// Which crates are named in which modules only.
-const PLACES: [(&str, &[&str]); 9] = [
+const PLACES: [(&str, &[&str]); 8] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
-    ("deadpool_postgres", &["database"]),
     ("reqwest", &["egress"]),
     ("simple_dns", &["egress"]),
     ("wasmtime", &["plugin", "imports"]),

@@ -292,3 +292,131 @@ impl<'a> Scanner<'a> {
 fn in_word(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(statement: &str) -> [Result<Checked, String>; 2] {
+        [Dialect::Sqlite, Dialect::Postgres].map(|dialect| check(dialect, statement))
+    }
+
+    #[test]
+    fn what_reads_and_writes_rows_passes_as_it_stands() {
+        for statement in [
+            "SELECT 'it''s; -- not a comment', \"a b\" FROM t WHERE n = $1",
+            "insert into t (a, b) values ($1, $2) on conflict (a) do update set b = excluded.b returning a",
+            "WITH c AS (SELECT 1) UPDATE t SET n = n + 1",
+            "CREATE UNIQUE INDEX i ON t (n)",
+            "ALTER TABLE t ADD COLUMN m TEXT",
+        ] {
+            for checked in both(statement) {
+                assert_eq!(checked.unwrap().text, statement);
+            }
+        }
+    }
+
+    #[test]
+    fn comments_and_a_last_semicolon_are_left_out() {
+        for checked in both("SELECT /* a /* b */ c */ 1 -- d\n + $2;; -- e") {
+            let checked = checked.unwrap();
+            assert_eq!((checked.text.as_str(), checked.parameters), ("SELECT 1 + $2", 2));
+            assert!(checked.reads);
+        }
+    }
+
+    #[test]
+    fn what_is_the_hosts_is_refused_in_every_disguise() {
+        for statement in [
+            "",
+            "-- nothing",
+            "BEGIN",
+            "commit",
+            "ROLLBACK TO SAVEPOINT x",
+            "/* x */ COMMIT",
+            "/* /* */ SELECT 1 -- */ */ COMMIT",
+            "SELECT 1; COMMIT",
+            "SELECT 1;\u{b}COMMIT",
+            "ATTACH 'other.db' AS o",
+            "DETACH main",
+            "PRAGMA journal_mode = DELETE",
+            "VACUUM INTO '/tmp/x'",
+            "COPY t TO PROGRAM 'sh'",
+            "SET ROLE postgres",
+            "RESET ALL",
+            "DO $$ BEGIN END $$",
+            "CALL p()",
+            "LISTEN x",
+            "NOTIFY x",
+            "LOCK TABLE t",
+            "LOAD 'x'",
+            "PREPARE x AS SELECT 1",
+            "DECLARE c CURSOR FOR SELECT 1",
+            "EXPLAIN ANALYZE DELETE FROM t",
+            "GRANT ALL ON t TO PUBLIC",
+            "TRUNCATE t",
+            "CREATE TRIGGER x AFTER INSERT ON t BEGIN SELECT 1; END",
+            "CREATE FUNCTION f() RETURNS int AS 'x' LANGUAGE c",
+            "CREATE EXTENSION dblink",
+            "CREATE TEMP TABLE t (n INT)",
+            "CREATE VIRTUAL TABLE t USING fts5(a)",
+            "CREATE ROLE r",
+            "ALTER SYSTEM SET x = 1",
+            "DROP DATABASE app",
+            "SELECT * FROM posthouse_kv",
+            "SELECT * FROM \"POSTHOUSE_deliveries\"",
+            "SELECT 'posthouse_kv'::regclass",
+            "SELECT 1 $",
+            "SELECT 'open",
+            "SELECT /* open",
+            "SELECT $1a",
+            "SELECT $0",
+            "SELECT $1001",
+        ] {
+            for refused in both(statement) {
+                assert!(refused.is_err(), "{statement}: {refused:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_reaches_out_of_a_postgres_session_is_refused() {
+        for statement in [
+            "SELECT set_config('role', 'postgres', false)",
+            "SELECT pg_advisory_lock(1)",
+            "SELECT \"pg_advisory_lock\"(1)",
+            "SELECT pg_catalog.set_config('a', 'b', false)",
+            "SELECT PG_READ_FILE('/etc/passwd')",
+            "SELECT pg_terminate_backend(1)",
+            "SELECT lo_import('/etc/passwd')",
+            "SELECT * FROM dblink('', 'COMMIT') AS t (n int)",
+            "SELECT query_to_xml('SELECT 1', true, true, '')",
+            "SELECT ts_stat('SELECT 1')",
+            "SELECT 1 INTO TEMP x",
+            "SELECT E'\\'; COMMIT; --'",
+            "SELECT U&\"\\0070osthouse_kv\"",
+            "SELECT U&'x'",
+            "SELECT $$x$$",
+            "SELECT $tag$x$tag$",
+            "SELECT 1 \\ 2",
+            "SELECT `x`",
+            "CREATE TABLE pg_temp.t (n int)",
+        ] {
+            assert!(check(Dialect::Postgres, statement).is_err(), "{statement}");
+        }
+        for statement in ["SELECT pg_typeof($1)", "SELECT a ? 'b' FROM t", "SELECT a[1]::text FROM t"] {
+            assert!(check(Dialect::Postgres, statement).is_ok(), "{statement}");
+        }
+    }
+
+    #[test]
+    fn sqlites_own_signs_for_parameters_are_refused_and_its_names_are_read() {
+        for statement in ["SELECT ?", "SELECT ?1", "SELECT :a", "SELECT @a", "SELECT #a"] {
+            assert!(check(Dialect::Sqlite, statement).unwrap_err().contains("parameters are `$1`"));
+        }
+        for statement in ["SELECT [a; b] FROM `t ; u`", "SELECT x'00'"] {
+            assert!(check(Dialect::Sqlite, statement).is_ok(), "{statement}");
+        }
+        assert!(check(Dialect::Sqlite, "SELECT * FROM [posthouse_kv]").is_err());
+    }
+}

@@ -15,19 +15,23 @@
 //!
 //! ```text
 //! guard     which statements a guest may run
+//! waiting   whose time it is that an attempt waits for others
 //! value     what passes between a guest and a database
 //! kv        a plugin's keys, where it has a database
 //! sqlite    one file, one writer at a time
+//! postgres  one database of a server
 //! error     whose doing a failure is, and what still stands
 //! ```
 
 mod error;
 mod guard;
 mod kv;
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 mod value;
+mod waiting;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -35,6 +39,7 @@ use parking_lot::RwLock;
 
 pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
 pub use value::{Bounds, Rows, Value};
+pub use waiting::Waiting;
 
 use self::kv::{Sizes, Written};
 use crate::{
@@ -85,14 +90,16 @@ struct Inner {
 
 enum Engine {
     Sqlite(Arc<sqlite::Pool>),
-    Postgres,
+    Postgres(Arc<postgres::Pool>),
 }
 
 impl Database {
     fn new(name: &str, settings: &DatabaseSettings) -> Self {
         let engine = match &settings.target {
             DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path.clone(), settings)),
-            DatabaseTarget::Postgres(_) => Engine::Postgres,
+            DatabaseTarget::Postgres(url) => {
+                Engine::Postgres(postgres::Pool::new(name, url.expose(), settings))
+            }
         };
         Self(Arc::new(Inner { name: name.to_owned(), engine, sizes: Sizes::default() }))
     }
@@ -102,15 +109,23 @@ impl Database {
         &self.0.name
     }
 
-    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `alone` is for
-    /// an attempt that met conflicts before: nothing will be in its way again.
+    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `conflicts` is
+    /// how many this attempt has met before: the more, the more it has the database to itself. `waiting`
+    /// tells how long it waits for others, now and for its turn later.
     ///
     /// # Errors
     /// When the database can't be used, or may not hold the host's own tables.
-    pub async fn begin(&self, delivery: DeliveryId, alone: bool) -> Result<Transaction, Unavailable> {
+    pub async fn begin(
+        &self,
+        delivery: DeliveryId,
+        conflicts: u32,
+        waiting: &Waiting,
+    ) -> Result<Transaction, Unavailable> {
         let open = match &self.0.engine {
-            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(alone).await?),
-            Engine::Postgres => return Err(self.not_yet()),
+            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(conflicts > 0, waiting).await?),
+            Engine::Postgres(pool) => {
+                Open::Postgres(Box::new(pool.begin(delivery, conflicts, waiting).await?))
+            }
         };
         let written = Written { sizes: self.0.sizes.clone(), ..Written::default() };
         Ok(Transaction { database: self.clone(), delivery, open, written })
@@ -124,7 +139,7 @@ impl Database {
     pub async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.find_marker(delivery).await,
-            Engine::Postgres => Err(self.not_yet()),
+            Engine::Postgres(pool) => pool.find_marker(delivery).await,
         }
     }
 
@@ -140,12 +155,8 @@ impl Database {
         let after = after.map_or(i64::MIN, |delivery| delivery.0);
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.markers(after, limit).await,
-            Engine::Postgres => Err(self.not_yet()),
+            Engine::Postgres(pool) => pool.markers(after, limit).await,
         }
-    }
-
-    fn not_yet(&self) -> Unavailable {
-        Unavailable { name: self.0.name.clone(), reason: "PostgreSQL is not offered yet".to_owned() }
     }
 
     /// Takes markers away; one that is not there is no error.
@@ -158,7 +169,7 @@ impl Database {
         }
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.remove_markers(deliveries.to_vec()).await,
-            Engine::Postgres => Err(self.not_yet()),
+            Engine::Postgres(pool) => pool.remove_markers(deliveries).await,
         }
     }
 }
@@ -179,6 +190,7 @@ pub struct Transaction {
 
 enum Open {
     Sqlite(sqlite::Transaction),
+    Postgres(Box<postgres::Transaction>),
 }
 
 impl Transaction {
@@ -222,6 +234,7 @@ impl Transaction {
     ) -> Result<(Rows, u64), SqlError> {
         match &mut self.open {
             Open::Sqlite(open) => open.statement(statement, parameters, bounds).await,
+            Open::Postgres(open) => open.statement(statement, parameters, bounds).await,
         }
     }
 
@@ -232,6 +245,7 @@ impl Transaction {
     pub async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
         match &mut self.open {
             Open::Sqlite(open) => open.kv_get(plugin, key).await,
+            Open::Postgres(open) => open.kv_get(plugin, key).await,
         }
     }
 
@@ -249,6 +263,7 @@ impl Transaction {
     ) -> Result<Vec<(String, Vec<u8>)>, Over> {
         match &mut self.open {
             Open::Sqlite(open) => open.kv_list(plugin, prefix, after.unwrap_or_default(), limit).await,
+            Open::Postgres(open) => open.kv_list(plugin, prefix, after.unwrap_or_default(), limit).await,
         }
     }
 
@@ -263,7 +278,7 @@ impl Transaction {
             None => {
                 let counted = match &self.database.0.engine {
                     Engine::Sqlite(pool) => pool.kv_bytes(plugin).await?,
-                    Engine::Postgres => return Err(self.database.not_yet().into()),
+                    Engine::Postgres(pool) => pool.kv_bytes(plugin).await?,
                 };
                 sizes.counted(plugin, counted)
             }
@@ -286,6 +301,7 @@ impl Transaction {
         let Self { delivery, open, written, .. } = self;
         match open {
             Open::Sqlite(open) => open.commit(delivery, carried, written).await,
+            Open::Postgres(open) => open.commit(carried, written).await,
         }
     }
 }

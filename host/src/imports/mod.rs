@@ -36,7 +36,7 @@ use self::{
 };
 use crate::{
     config::PluginSettings,
-    database::{Database, Transaction},
+    database::{Database, Transaction, Waiting},
     egress::Outlet,
     model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Job, LogLine},
 };
@@ -162,8 +162,10 @@ pub(crate) struct Door {
     budget: Budget,
     /// On the plugin's database, from the first call that needs it.
     transaction: Option<Transaction>,
-    /// The attempt met conflicts before.
-    alone: bool,
+    /// How many conflicts the attempt has met before.
+    conflicts: u32,
+    /// How long it waits for others, which is not its own time.
+    waiting: Waiting,
     meter: Meter,
     wasi: wasi::Wasi,
 }
@@ -185,7 +187,8 @@ impl Door {
             cause: None,
             budget: Budget::default(),
             transaction: None,
-            alone: false,
+            conflicts: 0,
+            waiting: Waiting::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
             terms,
@@ -205,13 +208,14 @@ impl Door {
         self.cause = None;
         self.budget = Budget::default();
         self.transaction = None;
+        self.waiting = Waiting::default();
         self.meter.reset();
     }
 
     /// Says what the attempt is about.
     pub(crate) fn hand(&mut self, job: &Job) {
         self.cause = Some(Arc::clone(&job.event));
-        self.alone = job.conflicts > 0;
+        self.conflicts = job.conflicts;
     }
 
     /// Lets a call pass, if it may.
@@ -241,7 +245,12 @@ impl Door {
 
     /// When the attempt has to end.
     pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadline + self.waiting.so_far()
+    }
+
+    /// By how long the deadline is put off, for who can't ask while the guest runs.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.waiting.clone()
     }
 
     pub(crate) fn terms(&self) -> &Terms {
@@ -291,7 +300,14 @@ impl Door {
         let source = match &terms.database {
             None => Source::Store(terms.kv.as_deref().ok_or(Stop::Describing(call))?),
             Some(database) => Source::Database {
-                transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+                transaction: sql::open(
+                    &mut self.transaction,
+                    database,
+                    self.errand,
+                    self.conflicts,
+                    &self.waiting,
+                )
+                .await?,
                 plugin: &terms.plugin,
             },
         };
@@ -305,7 +321,14 @@ impl Door {
         let database = terms.database.as_ref().ok_or(Stop::Describing(call))?;
         Ok(Sql {
             limits: &terms.settings.limits,
-            transaction: sql::open(&mut self.transaction, database, self.errand, self.alone).await?,
+            transaction: sql::open(
+                &mut self.transaction,
+                database,
+                self.errand,
+                self.conflicts,
+                &self.waiting,
+            )
+            .await?,
         })
     }
 

@@ -1,6 +1,6 @@
 //! An instance: a store with a guest in it, which serves one attempt, or several one after another.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use wasmtime::{Store, UpdateDeadline};
 
@@ -95,9 +95,16 @@ impl Instance {
     ) -> wasmtime::Result<T> {
         let limit = self.store.data().terms().settings.limits.time;
         let due = tokio::time::Instant::from_std(self.store.data().deadline()) + LAG;
-        tokio::time::timeout_at(due, work(&mut self.store, &mut self.guest))
-            .await
-            .unwrap_or_else(|_| Err(Stop::time(limit).into()))
+        let waiting = self.store.data().waiting();
+        let mut work = pin!(work(&mut self.store, &mut self.guest));
+        let mut put_off = Duration::ZERO;
+        loop {
+            match tokio::time::timeout_at(due + put_off, &mut work).await {
+                Ok(done) => return done,
+                Err(_) if waiting.so_far() > put_off => put_off = waiting.so_far(),
+                Err(_) => return Err(Stop::time(limit).into()),
+            }
+        }
     }
 }
 

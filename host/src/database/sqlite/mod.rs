@@ -33,9 +33,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::{connection::Seat, worker::Worker};
 use super::{
-    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value,
+    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Dialect},
     kv::Written,
+    waiting::PATIENCE,
 };
 use crate::{config::DatabaseSettings, model::DeliveryId};
 
@@ -69,8 +70,12 @@ impl Pool {
     }
 
     /// A connection; `alone` says that the attempt met conflicts before.
-    pub(super) async fn begin(self: &Arc<Self>, alone: bool) -> Result<Transaction, Unavailable> {
-        let place = self.permit(&self.places).await?;
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        alone: bool,
+        waiting: &Waiting,
+    ) -> Result<Transaction, Unavailable> {
+        let place = self.permit(&self.places, waiting).await?;
         let worker = self.worker().await?;
         let in_line = alone
             || self
@@ -84,6 +89,7 @@ impl Pool {
             turn: None,
             in_line,
             state: State::Fresh,
+            waiting: waiting.clone(),
         })
     }
 
@@ -93,7 +99,7 @@ impl Pool {
         writes: bool,
         work: impl FnOnce(&mut Seat) -> Result<T, Over> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let turn = if writes { Some(self.permit(&self.turn).await?) } else { None };
+        let turn = if writes { Some(self.permit(&self.turn, &Waiting::default()).await?) } else { None };
         let worker = self.worker().await?;
         let answer = worker
             .run(move |seat| {
@@ -137,8 +143,15 @@ impl Pool {
         self.apart(false, move |seat| statement::kv_bytes(seat, &plugin)).await
     }
 
-    async fn permit(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Unavailable> {
-        Arc::clone(of).acquire_owned().await.map_err(|_| self.unavailable("it is closing"))
+    async fn permit(
+        &self,
+        of: &Arc<Semaphore>,
+        waiting: &Waiting,
+    ) -> Result<OwnedSemaphorePermit, Unavailable> {
+        match waiting.wait_for(Arc::clone(of).acquire_owned()).await {
+            Some(permit) => permit.map_err(|_| self.unavailable("it is closing")),
+            None => Err(self.unavailable(&format!("its turn did not come within {PATIENCE:?}"))),
+        }
     }
 
     async fn worker(&self) -> Result<Worker, Unavailable> {
@@ -173,6 +186,7 @@ pub(super) struct Transaction {
     turn: Option<OwnedSemaphorePermit>,
     in_line: bool,
     state: State,
+    waiting: Waiting,
 }
 
 impl Transaction {
@@ -195,7 +209,7 @@ impl Transaction {
     ) -> Result<T, E> {
         let writes = writes || (self.in_line && self.state == State::Fresh);
         if writes && self.state != State::Writes {
-            self.turn = Some(self.pool.permit(&self.pool.turn).await.map_err(Over::from)?);
+            self.turn = Some(self.pool.permit(&self.pool.turn, &self.waiting).await.map_err(Over::from)?);
         }
         let begin = match (self.state, writes) {
             (State::Fresh, true) => Some("BEGIN IMMEDIATE"),

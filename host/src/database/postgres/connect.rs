@@ -1,0 +1,314 @@
+//! A connection: TCP or a Unix socket, TLS unless the URL says otherwise, a session that is set up, and the
+//! host's own tables.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::{
+    CancelToken, Client, Config, NoTls, Statement,
+    config::{Host, SslMode},
+    error::SqlState,
+    tls::MakeTlsConnect,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::either::Either;
+
+use super::frames::{Bound, Watched, WatchedTls};
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection may rest before it is asked whether it still stands.
+const RESTED: Duration = Duration::from_secs(20);
+/// Statements that a connection keeps prepared.
+const PREPARED: usize = 256;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS posthouse_deliveries (
+    delivery_id bigint PRIMARY KEY,
+    effects bytea NOT NULL
+);
+CREATE TABLE IF NOT EXISTS posthouse_kv (
+    plugin text NOT NULL,
+    key bytea NOT NULL,
+    value bytea NOT NULL,
+    PRIMARY KEY (plugin, key)
+);";
+
+/// Where a server is, and how to come to it.
+pub(super) struct Server {
+    config: Config,
+    tls: Result<Option<MakeRustlsConnect>, String>,
+    session: String,
+    /// The host's tables were seen.
+    tables: AtomicBool,
+}
+
+/// A connection.
+pub(super) struct Link {
+    pub(super) client: Client,
+    pub(super) bound: Bound,
+    prepared: Mutex<HashMap<String, Statement>>,
+    resting: Instant,
+}
+
+impl Server {
+    pub(super) fn new(url: &str, ca: Option<PathBuf>, statement_timeout: Duration) -> Self {
+        // config.toml was checked: the URL is one.
+        let mut config: Config = url.parse().unwrap_or_default();
+        if config.get_application_name().is_none() {
+            config.application_name("posthouse");
+        }
+        let unix = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let tls = if config.get_ssl_mode() == SslMode::Disable || unix {
+            config.ssl_mode(SslMode::Disable);
+            Ok(None)
+        } else {
+            config.ssl_mode(SslMode::Require);
+            tls(ca.as_deref()).map(Some)
+        };
+        // A literal means what it says, times are UTC, and nobody waits for ever: a session whose host is
+        // gone must not hold its locks.
+        let session = format!(
+            "SET standard_conforming_strings = on; SET client_min_messages = error; SET TimeZone = 'UTC';
+             SET DateStyle = 'ISO, YMD'; SET statement_timeout = {};
+             SET default_transaction_isolation = 'serializable'; SET tcp_keepalives_idle = 10;
+             SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;",
+            statement_timeout.as_millis()
+        );
+        Self { config, tls, session, tables: AtomicBool::new(false) }
+    }
+
+    /// Comes to the server, to the first of its hosts that answers, and sets the session up.
+    pub(super) fn connect(&self) -> BoxFuture<'_, Result<Link, String>> {
+        Box::pin(self.connected())
+    }
+
+    async fn connected(&self) -> Result<Link, String> {
+        let opened = tokio::time::timeout(CONNECT, self.open()).await;
+        let link = opened.map_err(|_| format!("no connection within {CONNECT:?}"))??;
+        let failed = |error: tokio_postgres::Error| said(&error);
+        link.client.batch_execute(&self.session).await.map_err(failed)?;
+        if !self.tables.load(Ordering::Relaxed) {
+            tables(&link.client).await?;
+            self.tables.store(true, Ordering::Relaxed);
+        }
+        Ok(link)
+    }
+
+    async fn open(&self) -> Result<Link, String> {
+        let mut why = "its URL names no host".to_owned();
+        let hosts = self.config.get_hosts();
+        for at in 0..hosts.len() {
+            match self.open_at(at).await {
+                Ok(link) => return Ok(link),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    async fn open_at(&self, at: usize) -> Result<Link, String> {
+        let bound = Bound::default();
+        let name = match &self.config.get_hosts()[at] {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(_) => String::new(),
+        };
+        let tls = self.tls.as_ref().map_err(Clone::clone)?;
+        let stream = Watched::new(self.stream(at).await?, bound.clone(), tls.is_none());
+        let client = match tls {
+            None => {
+                let opened = self.config.connect_raw(stream, NoTls).await.map_err(|error| said(&error))?;
+                drive(opened.1);
+                opened.0
+            }
+            Some(tls) => {
+                let Ok(connect) =
+                    MakeTlsConnect::<Watched<Stream>>::make_tls_connect(&mut tls.clone(), &name);
+                let connect = WatchedTls(connect, bound.clone());
+                let opened = self.config.connect_raw(stream, connect).await.map_err(|error| {
+                    format!("{}; for a connection in clear say `?sslmode=disable`", said(&error))
+                })?;
+                drive(opened.1);
+                opened.0
+            }
+        };
+        Ok(Link { client, bound, prepared: Mutex::default(), resting: Instant::now() })
+    }
+
+    async fn stream(&self, at: usize) -> Result<Stream, String> {
+        let ports = self.config.get_ports();
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match &self.config.get_hosts()[at] {
+            Host::Tcp(name) => {
+                let failed = |error: std::io::Error| format!("can't connect to {name}:{port}: {error}");
+                let stream = TcpStream::connect((name.as_str(), port)).await.map_err(failed)?;
+                stream.set_nodelay(true).map_err(failed)?;
+                Ok(Either::Left(stream))
+            }
+            Host::Unix(folder) => {
+                let socket = folder.join(format!(".s.PGSQL.{port}"));
+                let failed =
+                    |error: std::io::Error| format!("can't connect to {}: {error}", socket.display());
+                Ok(Either::Right(UnixStream::connect(&socket).await.map_err(failed)?))
+            }
+        }
+    }
+
+    /// Asks the server to stop what a connection does, so that its locks go at once. As far as that can be
+    /// had: the statement's time-out stands behind it.
+    pub(super) fn cancel(&self, token: CancelToken) -> BoxFuture<'_, ()> {
+        Box::pin(self.cancelled(token))
+    }
+
+    async fn cancelled(&self, token: CancelToken) {
+        for at in 0..self.config.get_hosts().len() {
+            let Ok(stream) = self.stream(at).await else { continue };
+            let asked = match &self.tls {
+                Ok(Some(tls)) => {
+                    let name = match &self.config.get_hosts()[at] {
+                        Host::Tcp(name) => name.clone(),
+                        Host::Unix(_) => String::new(),
+                    };
+                    let Ok(connect) = MakeTlsConnect::<Stream>::make_tls_connect(&mut tls.clone(), &name);
+                    token.cancel_query_raw(stream, connect).await
+                }
+                _ => token.cancel_query_raw(stream, NoTls).await,
+            };
+            if asked.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+impl Link {
+    /// The statement, prepared once a connection.
+    pub(super) async fn prepared(&self, text: &str) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.prepared.lock().get(text).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(text).await?;
+        let mut prepared = self.prepared.lock();
+        if prepared.len() >= PREPARED {
+            // What is dropped is closed at the server too.
+            prepared.clear();
+        }
+        prepared.insert(text.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Begins to rest.
+    pub(super) fn rest(&mut self) {
+        self.resting = Instant::now();
+    }
+
+    /// Whether it can be used again.
+    pub(super) async fn stands(&self) -> bool {
+        if self.client.is_closed() {
+            return false;
+        }
+        if self.resting.elapsed() < RESTED {
+            return true;
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(2), self.client.check_connection()).await;
+        matches!(asked, Ok(Ok(())))
+    }
+}
+
+/// What bytes come and go by.
+type Stream = Either<TcpStream, UnixStream>;
+
+/// Carries the messages of a connection for as long as it stands.
+fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
+    // Whoever waits for an answer learns of its end.
+    tokio::spawn(async move { drop(connection.await) });
+}
+
+/// TLS that checks the server's certificate and name.
+fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            let failed =
+                |error: &dyn std::fmt::Display| format!("`{}` can't be read: {error}", path.display());
+            for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
+                let certificate = certificate.map_err(|error| failed(&error))?;
+                roots.add(certificate).map_err(|error| failed(&error))?;
+            }
+            if roots.is_empty() {
+                return Err(failed(&"there is no certificate in it"));
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// Makes the host's tables where they are missing.
+async fn tables(client: &Client) -> Result<(), String> {
+    let there =
+        "SELECT to_regclass('posthouse_deliveries') IS NOT NULL AND to_regclass('posthouse_kv') IS NOT NULL";
+    let row = client.query_one(there, &[]).await.map_err(|error| said(&error))?;
+    if row.try_get(0).unwrap_or(false) {
+        return Ok(());
+    }
+    // Two that make them at once would be in each other's way.
+    let make = format!("BEGIN; SELECT pg_advisory_xact_lock(7305808869231650419); {TABLES} COMMIT;");
+    match client.batch_execute(&make).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let _ = client.batch_execute("ROLLBACK").await;
+            let mut why = said(&error);
+            if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                why = format!(
+                    "{why}: its role may not make the tables `posthouse_deliveries` and `posthouse_kv`; let \
+                     their owner make them, and grant the role SELECT, INSERT, UPDATE and DELETE on both \
+                     (docs/configuration.md has the statements)"
+                );
+            }
+            Err(why)
+        }
+    }
+}
+
+/// What went wrong, without what was sent.
+pub(super) fn said(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(refusal) => format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code()),
+        None => {
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(error);
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.ends_with(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
+    }
+}

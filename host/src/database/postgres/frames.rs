@@ -1,0 +1,190 @@
+//! The stream from the server, watched for messages that are larger than any call may pass.
+//!
+//! A row is read whole before anybody can look at it, and one value may have a gigabyte. So the length
+//! that the server announces is looked at as it comes in; a message beyond the bound breaks the connection,
+//! before there is room made for it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
+
+/// Bytes of a message that the host asked for itself.
+pub(super) const OWN: usize = 512 << 20;
+
+/// The bound, and the message that was over it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bound(Arc<Numbers>);
+
+#[derive(Debug)]
+struct Numbers {
+    most: AtomicUsize,
+    over: AtomicUsize,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self { most: AtomicUsize::new(OWN), over: AtomicUsize::new(0) }
+    }
+}
+
+impl Bound {
+    /// From now on a message may have so many bytes.
+    pub(super) fn set(&self, most: usize) {
+        self.0.most.store(most, Ordering::Relaxed);
+    }
+
+    /// The bytes of the message that broke the connection, if one did.
+    pub(super) fn over(&self) -> Option<usize> {
+        Some(self.0.over.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    fn check(&self, bytes: usize) -> io::Result<()> {
+        if bytes <= self.0.most.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.0.over.store(bytes, Ordering::Relaxed);
+        Err(io::Error::other("the server sent a message that is larger than may be"))
+    }
+}
+
+/// A stream of messages in clear: to the server itself, or within TLS.
+pub(super) struct Watched<S> {
+    stream: S,
+    bound: Bound,
+    /// None where what passes is encrypted still.
+    frames: Option<Frames>,
+}
+
+/// Where in the messages the stream is: each is a letter, a length that counts itself, and the rest.
+#[derive(Debug, Default)]
+struct Frames {
+    head: [u8; 5],
+    filled: usize,
+    left: usize,
+}
+
+impl Frames {
+    fn pass(&mut self, mut bytes: &[u8], bound: &Bound) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let within = self.left.min(bytes.len());
+                self.left -= within;
+                bytes = &bytes[within..];
+                continue;
+            }
+            self.head[self.filled] = bytes[0];
+            self.filled += 1;
+            bytes = &bytes[1..];
+            if self.filled == self.head.len() {
+                let [_, length @ ..] = self.head;
+                self.filled = 0;
+                self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
+                bound.check(self.left)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S> Watched<S> {
+    /// A stream whose messages can be seen, unless TLS is to come over it.
+    pub(super) fn new(stream: S, bound: Bound, clear: bool) -> Self {
+        Self { stream, bound, frames: clear.then(Frames::default) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let this = &mut *self;
+        std::task::ready!(Pin::new(&mut this.stream).poll_read(context, buffer))?;
+        if let Some(frames) = &mut this.frames {
+            frames.pass(&buffer.filled()[before..], &this.bound)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: TlsStream + Unpin> TlsStream for Watched<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.stream.channel_binding()
+    }
+}
+
+/// Makes TLS whose content is watched.
+pub(super) struct WatchedTls<C>(pub(super) C, pub(super) Bound);
+
+impl<S, C> TlsConnect<S> for WatchedTls<C>
+where
+    C: TlsConnect<S>,
+    C::Future: Send + 'static,
+{
+    type Stream = Watched<C::Stream>;
+    type Error = C::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Stream, C::Error>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        let connecting = self.0.connect(stream);
+        let bound = self.1;
+        Box::pin(async move { Ok(Watched::new(connecting.await?, bound, true)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_over_the_bound_is_seen_however_it_is_cut() {
+        let mut stream = Vec::new();
+        for length in [0, 1, 10, 100] {
+            stream.push(b'D');
+            stream.extend(u32::to_be_bytes(length + 4));
+            stream.extend(vec![7; length as usize]);
+        }
+        for most in [9, 99, 100] {
+            for cut in 1..stream.len() {
+                let bound = Bound::default();
+                bound.set(most);
+                let mut frames = Frames::default();
+                let passed = stream.chunks(cut).try_for_each(|bytes| frames.pass(bytes, &bound));
+                assert_eq!(passed.is_ok(), most == 100, "{most}, cut at {cut}");
+                assert_eq!(
+                    bound.over(),
+                    [(9, 10), (99, 100)].iter().find(|(m, _)| *m == most).map(|(_, over)| *over)
+                );
+            }
+        }
+    }
+}

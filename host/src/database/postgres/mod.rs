@@ -1,0 +1,587 @@
+//! PostgreSQL: a pool of connections, and a serializable transaction on one of them.
+//!
+//! Each statement of a guest stands behind a savepoint, so that one which fails takes nothing else with it.
+//! Savepoint and statement travel together: a call is one round trip, and so is the commit with its marker.
+//!
+//! The server tells when transactions are in each other's way (SQLSTATE 40001 and 40P01); then the attempt
+//! runs again. One that met three conflicts waits for every other of this pool to end, and has the database
+//! to itself, as far as posthouse goes.
+//!
+//! Two transactions of one delivery can't be under way at once, not even where the first is of a daemon
+//! that was killed and whose commit is still on its way: the second waits for a lock of the delivery's
+//! until the server knows what became of the first.
+
+mod connect;
+mod frames;
+mod values;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt as _;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::error::SqlState;
+
+use self::{
+    connect::{Link, Server, said},
+    frames::OWN,
+    values::{Column, Parameter},
+};
+use super::{
+    Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,
+    guard::{self, Checked, Dialect},
+    kv::{Change, Written},
+    value::Gather,
+    waiting::PATIENCE,
+};
+use crate::{
+    config::DatabaseSettings,
+    fault::{self, FaultPoint},
+    model::DeliveryId,
+};
+
+/// Conflicts after which an attempt has the pool to itself.
+const CONFLICTS_BEFORE_ALONE: u32 = 3;
+/// How much longer than the server an answer may take before the connection is given up.
+const LAG: Duration = Duration::from_secs(2);
+/// Connections for markers and sizes, beside those of the attempts.
+const APART: usize = 2;
+/// Bytes of a message beyond those of its values.
+const SLACK: usize = 64 << 10;
+
+const KV_GET: &str = "SELECT value FROM posthouse_kv WHERE plugin = $1 AND key = $2";
+const KV_MANY: &str = "SELECT key, value FROM posthouse_kv WHERE plugin = $1 AND key = ANY($2)";
+const KV_LIST: &str = "
+SELECT key, value FROM posthouse_kv
+WHERE plugin = $1 AND key >= $2 AND key > $3 AND ($4::bytea IS NULL OR key < $4) ORDER BY key LIMIT $5";
+const KV_BYTES: &str = "
+SELECT coalesce(sum(octet_length(key) + octet_length(value)), 0)::bigint FROM posthouse_kv WHERE plugin = $1";
+const KV_PUT: &str = "
+INSERT INTO posthouse_kv (plugin, key, value)
+SELECT $1, new.key, new.value FROM unnest($2::bytea[], $3::bytea[]) AS new (key, value)
+ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value";
+const KV_DELETE: &str = "DELETE FROM posthouse_kv WHERE plugin = $1 AND key = ANY($2)";
+const MARK: &str = "INSERT INTO posthouse_deliveries (delivery_id, effects) VALUES ($1, $2)";
+const FIND_MARK: &str = "SELECT effects FROM posthouse_deliveries WHERE delivery_id = $1";
+const MARKS: &str =
+    "SELECT delivery_id FROM posthouse_deliveries WHERE delivery_id > $1 ORDER BY delivery_id LIMIT $2";
+const UNMARK: &str = "DELETE FROM posthouse_deliveries WHERE delivery_id = ANY($1)";
+const HAS_WRITTEN: &str = "SELECT txid_current_if_assigned() IS NOT NULL";
+
+/// One database of a server.
+pub(super) struct Pool {
+    name: String,
+    server: Server,
+    statement_timeout: Duration,
+    places: Arc<Semaphore>,
+    all: u32,
+    apart: Semaphore,
+    idle: Mutex<Vec<Link>>,
+}
+
+type Failure = tokio_postgres::Error;
+
+impl Pool {
+    pub(super) fn new(name: &str, url: &str, settings: &DatabaseSettings) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            server: Server::new(url, settings.ca.clone(), settings.statement_timeout),
+            statement_timeout: settings.statement_timeout,
+            places: Arc::new(Semaphore::new(settings.pool)),
+            all: u32::try_from(settings.pool).unwrap_or(u32::MAX),
+            apart: Semaphore::new(APART),
+            idle: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        delivery: DeliveryId,
+        conflicts: u32,
+        waiting: &Waiting,
+    ) -> Result<Transaction, Unavailable> {
+        let places = if conflicts >= CONFLICTS_BEFORE_ALONE { self.all } else { 1 };
+        let place = waiting.wait_for(Arc::clone(&self.places).acquire_many_owned(places)).await;
+        let place = place
+            .ok_or_else(|| self.unavailable(&format!("its place did not come within {PATIENCE:?}")))?
+            .map_err(|_| self.unavailable("it is closing"))?;
+        Ok(Transaction {
+            link: Some(self.link().await?),
+            pool: Arc::clone(self),
+            place: Some(place),
+            delivery,
+            state: State::Fresh,
+            busy: false,
+        })
+    }
+
+    pub(super) async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
+        let found = self.apart(async |link| {
+            link.client.query_opt(&link.prepared(FIND_MARK).await?, &[&delivery.0]).await
+        });
+        match found.await? {
+            Some(row) => row.try_get(0).map(Some).map_err(|error| self.unavailable(&said(&error))),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn markers(&self, after: i64, limit: usize) -> Result<Vec<DeliveryId>, Unavailable> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows =
+            self.apart(async |link| link.client.query(&link.prepared(MARKS).await?, &[&after, &limit]).await);
+        let number = |row: &tokio_postgres::Row| row.try_get(0).map(DeliveryId);
+        rows.await?
+            .iter()
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.unavailable(&said(&error)))
+    }
+
+    pub(super) async fn remove_markers(&self, deliveries: &[DeliveryId]) -> Result<(), Unavailable> {
+        let numbers: Vec<_> = deliveries.iter().map(|delivery| delivery.0).collect();
+        // Each marker stands by itself, and whoever wrote it is done: nothing can depend on it any more.
+        let removed = self.apart(async |link| {
+            let begin = link.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
+            let remove = async { link.client.execute(&link.prepared(UNMARK).await?, &[&numbers]).await };
+            let (begun, removed) = tokio::join!(begin, remove);
+            fault::reached(FaultPoint::MarkerDeleted);
+            let ended = link.client.batch_execute(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+            begun.and(removed).and(ended)
+        });
+        removed.await
+    }
+
+    pub(super) async fn kv_bytes(&self, plugin: &str) -> Result<i64, Unavailable> {
+        let counted = self.apart(async |link| {
+            let row = link.client.query_one(&link.prepared(KV_BYTES).await?, &[&plugin]).await?;
+            row.try_get(0)
+        });
+        counted.await
+    }
+
+    /// Has `work` done on a connection outside of any attempt, in bounded time.
+    async fn apart<T>(&self, work: impl AsyncFnOnce(&Link) -> Result<T, Failure>) -> Result<T, Unavailable> {
+        let _permit = self.apart.acquire().await.map_err(|_| self.unavailable("it is closing"))?;
+        let link = self.link().await?;
+        link.bound.set(OWN);
+        match tokio::time::timeout(self.statement_timeout + LAG, work(&link)).await {
+            Ok(Ok(answer)) => {
+                self.keep(link);
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                let why = said(&error);
+                if error.as_db_error().is_some() {
+                    self.keep(link);
+                }
+                Err(self.unavailable(&why))
+            }
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    /// A connection that stands, an idle one first.
+    async fn link(&self) -> Result<Link, Unavailable> {
+        loop {
+            let idle = self.idle.lock().pop();
+            match idle {
+                Some(link) if link.stands().await => return Ok(link),
+                Some(_) => {}
+                None => return self.server.connect().await.map_err(|why| self.unavailable(&why)),
+            }
+        }
+    }
+
+    fn keep(&self, mut link: Link) {
+        link.rest();
+        self.idle.lock().push(link);
+    }
+
+    fn unavailable(&self, reason: &str) -> Unavailable {
+        Unavailable { name: self.name.clone(), reason: reason.to_owned() }
+    }
+
+    fn silent(&self) -> Unavailable {
+        self.unavailable(&format!("no answer within {:?}", self.statement_timeout + LAG))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing was sent.
+    Fresh,
+    /// It has begun.
+    Begun,
+    /// It has begun, and a savepoint stands.
+    Saved,
+}
+
+/// A transaction. Dropped, it is rolled back.
+pub(super) struct Transaction {
+    pool: Arc<Pool>,
+    link: Option<Link>,
+    place: Option<OwnedSemaphorePermit>,
+    delivery: DeliveryId,
+    state: State,
+    /// Something was sent, and its answer not awaited to its end.
+    busy: bool,
+}
+
+/// Why a guest's statement brought nothing.
+enum Ended {
+    Server(Failure),
+    Answer(SqlError),
+}
+
+impl From<Failure> for Ended {
+    fn from(error: Failure) -> Self {
+        Self::Server(error)
+    }
+}
+
+impl Transaction {
+    pub(super) async fn statement(
+        &mut self,
+        text: &str,
+        parameters: Vec<Value>,
+        bounds: Bounds,
+    ) -> Result<(Rows, u64), SqlError> {
+        let checked = guard::check(Dialect::Postgres, text).map_err(SqlError::Refused)?;
+        bounds.check_parameters(&parameters).map_err(SqlError::Limit)?;
+        let parameters: Vec<_> = parameters.into_iter().map(Parameter).collect();
+        let before = match self.state {
+            State::Fresh => format!("{} SAVEPOINT posthouse;", self.begin()),
+            State::Begun => "SAVEPOINT posthouse".to_owned(),
+            State::Saved => "RELEASE SAVEPOINT posthouse; SAVEPOINT posthouse".to_owned(),
+        };
+        let (pool, link) = self.at_work(bounds.bytes.saturating_add(SLACK))?;
+        let both = async {
+            tokio::join!(link.client.batch_execute(&before), run(link, &checked, &parameters, bounds))
+        };
+        let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
+        let (saved, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
+        saved.map_err(|error| self.over(&error))?;
+        self.state = State::Saved;
+        self.busy = false;
+        let error = match answer {
+            Ok(answer) => return Ok(answer),
+            Err(Ended::Server(error)) => self.failed(&error)?,
+            Err(Ended::Answer(error)) => error,
+        };
+        self.host(async |link| link.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await).await?;
+        Err(error)
+    }
+
+    pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
+        self.host(async |link| {
+            let row =
+                link.client.query_opt(&link.prepared(KV_GET).await?, &[&plugin, &key.as_bytes()]).await?;
+            row.map(|row| row.try_get(0)).transpose()
+        })
+        .await
+    }
+
+    pub(super) async fn kv_list(
+        &mut self,
+        plugin: &str,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<u8>)>, Over> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let end = end_of(prefix.as_bytes());
+        let rows = self
+            .host(async |link| {
+                let list = link.prepared(KV_LIST).await?;
+                let (prefix, after) = (prefix.as_bytes(), after.as_bytes());
+                link.client.query(&list, &[&plugin, &prefix, &after, &end, &limit]).await
+            })
+            .await?;
+        let entry = |row: &tokio_postgres::Row| {
+            let key: Vec<u8> = row.try_get(0)?;
+            Ok((String::from_utf8_lossy(&key).into_owned(), row.try_get(1)?))
+        };
+        rows.iter().map(entry).collect::<Result<_, _>>().map_err(|error: Failure| self.over(&error))
+    }
+
+    /// Writes what is left to write, with the marker, and commits.
+    pub(super) async fn commit(
+        mut self,
+        carried: Vec<u8>,
+        written: Written,
+    ) -> Result<Committed, CommitError> {
+        if written.is_empty() && (self.state == State::Fresh || !self.has_written().await?) {
+            if self.state != State::Fresh {
+                // What it has read may turn out not to have been so.
+                self.end(async |link| link.client.batch_execute("COMMIT").await).await?;
+            }
+            return Ok(Committed::NothingWritten);
+        }
+        let (changes, delta) = self.changes(&written).await?;
+        let (mut gone, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        for Change { key, value } in &changes {
+            match value {
+                Some(value) => {
+                    keys.push(key.as_bytes());
+                    values.push(value.as_slice());
+                }
+                None => gone.push(key.as_bytes()),
+            }
+        }
+        let delivery = self.delivery.0;
+        let plugin = &written.plugin;
+        self.end(async |link| {
+            // All on its way at once: where one fails the server makes a rollback of the COMMIT.
+            let client = &link.client;
+            let (put, delete, mark) = if changes.is_empty() {
+                (None, None, link.prepared(MARK).await?)
+            } else {
+                let (put, delete) = (link.prepared(KV_PUT).await?, link.prepared(KV_DELETE).await?);
+                (Some(put), Some(delete), link.prepared(MARK).await?)
+            };
+            let put = async {
+                match put.filter(|_| !keys.is_empty()) {
+                    Some(put) => client.execute(&put, &[&plugin, &keys, &values]).await.map(drop),
+                    None => Ok(()),
+                }
+            };
+            let delete = async {
+                match delete.filter(|_| !gone.is_empty()) {
+                    Some(delete) => client.execute(&delete, &[&plugin, &gone]).await.map(drop),
+                    None => Ok(()),
+                }
+            };
+            let mark = async { client.execute(&mark, &[&delivery, &carried]).await.map(drop) };
+            if fault::is_awaited(FaultPoint::MarkerWritten) {
+                let (put, delete, mark) = tokio::join!(put, delete, mark);
+                put.and(delete).and(mark)?;
+                fault::reached(FaultPoint::MarkerWritten);
+                return client.batch_execute("COMMIT").await;
+            }
+            let (put, delete, mark, commit) = tokio::join!(put, delete, mark, client.batch_execute("COMMIT"));
+            put.and(delete).and(mark).and(commit)
+        })
+        .await?;
+        written.sizes.changed(&written.plugin, delta);
+        Ok(Committed::Marked)
+    }
+
+    async fn has_written(&mut self) -> Result<bool, Over> {
+        self.host(async |link| {
+            link.client.query_one(&link.prepared(HAS_WRITTEN).await?, &[]).await?.try_get(0)
+        })
+        .await
+    }
+
+    /// What the staged writes come to.
+    async fn changes(&mut self, written: &Written) -> Result<(Vec<Change>, i64), CommitError> {
+        let mut before = std::collections::HashMap::new();
+        if !written.is_empty() {
+            let keys: Vec<_> = written.writes.keys().map(String::as_bytes).collect();
+            let rows = self
+                .host(async |link| {
+                    link.client.query(&link.prepared(KV_MANY).await?, &[&written.plugin, &keys]).await
+                })
+                .await?;
+            for row in rows {
+                let entry = (|| Ok::<_, Failure>((row.try_get::<_, Vec<u8>>(0)?, row.try_get(1)?)))();
+                let (key, value) = entry.map_err(|error| self.over(&error))?;
+                before.insert(key, value);
+            }
+        }
+        written
+            .changes(|key| Ok::<_, CommitError>(before.remove(key.as_bytes())))?
+            .ok_or(CommitError::Conflict)
+    }
+
+    /// What begins it. The lock is the delivery's own.
+    fn begin(&self) -> String {
+        let lock = self.delivery.0 ^ LOCKS;
+        format!("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT pg_advisory_xact_lock({lock});")
+    }
+
+    /// The connection, from which a message may have so many bytes; it is busy from now on.
+    fn at_work(&mut self, most: usize) -> Result<(Arc<Pool>, &Link), Over> {
+        let pool = Arc::clone(&self.pool);
+        let Some(link) = &self.link else { return Err(pool.unavailable("its transaction has ended").into()) };
+        link.bound.set(most);
+        self.busy = true;
+        Ok((pool, link))
+    }
+
+    /// Has the host's own work done within the transaction, which begins with it where it has not yet.
+    async fn host<T>(&mut self, work: impl AsyncFnOnce(&Link) -> Result<T, Failure>) -> Result<T, Over> {
+        let begin = (self.state == State::Fresh).then(|| self.begin());
+        let (pool, link) = self.at_work(OWN)?;
+        let begun = async {
+            match begin {
+                Some(begin) => link.client.batch_execute(&begin).await,
+                None => Ok(()),
+            }
+        };
+        let answered =
+            tokio::time::timeout(pool.statement_timeout + LAG, async { tokio::join!(begun, work(link)) })
+                .await;
+        let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
+        let answer = begun.and(answer).map_err(|error| self.over(&error))?;
+        if self.state == State::Fresh {
+            self.state = State::Begun;
+        }
+        self.busy = false;
+        Ok(answer)
+    }
+
+    /// Has the work done that ends the transaction by a commit, and gives the connection back.
+    async fn end(&mut self, work: impl AsyncFnOnce(&Link) -> Result<(), Failure>) -> Result<(), CommitError> {
+        if self.state == State::Fresh {
+            self.host(async |_| Ok(())).await?;
+        }
+        let (pool, link) = self.at_work(OWN)?;
+        let ended = tokio::time::timeout(pool.statement_timeout + LAG, work(link)).await;
+        let error = match ended {
+            Err(_) => return Err(CommitError::Unknown(pool.silent())),
+            Ok(Ok(())) => {
+                self.busy = false;
+                self.link.take().into_iter().for_each(|link| pool.keep(link));
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+        };
+        let Some(refusal) = error.as_db_error() else {
+            return Err(CommitError::Unknown(pool.unavailable(&said(&error))));
+        };
+        let state = refusal.code().code().to_owned();
+        if state.starts_with("57P") {
+            // The server went away, and does not say when.
+            return Err(CommitError::Unknown(pool.unavailable(&said(&error))));
+        }
+        self.busy = false;
+        if refusal.table() == Some("posthouse_deliveries") && *refusal.code() == SqlState::UNIQUE_VIOLATION {
+            return Err(CommitError::AlreadyCommitted);
+        }
+        Err(match self.failed(&error) {
+            Err(over) => over.into(),
+            Ok(_) => CommitError::Failed { sqlstate: state, message: refusal.message().to_owned() },
+        })
+    }
+
+    /// What the failure of a guest's statement means: an answer, or the end.
+    fn failed(&self, error: &Failure) -> Result<SqlError, Over> {
+        let Some(refusal) = error.as_db_error() else {
+            // A parameter that does not go into its type never left.
+            if let Some(why) = std::error::Error::source(error)
+                && error.to_string().starts_with("error serializing parameter")
+            {
+                return Ok(SqlError::Statement { sqlstate: "42804".to_owned(), message: why.to_string() });
+            }
+            return Err(self.over(error));
+        };
+        let state = refusal.code().code();
+        match state {
+            "40001" | "40P01" => Err(Over::Conflict),
+            "57014" => Ok(SqlError::Statement {
+                sqlstate: state.to_owned(),
+                message: format!("limit `statement_timeout` ({:?}) reached", self.pool.statement_timeout),
+            }),
+            // The connection, the server's means, its end, its disk.
+            _ if ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
+                Err(self.pool.unavailable(&said(error)).into())
+            }
+            _ => Ok(SqlError::Statement {
+                sqlstate: state.to_owned(),
+                message: match refusal.detail() {
+                    Some(detail) => format!("{} ({detail})", refusal.message()),
+                    None => refusal.message().to_owned(),
+                },
+            }),
+        }
+    }
+
+    /// What the failure of the host's own work means.
+    fn over(&self, error: &Failure) -> Over {
+        if let Some(bytes) = self.link.as_ref().and_then(|link| link.bound.over()) {
+            return Over::TooLarge(bytes);
+        }
+        match error.code() {
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => Over::Conflict,
+            _ => self.pool.unavailable(&said(error)).into(),
+        }
+    }
+}
+
+/// Sets the locks of deliveries apart from those that an application may take.
+const LOCKS: i64 = 0x706F_7374_0000_0000;
+
+/// Runs a guest's statement.
+async fn run(
+    link: &Link,
+    checked: &Checked,
+    parameters: &[Parameter],
+    bounds: Bounds,
+) -> Result<(Rows, u64), Ended> {
+    let answer = |sqlstate: &str, message: String| {
+        Ended::Answer(SqlError::Statement { sqlstate: sqlstate.to_owned(), message })
+    };
+    let statement = link.prepared(&checked.text).await?;
+    if statement.params().len() != parameters.len() {
+        let (wants, given) = (statement.params().len(), parameters.len());
+        return Err(answer(
+            "08P01",
+            format!("the statement wants {wants} parameters, and {given} are given"),
+        ));
+    }
+    if let Some(column) = statement.columns().iter().find(|column| !values::is_known(column.type_())) {
+        let (name, ty) = (column.name(), column.type_());
+        return Err(answer(
+            "0A000",
+            format!(
+                "column `{name}` is of type {ty}, which is no value here; cast it, such as to text or json"
+            ),
+        ));
+    }
+    let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
+    let mut gather = Gather::new(bounds, columns);
+    let mut rows = pin!(link.client.query_raw(&statement, parameters).await?);
+    while let Some(row) = rows.try_next().await? {
+        let values = (0..row.len()).map(|at| row.try_get::<_, Column>(at).map(|column| column.0));
+        let row = values.collect::<Result<_, _>>()?;
+        gather.push(row).map_err(|limit| Ended::Answer(SqlError::Limit(limit)))?;
+    }
+    let changed = if checked.reads { 0 } else { rows.rows_affected().unwrap_or(0) };
+    Ok((gather.finish(), changed))
+}
+
+/// The first bytes that come after everything with the prefix; none where nothing does.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+impl Drop for Transaction {
+    /// Rolls back, and gives the place back once nothing of it is left.
+    fn drop(&mut self) {
+        let (Some(link), place) = (self.link.take(), self.place.take()) else { return };
+        // Without a runtime the connection is closed, which rolls back too.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (pool, busy, fresh) = (Arc::clone(&self.pool), self.busy, self.state == State::Fresh);
+        runtime.spawn(end(pool, link, place, busy, fresh));
+    }
+}
+
+/// Ends a transaction that was dropped.
+async fn end(pool: Arc<Pool>, link: Link, _place: Option<OwnedSemaphorePermit>, busy: bool, fresh: bool) {
+    if busy {
+        // With the connection goes what it did.
+        let cancel = pool.server.cancel(link.client.cancel_token());
+        drop(tokio::time::timeout(LAG, cancel).await);
+    } else if fresh {
+        pool.keep(link);
+    } else {
+        let ended = tokio::time::timeout(LAG, link.client.batch_execute("ROLLBACK")).await;
+        if matches!(ended, Ok(Ok(()))) {
+            pool.keep(link);
+        }
+    }
+}
