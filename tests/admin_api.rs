@@ -5,10 +5,11 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use posthouse_harness::{Daemon, Event, Source, eventually, wait_until};
+use posthouse_harness::{Daemon, Event, Source, eventually, seed, test_python, wait_until};
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
@@ -206,4 +207,70 @@ fn what_a_source_redacts_is_masked_wherever_people_look() {
     }
     assert!(shown.contains("yes"), "{shown}");
     assert!(!daemon.log().contains("a word to hide") && !daemon.log().to_lowercase().contains("lovelace"));
+}
+
+#[test]
+fn whatever_is_asked_the_answer_is_one_that_the_description_has() {
+    let daemon = Daemon::builder(BINARY).guest("counter").plugin_config(ONCE).start();
+    for data in [json!({}), json!({ "reject": true }), json!({ "log": "a line" })] {
+        assert!(daemon.post_event(&Event::new("user.created").data(data)).accepted());
+    }
+    daemon.wait_settled();
+    let base = format!("http://{}", daemon.admin_address());
+    // Whatever the seed of other tests, schemathesis takes 32 bits.
+    let seed = seed() % (1 << 32);
+    println!("schemathesis --seed {seed}");
+    let output = Command::new(test_python().with_file_name("schemathesis"))
+        .current_dir(daemon.dir())
+        .args(["run", &format!("{base}/v1/openapi.json"), "--url", &base])
+        .args(["--header", &format!("Authorization: Bearer {}", daemon.admin_token())])
+        .args(["--seed", &seed.to_string(), "--max-examples", "15", "--no-color"])
+        .args(["--phases", "examples,coverage,fuzzing", "--request-timeout", "60"])
+        // A live feed has no end.
+        .args(["--exclude-path", "/v1/live", "--suppress-health-check", "all"])
+        .args([
+            "--checks",
+            "not_a_server_error,status_code_conformance,content_type_conformance,\
+             response_headers_conformance,response_schema_conformance",
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}\n{said}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(said.contains(" passed"), "{said}");
+    assert!(daemon.healthy(), "{}", daemon.log());
+}
+
+#[test]
+fn what_a_sender_writes_is_text_on_every_page() {
+    let daemon = Daemon::builder(BINARY).guest("counter").plugin_config(ONCE).start();
+    let script = "<script>alert(1)</script><b a='\"'>";
+    let data = json!({ "log": script, "mail": script, "reject": true, "text": script });
+    let mut event = Event::new("user.created").data(data);
+    event.id = "evt_<script>alert(1)</script>".to_owned();
+    assert!(daemon.post_event(&event).accepted());
+    daemon.wait_settled();
+    let path = "/events/scalekit/evt_%3Cscript%3Ealert(1)%3C%2Fscript%3E";
+    for path in [
+        "/",
+        "/events",
+        path,
+        "/deliveries",
+        "/dead-letters",
+        "/plugins/counter",
+        "/events?text=%3Cscript%3E",
+    ] {
+        let answer = daemon.admin("GET", path, None);
+        assert_eq!(answer.status, 200, "{path}: {answer}");
+        assert!(!answer.body.contains("<script>") && !answer.body.contains("<b a="), "{path}: {answer}");
+        let policy = answer.header("content-security-policy").unwrap();
+        assert!(policy.contains("script-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    }
+    assert!(daemon.admin("GET", path, None).body.contains("&lt;script&gt;"), "it is not shown at all");
 }

@@ -101,7 +101,7 @@ concurency = 2",
         r#"[plugin.mailer.grants]
 storage = "app""#,
         &[
-            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `database` and `emit`",
+            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `http`, `database` and `emit`",
         ],
     );
     refused(
@@ -491,6 +491,76 @@ mail = { from = ["a@example.com"], to = ["everybody"] }"#,
         r#"[plugin.mailer.grants]
 mail = { from = ["a@example.com"] }"#,
         &[r#"config.toml:2:8: `plugin.mailer.grants.mail.to` is missing; write to = ["*"]"#],
+    );
+}
+
+#[test]
+fn a_grant_of_requests_says_what_is_wrong_with_it() {
+    let write = r#"; write one such as "https://api.example.com" or "https://*.example.com:8443/v1/""#;
+    let grant = |entry: &str| format!("[plugin.seats.grants]\nhttp = [{entry}]\n");
+    let at = "config.toml:2:9: `plugin.seats.grants.http`";
+    for (entry, says) in [
+        (r#""api.example.com""#, "holds `api.example.com`, which is no URL (relative URL without a base)"),
+        (r#""ftp://a.example""#, "holds `ftp://a.example`, which is neither http:// nor https://"),
+        (
+            r#""https://*""#,
+            "holds `https://*`, which has a `*` elsewhere than in place of sub-domains, as in https://*.example.com",
+        ),
+        (
+            r#""https://user:hunter2@a.example""#,
+            "holds a login; a header of the grant is where credentials stand",
+        ),
+        (
+            r#""https://a.example/?key=1""#,
+            "holds `https://a.example/?key=1`, which has a query or a fragment; scheme, host, port and the beginning of a path may stand in it",
+        ),
+        (
+            r#""https://a.example/..%2fb""#,
+            "holds `https://a.example/..%2fb`, which has a path with an encoded `/`, `.` or `\\`, which servers read in different ways",
+        ),
+    ] {
+        refused(&grant(entry), &[&format!("{at} {says}{write}")]);
+    }
+    let place = "config.toml:2:9: `plugin.seats.grants.http";
+    refused(
+        &grant("7"),
+        &[&format!(
+            "{place}` is an integer; write a URL in quotes, or {{ url = \"https://api.example.com\", header.Authorization = {{ env = \"API_TOKEN\" }} }}"
+        )],
+    );
+    refused(
+        &grant("{ header.a = \"b\" }"),
+        &[&format!("{place}.url` is missing; write url = \"https://api.example.com\"")],
+    );
+    refused(
+        &grant(r#"{ url = "https://a.example", addresses = ["10.0.0.0/33"] }"#),
+        &[
+            r#"config.toml:2:51: `plugin.seats.grants.http.addresses` holds `10.0.0.0/33`, which is no network; write one such as "10.0.0.0/8" or "127.0.0.1""#,
+        ],
+    );
+    refused(
+        &grant(r#"{ url = "https://a.example", header.Host = "b" }"#),
+        &[
+            "config.toml:2:52: `plugin.seats.grants.http.header.Host` is a header that posthouse sets by itself; leave it out",
+        ],
+    );
+    refused(
+        &grant(r#"{ url = "https://a.example", header.X-Key = { env = "NO_SUCH_KEY" } }"#),
+        &[
+            r#"config.toml:2:53: `plugin.seats.grants.http.header.X-Key` wants the environment variable `NO_SUCH_KEY`, which is not set; set it, or say { file = "PATH" }"#,
+        ],
+    );
+    refused(
+        &grant(r#"{ url = "https://a.example", port = 7 }"#),
+        &[
+            "config.toml:2:38: unknown key `port` in `plugin.seats.grants.http`; the keys in `plugin.seats.grants.http` are `url`, `addresses` and `header`",
+        ],
+    );
+    refused(
+        "[http]\nnameservers = [\"dns.example\"]",
+        &[
+            r#"config.toml:2:16: `http.nameservers` holds `dns.example`, which is no IP address; write one such as "127.0.0.1" or "127.0.0.1:5353""#,
+        ],
     );
 }
 

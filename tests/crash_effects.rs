@@ -229,7 +229,9 @@ impl House {
             let mine = events.iter().filter(|n| **n % BUCKETS == bucket).count();
             wanted.insert(format!("count/{bucket}"), mine.to_string());
         }
-        assert_eq!(keys, wanted);
+        let wrong: Vec<_> = keys.iter().filter(|(key, value)| wanted.get(*key) != Some(*value)).collect();
+        assert!(wrong.is_empty(), "keys that are wrong: {wrong:?}");
+        assert_eq!(keys.len(), wanted.len(), "keys are missing");
 
         // Outbox items, mails and requests.
         let mails: BTreeSet<String> = acknowledged
@@ -338,11 +340,11 @@ impl Database {
 
     /// The keys and values of the guest.
     fn keys(&self) -> BTreeMap<String, String> {
-        let value = match self {
-            Self::Sqlite { .. } => "value",
-            Self::Postgres(_) => "convert_from(value, 'UTF8')",
+        let columns = match self {
+            Self::Sqlite { .. } => "key, value",
+            Self::Postgres(_) => "convert_from(key, 'UTF8'), convert_from(value, 'UTF8')",
         };
-        let sql = format!("SELECT key, {value} FROM posthouse_kv WHERE plugin = 'effects'");
+        let sql = format!("SELECT {columns} FROM posthouse_kv WHERE plugin = 'effects'");
         self.query(&sql).into_iter().map(|mut row| (row.remove(0), row.remove(0))).collect()
     }
 }

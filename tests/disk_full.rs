@@ -57,10 +57,13 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"), "{refused}");
         // Long enough for completions to meet it too, and to be tried several times.
         thread::sleep(Duration::from_secs(1));
-        assert_eq!(daemon.admin("GET", "/healthz", None).status, 200);
+        assert_eq!(daemon.admin("GET", "/healthz", None).status, 200, "it lives");
+        let ready = daemon.admin("GET", "/readyz", None);
+        assert!(ready.status == 503 && ready.body.contains("disk is full"), "{ready}");
         std::fs::remove_file(ballast).expect("the file that filled the disk");
         let before = load.acknowledged();
         wait_until("events are taken in again", || load.acknowledged() > before + 50);
+        wait_until("it is ready again", || daemon.admin("GET", "/readyz", None).status == 200);
     }
     let report = load.stop();
     daemon.wait_mail_settled();

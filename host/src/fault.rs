@@ -78,6 +78,19 @@ pub fn reached(point: FaultPoint) {
     let _ = point;
 }
 
+/// Whether a test has asked for this place, and so for its step to be made apart from the next one where
+/// the two usually travel together.
+#[inline]
+pub fn is_awaited(point: FaultPoint) -> bool {
+    #[cfg(feature = "fault-points")]
+    return armed::is_awaited(point);
+    #[cfg(not(feature = "fault-points"))]
+    {
+        let _ = point;
+        false
+    }
+}
+
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::sync::{
@@ -107,6 +120,10 @@ mod armed {
         {
             die();
         }
+    }
+
+    pub(super) fn is_awaited(point: FaultPoint) -> bool {
+        ARMED.as_ref().is_some_and(|(armed, _)| *armed == point)
     }
 
     pub(super) fn parse(text: &str) -> Option<(FaultPoint, u64)> {

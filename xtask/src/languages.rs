@@ -2,7 +2,9 @@
 //! `tests/guests/built/<language>.wasm`, made by that language's own tool, unless nothing has changed.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -53,14 +55,7 @@ fn javascript(programs: &Path, source: &Path, wit: &Path, goal: &Path) -> Result
     for file in ["package.json", "package-lock.json", "build.mjs", "guest.js"] {
         fs::copy(source.join(file), copy.join(file)).doing(format_args!("copy {file}"))?;
     }
-    let path = match python::node(programs)? {
-        None => env::var_os("PATH").unwrap_or_default(),
-        Some(node) => {
-            let others = env::var_os("PATH").unwrap_or_default();
-            let folders = std::iter::once(node).chain(env::split_paths(&others));
-            env::join_paths(folders).map_err(|error| Error::new(error.to_string()))?
-        }
-    };
+    let path = path_with(python::node(programs)?)?;
     let with_node = |program: &str| {
         let mut command = Command::new(find(program, &path));
         command.current_dir(&copy).env("PATH", &path);
@@ -70,8 +65,16 @@ fn javascript(programs: &Path, source: &Path, wit: &Path, goal: &Path) -> Result
     run(with_node("node").arg("build.mjs").arg(wit).arg(goal))
 }
 
+/// This process's path, with another folder before it.
+pub fn path_with(folder: Option<PathBuf>) -> Result<OsString> {
+    let others = env::var_os("PATH").unwrap_or_default();
+    let Some(folder) = folder else { return Ok(others) };
+    let folders = std::iter::once(folder).chain(env::split_paths(&others));
+    env::join_paths(folders).map_err(|error| Error::new(error.to_string()))
+}
+
 /// Where a program is, on a path that is not this process's own.
-fn find(program: &str, path: &std::ffi::OsStr) -> PathBuf {
+pub fn find(program: &str, path: &std::ffi::OsStr) -> PathBuf {
     let found = env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file());
     found.unwrap_or_else(|| program.into())
 }

@@ -2,6 +2,7 @@
 //! of the daemon.
 
 mod bench;
+mod browser;
 mod demo;
 mod guests;
 mod languages;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    guests, languages, python,
+    browser, guests, languages, python,
     shell::{Doing, Error, Result, has, output, root, run, say, target},
     toolchain::install,
 };
@@ -90,6 +90,7 @@ fn tools() -> Result {
     }
     postgres()?;
     cargo_deb()?;
+    browser::install_all()?;
     python::programs().map(drop)
 }
 

@@ -1,13 +1,13 @@
 //! The admin listener: where the operator comes in.
 //!
 //! On an address of its own (loopback by default) it has an API for programs and pages for people, and
-//! every request but `GET /healthz` and the login brings the token or a session that the token began. It
+//! every request but `GET /healthz`, `/readyz` and the login brings the token or a session that the token began. It
 //! refuses what a browser could be tricked into sending (a foreign `Host`, a foreign `Origin`), and it
 //! never answers with a secret: what `[plugin.<name>.config]` holds does not leave the daemon, nor do the
 //! secrets of a source or the text of a mail.
 //!
 //! ```text
-//! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz
+//! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
 //! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
 //!
 //! guard        who may: Host, Origin, token, session      brake    slows down who guesses
@@ -17,15 +17,12 @@
 //! ```
 
 mod api;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod audit;
 mod brake;
 mod dashboard;
 mod error;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod guard;
 mod serve;
-#[allow(dead_code, reason = "the login comes with the dashboard")]
 mod session;
 pub mod since;
 pub mod token;

@@ -9,6 +9,7 @@ use super::{CliError, complain, output::say};
 use crate::{
     config::{Config, Loaded, Source},
     daemon,
+    egress::Egress,
     ingress::Verifier,
     model::{Grants, Pattern},
     plugin::{self, Engine, EngineOptions, Inspection, LoadError},
@@ -27,6 +28,8 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
+    Egress::new(&config.http, daemon::ambient())
+        .map_err(|error| CliError::Misconfigured(error.to_string()))?;
     // Keys are made by the layer above config, which is why they are not among its findings.
     let unfit: Vec<_> = config
         .sources
@@ -118,6 +121,12 @@ fn tell_plugin(
     say(format_args!("  events: {}", joined(&inspection.events)))?;
     if let Some(mail) = &grants.mail {
         say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
+    }
+    if let Some(database) = &grants.database {
+        say(format_args!("  gets: sql on database {database}"))?;
+    }
+    for place in &grants.http {
+        say(format_args!("  gets: http to {place}"))?;
     }
     if !grants.emit.is_empty() {
         say(format_args!("  gets: to emit {}", joined(&grants.emit)))?;

@@ -1,4 +1,5 @@
-//! `posthouse outbox`: mail on its way and mail given up; `posthouse outbox replay`: the latter again.
+//! `posthouse outbox`: mail and requests on their way and given up; `posthouse outbox replay`: the latter
+//! again.
 
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Send again what was given up, with the Message-ID it had.
+    /// Send again what was given up, with the Message-ID or Idempotency-Key it had.
     Replay(Replay),
 }
 

@@ -53,9 +53,10 @@ fn pattern(value: &Value<'_>) -> Result<WebPattern, Fault> {
     let text = text(value)?;
     WebPattern::parse(text).map_err(|problem| {
         // A login in it would be a secret.
-        let text = if text.contains('@') { String::new() } else { format!("`{}`, which ", shown(text)) };
+        let text =
+            if text.contains('@') { String::new() } else { format!("holds `{}`, which ", shown(text)) };
         value.fault(format_args!(
-            "holds {text}{problem}; write one such as \"https://api.example.com\" or \
+            "{text}{problem}; write one such as \"https://api.example.com\" or \
              \"https://*.example.com:8443/v1/\""
         ))
     })

@@ -236,7 +236,11 @@ impl Outlet {
         };
         // Where the origin is granted it is the path that is not.
         let near = self.gates.iter().any(|gate| gate.grant.url.matches_origin(url));
-        let asked = if near { shown(url) } else { url.origin().ascii_serialization() };
+        let asked = match url.origin() {
+            _ if near => shown(url),
+            origin if origin.is_tuple() => origin.ascii_serialization(),
+            _ => format!("{}:", url.scheme()),
+        };
         Refusal::Denied(format!(
             "plugin `{plugin}` has no grant for `{asked}`{led}; add it to `http` below \
              [plugin.{plugin}.grants] in config.toml"

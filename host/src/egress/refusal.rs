@@ -1,5 +1,7 @@
 //! Why a request brought no response, in words for the guest's author and the operator.
 
+use bytesize::ByteSize;
+
 /// Why a request brought no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -27,6 +29,7 @@ impl Refusal {
 
     /// `what` has so many bytes; the limit by this name allows so many.
     pub(super) fn too_large(what: &str, has: impl std::fmt::Display, limit: &str, bound: usize) -> Self {
+        let bound = ByteSize(bound as u64).display().iec();
         Self::Limit(format!("{what} has {has} bytes; limit `{limit}` is {bound}"))
     }
 }

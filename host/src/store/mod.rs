@@ -54,6 +54,7 @@ mod plugins;
 mod query;
 mod queue;
 mod readers;
+mod recent;
 mod replay;
 mod retention;
 mod schema;
@@ -86,7 +87,7 @@ pub use queue::Lane;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, StoreStats, TypeStats,
+    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, Recent, StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
@@ -167,6 +168,11 @@ impl Store {
     /// None while the store takes events; else why not, until a restart.
     pub fn failure(&self) -> Option<String> {
         self.0.shared.failure()
+    }
+
+    /// Why the last write failed, where none has succeeded since: most likely the disk is full.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.shared.trouble()
     }
 
     /// Queues an operation, waiting for room.

@@ -26,6 +26,7 @@ pub(super) struct Shared {
     closed: AtomicBool,
     kv_bytes: RwLock<HashMap<PluginId, u64>>,
     unfinished: AtomicU64,
+    trouble: RwLock<Option<String>>,
     /// For reads of keys while a guest runs.
     pub(super) guests: Readers,
     /// For lists, which take longer.
@@ -43,6 +44,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             kv_bytes: RwLock::default(),
             unfinished: AtomicU64::new(0),
+            trouble: RwLock::default(),
             guests: Readers::new(path.clone(), GUEST_READERS),
             people: Readers::new(path, PEOPLE_READERS),
             commits: watch::Sender::new(0),
@@ -54,6 +56,15 @@ impl Shared {
     /// Why nothing is written any more.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
+    }
+
+    /// Why the last write was taken back, until one succeeds.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.read().clone()
+    }
+
+    pub(super) fn publish_trouble(&self, trouble: Option<String>) {
+        *self.trouble.write() = trouble;
     }
 
     /// Stops all writing, for ever. Returns the first reason given.

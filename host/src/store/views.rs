@@ -431,3 +431,20 @@ pub struct Point {
     /// The same of 99 of 100.
     pub p99_ms: f64,
 }
+
+/// The newest attempts of a plugin.
+#[derive(Debug, Clone, Serialize)]
+pub struct Recent {
+    /// How many were looked at.
+    pub attempts: u64,
+    /// How many of them did not end well.
+    pub failed: u64,
+    /// Half of them took no longer; in milliseconds, 0 where there is none.
+    pub p50_ms: f64,
+    /// The same of 95 of 100.
+    pub p95_ms: f64,
+    /// The same of 99 of 100.
+    pub p99_ms: f64,
+    /// Which revisions ran, and how many of them each.
+    pub revisions: Vec<(String, u64)>,
+}

@@ -124,6 +124,8 @@ pub(super) struct Writer<'c> {
     carried_until: Option<Instant>,
     /// Since when batches have been taken back for want of room, as last logged.
     full: Option<Instant>,
+    /// Whether the last batch changed anything: one that did not says nothing of the disk.
+    wrote: bool,
     /// Operations in the last batch.
     batch_size: usize,
     /// What the last commit took.
@@ -249,6 +251,7 @@ impl<'c> Writer<'c> {
             carried: VecDeque::new(),
             carried_until: None,
             full: None,
+            wrote: false,
             batch_size: 0,
             commit_time: Duration::ZERO,
             fold: false,
@@ -346,6 +349,7 @@ impl<'c> Writer<'c> {
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
         self.sql.begin.execute([])?;
+        let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
             self.apply(op)?;
         }
@@ -365,6 +369,7 @@ impl<'c> Writer<'c> {
         let began = Instant::now();
         self.sql.commit.execute([])?;
         self.commit_time = began.elapsed();
+        self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
         }
@@ -435,8 +440,9 @@ impl<'c> Writer<'c> {
         self.staged.completions.drain(..).for_each(|completion| completion.tell());
         self.carried_until = None;
         // Not at the first small write that finds room between two that don't.
-        if self.batch_size > 0 && self.full.is_some_and(|since| since.elapsed() > NAP) {
+        if self.wrote && self.full.is_some_and(|since| since.elapsed() > NAP) {
             self.full = None;
+            self.shared.publish_trouble(None);
             tracing::info!("the store writes again");
         }
     }
@@ -474,6 +480,7 @@ impl<'c> Writer<'c> {
     fn complain(&mut self, error: &rusqlite::Error) {
         if self.full.is_none_or(|last| last.elapsed() > COMPLAIN) {
             self.full = Some(Instant::now());
+            self.shared.publish_trouble(Some(error.to_string()));
             tracing::error!(%error, "the store can't write; what it is asked for is refused or waits");
         }
     }

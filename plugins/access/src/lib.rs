@@ -84,7 +84,7 @@ fn write(event: &Event, membership: &Membership, active: bool) -> Result<bool, F
          VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (organization_id, user_id) DO UPDATE SET active = excluded.active, \
              updated_at = excluded.updated_at, version = excluded.version \
-         WHERE access_memberships.version < excluded.version",
+         WHERE access_memberships.version <= excluded.version",
         &[
             &membership.organization_id,
             &membership.user_id,

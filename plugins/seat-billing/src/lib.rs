@@ -97,7 +97,7 @@ fn take(event: &Event, membership: &Membership, seat: i64) -> Result<Option<i64>
          VALUES ($1, $2, $3, $3, $4) \
          ON CONFLICT (organization_id, user_id) DO UPDATE SET seat = excluded.seat, \
              difference = excluded.seat - seat_members.seat, version = excluded.version \
-         WHERE seat_members.version < excluded.version \
+         WHERE seat_members.version <= excluded.version \
          RETURNING difference",
         &[&membership.organization_id, &membership.user_id, &seat, &event.version()],
     )?;

@@ -105,7 +105,7 @@ fn write(event: &Event, person: &Person) -> Result<Option<Change>, Failure> {
              updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, \
              version = excluded.version, \
              appeared = users.deleted_at IS NOT NULL AND excluded.deleted_at IS NULL \
-         WHERE users.version < excluded.version \
+         WHERE users.version <= excluded.version \
          RETURNING appeared",
         &[
             &person.id,
@@ -130,7 +130,7 @@ fn write(event: &Event, person: &Person) -> Result<Option<Change>, Failure> {
 fn place(event: &Event, person: &Person, organization: &str) -> Result<(), Failure> {
     sql::execute(
         "UPDATE users SET organization_id = $2, organization_version = $3 \
-         WHERE id = $1 AND organization_version < $3",
+         WHERE id = $1 AND organization_version <= $3",
         &[&person.id, &organization, &event.version()],
     )?;
     Ok(())

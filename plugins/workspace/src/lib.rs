@@ -89,7 +89,7 @@ fn write(event: &Event, organization: &Organization, deleted: bool) -> Result<Op
              updated_at = excluded.updated_at, deleted_at = excluded.deleted_at, \
              version = excluded.version, \
              appeared = workspaces.deleted_at IS NOT NULL AND excluded.deleted_at IS NULL \
-         WHERE workspaces.version < excluded.version \
+         WHERE workspaces.version <= excluded.version \
          RETURNING appeared",
         &[
             &organization.id,

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection as Sqlite, OpenFlags};
+use rusqlite::{Connection as Sqlite, OpenFlags, types::ValueRef};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -425,6 +425,24 @@ impl Daemon {
         statement.query_map([plugin], text).and_then(Iterator::collect).expect("the rows of `kv`")
     }
 
+    /// What a query finds in `data/app.db`, where plugins keep their rows; each value as text, NULL as an
+    /// empty one.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[track_caller]
+    pub fn app_rows(&self, query: &str) -> Vec<Vec<String>> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let database = Sqlite::open_with_flags(self.dir().join("data/app.db"), flags).expect("data/app.db");
+        let mut statement = database.prepare(query).expect("a query");
+        let width = statement.column_count();
+        let text = |row: &rusqlite::Row<'_>| {
+            let value = |column| Ok(shown(row.get_ref(column)?));
+            (0..width).map(value).collect()
+        };
+        statement.query_map([], text).and_then(Iterator::collect).expect("the rows")
+    }
+
     // ---- its life and death
 
     /// Starts it, after [`Daemon::stop`] or [`Daemon::kill`], on the same folder and ports, and waits
@@ -623,6 +641,16 @@ impl Drop for Daemon {
             self.dir.disable_cleanup(true);
             eprintln!("kept: {}", self.dir().display());
         }
+    }
+}
+
+/// A value of SQLite's as text, as its shell prints it.
+fn shown(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => String::new(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => number.to_string(),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
     }
 }
 

@@ -18,6 +18,10 @@ pub struct Event {
     pub event_type: String,
     /// The `data` member of the body.
     pub data: Value,
+    /// When it happened, in RFC 3339.
+    pub occurred_at: String,
+    /// The organization that the event itself names, whatever its `data` does.
+    pub organization_id: String,
 }
 
 impl Event {
@@ -33,7 +37,13 @@ impl Event {
             },
             "organization": { "id": "org_102690563312124938", "display_name": "Example Corp" },
         });
-        Self { id: fresh_id(), event_type: event_type.into(), data }
+        Self {
+            id: fresh_id(),
+            event_type: event_type.into(),
+            data,
+            occurred_at: "2026-01-15T10:30:00.123456789Z".into(),
+            organization_id: "org_102690563312124938".into(),
+        }
     }
 
     /// The same with this id.
@@ -48,6 +58,24 @@ impl Event {
         self
     }
 
+    /// The same, so many seconds later than [`Event::new`] has it.
+    ///
+    /// # Panics
+    /// Where that is a day later or more.
+    pub fn later(mut self, seconds: u32) -> Self {
+        let of_day = 10 * 3600 + 30 * 60 + seconds;
+        assert!(of_day < 86_400, "{seconds} s lead to another day");
+        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+        self.occurred_at = format!("2026-01-15T{hour:02}:{minute:02}:{second:02}.123456789Z");
+        self
+    }
+
+    /// The same about this organization, as far as the event itself says.
+    pub fn organization(mut self, id: impl Into<String>) -> Self {
+        self.organization_id = id.into();
+        self
+    }
+
     /// The bytes to sign and post.
     pub fn body(&self) -> Vec<u8> {
         let body = json!({
@@ -55,9 +83,9 @@ impl Event {
             "id": self.id,
             "type": self.event_type,
             "object": "User",
-            "occurred_at": "2026-01-15T10:30:00.123456789Z",
+            "occurred_at": self.occurred_at,
             "environment_id": "env_96736846679245078",
-            "organization_id": "org_102690563312124938",
+            "organization_id": self.organization_id,
             "data": self.data,
         });
         body.to_string().into_bytes()

@@ -28,6 +28,7 @@
 //! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
+//! | [`browse`] | a story in a real browser |
 //! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
@@ -43,6 +44,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails the test")]
 #![allow(clippy::print_stderr, reason = "what a failed test has to say")]
 
+mod browser;
 mod builder;
 mod daemon;
 mod dns;
@@ -61,6 +63,7 @@ mod smtp;
 mod wait;
 mod web;
 
+pub use browser::{browse, screenshots};
 pub use builder::Builder;
 pub use daemon::{Daemon, Output};
 pub use dns::DnsServer;

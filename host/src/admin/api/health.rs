@@ -1,15 +1,67 @@
-//! `GET /healthz`: whether the daemon takes events. Needs no token.
+//! `GET /healthz` and `GET /readyz`: for what watches over the daemon. Neither needs a token.
+//!
+//! The two ask different things. A daemon that is not healthy is to be started anew: its store has stopped,
+//! or the writer hangs. One that is not ready is to be sent no events for now, and to be left alone: its
+//! disk is full, or too much is unfinished, and it recovers by itself.
 
-use axum::{Json, extract::State, http::StatusCode};
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    middleware::from_fn,
+    routing::{MethodRouter, get},
+};
 use serde_json::{Value, json};
 
-use crate::admin::Admin;
+use crate::{
+    admin::{Admin, guard},
+    store::StoreError,
+};
 
-pub(super) async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
-    match admin.0.store.failure() {
-        None => (StatusCode::OK, Json(json!({ "status": "ok" }))),
-        Some(reason) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "failed", "reason": reason })))
+/// How long the store's writer may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Both, for who has no token.
+pub(super) fn router() -> Router<Admin> {
+    let within = |handler: MethodRouter<Admin>| handler.layer(from_fn(guard::within_time));
+    Router::new().route("/healthz", within(get(health))).route("/readyz", within(get(readiness)))
+}
+
+async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+    answer("ok", "failed", admin.ailments().await)
+}
+
+async fn readiness(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+    let mut reasons = admin.ailments().await;
+    if *admin.0.stopping.borrow() {
+        reasons.push("the daemon is stopping".to_owned());
+    }
+    if let Err(full) = admin.0.store.room() {
+        reasons.push(format!("{full}; `posthouse stats` says of which plugins"));
+    }
+    if let Some(trouble) = admin.0.store.trouble() {
+        reasons.push(format!("the last write failed: {trouble}; make room on the disk of the store"));
+    }
+    answer("ready", "not ready", reasons)
+}
+
+fn answer(well: &str, unwell: &str, reasons: Vec<String>) -> (StatusCode, Json<Value>) {
+    if reasons.is_empty() {
+        return (StatusCode::OK, Json(json!({ "status": well })));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": unwell, "reasons": reasons })))
+}
+
+impl Admin {
+    /// What only a new start mends.
+    async fn ailments(&self) -> Vec<String> {
+        match tokio::time::timeout(ANSWER, self.0.store.flush()).await {
+            // It answered that it can't write just now: it lives.
+            Ok(Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_))) => Vec::new(),
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(_) => vec![format!("the store's writer has not answered for {} s", ANSWER.as_secs())],
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! | path | what | file |
 //! | --- | --- | --- |
-//! | `GET /healthz` | whether the store takes events | [`health`] |
+//! | `GET /healthz`, `/readyz` | whether the daemon is alive; whether it takes events | [`health`] |
 //! | `GET /v1/openapi.json` | the description of all this | here |
 //! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; all of one | [`events`] |
 //! | `GET /v1/deliveries` | deliveries, newest first | [`deliveries`] |
@@ -99,7 +99,7 @@ pub(super) fn router() -> Router<Admin> {
 
 /// What is asked by those who watch over the daemon, and have no token.
 pub(super) fn open_router() -> Router<Admin> {
-    Router::new().route("/healthz", get(health::health).layer(from_fn(guard::within_time)))
+    health::router()
 }
 
 async fn openapi() -> impl IntoResponse {
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     /// Method and path of what is there without a token.
-    const OPEN: [(&str, &str); 1] = [("get", "/healthz")];
+    const OPEN: [(&str, &str); 2] = [("get", "/healthz"), ("get", "/readyz")];
 
     fn described() -> Value {
         serde_json::from_str(OPENAPI).unwrap()

@@ -1,5 +1,5 @@
 //! `GET /v1/outbox`: items of the outbox, newest first; `POST /v1/outbox/replay`: those given up are
-//! tried again, with the Message-ID they had.
+//! tried again, with the Message-ID or Idempotency-Key they had.
 
 use axum::{
     Extension, Json,

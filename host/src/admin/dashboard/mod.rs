@@ -1,24 +1,176 @@
-//! Pages for people.
+//! The dashboard: pages for people, rendered here and whole without a script.
+//!
+//! A small script ([`assets`]) fetches a page again when the live feed says that something happened, and
+//! puts its new parts in place of the old ones; without it a page is as it was when it was loaded. All that
+//! changes something is a form, which the guard takes from our own pages alone.
+//!
+//! | path | what | file |
+//! | --- | --- | --- |
+//! | `/` | what needs attention, charts, the two ledgers | [`overview`], [`charts`] |
+//! | `/events` | search, its filters in the URL | [`events`] |
+//! | `/events/{source}/{id}` | one event, from socket to commit | [`event`] |
+//! | `/deliveries`, `/outbox` | what the numbers count | [`deliveries`] |
+//! | `/dead-letters`, `/replay` | by plugin and reason; a count, then the replay | [`dead`] |
+//! | `/plugins`, `/plugins/{name}` | how each stands; pause, resume | [`plugins`] |
+//! | `/sources`, `/sources/{name}` | who sends, and a test event | [`sources`] |
+//! | `/audit` | what operators did | [`audit`] |
+//! | `/login`, `/logout` | the way in and out | [`login`] |
+
+mod assets;
+mod audit;
+mod charts;
+mod dead;
+mod deliveries;
+mod event;
+mod events;
+mod layout;
+mod login;
+mod overview;
+mod plugins;
+mod sources;
 
 use axum::{
     Router,
-    http::{Method, Uri},
-    response::{IntoResponse, Response},
+    http::{Method, StatusCode, Uri},
+    middleware::from_fn,
+    response::{IntoResponse, Redirect, Response},
+    routing::{get, post},
 };
+use maud::html;
 
-use super::Admin;
+use super::{Admin, error::ApiError, guard};
+use crate::store::StoreError;
 
-/// What needs the token.
+/// What needs a session, and the way to one.
 pub(super) fn router() -> Router<Admin> {
+    let quick = Router::new()
+        .route("/", get(overview::page))
+        .route("/events", get(events::page))
+        .route("/events/{source}/{id}", get(event::page))
+        .route("/deliveries", get(deliveries::page))
+        .route("/dead-letters", get(dead::page))
+        .route("/outbox", get(deliveries::outbox))
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/{name}", get(plugins::page))
+        .route("/plugins/{name}/{deed}", post(plugins::act))
+        .route("/sources", get(sources::list))
+        .route("/sources/{name}", get(sources::page))
+        .route("/audit", get(audit::page))
+        .route("/login", get(login::page).post(login::log_in))
+        .route("/logout", post(login::log_out))
+        .route(assets::STYLE, get(assets::style))
+        .route(assets::SCRIPT, get(assets::script))
+        .route(assets::ICON, get(assets::icon))
+        .layer(from_fn(guard::within_time));
+    // These may take as long as they take.
     Router::new()
+        .route("/replay", get(dead::confirm).post(dead::replay))
+        .route("/events/{source}/{id}/replay", post(event::replay))
+        .route("/outbox/replay", post(deliveries::replay))
+        .route("/sources/{name}/test", post(sources::test))
+        .merge(quick)
 }
 
-/// Whether a path is there for who is not logged in.
-pub(super) fn is_open(_method: &Method, _path: &str) -> bool {
-    false
+/// Whether a path is there for who is not logged in: the login and what it looks like.
+pub(super) fn is_open(method: &Method, path: &str) -> bool {
+    match path {
+        "/login" => method == Method::GET || method == Method::POST,
+        assets::STYLE | assets::SCRIPT | assets::ICON => method == Method::GET,
+        _ => false,
+    }
 }
 
 /// The way in, for a browser that asked for this.
-pub(super) fn login_page(_asked: &Uri) -> Response {
-    axum::http::StatusCode::UNAUTHORIZED.into_response()
+pub(super) fn login_page(asked: &Uri) -> Response {
+    login::refused(asked.path_and_query().map_or("/", |asked| asked.as_str()), "")
+}
+
+/// A page that can't be shown, and why.
+struct PageError(ApiError);
+
+type Page = Result<Response, PageError>;
+
+impl<E: Into<ApiError>> From<E> for PageError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl PageError {
+    fn store(error: StoreError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        let said = html! {
+            p.error { (error.message) }
+            p { a href="/" { "To the overview" } }
+        };
+        (error.status, layout::page("Not possible", "", &said)).into_response()
+    }
+}
+
+/// After a form has done its work: a page that says so, and that can be loaded again.
+fn done(path: &str, said: Said, count: u64) -> Response {
+    let mark = if path.contains('?') { '&' } else { '?' };
+    Redirect::to(&format!("{path}{mark}said={}&n={count}", said.word())).into_response()
+}
+
+/// What a page can say was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Said {
+    Paused,
+    Resumed,
+    Forgotten,
+    Replayed,
+    Resent,
+}
+
+impl Said {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
+            Self::Forgotten => "forgotten",
+            Self::Replayed => "replayed",
+            Self::Resent => "resent",
+        }
+    }
+}
+
+/// The part of a query that says what was done.
+#[derive(Debug, Default, serde::Deserialize)]
+struct Done {
+    said: Option<Said>,
+    n: Option<u64>,
+}
+
+impl Done {
+    fn show(&self) -> maud::Markup {
+        let n = self.n.unwrap_or(0);
+        let text = match self.said {
+            None => return html! {},
+            Some(Said::Paused) => "It is paused: its deliveries are held, and nothing is lost.".to_owned(),
+            Some(Said::Resumed) => "It is resumed: what was held runs now.".to_owned(),
+            Some(Said::Forgotten) => "It is forgotten.".to_owned(),
+            Some(Said::Replayed) => format!("{n} new {} made.", layout::plural(n, "delivery", "deliveries")),
+            Some(Said::Resent) => format!("{n} {} tried again.", layout::plural(n, "item is", "items are")),
+        };
+        html! { p.said role="status" { (text) } }
+    }
+}
+
+impl From<axum::extract::rejection::FormRejection> for ApiError {
+    fn from(rejection: axum::extract::rejection::FormRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+/// A form that asks for what does not exist.
+fn unknown(what: &str) -> PageError {
+    PageError(ApiError::new(StatusCode::NOT_FOUND, format!("there is no `{what}`")))
 }

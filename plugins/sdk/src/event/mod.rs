@@ -26,11 +26,12 @@ impl Event {
 
     /// A number that tells which of two events about the same thing is the newer: the one with the greater
     /// number, in whatever order they come. An event that comes again has the number it had. So a plugin
-    /// that keeps the newest state passes over what is old or repeated with
-    /// `ON CONFLICT (id) DO UPDATE SET … WHERE users.version < excluded.version`.
+    /// that keeps the newest state passes over what is old with
+    /// `ON CONFLICT (id) DO UPDATE SET … WHERE users.version <= excluded.version`.
     ///
     /// It is the time in nanoseconds; its last two bits put what is deleted after what is updated, and that
-    /// after the rest, where a sender gives them the same time.
+    /// after the rest, where a sender gives them the same time. Of two updates at the same time the one that
+    /// came last is as good a guess as any, and right under `order_by`: therefore `<=`.
     pub fn version(&self) -> i64 {
         let kind = match self.event_type.rsplit(['.', '_']).next() {
             Some("deleted") => 2,

@@ -11,13 +11,11 @@
 
 use super::{Error, execute, query_row};
 
-/// The migrations of a plugin, made by [`migrations!`](crate::migrations).
+/// The migrations of a plugin, in most cases made by [`migrations!`](crate::migrations).
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
-    #[doc(hidden)]
-    pub plugin: &'static str,
-    #[doc(hidden)]
-    pub files: &'static [&'static str],
+    plugin: &'static str,
+    files: &'static [&'static str],
 }
 
 /// The files `migrations/<name>.sql` of this crate, in the order in which they were written.
@@ -28,12 +26,12 @@ pub struct Migrations {
 #[macro_export]
 macro_rules! migrations {
     ($($name:literal),+ $(,)?) => {
-        $crate::sql::Migrations {
-            plugin: ::std::env!("CARGO_PKG_NAME"),
-            files: &[$(::std::include_str!(::std::concat!(
+        $crate::sql::Migrations::new(
+            ::std::env!("CARGO_PKG_NAME"),
+            &[$(::std::include_str!(::std::concat!(
                 ::std::env!("CARGO_MANIFEST_DIR"), "/migrations/", $name, ".sql"
             ))),+],
-        }
+        )
     };
 }
 
@@ -41,6 +39,11 @@ const MAKE: &str = "CREATE TABLE IF NOT EXISTS plugin_migrations \
     (plugin TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (plugin, version))";
 
 impl Migrations {
+    /// The migrations of the plugin of this name, each a file as a text.
+    pub const fn new(plugin: &'static str, files: &'static [&'static str]) -> Self {
+        Self { plugin, files }
+    }
+
     /// Applies those that this database has not seen. Called at the head of `handle`, before any other
     /// statement.
     ///

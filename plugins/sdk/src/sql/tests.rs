@@ -27,13 +27,10 @@ fn attempt(host: &mut Host, work: fn() -> Result<(), Failure>) -> Result<(), Fai
     host.deliver::<Attempt>(testing::event("a.b", "{}"))
 }
 
-const TABLES: Migrations = Migrations {
-    plugin: "test",
-    files: &[
-        "CREATE TABLE users (id TEXT PRIMARY KEY, age BIGINT);\nCREATE INDEX ages ON users (age);\n",
-        "ALTER TABLE users ADD name TEXT;\n",
-    ],
-};
+const FIRST: &str =
+    "CREATE TABLE users (id TEXT PRIMARY KEY, age BIGINT);\nCREATE INDEX ages ON users (age);\n";
+const SECOND: &str = "ALTER TABLE users ADD name TEXT;\n";
+const TABLES: Migrations = Migrations::new("test", &[FIRST, SECOND]);
 
 fn host() -> Host {
     Host::new().grant(Capability::Sql)
@@ -138,10 +135,7 @@ fn migrations_are_applied_once_and_go_with_the_attempt_that_fails() {
     assert_eq!(host.rows("SELECT * FROM plugin_migrations ORDER BY version"), ["test|1", "test|2"]);
 
     // A later revision of the plugin, which has one more.
-    const MORE: Migrations = Migrations {
-        plugin: "test",
-        files: &[TABLES.files[0], TABLES.files[1], "CREATE TABLE more (id TEXT);"],
-    };
+    const MORE: Migrations = Migrations::new("test", &[FIRST, SECOND, "CREATE TABLE more (id TEXT);"]);
     attempt(&mut host, || Ok(MORE.apply()?)).unwrap();
     assert_eq!(host.rows("SELECT max(version) FROM plugin_migrations"), ["3"]);
 }

@@ -1,0 +1,190 @@
+//! One event as a timeline: from the socket through its deliveries and their attempts to the commit, and
+//! to what left afterwards.
+
+use axum::{
+    Extension, Form,
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, PathRejection, QueryRejection},
+    },
+};
+use jiff::Timestamp;
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{Done, Page, Said, done, layout, unknown};
+use crate::{
+    admin::{Actor, Admin, api::replay::Replayed},
+    model::{Outcome, SourceName},
+    store::{AttemptDetail, DeliveryDetail, EventDetail, OutboxSummary},
+};
+
+pub(super) async fn page(
+    State(admin): State<Admin>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    said: Result<Query<Done>, QueryRejection>,
+) -> Page {
+    let (Path((source, id)), Query(said)) = (path?, said?);
+    let Ok(name) = SourceName::new(&source) else { return Err(unknown(&source)) };
+    let mut events = admin.find_events(Some(name), &id).await?;
+    if events.is_empty() {
+        return Err(unknown(&id));
+    }
+    let event = events.remove(0);
+    let summary = &event.summary;
+    let body = html! {
+        (said.show())
+        div.card {
+            dl.facts {
+                dt { "type" } dd { a href=(layout::link("/events", &[("type", &summary.event_type)])) { (summary.event_type) } }
+                dt { "source" } dd { a href=(layout::source(&summary.source)) { (summary.source) } }
+                @if let Some(organization) = &summary.organization {
+                    dt { "organization" } dd { a href=(layout::link("/events", &[("organization", organization)])) { (organization) } }
+                }
+                dt { "number" } dd { (summary.seq.0) }
+                dt { "body" } dd { (layout::bytes(summary.bytes)) }
+            }
+            form method="post" action=(format!("{}/replay", layout::event(&summary.source, &summary.id))) {
+                p {
+                    button { "Run again" } " "
+                    span.soft { "for every plugin that subscribes to it now or had it before; it takes effect again" }
+                }
+            }
+        }
+        h2 { "From socket to commit" }
+        (layout::live("timeline", &timeline(&event)))
+        h2 { "Body" }
+        details open[summary.bytes < 4096] {
+            summary { (layout::bytes(summary.bytes)) ", verified" }
+            pre tabindex="0" { (pretty(&event.body)) }
+        }
+    };
+    Ok(layout::page(&summary.id, "/events", &body))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Again {
+    #[serde(default)]
+    plugin: String,
+}
+
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    form: Result<Form<Again>, FormRejection>,
+) -> Page {
+    let (Path((source, id)), Form(again)) = (path?, form?);
+    let Ok(name) = SourceName::new(&source) else { return Err(unknown(&source)) };
+    let plugin = Some(again.plugin).filter(|plugin| !plugin.is_empty());
+    let count = match admin.replay_one(&actor, id.clone(), Some(name), plugin, false).await? {
+        Replayed::Made(ids) => ids.len(),
+        Replayed::Would(count) => count,
+    };
+    Ok(done(&layout::event(&source, &id), Said::Replayed, count as u64))
+}
+
+/// The body as people read it, where it is JSON.
+fn pretty(body: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(body)
+        .and_then(|value| serde_json::to_string_pretty(&value))
+        .unwrap_or_else(|_| body.to_owned())
+}
+
+/// How long after the event was taken in.
+fn offset(start: Timestamp, at: Timestamp) -> Markup {
+    let ms = at.duration_since(start).as_secs_f64() * 1000.0;
+    html! { span.offset { @if ms >= 0.0 { "+" (layout::millis(ms)) } @else { "−" (layout::millis(-ms)) } } }
+}
+
+fn timeline(event: &EventDetail) -> Markup {
+    let start = event.summary.received_at;
+    html! {
+        ol.timeline {
+            @if let Some(at) = event.summary.occurred_at {
+                li { "Happened, by the sender's clock" (offset(start, at)) div.soft { (layout::time(at)) } }
+            }
+            li.good {
+                "Taken in: signature checked, on disk, answered" (offset(start, start))
+                div.soft { (layout::time(start)) }
+            }
+            @if event.history.is_empty() {
+                li { "No plugin subscribes to it, so there is no delivery. Put a plugin in place, then run it again." }
+            }
+            @for delivery in &event.history { (of_delivery(start, delivery)) }
+        }
+    }
+}
+
+fn of_delivery(start: Timestamp, delivery: &DeliveryDetail) -> Markup {
+    let summary = &delivery.summary;
+    let plugin = format!("/plugins/{}", layout::part(&summary.plugin));
+    let class = match summary.state.as_str() {
+        "done" => "good",
+        "dead" => "bad",
+        "waiting" | "held" => "warn",
+        _ => "",
+    };
+    html! {
+        li {
+            "Delivery " code { (summary.id) } " for " a href=(plugin) { (summary.plugin) } " made" (offset(start, summary.made_at))
+            @if let Some(first) = summary.replay_of { div.soft { "a replay of " code { (first) } } }
+        }
+        @for attempt in &delivery.attempt_log { (of_attempt(start, attempt)) }
+        li class=(class) {
+            (layout::state(summary.state.as_str())) " "
+            @match (summary.finished_at, summary.due_at) {
+                (Some(at), _) => {
+                    @if class == "good" { "Committed: its effects and “done”, in one transaction" } @else { "Given up" }
+                    (offset(start, at))
+                }
+                (None, Some(at)) => { "runs " @if summary.attempts > 0 { "again " } (layout::time(at)) }
+                (None, None) => {}
+            }
+            @if let Some(held) = &summary.held { div.warn { (held) } }
+            @if class == "bad" { @if let Some(error) = &summary.error { div.bad { (error) } } }
+        }
+        @for item in &delivery.outbox { (of_item(start, item)) }
+    }
+}
+
+fn of_attempt(start: Timestamp, attempt: &AttemptDetail) -> Markup {
+    let class = match attempt.outcome {
+        Outcome::Done => "good",
+        Outcome::Retry => "warn",
+        Outcome::Rejected => "bad",
+    };
+    html! {
+        li class=(class) {
+            "Attempt " (attempt.number) " " (layout::state(attempt.outcome.as_str())) " in "
+            (layout::millis(attempt.duration_us as f64 / 1000.0)) (offset(start, attempt.started_at))
+            @if let Some(revision) = &attempt.revision { span.soft { " revision " code { (revision) } } }
+            @if let Some(error) = &attempt.error { div { (error) } }
+            @if !attempt.logs.is_empty() {
+                pre tabindex="0" {
+                    @for line in &attempt.logs { (format!("{:?}", line.level).to_lowercase()) ": " (line.message) "\n" }
+                }
+            }
+            @if let Some(trace) = &attempt.trace {
+                details { summary { "Stack of the trap" } pre tabindex="0" { (trace) } }
+            }
+        }
+    }
+}
+
+fn of_item(start: Timestamp, item: &OutboxSummary) -> Markup {
+    let class = match item.state.as_str() {
+        "sent" => "good",
+        "dead" => "bad",
+        "waiting" => "warn",
+        _ => "",
+    };
+    html! {
+        li class=(class) {
+            "Outbox: " (item.kind) " " a href="/outbox" { (item.id.0) } " " (layout::state(&item.state))
+            @if let Some(at) = item.finished_at { (offset(start, at)) }
+            div { (item.summary) }
+            @if let Some(error) = &item.error { div.bad { (error) } }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What all pages have in common: the frame, and how times, numbers and states look.
+
+use axum::response::{Html, IntoResponse, Response};
+use jiff::Timestamp;
+use maud::{DOCTYPE, Markup, html};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::assets;
+
+/// The pages that stand in the head of each.
+const PAGES: [(&str, &str); 7] = [
+    ("/", "Overview"),
+    ("/events", "Events"),
+    ("/dead-letters", "Dead letters"),
+    ("/plugins", "Plugins"),
+    ("/sources", "Sources"),
+    ("/outbox", "Outbox"),
+    ("/audit", "Audit log"),
+];
+
+/// What needs no escape in a part of a URL.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A page of this title; `at` is the path of the page that it belongs to.
+pub(super) fn page(title: &str, at: &str, body: &Markup) -> Response {
+    let head = html! {
+        header {
+            a.name href="/" { img src=(assets::ICON) alt="" width="22" height="22"; "posthouse" }
+            nav aria-label="Pages" {
+                ul {
+                    @for (path, name) in PAGES {
+                        li { a href=(path) aria-current=[(path == at).then_some("page")] { (name) } }
+                    }
+                }
+            }
+            div.end {
+                span #feed {}
+                form.inline method="post" action="/logout" { button.plain { "Log out" } }
+            }
+        }
+    };
+    framed(title, &head, body)
+}
+
+/// A page with this head, or none.
+pub(super) fn framed(title: &str, head: &Markup, body: &Markup) -> Response {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · posthouse" }
+                link rel="stylesheet" href=(assets::STYLE);
+                link rel="icon" type="image/svg+xml" href=(assets::ICON);
+                script src=(assets::SCRIPT) defer {}
+            }
+            body {
+                a.skip href="#main" { "To the content" }
+                (head)
+                main #main tabindex="-1" {
+                    h1 { (title) }
+                    (body)
+                }
+            }
+        }
+    };
+    Html(page.into_string()).into_response()
+}
+
+/// A part of a page that is kept up to date.
+pub(super) fn live(id: &str, body: &Markup) -> Markup {
+    html! { div id=(id) data-live { (body) } }
+}
+
+/// A moment.
+pub(super) fn time(at: Timestamp) -> Markup {
+    html! { time datetime=(at.to_string()) title=(at.to_string()) { (at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()) } }
+}
+
+/// How long ago that was, roughly.
+pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// A duration of so many milliseconds.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.2} ms"),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms if ms < 120_000.0 => format!("{:.1} s", ms / 1000.0),
+        ms if ms < 7_200_000.0 => format!("{:.0} min", ms / 60_000.0),
+        ms if ms < 172_800_000.0 => format!("{:.0} h", ms / 3_600_000.0),
+        ms => format!("{:.0} days", ms / 86_400_000.0),
+    }
+}
+
+/// So many bytes.
+pub(super) fn bytes(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).to_string()
+}
+
+/// The word for one, or for several.
+pub(super) fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
+    if count == 1 { one } else { several }
+}
+
+/// A state as a badge.
+pub(super) fn state(word: &str) -> Markup {
+    html! { span class=(format!("state {word}")) { (word) } }
+}
+
+/// A number that leads to what it counts.
+pub(super) fn count(count: u64, href: &str) -> Markup {
+    html! { a href=(href) { (count) } }
+}
+
+/// A part of a URL, escaped.
+pub(super) fn part(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// A path with these parameters; those that are empty are left out.
+pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut href = path.to_owned();
+    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+        href.push(if href.contains('?') { '&' } else { '?' });
+        href.push_str(&format!("{name}={}", part(value)));
+    }
+    href
+}
+
+/// Where all about a source stands: one of config.toml, one that is a plugin's own, or none.
+pub(super) fn source(name: &str) -> String {
+    match name.split_once(':') {
+        Some((_, plugin)) => format!("/plugins/{}", part(plugin)),
+        None if name.starts_with('(') => "/sources#none".to_owned(),
+        None => format!("/sources/{}", part(name)),
+    }
+}
+
+/// Where all about an event stands.
+pub(super) fn event(source: &str, id: &str) -> String {
+    format!("/events/{}/{}", part(source), part(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_holds_what_it_is_given_whatever_that_is() {
+        assert_eq!(link("/events", &[("type", "user.*"), ("source", "")]), "/events?type=user.%2A");
+        assert_eq!(link("/x?a=1", &[("b", "&c=d")]), "/x?a=1&b=%26c%3Dd");
+        assert_eq!(event("plugin:a", "../b?c"), "/events/plugin%3Aa/..%2Fb%3Fc");
+    }
+
+    #[test]
+    fn times_read_as_people_say_them() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        for (then, said) in
+            [(100, "0 s ago"), (40, "60 s ago"), (-200, "5 min ago"), (-200_000, "2 days ago")]
+        {
+            assert_eq!(ago(at(then), at(100)), said);
+        }
+        assert_eq!(
+            [0.5, 12.3, 1500.0, 2e5, 9e8].map(millis),
+            ["0.50 ms", "12 ms", "1.5 s", "3 min", "10 days"]
+        );
+    }
+}

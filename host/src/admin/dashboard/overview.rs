@@ -1,0 +1,283 @@
+//! The overview: what needs attention first, then what happens over time, then the two ledgers.
+
+use std::time::Duration;
+
+use axum::extract::{Query, State, rejection::QueryRejection};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::{Page, PageError, charts, layout};
+use crate::{
+    admin::{Admin, api::stats::Stats, error::ApiError},
+    model::{DeliveryState, HeldReason},
+    store::Point,
+};
+
+/// How far back the charts can look: the word, what it is called, its length, its points.
+const WINDOWS: [(&str, &str, u64, u32); 3] =
+    [("1h", "hour", 3600, 60), ("6h", "6 hours", 6 * 3600, 60), ("24h", "24 hours", 24 * 3600, 60)];
+
+/// How old an unfinished delivery is that deserves a look.
+const OLD: i64 = 300;
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    window: Option<String>,
+}
+
+pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>, QueryRejection>) -> Page {
+    let Query(asked) = asked?;
+    let word = asked.window.as_deref().unwrap_or("1h");
+    let (word, name, seconds, points) =
+        WINDOWS.into_iter().find(|(known, ..)| *known == word).unwrap_or(WINDOWS[0]);
+    let stats = admin.stats().await?;
+    let points =
+        admin.0.store.series(Duration::from_secs(seconds), points).await.map_err(PageError::store)?;
+    let attention = admin.attention(&stats).await?;
+    let body = html! {
+        (layout::live("attention", &html! {
+            h2 { "Needs attention" }
+            ul.attention {
+                @for Notice { grave, text } in &attention {
+                    li.grave[*grave] { (text) }
+                }
+                @if attention.is_empty() {
+                    li.fine { "Nothing. Events are taken in, every plugin serves, and no delivery was given up." }
+                }
+            }
+        }))
+        h2 { "The last " (name) }
+        p {
+            @for (other, name, ..) in WINDOWS {
+                a.button.plain href=(format!("/?window={other}")) aria-current=[(other == word).then_some("true")] { (name) } " "
+            }
+        }
+        (layout::live("charts", &graphs(&points)))
+        (layout::live("ledgers", &ledgers(&stats)))
+    };
+    Ok(layout::page("Overview", "/", &body))
+}
+
+/// Something an operator should look at.
+struct Notice {
+    grave: bool,
+    text: Markup,
+}
+
+impl Admin {
+    async fn attention(&self, stats: &Stats) -> Result<Vec<Notice>, ApiError> {
+        let mut notices = Vec::new();
+        let mut notice = |grave, text| notices.push(Notice { grave, text });
+        if let Some(reason) = self.0.store.failure() {
+            notice(
+                true,
+                html! { "The store takes nothing more: " (reason) ". Mend the disk, then restart the daemon." },
+            );
+        }
+        for problem in &stats.problems {
+            notice(
+                true,
+                html! { "A ledger does not add up: " (problem) ". That is a defect of posthouse; please report it." },
+            );
+        }
+        for plugin in self.0.registry.list() {
+            let record = &plugin.record;
+            let href = format!("/plugins/{}", layout::part(&record.name));
+            match &record.held {
+                Some(reason) => notice(
+                    !matches!(reason, HeldReason::Paused),
+                    html! {
+                        a href=(href) { (record.name) } " is held: " (reason)
+                    },
+                ),
+                None => {
+                    if let Some(error) = &record.last_error {
+                        notice(
+                            false,
+                            html! { "A newer file of " a href=(href) { (record.name) } " does not load: " (error) },
+                        );
+                    }
+                }
+            }
+        }
+        let left: u64 = self.0.store.dead_groups().await?.iter().map(|group| group.to_replay).sum();
+        if left > 0 {
+            notice(
+                true,
+                html! {
+                    (layout::count(left, "/dead-letters")) " "
+                    (layout::plural(left, "delivery was", "deliveries were")) " given up and not run again."
+                },
+            );
+        }
+        let dead = stats.store.outbox.get("dead").copied().unwrap_or(0);
+        if dead > 0 {
+            notice(
+                true,
+                html! {
+                    (layout::count(dead, "/outbox?state=dead")) " "
+                    (layout::plural(dead, "item", "items")) " of the outbox could not be handed over."
+                },
+            );
+        }
+        let now = self.0.ambient.now();
+        for plugin in &stats.store.plugins {
+            if let Some(oldest) = plugin.oldest_open
+                && now.duration_since(oldest).as_secs() > OLD
+            {
+                let href = layout::link("/deliveries", &[("plugin", &plugin.plugin)]);
+                notice(
+                    false,
+                    html! {
+                        a href=(href) { (plugin.plugin) } " is behind: its oldest open delivery was made "
+                        (layout::ago(oldest, now)) "."
+                    },
+                );
+            }
+        }
+        for (source, requests) in &stats.requests {
+            let (rejected, failed) = (sum(&requests.counts.rejected), sum(&requests.counts.failed));
+            let href = layout::source(source);
+            if failed > 0 {
+                notice(
+                    true,
+                    html! { (layout::count(failed, &href)) " requests to " (source) " could not be taken in since the start." },
+                );
+            }
+            if rejected > 0 && rejected * 20 > requests.counts.received {
+                notice(
+                    false,
+                    html! { (layout::count(rejected, &href)) " of " (requests.counts.received) " requests to " (source) " were rejected since the start." },
+                );
+            }
+        }
+        Ok(notices)
+    }
+}
+
+fn sum(counts: &std::collections::BTreeMap<String, u64>) -> u64 {
+    counts.values().sum()
+}
+
+fn graphs(points: &[Point]) -> Markup {
+    let total = |of: &dyn Fn(&Point) -> u64| points.iter().map(of).sum::<u64>();
+    let (events, completed, failed) =
+        (total(&|point| point.events), total(&|point| point.completed), total(&|point| point.failed));
+    let minutes = points.iter().map(|point| point.minutes).sum::<u64>().max(1);
+    let worst = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).fold(0.0, f64::max);
+    let open = points.last().map_or(0, |point| point.unfinished);
+    html! {
+        div.grid {
+            (charts::columns(points, &html! {
+                strong { "Events: " (events) }
+                (format!("{:.1} a minute", events as f64 / minutes as f64))
+            }, "/events", &|point| [point.events, 0]))
+            (charts::columns(points, &html! {
+                strong { "Deliveries ended: " (completed + failed) }
+                (completed) " done, " span.key.failed { (failed) " given up" }
+            }, "/deliveries", &|point| [point.completed, point.failed]))
+            (charts::lines(points, &html! {
+                strong { "Time of an attempt, at worst" }
+                span.key.p50 { "p50 " (layout::millis(worst(&|point| point.p50_ms))) } " · "
+                span.key.p95 { "p95 " (layout::millis(worst(&|point| point.p95_ms))) } " · "
+                span.key.p99 { "p99 " (layout::millis(worst(&|point| point.p99_ms))) }
+            }, "/deliveries", &[("p99", &|p| p.p99_ms), ("p95", &|p| p.p95_ms), ("p50", &|p| p.p50_ms)]))
+            (charts::lines(points, &html! {
+                strong { "Backlog: " (open) }
+                "deliveries neither done nor given up, at most " (points.iter().map(|point| point.unfinished).max().unwrap_or(0))
+            }, "/deliveries", &[("line", &|point| point.unfinished as f64)]))
+        }
+    }
+}
+
+fn ledgers(stats: &Stats) -> Markup {
+    let since = stats.started_at.to_string();
+    let store = &stats.store;
+    html! {
+        h2 { "Requests since " (layout::time(stats.started_at)) }
+        div.scroll tabindex="0" role="region" aria-label="Requests" {
+            table {
+                thead { tr {
+                    th { "source" }
+                    @for title in ["received", "accepted", "duplicate", "filtered", "rejected", "failed", "under way"] {
+                        th.n { (title) }
+                    }
+                } }
+                tbody {
+                    @for (source, requests) in stats.requests.iter().filter(|(source, requests)| !source.starts_with('(') || requests.counts.received > 0) {
+                        @let href = layout::source(source);
+                        @let counts = &requests.counts;
+                        tr {
+                            th scope="row" { a.row href=(href) { (source) } }
+                            td.n { (layout::count(counts.received, &href)) }
+                            td.n { (layout::count(counts.accepted, &layout::link("/events", &[("source", source), ("since", &since)]))) }
+                            @for count in [counts.duplicate, counts.filtered, sum(&counts.rejected), sum(&counts.failed)] {
+                                td.n { (layout::count(count, &href)) }
+                            }
+                            td.n { (requests.under_way) }
+                        }
+                    }
+                }
+            }
+        }
+        h2 { "Deliveries, ever" }
+        div.scroll tabindex="0" role="region" aria-label="Deliveries" {
+            table {
+                thead { tr {
+                    th { "plugin" } th.n { "made" }
+                    @for state in DeliveryState::ALL { th.n { (state.as_str()) } }
+                } }
+                tbody {
+                    @for plugin in &store.plugins {
+                        @let of = |state: &str| layout::link("/deliveries", &[("plugin", &plugin.plugin), ("state", state)]);
+                        tr {
+                            th scope="row" { a.row href=(format!("/plugins/{}", layout::part(&plugin.plugin))) { (plugin.plugin) } }
+                            td.n { (layout::count(plugin.made, &of(""))) }
+                            @for state in DeliveryState::ALL {
+                                td.n { (layout::count(plugin.states.get(&state).copied().unwrap_or(0), &of(state.as_str()))) }
+                            }
+                        }
+                    }
+                    tr {
+                        th scope="row" { "all" }
+                        td.n { (layout::count(store.made, "/deliveries")) }
+                        @for state in DeliveryState::ALL {
+                            td.n { (layout::count(store.states.get(&state).copied().unwrap_or(0), &format!("/deliveries?state={}", state.as_str()))) }
+                        }
+                    }
+                }
+            }
+        }
+        p.soft {
+            @if stats.balanced { "Both ledgers add up. " } @else { span.bad { "A ledger does not add up; see above. " } }
+            "Outbox: "
+            @for (state, count) in &store.outbox { (layout::count(*count, &format!("/outbox?state={state}"))) " " (state) " " }
+            "· store " (layout::bytes(store.store_bytes)) ", write-ahead log " (layout::bytes(store.wal_bytes))
+        }
+        h2 { "By event type, the last 24 hours" }
+        @if store.by_type.is_empty() {
+            p.empty { "No delivery was made. Send a test event: choose a " a href="/sources" { "source" } "." }
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="By event type" {
+                table {
+                    thead { tr {
+                        th { "type" }
+                        @for title in ["total", "done", "given up", "average", "p50", "p95", "p99"] { th.n { (title) } }
+                    } }
+                    tbody {
+                        @for row in &store.by_type {
+                            @let of = |state: &str| layout::link("/deliveries", &[("type", &row.event_type), ("since", "24h"), ("state", state)]);
+                            tr {
+                                th scope="row" { a.row href=(layout::link("/events", &[("type", &row.event_type), ("since", "24h")])) { (row.event_type) } }
+                                td.n { (layout::count(row.total, &of(""))) }
+                                td.n { (layout::count(row.completed, &of("done"))) }
+                                td.n { (layout::count(row.failed, &of("dead"))) }
+                                @for ms in [row.average_ms, row.p50_ms, row.p95_ms, row.p99_ms] { td.n { (layout::millis(ms)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

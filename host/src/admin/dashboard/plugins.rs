@@ -1,0 +1,216 @@
+//! Plugins: how each stands, what it asked for and was given, what it did of late; pause and resume.
+
+use axum::{
+    Extension,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+};
+use maud::{Markup, html};
+
+use super::{Done, Page, PageError, Said, deliveries, done, layout, unknown};
+use crate::{
+    admin::{
+        Actor, Admin,
+        api::{plugins::Deed, query::SEARCH},
+    },
+    model::{DeliveryState, HeldReason},
+    plugin::Plugin,
+    store::{DeliveryFilter, PluginStats, Recent},
+};
+
+pub(super) async fn list(State(admin): State<Admin>, said: Result<Query<Done>, QueryRejection>) -> Page {
+    let Query(said) = said?;
+    let stats = admin.0.store.stats().await.map_err(PageError::store)?.plugins;
+    let plugins = admin.0.registry.list();
+    let shown = html! {
+        @if plugins.is_empty() {
+            p.empty { "No plugin is there. Put a " code { ".wasm" } " file into the plugins folder; it serves within a second." }
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="Plugins" {
+                table {
+                    thead { tr {
+                        th { "plugin" } th { "state" } th { "revision" } th { "subscribes to" }
+                        @for state in DeliveryState::ALL { th.n { (state.as_str()) } }
+                    } }
+                    tbody {
+                        @for plugin in &plugins {
+                            @let record = &plugin.record;
+                            @let counts = stats.iter().find(|counts| counts.plugin == record.name);
+                            tr {
+                                th scope="row" { a.row href=(format!("/plugins/{}", layout::part(&record.name))) { (record.name) } div.soft { (record.description) } }
+                                td { (standing(plugin)) }
+                                td.mono { (short(record.revision.as_deref())) }
+                                td { @for pattern in &record.events { code { (pattern.as_str()) } " " } }
+                                @for state in DeliveryState::ALL {
+                                    @let href = layout::link("/deliveries", &[("plugin", &record.name), ("state", state.as_str())]);
+                                    td.n { (layout::count(counts.and_then(|counts| counts.states.get(&state)).copied().unwrap_or(0), &href)) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let body = html! { (said.show()) (layout::live("plugins", &shown)) };
+    Ok(layout::page("Plugins", "/plugins", &body))
+}
+
+pub(super) async fn page(
+    State(admin): State<Admin>,
+    name: Result<Path<String>, PathRejection>,
+    said: Result<Query<Done>, QueryRejection>,
+) -> Page {
+    let (Path(name), Query(said)) = (name?, said?);
+    let Some(plugin) = admin.0.registry.by_name(&name) else { return Err(unknown(&name)) };
+    let store = &admin.0.store;
+    let stats = store.stats().await.map_err(PageError::store)?.plugins;
+    let recent = store.recent(plugin.record.id).await.map_err(PageError::store)?;
+    let filter = DeliveryFilter { plugin: Some(name.clone()), limit: 10, ..DeliveryFilter::default() };
+    let newest = store.deliveries_within(filter, SEARCH).await.map_err(PageError::store)?;
+    let counts = stats.iter().find(|counts| counts.plugin == name);
+    let body = html! {
+        (said.show())
+        (layout::live("plugin", &html! {
+            (facts(&plugin, counts))
+            (buttons(&plugin))
+            h2 { "What it may do" }
+            (grants(&plugin))
+            h2 { "Its last attempts" }
+            (attempts(&recent))
+            h2 { "Its newest deliveries" }
+            @if newest.deliveries.is_empty() {
+                p.empty { "It has had none. Events of a type that it subscribes to make one each." }
+            } @else { (deliveries::rows(&newest.deliveries)) }
+        }))
+    };
+    Ok(layout::page(&name, "/plugins", &body))
+}
+
+pub(super) async fn act(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Page {
+    let Path((name, deed)) = path?;
+    let (deed, said) = match deed.as_str() {
+        "pause" => (Deed::Pause, Said::Paused),
+        "resume" => (Deed::Resume, Said::Resumed),
+        "forget" => (Deed::Forget, Said::Forgotten),
+        odd => return Err(unknown(odd)),
+    };
+    admin.act(&actor, deed, &name).await?;
+    let path = if deed == Deed::Forget {
+        "/plugins".to_owned()
+    } else {
+        format!("/plugins/{}", layout::part(&name))
+    };
+    Ok(done(&path, said, 1))
+}
+
+fn standing(plugin: &Plugin) -> Markup {
+    html! {
+        @match &plugin.record.held {
+            None => { (layout::state("serving")) }
+            Some(reason) => { (layout::state("held")) div.warn { (reason) } }
+        }
+        @if let Some(error) = &plugin.record.last_error { div.bad { (error) } }
+    }
+}
+
+fn short(revision: Option<&str>) -> &str {
+    revision.and_then(|revision| revision.get(..12)).unwrap_or("none")
+}
+
+fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
+    let (record, settings) = (&plugin.record, &plugin.settings);
+    html! {
+        div.card {
+            dl.facts {
+                dt { "state" } dd { (standing(plugin)) }
+                @if !record.description.is_empty() { dt { "says of itself" } dd { (record.description) } }
+                dt { "revision" } dd.mono { (record.revision.as_deref().unwrap_or("none")) }
+                @if let Some(at) = record.loaded_at { dt { "loaded" } dd { (layout::time(at)) } }
+                dt { "subscribes to" } dd {
+                    @for pattern in &record.events { a href=(layout::link("/events", &[("type", pattern.as_str())])) { code { (pattern.as_str()) } } " " }
+                }
+                @if let Some(counts) = counts {
+                    dt { "deliveries" } dd {
+                        (layout::count(counts.made, &layout::link("/deliveries", &[("plugin", &record.name)]))) " made: "
+                        @for (state, count) in &counts.states {
+                            (layout::count(*count, &layout::link("/deliveries", &[("plugin", &record.name), ("state", state.as_str())]))) " " (state.as_str()) " "
+                        }
+                    }
+                }
+                dt { "bounds" } dd {
+                    (settings.concurrency) " at once, " (settings.retry.attempts) " attempts of "
+                    (humantime::format_duration(settings.limits.time).to_string()) ", " (layout::bytes(settings.limits.memory as u64))
+                }
+            }
+        }
+    }
+}
+
+fn buttons(plugin: &Plugin) -> Markup {
+    let record = &plugin.record;
+    let action = |deed: &str| format!("/plugins/{}/{deed}", layout::part(&record.name));
+    html! {
+        p {
+            @if record.paused {
+                form.inline method="post" action=(action("resume")) { button #deed { "Resume" } }
+            } @else {
+                form.inline method="post" action=(action("pause")) { button #deed { "Pause" } }
+            }
+            @if record.held == Some(HeldReason::Gone) {
+                form.inline method="post" action=(action("forget")) { button.plain #forget { "Forget it, its keys and its unfinished deliveries" } }
+            }
+        }
+    }
+}
+
+fn grants(plugin: &Plugin) -> Markup {
+    let (record, settings) = (&plugin.record, &plugin.settings);
+    let given = serde_json::to_value(&settings.grants).unwrap_or_default();
+    let given: Vec<_> = given
+        .as_object()
+        .map(|map| map.iter().map(|(k, v)| (k.clone(), v.to_string())).collect())
+        .unwrap_or_default();
+    html! {
+        div.card {
+            dl.facts {
+                dt { "asked for" } dd {
+                    @if record.requires.is_empty() { "nothing" }
+                    @for capability in &record.requires {
+                        @if settings.grants.allows(*capability) { span.good { (capability) " ✓ " } }
+                        @else { span.bad { (capability) " is not granted: add " } code { (capability.example()) } " below " code { "[plugin." (record.name) ".grants]" } " " }
+                    }
+                }
+                dt { "given" } dd {
+                    @if given.is_empty() { "nothing but log, config and its own keys" }
+                    @for (name, value) in &given { div { (name) " " code { (value) } } }
+                }
+            }
+        }
+    }
+}
+
+fn attempts(recent: &Recent) -> Markup {
+    html! {
+        @if recent.attempts == 0 { p.empty { "It has not run yet." } } @else {
+            div.card {
+                dl.facts {
+                    dt { "looked at" } dd { "the newest " (recent.attempts) }
+                    dt { "failed" } dd { (recent.failed) }
+                    dt { "time" } dd {
+                        "p50 " (layout::millis(recent.p50_ms)) ", p95 " (layout::millis(recent.p95_ms)) ", p99 " (layout::millis(recent.p99_ms))
+                    }
+                    dt { "revisions" } dd {
+                        @for (revision, count) in &recent.revisions { div { code { (revision) } " ran " (count) " of them" } }
+                    }
+                }
+            }
+        }
+    }
+}

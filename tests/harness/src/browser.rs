@@ -1,0 +1,48 @@
+//! A browser: Debian's Chromium, headless, driven by the stories of `tests/browser/run.mjs`.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{Daemon, smtp::test_python, workspace};
+
+/// Runs a story in a browser of its own against this daemon; `data` is what the story has to know.
+///
+/// # Panics
+/// Where the story does not go as it is told, or there is no browser: `cargo xtask test` installs what it
+/// needs.
+#[track_caller]
+pub fn browse(daemon: &Daemon, story: &str, data: &Value) {
+    let mut node = Command::new(test_node());
+    node.arg(workspace().join("tests/browser/run.mjs"))
+        .arg(story)
+        .env("URL", format!("http://{}", daemon.admin_address()))
+        .env("TOKEN", daemon.admin_token())
+        .env("DATA", data.to_string())
+        .env("MODULES", target().join("browser"))
+        .env("SHOTS", screenshots())
+        .stdin(Stdio::null());
+    let output = node.output().unwrap_or_else(|error| panic!("{node:?} does not run: {error}"));
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{story}: {}\n{}", output.status, said.join("\n"));
+}
+
+/// Where stories put their photographs: `POSTHOUSE_SCREENSHOTS`, such as `docs/screenshots`, else a folder
+/// that git ignores.
+pub fn screenshots() -> PathBuf {
+    std::env::var_os("POSTHOUSE_SCREENSHOTS")
+        .map_or_else(|| target().join("screenshots"), |folder| workspace().join(folder))
+}
+
+/// The Node.js that `cargo xtask test` uses: its own where it had to install one, else the system's.
+fn test_node() -> PathBuf {
+    let own = test_python().with_file_name("node");
+    if own.is_file() { own } else { "node".into() }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
