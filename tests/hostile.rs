@@ -7,10 +7,11 @@ use posthouse_harness::{Builder, Daemon, Event, wait_until};
 use serde_json::{Value, json};
 
 /// What the guest `hostile` is asked to do, and the limits one of which must stop it.
-const STOPPED_AT: [(&str, &[&str]); 9] = [
+const STOPPED_AT: [(&str, &[&str]); 10] = [
     ("spin", &["time"]),
     ("grow", &["memory"]),
     ("recurse", &["stack"]),
+    ("nest", &["stack"]),
     ("log-flood", &["log_lines"]),
     ("stage-flood", &["staged_items"]),
     ("mail-flood", &["staged_items"]),

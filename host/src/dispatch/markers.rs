@@ -123,7 +123,7 @@ impl Remover {
                     if count == 0 {
                         return;
                     }
-                    if !finished.is_closed() {
+                    if gone.len() < MANY && !finished.is_closed() {
                         tokio::time::sleep(GATHER).await;
                     }
                     while gone.len() < MANY && let Ok(delivery) = finished.try_recv() {

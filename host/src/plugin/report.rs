@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError};
+use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError};
 use wasmtime_wasi::I32Exit;
 
 use super::engine::STACK;
@@ -18,6 +18,9 @@ use crate::{
 
 /// Bytes of a stack trace that are kept.
 const TRACE: usize = 16 << 10;
+
+/// As often must one function stand in a backtrace for it to be called recursion.
+const RECURSION: usize = 4;
 
 /// How an attempt ended, before the store has committed it.
 #[derive(Debug)]
@@ -104,6 +107,8 @@ fn cause(error: &wasmtime::Error, door: &mut Door) -> String {
         return stop.to_string();
     } else if let Some(Trap::StackOverflow) = error.downcast_ref() {
         Some(Stop::bytes("stack", STACK))
+    } else if own_stack_ran_out(error) {
+        return format!("limit `stack` (the guest's own) reached: {root}");
     } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return format!("the guest exited with status {} in place of returning", exit.0);
     } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
@@ -118,6 +123,27 @@ fn cause(error: &wasmtime::Error, door: &mut Door) -> String {
         Some(limit) => format!("{limit}: {root}"),
         None => root.to_string(),
     }
+}
+
+/// Whether the guest recursed until its own stack was used up, the one that languages keep in linear
+/// memory. Linkers lay it lowest, so that it runs below address zero; the fault then lies just under
+/// 4 GiB, and one function stands in the backtrace again and again.
+fn own_stack_ran_out(error: &wasmtime::Error) -> bool {
+    let below_zero = |address| (0xff00_0000..0x1_0100_0000_u64).contains(&address);
+    matches!(error.downcast_ref(), Some(Trap::MemoryOutOfBounds))
+        && error.chain().filter_map(|cause| faulting_address(&cause.to_string())).any(below_zero)
+        && error.downcast_ref::<WasmBacktrace>().is_some_and(|backtrace| {
+            let mut functions: Vec<_> = backtrace.frames().iter().map(FrameInfo::func_index).collect();
+            functions.sort_unstable();
+            functions.chunk_by(|a, b| a == b).any(|same| same.len() >= RECURSION)
+        })
+}
+
+/// The address in wasmtime's words for a fault, which have no type that can be named.
+fn faulting_address(words: &str) -> Option<u64> {
+    let (_, after) = words.split_once("memory fault at wasm address 0x")?;
+    let digits = after.split(' ').next()?;
+    u64::from_str_radix(digits, 16).ok()
 }
 
 /// The guest's stack, a function a line.

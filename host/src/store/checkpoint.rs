@@ -5,10 +5,17 @@
 //! can't reach, so under constant load the log would never be empty and never start over; therefore,
 //! when the log is long and nearly all of it is copied, the writer copies the small rest itself,
 //! between two batches.
+//!
+//! SQLite syncs the file only in a round that reaches the end of the log, which under load is the
+//! writer's small one: that sync had to wait for all that the rounds before had copied, while nobody was
+//! answered (measured in docs/performance.md). So rounds are small, and the thread syncs each itself.
 
 use std::{
     path::PathBuf,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,19 +23,19 @@ use std::{
 use rusqlite::{Connection, Result};
 use tokio::sync::mpsc::WeakSender;
 
-use super::{schema, writer::Op};
+use super::{schema, shared::Shared, writer::Op};
 
 /// How often the length of the log is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Pages to be copied that are worth a round: 16 MiB.
-const ROUND: i64 = 4096;
+/// Pages to be copied that are worth a round: 4 MiB.
+const ROUND: i64 = 1024;
 
 /// Pages in the log at which the writer copies the rest: 64 MiB.
 const LONG: i64 = 16_384;
 
-/// Pages that may be left to the writer, unless it is so busy that there are always more: 4 MiB.
-const REST: i64 = 1024;
+/// Pages that may be left to the writer, unless it is so busy that there are always more: 1 MiB.
+const REST: i64 = 256;
 
 /// Rounds in a row before the writer gets what is left in any case.
 const ROUNDS: u32 = 5;
@@ -40,7 +47,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    pub(super) fn start(path: PathBuf, writer: WeakSender<Op>) -> std::io::Result<Self> {
+    pub(super) fn start(path: PathBuf, shared: Arc<Shared>, writer: WeakSender<Op>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store-log".to_owned()).spawn(move || {
             let connection = match schema::folder(&path) {
@@ -48,7 +55,7 @@ impl Checkpointer {
                 Err(error) => return warn(&error),
             };
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                if let Err(error) = round(&connection, &writer) {
+                if let Err(error) = round(&connection, &shared, &writer) {
                     warn(&error);
                 }
             }
@@ -69,11 +76,15 @@ pub(super) fn fold(connection: &Connection) {
     }
 }
 
-fn round(connection: &Connection, writer: &WeakSender<Op>) -> Result<()> {
+fn round(connection: &Connection, shared: &Shared, writer: &WeakSender<Op>) -> Result<()> {
     let (mut pages, mut copied) = checkpoint(connection, "NOOP")?;
     let mut rounds = 0;
     while pages - copied > if rounds == 0 { ROUND } else { REST } && rounds < ROUNDS {
         checkpoint(connection, "PASSIVE")?;
+        if let Err(error) = shared.sync_file() {
+            // The writer's own sync meets the same error, and decides what it means.
+            tracing::warn!(%error, "the store's file could not be synced");
+        }
         (pages, copied) = checkpoint(connection, "NOOP")?;
         rounds += 1;
         if pages < LONG {

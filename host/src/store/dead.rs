@@ -1,15 +1,17 @@
 //! Dead letters by plugin and reason: what went wrong how often, so that each can be dealt with as one.
 
+use std::collections::{HashMap, HashSet};
+
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use super::{Store, StoreError, query::NOT_REPLAYED, time::timestamp, views::DeadGroup};
+use super::{Store, StoreError, time::timestamp, views::DeadGroup};
 use crate::model::DeliveryId;
 
 /// The most dead letters that are looked at, the newest.
 const MOST: i64 = 100_000;
 
 /// The most groups.
-const GROUPS: i64 = 200;
+const GROUPS: usize = 200;
 
 impl Store {
     /// The newest 100,000 dead letters by plugin and reason, those with the most to replay first; at most
@@ -22,32 +24,64 @@ impl Store {
     }
 }
 
+/// Gathered here and not by SQL, which would sort all of them by their texts, and ask for each whether it
+/// was replayed.
 fn groups(connection: &Connection) -> Result<Vec<DeadGroup>> {
-    let from: Option<i64> = connection
+    // In one snapshot: a replay in between would be counted twice.
+    let snapshot = connection.unchecked_transaction()?;
+    let from: i64 = snapshot
         .prepare_cached(
             "SELECT id FROM delivery INDEXED BY delivery_dead WHERE state = 4 ORDER BY id DESC LIMIT 1 OFFSET ?1",
         )?
         .query_row([MOST - 1], |row| row.get(0))
-        .optional()?;
-    let sql = format!(
-        "SELECT p.name, ifnull(d.error, ''), count(*), sum({NOT_REPLAYED}) AS left_over,
-                min(d.finished_at), max(d.finished_at), max(d.id)
-         FROM delivery d INDEXED BY delivery_dead JOIN plugin p ON p.id = d.plugin
-         WHERE d.state = 4 AND d.id >= ?1
-         GROUP BY d.plugin, d.error ORDER BY left_over DESC, max(d.id) DESC LIMIT ?2"
-    );
-    connection
-        .prepare_cached(&sql)?
-        .query_map([from.unwrap_or(i64::MIN), GROUPS], |row| {
-            Ok(DeadGroup {
-                plugin: row.get(0)?,
-                reason: row.get(1)?,
-                count: row.get::<_, i64>(2)?.unsigned_abs(),
-                to_replay: row.get::<_, i64>(3)?.unsigned_abs(),
-                first_at: row.get::<_, Option<i64>>(4)?.map(timestamp),
-                last_at: row.get::<_, Option<i64>>(5)?.map(timestamp),
-                newest: DeliveryId(row.get(6)?),
-            })
-        })?
-        .collect()
+        .optional()?
+        .unwrap_or(i64::MIN);
+    let replayed: HashSet<i64> = snapshot
+        .prepare_cached(
+            "SELECT replay_of FROM delivery INDEXED BY delivery_replay
+             WHERE replay_of IS NOT NULL AND replay_of >= ?1",
+        )?
+        .query_map([from], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    let names: HashMap<i64, String> = snapshot
+        .prepare_cached("SELECT id, name FROM plugin")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_>>()?;
+
+    let mut groups: HashMap<i64, HashMap<String, DeadGroup>> = HashMap::new();
+    let mut statement = snapshot.prepare_cached(
+        "SELECT id, plugin, error, finished_at FROM delivery INDEXED BY delivery_dead
+         WHERE state = 4 AND id >= ?1 ORDER BY id",
+    )?;
+    let mut rows = statement.query([from])?;
+    while let Some(row) = rows.next()? {
+        let (id, plugin): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let reason = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
+        let at = row.get::<_, Option<i64>>(3)?.map(timestamp);
+        let of_plugin = groups.entry(plugin).or_default();
+        if !of_plugin.contains_key(reason) {
+            let group = DeadGroup {
+                plugin: names.get(&plugin).cloned().unwrap_or_default(),
+                reason: reason.to_owned(),
+                count: 0,
+                to_replay: 0,
+                first_at: at,
+                last_at: at,
+                newest: DeliveryId(id),
+            };
+            of_plugin.insert(reason.to_owned(), group);
+        }
+        let Some(group) = of_plugin.get_mut(reason) else { continue };
+        group.count += 1;
+        group.to_replay += u64::from(!replayed.contains(&id));
+        group.first_at = group.first_at.min(at).or(at);
+        group.last_at = group.last_at.max(at);
+        group.newest = DeliveryId(id);
+    }
+    drop(rows);
+    drop(statement);
+    let mut groups: Vec<_> = groups.into_values().flat_map(HashMap::into_values).collect();
+    groups.sort_by(|a, b| b.to_replay.cmp(&a.to_replay).then(b.newest.cmp(&a.newest)));
+    groups.truncate(GROUPS);
+    Ok(groups)
 }

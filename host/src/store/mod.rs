@@ -127,7 +127,9 @@ impl Store {
         let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
         let mut opened = schema::open(&options.path, &ambient)?;
         queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
-        let shared = Arc::new(shared::Shared::new(options.path.clone()));
+        let shared =
+            shared::Shared::new(options.path.clone()).map_err(|error| unusable(error.to_string()))?;
+        let shared = Arc::new(shared);
         let ops = writer::start(
             opened,
             options.path.clone(),

@@ -260,7 +260,7 @@ JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type
 JOIN plugin p ON p.id = d.plugin";
 
 /// True of what has not been replayed.
-pub(super) const NOT_REPLAYED: &str =
+const NOT_REPLAYED: &str =
     "NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
 
 fn deliveries_step<T>(

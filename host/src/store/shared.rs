@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs::{File, OpenOptions},
     path::PathBuf,
     sync::{
         OnceLock,
@@ -35,11 +36,15 @@ pub(super) struct Shared {
     pub(super) commits: watch::Sender<u64>,
     #[cfg(test)]
     injected: parking_lot::Mutex<Option<rusqlite::Error>>,
+    /// To sync the store's file. The last member: closed before SQLite's connections, it would take
+    /// their locks away, as POSIX has it.
+    file: File,
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self {
+    pub(super) fn new(path: PathBuf) -> std::io::Result<Self> {
+        Ok(Self {
+            file: OpenOptions::new().write(true).open(&path)?,
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             kv_bytes: RwLock::default(),
@@ -50,7 +55,12 @@ impl Shared {
             commits: watch::Sender::new(0),
             #[cfg(test)]
             injected: parking_lot::Mutex::default(),
-        }
+        })
+    }
+
+    /// Puts on disk what has been copied into the store's file.
+    pub(super) fn sync_file(&self) -> std::io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Why nothing is written any more.

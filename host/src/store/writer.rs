@@ -184,7 +184,7 @@ pub(super) fn start(
 ) -> std::io::Result<mpsc::Sender<Op>> {
     let (sender, queue) = mpsc::channel(QUEUE);
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
-    let checkpointer = Checkpointer::start(path, sender.downgrade())?;
+    let checkpointer = Checkpointer::start(path, Arc::clone(&shared), sender.downgrade())?;
     std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
         let Opened { writer: connection, lock } = opened;
         let _sentinel = Sentinel(Arc::clone(&shared));

@@ -28,7 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Rows to measure, of: verify, accept, plugin, plugins, attempt, order, reload, size, latency, memory
+    /// Rows to measure, of: verify, accept, plugin, plugins, sql, fetch, attempt, order, reload, size, latency,
+    /// memory
     #[arg(value_name = "ROW")]
     rows: Vec<rows::Name>,
     /// Seconds of a round

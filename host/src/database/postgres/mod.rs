@@ -34,7 +34,11 @@ use super::{
     value::Gather,
     waiting::PATIENCE,
 };
-use crate::{config::DatabaseSettings, model::DeliveryId};
+use crate::{
+    config::DatabaseSettings,
+    fault::{self, FaultPoint},
+    model::DeliveryId,
+};
 
 /// Conflicts after which an attempt has the pool to itself.
 const CONFLICTS_BEFORE_ALONE: u32 = 3;
@@ -140,6 +144,7 @@ impl Pool {
             let begin = link.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
             let remove = async { link.client.execute(&link.prepared(UNMARK).await?, &[&numbers]).await };
             let (begun, removed) = tokio::join!(begin, remove);
+            fault::reached(FaultPoint::MarkerDeleted);
             let ended = link.client.batch_execute(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
             begun.and(removed).and(ended)
         });
@@ -347,6 +352,12 @@ impl Transaction {
                 }
             };
             let mark = async { client.execute(&mark, &[&delivery, &carried]).await.map(drop) };
+            if fault::is_awaited(FaultPoint::MarkerWritten) {
+                let (put, delete, mark) = tokio::join!(put, delete, mark);
+                put.and(delete).and(mark)?;
+                fault::reached(FaultPoint::MarkerWritten);
+                return client.batch_execute("COMMIT").await;
+            }
             let (put, delete, mark, commit) = tokio::join!(put, delete, mark, client.batch_execute("COMMIT"));
             put.and(delete).and(mark).and(commit)
         })

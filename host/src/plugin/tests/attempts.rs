@@ -80,6 +80,19 @@ async fn every_limit_is_named() {
     }
 }
 
+/// A guest with a stack in linear memory, as compilers make it: the frames are 1 KiB, the stack lies lowest.
+#[tokio::test]
+async fn a_guest_that_uses_up_its_own_stack_is_told_so() {
+    let bench = Bench::new(4);
+    let (error, _) = stopped(bench.attempt("(call $nest)", settings()).await);
+    assert!(error.contains("limit `stack` (the guest's own) reached"), "{error}");
+    let (error, _) = stopped(bench.attempt("(i32.store (i32.const -64) (i32.const 1))", settings()).await);
+    assert!(
+        error.contains("out of bounds") && !error.contains("stack"),
+        "no recursion, another fault: {error}"
+    );
+}
+
 #[tokio::test]
 async fn a_guest_that_spins_lets_others_run() {
     let bench = Bench::new(4);

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod registry;
+mod wasi;
 
 use std::{
     fs,
@@ -85,17 +86,32 @@ fn module(handle: &str, describe: &str) -> Vec<u8> {
             (func $say (call $log (i32.const 2) (i32.const 256) (i32.const 4)))
             (func $recurse (call $recurse) (call $say))
             (func $spin (loop (br 0)))
+            (global $stack (mut i32) (i32.const 8192))
+            (func $nest
+                (global.set $stack (i32.sub (global.get $stack) (i32.const 1024)))
+                (i32.store (global.get $stack) (i32.const 1))
+                (call $nest)
+                (global.set $stack (i32.add (global.get $stack) (i32.const 1024))))
             (func (export "posthouse:plugin/guest@0.1.0#describe") (result i32) {describe})
             (func $greets_users (export "posthouse:plugin/guest@0.1.0#handle") (param i32) (result i32)
                 (global.set $top (i32.const 8192))
                 {handle}
                 (i32.const 4096)))"#
     );
+    in_world(&text, None)
+}
+
+/// A module in the text format with the world it is made for: `plugin`, or the one that is given as WIT.
+fn in_world(text: &str, other: Option<&str>) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap();
     let mut resolve = wit_parser::Resolve::default();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
-    let (package, _) = resolve.push_dir(wit).unwrap();
-    let world = resolve.select_world(&[package], Some("plugin")).unwrap();
+    let (mut package, _) = resolve.push_dir(wit).unwrap();
+    if let Some(wit) = other {
+        package = resolve.push_str("other.wit", wit).unwrap();
+    }
+    let name = other.is_none().then_some("plugin");
+    let world = resolve.select_world(&[package], name).unwrap();
     let encoding = wit_component::StringEncoding::UTF8;
     wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
     module

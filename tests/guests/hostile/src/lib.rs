@@ -26,6 +26,8 @@ enum Action {
     Grow,
     /// Calls itself without end.
     Recurse,
+    /// Calls itself without end, with frames in linear memory.
+    Nest,
     /// Panics, in a function with a name.
     Trap,
     /// Logs 100,000 lines.
@@ -65,6 +67,7 @@ impl Plugin for Hostile {
             Action::Spin => spin(),
             Action::Grow => grow(),
             Action::Recurse => _ = black_box(recurse(&AtomicU64::new(0))),
+            Action::Nest => _ = black_box(nest(1)),
             Action::Trap => tripwire(&event.id),
             Action::LogFlood => (0..100_000).for_each(|line| write(Level::Info, &format!("line {line}"))),
             Action::BigLine => write(Level::Info, &"x".repeat(1_000_000)),
@@ -114,6 +117,14 @@ fn grow() {
 fn recurse(depth: &AtomicU64) -> u64 {
     depth.fetch_add(1, Relaxed);
     recurse(depth) + depth.load(Relaxed)
+}
+
+/// Keeps its frame in linear memory, so that it is the guest's own stack that runs out.
+#[inline(never)]
+#[allow(unconditional_recursion, reason = "that is what it is for")]
+fn nest(depth: u64) -> u64 {
+    let frame = black_box([depth; 16]);
+    nest(frame[0] + 1) + black_box(frame)[15]
 }
 
 /// The stack trace of the trap must name this function.

@@ -11,9 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use posthouse::{
-    config::PluginSettings,
+    config::{Http, PluginSettings},
     daemon::ambient,
     database::Databases,
+    egress::Egress,
     model::{
         Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId,
         SourceName,
@@ -63,6 +64,7 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
             engine,
             store.clone(),
             Databases::default(),
+            Egress::new(&Http::default(), ambient.clone()).expect("a way out"),
             dir.join("plugins"),
             settings,
             ambient.clone(),

@@ -1,12 +1,14 @@
 //! The rows, one file for each kind of thing that is measured.
 
 mod attempt;
+mod fetch;
 mod latency;
 mod memory;
 mod order;
 mod rate;
 mod reload;
 mod size;
+mod sql;
 
 use crate::bench::Bench;
 
@@ -17,6 +19,8 @@ pub(crate) enum Name {
     Accept,
     Plugin,
     Plugins,
+    Sql,
+    Fetch,
     Attempt,
     Order,
     Reload,
@@ -26,11 +30,13 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Verify,
         Self::Accept,
         Self::Plugin,
         Self::Plugins,
+        Self::Sql,
+        Self::Fetch,
         Self::Attempt,
         Self::Order,
         Self::Reload,
@@ -47,6 +53,8 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Accept => rate::accept(bench),
         Name::Plugin => rate::plugins(bench, 1),
         Name::Plugins => rate::plugins(bench, 10),
+        Name::Sql => sql::measure(bench),
+        Name::Fetch => fetch::measure(bench),
         Name::Attempt => attempt::measure(bench),
         Name::Order => order::measure(bench),
         Name::Reload => reload::measure(bench),
