@@ -185,10 +185,14 @@ pub(super) fn start(
     let (sender, queue) = mpsc::channel(QUEUE);
     let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
     let checkpointer = Checkpointer::start(path, Arc::clone(&shared), sender.downgrade())?;
+    // Dropped once the sizes of keys have been read, or could not be: who opens a store may ask for them.
+    let (loading, loaded) = std::sync::mpsc::channel::<()>();
     std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
         let Opened { writer: connection, lock } = opened;
         let _sentinel = Sentinel(Arc::clone(&shared));
-        let waiting = match Writer::new(&connection, max_backlog, ambient, Arc::clone(&shared)) {
+        let writer = Writer::new(&connection, max_backlog, ambient, Arc::clone(&shared));
+        drop(loading);
+        let waiting = match writer {
             Ok(mut writer) => writer.run(&runtime, queue),
             Err(error) => {
                 shared.poison(error.to_string());
@@ -211,6 +215,7 @@ pub(super) fn start(
             let _ = reply.send(());
         }
     })?;
+    let _ = loaded.recv();
     Ok(sender)
 }
 
