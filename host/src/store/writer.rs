@@ -190,11 +190,13 @@ pub(super) fn start(
     std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
         let Opened { writer: connection, lock } = opened;
         let _sentinel = Sentinel(Arc::clone(&shared));
-        let writer = Writer::new(&connection, max_backlog, ambient, Arc::clone(&shared));
-        drop(loading);
-        let waiting = match writer {
-            Ok(mut writer) => writer.run(&runtime, queue),
+        let waiting = match Writer::new(&connection, max_backlog, ambient, Arc::clone(&shared)) {
+            Ok(mut writer) => {
+                drop(loading);
+                writer.run(&runtime, queue)
+            }
             Err(error) => {
+                drop(loading);
                 shared.poison(error.to_string());
                 Vec::new()
             }
