@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeMap, thread};
 
-use posthouse_harness::{Daemon, Event, Sender, fresh_id, seed, wait_until};
+use posthouse_harness::{Daemon, Event, Postgres, Sender, fresh_id, seed, wait_until};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use serde_json::json;
 
@@ -23,6 +23,12 @@ const USERS: u32 = 60;
 #[test]
 fn seats_are_exact_on_sqlite() {
     seats_are_exact("sqlite:data/app.db", |daemon, query| daemon.app_rows(query));
+}
+
+#[test]
+fn seats_are_exact_on_postgresql() {
+    let postgres = Postgres::start();
+    seats_are_exact(&postgres.url(), |_, query| postgres.query(query));
 }
 
 fn seats_are_exact(url: &str, rows: impl Fn(&Daemon, &str) -> Vec<Vec<String>>) {

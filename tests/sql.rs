@@ -67,7 +67,7 @@ fn rows_and_keys_take_effect_once_however_often_it_was_tried() {
             ["changed 1", "value Some(\"1\")"],
             "the third attempt began from nothing"
         );
-        assert_eq!(rows(&daemon), "rows [[Integer(1)]]");
+        assert_eq!(rows(&daemon), "rows [[Value::Integer(1)]]");
         let got = said(&steps(&daemon, json!([{ "get": "count" }])));
         assert_eq!(got, ["value Some(\"1\")"]);
         assert!(daemon.kv("sql-probe").is_empty(), "its keys are kept in its database");
@@ -129,7 +129,7 @@ fn a_statement_that_fails_is_an_answer_and_the_guest_goes_on() {
             "{said:?}"
         );
         assert!(said[6].contains("`sql_bytes`"), "{said:?}");
-        assert_eq!(rows(&daemon), "rows [[Integer(1)], [Integer(4)]]");
+        assert_eq!(rows(&daemon), "rows [[Value::Integer(1)], [Value::Integer(4)]]");
     });
 }
 
@@ -218,8 +218,8 @@ fn plugins_that_share_a_database_see_each_others_rows_and_never_each_others_keys
             let history = told["history"].as_array().expect("deliveries");
             said(history.iter().find(|delivery| delivery["plugin"] == plugin).expect("its delivery"))
         };
-        assert_eq!(of("sql-probe"), ["value Some(\"secret\")", "rows [[Integer(1)]]"]);
-        assert_eq!(of("other"), ["value None", "rows [[Integer(1)]]"]);
+        assert_eq!(of("sql-probe"), ["value Some(\"secret\")", "rows [[Value::Integer(1)]]"]);
+        assert_eq!(of("other"), ["value None", "rows [[Value::Integer(1)]]"]);
         let third = of("third");
         assert_eq!(third[0], "value None");
         assert!(third[1].starts_with("denied: ") && third[1].contains("[plugin.third.grants]"), "{third:?}");

@@ -171,3 +171,114 @@ fn read(answer: &[u8], id: u16, name: &Name<'_>, kind: TYPE) -> Option<Read> {
         odd => Err(io::Error::other(format!("the nameserver says {odd:?}"))),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use simple_dns::{ResourceRecord, rdata::A};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::model::{Clock, Random};
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now(&self) -> jiff::Timestamp {
+            jiff::Timestamp::UNIX_EPOCH
+        }
+    }
+
+    impl Random for Still {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(7);
+        }
+    }
+
+    /// What the fake server says over UDP, before it says more over TCP.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Udp {
+        Whole,
+        CutShort,
+        /// Another's answer first, to another question and with another id.
+        Forged,
+        NoName,
+        Broken,
+    }
+
+    fn answer(query: &[u8], udp: Option<Udp>) -> Vec<u8> {
+        let query = Packet::parse(query).unwrap();
+        let mut packet = Packet::new_reply(query.id());
+        packet.questions.clone_from(&query.questions);
+        let asked = &query.questions[0];
+        if asked.qtype == QTYPE::TYPE(TYPE::A) && !matches!(udp, Some(Udp::CutShort | Udp::NoName)) {
+            let address = A { address: Ipv4Addr::new(192, 0, 2, 7).into() };
+            packet.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, 0, RData::A(address)));
+        }
+        match udp {
+            Some(Udp::CutShort) => packet.set_flags(PacketFlag::TRUNCATION),
+            Some(Udp::NoName) => *packet.rcode_mut() = RCODE::NameError,
+            Some(Udp::Broken) => *packet.rcode_mut() = RCODE::ServerFailure,
+            _ => {}
+        }
+        packet.build_bytes_vec().unwrap()
+    }
+
+    async fn server(says: Udp) -> SocketAddr {
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(address).await.unwrap();
+        tokio::spawn(async move {
+            let mut query = [0; 512];
+            loop {
+                let (length, from) = udp.recv_from(&mut query).await.unwrap();
+                let answer = answer(&query[..length], Some(says));
+                if says == Udp::Forged {
+                    let mut forged = answer.clone();
+                    forged[0] ^= 1;
+                    let end = forged.len() - 1;
+                    forged[end] = 66;
+                    udp.send_to(&forged, from).await.unwrap();
+                    udp.send_to(b"no packet", from).await.unwrap();
+                }
+                udp.send_to(&answer, from).await.unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut query).await.unwrap();
+                let answer = answer(&query, None);
+                stream.write_u16(answer.len() as u16).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn look_up(servers: &[SocketAddr]) -> Result<Vec<IpAddr>, NoAddress> {
+        Nameservers::new(servers, Ambient::new(Still, Still)).look_up("a.example").await
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_taken_whole_over_either_way_and_from_nobody_else() {
+        for says in [Udp::Whole, Udp::CutShort, Udp::Forged] {
+            let found = look_up(&[server(says).await]).await.unwrap();
+            assert_eq!(found, [IpAddr::from([192, 0, 2, 7])]);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_where_one_is_of_no_use() {
+        let servers = [server(Udp::Broken).await, server(Udp::Whole).await];
+        assert_eq!(look_up(&servers).await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
+        let error = look_up(&servers[..1]).await.unwrap_err().to_string();
+        assert!(error.contains("no nameserver answered for `a.example`"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_there_is_said_so() {
+        let error = look_up(&[server(Udp::NoName).await]).await.unwrap_err();
+        assert!(matches!(error, NoAddress::NoName(_)), "{error}");
+    }
+}

@@ -1,8 +1,11 @@
 //! Each promise of the header, on a host in memory.
 
-use posthouse_sdk::testing::{self, Host, RECEIVED_AT};
+use posthouse_sdk::{
+    Capability, Event, Failure,
+    testing::{self, Host, RECEIVED_AT},
+};
 
-use super::*;
+use crate::seats::SeatBilling;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -74,16 +74,10 @@ ALTER TABLE outbox DROP COLUMN kind;
 CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
 DROP INDEX delivery_order;
 ALTER TABLE delivery DROP COLUMN order_key;
-DROP INDEX outbox_due;
-ALTER TABLE outbox DROP COLUMN kind;
-CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
 DROP TABLE audit;
 DROP TABLE minute;
 ALTER TABLE source DROP COLUMN last_event;
 ALTER TABLE source DROP COLUMN last_at;
-DROP INDEX outbox_due;
-ALTER TABLE outbox DROP COLUMN kind;
-CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
 PRAGMA user_version = 1";
 
 #[tokio::test]

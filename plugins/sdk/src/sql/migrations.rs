@@ -2,7 +2,7 @@
 //!
 //! They are files `migrations/<name>.sql` of its crate, applied in their order, each once for the database
 //! and within the transaction of the attempt that finds it missing: if that attempt fails, its tables
-//! were never made, and of two that make them at once one runs again. The table `plugin_migrations`
+//! were never made, and of two that make them at once one is tried again. The table `plugin_migrations`
 //! remembers which ran. When all have, [`Migrations::apply`] costs one query; that is not remembered in
 //! the instance, for an attempt can be rolled back after it applied one.
 //!
@@ -18,7 +18,8 @@ pub struct Migrations {
     files: &'static [&'static str],
 }
 
-/// The files `migrations/<name>.sql` of this crate, in the order in which they were written.
+/// The files `migrations/<name>.sql` of this crate, in the order in which they were written. It stands in a
+/// file of the folder `src`, beside which `migrations` is.
 ///
 /// ```ignore
 /// const TABLES: Migrations = posthouse_sdk::migrations!["001_users", "002_settings"];
@@ -28,9 +29,7 @@ macro_rules! migrations {
     ($($name:literal),+ $(,)?) => {
         $crate::sql::Migrations::new(
             ::std::env!("CARGO_PKG_NAME"),
-            &[$(::std::include_str!(::std::concat!(
-                ::std::env!("CARGO_MANIFEST_DIR"), "/migrations/", $name, ".sql"
-            ))),+],
+            &[$(::std::include_str!(::std::concat!("../migrations/", $name, ".sql"))),+],
         )
     };
 }
@@ -48,30 +47,48 @@ impl Migrations {
     /// statement.
     ///
     /// # Errors
-    /// What the database says, for example that the role may not make tables. Then a person applies the
-    /// files, and notes each in `plugin_migrations`.
+    /// [`Error::Migration`] says what the database has against it, for example that the role may not make
+    /// tables. Then a person applies the files, and notes each in `plugin_migrations`.
     pub fn apply(&self) -> Result<(), Error> {
         let seen = self.seen()?;
         for (version, file) in (1_i64..).zip(self.files).filter(|(version, _)| *version > seen) {
-            for statement in statements(file) {
-                execute(&statement, &[])?;
-            }
-            execute(
-                "INSERT INTO plugin_migrations (plugin, version) VALUES ($1, $2)",
-                &[&self.plugin, &version],
-            )?;
+            self.apply_one(version, file).map_err(|error| match error {
+                Error::Statement { .. } => Error::Migration(format!(
+                    "migration {version} of `{}` was not applied: {error}",
+                    self.plugin
+                )),
+                error => error,
+            })?;
         }
+        Ok(())
+    }
+
+    fn apply_one(&self, version: i64, file: &str) -> Result<(), Error> {
+        for statement in statements(file) {
+            execute(&statement, &[])?;
+        }
+        execute(
+            "INSERT INTO plugin_migrations (plugin, version) VALUES ($1, $2)",
+            &[&self.plugin, &version],
+        )?;
         Ok(())
     }
 
     /// The last one that this database has seen.
     fn seen(&self) -> Result<i64, Error> {
-        let last = "SELECT max(version) AS version FROM plugin_migrations WHERE plugin = $1";
-        match query_row(last, &[&self.plugin]) {
-            Ok(row) => Ok(row.map(|row| row.get("version")).transpose()?.flatten().unwrap_or(0)),
-            // No such table, in all likelihood. If it is something else, this fails as well, and says so.
-            Err(Error::Statement { .. }) => execute(MAKE, &[]).map(|_| 0),
-            Err(error) => Err(error),
+        let last = || {
+            let query = "SELECT max(version) AS version FROM plugin_migrations WHERE plugin = $1";
+            let row = query_row(query, &[&self.plugin])?;
+            Ok(row.map(|row| row.get("version")).transpose()?.flatten().unwrap_or(0))
+        };
+        match last() {
+            // No such table, in all likelihood. If it is something else, the next fails as well, and says so.
+            // Another attempt may have made it in between, and more.
+            Err(Error::Statement { .. }) => {
+                execute(MAKE, &[])?;
+                last()
+            }
+            seen => seen,
         }
     }
 }

@@ -138,6 +138,9 @@ pub enum Error {
         /// In the database's own words.
         message: String,
     },
+    /// A table could not be made or changed: by this plugin's own doing, or because another attempt is making
+    /// it at the same time and has it ready at the next.
+    Migration(String),
     /// More rows, bytes or parameters than one call may pass.
     Limit(String),
     /// The rows have no such column, or it holds something else than was asked for.
@@ -153,12 +156,16 @@ impl Error {
         }
     }
 
-    /// Whether the same statement would fail in the same way again: by its SQLSTATE it, or a value in it,
-    /// is wrong, or it asks for what the role may not do. All else may pass: a constraint that is broken
-    /// may hold once another event has come.
+    /// Whether the same call would fail in the same way again. Of a statement its SQLSTATE tells: it, or a
+    /// value in it, is wrong, or it asks for what the role may not do. All else may pass: a constraint that
+    /// is broken may hold once another event has come.
     pub(crate) fn is_lasting(&self) -> bool {
         const LASTING: [&str; 5] = ["07", "0A", "21", "22", "42"];
-        self.sqlstate().is_none_or(|state| LASTING.iter().any(|class| state.starts_with(class)))
+        match self {
+            Self::Statement { sqlstate, .. } => LASTING.iter().any(|class| sqlstate.starts_with(class)),
+            Self::Migration(_) => false,
+            Self::Denied(_) | Self::Refused(_) | Self::Limit(_) | Self::Column(_) => true,
+        }
     }
 }
 
@@ -181,9 +188,11 @@ impl fmt::Display for Error {
             Self::Statement { sqlstate, message } => {
                 write!(f, "the database says: {message} (SQLSTATE {sqlstate})")
             }
-            Self::Denied(message) | Self::Refused(message) | Self::Limit(message) | Self::Column(message) => {
-                f.write_str(message)
-            }
+            Self::Denied(message)
+            | Self::Refused(message)
+            | Self::Migration(message)
+            | Self::Limit(message)
+            | Self::Column(message) => f.write_str(message),
         }
     }
 }

@@ -141,6 +141,21 @@ fn migrations_are_applied_once_and_go_with_the_attempt_that_fails() {
 }
 
 #[test]
+fn a_table_that_another_attempt_is_making_is_tried_again() {
+    let mut host = host();
+    attempt(&mut host, || {
+        execute("CREATE TABLE users (id TEXT PRIMARY KEY)", &[])?;
+        Ok(())
+    })
+    .unwrap();
+    let failure = attempt(&mut host, || Ok(TABLES.apply()?)).unwrap_err();
+    assert!(
+        matches!(&failure, Failure::Retry(reason) if reason.contains("migration 1 of `test`")),
+        "{failure:?}"
+    );
+}
+
+#[test]
 fn without_the_grant_nothing_runs() {
     let failure = attempt(&mut Host::new(), || Ok(TABLES.apply()?)).unwrap_err();
     assert!(matches!(&failure, Failure::Reject(reason) if reason.contains("database =")), "{failure:?}");

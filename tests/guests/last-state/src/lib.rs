@@ -34,7 +34,7 @@ impl Plugin for LastState {
         let log = format!("log/{user}");
         let before = kv::get(&log)?.unwrap_or_default();
         let before = String::from_utf8_lossy(&before);
-        kv::set(&log, format!("{before} {}", wish.n).trim_start().to_owned())?;
+        kv::set(&log, format!("{before} {}", wish.n).trim_start())?;
         let fails = delivery.attempt <= wish.fail;
         assert!(!(fails && wish.trap), "asked to trap");
         match fails {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 struct SqlProbe;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Wish {
     steps: Vec<Step>,
@@ -39,12 +39,6 @@ struct Step {
     fail: u32,
     trap: bool,
     wait: u64,
-}
-
-impl Default for Wish {
-    fn default() -> Self {
-        Self { steps: Vec::new() }
-    }
 }
 
 impl Plugin for SqlProbe {

@@ -1,0 +1,122 @@
+//! With `order_by`, what is left of a user is what the last event says, however many attempts fail.
+//!
+//! The story: 100 users, each with a history of its own (seeded): created, updated some times, deleted,
+//! created again. The sender's clock is coarse: all between two creations bears the same time, so that the
+//! order in which the events came is all there is to tell the newest. The account service fails a third of
+//! what it is asked, so that attempts fail and are tried again while later events of the user wait. At the
+//! end the user's row, and what the account service was told last, is what the last event says.
+
+#![allow(clippy::expect_used, reason = "what fails fails the test")]
+
+use std::{collections::BTreeMap, sync::Mutex, thread};
+
+use posthouse_harness::{Daemon, Event, WebReply, WebServer, seed};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+
+const USERS: usize = 100;
+const EVENTS: usize = 12;
+
+#[test]
+fn the_last_event_about_a_user_holds_however_many_attempts_fail() {
+    let seed = seed();
+    let mut dice = StdRng::seed_from_u64(seed);
+    let histories: Vec<_> = (0..USERS).map(|user| history(&mut dice, user)).collect();
+
+    let dice = Mutex::new(StdRng::seed_from_u64(seed.wrapping_add(1)));
+    let web = WebServer::start(move |_| {
+        let fails = dice.lock().expect("the dice").random_ratio(1, 3);
+        WebReply::status(if fails { 503 } else { 204 })
+    });
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .guest("user-sync")
+        .set("log", r#"level = "error""#)
+        .toml(&format!(
+            r#"
+            [databases.app]
+            url = "sqlite:data/app.db"
+            [plugin.user-sync]
+            order_by = "user"
+            retry = {{ attempts = 100, base = "5ms", factor = 1.0 }}
+            [plugin.user-sync.grants]
+            database = "app"
+            http = ["{0}"]
+            [plugin.user-sync.config]
+            accounts_url = "{0}"
+            "#,
+            web.url("/accounts")
+        ))
+        .start();
+    post(&daemon, &histories);
+    daemon.wait_settled();
+
+    let stats = daemon.stats();
+    assert_eq!(stats["store"]["states"]["done"], json!(USERS * EVENTS), "{stats}");
+    let failed: i64 = daemon
+        .store()
+        .query_row("SELECT count(*) FROM attempt WHERE error IS NOT NULL", [], |row| row.get(0))
+        .expect("the attempts");
+    assert!(failed > (USERS * EVENTS / 10) as i64, "only {failed} attempts failed");
+
+    let rows = daemon.app_rows("SELECT id, email, deleted_at IS NOT NULL FROM users");
+    let rows: BTreeMap<_, _> = rows.iter().map(|row| (&row[0], (&row[1], row[2] == "1"))).collect();
+    let mut told = BTreeMap::new();
+    for request in web.requests() {
+        let profile: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        told.insert(request.path, (request.method, profile["email"].as_str().map(str::to_owned)));
+    }
+    assert_eq!(rows.len(), USERS);
+    for events in &histories {
+        let last = events.last().expect("a history");
+        let user = last.data["user"]["id"].as_str().expect("an id").to_owned();
+        let email = last.data["user"]["email"].as_str().expect("an address").to_owned();
+        let told = &told[&format!("/accounts/{user}")];
+        if last.event_type == "user.deleted" {
+            assert_eq!(rows[&user], (&String::new(), true), "{user}");
+            assert_eq!(told.0, "DELETE", "{user}");
+        } else {
+            assert_eq!(rows[&user], (&email, false), "{user}");
+            assert_eq!(told, &("PUT".to_owned(), Some(email)), "{user}");
+        }
+    }
+    eprintln!("{} deliveries, {failed} failed attempts", USERS * EVENTS);
+}
+
+/// What happens to one user, in its order.
+fn history(dice: &mut StdRng, user: usize) -> Vec<Event> {
+    let mut there = false;
+    let mut second = 0;
+    (0..EVENTS)
+        .map(|number| {
+            let kind = match (there, dice.random_ratio(1, 4)) {
+                (false, _) => "created",
+                (true, false) => "updated",
+                (true, true) => "deleted",
+            };
+            there = kind != "deleted";
+            second += u32::from(kind == "created");
+            let data =
+                json!({ "user": { "id": format!("usr_{user}"), "email": format!("{number}@example.com") } });
+            Event::new(&format!("user.{kind}")).data(data).later(second)
+        })
+        .collect()
+}
+
+/// Posts them on eight connections: of each user one after another, the users mixed.
+fn post(daemon: &Daemon, histories: &[Vec<Event>]) {
+    let sender = &daemon.sender();
+    thread::scope(|scope| {
+        for users in histories.chunks(histories.len().div_ceil(8)) {
+            scope.spawn(move || {
+                let mut connection = None;
+                for number in 0..EVENTS {
+                    for events in users {
+                        let answer =
+                            sender.try_post_event(&mut connection, &events[number]).expect("an answer");
+                        assert_eq!(answer.status, 200, "{answer}");
+                    }
+                }
+            });
+        }
+    });
+}
