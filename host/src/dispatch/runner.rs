@@ -20,12 +20,15 @@
 //! reads: then no other attempt of its plugin can be in its way, so a busy key slows its plugin down but
 //! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
 //! as a failed attempt.
+//!
+//! Each attempt tells the plugin's breaker how it went ([`Health`]). Where that is half-open the runner is on
+//! trial: it takes one delivery at a time, and none after the one that turned the breaker.
 
 use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -47,7 +50,7 @@ use super::{
 };
 use crate::{
     model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Finished, Plugin},
+    plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -78,7 +81,9 @@ impl Runner {
         ambient: Ambient,
         redactions: Redactions,
     ) -> Result<Self, StoreError> {
-        let lane = commits.store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
+        let on_trial = plugin.is_on_trial();
+        let capacity = if on_trial { 1 } else { LANE_CAPACITY };
+        let lane = commits.store.open_lane(plugin.record.id, capacity).await?;
         let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: commits.store.clone(),
@@ -87,6 +92,8 @@ impl Runner {
             ambient,
             redactions,
             concurrency,
+            on_trial,
+            tried: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
         });
@@ -100,9 +107,12 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether it has as many permits as this plugin is to have.
-    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
-        self.attempts.concurrency == concurrency(plugin)
+    /// Whether it has as many permits as this plugin is to have, and is on trial just as this is.
+    pub(super) fn fits(&self, plugin: &Plugin) -> bool {
+        let attempts = &self.attempts;
+        attempts.concurrency == concurrency(plugin)
+            && attempts.on_trial == plugin.is_on_trial()
+            && !attempts.tried.load(Ordering::Acquire)
     }
 
     /// How many attempts run now.
@@ -137,6 +147,10 @@ struct Attempts {
     ambient: Ambient,
     redactions: Redactions,
     concurrency: u32,
+    /// One delivery is tried, and how that goes turns the breaker.
+    on_trial: bool,
+    /// It was tried.
+    tried: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
 }
@@ -169,6 +183,12 @@ impl Attempts {
                 attempts.run(job, permits).await;
                 attempts.under_way.fetch_sub(1, Ordering::Relaxed);
             });
+            if self.on_trial {
+                while running.join_next().await.is_some() {}
+                if self.tried.load(Ordering::Acquire) {
+                    break;
+                }
+            }
             while running.try_join_next().is_some() {}
         }
         lane.close().await;
@@ -206,6 +226,7 @@ impl Attempts {
             Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
             Err(failure) => Err(failure),
         };
+        let health = health(&result, job.conflicts);
         match result {
             Ok(()) => {}
             Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
@@ -215,6 +236,9 @@ impl Attempts {
                 self.mask(&job, &mut attempt);
                 self.complete(job, attempt, verdict).await;
             }
+        }
+        if self.commits.registry.heed(&plugin, health).await {
+            self.tried.store(true, Ordering::Release);
         }
     }
 
@@ -239,7 +263,7 @@ impl Attempts {
             && let Err(full) = self.store.room()
         {
             let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
-            report.result = Err(AttemptFailure::Stopped { error, trace: None });
+            report.result = Err(AttemptFailure::NoRoom { error });
         }
         report
     }
@@ -267,7 +291,7 @@ impl Attempts {
                 attempt.error = Some(error);
                 attempt.trace = trace;
             }
-            AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => attempt.error = Some(error),
             AttemptFailure::Conflict => {
                 attempt.error = Some(format!(
                     "its database had other transactions in the way {} times in a row: another plugin or \
@@ -322,8 +346,24 @@ impl Attempts {
     }
 }
 
+/// What an attempt that ended like this says of its plugin.
+fn health(result: &Result<(), AttemptFailure>, conflicts: u32) -> Health {
+    match result {
+        Ok(()) | Err(AttemptFailure::Reject { .. }) => Health::Well,
+        Err(AttemptFailure::Retry { after: Some(_), .. }) => Health::Deferred,
+        Err(AttemptFailure::Retry { after: None, .. } | AttemptFailure::Stopped { .. }) => Health::Failed,
+        Err(AttemptFailure::Conflict) if conflicts >= MOST_CONFLICTS => Health::Failed,
+        Err(AttemptFailure::Conflict | AttemptFailure::NoRoom { .. } | AttemptFailure::NotRun { .. }) => {
+            Health::Unknown
+        }
+    }
+}
+
 /// How many attempts of a plugin may run at once.
 fn concurrency(plugin: &Plugin) -> u32 {
+    if plugin.is_on_trial() {
+        return 1;
+    }
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 

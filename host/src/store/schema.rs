@@ -208,11 +208,18 @@ CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
 ALTER TABLE delivery ADD COLUMN order_key TEXT;
 CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
 ",
+    "
+-- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
+-- turn, state -2, and so in no index of what is due.
+CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
 /// `DONE`.
 pub(super) mod code {
+    /// Replayed with many others, it waits for its turn; counted and shown as waiting.
+    pub(in crate::store) const LATER: i64 = -2;
     /// Waits for another of its order key; counted and shown as waiting.
     pub(in crate::store) const BEHIND: i64 = -1;
     pub(in crate::store) const READY: i64 = 0;
@@ -230,7 +237,7 @@ pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
         code::DONE => DeliveryState::Done,
         code::DEAD => DeliveryState::Dead,
         _ if held => DeliveryState::Held,
-        code::WAITING | code::BEHIND => DeliveryState::Waiting,
+        code::WAITING | code::BEHIND | code::LATER => DeliveryState::Waiting,
         _ => DeliveryState::Ready,
     }
 }

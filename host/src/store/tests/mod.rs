@@ -14,4 +14,6 @@ mod measure;
 mod opening;
 mod ordering;
 mod replaying;
+mod size;
 mod support;
+mod turns;
