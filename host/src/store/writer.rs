@@ -40,6 +40,7 @@ use super::{
     error::passes,
     kv::KvCache,
     memory::Memory,
+    meters::Counting,
     outbox::OutboxQueue,
     queue::{LaneEnds, OpenedLane},
     schema::Opened,
@@ -118,6 +119,7 @@ pub(super) struct Writer<'c> {
     pub(super) watches: Watches,
     pub(super) staged: Staged,
     shared: Arc<Shared>,
+    counting: Counting,
     ambient: Ambient,
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
     carried: VecDeque<Op>,
@@ -130,6 +132,8 @@ pub(super) struct Writer<'c> {
     batch_size: usize,
     /// What the last commit took.
     commit_time: Duration,
+    /// When the last commit was on disk.
+    committed_at: i64,
     fold: bool,
     closing: Vec<oneshot::Sender<()>>,
 }
@@ -139,7 +143,8 @@ type AcceptResult = Result<Accepted, StoreError>;
 /// What happens once the batch has been committed, or has not.
 #[derive(Default)]
 pub(super) struct Staged {
-    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult)>,
+    /// Who waits, for what, and when the event had come.
+    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult, i64)>,
     #[allow(clippy::vec_box, reason = "they come boxed, and go on boxed if the batch is rolled back")]
     completions: Vec<Box<Completion>>,
     pub(super) answers: Vec<Answer>,
@@ -253,6 +258,7 @@ impl<'c> Writer<'c> {
             outbox: OutboxQueue::default(),
             watches: Watches::default(),
             staged: Staged::default(),
+            counting: Counting::new(Arc::clone(&shared.meters)),
             shared,
             ambient,
             carried: VecDeque::new(),
@@ -261,6 +267,7 @@ impl<'c> Writer<'c> {
             wrote: false,
             batch_size: 0,
             commit_time: Duration::ZERO,
+            committed_at: 0,
             fold: false,
             closing: Vec::new(),
         })
@@ -355,6 +362,7 @@ impl<'c> Writer<'c> {
     }
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
+        let begun = Instant::now();
         self.sql.begin.execute([])?;
         let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
@@ -373,9 +381,11 @@ impl<'c> Writer<'c> {
         if effects {
             fault::reached(FaultPoint::StoreWritten);
         }
-        let began = Instant::now();
+        let committing = Instant::now();
         self.sql.commit.execute([])?;
-        self.commit_time = began.elapsed();
+        self.commit_time = committing.elapsed();
+        let took = committing.duration_since(begun) + self.commit_time;
+        self.committed_at = self.now.saturating_add(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX));
         self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
@@ -386,12 +396,13 @@ impl<'c> Writer<'c> {
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
             Op::Accept { event, subscribers, watcher, reply } => {
+                let received_at = nanos(event.received_at);
                 let accepted = self.accept(event, &subscribers, watcher.as_ref());
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
                 };
-                self.staged.accepted.push((reply, answer));
+                self.staged.accepted.push((reply, answer, received_at));
                 result
             }
             Op::Complete(mut completion) => {
@@ -440,11 +451,22 @@ impl<'c> Writer<'c> {
         if let Some(give_back) = self.outbox.settle() {
             self.carried.push_back(Op::Work(give_back));
         }
-        for (reply, answer) in self.staged.accepted.drain(..) {
+        for (reply, answer, received_at) in self.staged.accepted.drain(..) {
+            if let Ok(Accepted::Stored(_)) = answer {
+                self.counting.accepted(self.committed_at.saturating_sub(received_at));
+            }
             let _ = reply.send(answer);
         }
         self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
-        self.staged.completions.drain(..).for_each(|completion| completion.tell());
+        for completion in self.staged.completions.drain(..) {
+            if let Some(attempt) = completion.ended() {
+                self.counting.ended(&attempt);
+            }
+            completion.tell();
+        }
+        if self.wrote {
+            self.counting.committed(self.commit_time, self.batch_size);
+        }
         self.carried_until = None;
         // Not at the first small write that finds room between two that don't.
         if self.wrote && self.full.is_some_and(|since| since.elapsed() > NAP) {
@@ -471,7 +493,8 @@ impl<'c> Writer<'c> {
         self.lanes.undo();
         self.outbox.undo(&answer);
         self.watches.undo();
-        for (reply, _) in self.staged.accepted.drain(..) {
+        self.counting.failed();
+        for (reply, ..) in self.staged.accepted.drain(..) {
             let _ = reply.send(Err(answer.clone()));
         }
         self.staged.answers.drain(..).for_each(|tell| tell(Err(answer.clone())));

@@ -19,12 +19,13 @@
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
 //! | `GET /v1/audit` | what operators did | [`audit`] |
 //! | `GET /v1/live` | what happens now, as server-sent events | [`live`] |
+//! | `GET /metrics` | all of that as numbers, for Prometheus | [`metrics`] |
 
 mod audit;
 mod dead;
 mod deliveries;
 pub(super) mod events;
-mod health;
+pub(super) mod health;
 pub(super) mod live;
 pub(super) mod outbox;
 pub(super) mod plugins;
@@ -41,7 +42,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Admin, guard};
+use super::{Admin, guard, metrics};
 
 /// The description of the API, as `GET /v1/openapi.json` gives it.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -86,6 +87,7 @@ fn routes() -> Vec<Route> {
         route("get", "/admin/webhook-stats", get(stats::webhooks)),
         route("get", "/v1/audit", get(audit::list)),
         slow("get", "/v1/live", get(live::live)),
+        route("get", "/metrics", get(metrics::scrape)),
     ]
 }
 

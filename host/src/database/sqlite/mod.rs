@@ -38,7 +38,10 @@ use super::{
     kv::Written,
     waiting::PATIENCE,
 };
-use crate::{config::DatabaseSettings, model::DeliveryId};
+use crate::{
+    config::DatabaseSettings,
+    model::{DeliveryId, Usage},
+};
 
 /// Transactions that stand in line from the start after a conflict.
 const IN_LINE: u32 = 256;
@@ -48,8 +51,9 @@ pub(super) struct Pool {
     name: String,
     path: PathBuf,
     statement_timeout: Duration,
-    /// The right to a connection.
+    /// The right to a connection, and how many there are.
     places: Arc<Semaphore>,
+    all: usize,
     /// The right to write.
     turn: Arc<Semaphore>,
     idle: Mutex<Vec<Worker>>,
@@ -63,10 +67,16 @@ impl Pool {
             path,
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
+            all: settings.pool,
             turn: Arc::new(Semaphore::new(1)),
             idle: Mutex::default(),
             in_line: AtomicU32::new(0),
         })
+    }
+
+    /// Transactions under way.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(self.all, self.places.available_permits())
     }
 
     /// A connection; `alone` says that the attempt met conflicts before.
