@@ -17,6 +17,7 @@
 //! guard     which statements a guest may run
 //! waiting   whose time it is that an attempt waits for others
 //! value     what passes between a guest and a database
+//! keep      that markers stay while a backup is made
 //! kv        a plugin's keys, where it has a database
 //! sqlite    one file, one writer at a time
 //! postgres  one database of a server
@@ -25,6 +26,7 @@
 
 mod error;
 mod guard;
+mod keep;
 mod kv;
 mod postgres;
 mod sqlite;
@@ -33,7 +35,7 @@ mod tests;
 mod value;
 mod waiting;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 
@@ -41,7 +43,10 @@ pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
 pub use value::{Bounds, Rows, Value};
 pub use waiting::Waiting;
 
-use self::kv::{Sizes, Written};
+use self::{
+    keep::Keep,
+    kv::{Sizes, Written},
+};
 use crate::{
     config::{DatabaseSettings, DatabaseTarget},
     model::{DeliveryId, KvWrite},
@@ -49,7 +54,10 @@ use crate::{
 
 /// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
 #[derive(Clone, Default)]
-pub struct Databases(Arc<RwLock<BTreeMap<String, Database>>>);
+pub struct Databases {
+    all: Arc<RwLock<BTreeMap<String, Database>>>,
+    keep: Keep,
+}
 
 impl Databases {
     /// Those that config.toml describes.
@@ -61,7 +69,7 @@ impl Databases {
 
     /// Adds those that are not among them; one that is stays as it is.
     pub fn extend(&self, settings: &BTreeMap<String, DatabaseSettings>) {
-        let mut databases = self.0.write();
+        let mut databases = self.all.write();
         for (name, settings) in settings {
             databases.entry(name.clone()).or_insert_with(|| Database::new(name, settings));
         }
@@ -69,12 +77,25 @@ impl Databases {
 
     /// The one of this name.
     pub fn get(&self, name: &str) -> Option<Database> {
-        self.0.read().get(name).cloned()
+        self.all.read().get(name).cloned()
     }
 
     /// All of them.
     pub fn all(&self) -> Vec<Database> {
-        self.0.read().values().cloned().collect()
+        self.all.read().values().cloned().collect()
+    }
+
+    /// Has markers stay for `time` from now, in all databases, or go again at once where that is zero: for
+    /// who copies the store and then a database, which must not lack the marker of what the store's copy
+    /// does not know. Returns whether they have stayed for this `holder` until now; none where too many
+    /// want them to.
+    pub fn keep_markers(&self, holder: &str, time: Duration) -> Option<bool> {
+        self.keep.hold(holder, time)
+    }
+
+    /// Whether no marker may be removed now.
+    pub fn markers_stay(&self) -> bool {
+        self.keep.is_held()
     }
 }
 
