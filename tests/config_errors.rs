@@ -326,7 +326,9 @@ max = "1m""#,
         r#"[plugins.breaker]
 pause = "5m"
 max_pause = "1m""#,
-        &["config.toml:3:13: `plugins.breaker.max_pause` is shorter than `pause`, the first one; write a longer one"],
+        &[
+            "config.toml:3:13: `plugins.breaker.max_pause` is shorter than `pause`, the first one; write a longer one",
+        ],
     );
     refused(
         "[plugin.mailer.breaker]

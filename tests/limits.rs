@@ -34,9 +34,7 @@ fn what_is_beyond_the_rate_is_told_when_to_come_again() {
 
     // Another rate begins with a full burst; the same one with what is left.
     daemon.edit_config(|config| config.replace("burst = 3", "burst = 2"));
-    wait_until("the new rate is in force", || {
-        daemon.admin_get("/v1/sources/slow")["rate"]["burst"] == 2
-    });
+    wait_until("the new rate is in force", || daemon.admin_get("/v1/sources/slow")["rate"]["burst"] == 2);
     assert!((0..2).all(|_| slow.post_event(&event()).accepted()));
     assert_eq!(slow.post_event(&event()).status, 429);
 }

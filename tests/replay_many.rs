@@ -57,7 +57,11 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
         wait_until("more of them are done", || before == 0 || unfinished(&daemon) < before);
     }
     let stats = daemon.stats();
-    assert_eq!((&stats["store"]["replays_waiting"], &stats["balanced"]), (&json!(0), &json!(true)), "{stats}");
+    assert_eq!(
+        (&stats["store"]["replays_waiting"], &stats["balanced"]),
+        (&json!(0), &json!(true)),
+        "{stats}"
+    );
     assert_eq!(stats["store"]["states"]["dead"], json!(MANY), "the dead letters are history");
     let kv = daemon.kv("counter");
     assert_eq!(kv["count"], (1 + MANY + LIVE).to_string());

@@ -166,7 +166,9 @@ impl Breaker {
         let Self { state, failures_in_a_row, failures, pause, max_pause } = self;
         match failures {
             0 => "off".to_owned(),
-            _ => format!("{state}; {failures_in_a_row} of {failures} failed in a row, pauses of {pause} to {max_pause}"),
+            _ => format!(
+                "{state}; {failures_in_a_row} of {failures} failed in a row, pauses of {pause} to {max_pause}"
+            ),
         }
     }
 }
@@ -229,9 +231,13 @@ mod tests {
         }))
         .unwrap();
         let text = plugin.facts();
-        for part in
-            ["held: lacks a grant: mail", "3 made: 3 held", "4, of 8s and 64.0 MiB each", "grants       none", "closed; 3 of 20 failed in a row"]
-        {
+        for part in [
+            "held: lacks a grant: mail",
+            "3 made: 3 held",
+            "4, of 8s and 64.0 MiB each",
+            "grants       none",
+            "closed; 3 of 20 failed in a row",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains("last error"), "{text}");

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Admin, Breaker, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server,
-    Store,
+    Admin, Breaker, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry,
+    Server, Store,
 };
 use crate::model::Grants;
 

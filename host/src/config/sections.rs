@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat, MailTarget,
-    MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
+    Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
+    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
     database::{database_url, named_database},
     diagnose::shown,
     secret::{reference, secret},

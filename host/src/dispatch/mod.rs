@@ -116,8 +116,7 @@ impl Dispatch {
             .collect();
 
         // A runner has its number of permits for life: another number is another runner.
-        let fits =
-            |id: &PluginId, runner: &Runner| serving.get(id).is_some_and(|plugin| runner.fits(plugin));
+        let fits = |id: &PluginId, runner: &Runner| serving.get(id).is_some_and(|plugin| runner.fits(plugin));
         let stopped: Vec<Runner> =
             self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {

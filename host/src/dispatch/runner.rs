@@ -232,6 +232,9 @@ impl Attempts {
             Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
             Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
             Err(failure) => {
+                if let Err(error) = self.commits.settle(&plugin).await {
+                    return self.give_back(job, &plugin, &error.to_string()).await;
+                }
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
                 self.complete(job, attempt, verdict).await;
@@ -291,7 +294,9 @@ impl Attempts {
                 attempt.error = Some(error);
                 attempt.trace = trace;
             }
-            AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => {
+                attempt.error = Some(error)
+            }
             AttemptFailure::Conflict => {
                 attempt.error = Some(format!(
                     "its database had other transactions in the way {} times in a row: another plugin or \

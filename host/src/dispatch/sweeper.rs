@@ -18,7 +18,10 @@ pub async fn sweep(store: Store) {
         tick.tick().await;
         match store.prune().await {
             Ok(0) => {}
-            Ok(events) => info!(events, "finished events were removed, past their retention or for the size of the store"),
+            Ok(events) => info!(
+                events,
+                "finished events were removed, past their retention or for the size of the store"
+            ),
             Err(error) => warn!(%error, "the store could not be swept"),
         }
     }

@@ -18,9 +18,7 @@ use crate::{
     config::{Http, PluginSettings},
     database::Databases,
     egress::Egress,
-    model::{
-        Ambient, BreakerState, Clock, DeliveryState, EventId, EventType, NewEvent, Random, SourceName,
-    },
+    model::{Ambient, BreakerState, Clock, DeliveryState, EventId, EventType, NewEvent, Random, SourceName},
     plugin::{
         Registry,
         tests::{Bench, sick_until},
@@ -88,7 +86,11 @@ impl House {
         .await
         .unwrap();
         registry.scan().await;
-        assert!(registry.by_name("sick").unwrap().serving(), "{:?}", registry.by_name("sick").unwrap().record);
+        assert!(
+            registry.by_name("sick").unwrap().serving(),
+            "{:?}",
+            registry.by_name("sick").unwrap().record
+        );
         Self { _bench: bench, clock, store, registry }
     }
 

@@ -109,8 +109,7 @@ impl Ending {
                 json(StatusCode::BAD_REQUEST, body.to_string())
             }
             Self::TooMany { seconds } => {
-                let mut response =
-                    json(StatusCode::TOO_MANY_REQUESTS, r#"{"error":"Too many requests"}"#);
+                let mut response = json(StatusCode::TOO_MANY_REQUESTS, r#"{"error":"Too many requests"}"#);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
                 response
             }

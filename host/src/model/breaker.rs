@@ -95,7 +95,11 @@ impl fmt::Display for Trip {
             let more = self.pauses - 1;
             write!(f, ", and {more} more that {} tried since", if more == 1 { "was" } else { "were" })?;
         }
-        if self.trying { f.write_str("; one delivery is tried") } else { write!(f, "; the next is tried at {:.0}", self.until) }
+        if self.trying {
+            f.write_str("; one delivery is tried")
+        } else {
+            write!(f, "; the next is tried at {:.0}", self.until)
+        }
     }
 }
 

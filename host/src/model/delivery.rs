@@ -138,6 +138,22 @@ pub enum HeldReason {
     Tripped(Trip),
 }
 
+impl HeldReason {
+    /// The word of each.
+    pub const WORDS: [&str; 5] = ["paused", "gone", "broken", "lacks-grant", "tripped"];
+
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Gone => "gone",
+            Self::Broken(_) => "broken",
+            Self::LacksGrant(_) => "lacks-grant",
+            Self::Tripped(_) => "tripped",
+        }
+    }
+}
+
 impl fmt::Display for HeldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -166,6 +182,8 @@ pub struct Job {
     /// Whether an attempt may have run before, and so may have committed in its plugin's database. False
     /// only where it is certain that none has: it comes fresh from the inbox.
     pub may_have_run: bool,
+    /// Since when it may run: when it was made, or when its back-off ended.
+    pub due_at: Timestamp,
     /// What happened.
     pub event: Arc<Event>,
 }

@@ -87,7 +87,9 @@ impl Registry {
         let (inner, name) = (self.inner(), &plugin.record.name);
         let _edit = inner.edit.lock().await;
         // Another revision, a resume, or another attempt that came first: what this one says is history.
-        let Some(current) = inner.by_name(name).filter(|current| current.stands_as(plugin)) else { return true };
+        let Some(current) = inner.by_name(name).filter(|current| current.stands_as(plugin)) else {
+            return true;
+        };
         let (breaker, now) = (current.settings.breaker, inner.ambient.now());
         let trip = match (health, current.trip) {
             (Health::Failed, Some(trip)) => Some(trip.again(now, breaker.pause, breaker.max_pause)),

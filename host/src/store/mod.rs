@@ -8,6 +8,7 @@
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
+//!   backup, restore, copy                                                   a second file, and back
 //!   writer, memory, minutes, shared, readers, checkpoint, space, schema              what carries it
 //! ```
 //!
@@ -40,14 +41,17 @@
 //! holds: the store refuses everything until a restart reads it again.
 
 mod audit;
+mod backup;
 mod checkpoint;
 mod complete;
+mod copy;
 mod dead;
 mod error;
 mod histogram;
 mod inbox;
 mod kv;
 mod memory;
+mod meters;
 mod minutes;
 mod order;
 mod outbox;
@@ -57,6 +61,7 @@ mod queue;
 mod readers;
 mod recent;
 mod replay;
+mod restore;
 mod retention;
 mod schema;
 mod search;
@@ -82,10 +87,15 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+pub use backup::{Backup, BackupError, Beside, Contents, Written};
 pub use complete::{Completed, Verdict};
+pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
+pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
+pub use restore::{RestoreError, Restored, restore};
+pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
@@ -93,7 +103,7 @@ pub use views::{
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
-use crate::model::Ambient;
+use crate::model::{Ambient, Usage};
 use writer::{Op, Writer};
 
 /// How to open a store.
@@ -109,6 +119,15 @@ pub struct StoreOptions {
     pub min_free: u64,
     /// Bytes in use in the file, beyond which finished events leave before their time; none: no bound.
     pub max_size: Option<u64>,
+}
+
+/// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none where one
+/// runs on it.
+///
+/// # Errors
+/// When its lock can't be opened.
+pub fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
+    schema::keep_out(path)
 }
 
 /// The handle; cheap to clone. When the last one is dropped the store closes by itself.
@@ -133,8 +152,8 @@ impl Store {
         let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
         let mut opened = schema::open(&options.path, &ambient)?;
         queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
-        let shared =
-            shared::Shared::new(options.path.clone(), options.min_free).map_err(|error| unusable(error.to_string()))?;
+        let shared = shared::Shared::new(options.path.clone(), options.min_free)
+            .map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
         let ops = writer::start(
             opened,
@@ -186,6 +205,22 @@ impl Store {
     /// Why nothing is taken in while the disk is nearly full.
     pub fn shortage(&self) -> Option<StoreError> {
         self.0.shared.space().shortage()
+    }
+
+    /// Unfinished deliveries, and the most that may be.
+    pub fn backlog(&self) -> Usage {
+        Usage { used: self.shared().unfinished(), limit: self.max_backlog() }
+    }
+
+    /// Connections that read the store: those of guests, and those of people.
+    pub fn readers(&self) -> [(&'static str, Usage); 2] {
+        [("guests", self.shared().guests.usage()), ("people", self.shared().people.usage())]
+    }
+
+    /// Bytes that are free on the store's disk, and bytes that it has; none where the system does not say.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        let disk = rustix::fs::statvfs(self.path()).ok()?;
+        Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Queues an operation, waiting for room.

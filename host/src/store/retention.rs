@@ -220,8 +220,7 @@ impl Writer<'_> {
                 return Ok((count, true));
             }
             // Checked again: it was found by a reader, and a replay may have come between.
-            let stays: bool =
-                self.connection.prepare_cached(&stays)?.query_row([seq], |row| row.get(0))?;
+            let stays: bool = self.connection.prepare_cached(&stays)?.query_row([seq], |row| row.get(0))?;
             if stays {
                 continue;
             }
@@ -248,7 +247,8 @@ impl Writer<'_> {
     /// Gives some pages back to the system when more than a quarter of the file is free, or the file is
     /// larger than the store may be; whether there are more.
     fn vacuum(&mut self, most: Option<u64>) -> Result<bool> {
-        let (pages, free) = (pragma(self.connection, "page_count")?, pragma(self.connection, "freelist_count")?);
+        let (pages, free) =
+            (pragma(self.connection, "page_count")?, pragma(self.connection, "freelist_count")?);
         let bytes = (pages * pragma(self.connection, "page_size")?).unsigned_abs();
         let too_large = free > 0 && most.is_some_and(|most| bytes > most);
         if !too_large && free <= (pages / 4).max(VACUUM) {

@@ -63,7 +63,9 @@ impl Space {
                 min_free = %ByteSize(self.least),
                 "the store's disk is nearly full: events are answered 503 until there is room"
             ),
-            (true, false) => tracing::info!(free = %ByteSize(free), "there is room on the store's disk again"),
+            (true, false) => {
+                tracing::info!(free = %ByteSize(free), "there is room on the store's disk again")
+            }
             _ => {}
         }
     }
@@ -75,10 +77,9 @@ impl Space {
 
     /// Why nothing more is taken in, where too little is free.
     pub(super) fn shortage(&self) -> Option<StoreError> {
-        self.short.load(Ordering::Relaxed).then(|| StoreError::NoSpace {
-            free: self.free.load(Ordering::Relaxed),
-            least: self.least,
-        })
+        self.short
+            .load(Ordering::Relaxed)
+            .then(|| StoreError::NoSpace { free: self.free.load(Ordering::Relaxed), least: self.least })
     }
 }
 
@@ -93,9 +94,10 @@ mod tests {
             space.saw(free);
             space.shortage().is_some()
         };
-        assert_eq!([800, 799, 800, 899, 900, 800, 0, u64::MAX].map(short), [
-            false, true, true, true, false, false, true, false
-        ]);
+        assert_eq!(
+            [800, 799, 800, 899, 900, 800, 0, u64::MAX].map(short),
+            [false, true, true, true, false, false, true, false]
+        );
         assert_eq!(space.free(), None);
         let unbounded = Space::new(0);
         unbounded.saw(0);

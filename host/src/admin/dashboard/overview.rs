@@ -78,7 +78,10 @@ impl Admin {
             notice(true, html! { "Events are answered 503: " (short) ". Make room on it." });
         }
         if let Some(trouble) = self.0.store.trouble() {
-            notice(true, html! { "The last write failed: " (trouble) ". Make room on the disk of the store; all goes on by itself then." });
+            notice(
+                true,
+                html! { "The last write failed: " (trouble) ". Make room on the disk of the store; all goes on by itself then." },
+            );
         }
         if let (true, Some(most)) = (stats.store.oversize, stats.store.max_bytes) {
             notice(

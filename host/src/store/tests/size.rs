@@ -85,10 +85,8 @@ async fn what_is_unfinished_or_dead_stays_and_a_bound_that_can_not_be_kept_is_to
     assert!(stats.oversize && stats.live_bytes > 8 * MIB, "{stats:?}");
 
     // Replayed and done, they are of no more use.
-    let dead = crate::store::DeliveryFilter {
-        state: Some(crate::model::DeliveryState::Dead),
-        ..Default::default()
-    };
+    let dead =
+        crate::store::DeliveryFilter { state: Some(crate::model::DeliveryState::Dead), ..Default::default() };
     assert_eq!(house.store.replay_deliveries(dead, Default::default()).await.unwrap(), 50);
     for _ in 0..50 {
         house.finish(next(&mut lane).await, Verdict::Done(effects(&[]))).await;

@@ -86,7 +86,10 @@ async fn a_batch_that_fails_loses_no_turn() {
         house.finish(next(&mut lane).await, Verdict::Done(effects(&[]))).await;
     }
     while house.store.flush().await.is_err() {}
-    assert_eq!((waiting(&house).await, house.store.states().await.unwrap()[&DeliveryState::Done]), (0, MANY as u64));
+    assert_eq!(
+        (waiting(&house).await, house.store.states().await.unwrap()[&DeliveryState::Done]),
+        (0, MANY as u64)
+    );
 }
 
 #[tokio::test]
