@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout` and `redact`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
         ],
     );
     refused(

@@ -41,11 +41,11 @@ async fn what_is_taken_in_runs_after_a_few_of_them_and_none_is_forgotten() {
     assert!(waiting(&house).await >= MANY as u64 - 200, "a few are ready");
     let mut done = 0;
     for live in 0..5 {
-        house.accept(format!("live {live}"), &[plugin]).await;
+        house.accept(format!("live_{live}"), &[plugin]).await;
         let mut before = 0;
         loop {
             let job = next(&mut lane).await;
-            let is_live = job.event.content.id.as_str() == format!("live {live}");
+            let is_live = job.event.content.id.as_str() == format!("live_{live}");
             house.done(job, effects(&[])).await;
             done += 1;
             if is_live {
