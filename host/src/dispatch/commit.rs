@@ -119,7 +119,8 @@ impl Commits {
                 Err(AttemptFailure::Stopped { error: format!("the commit failed: {error}"), trace: None })
             }
             // The next attempt looks for the marker before it runs.
-            Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => Err(not_run(&error)),
+            Err(error @ CommitError::Unknown(_)) => Err(AttemptFailure::Broken { error: error.to_string() }),
+            Err(error @ CommitError::Unavailable(_)) => Err(not_run(&error)),
         }
     }
 

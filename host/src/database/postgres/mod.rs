@@ -85,7 +85,7 @@ impl Pool {
     pub(super) fn new(name: &str, url: &str, settings: &DatabaseSettings) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            server: Server::new(url, settings.ca.clone(), settings.statement_timeout),
+            server: Server::new(name, url, settings.ca.clone(), settings.statement_timeout),
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
             all: u32::try_from(settings.pool).unwrap_or(u32::MAX),
@@ -265,7 +265,12 @@ impl Transaction {
         self.busy = false;
         let error = match answer {
             Ok(answer) => return Ok(answer),
-            Err(Ended::Server(error)) => self.failed(&error)?,
+            Err(Ended::Server(error)) => match self.failed(&error) {
+                Err(Over::Unavailable(unavailable)) if ends_the_session(&error) => {
+                    return Err(Over::Broken(unavailable).into());
+                }
+                failed => failed?,
+            },
             Err(Ended::Answer(error)) => error,
         };
         self.host(async |link| link.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await).await?;
@@ -483,7 +488,11 @@ impl Transaction {
                 sqlstate: state.to_owned(),
                 message: format!("limit `statement_timeout` ({:?}) reached", self.pool.statement_timeout),
             }),
-            // The connection, the server's means, its end, its disk.
+            // The connection, the server's means, its end, its disk. That a statement wants more temporary
+            // files than its role may have is its own doing.
+            "53400" => {
+                Ok(SqlError::Statement { sqlstate: state.to_owned(), message: refusal.message().to_owned() })
+            }
             _ if ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
                 Err(self.pool.unavailable(&said(error)).into())
             }
@@ -506,6 +515,15 @@ impl Transaction {
             Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => Over::Conflict,
             _ => self.pool.unavailable(&said(error)).into(),
         }
+    }
+}
+
+/// Whether a failure under a guest's statement may be that statement's doing: its session ended, was ended,
+/// or had no memory left. Where the whole server went down it says so (57P02, 57P03).
+fn ends_the_session(error: &Failure) -> bool {
+    match error.code().map(SqlState::code) {
+        None => true,
+        Some(state) => matches!(state, "53200" | "57P01"),
     }
 }
 
