@@ -82,6 +82,10 @@ pub enum CommitError {
     /// The connection broke while the commit was under way: only the marker tells.
     #[error("nobody knows whether the commit took place: {0}")]
     Unknown(Unavailable),
+    /// As [`CommitError::Unknown`], and the session ended under the commit, which may be the guest's doing, such
+    /// as by what is checked at the end.
+    #[error("nobody knows whether the commit took place: {0}")]
+    Broken(Unavailable),
     /// The database refused it, such as by a constraint that is checked at the end; nothing remains. The
     /// guest's doing.
     #[error("{message} (SQLSTATE {sqlstate})")]

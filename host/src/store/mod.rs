@@ -8,6 +8,7 @@
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
+//!   backup, restore, copy                                                   a second file, and back
 //!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
 //! ```
 //!
@@ -39,14 +40,17 @@
 //! holds: the store refuses everything until a restart reads it again.
 
 mod audit;
+mod backup;
 mod checkpoint;
 mod complete;
+mod copy;
 mod dead;
 mod error;
 mod histogram;
 mod inbox;
 mod kv;
 mod memory;
+mod meters;
 mod minutes;
 mod order;
 mod outbox;
@@ -56,6 +60,7 @@ mod queue;
 mod readers;
 mod recent;
 mod replay;
+mod restore;
 mod retention;
 mod schema;
 mod search;
@@ -80,10 +85,15 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+pub use backup::{Backup, BackupError, Beside, Contents, Written};
 pub use complete::{Completed, Verdict};
+pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
+pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
+pub use restore::{RestoreError, Restored, restore};
+pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
@@ -92,7 +102,7 @@ pub use views::{
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
-use crate::model::Ambient;
+use crate::model::{Ambient, Usage};
 use writer::{Op, Writer};
 
 /// How to open a store.
@@ -104,6 +114,15 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it nothing is taken in.
     pub max_backlog: u64,
+}
+
+/// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none where one
+/// runs on it.
+///
+/// # Errors
+/// When its lock can't be opened.
+pub fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
+    schema::keep_out(path)
 }
 
 /// The handle; cheap to clone. When the last one is dropped the store closes by itself.
@@ -176,6 +195,22 @@ impl Store {
     /// Why the last write failed, where none has succeeded since: most likely the disk is full.
     pub fn trouble(&self) -> Option<String> {
         self.0.shared.trouble()
+    }
+
+    /// Unfinished deliveries, and the most that may be.
+    pub fn backlog(&self) -> Usage {
+        Usage { used: self.shared().unfinished(), limit: self.max_backlog() }
+    }
+
+    /// Connections that read the store: those of guests, and those of people.
+    pub fn readers(&self) -> [(&'static str, Usage); 2] {
+        [("guests", self.shared().guests.usage()), ("people", self.shared().people.usage())]
+    }
+
+    /// Bytes that are free on the store's disk, and bytes that it has; none where the system does not say.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        let disk = rustix::fs::statvfs(self.path()).ok()?;
+        Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Queues an operation, waiting for room.
