@@ -402,10 +402,11 @@ fn may_be_too_large(error: &h2::Error) -> bool {
 
 /// What happened, in the words of HTTP/2 where it was that which ended.
 fn said(error: &reqwest::Error) -> String {
+    // What is on a connection over HTTP/2 that ends without a word ends so.
+    if source::<std::io::Error>(error).is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe) {
+        return "the connection broke off".to_owned();
+    }
     match source::<h2::Error>(error) {
-        Some(ended) if ended.get_io().is_some_and(|io| io.kind() == ErrorKind::BrokenPipe) => {
-            "the connection broke off".to_owned()
-        }
         Some(ended) if ended.is_remote() => {
             let what = if ended.is_go_away() { "the connection" } else { "the request" };
             match ended.reason() {

@@ -512,11 +512,8 @@ impl Transaction {
             }
             Ok(Err(error)) => error,
         };
-        if ends_the_session(&error) {
+        let Some(refusal) = error.as_db_error().filter(|_| !ends_the_session(&error)) else {
             return Err(CommitError::Broken(pool.unavailable(&said(&error))));
-        }
-        let Some(refusal) = error.as_db_error() else {
-            return Err(CommitError::Unknown(pool.unavailable(&said(&error))));
         };
         let state = refusal.code().code().to_owned();
         if state.starts_with("57P") {
