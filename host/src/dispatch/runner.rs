@@ -19,12 +19,14 @@
 //! An attempt that met conflicts takes every permit and lets the writer finish what is queued before it
 //! reads: then no other attempt of its plugin can be in its way, so a busy key slows its plugin down but
 //! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
-//! as a failed attempt.
+//! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
+//! server that goes away does so once, a statement that brings its session down does it each time.
 //!
 //! Each attempt tells the plugin's breaker how it went ([`Health`]). Where that is half-open the runner is on
 //! trial: it takes one delivery at a time, and none after the one that turned the breaker.
 
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -35,6 +37,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -49,7 +52,7 @@ use super::{
     turned,
 };
 use crate::{
-    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
+    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
     plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
@@ -62,6 +65,12 @@ const CONFLICTS_BEFORE_ALONE: u32 = 2;
 
 /// Conflicts after which one more is a failed attempt, and waits for its turn as any other.
 const MOST_CONFLICTS: u32 = 20;
+
+/// Times in a row that the database may end the session of an attempt; one more is a failed attempt.
+const MOST_BREAKS: u32 = 3;
+
+/// Deliveries of which a broken session is remembered; beyond them the memory starts over.
+const BROKEN: usize = 1024;
 
 /// How long a job rests that could not be run for a reason that is not the guest's.
 const REST: Duration = Duration::from_secs(1);
@@ -96,6 +105,7 @@ impl Runner {
             tried: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
+            breaks: Mutex::default(),
         });
         let (closing, closed) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(&attempts).receive(lane, closed));
@@ -153,6 +163,8 @@ struct Attempts {
     tried: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
+    /// How often in a row the database ended the session of a delivery.
+    breaks: Mutex<HashMap<DeliveryId, u32>>,
 }
 
 impl Attempts {
@@ -226,23 +238,44 @@ impl Attempts {
             Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
             Err(failure) => Err(failure),
         };
-        let health = health(&result, job.conflicts);
-        match result {
-            Ok(()) => {}
-            Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
-            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
+        let health = match result {
+            Ok(()) => Health::Well,
+            Err(AttemptFailure::NotRun { error }) => return self.give_back(job, &plugin, &error).await,
+            Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
+                return self.give_back(job, &plugin, &error).await;
+            }
+            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => {
+                return self.run_again(job).await;
+            }
             Err(failure) => {
                 if let Err(error) = self.commits.settle(&plugin).await {
                     return self.give_back(job, &plugin, &error.to_string()).await;
                 }
+                let health = health(&failure);
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
                 self.complete(job, attempt, verdict).await;
+                health
             }
-        }
+        };
         if self.commits.registry.heed(&plugin, health).await {
             self.tried.store(true, Ordering::Release);
         }
+    }
+
+    /// Counts a broken session of a delivery; false where it was one too many, and the count starts over.
+    fn may_break(&self, delivery: DeliveryId) -> bool {
+        let mut breaks = self.breaks.lock();
+        if breaks.len() >= BROKEN {
+            breaks.clear();
+        }
+        let count = breaks.entry(delivery).or_default();
+        *count += 1;
+        let may = *count <= MOST_BREAKS;
+        if !may {
+            breaks.remove(&delivery);
+        }
+        may
     }
 
     /// Masks in what is written down of an attempt what nobody is to read of the event.
@@ -295,7 +328,14 @@ impl Attempts {
                 attempt.trace = trace;
             }
             AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => {
-                attempt.error = Some(error)
+                attempt.error = Some(error);
+            }
+            AttemptFailure::Broken { error } => {
+                attempt.error = Some(format!(
+                    "its database ended the session {} times in a row, while a statement or the commit of this \
+                     plugin was under way: {error}",
+                    MOST_BREAKS + 1
+                ));
             }
             AttemptFailure::Conflict => {
                 attempt.error = Some(format!(
@@ -351,16 +391,14 @@ impl Attempts {
     }
 }
 
-/// What an attempt that ended like this says of its plugin.
-fn health(result: &Result<(), AttemptFailure>, conflicts: u32) -> Health {
-    match result {
-        Ok(()) | Err(AttemptFailure::Reject { .. }) => Health::Well,
-        Err(AttemptFailure::Retry { after: Some(_), .. }) => Health::Deferred,
-        Err(AttemptFailure::Retry { after: None, .. } | AttemptFailure::Stopped { .. }) => Health::Failed,
-        Err(AttemptFailure::Conflict) if conflicts >= MOST_CONFLICTS => Health::Failed,
-        Err(AttemptFailure::Conflict | AttemptFailure::NoRoom { .. } | AttemptFailure::NotRun { .. }) => {
-            Health::Unknown
-        }
+/// What an attempt that failed like this says of its plugin.
+fn health(failure: &AttemptFailure) -> Health {
+    use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
+    match failure {
+        Reject { .. } => Health::Well,
+        Retry { after: Some(_), .. } => Health::Deferred,
+        Retry { after: None, .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
+        NoRoom { .. } | NotRun { .. } => Health::Unknown,
     }
 }
 

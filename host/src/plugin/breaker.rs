@@ -28,7 +28,7 @@ pub enum Health {
     /// The guest said when it wants to be run again. It works, and it does not; so a count is left as it is,
     /// and one that was tried is no failure.
     Deferred,
-    /// Nothing: it did not take place, or could not by no fault of the plugin's.
+    /// Nothing: what it needed beside the plugin was not there.
     Unknown,
 }
 

@@ -209,6 +209,13 @@ ALTER TABLE delivery ADD COLUMN order_key TEXT;
 CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
 ",
     "
+-- What is due is leased by plugin, so that one whose items wait for long holds back no other.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 2);
+DROP INDEX outbox_leased;
+CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
+",
+    "
 -- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
 -- turn, state -2, and so in no index of what is due.
 CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
