@@ -15,6 +15,7 @@ mod pattern;
 mod redact;
 mod samples;
 mod secret;
+mod trace;
 mod web;
 
 pub use ambient::{Ambient, Clock, Random};
@@ -33,4 +34,5 @@ pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use samples::{Samples, Unreadable, of_own_type};
 pub use secret::Secret;
+pub use trace::{Fetched, TRACEPARENT, TraceContext};
 pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

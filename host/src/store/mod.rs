@@ -80,14 +80,15 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-pub use complete::{Completed, Verdict};
+pub use complete::{Completed, HandedIn, Verdict};
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
 pub use queue::Lane;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
-    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, Recent, StoreStats, TypeStats,
+    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Origin, OutboxFilter,
+    OutboxId, OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, Recent, StoreStats,
+    TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 

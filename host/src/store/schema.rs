@@ -208,6 +208,12 @@ CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
 ALTER TABLE delivery ADD COLUMN order_key TEXT;
 CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
 ",
+    "
+-- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
+-- its deliveries, of an outbox item that of the attempt which staged it.
+ALTER TABLE event ADD COLUMN trace BLOB;
+ALTER TABLE outbox ADD COLUMN trace BLOB;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::{
-    Capability, DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxItem, Outcome, Pattern,
-    PluginId,
+    Capability, DeliveryId, DeliveryState, EventId, EventSeq, HeldReason, LogLine, OutboxItem, Outcome,
+    Pattern, PluginId, SourceName, TraceContext,
 };
 
 /// What is known of a plugin, as the store keeps it.
@@ -52,8 +52,24 @@ pub struct OutboxJob {
     pub plugin: PluginId,
     /// Which attempt to send it this will be, from 1.
     pub attempt: u32,
+    /// The span that it belongs to: that of the attempt which staged it, until who sends it has one of its
+    /// own. None where nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// What is to be sent.
     pub item: OutboxItem,
+}
+
+/// Whose an outbox item is.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The source of the event.
+    pub source: SourceName,
+    /// The event's id.
+    pub event: EventId,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The event's body.
+    pub body: bytes::Bytes,
 }
 
 /// How an attempt to send an outbox item ended.

@@ -191,6 +191,7 @@ fn job(event_type: &str) -> Job {
         occurred_at: None,
         received_at: Timestamp::UNIX_EPOCH,
         depth: 0,
+        trace: None,
         body,
         data: 30..44,
     };
@@ -201,6 +202,9 @@ fn job(event_type: &str) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
+        due_at: Timestamp::UNIX_EPOCH,
+        replay: false,
+        trace: None,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }

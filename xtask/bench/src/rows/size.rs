@@ -147,6 +147,7 @@ pub(super) fn event(number: u64, now: Timestamp) -> NewEvent {
         occurred_at: None,
         received_at: now,
         depth: 0,
+        trace: None,
         data: start..start + user.len() as u32,
         body: Bytes::from(body),
     }
