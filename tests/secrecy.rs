@@ -58,7 +58,7 @@ fn nothing_shows(format: &str) {
     });
     let web = WebServer::start(|request| match request.path.as_str() {
         "/broken" => WebReply::status(500),
-        _ => WebReply::text(String::from_utf8_lossy(&request.body)),
+        _ => WebReply::text(request.body.clone()),
     });
     let key = "qsourcekeyq-0123456789abcdef";
     let standard = format!("whsec_{}", BASE64.encode(key));
@@ -79,7 +79,7 @@ fn nothing_shows(format: &str) {
         .env("PLUGIN_KEY", "qpluginsecretq")
         .source(Source::new("crm").secret(&standard).scheme(Scheme::StandardWebhooks).line("events = [\"user.*\"]"))
         .source(Source::new("page").secret(&documented).scheme(Scheme::ScalekitDocumented))
-        .source(Source::new("masked").line("redact = [\"/data/user\", \"/data/log\"]"))
+        .source(Source::new("masked").line("redact = [\"/data/user\", \"/data/log\", \"/data/mail\"]"))
         .guest("counter")
         .guest("config-probe")
         .guest("hostile")

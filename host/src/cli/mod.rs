@@ -4,6 +4,8 @@
 //! An error is one line on standard error that names the thing and the way out. Exit codes: 0, 1 failure,
 //! 2 usage, 78 configuration.
 
+pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod client;
 pub mod compile;
@@ -14,6 +16,7 @@ pub mod outbox;
 pub mod output;
 pub mod plugins;
 pub mod replay;
+pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod sign;
@@ -69,6 +72,12 @@ enum Command {
     Outbox(outbox::Args),
     /// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
     Stats(stats::Args),
+    /// List what operators did, newest first.
+    Audit(audit::Args),
+    /// Write one file with the store and the databases of plugins, while the daemon runs or not.
+    Backup(backup::Args),
+    /// Put a backup in the place of the store and of the databases of plugins.
+    Restore(restore::Args),
     /// Compile a plugin; the daemon runs this in a process of its own.
     #[command(hide = true)]
     Compile(compile::Args),
@@ -129,6 +138,9 @@ impl Cli {
             Command::Plugins(args) => plugins::run(args, &online()?),
             Command::Outbox(args) => outbox::run(args, &online()?),
             Command::Stats(args) => stats::run(args, &online()?),
+            Command::Audit(args) => audit::run(args, &online()?),
+            Command::Backup(args) => backup::run(args, &online()?),
+            Command::Restore(args) => restore::run(args, &online()?),
             Command::Compile(args) => compile::run(args),
         }
     }

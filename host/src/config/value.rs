@@ -210,8 +210,9 @@ pub(super) fn url_path(value: &Value<'_>) -> Result<String, Fault> {
 /// Where an OpenTelemetry collector takes traces: the URL that its documentation names, and the path of traces.
 pub(super) fn collector(value: &Value<'_>) -> Result<Url, Fault> {
     let text = text(value)?;
-    // A login in it would be a secret.
-    let named = if text.contains('@') { String::new() } else { format!("is `{}`, which ", shown(text)) };
+    // A login in it would be a secret, and a query may be one.
+    let named =
+        if text.contains(['@', '?']) { String::new() } else { format!("is `{}`, which ", shown(text)) };
     let wrong = |problem: &str| {
         let way_out = "write one such as \"http://127.0.0.1:4318\"";
         value.fault(format_args!("{named}{problem}; {way_out}"))

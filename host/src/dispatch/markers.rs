@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Nobody waits for it: a marker that stays does no harm. What is forgotten on the way (a full queue, a
-//! database that can't be reached, a crash) is swept. A delivery that was given up while a commit of an
+//! database that can't be reached, a crash) is swept, and so is what was left while a backup was made
+//! (`database/keep.rs`). A delivery that was given up while a commit of an
 //! earlier attempt was still on its way through a network that hung is found so, too: it is made ready
 //! again, and finished from its marker. Never removed: the marker of a delivery that is not
 //! done, which tells the next attempt not to run, and one of a delivery that this store does not know,
@@ -41,8 +42,12 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Between two sweeps.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Between two looks whether markers that were left may go.
+const LEFT: Duration = Duration::from_secs(1);
+
 /// Takes finished deliveries in, for any database.
 pub(super) struct Markers {
+    databases: Databases,
     store: Store,
     removers: Mutex<Removers>,
 }
@@ -58,16 +63,17 @@ impl Markers {
     /// Begins to remove markers of all databases that are there; one that a reload adds follows when it is
     /// first used.
     pub(super) fn start(databases: &Databases, store: &Store) -> Self {
-        let markers = Self { store: store.clone(), removers: Mutex::default() };
-        for database in databases.all() {
-            markers.removers.lock().queue(&database, &markers.store);
+        let (databases, store) = (databases.clone(), store.clone());
+        let markers = Self { databases, store, removers: Mutex::default() };
+        for database in markers.databases.all() {
+            markers.removers.lock().queue(&database, &markers);
         }
         markers
     }
 
     /// The store has this delivery as done, on disk. Never waits.
     pub(super) fn remove(&self, database: &Database, delivery: DeliveryId) {
-        if self.removers.lock().queue(database, &self.store).try_send(delivery).is_err() {
+        if self.removers.lock().queue(database, self).try_send(delivery).is_err() {
             debug!(%delivery, "its marker is left to the sweep");
         }
     }
@@ -84,11 +90,12 @@ impl Markers {
 }
 
 impl Removers {
-    fn queue(&mut self, database: &Database, store: &Store) -> &mpsc::Sender<DeliveryId> {
+    fn queue(&mut self, database: &Database, markers: &Markers) -> &mpsc::Sender<DeliveryId> {
         let Self { queues, tasks } = self;
         queues.entry(database.name().to_owned()).or_insert_with(|| {
             let (sender, finished) = mpsc::channel(QUEUE);
-            let remover = Remover { database: database.clone(), store: store.clone() };
+            let (databases, store) = (markers.databases.clone(), markers.store.clone());
+            let remover = Remover { databases, database: database.clone(), store };
             tasks.spawn(remover.run(finished));
             sender
         })
@@ -97,6 +104,7 @@ impl Removers {
 
 /// Removes the markers of one database.
 struct Remover {
+    databases: Databases,
     database: Database,
     store: Store,
 }
@@ -115,10 +123,18 @@ impl Remover {
         let mut sweeps = interval(SWEEP);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gone = Vec::with_capacity(MANY);
+        // Whether markers were left because somebody wants them to stay.
+        let mut left = false;
         loop {
             tokio::select! {
                 biased;
                 _ = sweeps.tick() => self.sweep().await,
+                () = tokio::time::sleep(LEFT), if left => {
+                    if !self.databases.markers_stay() {
+                        left = false;
+                        self.sweep().await;
+                    }
+                }
                 count = finished.recv_many(&mut gone, MANY) => {
                     if count == 0 {
                         return;
@@ -129,6 +145,7 @@ impl Remover {
                     while gone.len() < MANY && let Ok(delivery) = finished.try_recv() {
                         gone.push(delivery);
                     }
+                    left |= self.databases.markers_stay();
                     self.remove(&gone).await;
                     gone.clear();
                 }
@@ -137,6 +154,9 @@ impl Remover {
     }
 
     async fn remove(&self, deliveries: &[DeliveryId]) {
+        if self.databases.markers_stay() {
+            return debug!(count = deliveries.len(), "markers stay while a backup is made; they are swept");
+        }
         match self.database.remove_markers(deliveries).await {
             Ok(()) => fault::reached(FaultPoint::MarkerRemoved),
             Err(error) => {
@@ -161,8 +181,11 @@ impl Remover {
             let Some(last) = markers.last().copied() else { return Ok(count) };
             after = Some(last);
             let done = self.store.done_among(markers.clone()).await?;
-            self.database.remove_markers(&done).await?;
-            count += done.len();
+            // What the store has as done before a backup begins, the backup has as done.
+            if !self.databases.markers_stay() {
+                self.database.remove_markers(&done).await?;
+                count += done.len();
+            }
             let others = markers.into_iter().filter(|marker| !done.contains(marker)).collect();
             match self.store.revive(others).await? {
                 0 => {}

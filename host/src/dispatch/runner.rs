@@ -225,6 +225,9 @@ impl Attempts {
                 self.run_again(job, name).await;
             }
             Err(failure) => {
+                if let Err(error) = self.commits.settle(&plugin).await {
+                    return self.give_back(job, &plugin, &error.to_string()).await;
+                }
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
                 if let Some(trace) = trace {

@@ -6,7 +6,7 @@ use rusqlite::{Result, params};
 use super::{
     Store, StoreError,
     query::page,
-    time::timestamp,
+    time::{nanos, timestamp},
     views::{AuditEntry, AuditFilter, AuditId},
 };
 
@@ -60,10 +60,15 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT id, at, actor, action, target, outcome FROM audit
-                     WHERE id < ?1 AND (?2 IS NULL OR action = ?2) ORDER BY id DESC LIMIT ?3",
+                     WHERE id < ?1 AND (?2 IS NULL OR action = ?2) AND at >= ?4 ORDER BY id DESC LIMIT ?3",
                 )?
                 .query_map(
-                    params![filter.before.map_or(i64::MAX, |id| id.0), filter.action, page(filter.limit)],
+                    params![
+                        filter.before.map_or(i64::MAX, |id| id.0),
+                        filter.action,
+                        page(filter.limit),
+                        filter.since.map_or(i64::MIN, nanos)
+                    ],
                     |row| {
                         Ok(AuditEntry {
                             id: AuditId(row.get(0)?),

@@ -224,6 +224,15 @@ impl Completion {
         Self { job, ending, came_to: Completed::Written, told: None }
     }
 
+    pub(super) fn delivery(&self) -> DeliveryId {
+        self.job.delivery
+    }
+
+    /// Whether it has committed elsewhere, and is to be told when this is on disk.
+    pub(super) fn is_durable(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Whether effects are in it.
     pub(super) fn has_effects(&self) -> bool {
         matches!(self.ending, Ending::Done(..))

@@ -8,6 +8,7 @@
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
+//!   backup, restore, copy                                                   a second file, and back
 //!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
 //! ```
 //!
@@ -39,8 +40,10 @@
 //! holds: the store refuses everything until a restart reads it again.
 
 mod audit;
+mod backup;
 mod checkpoint;
 mod complete;
+mod copy;
 mod dead;
 mod error;
 mod histogram;
@@ -56,6 +59,7 @@ mod queue;
 mod readers;
 mod recent;
 mod replay;
+mod restore;
 mod retention;
 mod schema;
 mod search;
@@ -80,10 +84,14 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+pub use backup::{Backup, BackupError, Beside, Contents, Written};
 pub use complete::{Completed, HandedIn, Verdict};
+pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
 pub use queue::Lane;
+pub use restore::{RestoreError, Restored, restore};
+pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Origin, OutboxFilter,
@@ -104,6 +112,15 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it nothing is taken in.
     pub max_backlog: u64,
+}
+
+/// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none where one
+/// runs on it.
+///
+/// # Errors
+/// When its lock can't be opened.
+pub fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
+    schema::keep_out(path)
 }
 
 /// The handle; cheap to clone. When the last one is dropped the store closes by itself.

@@ -281,6 +281,11 @@ impl LaneEnds {
         self.leases.get(&job.delivery.0).is_some_and(|lease| lease.token == job.token)
     }
 
+    /// Whether others of its key may wait for this delivery.
+    pub(super) fn has_key(&self, delivery: DeliveryId) -> bool {
+        self.leases.get(&delivery.0).is_some_and(|lease| lease.order_key.is_some())
+    }
+
     /// Takes the lease away. Returns the delivery's order key.
     pub(super) fn end(&mut self, plugin: PluginId, delivery: DeliveryId) -> Option<OrderKey> {
         let lease = self.leases.remove(&delivery.0)?;

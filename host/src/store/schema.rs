@@ -13,11 +13,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::OpenError;
+use super::{OpenError, restore};
 use crate::model::{Ambient, DeliveryState};
 
 /// Says in the file's header whose it is: "post".
-const APPLICATION: i64 = 0x706f_7374;
+pub(super) const APPLICATION: i64 = 0x706f_7374;
 
 /// The writer's page cache, as SQLite takes it: negative means KiB. A commit that split a page walks
 /// all of it, which with 64 MiB cost more than the reads that it saves; the system caches the file too.
@@ -247,15 +247,17 @@ pub(super) struct Opened {
     pub(super) lock: File,
 }
 
+/// The version that this program's stores have.
+pub(super) fn latest() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
 /// Opens or makes the store at `path`.
 pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Opened, OpenError> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(folder, &error))?;
-    let lock = private(&lock_path(path)).map_err(|error| unusable(&lock_path(path), &error))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => return Err(unusable(&lock_path(path), &error)),
+    let lock = lock(path)?;
+    if restore::is_unfinished(path) {
+        let reason = "a restore of it was begun and not ended; run `posthouse restore FILE --force` again";
+        return Err(OpenError::Unusable { path: path.to_owned(), reason: reason.to_owned() });
     }
     // Made here rather than by SQLite, for its mode; the write-ahead log takes the mode over.
     private(path).map_err(|error| unusable(path, &error))?;
@@ -264,6 +266,37 @@ pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Opened, OpenError> 
     prepare(&mut writer, path, ambient)?;
     Ok(Opened { writer, lock })
 }
+
+/// Makes the folder where it is missing, and has the store to itself until the lock is dropped.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(folder, &error))?;
+    let lock = private(&lock_path(path)).map_err(|error| unusable(&lock_path(path), &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unusable(&lock_path(path), &error)),
+    }
+}
+
+/// Keeps a daemon from starting on the store until what this returns is dropped; none where one runs.
+/// Nothing is made: a store that has never been opened has no lock, and needs none.
+pub(super) fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
+    let lock = match File::open(lock_path(path)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(KeptOut(None))),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(KeptOut(Some(lock)))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// No daemon starts while it lives; others may hold one too.
+#[derive(Debug)]
+pub struct KeptOut(#[allow(dead_code, reason = "held for its lock")] Option<File>);
 
 /// A connection for reads only.
 pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
@@ -293,7 +326,7 @@ fn prepare(writer: &mut Connection, path: &Path, ambient: &Ambient) -> Result<()
     let tables = number(writer, "SELECT count(*) FROM sqlite_schema").map_err(sql)?;
     let application = number(writer, "PRAGMA application_id").map_err(sql)?;
     let found = number(writer, "PRAGMA user_version").map_err(sql)?;
-    let known = MIGRATIONS.len() as i64;
+    let known = latest();
     if tables > 0 && application != APPLICATION {
         let reason = "it is another program's database; name another file".to_owned();
         return Err(OpenError::Unusable { path: path.to_owned(), reason });

@@ -365,6 +365,8 @@ pub struct AuditId(pub i64);
 pub struct AuditFilter {
     /// Only of this action.
     pub action: Option<String>,
+    /// Only what was begun then or later.
+    pub since: Option<Timestamp>,
     /// The most rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only entries with a smaller id: the next page.

@@ -64,6 +64,12 @@ const NAP: Duration = Duration::from_secs(1);
 /// Between two looks into the queue while a batch is gathered.
 const GLANCE: Duration = Duration::from_micros(100);
 
+/// How often as long as the last commit took the disk is left alone, where nobody waits for the next one.
+const REST: u32 = 8;
+
+/// The longest that the disk is left alone for that.
+const LONGEST_REST: Duration = Duration::from_millis(2);
+
 /// Between two lines about a disk that is full.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
@@ -130,6 +136,8 @@ pub(super) struct Writer<'c> {
     batch_size: usize,
     /// What the last commit took.
     commit_time: Duration,
+    /// When it had ended.
+    committed: Instant,
     fold: bool,
     closing: Vec<oneshot::Sender<()>>,
 }
@@ -261,6 +269,7 @@ impl<'c> Writer<'c> {
             wrote: false,
             batch_size: 0,
             commit_time: Duration::ZERO,
+            committed: Instant::now(),
             fold: false,
             closing: Vec::new(),
         })
@@ -308,8 +317,36 @@ impl<'c> Writer<'c> {
         drain(queue, ops);
         if !ops.is_empty() {
             self.gather(queue, ops);
+            self.rest(runtime, queue, ops);
         }
         true
+    }
+
+    /// While nothing has come but attempts that have committed elsewhere, and whose permits others have by
+    /// now, waits for more of them: each sync that is saved is the other database's. Who is alone finds that
+    /// the last commit was long ago.
+    fn rest(&self, runtime: &Runtime, queue: &mut mpsc::Receiver<Op>, ops: &mut VecDeque<Op>) {
+        let until = self.committed + (self.commit_time * REST).min(LONGEST_REST);
+        let mut seen = 0;
+        while ops.len() < BATCH && ops.range(seen..).all(|op| self.can_wait(op)) {
+            seen = ops.len();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            match runtime.block_on(async { tokio::time::timeout(left, queue.recv()).await }) {
+                Ok(Some(op)) => ops.push_back(op),
+                Ok(None) | Err(_) => return,
+            }
+            drain(queue, ops);
+        }
+    }
+
+    /// Whether nobody waits for the commit of this: no sender for its answer, no later delivery of its key.
+    fn can_wait(&self, op: &Op) -> bool {
+        let Op::Complete(completion) = op else { return false };
+        let delivery = completion.delivery();
+        completion.is_durable() && !self.lanes.has_key(delivery) && !self.watches.has(delivery)
     }
 
     /// Waits a little for as much as the last batch had: who was answered by it comes again at the
@@ -375,7 +412,8 @@ impl<'c> Writer<'c> {
         }
         let began = Instant::now();
         self.sql.commit.execute([])?;
-        self.commit_time = began.elapsed();
+        self.committed = Instant::now();
+        self.commit_time = self.committed - began;
         self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);

@@ -68,6 +68,11 @@ impl Load {
         self.shared.report.lock().unwrap().acknowledged.len()
     }
 
+    /// The ids of those.
+    pub fn acknowledged_ids(&self) -> Vec<String> {
+        self.shared.report.lock().unwrap().acknowledged.clone()
+    }
+
     /// Takes no further event, posts those under way until they are acknowledged, and reports.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::query;
 use crate::{
-    admin::{Admin, error::ApiError},
+    admin::{Admin, Since, error::ApiError},
     store::{AuditFilter, AuditId},
 };
 
@@ -17,6 +17,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     action: Option<String>,
+    since: Option<Since>,
     limit: Option<u32>,
     before: Option<i64>,
 }
@@ -28,6 +29,7 @@ pub(super) async fn list(
     let Query(asked) = query?;
     let filter = AuditFilter {
         action: asked.action,
+        since: admin.moment(asked.since),
         limit: query::limit(asked.limit)?,
         before: asked.before.map(AuditId),
     };

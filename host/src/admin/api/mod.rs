@@ -17,6 +17,7 @@
 //! | `GET /v1/samples`, `/v1/samples/{type}` | what a test event may hold | [`sources`] |
 //! | `GET /v1/stats`, `/v1/series` | the ledgers; what happened over time | [`stats`] |
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
+//! | `POST /v1/markers/keep` | has markers stay while a backup is made | [`markers`] |
 //! | `GET /v1/audit` | what operators did | [`audit`] |
 //! | `GET /v1/live` | what happens now, as server-sent events | [`live`] |
 
@@ -26,6 +27,7 @@ mod deliveries;
 pub(super) mod events;
 mod health;
 pub(super) mod live;
+mod markers;
 pub(super) mod outbox;
 pub(super) mod plugins;
 pub(super) mod query;
@@ -84,6 +86,7 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/stats", get(stats::stats)),
         route("get", "/v1/series", get(stats::series)),
         route("get", "/admin/webhook-stats", get(stats::webhooks)),
+        route("post", "/v1/markers/keep", post(markers::keep)),
         route("get", "/v1/audit", get(audit::list)),
         slow("get", "/v1/live", get(live::live)),
     ]

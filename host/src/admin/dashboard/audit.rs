@@ -24,6 +24,7 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
     let Query(asked) = asked?;
     let filter = AuditFilter {
         action: (!asked.action.is_empty()).then(|| asked.action.clone()),
+        since: None,
         limit: ROWS,
         before: asked.before.map(AuditId),
     };

@@ -1,6 +1,7 @@
 //! What a store promises, said to its handle alone: a second engine has to pass the same.
 
 mod accepting;
+mod backing_up;
 mod durable;
 mod emitting;
 mod failing;

@@ -1,0 +1,59 @@
+//! `posthouse audit`: what operators did, newest first.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    CliError,
+    client::Client,
+    table::{self, time},
+};
+use crate::{admin::Since, config::Config};
+
+/// List what operators did, newest first.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this deed, such as `pause plugin`.
+    #[arg(long)]
+    action: Option<String>,
+    /// Only what was done since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    #[arg(long, value_name = "TIME")]
+    since: Option<Since>,
+    /// The most entries.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    at: Timestamp,
+    actor: String,
+    action: String,
+    target: String,
+    outcome: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where the daemon does not answer.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let client = Client::new(config)?;
+    let query = [("action", args.action), ("since", args.since.map(String::from))];
+    let rows = client.list("audit", &query, "id", args.limit)?;
+    if args.json {
+        return table::print(&table::json_lines(&rows));
+    }
+    let entries: Vec<Entry> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = entries.iter().map(|entry| {
+        let outcome = entry.outcome.clone().unwrap_or_else(|| "not known".to_owned());
+        vec![time(entry.at), entry.actor.clone(), entry.action.clone(), entry.target.clone(), outcome]
+    });
+    let titles = ["when!", "by", "what!", "to what", "came of it"];
+    table::print(&table::page(&titles, cells.collect(), args.limit, "entries"))
+}

@@ -1,0 +1,243 @@
+//! `posthouse backup`: one file with the store and the databases of plugins, while the daemon runs or not.
+//!
+//! It reads the files itself, beside the daemon, so the backup may go where the daemon may not write; of the
+//! daemon it asks only that markers stay meanwhile. What stands after `--` is run when the store's moment is
+//! fixed, and copies what has tools of its own, such as a PostgreSQL.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytesize::ByteSize;
+use serde_json::json;
+
+use super::{
+    CliError,
+    client::Client,
+    table::{self, time},
+};
+use crate::{
+    config::{Config, DatabaseTarget},
+    daemon,
+    store::{self, Backup, Beside, Contents, KeptOut},
+};
+
+/// How long the daemon is asked to have markers stay.
+const HOLD: u64 = 300;
+/// Between two of these.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Between two looks at a command.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The backup; it must not be there yet.
+    file: PathBuf,
+    /// Replace a file that is there, once the new one is complete.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// A command that copies what has tools of its own, such as `pg_dump --file app.sql app`; without its
+    /// success there is no backup.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where there is no backup.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let began = Instant::now();
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    if !args.force && args.file.exists() {
+        return Err(failed(&store::BackupError::Exists(args.file)));
+    }
+    let beside = beside(config);
+    let elsewhere = beside.elsewhere.clone();
+    // In this order: nothing after the store's moment may lose its marker.
+    let hold = Hold::begin(config)?;
+    let backup = Backup::begin(&config.store.path, beside, daemon::ambient().now());
+    let backup = backup.map_err(|error| failed(&error))?;
+    let hold = hold.unless_idle(&args.command);
+    let command = Copying::begin(&args.command)?;
+    let written = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| backup.write(&args.file, args.force));
+        let copied = command.wait(hold);
+        let written = writing.join().map_err(|_| failed(&"the backup was not written; this is a defect"))?;
+        copied.and(written.map_err(|error| failed(&error)))
+    })?;
+    let contents = written.put_in_place().map_err(|error| failed(&error))?;
+    let bytes = std::fs::metadata(&args.file).map(|file| file.len()).unwrap_or_default();
+    if args.json {
+        let mut told = json!(contents);
+        told["file"] = json!(args.file);
+        told["bytes"] = json!(bytes);
+        told["seconds"] = json!(began.elapsed().as_secs_f64());
+        return table::print(&table::json_lines([&told]));
+    }
+    let mut text = format!("`{}` is complete and checked\n", table::clean(&args.file.display().to_string()));
+    let size = format!("{}, in {:.1} s", ByteSize(bytes), began.elapsed().as_secs_f64());
+    text += &facts(&contents, &size);
+    for name in elsewhere.iter().filter(|_| args.command.is_empty()) {
+        text += &format!(
+            "database `{}` is not in it: copy it by its own tools, in the same go: posthouse backup FILE -- COMMAND\n",
+            table::clean(name)
+        );
+    }
+    table::print(&text)
+}
+
+/// What is in a backup, one a line.
+pub(super) fn facts(contents: &Contents, size: &str) -> String {
+    let events = match contents.newest {
+        Some(newest) => format!("{}, the newest of {}", contents.events, time(newest)),
+        None => contents.events.to_string(),
+    };
+    let databases = contents.databases.iter().map(|(name, bytes)| format!("{name} ({})", ByteSize(*bytes)));
+    table::facts(&[
+        ("made", contents.made_at.map(time).unwrap_or_default()),
+        ("by", contents.program.as_ref().map(|version| format!("posthouse {version}")).unwrap_or_default()),
+        ("events", events),
+        ("deliveries", format!("{} unfinished", contents.unfinished)),
+        ("databases", databases.collect::<Vec<_>>().join(", ")),
+        ("size", size.to_owned()),
+    ])
+}
+
+/// The databases that config.toml names.
+fn beside(config: &Config) -> Beside {
+    let mut beside = Beside::default();
+    for (name, settings) in &config.databases {
+        match &settings.target {
+            DatabaseTarget::Sqlite(path) => beside.files.push((name.clone(), path.clone())),
+            DatabaseTarget::Postgres(_) => beside.elsewhere.push(name.clone()),
+        }
+    }
+    beside
+}
+
+/// No marker is removed while it lasts: the daemon was asked, or there is none, and none can start.
+enum Hold {
+    Idle { _out: Option<KeptOut> },
+    Daemon { client: Box<Client>, holder: String, asked: Instant },
+}
+
+impl Hold {
+    fn begin(config: &Config) -> Result<Self, CliError> {
+        let path = &config.store.path;
+        let locked = store::keep_out(path).map_err(|error| {
+            CliError::Failure(format!("the lock of the store `{}` can't be read: {error}", path.display()))
+        })?;
+        if locked.is_some() {
+            return Ok(Self::Idle { _out: locked });
+        }
+        let holder = format!("backup-{:016x}", daemon::ambient().random_u64());
+        match Client::new(config).and_then(|client| keep(&client, &holder, HOLD).map(|_| client)) {
+            Ok(client) => Ok(Self::Daemon { client: Box::new(client), holder, asked: Instant::now() }),
+            // Without databases there are no markers.
+            Err(_) if config.databases.is_empty() => Ok(Self::Idle { _out: None }),
+            Err(error) => Err(CliError::Failure(format!(
+                "the daemon must have markers stay while its databases are copied, and can't be asked to: {error}"
+            ))),
+        }
+    }
+
+    /// Where all is copied from files, the store may be opened again as soon as they are in hand.
+    fn unless_idle(self, command: &[String]) -> Self {
+        match self {
+            Self::Idle { .. } if command.is_empty() => Self::Idle { _out: None },
+            hold => hold,
+        }
+    }
+
+    /// Asks again where it is time to.
+    fn again(&mut self, time: Duration) -> Result<(), CliError> {
+        match self {
+            Self::Daemon { client, holder, asked } if asked.elapsed() >= time => {
+                *asked = Instant::now();
+                held(keep(client, holder, HOLD)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end(self) -> Result<(), CliError> {
+        match self {
+            Self::Daemon { client, holder, .. } => {
+                // Not told, it lets them go by itself.
+                let _ = keep(&client, &holder, 0);
+                Ok(())
+            }
+            Self::Idle { .. } => Ok(()),
+        }
+    }
+}
+
+fn keep(client: &Client, holder: &str, seconds: u64) -> Result<bool, CliError> {
+    let answer = client.post("/v1/markers/keep", &json!({ "holder": holder, "seconds": seconds }))?;
+    table::read(&answer["kept"])
+}
+
+fn held(kept: bool) -> Result<(), CliError> {
+    if kept {
+        return Ok(());
+    }
+    let told = "the daemon was started anew meanwhile, so markers may be gone from what was copied; there is \
+                no backup: make it again";
+    Err(CliError::Failure(told.to_owned()))
+}
+
+/// The command that copies what has tools of its own.
+struct Copying(Option<(String, Child)>);
+
+impl Copying {
+    fn begin(command: &[String]) -> Result<Self, CliError> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(Self(None)) };
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(std::io::stderr())
+            .spawn()
+            .map_err(|error| CliError::Failure(format!("`{program}` can't be run: {error}")))?;
+        Ok(Self(Some((program.clone(), child))))
+    }
+
+    /// Waits for the command, and has markers stay for so long; they stayed to its end.
+    fn wait(self, mut hold: Hold) -> Result<(), CliError> {
+        let Some((program, mut child)) = self.0 else {
+            // The files are in hand already.
+            return hold.end();
+        };
+        let failed =
+            |said: String| CliError::Failure(format!("`{program}` failed ({said}); there is no backup"));
+        let status = loop {
+            match child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) => hold.again(AGAIN)?,
+                Err(error) => return Err(failed(error.to_string())),
+            }
+            std::thread::sleep(LOOK);
+        };
+        if !status.success() {
+            return Err(failed(status.to_string()));
+        }
+        hold.again(Duration::ZERO)?;
+        hold.end()
+    }
+}
+
+/// Where the files of databases go.
+pub(super) fn places(config: &Config) -> std::collections::BTreeMap<String, PathBuf> {
+    beside(config).files.into_iter().collect()
+}
+
+/// Shown of a path.
+pub(super) fn shown(path: &Path) -> String {
+    table::clean(&path.display().to_string())
+}

@@ -1,0 +1,63 @@
+//! `posthouse restore`: puts a backup in the place of the store and of the databases of plugins.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use bytesize::ByteSize;
+use serde_json::json;
+
+use super::{
+    CliError,
+    backup::{facts, places, shown},
+    table,
+};
+use crate::{config::Config, daemon, store};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The backup.
+    file: PathBuf,
+    /// Replace what is there; it is kept beside, under a name with the time.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] where nothing was restored.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let places = places(config);
+    let place = &config.store.path;
+    let restored = store::restore(&args.file, place, &places, args.force, &daemon::ambient())
+        .map_err(|error| CliError::Failure(error.to_string()))?;
+    if args.json {
+        let mut told = json!(restored);
+        told["store"] = json!(place);
+        return table::print(&table::json_lines([&told]));
+    }
+    let bytes = std::fs::metadata(place).map(|file| file.len()).unwrap_or_default();
+    let mut text = format!("`{}` is as it was when the backup was made\n", shown(place));
+    text += &facts(&restored.contents, &ByteSize(bytes).to_string());
+    for kept in &restored.kept {
+        text += &format!("what was there is kept as `{}`\n", shown(kept));
+    }
+    let in_it = |name: &String| restored.contents.databases.iter().any(|(known, _)| known == name);
+    for name in places.keys().filter(|name| !in_it(name)) {
+        text += &format!("database `{}` is not in the backup and stays as it is\n", table::clean(name));
+    }
+    for name in &restored.contents.elsewhere {
+        text += &format!(
+            "database `{}` goes back by its own tools, to what was copied with this backup\n",
+            table::clean(name)
+        );
+    }
+    text += match restored.contents.unfinished {
+        0 => "nothing was unfinished; start the daemon\n",
+        _ => "what was unfinished runs when the daemon starts\n",
+    };
+    table::print(&text)
+}

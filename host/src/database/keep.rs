@@ -1,0 +1,83 @@
+//! While somebody makes a backup, markers stay.
+//!
+//! A backup of the store and one of a database are of two moments. What was committed in the database between
+//! them, the store's backup does not know as done: only the marker tells, and it has to be in the database's
+//! backup. Who makes a backup asks for that first, for a time, and again before that is over; who goes away
+//! without a word holds nothing up for longer.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+/// Who may ask at once; more are refused.
+const MOST: usize = 16;
+
+/// Who wants markers to stay, and until when. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keep(Arc<Mutex<BTreeMap<String, Instant>>>);
+
+impl Keep {
+    /// Keeps markers for `time` from now, or lets them go at once where that is zero. Returns whether they
+    /// have been kept for this holder until now; none where too many hold them.
+    pub(super) fn hold(&self, holder: &str, time: Duration) -> Option<bool> {
+        let now = Instant::now();
+        let mut holders = self.0.lock();
+        holders.retain(|_, until| *until > now);
+        let before = holders.remove(holder).is_some();
+        if !time.is_zero() {
+            if holders.len() >= MOST {
+                return None;
+            }
+            holders.insert(holder.to_owned(), now + time);
+        }
+        Some(before)
+    }
+
+    /// Whether anybody wants them to stay.
+    pub(super) fn is_held(&self) -> bool {
+        let mut holders = self.0.lock();
+        if holders.is_empty() {
+            return false;
+        }
+        let now = Instant::now();
+        holders.retain(|_, until| *until > now);
+        !holders.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_stay_while_anybody_holds_them_and_no_longer_than_was_asked() {
+        let keep = Keep::default();
+        let minute = Duration::from_secs(60);
+        assert!(!keep.is_held());
+        assert_eq!(keep.hold("a", minute), Some(false));
+        assert_eq!(keep.hold("b", minute), Some(false));
+        assert_eq!(keep.hold("a", minute), Some(true), "asked again");
+        assert_eq!(keep.hold("a", Duration::ZERO), Some(true));
+        assert!(keep.is_held(), "b holds them still");
+        assert_eq!(keep.hold("b", Duration::ZERO), Some(true));
+        assert!(!keep.is_held());
+        assert_eq!(keep.hold("a", Duration::from_nanos(1)), Some(false));
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(!keep.is_held());
+        assert_eq!(keep.hold("a", minute), Some(false), "it was over");
+    }
+
+    #[test]
+    fn only_so_many_may_hold_them() {
+        let keep = Keep::default();
+        for holder in 0..MOST {
+            assert_eq!(keep.hold(&holder.to_string(), Duration::from_secs(60)), Some(false));
+        }
+        assert_eq!(keep.hold("one more", Duration::from_secs(60)), None);
+        assert_eq!(keep.hold("0", Duration::from_secs(60)), Some(true));
+    }
+}

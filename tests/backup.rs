@@ -1,0 +1,244 @@
+//! A backup that is made while the daemon works can be gone back to: it holds every event that was
+//! acknowledged before it began, and what is in it takes effect once, in the store and in databases that are
+//! copied a moment later.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+use posthouse_harness::{Builder, Daemon, Event, Load, Output, Postgres, wait_until};
+use rusqlite::Connection as Sqlite;
+use serde_json::json;
+
+const TABLE: &str = "CREATE TABLE entry (event TEXT NOT NULL)";
+
+/// A daemon that counts each event in its store, and in a database by a row.
+fn on(url: &str) -> Builder {
+    Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("sql-probe").guest("counter").toml(&format!(
+        "[databases.app]\nurl = {url:?}\n\
+         [plugin.sql-probe]\nretry = {{ attempts = 50, base = \"50ms\", factor = 1.0 }}\n\
+         [plugin.sql-probe.grants]\ndatabase = \"app\"\n"
+    ))
+}
+
+/// An event that writes a row with its id.
+fn event(_: u64) -> Event {
+    let mut event = Event::new("user.created");
+    event.data = json!({ "steps": [{ "sql": "INSERT INTO entry VALUES ($1)", "with": [event.id] }] });
+    event
+}
+
+fn failed(output: &Output) -> &str {
+    assert_eq!((output.code, output.stdout.as_str()), (Some(1), ""), "{output:?}");
+    output.stderr.trim_end()
+}
+
+fn succeeded(output: Output) -> Output {
+    assert_eq!(output.code, Some(0), "{output:?}");
+    output
+}
+
+/// Everything in the store has taken effect once; what came after the backup may stand in the database alone.
+fn check(daemon: &Daemon, before: &[String], acknowledged: &[String], rows: &BTreeMap<String, u64>) {
+    let taken: BTreeSet<String> =
+        daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
+    let lost: Vec<_> = before.iter().filter(|id| !taken.contains(*id)).collect();
+    assert!(lost.is_empty(), "acknowledged before the backup and not in it: {lost:?}");
+    for id in &taken {
+        assert_eq!(rows.get(id), Some(&1), "rows of {id}");
+    }
+    let acknowledged: BTreeSet<_> = acknowledged.iter().collect();
+    assert!(rows.keys().all(|id| taken.contains(id) || acknowledged.contains(id)));
+    let mut kv = daemon.kv("counter");
+    assert_eq!(kv.remove("count"), Some(taken.len().to_string()));
+    assert_eq!(kv.len(), taken.len());
+    assert!(kv.values().all(|count| count == "1"), "{kv:?}");
+    let stats = daemon.stats();
+    assert_eq!(stats["balanced"], json!(true), "{stats}");
+    assert_eq!(stats["store"]["states"]["dead"], json!(0), "{stats}");
+}
+
+fn counted(rows: Vec<Vec<String>>) -> BTreeMap<String, u64> {
+    rows.into_iter().map(|row| (row[0].clone(), row[1].parse().expect("a count"))).collect()
+}
+
+const COUNTS: &str = "SELECT event, count(*) FROM entry GROUP BY event";
+
+#[test]
+fn a_backup_under_load_holds_what_was_acknowledged_and_a_fresh_folder_goes_on_from_it() {
+    let mut daemon = on("sqlite:data/app.db").prepare();
+    fs::create_dir(daemon.dir().join("data")).expect("a folder");
+    Sqlite::open(daemon.dir().join("data/app.db")).and_then(|app| app.execute_batch(TABLE)).expect("a table");
+    daemon.start();
+    let load = Load::start(&daemon.sender(), 150, event);
+    wait_until("events are taken in", || load.acknowledged() > 150);
+    let before = load.acknowledged_ids();
+    let made = succeeded(daemon.cli(&["backup", "backup.db", "--json"])).json_lines().remove(0);
+    assert!(made["events"].as_u64() >= Some(before.len() as u64), "{made}");
+    assert_eq!(made["databases"][0][0], "app", "{made}");
+    let during = load.acknowledged();
+    wait_until("events are taken in after it", || load.acknowledged() > during + 100);
+    let report = load.stop();
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    daemon.wait_settled();
+    let largest = daemon.deliveries("")[0]["id"].clone();
+
+    let file = daemon.dir().join("backup.db");
+    assert_eq!(fs::metadata(&file).expect("the backup").permissions().mode() & 0o777, 0o600);
+    let beside = fs::read_dir(daemon.dir()).expect("a folder").flatten().map(|entry| entry.file_name());
+    let scraps: Vec<_> = beside.filter(|name| name.to_string_lossy().starts_with("backup.db.")).collect();
+    assert!(scraps.is_empty(), "{scraps:?}");
+    let audit = succeeded(daemon.cli(&["audit", "--since", "1h", "--json"])).json_lines();
+    let deeds: Vec<_> = audit.iter().map(|entry| entry["action"].clone()).collect();
+    assert_eq!(deeds, ["end backup", "begin backup"], "{audit:?}");
+    let table = succeeded(daemon.cli(&["audit", "--limit", "1"])).stdout;
+    assert!(table.contains("end backup") && table.contains("markers go"), "{table}");
+
+    daemon.stop();
+    fs::rename(daemon.dir().join("data"), daemon.dir().join("lost")).expect("the folder goes");
+    let said = succeeded(daemon.cli(&["restore", "backup.db"])).stdout;
+    assert!(said.contains("app (") && said.contains(&format!("events      {}", made["events"])), "{said}");
+    daemon.start();
+    daemon.wait_settled();
+    check(&daemon, &before, &report.acknowledged, &counted(daemon.app_rows(COUNTS)));
+
+    let fresh = event(0);
+    assert!(daemon.post_event(&fresh).accepted());
+    daemon.wait_settled();
+    let delivery = daemon.event(&fresh.id)["history"][0]["id"].clone();
+    let number = |id: &serde_json::Value| {
+        id.as_str().and_then(|id| id.strip_prefix("dlv_")?.parse::<u64>().ok()).expect("a number")
+    };
+    assert!(number(&delivery) > number(&largest), "{delivery} was given before, as {largest} was");
+}
+
+#[test]
+fn a_database_that_is_copied_later_by_its_own_tools_has_every_effect_once() {
+    let postgres = Postgres::start();
+    postgres.execute(TABLE);
+    let mut daemon = on(&postgres.url()).start();
+    let load = Load::start(&daemon.sender(), 80, event);
+    wait_until("events are taken in", || load.acknowledged() > 80);
+    let before = load.acknowledged_ids();
+    // Long enough for much to be committed after the store's moment, and for its markers to be removed.
+    let command = format!("sleep 2; pg_dump --file app.sql '{}'", postgres.url());
+    let made = succeeded(daemon.cli(&["backup", "backup.db", "--", "sh", "-c", &command]));
+    assert!(made.stdout.contains("is complete and checked"), "{made:?}");
+    assert!(!made.stdout.contains("not in it"), "{made:?}");
+    let report = load.stop();
+    daemon.wait_settled();
+    wait_until("no marker stays when the backup is made", || {
+        postgres.query("SELECT count(*) FROM posthouse_deliveries") == [["0"]]
+    });
+
+    daemon.stop();
+    fs::remove_dir_all(daemon.dir().join("data")).expect("the folder goes");
+    postgres.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    postgres.execute(&format!("\\i {}", daemon.dir().join("app.sql").display()));
+    let markers = postgres.query("SELECT count(*) FROM posthouse_deliveries")[0][0].clone();
+    assert_ne!(markers, "0", "this test proves nothing: no marker was kept");
+    let said = succeeded(daemon.cli(&["restore", "backup.db"])).stdout;
+    assert!(said.contains("database `app` goes back by its own tools"), "{said}");
+    daemon.start();
+    daemon.wait_settled();
+    eprintln!("{markers} markers were in the database's copy");
+    check(&daemon, &before, &report.acknowledged, &counted(postgres.query(COUNTS)));
+
+    let missing = succeeded(daemon.cli(&["backup", "second.db"])).stdout;
+    assert!(missing.contains("database `app` is not in it: copy it by its own tools"), "{missing}");
+    let failure = daemon.cli(&["backup", "third.db", "--", "false"]);
+    assert!(failed(&failure).contains("`false` failed"), "{failure:?}");
+    assert!(!daemon.dir().join("third.db").exists());
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
+    let mut daemon = on("sqlite:data/app.db").prepare();
+    let early = daemon.cli(&["backup", "backup.db"]);
+    assert!(failed(&early).contains("there is no store"), "{early:?}");
+    daemon.start();
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    daemon.wait_settled();
+    succeeded(daemon.cli(&["backup", "backup.db"]));
+    let again = daemon.cli(&["backup", "backup.db"]);
+    assert!(failed(&again).contains("is there already") && again.stderr.contains("--force"), "{again:?}");
+    succeeded(daemon.cli(&["backup", "backup.db", "--force"]));
+    let nowhere = daemon.cli(&["backup", "nowhere/backup.db"]);
+    assert!(failed(&nowhere).contains("can't be written"), "{nowhere:?}");
+
+    let busy = daemon.cli(&["restore", "backup.db", "--force"]);
+    assert!(failed(&busy).contains("another posthouse runs on it"), "{busy:?}");
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    daemon.wait_settled();
+    daemon.stop();
+    succeeded(daemon.cli(&["backup", "stopped.db"]));
+
+    let there = daemon.cli(&["restore", "backup.db"]);
+    assert!(failed(&there).contains("--force"), "{there:?}");
+    let wrong: [(&str, &dyn Fn(&Path)); 6] = [
+        ("it is not there", &|file| fs::remove_file(file).expect("a file")),
+        ("no backup of a store", &|file| fs::write(file, "not a database ".repeat(1000)).expect("a file")),
+        ("newer posthouse", &|file| pragma(file, "user_version = 99")),
+        ("another program's", &|file| pragma(file, "application_id = 7")),
+        ("malformed", &damage),
+        ("is damaged: of database `app`", &|file| {
+            execute(file, "UPDATE backup_part SET bytes = zeroblob(length(bytes))");
+        }),
+    ];
+    for (reason, spoil) in wrong {
+        let spoilt = daemon.dir().join("spoilt.db");
+        fs::copy(daemon.dir().join("backup.db"), &spoilt).expect("a copy");
+        spoil(&spoilt);
+        let refused = daemon.cli(&["restore", "spoilt.db", "--force"]);
+        assert!(failed(&refused).contains(reason), "{reason}: {refused:?}");
+        assert_eq!(failed(&refused).lines().count(), 1, "{refused:?}");
+    }
+    daemon.start();
+    assert_eq!(daemon.events().len(), 2, "nothing was restored so far");
+    daemon.stop();
+
+    let said = succeeded(daemon.cli(&["restore", "backup.db", "--force"])).stdout;
+    let kept: Vec<_> = said.lines().filter(|line| line.contains("is kept as")).collect();
+    assert_eq!(kept.len(), 2, "the store's and the database's: {said}");
+    daemon.start();
+    assert_eq!(daemon.events().len(), 1);
+    daemon.stop();
+
+    // As a power cut in the middle of a restore leaves it.
+    let restoring = daemon.dir().join("data/posthouse.db.restoring");
+    fs::write(&restoring, "").expect("a file");
+    let refused = daemon.refused();
+    assert!(refused.stderr.contains("restore") && refused.stderr.contains("--force"), "{refused:?}");
+    succeeded(daemon.cli(&["restore", "stopped.db", "--force"]));
+    daemon.start();
+    assert_eq!(daemon.events().len(), 2);
+    daemon.stop();
+
+    daemon.edit_config(|config| {
+        config.replace("databases.app", "databases.other").replace("\"app\"", "\"other\"")
+    });
+    let homeless = daemon.cli(&["restore", "backup.db", "--force"]);
+    assert!(failed(&homeless).contains("[databases.app]"), "{homeless:?}");
+}
+
+fn pragma(file: &Path, pragma: &str) {
+    execute(file, &format!("PRAGMA {pragma}"));
+}
+
+fn execute(file: &Path, statement: &str) {
+    Sqlite::open(file).and_then(|file| file.execute_batch(statement)).expect("a database");
+}
+
+/// Spoils each page but the first.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).expect("the file");
+    for page in bytes.chunks_mut(4096).skip(1) {
+        page[..64].fill(0xff);
+    }
+    fs::write(file, bytes).expect("the file");
+}
