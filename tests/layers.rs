@@ -68,7 +68,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
 ];
 
 /// Which crates are named in which modules only.
-const PLACES: [(&str, &[&str]); 10] = [
+const PLACES: [(&str, &[&str]); 11] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
     ("reqwest", &["egress"]),
@@ -79,6 +79,7 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("wasmtime_wasi", &["plugin", "imports"]),
     ("axum", &["ingress", "admin"]),
     ("clap", &["cli"]),
+    ("metrics_exporter_prometheus", &["admin"]),
 ];
 
 #[test]

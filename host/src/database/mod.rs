@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     config::{DatabaseSettings, DatabaseTarget},
-    model::{DeliveryId, KvWrite},
+    model::{DeliveryId, KvWrite, Usage},
 };
 
 /// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
@@ -128,6 +128,14 @@ impl Database {
     /// Its name in config.toml.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Transactions of attempts that are under way, and the most that may be.
+    pub fn usage(&self) -> Usage {
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.usage(),
+            Engine::Postgres(pool) => pool.usage(),
+        }
     }
 
     /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `waiting` tells

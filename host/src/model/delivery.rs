@@ -135,6 +135,21 @@ pub enum HeldReason {
     LacksGrant(String),
 }
 
+impl HeldReason {
+    /// The word of each.
+    pub const WORDS: [&str; 4] = ["paused", "gone", "broken", "lacks-grant"];
+
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Gone => "gone",
+            Self::Broken(_) => "broken",
+            Self::LacksGrant(_) => "lacks-grant",
+        }
+    }
+}
+
 impl fmt::Display for HeldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -22,7 +22,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, Result, Row, params, types::Type};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -69,6 +70,25 @@ impl Store {
         self.send(Op::OpenLane { plugin, capacity: capacity.max(1), reply }).await?;
         let OpenedLane { id, jobs, outstanding } = opened.await.map_err(|_| self.silence())?;
         Ok(Lane { id, plugin, jobs, received: VecDeque::new(), outstanding, farewell: Some(farewell) })
+    }
+
+    /// When the oldest delivery was made that each plugin has leased, be it running or in line for a
+    /// permit. Asks the writer.
+    ///
+    /// # Errors
+    /// When the writer takes no work any more.
+    pub async fn oldest_leased(&self) -> Result<Vec<(PluginId, Timestamp)>, StoreError> {
+        self.write(|writer| {
+            let mut statement =
+                writer.connection.prepare_cached("SELECT made_at FROM delivery WHERE id = ?1")?;
+            let mut oldest = Vec::new();
+            for (plugin, delivery) in writer.lanes.oldest() {
+                let made_at = statement.query_row([delivery.0], |row| row.get(0)).optional()?;
+                oldest.extend(made_at.map(|made_at| (plugin, timestamp(made_at))));
+            }
+            Ok(oldest)
+        })
+        .await
     }
 
     /// Gives a job back unrun: ready again, its attempt not counted. Returns when that is queued.
@@ -316,6 +336,18 @@ impl LaneEnds {
             )
             .filter(|&due| due != i64::MAX)
             .min()
+    }
+
+    /// The oldest leased delivery of each plugin whose lane is open.
+    pub(super) fn oldest(&self) -> Vec<(PluginId, DeliveryId)> {
+        let mut oldest: HashMap<u64, i64> = HashMap::new();
+        for (&delivery, lease) in &self.leases {
+            oldest.entry(lease.lane).or_insert(delivery);
+        }
+        let of_lane = |(&plugin, lane): (&PluginId, &LaneEnd)| {
+            oldest.get(&lane.id).map(|&delivery| (plugin, DeliveryId(delivery)))
+        };
+        self.open.iter().filter_map(of_lane).collect()
     }
 
     /// The least id of a leased delivery.

@@ -40,6 +40,7 @@ use super::{
     error::passes,
     kv::KvCache,
     memory::Memory,
+    meters::Counting,
     outbox::OutboxQueue,
     queue::{LaneEnds, OpenedLane},
     schema::Opened,
@@ -124,6 +125,7 @@ pub(super) struct Writer<'c> {
     pub(super) watches: Watches,
     pub(super) staged: Staged,
     shared: Arc<Shared>,
+    counting: Counting,
     ambient: Ambient,
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
     carried: VecDeque<Op>,
@@ -138,6 +140,8 @@ pub(super) struct Writer<'c> {
     commit_time: Duration,
     /// When it had ended.
     committed: Instant,
+    /// When that was, by the time of day.
+    committed_at: i64,
     fold: bool,
     closing: Vec<oneshot::Sender<()>>,
 }
@@ -147,7 +151,8 @@ type AcceptResult = Result<Accepted, StoreError>;
 /// What happens once the batch has been committed, or has not.
 #[derive(Default)]
 pub(super) struct Staged {
-    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult)>,
+    /// Who waits, for what, and when the event had come.
+    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult, i64)>,
     #[allow(clippy::vec_box, reason = "they come boxed, and go on boxed if the batch is rolled back")]
     completions: Vec<Box<Completion>>,
     pub(super) answers: Vec<Answer>,
@@ -261,6 +266,7 @@ impl<'c> Writer<'c> {
             outbox: OutboxQueue::default(),
             watches: Watches::default(),
             staged: Staged::default(),
+            counting: Counting::new(Arc::clone(&shared.meters)),
             shared,
             ambient,
             carried: VecDeque::new(),
@@ -270,6 +276,7 @@ impl<'c> Writer<'c> {
             batch_size: 0,
             commit_time: Duration::ZERO,
             committed: Instant::now(),
+            committed_at: 0,
             fold: false,
             closing: Vec::new(),
         })
@@ -392,6 +399,7 @@ impl<'c> Writer<'c> {
     }
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
+        let begun = Instant::now();
         self.sql.begin.execute([])?;
         let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
@@ -410,10 +418,12 @@ impl<'c> Writer<'c> {
         if effects {
             fault::reached(FaultPoint::StoreWritten);
         }
-        let began = Instant::now();
+        let committing = Instant::now();
         self.sql.commit.execute([])?;
         self.committed = Instant::now();
-        self.commit_time = self.committed - began;
+        self.commit_time = self.committed - committing;
+        let took = i64::try_from((self.committed - begun).as_nanos()).unwrap_or(i64::MAX);
+        self.committed_at = self.now.saturating_add(took);
         self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
@@ -424,12 +434,13 @@ impl<'c> Writer<'c> {
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
             Op::Accept { event, subscribers, watcher, reply } => {
+                let received_at = nanos(event.received_at);
                 let accepted = self.accept(event, &subscribers, watcher.as_ref());
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
                 };
-                self.staged.accepted.push((reply, answer));
+                self.staged.accepted.push((reply, answer, received_at));
                 result
             }
             Op::Complete(mut completion) => {
@@ -478,11 +489,22 @@ impl<'c> Writer<'c> {
         if let Some(give_back) = self.outbox.settle() {
             self.carried.push_back(Op::Work(give_back));
         }
-        for (reply, answer) in self.staged.accepted.drain(..) {
+        for (reply, answer, received_at) in self.staged.accepted.drain(..) {
+            if let Ok(Accepted::Stored(_)) = answer {
+                self.counting.accepted(self.committed_at.saturating_sub(received_at));
+            }
             let _ = reply.send(answer);
         }
         self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
-        self.staged.completions.drain(..).for_each(|completion| completion.tell());
+        for completion in self.staged.completions.drain(..) {
+            if let Some(attempt) = completion.ended() {
+                self.counting.ended(&attempt);
+            }
+            completion.tell();
+        }
+        if self.wrote {
+            self.counting.committed(self.commit_time, self.batch_size);
+        }
         self.carried_until = None;
         // Not at the first small write that finds room between two that don't.
         if self.wrote && self.full.is_some_and(|since| since.elapsed() > NAP) {
@@ -509,7 +531,8 @@ impl<'c> Writer<'c> {
         self.lanes.undo();
         self.outbox.undo(&answer);
         self.watches.undo();
-        for (reply, _) in self.staged.accepted.drain(..) {
+        self.counting.failed();
+        for (reply, ..) in self.staged.accepted.drain(..) {
             let _ = reply.send(Err(answer.clone()));
         }
         self.staged.answers.drain(..).for_each(|tell| tell(Err(answer.clone())));

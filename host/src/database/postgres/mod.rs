@@ -40,7 +40,7 @@ use super::{
 use crate::{
     config::DatabaseSettings,
     fault::{self, FaultPoint},
-    model::DeliveryId,
+    model::{DeliveryId, Usage},
 };
 
 /// Conflicts after which an attempt has the pool to itself.
@@ -95,6 +95,11 @@ impl Pool {
             apart: Semaphore::new(APART),
             idle: Mutex::default(),
         })
+    }
+
+    /// Transactions under way.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(self.all as usize, self.places.available_permits())
     }
 
     pub(super) async fn begin(

@@ -45,7 +45,10 @@ use super::{
     kv::Written,
     waiting::PATIENCE,
 };
-use crate::{config::DatabaseSettings, model::DeliveryId};
+use crate::{
+    config::DatabaseSettings,
+    model::{DeliveryId, Usage},
+};
 
 /// Transactions that stand in line from the start after a conflict.
 const IN_LINE: u32 = 256;
@@ -55,8 +58,9 @@ pub(super) struct Pool {
     name: String,
     path: PathBuf,
     statement_timeout: Duration,
-    /// The right to a connection.
+    /// The right to a connection, and how many there are.
     places: Arc<Semaphore>,
+    all: usize,
     /// The right to write.
     turn: Arc<Semaphore>,
     /// The last one that worked is the next one that does.
@@ -83,10 +87,16 @@ impl Pool {
             syncer: Syncer::new(name, sync),
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
+            all: settings.pool,
             turn: Arc::new(Semaphore::new(1)),
             idle: Mutex::default(),
             in_line: AtomicU32::new(0),
         })
+    }
+
+    /// Transactions under way.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(self.all, self.places.available_permits())
     }
 
     /// A place; `alone` says that the attempt met conflicts before.
