@@ -72,6 +72,10 @@ fn one_trace_leads_from_the_request_to_the_commit_and_what_comes_of_it() {
     ] {
         assert_eq!(attempt.get(name), value, "{name}");
     }
+    // So that one finds it from here.
+    assert_eq!(daemon.event(&event.id)["trace"], request.trace);
+    let shown = daemon.cli(&["events", "show", &event.id]).stdout;
+    assert!(shown.contains(&request.trace), "{shown}");
     // What a guest logs is an event of its span, masked as it is everywhere.
     let [line] = &attempt.events[..] else { panic!("{attempt:?}") };
     assert_eq!(line.attributes["posthouse.log.message"], "hello [redacted]");

@@ -192,6 +192,8 @@ pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
     pub summary: EventSummary,
+    /// The id of the trace that it belongs to, in hex; none where it is not traced.
+    pub trace: Option<String>,
     /// The verified body.
     pub body: String,
     /// Its deliveries, oldest first.
