@@ -209,6 +209,13 @@ ALTER TABLE delivery ADD COLUMN order_key TEXT;
 CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
 ",
     "
+-- What is due is leased by plugin, so that one whose items wait for long holds back no other.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 2);
+DROP INDEX outbox_leased;
+CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
+",
+    "
 -- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
 -- its deliveries, of an outbox item that of the attempt which staged it.
 ALTER TABLE event ADD COLUMN trace BLOB;

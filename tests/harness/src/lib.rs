@@ -47,12 +47,14 @@
 
 mod browser;
 mod builder;
+mod certificates;
 mod collector;
 mod daemon;
 mod dns;
 mod event;
 mod guest;
 mod http;
+mod http2;
 mod load;
 mod mail;
 mod manager;
