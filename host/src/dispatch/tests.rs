@@ -104,6 +104,7 @@ impl House {
             occurred_at: None,
             received_at: self.clock.now(),
             depth: 0,
+            trace: None,
             data: 0..2,
             body: body.into_bytes().into(),
         };
