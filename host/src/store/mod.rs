@@ -9,7 +9,7 @@
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy                                                   a second file, and back
-//!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
+//!   writer, memory, minutes, shared, readers, walks, checkpoint, schema              what carries it
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -72,6 +72,7 @@ mod stats;
 mod tests;
 mod time;
 mod views;
+mod walks;
 mod watch;
 mod writer;
 
@@ -133,6 +134,7 @@ struct Inner {
     ambient: Ambient,
     ops: mpsc::Sender<Op>,
     shared: Arc<shared::Shared>,
+    walks: walks::Walks,
     prune: Mutex<retention::Cursor>,
 }
 
@@ -149,6 +151,7 @@ impl Store {
         let shared =
             shared::Shared::new(options.path.clone()).map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
+        let walks = walks::Walks::start().map_err(|error| unusable(error.to_string()))?;
         let ops = writer::start(
             opened,
             options.path.clone(),
@@ -157,7 +160,7 @@ impl Store {
             Arc::clone(&shared),
         )
         .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, prune: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, walks, prune: Mutex::default() })))
     }
 
     /// Returns when all queued before it is committed.
@@ -256,6 +259,15 @@ impl Store {
         tokio::task::spawn_blocking(move || shared.people.with(read))
             .await
             .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
+    }
+
+    /// Runs `read`, a step of many, where it gives way to whoever is in a hurry.
+    async fn walk<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.walks.step(move || shared.people.with(read)).await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Why the writer gave no answer.

@@ -45,7 +45,7 @@ impl Store {
         };
         let mut count = 0;
         loop {
-            let step = self.read(move |connection| step(connection, after, cutoff)).await?;
+            let step = self.walk(move |connection| step(connection, after, cutoff)).await?;
             for slice in step.finished.chunks(SLICE as usize) {
                 let events = slice.to_vec();
                 count += self.write(move |writer| writer.remove(&events)).await?;

@@ -112,6 +112,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
+        due_at: ambient.now(),
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
     }
 }
