@@ -16,12 +16,12 @@ const NICE: i32 = 19;
 type Step = Box<dyn FnOnce() + Send>;
 
 /// The thread's queue; the thread ends when this is dropped and what was queued is done.
-pub(super) struct Walks(mpsc::Sender<Step>);
+pub(super) struct Gentle(mpsc::Sender<Step>);
 
-impl Walks {
+impl Gentle {
     pub(super) fn start() -> io::Result<Self> {
         let (steps, queue) = mpsc::channel::<Step>();
-        thread::Builder::new().name("walks".into()).spawn(move || {
+        thread::Builder::new().name("long reads".into()).spawn(move || {
             // Of the thread that asks, and no other: Linux keeps it for each.
             if let Err(error) = setpriority_process(None, NICE) {
                 debug!(%error, "searches do not give way to others");
@@ -32,7 +32,7 @@ impl Walks {
     }
 
     /// Runs a step when those before it are done; none where the thread is gone.
-    pub(super) async fn step<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
