@@ -92,7 +92,7 @@ impl Store {
         {
             let (filter, room) = (filter.clone(), limit - found.len());
             let step = self
-                .read(move |connection| {
+                .read_gently(move |connection| {
                     deliveries_step(connection, &filter, before, room, false, delivery_summary)
                 })
                 .await?;
@@ -131,7 +131,7 @@ impl Store {
         }
         let filter = filter.clone();
         let step = self
-            .read(move |connection| {
+            .read_gently(move |connection| {
                 deliveries_step(connection, &filter, before, room, true, |row| row.get(0).map(DeliveryId))
             })
             .await?;
