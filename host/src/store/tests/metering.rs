@@ -7,7 +7,7 @@ use rusqlite::ffi;
 use super::support::*;
 use crate::{
     model::{OutboxKind, Outcome, PluginId},
-    store::{OutboxResult, PluginMeters, StoreError, StoreMeters, Verdict},
+    store::{OutboxResult, Places, PluginMeters, StoreError, StoreMeters, Verdict},
 };
 
 /// What is counted once all is that has been handed in: who waits is answered first, so that the second of
@@ -147,7 +147,8 @@ async fn what_becomes_of_items_is_counted_by_kind() {
     house.done(next(&mut lane).await, effects).await;
     assert_eq!(house.store.unsent().await.unwrap(), [(OutboxKind::Mail, 3), (OutboxKind::Request, 0)]);
 
-    let items = house.store.lease_outbox(OutboxKind::Mail, 3).await.unwrap();
+    let places = Places { at_once: 3, kept: false };
+    let items = house.store.lease_outbox(OutboxKind::Mail, places).await.unwrap();
     assert_eq!(house.store.unsent().await.unwrap()[0].1, 3, "what is on its way is not sent yet");
     let (due, error) = (house.now() + Duration::from_secs(60), "451".to_owned());
     house.store.complete_outbox(&items[0], OutboxResult::Sent).await.unwrap();
