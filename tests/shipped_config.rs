@@ -87,7 +87,7 @@ fn it_shows_every_key() {
     let repeated = |key: &str| {
         let mut parts = key.splitn(3, '.');
         let (first, _, rest) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-        let shared = ["concurrency", "reuse", "retry", "limits"];
+        let shared = ["concurrency", "reuse", "retry", "breaker", "limits"];
         first == Some("plugin")
             && shared.iter().any(|key| rest == *key || rest.starts_with(&format!("{key}.")))
     };

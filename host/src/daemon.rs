@@ -202,6 +202,8 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
             path: config.store.path.clone(),
             retention: config.store.retention,
             max_backlog: config.store.max_backlog,
+            min_free: config.store.min_free,
+            max_size: config.store.max_size,
         },
         ambient.clone(),
     )?;

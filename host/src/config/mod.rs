@@ -107,6 +107,12 @@ pub struct Store {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it the answer is 503. 1,000,000 by default.
     pub max_backlog: u64,
+    /// Bytes that stay free on the disk of the store: with less the answer is 503, so that what was taken
+    /// in can be finished. 256 MiB by default; 0: no bound.
+    pub min_free: u64,
+    /// Bytes in use in the file, beyond which the oldest finished events leave before `retention`; none:
+    /// no bound.
+    pub max_size: Option<u64>,
 }
 
 impl Store {
@@ -193,6 +199,8 @@ pub struct PluginSettings {
     pub reuse: u32,
     /// When a failed attempt is tried again.
     pub retry: Retry,
+    /// When it is paused on its own.
+    pub breaker: Breaker,
     /// What an attempt may use up.
     pub limits: Limits,
     /// What it may do.
@@ -216,6 +224,18 @@ pub struct Retry {
     pub max: Duration,
     /// The share by which a wait varies, 0 to 1.
     pub jitter: f64,
+}
+
+/// `breaker = { failures = 20, pause = "30s", max_pause = "10m" }`: a plugin of which so many attempts in a
+/// row have failed rests for `pause`, then tries one delivery; each time that fails it rests twice as long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Attempts in a row; 0: it is never paused on its own.
+    pub failures: u32,
+    /// The first pause.
+    pub pause: Duration,
+    /// The longest.
+    pub max_pause: Duration,
 }
 
 /// `[plugin.<name>.limits]`: what one attempt may use up.
@@ -278,6 +298,17 @@ pub struct Source {
     pub redact: Redact,
     /// When it is answered; once its event is on disk by default.
     pub respond: Respond,
+    /// How many signed requests it may send; any number by default.
+    pub rate: Option<Rate>,
+}
+
+/// `rate = { per_second = 50, burst = 100 }`: requests with a valid signature that a source may send.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Rate {
+    /// In the long run; 0.01 to 1,000,000.
+    pub per_second: f64,
+    /// At once, after a rest; what comes in a second, and at least 1, by default.
+    pub burst: u32,
 }
 
 /// When a source is answered.

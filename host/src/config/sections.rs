@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat, MailTarget,
-    MailTransport, PluginSettings, Plugins, Respond, Retry, Secret, Server, Source, Store,
+    Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
+    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
     database::{database_url, named_database},
     diagnose::shown,
     secret::{reference, secret},
@@ -93,6 +93,8 @@ fn store(table: &mut Table<'_>, store: &mut Store) {
     table.read("url", &mut store.path, store_url);
     table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
+    table.read("min_free", &mut store.min_free, size(0..=TIB));
+    store.max_size = table.optional("max_size", size(MIB..=1024 * TIB));
 }
 
 fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
@@ -125,6 +127,7 @@ fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
     table.read("concurrency", &mut settings.concurrency, integer(1..=1024));
     table.read("reuse", &mut settings.reuse, integer(1..=1_000_000));
     table.table("retry", |table| retry(table, &mut settings.retry));
+    table.table("breaker", |table| breaker(table, &mut settings.breaker));
     table.table("limits", |table| limits(table, &mut settings.limits));
 }
 
@@ -168,6 +171,19 @@ fn retry(table: &mut Table<'_>, retry: &mut Retry) {
         let message =
             format!("`{}` is shorter than `base`, the first wait; write a longer one", table.path("max"));
         table.document.problem(table.at("max"), message);
+    }
+}
+
+fn breaker(table: &mut Table<'_>, breaker: &mut Breaker) {
+    table.read("failures", &mut breaker.failures, integer(0..=1_000_000));
+    table.read("pause", &mut breaker.pause, duration(millis(100)..=days(1)));
+    table.read("max_pause", &mut breaker.max_pause, duration(millis(100)..=days(30)));
+    if breaker.max_pause < breaker.pause {
+        let message = format!(
+            "`{}` is shorter than `pause`, the first one; write a longer one",
+            table.path("max_pause")
+        );
+        table.document.problem(table.at("max_pause"), message);
     }
 }
 
@@ -236,6 +252,8 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
     let mut within = secs(8);
     table.read("respond_timeout", &mut within, duration(millis(100)..=minutes(1)));
     let respond = if handled { Respond::Handled { within } } else { Respond::Accepted };
+    let mut rate = None;
+    table.table("rate", |table| rate = self::rate(table));
     let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
     Some(Source {
         name: name?,
@@ -246,7 +264,16 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
         events,
         redact: Redact::new(redact),
         respond,
+        rate,
     })
+}
+
+fn rate(table: &mut Table<'_>) -> Option<Rate> {
+    let per_second = table.required("per_second", "50", number(0.01..=1_000_000.0));
+    let burst = table.optional("burst", integer(1..=1_000_000));
+    let per_second = per_second?;
+    // Within the range of `per_second`, so nothing is cut.
+    Some(Rate { per_second, burst: burst.unwrap_or(per_second.ceil() as u32) })
 }
 
 /// The secrets of a source; none of them only where they are not looked up.

@@ -154,6 +154,8 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "store.url": store.path;
         "store.retention": store.retention;
         "store.max_backlog": store.max_backlog;
+        "store.min_free": store.min_free;
+        "store.max_size": store.max_size;
         "mail.url": mail.target;
         "mail.retry": mail.retry;
         "http.ca": http.ca;

@@ -10,7 +10,8 @@
 //!
 //! A plugin has a lane of its own in the store, a runner of its own here and permits of its own, so one
 //! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
-//! stay in the store. Beside the runners goes the [`Sender`], which empties the outbox.
+//! stay in the store. One whose breaker is half-open has a runner that takes one delivery and ends. Beside
+//! the runners goes the [`Sender`], which empties the outbox.
 //!
 //! | part | what |
 //! | --- | --- |
@@ -30,6 +31,8 @@ mod retry;
 mod runner;
 mod sender;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -62,6 +65,9 @@ pub struct Dispatch {
     runners: HashMap<PluginId, Runner>,
 }
 
+/// The longest sleep while a plugin waits for its pause to be over: the clock may have been set meanwhile.
+const NAP: Duration = Duration::from_millis(200);
+
 /// How long the removal of markers may take at the end; what stays is swept after the next start.
 const CLEARING: Duration = Duration::from_secs(2);
 
@@ -89,9 +95,11 @@ impl Dispatch {
             // Seen before it is read: a change that comes while we follow the list wakes us again.
             changes.borrow_and_update();
             self.follow().await;
+            let trial = self.registry.next_trial();
             tokio::select! {
                 () = turned(&mut stop) => break,
                 changed = changes.changed() => if changed.is_err() { break },
+                () = slept(trial) => self.registry.begin_trials().await,
             }
         }
         self.drain(patience).await;
@@ -103,14 +111,12 @@ impl Dispatch {
             .registry
             .list()
             .into_iter()
-            .filter(|plugin| plugin.serving())
+            .filter(|plugin| plugin.serving() || plugin.is_on_trial())
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 
         // A runner has its number of permits for life: another number is another runner.
-        let fits = |id: &PluginId, runner: &Runner| {
-            serving.get(id).is_some_and(|plugin| runner.has_permits_for(plugin))
-        };
+        let fits = |id: &PluginId, runner: &Runner| serving.get(id).is_some_and(|plugin| runner.fits(plugin));
         let stopped: Vec<Runner> =
             self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {
@@ -139,6 +145,14 @@ impl Dispatch {
             runner.finish(deadline).await;
         }
         self.commits.markers.finish(CLEARING).await;
+    }
+}
+
+/// Sleeps for so long, at most for a nap; for ever where there is nothing to wait for.
+async fn slept(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait.min(NAP)).await,
+        None => std::future::pending().await,
     }
 }
 

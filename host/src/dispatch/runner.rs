@@ -21,13 +21,16 @@
 //! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
 //! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
 //! server that goes away does so once, a statement that brings its session down does it each time.
+//!
+//! Each attempt tells the plugin's breaker how it went ([`Health`]). Where that is half-open the runner is on
+//! trial: it takes one delivery at a time, and none after the one that turned the breaker.
 
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -50,7 +53,7 @@ use super::{
 };
 use crate::{
     model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Finished, Plugin},
+    plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -87,7 +90,9 @@ impl Runner {
         ambient: Ambient,
         redactions: Redactions,
     ) -> Result<Self, StoreError> {
-        let lane = commits.store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
+        let on_trial = plugin.is_on_trial();
+        let capacity = if on_trial { 1 } else { LANE_CAPACITY };
+        let lane = commits.store.open_lane(plugin.record.id, capacity).await?;
         let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: commits.store.clone(),
@@ -96,6 +101,8 @@ impl Runner {
             ambient,
             redactions,
             concurrency,
+            on_trial,
+            tried: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
             breaks: Mutex::default(),
@@ -110,9 +117,12 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether it has as many permits as this plugin is to have.
-    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
-        self.attempts.concurrency == concurrency(plugin)
+    /// Whether it has as many permits as this plugin is to have, and is on trial just as this is.
+    pub(super) fn fits(&self, plugin: &Plugin) -> bool {
+        let attempts = &self.attempts;
+        attempts.concurrency == concurrency(plugin)
+            && attempts.on_trial == plugin.is_on_trial()
+            && !attempts.tried.load(Ordering::Acquire)
     }
 
     /// How many attempts run now.
@@ -147,6 +157,10 @@ struct Attempts {
     ambient: Ambient,
     redactions: Redactions,
     concurrency: u32,
+    /// One delivery is tried, and how that goes turns the breaker.
+    on_trial: bool,
+    /// It was tried.
+    tried: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
     /// How often in a row the database ended the session of a delivery.
@@ -181,6 +195,12 @@ impl Attempts {
                 attempts.run(job, permits).await;
                 attempts.under_way.fetch_sub(1, Ordering::Relaxed);
             });
+            if self.on_trial {
+                while running.join_next().await.is_some() {}
+                if self.tried.load(Ordering::Acquire) {
+                    break;
+                }
+            }
             while running.try_join_next().is_some() {}
         }
         lane.close().await;
@@ -218,21 +238,28 @@ impl Attempts {
             Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
             Err(failure) => Err(failure),
         };
-        match result {
-            Ok(()) => {}
-            Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
+        let health = match result {
+            Ok(()) => Health::Well,
+            Err(AttemptFailure::NotRun { error }) => return self.give_back(job, &plugin, &error).await,
             Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
-                self.give_back(job, &plugin, &error).await;
+                return self.give_back(job, &plugin, &error).await;
             }
-            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
+            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => {
+                return self.run_again(job).await;
+            }
             Err(failure) => {
                 if let Err(error) = self.commits.settle(&plugin).await {
                     return self.give_back(job, &plugin, &error.to_string()).await;
                 }
+                let health = health(&failure);
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
                 self.complete(job, attempt, verdict).await;
+                health
             }
+        };
+        if self.commits.registry.heed(&plugin, health).await {
+            self.tried.store(true, Ordering::Release);
         }
     }
 
@@ -272,7 +299,7 @@ impl Attempts {
             && let Err(full) = self.store.room()
         {
             let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
-            report.result = Err(AttemptFailure::Stopped { error, trace: None });
+            report.result = Err(AttemptFailure::NoRoom { error });
         }
         report
     }
@@ -300,7 +327,9 @@ impl Attempts {
                 attempt.error = Some(error);
                 attempt.trace = trace;
             }
-            AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => {
+                attempt.error = Some(error);
+            }
             AttemptFailure::Broken { error } => {
                 attempt.error = Some(format!(
                     "its database ended the session {} times in a row, while a statement or the commit of this \
@@ -362,8 +391,22 @@ impl Attempts {
     }
 }
 
+/// What an attempt that failed like this says of its plugin.
+fn health(failure: &AttemptFailure) -> Health {
+    use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
+    match failure {
+        Reject { .. } => Health::Well,
+        Retry { after: Some(_), .. } => Health::Deferred,
+        Retry { after: None, .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
+        NoRoom { .. } | NotRun { .. } => Health::Unknown,
+    }
+}
+
 /// How many attempts of a plugin may run at once.
 fn concurrency(plugin: &Plugin) -> u32 {
+    if plugin.is_on_trial() {
+        return 1;
+    }
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 

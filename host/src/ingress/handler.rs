@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 
 use super::{
     KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
-    handling::Handling, pulse::Pulse,
+    handling::Handling, pulse::Pulse, rate::Allowance,
 };
 use crate::{
-    config::{self, Respond},
+    config::{self, Rate, Respond},
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError, Watcher, watch},
 };
@@ -88,7 +88,16 @@ struct Route {
     verifier: Verifier,
     events: Vec<Pattern>,
     respond: Respond,
+    /// None: it may send any number.
+    allowance: Option<Arc<Allowance>>,
     tally: Arc<Tally>,
+}
+
+impl Route {
+    /// Whether this is its rate.
+    fn has(&self, rate: Rate) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| allowance.rate() == rate)
+    }
 }
 
 /// Where requests are counted and, if they end badly, logged.
@@ -133,13 +142,19 @@ impl<I: Inbox> Ingress<I> {
     /// [`KeyError`] names the secret that can't serve; nothing has changed then.
     pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
         let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let running = self.0.routes.load_full();
         let mut tallies = self.0.tallies.lock();
         let route = |(source, verifier): (&config::Source, Verifier)| {
             let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
             let (source, path) = (source.clone(), source.path.clone());
             let tally = Arc::clone(tally);
-            let config::Source { name, events, respond, .. } = source;
-            (path, Arc::new(Route { source: name, verifier, events, respond, tally }))
+            let config::Source { name, events, respond, rate, .. } = source;
+            let allowance = rate.and_then(|rate| match running.get(&path) {
+                // What was used up stays so, however often config.toml is read.
+                Some(route) if route.source == name && route.has(rate) => route.allowance.clone(),
+                _ => Some(Arc::new(Allowance::new(rate))),
+            });
+            (path, Arc::new(Route { source: name, verifier, events, respond, allowance, tally }))
         };
         self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
         Ok(())
@@ -217,6 +232,9 @@ impl<I: Inbox> Shared<I> {
         let request = RawRequest { headers, body };
         let now = self.ambient.now();
         let verified = route.verifier.verify(&request, now)?;
+        if let Some(allowance) = &route.allowance {
+            allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
+        }
         Ok(envelope::read(&verified, &route.source, now)?)
     }
 }
@@ -241,6 +259,9 @@ impl Tally {
             Ending::Busy => {
                 tracing::warn!(source, held_back, "too many requests at once; see `max_requests`")
             }
+            Ending::TooMany { seconds } => {
+                tracing::warn!(source, seconds, held_back, "more signed requests than `rate` allows")
+            }
             Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
             other => tracing::debug!(source, held_back, "request refused: {other:?}"),
         }
@@ -252,7 +273,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::{
-        config::Respond,
+        config::{Rate, Respond},
         ingress::{
             NO_SOURCE,
             fixtures::{BODY, TestServer},
@@ -347,6 +368,7 @@ mod tests {
         let server = TestServer::start().await;
         for (error, label) in [
             (StoreError::Backlog(10), "backlog"),
+            (StoreError::NoSpace { free: 1, least: 2 }, "disk-space"),
             (StoreError::Poisoned("disk".into()), "store-poisoned"),
             (StoreError::Io("disk".into()), "store-write"),
             (StoreError::Closed, "store-closed"),
@@ -383,6 +405,36 @@ mod tests {
         assert!(answer.ends_with(r#"{"error":"Critical processing error"}"#), "{answer}");
         let counts = server.counts("crm").await;
         assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_source_sends_as_much_as_its_rate_allows_and_a_stranger_uses_up_nothing_of_it() {
+        let rate = Rate { per_second: 0.02, burst: 3 };
+        let server = TestServer::at(|source| source.rate = Some(rate)).await;
+        let forged = server.signed("msg_0", BODY).replace("user.created", "user.deleted");
+        for _ in 0..10 {
+            assert_eq!(server.ask(&forged).await.0, 401);
+        }
+        // What can't be an event, what is not wanted and what was seen before count like any other.
+        for (id, body, status) in [("msg_1", BODY, 200), ("msg_1", BODY, 200), ("msg_2", "{}", 400)] {
+            assert_eq!(server.ask(&server.signed(id, body)).await.0, status);
+        }
+        let (status, answer) = server.ask(&server.signed("msg_3", BODY)).await;
+        assert_eq!(status, 429, "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Too many requests"}"#), "{answer}");
+        let (_, wait) = answer.split_once("retry-after: ").unwrap();
+        let wait: u64 = wait.lines().next().unwrap().parse().unwrap();
+        assert!((1..=50).contains(&wait), "{answer}");
+        // To read config.toml anew fills nothing up; another rate does.
+        server.replace(|source| source.rate = Some(rate));
+        assert_eq!(server.ask(&server.signed("msg_3", BODY)).await.0, 429);
+        server.replace(|source| source.rate = Some(Rate { burst: 1, ..rate }));
+        assert_eq!(server.ask(&server.signed("msg_3", BODY)).await.0, 200);
+        server.replace(|source| source.rate = None);
+        assert_eq!(server.ask(&server.signed("msg_4", BODY)).await.0, 200);
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.rejected["rate-limited"], counts.accepted, counts.duplicate), (2, 3, 1));
+        assert_eq!(counts.received, 10 + 3 + 2 + 2);
     }
 
     #[tokio::test]

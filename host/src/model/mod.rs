@@ -3,6 +3,7 @@
 //! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
 
 mod ambient;
+mod breaker;
 mod carried;
 mod delivery;
 mod derived;
@@ -21,6 +22,7 @@ mod usage;
 mod web;
 
 pub use ambient::{Ambient, Clock, Random};
+pub use breaker::{BreakerState, Trip};
 pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,

@@ -67,6 +67,11 @@ pub enum AttemptFailure {
         /// The guest's stack, innermost function first.
         trace: Option<String>,
     },
+    /// What it wants to emit has no room: too much is unfinished.
+    NoRoom {
+        /// What is full.
+        error: String,
+    },
     /// Another transaction on the plugin's database was in the way: the job is to run again at once, which
     /// is not counted.
     Conflict,

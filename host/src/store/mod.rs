@@ -9,7 +9,7 @@
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy                                                   a second file, and back
-//!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
+//!   writer, memory, minutes, shared, readers, checkpoint, space, schema              what carries it
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -35,7 +35,8 @@
 //! the ledger adds up after any crash. Which delivery is leased under which token is known to the
 //! writer alone: no token of an earlier process is ever valid.
 //!
-//! A full disk fails the batch that found it; nothing of it remains and the store goes on. Completions
+//! With less than `min_free` left on the disk nothing more is taken in, and what is there goes on. A full
+//! disk fails the batch that found it; nothing of it remains and the store goes on. Completions
 //! of such a batch are kept and tried again. After any other failed write nobody can say what the disk
 //! holds: the store refuses everything until a restart reads it again.
 
@@ -67,6 +68,7 @@ mod search;
 mod senders;
 mod series;
 mod shared;
+mod space;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -114,6 +116,10 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it nothing is taken in.
     pub max_backlog: u64,
+    /// Bytes that are to stay free on the disk; with less nothing is taken in. 0: no bound.
+    pub min_free: u64,
+    /// Bytes in use in the file, beyond which finished events leave before their time; none: no bound.
+    pub max_size: Option<u64>,
 }
 
 /// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none where one
@@ -134,7 +140,7 @@ struct Inner {
     ambient: Ambient,
     ops: mpsc::Sender<Op>,
     shared: Arc<shared::Shared>,
-    prune: Mutex<retention::Cursor>,
+    prune: Mutex<retention::Walks>,
 }
 
 impl Store {
@@ -147,8 +153,8 @@ impl Store {
         let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
         let mut opened = schema::open(&options.path, &ambient)?;
         queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
-        let shared =
-            shared::Shared::new(options.path.clone()).map_err(|error| unusable(error.to_string()))?;
+        let shared = shared::Shared::new(options.path.clone(), options.min_free)
+            .map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
         let ops = writer::start(
             opened,
@@ -195,6 +201,11 @@ impl Store {
     /// Why the last write failed, where none has succeeded since: most likely the disk is full.
     pub fn trouble(&self) -> Option<String> {
         self.0.shared.trouble()
+    }
+
+    /// Why nothing is taken in while the disk is nearly full.
+    pub fn shortage(&self) -> Option<StoreError> {
+        self.0.shared.space().shortage()
     }
 
     /// Unfinished deliveries, and the most that may be.
@@ -272,7 +283,7 @@ impl Store {
         &self.0.ambient
     }
 
-    fn prune_cursor(&self) -> &Mutex<retention::Cursor> {
+    fn walks(&self) -> &Mutex<retention::Walks> {
         &self.0.prune
     }
 
@@ -282,6 +293,14 @@ impl Store {
 
     fn max_backlog(&self) -> u64 {
         self.0.options.max_backlog
+    }
+
+    fn min_free(&self) -> u64 {
+        self.0.options.min_free
+    }
+
+    fn max_size(&self) -> Option<u64> {
+        self.0.options.max_size
     }
 
     fn path(&self) -> &Path {

@@ -260,7 +260,7 @@ JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type
 JOIN plugin p ON p.id = d.plugin";
 
 /// True of what has not been replayed.
-const NOT_REPLAYED: &str =
+pub(super) const NOT_REPLAYED: &str =
     "NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
 
 fn deliveries_step<T>(
@@ -281,11 +281,11 @@ fn deliveries_step<T>(
         .next()
         .transpose()?;
     let states: &[i64] = match filter.state {
-        None => &[code::BEHIND, 0, 1, 2, 3, 4],
+        None => &[code::LATER, code::BEHIND, 0, 1, 2, 3, 4],
         Some(DeliveryState::Ready) => &[0],
         Some(DeliveryState::Leased) => &[1],
-        Some(DeliveryState::Waiting) => &[code::BEHIND, 2],
-        Some(DeliveryState::Held) => &[code::BEHIND, 0, 2],
+        Some(DeliveryState::Waiting) => &[code::LATER, code::BEHIND, 2],
+        Some(DeliveryState::Held) => &[code::LATER, code::BEHIND, 0, 2],
         Some(DeliveryState::Done) => &[3],
         Some(DeliveryState::Dead) => &[4],
     };
@@ -351,7 +351,7 @@ fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
         state,
         held: held.filter(|_| state == DeliveryState::Held),
         attempts: row.get(7)?,
-        due_at: if finished_at.is_some() || code == code::BEHIND {
+        due_at: if finished_at.is_some() || matches!(code, code::BEHIND | code::LATER) {
             None
         } else {
             Some(timestamp(row.get(8)?))

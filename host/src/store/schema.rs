@@ -215,11 +215,18 @@ CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 
 DROP INDEX outbox_leased;
 CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
 ",
+    "
+-- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
+-- turn, state -2, and so in no index of what is due.
+CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
 /// `DONE`.
 pub(super) mod code {
+    /// Replayed with many others, it waits for its turn; counted and shown as waiting.
+    pub(in crate::store) const LATER: i64 = -2;
     /// Waits for another of its order key; counted and shown as waiting.
     pub(in crate::store) const BEHIND: i64 = -1;
     pub(in crate::store) const READY: i64 = 0;
@@ -237,7 +244,7 @@ pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
         code::DONE => DeliveryState::Done,
         code::DEAD => DeliveryState::Dead,
         _ if held => DeliveryState::Held,
-        code::WAITING | code::BEHIND => DeliveryState::Waiting,
+        code::WAITING | code::BEHIND | code::LATER => DeliveryState::Waiting,
         _ => DeliveryState::Ready,
     }
 }

@@ -312,6 +312,18 @@ pub struct StoreStats {
     pub store_bytes: u64,
     /// Size of its write-ahead log.
     pub wal_bytes: u64,
+    /// Free on its disk; none where the system does not say.
+    pub disk_free_bytes: Option<u64>,
+    /// What is to stay free; with less nothing is taken in. 0: no bound.
+    pub min_free_bytes: u64,
+    /// In use in the store's file.
+    pub live_bytes: u64,
+    /// Beyond which finished events leave before their time; none: no bound.
+    pub max_bytes: Option<u64>,
+    /// Whether more is in use than that, and nothing is left that may leave.
+    pub oversize: bool,
+    /// Deliveries that were replayed with many others and wait for their turn.
+    pub replays_waiting: u64,
 }
 
 /// Deliveries of one event type over the last 24 hours (the present hour and the 23 before it).
@@ -347,6 +359,8 @@ pub struct PluginStats {
     pub states: BTreeMap<DeliveryState, u64>,
     /// When the delivery was made that has been ready, waiting or held for longest.
     pub oldest_open: Option<Timestamp>,
+    /// Of those that wait: replayed with many others, until there is room.
+    pub replays_waiting: u64,
 }
 
 /// The store's number of an entry of the audit log.

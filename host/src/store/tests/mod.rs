@@ -16,4 +16,6 @@ mod metering;
 mod opening;
 mod ordering;
 mod replaying;
+mod size;
 mod support;
+mod turns;

@@ -80,6 +80,7 @@ DROP TABLE audit;
 DROP TABLE minute;
 ALTER TABLE source DROP COLUMN last_event;
 ALTER TABLE source DROP COLUMN last_at;
+DROP INDEX delivery_later;
 PRAGMA user_version = 1";
 
 #[tokio::test]

@@ -76,8 +76,13 @@ fn fill(path: &Path, finished: u64, waiting: u64) {
     runtime.block_on(async {
         let ambient = ambient();
         let max_backlog = finished + waiting + 1;
-        let options =
-            StoreOptions { path: path.to_owned(), retention: Duration::from_hours(24), max_backlog };
+        let options = StoreOptions {
+            path: path.to_owned(),
+            retention: Duration::from_hours(24),
+            max_backlog,
+            min_free: 0,
+            max_size: None,
+        };
         let store = Store::open(options, ambient.clone()).expect("the daemon's store");
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
         let handling = tokio::spawn(handle(store.clone(), plugin, ambient.clone(), finished, waiting));
