@@ -532,6 +532,40 @@ mail = { from = ["a@example.com"] }"#,
 }
 
 #[test]
+fn telemetry_that_cant_be_says_why() {
+    for (line, says) in [
+        (
+            r#"otlp = "collector:4318""#,
+            "`telemetry.otlp` is `collector:4318`, which is neither http:// nor https://",
+        ),
+        (r#"otlp = "4318""#, "`telemetry.otlp` is `4318`, which is no URL"),
+        (r#"otlp = "http://a.example?key=1""#, "`telemetry.otlp` has a query or a fragment"),
+        (
+            r#"otlp = "http://user:hunter2@a.example""#,
+            "`telemetry.otlp` holds a login; `header` is where credentials stand",
+        ),
+    ] {
+        let expected = format!("config.toml:2:8: {says}; write one such as \"http://127.0.0.1:4318\"");
+        refused(&format!("[telemetry]\n{line}"), &[&expected]);
+    }
+    refused("[telemetry]\nsample = 2", &["config.toml:2:10: `telemetry.sample` is 2; it may be 0 to 1"]);
+    refused(
+        "[telemetry]\nservice_name = \"\"",
+        &["config.toml:2:16: `telemetry.service_name` is empty; write a name"],
+    );
+    refused(
+        "[telemetry]\nheaders = { a = \"b\" }",
+        &["config.toml:2:1: unknown key `headers` in `telemetry`; did you mean `header`?"],
+    );
+    refused(
+        "[telemetry]\nheader = { Host = \"a\" }",
+        &[
+            "config.toml:2:19: `telemetry.header.Host` is a header that posthouse sets by itself; leave it out",
+        ],
+    );
+}
+
+#[test]
 fn a_grant_of_requests_says_what_is_wrong_with_it() {
     let write = r#"; write one such as "https://api.example.com" or "https://*.example.com:8443/v1/""#;
     let grant = |entry: &str| format!("[plugin.seats.grants]\nhttp = [{entry}]\n");

@@ -108,7 +108,8 @@ fn the_page_explains_every_key() {
         .iter()
         .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
         .collect();
-    let tables = ["server", "admin", "store", "mail", "databases", "log", "plugins", "source", "plugin"];
+    let tables =
+        ["server", "admin", "store", "mail", "databases", "log", "telemetry", "plugins", "source", "plugin"];
     let missing: Vec<_> = missing.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not explain {missing:?}");
 }
@@ -121,6 +122,7 @@ fn it_shows_defaults() {
     assert_eq!(shipped.store, defaults.store);
     assert_eq!(shipped.mail, defaults.mail);
     assert_eq!(shipped.log, defaults.log);
+    assert_eq!(shipped.telemetry, defaults.telemetry);
     assert_eq!(shipped.plugins, defaults.plugins);
 
     let source = &shipped.sources[0];

@@ -11,6 +11,7 @@ pub mod client;
 pub mod compile;
 pub mod deliveries;
 pub mod events;
+mod log;
 pub mod outbox;
 pub mod output;
 pub mod plugins;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
     Admin, Breaker, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry,
-    Server, Store,
+    Server, Store, Telemetry,
 };
 use crate::model::Grants;
 
@@ -73,6 +73,12 @@ impl Default for Http {
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".into(), format: LogFormat::Human }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp: None, header: BTreeMap::new(), sample: 1.0, service_name: "posthouse".into() }
     }
 }
 

@@ -29,6 +29,8 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use url::Url;
+
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
@@ -55,6 +57,8 @@ pub struct Config {
     pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
     pub log: Log,
+    /// `[telemetry]`: where traces go.
+    pub telemetry: Telemetry,
     /// `[plugins]`: the folder and the defaults of every plugin.
     pub plugins: Plugins,
     /// `[[source]]`: the senders.
@@ -171,6 +175,20 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// `[telemetry]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// Where an OpenTelemetry collector takes traces over HTTP: `otlp` and `/v1/traces`. None by default: then
+    /// there are none.
+    pub otlp: Option<Url>,
+    /// Headers for the collector, their names in lower case.
+    pub header: BTreeMap<String, Secret>,
+    /// The share of traces that is recorded, of those that begin here; all by default.
+    pub sample: f64,
+    /// What the traces call this daemon; `posthouse` by default.
+    pub service_name: String,
 }
 
 /// `[plugins]`.

@@ -8,13 +8,16 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
     MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
+    Telemetry,
     database::{database_url, named_database},
     diagnose::shown,
+    egress::{headers, is_local},
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, order_by,
-        path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, collector, duration, integer, list, log_level, mail_url, nameserver, number,
+        one_line, order_by, path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url,
+        url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -35,6 +38,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         http: Http::default(),
         databases: BTreeMap::new(),
         log: Log::default(),
+        telemetry: Telemetry::default(),
         plugins: Plugins::default(),
         sources: Vec::new(),
         plugin: BTreeMap::new(),
@@ -52,6 +56,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("http", |table| http(table, &mut config.http));
     let databases = databases(root, &mut config);
     root.table("log", |table| log(table, &mut config.log));
+    root.table("telemetry", |table| telemetry(table, &mut config.telemetry));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
     config.sources = sources(root);
     if let Some(tables) = root.optional("plugin", Value::table) {
@@ -113,6 +118,23 @@ fn http(table: &mut Table<'_>, http: &mut Http) {
 fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("level", &mut log.level, log_level);
     table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
+}
+
+fn telemetry(table: &mut Table<'_>, telemetry: &mut Telemetry) {
+    telemetry.otlp = table.optional("otlp", collector);
+    if let Some(own) = table.optional("header", Value::table) {
+        telemetry.header = headers(&own);
+    }
+    table.read("sample", &mut telemetry.sample, number(0.0..=1.0));
+    table.read("service_name", &mut telemetry.service_name, one_line);
+    if let Some(url) = &telemetry.otlp
+        && url.scheme() == "http"
+        && !telemetry.header.is_empty()
+        && !is_local(url.host())
+    {
+        let message = "the headers for the collector go in clear; say https://";
+        table.document.warn(table.at("otlp"), message);
+    }
 }
 
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {

@@ -118,6 +118,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         databases: _,
         http: _,
         log: _,
+        telemetry: _,
         plugins: _,
         sources: _,
         plugin: _,
@@ -164,6 +165,10 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "http.retry": http.retry;
         "http.retry_after": http.retry_after;
         "log.format": log.format;
+        "telemetry.otlp": telemetry.otlp;
+        "telemetry.header": telemetry.header;
+        "telemetry.sample": telemetry.sample;
+        "telemetry.service_name": telemetry.service_name;
         "plugins.dir": plugins.dir;
         "plugins.rescan": plugins.rescan;
         "plugins.instances": plugins.instances;

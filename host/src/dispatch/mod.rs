@@ -22,6 +22,21 @@
 //! | [`Sender`], `desk`, `mail`, `requests` | the outbox |
 //! | [`sweep`] | what is past its retention |
 
+/// A line of the log about one attempt: it always says which event, for whom, which delivery.
+macro_rules! about {
+    ($level:ident, $job:expr, $plugin:expr, $($rest:tt)+) => {
+        tracing::$level!(
+            source = %$job.event.content.source,
+            event = %$job.event.content.id,
+            plugin = %$plugin,
+            delivery = %$job.delivery,
+            attempt = $job.attempt,
+            trace = $job.trace.map(|trace| tracing::field::display(trace.trace_id())),
+            $($rest)+
+        )
+    };
+}
+
 mod commit;
 mod desk;
 mod mail;
@@ -43,6 +58,7 @@ use crate::{
     model::{Ambient, PluginId, Redact, SourceName},
     plugin::{Plugin, Registry},
     store::Store,
+    telemetry::Telemetry,
 };
 
 pub use mail::InvalidMailTarget;
@@ -73,9 +89,10 @@ const CLEARING: Duration = Duration::from_secs(2);
 
 impl Dispatch {
     /// A dispatch with no runners yet. Begins to remove markers, and so needs a runtime.
-    pub fn new(store: Store, registry: Registry, ambient: Ambient) -> Self {
+    pub fn new(store: Store, registry: Registry, ambient: Ambient, telemetry: Telemetry) -> Self {
         let markers = Markers::start(registry.databases(), &store);
-        let commits = Commits { store, registry: registry.clone(), markers, ambient: ambient.clone() };
+        let commits =
+            Commits { store, registry: registry.clone(), markers, ambient: ambient.clone(), telemetry };
         let redactions: Redactions = Arc::new(|_| Redact::default());
         Self { commits: Arc::new(commits), registry, ambient, redactions, runners: HashMap::new() }
     }
@@ -127,10 +144,11 @@ impl Dispatch {
             match self.runners.get(&id) {
                 Some(runner) => runner.replace(plugin),
                 None => {
+                    let name = plugin.record.name.clone();
                     let (ambient, redactions) = (self.ambient.clone(), Arc::clone(&self.redactions));
                     match Runner::start(&self.commits, plugin, ambient, redactions).await {
                         Ok(runner) => drop(self.runners.insert(id, runner)),
-                        Err(error) => warn!(%error, "a plugin's lane could not be opened"),
+                        Err(error) => warn!(plugin = name, %error, "a plugin's lane could not be opened"),
                     }
                 }
             }

@@ -43,7 +43,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
-use tracing::{debug, error, warn};
+use tracing::warn;
 
 use super::{
     Redactions,
@@ -52,6 +52,7 @@ use super::{
     turned,
 };
 use crate::{
+    flood::FloodGate,
     model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
     plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
@@ -105,6 +106,7 @@ impl Runner {
             tried: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
+            gate: FloodGate::default(),
             breaks: Mutex::default(),
         });
         let (closing, closed) = watch::channel(false);
@@ -163,6 +165,8 @@ struct Attempts {
     tried: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
+    /// Of the lines about dead letters.
+    gate: FloodGate,
     /// How often in a row the database ended the session of a delivery.
     breaks: Mutex<HashMap<DeliveryId, u32>>,
 }
@@ -208,21 +212,26 @@ impl Attempts {
     }
 
     /// One job, from the look at what it has left behind to its end.
-    async fn run(&self, job: Job, permits: Permits) {
+    async fn run(&self, mut job: Job, permits: Permits) {
         let plugin = self.plugin.load_full();
+        let name = &plugin.record.name;
+        let mut trace = self.commits.telemetry.attempt(&mut job);
         if job.may_have_run {
             match self.commits.find(&plugin, job.delivery).await {
                 Ok(None) => {}
-                Ok(Some(earlier)) => return self.commits.resume(job, earlier).await,
+                Ok(Some(earlier)) => return self.commits.resume(name, job, earlier, trace).await,
                 Err(error) => return self.give_back(job, &plugin, &error.to_string()).await,
             }
         }
         if job.conflicts > CONFLICTS_BEFORE_ALONE
             && let Err(error) = self.store.flush().await
         {
-            warn!(delivery = %job.delivery, %error, "the store did not settle before an attempt");
+            about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
-        let AttemptReport { result, started_at, duration, logs } = self.attempt(&plugin, &job).await;
+        let AttemptReport { result, started_at, duration, logs, fetched } = self.attempt(&plugin, &job).await;
+        if let Some(trace) = &mut trace {
+            trace.fetched(fetched);
+        }
         let mut attempt = Attempt {
             number: job.attempt,
             revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
@@ -235,17 +244,23 @@ impl Attempts {
         };
         self.mask(&job, &mut attempt);
         let result = match result {
-            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
+            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits, &mut trace).await,
             Err(failure) => Err(failure),
         };
         let health = match result {
-            Ok(()) => Health::Well,
+            Ok(()) => {
+                about!(debug, job, name, "an attempt ended well");
+                Health::Well
+            }
             Err(AttemptFailure::NotRun { error }) => return self.give_back(job, &plugin, &error).await,
             Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
                 return self.give_back(job, &plugin, &error).await;
             }
             Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => {
-                return self.run_again(job).await;
+                if let Some(trace) = trace {
+                    trace.end(&job, name, &attempt, true);
+                }
+                return self.run_again(job, name).await;
             }
             Err(failure) => {
                 if let Err(error) = self.commits.settle(&plugin).await {
@@ -254,7 +269,10 @@ impl Attempts {
                 let health = health(&failure);
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
-                self.complete(job, attempt, verdict).await;
+                if let Some(trace) = trace {
+                    trace.end(&job, name, &attempt, false);
+                }
+                self.complete(job, name, attempt, verdict).await;
                 health
             }
         };
@@ -291,7 +309,7 @@ impl Attempts {
     /// Runs the guest. What it wants to emit must have room before anything is committed.
     async fn attempt(&self, plugin: &Plugin, job: &Job) -> AttemptReport {
         let Ok(mut report) = AssertUnwindSafe(plugin.attempt(job)).catch_unwind().await else {
-            error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
+            about!(error, job, plugin.record.name, "an attempt panicked in the host");
             return panicked(self.ambient.now());
         };
         if let Ok(Finished { effects, .. }) = &report.result
@@ -351,42 +369,71 @@ impl Attempts {
             _ => wait_after(&plugin.settings.retry, job.attempt, &self.ambient)
                 .map(|wait| after.unwrap_or(wait)),
         };
-        debug!(
-            delivery = %job.delivery,
-            plugin = %plugin.record.name,
-            attempt = job.attempt,
-            outcome = attempt.outcome.as_str(),
-            "an attempt failed"
-        );
+        let (name, outcome) = (&plugin.record.name, attempt.outcome.as_str());
+        // The reason is the guest's words, or a trap in what it was given: it stands with the delivery.
+        match wait {
+            Some(wait) => about!(debug, job, name, outcome, ?wait, "an attempt failed, to be tried again"),
+            None => {
+                if let Some(held_back) = self.gate.admit() {
+                    about!(
+                        warn,
+                        job,
+                        name,
+                        outcome,
+                        held_back,
+                        "an attempt failed, and the delivery is a dead letter"
+                    );
+                }
+            }
+        }
         let due = wait.map(|wait| self.ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX));
         (attempt, due.map_or(Verdict::Dead, Verdict::Retry))
     }
 
-    async fn complete(&self, job: Job, attempt: Attempt, verdict: Verdict) {
-        let delivery = job.delivery;
+    async fn complete(&self, job: Job, plugin: &str, attempt: Attempt, verdict: Verdict) {
+        let told = job.clone();
         if let Err(error) = self.store.complete(job, attempt, verdict).await {
-            warn!(%delivery, %error, "an attempt could not be completed; it runs again after the next start");
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "an attempt could not be completed; it runs again after the next start"
+            );
         }
     }
 
-    async fn run_again(&self, job: Job) {
-        let delivery = job.delivery;
+    async fn run_again(&self, job: Job, plugin: &str) {
+        let told = job.clone();
         if let Err(error) = self.store.run_again(job).await {
-            warn!(%delivery, %error, "a conflict could not be handed in; it runs again after the next start");
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "a conflict could not be handed in; it runs again after the next start"
+            );
         }
     }
 
     /// Not run, or not known to have: it rests a little and comes again, uncounted.
     async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) {
-        warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not take place");
+        about!(warn, job, plugin.record.name, %error, "an attempt could not take place");
         tokio::time::sleep(REST).await;
         self.release(job).await;
     }
 
     async fn release(&self, job: Job) {
-        let delivery = job.delivery;
+        let told = job.clone();
         if let Err(error) = self.store.release(job).await {
-            warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
+            let plugin = &self.plugin.load().record.name;
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "a delivery could not be given back; it runs after the next start"
+            );
         }
     }
 }
@@ -425,5 +472,6 @@ fn panicked(now: jiff::Timestamp) -> AttemptReport {
         started_at: now,
         duration: Duration::ZERO,
         logs: Vec::new(),
+        fetched: Vec::new(),
     }
 }

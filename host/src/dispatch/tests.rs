@@ -104,6 +104,7 @@ impl House {
             occurred_at: None,
             received_at: self.clock.now(),
             depth: 0,
+            trace: None,
             data: 0..2,
             body: body.into_bytes().into(),
         };
@@ -129,7 +130,12 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     let house = House::new(&sick_until(START + HOUR)).await;
     let ambient = Ambient::new(house.clock.clone(), Middle);
     let (stop, stopped) = watch::channel(false);
-    let dispatch = Dispatch::new(house.store.clone(), house.registry.clone(), ambient);
+    let dispatch = Dispatch::new(
+        house.store.clone(),
+        house.registry.clone(),
+        ambient,
+        crate::telemetry::Telemetry::default(),
+    );
     let running = tokio::spawn(dispatch.run(stopped, Duration::from_secs(5)));
 
     let events = HOUR / STEP;

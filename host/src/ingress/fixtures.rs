@@ -24,6 +24,7 @@ use crate::{
         Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName, Subscriber,
     },
     store::{Accepted, StoreError, Watcher},
+    telemetry::Telemetry,
 };
 
 /// The time of the tests' clock, in Unix seconds.
@@ -175,6 +176,7 @@ impl TestServer {
             Arc::clone(&inbox),
             Arc::new(|_| vec![PluginId(7).into()]),
             Ambient::new(Fixed, Fixed),
+            Telemetry::default(),
         );
         let ingress = ingress.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -14,13 +14,15 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
-    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
-    handling::Handling, pulse::Pulse, rate::Allowance,
+    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, handling::Handling,
+    pulse::Pulse, rate::Allowance,
 };
 use crate::{
     config::{self, Rate, Respond},
+    flood::FloodGate,
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError, Watcher, watch},
+    telemetry::{RequestTrace, Telemetry},
 };
 
 /// The ledger's key for requests that belong to no source.
@@ -73,6 +75,7 @@ pub(super) struct Shared<I> {
     inbox: I,
     subscribers: Subscribers,
     ambient: Ambient,
+    telemetry: Telemetry,
     bodies: BodyReader,
     /// One for each request that may be under way.
     pub(super) places: Semaphore,
@@ -85,6 +88,7 @@ type Routes = HashMap<String, Arc<Route>>;
 /// A source, ready for its requests.
 struct Route {
     source: SourceName,
+    path: String,
     verifier: Verifier,
     events: Vec<Pattern>,
     respond: Respond,
@@ -118,6 +122,7 @@ impl<I: Inbox> Ingress<I> {
         inbox: I,
         subscribers: Subscribers,
         ambient: Ambient,
+        telemetry: Telemetry,
     ) -> Result<Self, KeyError> {
         let ingress = Self(Arc::new(Shared {
             routes: ArcSwap::default(),
@@ -127,6 +132,7 @@ impl<I: Inbox> Ingress<I> {
             inbox,
             subscribers,
             ambient,
+            telemetry,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             server: server.clone(),
@@ -154,7 +160,10 @@ impl<I: Inbox> Ingress<I> {
                 Some(route) if route.source == name && route.has(rate) => route.allowance.clone(),
                 _ => Some(Arc::new(Allowance::new(rate))),
             });
-            (path, Arc::new(Route { source: name, verifier, events, respond, allowance, tally }))
+            (
+                path.clone(),
+                Arc::new(Route { source: name, path, verifier, events, respond, allowance, tally }),
+            )
         };
         self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
         Ok(())
@@ -188,20 +197,25 @@ impl<I: Inbox> Shared<I> {
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let (ending, handling) = self.take_in(&route, request).await.unwrap_or_else(|ending| (ending, None));
+        let mut trace = self.telemetry.request();
+        let taken_in = self.take_in(&route, request, &mut trace).await;
+        let (ending, handling) = taken_in.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending);
         // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());
-        match handling {
+        let response = match handling {
             Some(handling) => handling.response().await,
             None => ending.response(),
-        }
+        };
+        trace.end(&route.path, ending.outcome(), response.status().as_u16());
+        response
     }
 
     async fn take_in(
         &self,
         route: &Route,
         request: Request<Incoming>,
+        trace: &mut RequestTrace,
     ) -> Result<(Ending, Option<Handling>), Ending> {
         if request.method() != Method::POST {
             return Err(Ending::WrongMethod);
@@ -209,7 +223,8 @@ impl<I: Inbox> Shared<I> {
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
         let (head, body) = request.into_parts();
         let (body, _large) = self.bodies.read(body).await?;
-        let event = self.event(route, head.headers, body)?;
+        trace.read();
+        let event = self.event(route, head.headers, body, trace)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok((Ending::Filtered, None));
         }
@@ -221,21 +236,39 @@ impl<I: Inbox> Shared<I> {
                 (Some(watcher), Some(Handling::new(attempts, &subscribers, within)))
             }
         };
-        match self.inbox.accept(event, subscribers, watcher).await? {
+        let (id, context) = (event.id.clone(), event.trace);
+        let accepted = self.inbox.accept(event, subscribers, watcher).await?;
+        trace.stored();
+        tracing::debug!(
+            source = %route.source,
+            event = %id,
+            trace = context.map(|context| tracing::field::display(context.trace_id())),
+            duplicate = accepted == Accepted::Duplicate,
+            "event taken in"
+        );
+        match accepted {
             Accepted::Stored(_) => Ok((Ending::Accepted, handling)),
             Accepted::Duplicate => Ok((Ending::Duplicate, None)),
         }
     }
 
     /// The event in a request, if its sender is the source's.
-    fn event(&self, route: &Route, headers: HeaderMap, body: Bytes) -> Result<NewEvent, Ending> {
+    fn event(
+        &self,
+        route: &Route,
+        headers: HeaderMap,
+        body: Bytes,
+        trace: &mut RequestTrace,
+    ) -> Result<NewEvent, Ending> {
         let request = RawRequest { headers, body };
         let now = self.ambient.now();
         let verified = route.verifier.verify(&request, now)?;
         if let Some(allowance) = &route.allowance {
             allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
         }
-        Ok(envelope::read(&verified, &route.source, now)?)
+        let mut event = envelope::read(&verified, &route.source, now)?;
+        trace.verified(&request.headers, &mut event);
+        Ok(event)
     }
 }
 
@@ -251,7 +284,13 @@ impl Tally {
                 tracing::warn!(source, reason = refusal.label(), held_back, "signature refused: {refusal}");
             }
             Ending::NoEvent(error) => {
-                tracing::warn!(source, reason = error.label(), held_back, "payload refused: {error}");
+                tracing::warn!(
+                    source,
+                    reason = error.label(),
+                    held_back,
+                    "payload refused: {}",
+                    error.for_the_log()
+                );
             }
             Ending::NotStored(error) => {
                 tracing::error!(source, held_back, "event not taken in: {error}");

@@ -26,7 +26,6 @@ mod ending;
 mod envelope;
 #[cfg(test)]
 mod fixtures;
-mod flood;
 mod handler;
 mod handling;
 mod keys;

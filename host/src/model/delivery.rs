@@ -20,7 +20,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Event, OrderKey, Trip};
+use super::{Event, OrderKey, TraceContext, Trip};
 
 /// The store's number of a plugin; it stays with the plugin's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -184,6 +184,10 @@ pub struct Job {
     pub may_have_run: bool,
     /// Since when it may run: when it was made, or when its back-off ended.
     pub due_at: Timestamp,
+    /// Whether it repeats an older delivery, on an operator's word.
+    pub replay: bool,
+    /// The span of the attempt, set by who runs it; none where nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// What happened.
     pub event: Arc<Event>,
 }
@@ -230,6 +234,9 @@ pub enum LogLevel {
 /// One line a guest logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
+    /// How long after the attempt began. Known while the attempt's record is made, and not kept with it.
+    #[serde(skip)]
+    pub after: Duration,
     /// How grave.
     pub level: LogLevel,
     /// What it says.

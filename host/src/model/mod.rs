@@ -18,6 +18,7 @@ mod reloads;
 mod samples;
 mod secret;
 mod spread;
+mod trace;
 mod usage;
 mod web;
 
@@ -40,5 +41,6 @@ pub use reloads::{ReloadCounts, ReloadLedger};
 pub use samples::{Samples, Unreadable, known_type, known_types, of_own_type};
 pub use secret::Secret;
 pub use spread::{LONG_TIMES, SHORT_TIMES, SIZES, Spread, SpreadCounts};
+pub use trace::{Fetched, TRACEPARENT, TraceContext};
 pub use usage::Usage;
 pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

@@ -13,7 +13,7 @@ use super::engine::STACK;
 use crate::{
     database::{Over, Transaction},
     imports::{Door, HANDLES, Stop, cut, size, v0_1::Failure},
-    model::{Effects, LogLine},
+    model::{Effects, Fetched, LogLine},
 };
 
 /// Bytes of a stack trace that are kept.
@@ -33,6 +33,8 @@ pub struct AttemptReport {
     pub duration: Duration,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+    /// What the guest fetched, where the job has a trace.
+    pub fetched: Vec<Fetched>,
 }
 
 /// What an attempt changed, of which nothing has taken effect yet.

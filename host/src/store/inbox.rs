@@ -24,8 +24,8 @@ pub enum Accepted {
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body, depth)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                   data_start, data_end, id, body, depth, trace)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 ON CONFLICT (source, id) DO NOTHING";
 
 pub(super) const INSERT_DELIVERY: &str = "
@@ -123,6 +123,7 @@ impl Writer<'_> {
             event.id.as_str(),
             &event.body[..],
             event.depth,
+            event.trace.map(|trace| trace.to_bytes()),
         ])?;
         if inserted == 0 {
             return Ok(Accepted::Duplicate);
@@ -171,6 +172,8 @@ impl Writer<'_> {
                     conflicts: 0,
                     may_have_run,
                     due_at: timestamp(self.now),
+                    replay: false,
+                    trace: None,
                     event,
                 });
             }

@@ -9,7 +9,7 @@
 //!   replay, retention, plugins                                              what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy                                                   a second file, and back
-//!   writer, memory, minutes, shared, readers, checkpoint, space, schema              what carries it
+//!   writer, memory, minutes, shared, readers, gentle, checkpoint, space, schema      what carries it
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -47,6 +47,7 @@ mod complete;
 mod copy;
 mod dead;
 mod error;
+mod gentle;
 mod histogram;
 mod inbox;
 mod kv;
@@ -88,7 +89,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use backup::{Backup, BackupError, Beside, Contents, Written};
-pub use complete::{Completed, Verdict};
+pub use complete::{Completed, HandedIn, Verdict};
 pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use inbox::Accepted;
@@ -98,9 +99,9 @@ pub use restore::{RestoreError, Restored, restore};
 pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
-    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent, StoreStats,
-    TypeStats,
+    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Origin, OutboxFilter,
+    OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent,
+    StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
@@ -140,6 +141,7 @@ struct Inner {
     ambient: Ambient,
     ops: mpsc::Sender<Op>,
     shared: Arc<shared::Shared>,
+    gentle: gentle::Gentle,
     prune: Mutex<retention::Walks>,
 }
 
@@ -156,6 +158,7 @@ impl Store {
         let shared = shared::Shared::new(options.path.clone(), options.min_free)
             .map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
+        let gentle = gentle::Gentle::start().map_err(|error| unusable(error.to_string()))?;
         let ops = writer::start(
             opened,
             options.path.clone(),
@@ -164,7 +167,7 @@ impl Store {
             Arc::clone(&shared),
         )
         .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, prune: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, gentle, prune: Mutex::default() })))
     }
 
     /// Returns when all queued before it is committed.
@@ -268,6 +271,15 @@ impl Store {
         tokio::task::spawn_blocking(move || shared.people.with(read))
             .await
             .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
+    }
+
+    /// Runs `read`, a step of many, where it gives way to whoever is in a hurry.
+    async fn read_gently<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.gentle.run(move || shared.people.with(read)).await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Why the writer gave no answer.

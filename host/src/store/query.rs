@@ -22,7 +22,7 @@ use super::{
         EventSummary,
     },
 };
-use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName};
+use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName, TraceContext};
 
 /// Rows that one step looks at.
 const STEP: i64 = 20_000;
@@ -45,16 +45,20 @@ impl Store {
         let id = id.to_owned();
         self.read(move |connection| {
             let sql = format!(
-                "{EVENT_COLUMNS}, e.body FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
+                "{EVENT_COLUMNS}, e.body, e.trace FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
             );
             let mut details = Vec::new();
             for source in sources(connection, source.as_ref().map(SourceName::as_str))? {
-                let found: Vec<(EventSummary, Vec<u8>)> = connection
+                let found: Vec<(EventSummary, Vec<u8>, Option<Vec<u8>>)> = connection
                     .prepare_cached(&sql)?
-                    .query_map(params![source, id], |row| Ok((event_summary(row)?, row.get(8)?)))?
+                    .query_map(params![source, id], |row| {
+                        Ok((event_summary(row)?, row.get(8)?, row.get(9)?))
+                    })?
                     .collect::<Result<_>>()?;
-                for (summary, body) in found {
-                    details.push(event_detail(connection, summary, &body)?);
+                for (summary, body, trace) in found {
+                    let trace = trace.and_then(|bytes| TraceContext::from_bytes(&bytes));
+                    let detail = event_detail(connection, summary, &body)?;
+                    details.push(EventDetail { trace: trace.map(|trace| trace.trace_id()), ..detail });
                 }
             }
             Ok(details)
@@ -88,7 +92,7 @@ impl Store {
         {
             let (filter, room) = (filter.clone(), limit - found.len());
             let step = self
-                .read(move |connection| {
+                .read_gently(move |connection| {
                     deliveries_step(connection, &filter, before, room, false, delivery_summary)
                 })
                 .await?;
@@ -127,7 +131,7 @@ impl Store {
         }
         let filter = filter.clone();
         let step = self
-            .read(move |connection| {
+            .read_gently(move |connection| {
                 deliveries_step(connection, &filter, before, room, true, |row| row.get(0).map(DeliveryId))
             })
             .await?;
@@ -231,7 +235,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
             Ok(DeliveryDetail { summary, attempt_log, outbox })
         })
         .collect::<Result<_>>()?;
-    Ok(EventDetail { summary, body: String::from_utf8_lossy(body).into_owned(), history })
+    Ok(EventDetail { summary, trace: None, body: String::from_utf8_lossy(body).into_owned(), history })
 }
 
 fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {

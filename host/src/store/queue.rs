@@ -39,7 +39,7 @@ use super::{
 };
 use crate::model::{
     DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, OrderKey, PluginId,
-    SourceName,
+    SourceName, TraceContext,
 };
 
 /// The most jobs read into one lane in one batch.
@@ -63,7 +63,7 @@ WHERE plugin = ?1 AND state = -2 ORDER BY id LIMIT ?2";
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at, e.trace, d.replay_of
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -484,7 +484,7 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
-        for Due { delivery, state, attempts, may_have_run, order_key, due_at, event } in due {
+        for Due { delivery, state, attempts, may_have_run, order_key, due_at, replay, event } in due {
             let Some(token) = self.lanes.lease(plugin, delivery, order_key) else { continue };
             self.connection
                 .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
@@ -501,6 +501,8 @@ impl Writer<'_> {
                 conflicts: 0,
                 may_have_run,
                 due_at: timestamp(due_at),
+                replay,
+                trace: None,
                 event,
             });
         }
@@ -531,7 +533,7 @@ pub(super) fn read_event(connection: &Connection, event: EventSeq) -> Result<New
     connection
         .prepare_cached(
             "SELECT 0, 0, 0, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-                    e.data_start, e.data_end, e.id, e.body, 0, e.depth
+                    e.data_start, e.data_end, e.id, e.body, 0, e.depth, NULL, 0, e.trace
              FROM event e JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
              WHERE e.seq = ?1",
         )?
@@ -547,6 +549,7 @@ fn content(row: &Row<'_>) -> Result<NewEvent> {
         occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
         received_at: timestamp(row.get(8)?),
         depth: row.get(14)?,
+        trace: row.get_ref(17)?.as_blob_or_null()?.and_then(TraceContext::from_bytes),
         data: row.get(9)?..row.get(10)?,
         id: named(row, 11, EventId::new)?,
         body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
@@ -561,6 +564,7 @@ struct Due {
     may_have_run: bool,
     order_key: Option<OrderKey>,
     due_at: i64,
+    replay: bool,
     event: Event,
 }
 
@@ -570,14 +574,14 @@ impl Due {
         let attempts = row.get(2)?;
         let may_have_run = attempts > 0 || row.get(13)?;
         let order_key = row.get_ref(15)?.as_str_or_null()?.and_then(OrderKey::new);
-        let due_at = row.get(16)?;
         Ok(Self {
             delivery: row.get(0)?,
             state: row.get(1)?,
             attempts,
             may_have_run,
             order_key,
-            due_at,
+            due_at: row.get(16)?,
+            replay: row.get::<_, Option<i64>>(18)?.is_some(),
             event,
         })
     }

@@ -220,6 +220,12 @@ CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
 -- turn, state -2, and so in no index of what is due.
 CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
 ",
+    "
+-- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
+-- its deliveries, of an outbox item that of the attempt which staged it.
+ALTER TABLE event ADD COLUMN trace BLOB;
+ALTER TABLE outbox ADD COLUMN trace BLOB;
+",
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than

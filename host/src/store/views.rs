@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::{
-    Capability, DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxItem, Outcome, Pattern,
-    PluginId,
+    Capability, DeliveryId, DeliveryState, EventId, EventSeq, HeldReason, LogLine, OutboxItem, Outcome,
+    Pattern, PluginId, SourceName, TraceContext,
 };
 
 /// What is known of a plugin, as the store keeps it.
@@ -52,8 +52,24 @@ pub struct OutboxJob {
     pub plugin: PluginId,
     /// Which attempt to send it this will be, from 1.
     pub attempt: u32,
+    /// The span that it belongs to: that of the attempt which staged it, until who sends it has one of its
+    /// own. None where nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// What is to be sent.
     pub item: OutboxItem,
+}
+
+/// Whose an outbox item is.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The source of the event.
+    pub source: SourceName,
+    /// The event's id.
+    pub event: EventId,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The event's body.
+    pub body: bytes::Bytes,
 }
 
 /// How many outbox items of a kind may be leased.
@@ -186,6 +202,8 @@ pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
     pub summary: EventSummary,
+    /// The id of the trace that it belongs to, in hex; none where it is not traced.
+    pub trace: Option<String>,
     /// The verified body.
     pub body: String,
     /// Its deliveries, oldest first.

@@ -16,7 +16,11 @@ impl http::Host for Door {
             other => other,
         };
         let result = match ready {
-            Ok(ready) => ready.fetch().await,
+            Ok(ready) => {
+                let (result, fetched) = ready.fetch().await;
+                self.record(fetched);
+                result
+            }
             Err(fault) => Err(fault),
         };
         answer(result.map(|response| http::Response {

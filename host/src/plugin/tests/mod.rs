@@ -221,6 +221,7 @@ fn job(event_type: &str) -> Job {
         occurred_at: None,
         received_at: Timestamp::UNIX_EPOCH,
         depth: 0,
+        trace: None,
         body,
         data: 30..44,
     };
@@ -232,6 +233,8 @@ fn job(event_type: &str) -> Job {
         conflicts: 0,
         may_have_run: false,
         due_at: Timestamp::UNIX_EPOCH,
+        replay: false,
+        trace: None,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }

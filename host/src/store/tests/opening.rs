@@ -69,6 +69,8 @@ const BACK_TO_THE_FIRST: &str = "
 ALTER TABLE attempt DROP COLUMN revision;
 ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
+ALTER TABLE event DROP COLUMN trace;
+ALTER TABLE outbox DROP COLUMN trace;
 DROP INDEX outbox_due;
 DROP INDEX outbox_leased;
 ALTER TABLE outbox DROP COLUMN kind;

@@ -154,6 +154,7 @@ impl House {
             occurred_at: None,
             received_at: self.now(),
             depth: 0,
+            trace: None,
             data: start..start + 7,
             body: body.into_bytes().into(),
         }

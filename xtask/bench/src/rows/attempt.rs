@@ -108,6 +108,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         occurred_at: None,
         received_at: ambient.now(),
         depth: 0,
+        trace: None,
         body: Bytes::from(body),
         data,
     };
@@ -118,6 +119,9 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
+        due_at: ambient.now(),
+        replay: false,
+        trace: None,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
     }
 }
