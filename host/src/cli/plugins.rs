@@ -66,6 +66,16 @@ struct Plugin {
     deliveries: Option<BTreeMap<String, u64>>,
     oldest_open: Option<Timestamp>,
     settings: Settings,
+    #[serde(default)]
+    revisions: Vec<Revision>,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    sha256: String,
+    loaded_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    ending: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +138,8 @@ fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {
     if asked.json {
         return table::print(&table::json_lines([&answer]));
     }
-    table::print(&table::read::<Plugin>(&answer)?.facts())
+    let plugin = table::read::<Plugin>(&answer)?;
+    table::print(&(plugin.facts() + &plugin.history()))
 }
 
 fn act(
@@ -152,6 +163,23 @@ fn act(
 impl Plugin {
     fn deliveries(&self) -> String {
         self.deliveries.as_ref().map_or_else(|| "none".to_owned(), counts)
+    }
+
+    /// Its revisions, one a line, where it has had more than one.
+    fn history(&self) -> String {
+        let mut text = String::new();
+        for revision in self.revisions.iter().filter(|_| self.revisions.len() > 1) {
+            let sha256: String = revision.sha256.chars().take(SHORT).collect();
+            let until = revision.ended_at.map_or_else(|| "now".to_owned(), time);
+            let ending = revision.ending.as_deref().unwrap_or("serves");
+            text += &format!(
+                "  {}  {} to {until}: {}\n",
+                clean(&sha256),
+                time(revision.loaded_at),
+                clean(ending)
+            );
+        }
+        if text.is_empty() { text } else { format!("revisions\n{text}") }
     }
 
     fn facts(&self) -> String {

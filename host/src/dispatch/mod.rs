@@ -42,7 +42,7 @@ use crate::{
     store::Store,
 };
 
-pub use mail::InvalidMailTarget;
+pub use mail::{InvalidMailTarget, reach_mail};
 pub use sender::Sender;
 pub use sweeper::sweep;
 

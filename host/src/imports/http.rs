@@ -54,6 +54,11 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// The method and the URL, for the record.
+    pub(super) fn target(&self) -> (String, String) {
+        (self.request.method.to_string(), self.request.url.clone())
+    }
+
     pub(super) async fn fetch(self) -> Result<WebResponse, Fault<Refusal>> {
         Ok(self.outlet.fetch(&self.request, &self.bounds).await?)
     }

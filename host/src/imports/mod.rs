@@ -8,6 +8,7 @@
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
+mod did;
 mod emit;
 mod http;
 mod kv;
@@ -157,6 +158,7 @@ pub(crate) struct Door {
     /// Requests made and staged.
     requests: u32,
     emitted: Vec<Derived>,
+    did: did::Did,
     /// The event at hand.
     cause: Option<Arc<Event>>,
     budget: Budget,
@@ -184,6 +186,7 @@ impl Door {
             outbox: Vec::new(),
             requests: 0,
             emitted: Vec::new(),
+            did: did::Did::default(),
             cause: None,
             budget: Budget::default(),
             transaction: None,
@@ -205,6 +208,7 @@ impl Door {
         self.outbox = Vec::new();
         self.requests = 0;
         self.emitted = Vec::new();
+        self.did = did::Did::default();
         self.cause = None;
         self.budget = Budget::default();
         self.transaction = None;
@@ -281,12 +285,19 @@ impl Door {
             emitted: std::mem::take(&mut self.emitted),
             ..Effects::default()
         };
+        self.did.finished(&writes, &effects.outbox, &effects.emitted);
         let mut transaction = self.transaction.take();
         match &mut transaction {
             Some(transaction) => transaction.stage_kv(&self.terms.plugin, writes, most),
             None => (effects.reads, effects.writes, effects.kv_limit) = (reads, writes, Some(most)),
         }
         (effects, transaction)
+    }
+
+    /// What the guest did, in a few lines, after [`Self::finish`] where it returned ok. Of an attempt that did
+    /// not, only what can't be undone is told.
+    pub(crate) fn take_did(&mut self) -> Option<String> {
+        self.did.take()
     }
 
     fn config(&self, key: &str) -> Option<String> {

@@ -51,6 +51,7 @@ mod tests {
             error: None,
             trace: None,
             logs: vec![LogLine { level: LogLevel::Info, message: "„zwei“\n".to_owned() }],
+            did: Some("set k".to_owned()),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct AttemptReport {
     pub duration: Duration,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+    /// What it did, in a few lines; none where that is nothing.
+    pub did: Option<String>,
 }
 
 /// What an attempt changed, of which nothing has taken effect yet.

@@ -71,6 +71,7 @@ impl Plugin {
                 started_at: self.ambient.now(),
                 duration: std::time::Duration::ZERO,
                 logs: Vec::new(),
+                did: None,
             },
         }
     }

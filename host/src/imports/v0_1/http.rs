@@ -16,7 +16,12 @@ impl http::Host for Door {
             other => other,
         };
         let result = match ready {
-            Ok(ready) => ready.fetch().await,
+            Ok(ready) => {
+                let (method, url) = ready.target();
+                let result = ready.fetch().await;
+                self.did.fetched(&method, &url, result.as_ref().ok().map(|response| response.status));
+                result
+            }
             Err(fault) => Err(fault),
         };
         answer(result.map(|response| http::Response {

@@ -15,4 +15,5 @@ mod measure;
 mod opening;
 mod ordering;
 mod replaying;
+mod revisions;
 mod support;
