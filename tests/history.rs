@@ -17,7 +17,7 @@ fn did(daemon: &Daemon, event: &Event) -> Vec<String> {
 fn an_attempt_tells_its_keys_rows_and_what_it_staged_but_no_values() {
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .guest("sql-probe")
-        .source(posthouse_harness::Source::new("scalekit").with("redact = [\"/data/hidden\"]"))
+        .source(posthouse_harness::Source::new("scalekit").line("redact = [\"/data/hidden\"]"))
         .toml(
             "[databases.app]\nurl = \"sqlite:data/app.db\"\n[plugin.sql-probe.grants]\ndatabase = \"app\"\n",
         )
@@ -56,17 +56,20 @@ fn an_attempt_tells_its_keys_rows_and_what_it_staged_but_no_values() {
 
 #[test]
 fn a_fetch_is_told_with_its_status_and_without_its_path() {
-    let server = WebServer::start(|_| WebReply::new(201));
+    let server = WebServer::start(|_| WebReply::status(201));
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .guest("http-probe")
         .toml(&format!("[plugin.http-probe.grants]\nhttp = [{:?}]\n", server.url("")))
         .start();
     let url = server.url("/users/7?token=abc");
-    let event = Event::new("user.created")
-        .data(json!({ "steps": [{ "fetch": url, "url": url }], "fetch": url, "url": url }));
+    let requests = json!([{ "url": url }, { "url": url, "method": "POST", "later": true }]);
+    let event = Event { data: json!({ "requests": requests }), ..Event::new("user.created") };
     assert!(daemon.post_event(&event).accepted());
     daemon.wait_settled();
     let told = did(&daemon, &event);
+    let origin = server.url("");
+    assert!(told.contains(&format!("fetch GET {origin} 201")), "{told:?}");
+    assert!(told.contains(&format!("request POST {origin}")), "{told:?}");
     assert!(told.iter().all(|line| !line.contains("token") && !line.contains("users")), "{told:?}");
 }
 

@@ -43,7 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 ];
 
 /// Which crates are named in which modules only.
-const PLACES: [(&str, &[&str]); 8] = [
+const PLACES: [(&str, &[&str]); 9] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
     ("reqwest", &["egress"]),
@@ -52,6 +52,7 @@ const PLACES: [(&str, &[&str]); 8] = [
     ("wasmtime_wasi", &["plugin", "imports"]),
     ("axum", &["ingress", "admin"]),
     ("clap", &["cli"]),
+    ("metrics_exporter_prometheus", &["admin"]),
 ];
 
 #[test]

@@ -64,6 +64,9 @@ fn the_package_installs_checks_and_purges_clean() {
     for wanted in ["multi-user.target.wants/posthouse.service", "sockets.target.wants/posthouse.socket"] {
         assert!(root.at("etc/systemd/system").join(wanted).is_symlink(), "{wanted}");
     }
+    for page in ["operations.md", "prometheus/alerts.yml", "grafana/dashboard.json"] {
+        assert!(root.at("usr/share/doc/posthouse").join(page).is_file(), "{page}");
+    }
     let secrets = fs::metadata(root.at("etc/posthouse/secrets")).unwrap();
     assert_eq!(secrets.permissions().mode() & 0o777, 0o700);
 

@@ -244,6 +244,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
         ingress: ingress.clone(),
         registry: registry.clone(),
         vitals: vitals.clone(),
+        ledger: admin.reloads(),
     };
 
     let (stop_attempts, attempts_stopped) = watch::channel(false);

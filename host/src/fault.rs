@@ -23,8 +23,10 @@ pub enum FaultPoint {
     GuestReturned,
     /// The marker stands in that transaction, which is not committed.
     MarkerWritten,
-    /// The database has committed; the store does not know.
+    /// The database has committed, which may not be on disk yet.
     DatabaseCommitted,
+    /// That is on disk; the store does not know.
+    DatabaseSynced,
     /// The writer has the completion in its transaction, which is not committed.
     StoreWritten,
     /// The store has committed, and nobody has been told.
@@ -41,10 +43,11 @@ pub enum FaultPoint {
 
 impl FaultPoint {
     /// Every place, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::GuestReturned,
         Self::MarkerWritten,
         Self::DatabaseCommitted,
+        Self::DatabaseSynced,
         Self::StoreWritten,
         Self::StoreCommitted,
         Self::StoreTold,
@@ -59,6 +62,7 @@ impl FaultPoint {
             Self::GuestReturned => "guest-returned",
             Self::MarkerWritten => "marker-written",
             Self::DatabaseCommitted => "database-committed",
+            Self::DatabaseSynced => "database-synced",
             Self::StoreWritten => "store-written",
             Self::StoreCommitted => "store-committed",
             Self::StoreTold => "store-told",

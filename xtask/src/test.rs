@@ -11,7 +11,7 @@ use std::{
 use crate::{
     browser, guests, languages, python,
     shell::{Doing, Error, Result, has, output, root, run, say, target},
-    toolchain::install,
+    toolchain::{install, unpack},
 };
 
 /// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
@@ -89,6 +89,7 @@ fn tools() -> Result {
         install(&missing)?;
     }
     postgres()?;
+    promtool()?;
     cargo_deb()?;
     browser::install_all()?;
     python::programs().map(drop)
@@ -107,6 +108,26 @@ fn cargo_deb() -> Result {
 
 fn cargo_deb_of_tests() -> PathBuf {
     target().join("tools/bin/cargo-deb")
+}
+
+/// Prometheus's tool, which checks what we export and the alerts. Its package brings a server that would
+/// start, so that it is not installed.
+fn promtool() -> Result {
+    let tool = promtool_of_tests();
+    if has("promtool") || tool.is_file() {
+        return Ok(());
+    }
+    let dir = target().join("tools/prometheus");
+    unpack("prometheus", &dir)?;
+    let folder = tool.with_file_name("");
+    fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
+    fs::rename(dir.join("usr/bin/promtool"), &tool)
+        .doing(format_args!("move promtool to {}", tool.display()))?;
+    fs::remove_dir_all(&dir).doing(format_args!("remove {}", dir.display()))
+}
+
+fn promtool_of_tests() -> PathBuf {
+    target().join("tools/bin/promtool")
 }
 
 /// The PostgreSQL that tests start themselves. Debian's package would start one of its own beside it.
@@ -166,6 +187,9 @@ fn cargo() -> Command {
     }
     if env::var_os("POSTHOUSE_TEST_CARGO_DEB").is_none() && cargo_deb_of_tests().is_file() {
         cargo.env("POSTHOUSE_TEST_CARGO_DEB", cargo_deb_of_tests());
+    }
+    if env::var_os("POSTHOUSE_TEST_PROMTOOL").is_none() && promtool_of_tests().is_file() {
+        cargo.env("POSTHOUSE_TEST_PROMTOOL", promtool_of_tests());
     }
     cargo
 }

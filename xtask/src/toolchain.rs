@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::shell::{Error, Result, has, output, run, run_within, say};
+use crate::shell::{Doing as _, Error, Result, has, output, run, run_within, say};
 
 /// What guests are compiled for. The host makes components of the modules.
 pub const TARGET: &str = "wasm32-unknown-unknown";
@@ -114,6 +114,30 @@ fn debian() -> Option<PathBuf> {
     let library = Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml");
     let linker = LINKERS.iter().map(Path::new).find(|linker| linker.is_file())?;
     (library.is_file() && Path::new(CARGO).is_file()).then(|| linker.to_path_buf())
+}
+
+/// Puts what a Debian package holds into `dir`, and installs nothing: no server of it starts.
+pub fn unpack(package: &str, dir: &Path) -> Result {
+    if !has("apt-get") {
+        return Err(Error::new(format!(
+            "this is no Debian; what is needed is what its package `{package}` holds"
+        )));
+    }
+    say(format_args!("fetching {package} (apt-get download)"));
+    fs::create_dir_all(dir).doing(format_args!("make {}", dir.display()))?;
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        run(apt.arg("-qq").args(arguments).current_dir(dir).stdout(std::process::Stdio::null()))
+    };
+    apt(&["download", package]).or_else(|_| apt(&["update"]).and_then(|()| apt(&["download", package])))?;
+    let files = fs::read_dir(dir).doing(format_args!("read {}", dir.display()))?;
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let package = files
+        .flatten()
+        .map(|file| file.path())
+        .find(is_package)
+        .ok_or_else(|| Error::new(format!("apt-get left no package in {}", dir.display())))?;
+    run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(dir))
 }
 
 /// Installs Debian packages where it may, or says how to.

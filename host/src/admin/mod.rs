@@ -9,6 +9,7 @@
 //! ```text
 //! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
 //! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
+//! metrics/     numbers for Prometheus: /metrics
 //!
 //! guard        who may: Host, Origin, token, session      brake    slows down who guesses
 //! session      what a login gives a browser               token    the secret
@@ -22,6 +23,7 @@ mod brake;
 mod dashboard;
 mod error;
 mod guard;
+mod metrics;
 mod serve;
 mod session;
 pub mod since;
@@ -52,7 +54,7 @@ pub use self::{
 };
 use crate::{
     config::Secret,
-    model::{Ambient, RequestLedger},
+    model::{Ambient, ReloadLedger, RequestLedger},
     plugin::Registry,
     store::Store,
 };
@@ -78,6 +80,9 @@ struct Office {
     /// A seat for each live feed.
     feeds: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
+    /// What became of changes of config.toml, as who makes them counts.
+    reloads: Arc<ReloadLedger>,
+    metrics: metrics::Desk,
 }
 
 impl Admin {
@@ -92,9 +97,25 @@ impl Admin {
         ambient: Ambient,
     ) -> Self {
         let (feeds, stopping) = (Arc::new(Semaphore::new(api::live::FEEDS)), watch::Sender::new(false));
-        let office =
-            Office { store, registry, ledgers, senders, token, started_at, ambient, feeds, stopping };
-        Self(Arc::new(office))
+        let (reloads, metrics) = (Arc::default(), metrics::Desk::new(&ambient));
+        Self(Arc::new(Office {
+            store,
+            registry,
+            ledgers,
+            senders,
+            token,
+            started_at,
+            ambient,
+            feeds,
+            stopping,
+            reloads,
+            metrics,
+        }))
+    }
+
+    /// Where reloads of config.toml are to be counted.
+    pub fn reloads(&self) -> Arc<ReloadLedger> {
+        Arc::clone(&self.0.reloads)
     }
 
     /// Answers requests until `shutdown` ends, and those under way after that.

@@ -20,6 +20,7 @@ use super::{DaemonError, Relevel, manager, vitals::Vitals};
 use crate::{
     config::{Config, ConfigError, Loaded, ProcessEnvironment, Secrets},
     ingress::{Ingress, KeyError},
+    model::ReloadLedger,
     plugin::{Registry, Watcher},
 };
 
@@ -48,6 +49,7 @@ pub(super) struct Reloader {
     pub(super) ingress: Ingress,
     pub(super) registry: Registry,
     pub(super) vitals: Vitals,
+    pub(super) ledger: Arc<ReloadLedger>,
 }
 
 impl Reloader {
@@ -55,7 +57,9 @@ impl Reloader {
     pub(super) async fn reload(&self, why: &str) {
         manager::reloading();
         info!(why, "reading `{}` anew", self.path.display());
-        match self.take().await {
+        let taken = self.take().await;
+        self.ledger.count(taken.is_ok());
+        match taken {
             Ok(kept) => {
                 for key in &kept {
                     warn!(

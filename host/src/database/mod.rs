@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     config::{DatabaseSettings, DatabaseTarget},
-    model::{DeliveryId, KvWrite},
+    model::{DeliveryId, KvWrite, Usage},
 };
 
 /// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
@@ -117,7 +117,7 @@ enum Engine {
 impl Database {
     fn new(name: &str, settings: &DatabaseSettings) -> Self {
         let engine = match &settings.target {
-            DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path.clone(), settings)),
+            DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path, settings)),
             DatabaseTarget::Postgres(url) => {
                 Engine::Postgres(postgres::Pool::new(name, url.expose(), settings))
             }
@@ -130,30 +130,35 @@ impl Database {
         &self.0.name
     }
 
-    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `conflicts` is
-    /// how many this attempt has met before: the more, the more it has the database to itself. `waiting`
-    /// tells how long it waits for others, now and for its turn later.
+    /// Transactions of attempts that are under way, and the most that may be.
+    pub fn usage(&self) -> Usage {
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.usage(),
+            Engine::Postgres(pool) => pool.usage(),
+        }
+    }
+
+    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `waiting` tells
+    /// how long it waits for others, now and for its turn later.
     ///
     /// # Errors
     /// When the database can't be used, or may not hold the host's own tables.
     pub async fn begin(
         &self,
         delivery: DeliveryId,
-        conflicts: u32,
+        past: Past,
         waiting: &Waiting,
     ) -> Result<Transaction, Unavailable> {
         let open = match &self.0.engine {
-            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(conflicts > 0, waiting).await?),
-            Engine::Postgres(pool) => {
-                Open::Postgres(Box::new(pool.begin(delivery, conflicts, waiting).await?))
-            }
+            Engine::Sqlite(pool) => Open::Sqlite(pool.begin(past.conflicts > 0, waiting).await?),
+            Engine::Postgres(pool) => Open::Postgres(Box::new(pool.begin(delivery, past, waiting).await?)),
         };
         let written = Written { sizes: self.0.sizes.clone(), ..Written::default() };
         Ok(Transaction { database: self.clone(), delivery, open, written })
     }
 
-    /// What the marker of a delivery carries, where there is one: it has taken effect then, and must not
-    /// run again.
+    /// What the marker of a delivery carries, where there is one: it has taken effect then, on disk, and must
+    /// not run again.
     ///
     /// # Errors
     /// When the database can't be used.
@@ -161,6 +166,19 @@ impl Database {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.find_marker(delivery).await,
             Engine::Postgres(pool) => pool.find_marker(delivery).await,
+        }
+    }
+
+    /// Returns when all is on disk that an attempt may have seen. Who reads of a commit before the disk has
+    /// it could otherwise leave something behind that tells of what a power cut took back.
+    ///
+    /// # Errors
+    /// When that is in doubt.
+    pub async fn settle(&self) -> Result<(), Unavailable> {
+        match &self.0.engine {
+            Engine::Sqlite(pool) => pool.settle().await,
+            // The server shows nothing before.
+            Engine::Postgres(_) => Ok(()),
         }
     }
 
@@ -220,6 +238,15 @@ impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Database({})", self.0.name)
     }
+}
+
+/// What is known of earlier attempts of the same delivery.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Past {
+    /// How many conflicts this attempt has met: the more, the more it has the database to itself.
+    pub conflicts: u32,
+    /// Whether an earlier attempt may have committed, or its commit may still be on its way.
+    pub may_have_run: bool,
 }
 
 /// One attempt's transaction. Dropped, it is rolled back, whatever it is doing.
@@ -335,15 +362,20 @@ impl Transaction {
             Written { plugin: plugin.to_owned(), writes, most, sizes: self.database.0.sizes.clone() };
     }
 
-    /// Writes what is staged, with the marker that carries `carried`, and commits.
+    /// Writes what is staged, with the marker that carries `carried`, and commits; returns when that is on
+    /// disk. `holding` is dropped as soon as others may go on, which may be before.
     ///
     /// # Errors
     /// [`CommitError`]; nothing remains but where it says that nobody knows.
-    pub async fn commit(self, carried: Vec<u8>) -> Result<Committed, CommitError> {
+    pub async fn commit(
+        self,
+        carried: Vec<u8>,
+        holding: impl Send + 'static,
+    ) -> Result<Committed, CommitError> {
         let Self { delivery, open, written, .. } = self;
         match open {
-            Open::Sqlite(open) => open.commit(delivery, carried, written).await,
-            Open::Postgres(open) => open.commit(carried, written).await,
+            Open::Sqlite(open) => open.commit(delivery, carried, written, holding).await,
+            Open::Postgres(open) => open.commit(carried, written, holding).await,
         }
     }
 }

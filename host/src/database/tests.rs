@@ -39,7 +39,12 @@ fn is_sqlite(database: &Database) -> bool {
 }
 
 async fn begin(database: &Database, delivery: i64) -> Transaction {
-    database.begin(DeliveryId(delivery), 0, &Waiting::default()).await.unwrap()
+    database.begin(DeliveryId(delivery), Past::default(), &Waiting::default()).await.unwrap()
+}
+
+/// What an attempt knows that met so many conflicts.
+fn again(conflicts: u32) -> Past {
+    Past { conflicts, may_have_run: false }
 }
 
 async fn run(database: &Database, statements: &[&str]) {
@@ -47,7 +52,7 @@ async fn run(database: &Database, statements: &[&str]) {
     for statement in statements {
         transaction.execute(statement, vec![], BOUNDS).await.unwrap();
     }
-    transaction.commit(vec![]).await.unwrap();
+    transaction.commit(vec![], ()).await.unwrap();
     database.remove_markers(&[DeliveryId(900)]).await.unwrap();
 }
 
@@ -72,7 +77,7 @@ async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
             BOUNDS,
         );
         assert_eq!(changed.await, Ok(2));
-        assert_eq!(kept.commit(b"carried".to_vec()).await, Ok(Committed::Marked));
+        assert_eq!(kept.commit(b"carried".to_vec(), ()).await, Ok(Committed::Marked));
         let mut dropped = begin(database, 2).await;
         dropped.execute("DELETE FROM t", vec![], BOUNDS).await.unwrap();
         drop(dropped);
@@ -81,7 +86,7 @@ async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
         assert_eq!(database.markers(10, None).await.unwrap(), [DeliveryId(1)]);
         let mut again = begin(database, 1).await;
         again.execute("INSERT INTO t VALUES (3)", vec![], BOUNDS).await.unwrap();
-        assert_eq!(again.commit(vec![]).await, Err(CommitError::AlreadyCommitted));
+        assert_eq!(again.commit(vec![], ()).await, Err(CommitError::AlreadyCommitted));
         database.remove_markers(&[DeliveryId(1), DeliveryId(7)]).await.unwrap();
         assert_eq!(database.find_marker(DeliveryId(1)).await.unwrap(), None);
         assert_eq!(numbers(database, "SELECT n FROM t ORDER BY n").await, [1, 2]);
@@ -94,7 +99,7 @@ async fn who_only_reads_leaves_no_marker() {
     for database in &house.databases() {
         let mut reader = begin(database, 1).await;
         reader.query("SELECT 1", vec![], BOUNDS).await.unwrap();
-        assert_eq!(reader.commit(vec![]).await, Ok(Committed::NothingWritten));
+        assert_eq!(reader.commit(vec![], ()).await, Ok(Committed::NothingWritten));
         assert_eq!(database.markers(10, None).await.unwrap(), []);
     }
 }
@@ -111,7 +116,7 @@ async fn kv_is_written_with_the_rows() {
             let mut writer = begin(database, turn).await;
             assert_eq!(writer.kv_bytes("p").await, Ok(if turn == 1 { 0 } else { 4 }));
             writer.stage_kv("p", writes.clone(), 1000);
-            assert_eq!(writer.commit(vec![]).await, Ok(Committed::Marked));
+            assert_eq!(writer.commit(vec![], ()).await, Ok(Committed::Marked));
         }
         let mut reader = begin(database, 3).await;
         assert_eq!(reader.kv_get("p", "b").await, Ok(Some(b"4".to_vec())));
@@ -122,7 +127,7 @@ async fn kv_is_written_with_the_rows() {
         let mut over = begin(database, 4).await;
         over.stage_kv("p", BTreeMap::from([("c".to_owned(), KvWrite::Set(vec![0; 10]))]), 10);
         assert_eq!(
-            over.commit(vec![]).await,
+            over.commit(vec![], ()).await,
             Err(CommitError::Conflict),
             "the guest is to see the limit itself"
         );
@@ -140,10 +145,10 @@ async fn who_read_what_another_has_changed_meets_a_conflict_once() {
         let late = slow.execute("UPDATE t SET n = 10", vec![], BOUNDS).await;
         assert_eq!(late, Err(SqlError::Over(Over::Conflict)));
         drop(slow);
-        let mut again = database.begin(DeliveryId(1), 1, &Waiting::default()).await.unwrap();
+        let mut again = database.begin(DeliveryId(1), again(1), &Waiting::default()).await.unwrap();
         again.query("SELECT n FROM t", vec![], BOUNDS).await.unwrap();
         again.execute("UPDATE t SET n = n + 10", vec![], BOUNDS).await.unwrap();
-        again.commit(vec![]).await.unwrap();
+        again.commit(vec![], ()).await.unwrap();
         assert_eq!(numbers(database, "SELECT n FROM t").await, [11]);
     }
 }
@@ -171,7 +176,7 @@ async fn a_statement_that_fails_leaves_the_transaction_as_before_it() {
             }
         }
         transaction.execute("INSERT INTO t VALUES (4, 'four')", vec![], BOUNDS).await.unwrap();
-        transaction.commit(vec![]).await.unwrap();
+        transaction.commit(vec![], ()).await.unwrap();
         assert_eq!(numbers(database, "SELECT n FROM t ORDER BY n").await, [1, 4]);
     }
 }
@@ -209,7 +214,7 @@ async fn answers_are_bounded_and_so_is_their_time() {
             limit(transaction.query(insert, vec![], Bounds { rows: 0, bytes: 1000 }).await)
                 .contains("sql_rows")
         );
-        transaction.commit(vec![]).await.unwrap();
+        transaction.commit(vec![], ()).await.unwrap();
         assert_eq!(numbers(database, "SELECT n FROM t").await, [1], "what the bound cut off is undone");
     }
 }
@@ -353,8 +358,10 @@ async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
             async move {
                 let mut conflicts = 0;
                 loop {
-                    let mut transaction =
-                        database.begin(DeliveryId(delivery), conflicts, &Waiting::default()).await.unwrap();
+                    let mut transaction = database
+                        .begin(DeliveryId(delivery), again(conflicts), &Waiting::default())
+                        .await
+                        .unwrap();
                     let read = transaction.query("SELECT n FROM t", vec![], BOUNDS).await;
                     let done = match read {
                         Ok(rows) => {
@@ -365,7 +372,7 @@ async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
                         Err(error) => Err(error),
                     };
                     match done {
-                        Ok(()) => match transaction.commit(vec![]).await {
+                        Ok(()) => match transaction.commit(vec![], ()).await {
                             Ok(_) => return conflicts,
                             Err(CommitError::Conflict) => {}
                             Err(error) => panic!("{error}"),
@@ -395,12 +402,12 @@ async fn waiting_for_ones_turn_is_told_and_ends() {
     let mut first = begin(sqlite, 1).await;
     first.execute("INSERT INTO t VALUES (1)", vec![], BOUNDS).await.unwrap();
     let waiting = Waiting::default();
-    let mut second = sqlite.begin(DeliveryId(2), 0, &waiting).await.unwrap();
+    let mut second = sqlite.begin(DeliveryId(2), Past::default(), &waiting).await.unwrap();
     let before = waiting.so_far();
     let ended = tokio::join!(second.execute("INSERT INTO t VALUES (2)", vec![], BOUNDS), async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(waiting.so_far() > before, "it waits");
-        first.commit(vec![]).await.unwrap();
+        first.commit(vec![], ()).await.unwrap();
     });
     assert_eq!(ended.0, Ok(1));
     let so_far = waiting.so_far();

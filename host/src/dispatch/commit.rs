@@ -5,7 +5,9 @@
 //!     │
 //!     ▼
 //!   marker + COMMIT on the plugin's database       the commit point: before it nothing has happened
-//!     │                                            after it the delivery never runs again
+//!     │                                            after it the delivery does not run again
+//!     ▼
+//!   that is on disk                                many by one sync
 //!     ▼
 //!   store: outbox, emitted, attempt, "done"        waited for until it is on disk
 //!     │
@@ -18,8 +20,8 @@
 //! finished from it without running anything. `docs/architecture.md` draws every step with what a restart
 //! does at it.
 //!
-//! The permit of an attempt is given back at the commit point: while the store syncs, the next one runs,
-//! and many wait for one sync.
+//! The permit of an attempt is given back at the commit point: while the database and the store sync, the next
+//! one runs, and many wait for one sync.
 
 use std::{future::Future, time::Duration};
 
@@ -91,13 +93,12 @@ impl Commits {
         let not_run = |error: &dyn std::fmt::Display| AttemptFailure::NotRun { error: error.to_string() };
         let carried =
             serde_json::to_vec(&Carried::new(&effects, attempt)).map_err(|error| not_run(&error))?;
-        match in_time(plugin, &database, transaction.commit(carried))
+        match in_time(plugin, &database, transaction.commit(carried, permits))
             .await
             .map_err(|error| not_run(&error))?
         {
             Ok(Committed::Marked) => {
-                fault::reached(FaultPoint::DatabaseCommitted);
-                drop(permits);
+                fault::reached(FaultPoint::DatabaseSynced);
                 self.finish(job.clone(), attempt.clone(), effects, &database).await;
                 Ok(())
             }
@@ -107,7 +108,6 @@ impl Commits {
             }
             Err(CommitError::AlreadyCommitted) => match self.find(plugin, job.delivery).await {
                 Ok(Some(earlier)) => {
-                    drop(permits);
                     self.resume(job.clone(), earlier).await;
                     Ok(())
                 }
@@ -120,6 +120,18 @@ impl Commits {
             }
             // The next attempt looks for the marker before it runs.
             Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => Err(not_run(&error)),
+        }
+    }
+
+    /// Returns when all is on disk that an attempt may have seen in the plugin's database: only then may
+    /// anything tell of what became of the attempt.
+    ///
+    /// # Errors
+    /// When that is in doubt: the attempt counts as not run.
+    pub(super) async fn settle(&self, plugin: &Plugin) -> Result<(), Unavailable> {
+        match plugin.database() {
+            Some(database) => in_time(plugin, database, database.settle()).await?,
+            None => Ok(()),
         }
     }
 
@@ -148,6 +160,7 @@ impl Commits {
                     error: Some(error),
                     trace: None,
                     logs: Vec::new(),
+                    did: None,
                 };
                 if let Err(error) = self.store.complete(job, attempt, Verdict::Dead).await {
                     warn!(%delivery, %error, "a delivery could not be given up");

@@ -212,6 +212,9 @@ impl Attempts {
             Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
             Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
             Err(failure) => {
+                if let Err(error) = self.commits.settle(&plugin).await {
+                    return self.give_back(job, &plugin, &error.to_string()).await;
+                }
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
                 self.complete(job, attempt, verdict).await;

@@ -78,7 +78,7 @@ impl Did {
             }
         }
         for derived in emitted {
-            self.line(format_args!("emit {}", derived.event_type));
+            self.line(format_args!("emit {}", derived.event_type().as_str()));
         }
     }
 

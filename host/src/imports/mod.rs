@@ -37,7 +37,7 @@ use self::{
 };
 use crate::{
     config::PluginSettings,
-    database::{Database, Transaction, Waiting},
+    database::{Database, Past, Transaction, Waiting},
     egress::Outlet,
     model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Job, LogLine},
 };
@@ -164,8 +164,8 @@ pub(crate) struct Door {
     budget: Budget,
     /// On the plugin's database, from the first call that needs it.
     transaction: Option<Transaction>,
-    /// How many conflicts the attempt has met before.
-    conflicts: u32,
+    /// What is known of the attempts before.
+    past: Past,
     /// How long it waits for others, which is not its own time.
     waiting: Waiting,
     meter: Meter,
@@ -190,7 +190,7 @@ impl Door {
             cause: None,
             budget: Budget::default(),
             transaction: None,
-            conflicts: 0,
+            past: Past::default(),
             waiting: Waiting::default(),
             meter: Meter::new(limits.memory),
             wasi: wasi::Wasi::default(),
@@ -219,7 +219,7 @@ impl Door {
     /// Says what the attempt is about.
     pub(crate) fn hand(&mut self, job: &Job) {
         self.cause = Some(Arc::clone(&job.event));
-        self.conflicts = job.conflicts;
+        self.past = Past { conflicts: job.conflicts, may_have_run: job.may_have_run };
     }
 
     /// Lets a call pass, if it may.
@@ -315,7 +315,7 @@ impl Door {
                     &mut self.transaction,
                     database,
                     self.errand,
-                    self.conflicts,
+                    self.past,
                     &self.waiting,
                 )
                 .await?,
@@ -332,14 +332,8 @@ impl Door {
         let database = terms.database.as_ref().ok_or(Stop::Describing(call))?;
         Ok(Sql {
             limits: &terms.settings.limits,
-            transaction: sql::open(
-                &mut self.transaction,
-                database,
-                self.errand,
-                self.conflicts,
-                &self.waiting,
-            )
-            .await?,
+            transaction: sql::open(&mut self.transaction, database, self.errand, self.past, &self.waiting)
+                .await?,
         })
     }
 

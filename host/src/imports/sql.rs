@@ -6,7 +6,7 @@
 use super::{Errand, kv::Fault, limits::Stop};
 use crate::{
     config::Limits,
-    database::{Bounds, Database, Rows, SqlError, Transaction, Value, Waiting},
+    database::{Bounds, Database, Past, Rows, SqlError, Transaction, Value, Waiting},
 };
 
 /// The database as one call sees it.
@@ -43,7 +43,7 @@ pub(super) async fn open<'a>(
     transaction: &'a mut Option<Transaction>,
     database: &Database,
     errand: Errand,
-    conflicts: u32,
+    past: Past,
     waiting: &Waiting,
 ) -> Result<&'a mut Transaction, Stop> {
     let Errand::Handle(delivery) = errand else {
@@ -52,7 +52,7 @@ pub(super) async fn open<'a>(
     match transaction {
         Some(open) => Ok(open),
         None => {
-            let begun = database.begin(delivery, conflicts, waiting).await;
+            let begun = database.begin(delivery, past, waiting).await;
             Ok(transaction.insert(begun.map_err(crate::database::Over::from)?))
         }
     }

@@ -135,6 +135,21 @@ pub enum HeldReason {
     LacksGrant(String),
 }
 
+impl HeldReason {
+    /// The word of each.
+    pub const WORDS: [&str; 4] = ["paused", "gone", "broken", "lacks-grant"];
+
+    /// The word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Gone => "gone",
+            Self::Broken(_) => "broken",
+            Self::LacksGrant(_) => "lacks-grant",
+        }
+    }
+}
+
 impl fmt::Display for HeldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -162,6 +177,8 @@ pub struct Job {
     /// Whether an attempt may have run before, and so may have committed in its plugin's database. False
     /// only where it is certain that none has: it comes fresh from the inbox.
     pub may_have_run: bool,
+    /// Since when it may run: when it was made, or when its back-off ended.
+    pub due_at: Timestamp,
     /// What happened.
     pub event: Arc<Event>,
 }

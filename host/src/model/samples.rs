@@ -4,6 +4,8 @@
 //! The page has ten types; two of them, `organization.created` and `organization.updated`, are sent too
 //! and so have the real shape. The people and companies in the samples do not exist.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -49,6 +51,24 @@ impl Samples {
     }
 }
 
+/// The types of the samples, in order.
+static KNOWN: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut types: Vec<_> =
+        Samples::read().map(|samples| samples.types().map(str::to_owned).collect()).unwrap_or_default();
+    types.sort_unstable();
+    types
+});
+
+/// The types that there is a sample of: what may be told apart where their number must stay small.
+pub fn known_types() -> &'static [String] {
+    &KNOWN
+}
+
+/// Where this type stands among [`known_types`]; none of a type that anybody may have made up.
+pub fn known_type(event_type: &str) -> Option<usize> {
+    KNOWN.binary_search_by(|known| known.as_str().cmp(event_type)).ok()
+}
+
 /// The body of an event of the sender's own type.
 pub fn of_own_type(event_type: &str, id: &str, at: Timestamp) -> Map<String, Value> {
     let members = [("id", id), ("type", event_type), ("occurred_at", &at.to_string())];
@@ -75,6 +95,10 @@ mod tests {
             assert_eq!(times, ["2025-12-09T12:04:41Z"], "{event_type}");
         }
         assert!(samples.body("user.creatd", "evt_1", at).is_none());
+        for (number, event_type) in known_types().iter().enumerate() {
+            assert_eq!(known_type(event_type), Some(number));
+        }
+        assert_eq!((known_types().len(), known_type("user.creatd")), (49, None));
     }
 
     #[test]

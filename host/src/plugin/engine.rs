@@ -23,7 +23,7 @@ use wasmtime::{
 use super::{cache::Cache, compile::Compiler};
 use crate::{
     imports::{self, CORE_INSTANCES, Door, MEMORIES, TABLE_ELEMENTS, TABLES},
-    model::Ambient,
+    model::{Ambient, Usage},
 };
 
 /// Bytes of stack that wasm code may use.
@@ -75,6 +75,8 @@ struct Inner {
     idle: Arc<Semaphore>,
     /// Instances that say what they are.
     loading: Arc<Semaphore>,
+    /// The most instances of either kind.
+    instances: usize,
 }
 
 impl Engine {
@@ -99,11 +101,18 @@ impl Engine {
             running: Arc::new(Semaphore::new(instances)),
             idle: Arc::new(Semaphore::new(instances)),
             loading: Arc::new(Semaphore::new(LOADING as usize)),
+            instances,
         })))
     }
 
     pub(super) fn parts(&self) -> &Parts {
         &self.0.parts
+    }
+
+    /// Instances that run, and those that wait to be reused.
+    pub(super) fn usage(&self) -> [(&'static str, Usage); 2] {
+        let usage = |places: &Semaphore| Usage::of(self.0.instances, places.available_permits());
+        [("running", usage(&self.0.running)), ("resting", usage(&self.0.idle))]
     }
 
     /// A place for an instance that runs; waits while all are taken.

@@ -31,7 +31,7 @@ pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
 pub(crate) use folder::{Found, look};
-pub use registry::{PluginError, Registry};
+pub use registry::{Loads, PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport, Finished};
 pub use revision::{Inspection, LoadError, inspect};
 pub use standing::Plugin;

@@ -25,7 +25,7 @@ use crate::{
     config::PluginSettings,
     database::Databases,
     egress::Egress,
-    model::{Ambient, EventType, NewEvent, Orders, PluginId, Subscriber},
+    model::{Ambient, EventType, NewEvent, Orders, PluginId, Subscriber, Usage},
     store::{Store, StoreError},
 };
 
@@ -54,6 +54,7 @@ pub(super) struct Inner {
     /// What became of files that were loaded, with a bell for who waits.
     pub(super) visited: parking_lot::Mutex<Vec<(String, Seen)>>,
     pub(super) bell: Notify,
+    pub(super) loads: parking_lot::Mutex<BTreeMap<String, Loads>>,
     /// Held while the list changes; never while something compiles.
     pub(super) edit: Mutex<()>,
 }
@@ -62,6 +63,15 @@ pub(super) struct Inner {
 pub(super) struct List {
     pub(super) by_name: BTreeMap<String, Arc<Plugin>>,
     by_id: HashMap<PluginId, Arc<Plugin>>,
+}
+
+/// How often files of a plugin were loaded since the daemon started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Loads {
+    /// Became the revision in force.
+    pub loaded: u64,
+    /// Did not load.
+    pub failed: u64,
 }
 
 /// Why an operator's word was not followed.
@@ -111,6 +121,7 @@ impl Registry {
             scan: Mutex::default(),
             visited: parking_lot::Mutex::default(),
             bell: Notify::new(),
+            loads: parking_lot::Mutex::default(),
             edit: Mutex::default(),
         })))
     }
@@ -193,6 +204,16 @@ impl Registry {
         (self.0.settings)(name)
     }
 
+    /// Instances that run and those that wait to be reused, each with the most there may be.
+    pub fn instances(&self) -> [(&'static str, Usage); 2] {
+        self.0.engine.usage()
+    }
+
+    /// How often files of the plugin with this name were loaded, or were not, since the daemon started.
+    pub fn loads(&self, name: &str) -> Loads {
+        self.0.loads.lock().get(name).copied().unwrap_or_default()
+    }
+
     /// All plugins, by name.
     pub fn list(&self) -> Vec<Arc<Plugin>> {
         self.0.list.load().by_name.values().cloned().collect()
@@ -241,6 +262,7 @@ impl Registry {
             return Err(PluginError::StillThere(name.to_owned()));
         }
         inner.store.forget_plugin(plugin.record.id).await?;
+        inner.loads.lock().remove(name);
         inner.swap(|list| {
             list.by_name.remove(name);
             list.by_id.remove(&plugin.record.id);

@@ -166,6 +166,7 @@ impl Inner {
                 Arc::new(Plugin::new(id, name, Arc::clone(&settings), self.ambient.clone()))
             }
         };
+        let loads = loaded.is_ok();
         let next = match loaded {
             Ok(inspection) => before.loaded(self, settings, inspection),
             Err(error) => before.failed(error.to_string()),
@@ -179,9 +180,17 @@ impl Inner {
             (Some(error), Some(sha256)) => self.store.revision_refused(record.id, sha256, error).await?,
             (_, None) => {}
         }
+        self.count(name, loads);
         announce(&next);
         self.swap(|list| list.insert(next));
         Ok(())
+    }
+
+    /// Counts what loading a file of this plugin came to.
+    fn count(&self, name: &str, loads: bool) {
+        let mut counts = self.loads.lock();
+        let counts = counts.entry(name.to_owned()).or_default();
+        *(if loads { &mut counts.loaded } else { &mut counts.failed }) += 1;
     }
 
     /// The file is again what runs: an error of a content in between is history.

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::{
     FirstAttempt, Store, StoreError,
     kv::Change,
+    meters::Ended,
     schema::code,
     time::{nanos, timestamp},
     writer::{Op, Writer},
@@ -166,6 +167,8 @@ struct Record {
     revision: Option<String>,
     started_at: i64,
     duration_us: i64,
+    /// The same in nanoseconds, for the metrics.
+    took: u64,
     outcome: i64,
     error: Option<String>,
     trace: Option<String>,
@@ -196,9 +199,37 @@ impl Completion {
         Self { job, ending, came_to: Completed::Written, told: None }
     }
 
+    pub(super) fn delivery(&self) -> DeliveryId {
+        self.job.delivery
+    }
+
+    /// Whether it has committed elsewhere, and is to be told when this is on disk.
+    pub(super) fn is_durable(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Whether effects are in it.
     pub(super) fn has_effects(&self) -> bool {
         matches!(self.ending, Ending::Done(..))
+    }
+
+    /// The attempt that the batch has written, once it has committed; none where it wrote none.
+    pub(super) fn ended(&self) -> Option<Ended<'_>> {
+        let (record, done) = match &self.ending {
+            Ending::Done(record, ..) => (record, Some(true)),
+            Ending::Retry(record, _) => (record, None),
+            Ending::Dead(record) => (record, Some(false)),
+            Ending::Conflict | Ending::Released => return None,
+        };
+        (self.came_to == Completed::Written).then(|| Ended {
+            plugin: self.job.plugin,
+            event_type: &self.job.event.content.event_type,
+            outcome: outcome_of(record.outcome),
+            done,
+            // The clock may have been set back meanwhile.
+            waited: record.started_at.saturating_sub(nanos(self.job.due_at)).max(0).unsigned_abs(),
+            took: record.took,
+        })
     }
 
     /// After the commit.
@@ -218,6 +249,7 @@ impl Record {
             revision,
             started_at: nanos(started_at),
             duration_us: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
+            took: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
             outcome: outcome_code(outcome),
             error,
             trace,
@@ -295,7 +327,8 @@ impl Writer<'_> {
     }
 
     fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
-        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs, did } = record;
+        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs, did, .. } =
+            record;
         let finished_at = (state >= code::DONE).then_some(self.now);
         self.sql.finish_delivery.execute(params![job.delivery.0, state, number, due, finished_at, error])?;
         self.sql.insert_attempt.execute(params![

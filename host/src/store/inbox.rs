@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     Store, StoreError, Watcher,
     schema::code,
-    time::nanos,
+    time::{nanos, timestamp},
     writer::{Op, Writer},
 };
 use crate::model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, Subscriber};
@@ -170,6 +170,7 @@ impl Writer<'_> {
                     attempt: 1,
                     conflicts: 0,
                     may_have_run,
+                    due_at: timestamp(self.now),
                     event,
                 });
             }

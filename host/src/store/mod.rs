@@ -51,6 +51,7 @@ mod histogram;
 mod inbox;
 mod kv;
 mod memory;
+mod meters;
 mod minutes;
 mod order;
 mod outbox;
@@ -92,6 +93,7 @@ pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use examine::{Examination, Integrity, examine, examine_database, newest_event, restore_is_unfinished};
 pub use inbox::Accepted;
+pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
 pub use restore::{RestoreError, Restored, restore};
 pub use revisions::PluginRevision;
@@ -103,7 +105,7 @@ pub use views::{
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
-use crate::model::Ambient;
+use crate::model::{Ambient, Usage};
 use writer::{Op, Writer};
 
 /// How to open a store.
@@ -196,6 +198,22 @@ impl Store {
     /// Why the last write failed, where none has succeeded since: most likely the disk is full.
     pub fn trouble(&self) -> Option<String> {
         self.0.shared.trouble()
+    }
+
+    /// Unfinished deliveries, and the most that may be.
+    pub fn backlog(&self) -> Usage {
+        Usage { used: self.shared().unfinished(), limit: self.max_backlog() }
+    }
+
+    /// Connections that read the store: those of guests, and those of people.
+    pub fn readers(&self) -> [(&'static str, Usage); 2] {
+        [("guests", self.shared().guests.usage()), ("people", self.shared().people.usage())]
+    }
+
+    /// Bytes that are free on the store's disk, and bytes that it has; none where the system does not say.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        let disk = rustix::fs::statvfs(self.path()).ok()?;
+        Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Queues an operation, waiting for room.

@@ -49,12 +49,35 @@ impl Store {
     pub async fn complete_outbox(&self, job: &OutboxJob, result: OutboxResult) -> Result<(), StoreError> {
         let (item, kind) = (job.id, job.item.kind());
         loop {
-            let result = result.clone();
-            match self.write(move |writer| writer.complete_outbox(item, kind, &result)).await {
+            let written = result.clone();
+            match self.write(move |writer| writer.complete_outbox(item, kind, &written)).await {
                 Err(StoreError::Io(_)) => tokio::time::sleep(PAUSE).await,
-                ended => return ended,
+                Ok(true) => {
+                    self.shared().meters.sent(kind, &result);
+                    return Ok(());
+                }
+                ended => return ended.map(drop),
             }
         }
+    }
+
+    /// How many items of each kind have neither been sent nor given up.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn unsent(&self) -> Result<[(OutboxKind, u64); OutboxKind::ALL.len()], StoreError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT (SELECT count(*) FROM outbox INDEXED BY outbox_due WHERE state IN (0, 2) AND kind = ?1)
+                      + (SELECT count(*) FROM outbox INDEXED BY outbox_leased WHERE state = 1 AND kind = ?1)",
+            )?;
+            let mut counts = OutboxKind::ALL.map(|kind| (kind, 0));
+            for (kind, count) in &mut counts {
+                *count = statement.query_row([number(*kind)], |row| row.get::<_, i64>(0))?.unsigned_abs();
+            }
+            Ok(counts)
+        })
+        .await
     }
 
     /// Outbox items, newest first.
@@ -295,7 +318,8 @@ impl Writer<'_> {
         Ok(rows.into_iter().map(|(job, _)| job).collect())
     }
 
-    fn complete_outbox(&mut self, item: OutboxId, kind: OutboxKind, result: &OutboxResult) -> Result<()> {
+    /// Returns whether it was on its way.
+    fn complete_outbox(&mut self, item: OutboxId, kind: OutboxKind, result: &OutboxResult) -> Result<bool> {
         let (state, due, error) = match result {
             OutboxResult::Sent => (code::DONE, None, None),
             OutboxResult::Retry { due, error } => (code::WAITING, Some(nanos(*due)), Some(error)),
@@ -313,7 +337,7 @@ impl Writer<'_> {
             self.moved_outbox(code::LEASED, state);
             self.outbox.due_by(kind, due.unwrap_or(i64::MAX));
         }
-        Ok(())
+        Ok(changed == 1)
     }
 
     fn release_outbox(&mut self, job: &OutboxJob) -> Result<()> {

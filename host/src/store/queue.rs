@@ -22,7 +22,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, Result, Row, params, types::Type};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -45,7 +46,7 @@ const REFILL: usize = 512;
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -69,6 +70,25 @@ impl Store {
         self.send(Op::OpenLane { plugin, capacity: capacity.max(1), reply }).await?;
         let OpenedLane { id, jobs, outstanding } = opened.await.map_err(|_| self.silence())?;
         Ok(Lane { id, plugin, jobs, received: VecDeque::new(), outstanding, farewell: Some(farewell) })
+    }
+
+    /// When the oldest delivery was made that each plugin has leased, be it running or in line for a
+    /// permit. Asks the writer.
+    ///
+    /// # Errors
+    /// When the writer takes no work any more.
+    pub async fn oldest_leased(&self) -> Result<Vec<(PluginId, Timestamp)>, StoreError> {
+        self.write(|writer| {
+            let mut statement =
+                writer.connection.prepare_cached("SELECT made_at FROM delivery WHERE id = ?1")?;
+            let mut oldest = Vec::new();
+            for (plugin, delivery) in writer.lanes.oldest() {
+                let made_at = statement.query_row([delivery.0], |row| row.get(0)).optional()?;
+                oldest.extend(made_at.map(|made_at| (plugin, timestamp(made_at))));
+            }
+            Ok(oldest)
+        })
+        .await
     }
 
     /// Gives a job back unrun: ready again, its attempt not counted. Returns when that is queued.
@@ -281,6 +301,11 @@ impl LaneEnds {
         self.leases.get(&job.delivery.0).is_some_and(|lease| lease.token == job.token)
     }
 
+    /// Whether others of its key may wait for this delivery.
+    pub(super) fn has_key(&self, delivery: DeliveryId) -> bool {
+        self.leases.get(&delivery.0).is_some_and(|lease| lease.order_key.is_some())
+    }
+
     /// Takes the lease away. Returns the delivery's order key.
     pub(super) fn end(&mut self, plugin: PluginId, delivery: DeliveryId) -> Option<OrderKey> {
         let lease = self.leases.remove(&delivery.0)?;
@@ -311,6 +336,18 @@ impl LaneEnds {
             )
             .filter(|&due| due != i64::MAX)
             .min()
+    }
+
+    /// The oldest leased delivery of each plugin whose lane is open.
+    pub(super) fn oldest(&self) -> Vec<(PluginId, DeliveryId)> {
+        let mut oldest: HashMap<u64, i64> = HashMap::new();
+        for (&delivery, lease) in &self.leases {
+            oldest.entry(lease.lane).or_insert(delivery);
+        }
+        let of_lane = |(&plugin, lane): (&PluginId, &LaneEnd)| {
+            oldest.get(&lane.id).map(|&delivery| (plugin, DeliveryId(delivery)))
+        };
+        self.open.iter().filter_map(of_lane).collect()
     }
 
     /// The least id of a leased delivery.
@@ -376,7 +413,7 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
-        for Due { delivery, state, attempts, may_have_run, order_key, event } in due {
+        for Due { delivery, state, attempts, may_have_run, order_key, due_at, event } in due {
             let Some(token) = self.lanes.lease(plugin, delivery, order_key) else { continue };
             self.connection
                 .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
@@ -385,7 +422,16 @@ impl Writer<'_> {
             let delivery = DeliveryId(delivery);
             let event = Arc::new(event);
             let attempt = attempts + 1;
-            self.lanes.stage(Job { delivery, token, plugin, attempt, conflicts: 0, may_have_run, event });
+            self.lanes.stage(Job {
+                delivery,
+                token,
+                plugin,
+                attempt,
+                conflicts: 0,
+                may_have_run,
+                due_at: timestamp(due_at),
+                event,
+            });
         }
         let next_due = if exhausted { self.earliest(plugin)? } else { self.now };
         if let Some(lane) = self.lanes.open.get_mut(&plugin) {
@@ -443,6 +489,7 @@ struct Due {
     attempts: u32,
     may_have_run: bool,
     order_key: Option<OrderKey>,
+    due_at: i64,
     event: Event,
 }
 
@@ -452,7 +499,16 @@ impl Due {
         let attempts = row.get(2)?;
         let may_have_run = attempts > 0 || row.get(13)?;
         let order_key = row.get_ref(15)?.as_str_or_null()?.and_then(OrderKey::new);
-        Ok(Self { delivery: row.get(0)?, state: row.get(1)?, attempts, may_have_run, order_key, event })
+        let due_at = row.get(16)?;
+        Ok(Self {
+            delivery: row.get(0)?,
+            state: row.get(1)?,
+            attempts,
+            may_have_run,
+            order_key,
+            due_at,
+            event,
+        })
     }
 }
 

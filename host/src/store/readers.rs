@@ -7,6 +7,7 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
 use super::{StoreError, schema};
+use crate::model::Usage;
 
 /// Lends connections, at most so many at once; who comes then waits.
 pub(super) struct Readers {
@@ -44,6 +45,11 @@ impl Readers {
         // All, because `close` may wait beside those who want a connection.
         self.returned.notify_all();
         answer.map_err(|error| StoreError::reading(&error))
+    }
+
+    /// How many connections are lent now.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { used: self.pool.lock().lent as u64, limit: self.most as u64 }
     }
 
     /// Waits for the reads under way and closes every connection.

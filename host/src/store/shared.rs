@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     path::PathBuf,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{StoreError, readers::Readers};
+use super::{StoreError, meters::Meters, readers::Readers};
 use crate::model::PluginId;
 
 /// Reads of guests: as many at once as there are threads to run them.
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     kv_bytes: RwLock<HashMap<PluginId, u64>>,
     unfinished: AtomicU64,
     trouble: RwLock<Option<String>>,
+    /// What is counted for the metrics.
+    pub(super) meters: Arc<Meters>,
     /// For reads of keys while a guest runs.
     pub(super) guests: Readers,
     /// For lists, which take longer.
@@ -50,6 +52,7 @@ impl Shared {
             kv_bytes: RwLock::default(),
             unfinished: AtomicU64::new(0),
             trouble: RwLock::default(),
+            meters: Arc::default(),
             guests: Readers::new(path.clone(), GUEST_READERS),
             people: Readers::new(path, PEOPLE_READERS),
             commits: watch::Sender::new(0),

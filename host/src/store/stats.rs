@@ -100,14 +100,17 @@ fn by_state(tally: &Tally, held: bool) -> BTreeMap<DeliveryState, u64> {
     states
 }
 
-/// When the delivery was made that is due first: for as long as none is retried, the oldest.
+/// When the oldest was made of the few hundred deliveries that are due first: while none is retried, these
+/// are the oldest there are, and where more wait than that, those that are retried are due after them.
 fn oldest_open(connection: &Connection, plugin: PluginId) -> Result<Option<Timestamp>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT made_at FROM delivery INDEXED BY delivery_due
-         WHERE plugin = ?1 AND state IN (0, 2) ORDER BY due_at, id LIMIT 1",
-    )?;
-    let mut rows = statement.query([plugin.0])?;
-    rows.next()?.map(|row| row.get(0).map(timestamp)).transpose()
+    let made_at: Option<i64> = connection
+        .prepare_cached(
+            "SELECT min(made_at) FROM (
+                 SELECT made_at FROM delivery INDEXED BY delivery_due
+                 WHERE plugin = ?1 AND state IN (0, 2) ORDER BY due_at, id LIMIT 256)",
+        )?
+        .query_row([plugin.0], |row| row.get(0))?;
+    Ok(made_at.map(timestamp))
 }
 
 fn by_type(connection: &Connection, now: i64) -> Result<Vec<TypeStats>> {

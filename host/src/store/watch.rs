@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 use tokio::sync::mpsc;
 
+use crate::model::DeliveryId;
+
 /// How the first attempt of a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstAttempt {
@@ -67,6 +69,11 @@ impl Watches {
     /// Watches a delivery that this batch makes.
     pub(super) fn add(&mut self, delivery: i64, watcher: &Watcher) {
         self.added.push((delivery, watcher.clone()));
+    }
+
+    /// Whether somebody waits for this delivery's first attempt.
+    pub(super) fn has(&self, delivery: DeliveryId) -> bool {
+        !self.by_delivery.is_empty() && self.by_delivery.contains_key(&delivery.0)
     }
 
     /// An attempt at this delivery has ended, within this batch. Costs nothing where nobody waits.

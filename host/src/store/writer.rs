@@ -40,6 +40,7 @@ use super::{
     error::passes,
     kv::KvCache,
     memory::Memory,
+    meters::Counting,
     outbox::OutboxQueue,
     queue::{LaneEnds, OpenedLane},
     schema::Opened,
@@ -63,6 +64,12 @@ const NAP: Duration = Duration::from_secs(1);
 
 /// Between two looks into the queue while a batch is gathered.
 const GLANCE: Duration = Duration::from_micros(100);
+
+/// How often as long as the last commit took the disk is left alone, where nobody waits for the next one.
+const REST: u32 = 8;
+
+/// The longest that the disk is left alone for that.
+const LONGEST_REST: Duration = Duration::from_millis(2);
 
 /// Between two lines about a disk that is full.
 const COMPLAIN: Duration = Duration::from_secs(10);
@@ -118,6 +125,7 @@ pub(super) struct Writer<'c> {
     pub(super) watches: Watches,
     pub(super) staged: Staged,
     shared: Arc<Shared>,
+    counting: Counting,
     ambient: Ambient,
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
     carried: VecDeque<Op>,
@@ -130,6 +138,10 @@ pub(super) struct Writer<'c> {
     batch_size: usize,
     /// What the last commit took.
     commit_time: Duration,
+    /// When it had ended.
+    committed: Instant,
+    /// When that was, by the time of day.
+    committed_at: i64,
     fold: bool,
     closing: Vec<oneshot::Sender<()>>,
 }
@@ -139,7 +151,8 @@ type AcceptResult = Result<Accepted, StoreError>;
 /// What happens once the batch has been committed, or has not.
 #[derive(Default)]
 pub(super) struct Staged {
-    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult)>,
+    /// Who waits, for what, and when the event had come.
+    accepted: Vec<(oneshot::Sender<AcceptResult>, AcceptResult, i64)>,
     #[allow(clippy::vec_box, reason = "they come boxed, and go on boxed if the batch is rolled back")]
     completions: Vec<Box<Completion>>,
     pub(super) answers: Vec<Answer>,
@@ -253,6 +266,7 @@ impl<'c> Writer<'c> {
             outbox: OutboxQueue::default(),
             watches: Watches::default(),
             staged: Staged::default(),
+            counting: Counting::new(Arc::clone(&shared.meters)),
             shared,
             ambient,
             carried: VecDeque::new(),
@@ -261,6 +275,8 @@ impl<'c> Writer<'c> {
             wrote: false,
             batch_size: 0,
             commit_time: Duration::ZERO,
+            committed: Instant::now(),
+            committed_at: 0,
             fold: false,
             closing: Vec::new(),
         })
@@ -308,8 +324,36 @@ impl<'c> Writer<'c> {
         drain(queue, ops);
         if !ops.is_empty() {
             self.gather(queue, ops);
+            self.rest(runtime, queue, ops);
         }
         true
+    }
+
+    /// While nothing has come but attempts that have committed elsewhere, and whose permits others have by
+    /// now, waits for more of them: each sync that is saved is the other database's. Who is alone finds that
+    /// the last commit was long ago.
+    fn rest(&self, runtime: &Runtime, queue: &mut mpsc::Receiver<Op>, ops: &mut VecDeque<Op>) {
+        let until = self.committed + (self.commit_time * REST).min(LONGEST_REST);
+        let mut seen = 0;
+        while ops.len() < BATCH && ops.range(seen..).all(|op| self.can_wait(op)) {
+            seen = ops.len();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            match runtime.block_on(async { tokio::time::timeout(left, queue.recv()).await }) {
+                Ok(Some(op)) => ops.push_back(op),
+                Ok(None) | Err(_) => return,
+            }
+            drain(queue, ops);
+        }
+    }
+
+    /// Whether nobody waits for the commit of this: no sender for its answer, no later delivery of its key.
+    fn can_wait(&self, op: &Op) -> bool {
+        let Op::Complete(completion) = op else { return false };
+        let delivery = completion.delivery();
+        completion.is_durable() && !self.lanes.has_key(delivery) && !self.watches.has(delivery)
     }
 
     /// Waits a little for as much as the last batch had: who was answered by it comes again at the
@@ -355,6 +399,7 @@ impl<'c> Writer<'c> {
     }
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
+        let begun = Instant::now();
         self.sql.begin.execute([])?;
         let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
@@ -373,9 +418,12 @@ impl<'c> Writer<'c> {
         if effects {
             fault::reached(FaultPoint::StoreWritten);
         }
-        let began = Instant::now();
+        let committing = Instant::now();
         self.sql.commit.execute([])?;
-        self.commit_time = began.elapsed();
+        self.committed = Instant::now();
+        self.commit_time = self.committed - committing;
+        let took = i64::try_from((self.committed - begun).as_nanos()).unwrap_or(i64::MAX);
+        self.committed_at = self.now.saturating_add(took);
         self.wrote = self.connection.total_changes() > changes;
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
@@ -386,12 +434,13 @@ impl<'c> Writer<'c> {
     fn apply(&mut self, op: Op) -> Result<()> {
         match op {
             Op::Accept { event, subscribers, watcher, reply } => {
+                let received_at = nanos(event.received_at);
                 let accepted = self.accept(event, &subscribers, watcher.as_ref());
                 let (answer, result) = match accepted {
                     Ok(answer) => (answer, Ok(())),
                     Err(error) => (Err(StoreError::Closed), Err(error)),
                 };
-                self.staged.accepted.push((reply, answer));
+                self.staged.accepted.push((reply, answer, received_at));
                 result
             }
             Op::Complete(mut completion) => {
@@ -440,11 +489,22 @@ impl<'c> Writer<'c> {
         if let Some(give_back) = self.outbox.settle() {
             self.carried.push_back(Op::Work(give_back));
         }
-        for (reply, answer) in self.staged.accepted.drain(..) {
+        for (reply, answer, received_at) in self.staged.accepted.drain(..) {
+            if let Ok(Accepted::Stored(_)) = answer {
+                self.counting.accepted(self.committed_at.saturating_sub(received_at));
+            }
             let _ = reply.send(answer);
         }
         self.staged.answers.drain(..).for_each(|answer| answer(Ok(())));
-        self.staged.completions.drain(..).for_each(|completion| completion.tell());
+        for completion in self.staged.completions.drain(..) {
+            if let Some(attempt) = completion.ended() {
+                self.counting.ended(&attempt);
+            }
+            completion.tell();
+        }
+        if self.wrote {
+            self.counting.committed(self.commit_time, self.batch_size);
+        }
         self.carried_until = None;
         // Not at the first small write that finds room between two that don't.
         if self.wrote && self.full.is_some_and(|since| since.elapsed() > NAP) {
@@ -471,7 +531,8 @@ impl<'c> Writer<'c> {
         self.lanes.undo();
         self.outbox.undo(&answer);
         self.watches.undo();
-        for (reply, _) in self.staged.accepted.drain(..) {
+        self.counting.failed();
+        for (reply, ..) in self.staged.accepted.drain(..) {
             let _ = reply.send(Err(answer.clone()));
         }
         self.staged.answers.drain(..).for_each(|tell| tell(Err(answer.clone())));

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long the store's writer may take to answer.
-const ANSWER: Duration = Duration::from_secs(3);
+pub(in crate::admin) const ANSWER: Duration = Duration::from_secs(3);
 
 /// Both, for who has no token.
 pub(super) fn router() -> Router<Admin> {
@@ -34,17 +34,8 @@ async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
 }
 
 async fn readiness(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
-    let mut reasons = admin.ailments().await;
-    if *admin.0.stopping.borrow() {
-        reasons.push("the daemon is stopping".to_owned());
-    }
-    if let Err(full) = admin.0.store.room() {
-        reasons.push(format!("{full}; `posthouse stats` says of which plugins"));
-    }
-    if let Some(trouble) = admin.0.store.trouble() {
-        reasons.push(format!("the last write failed: {trouble}; make room on the disk of the store"));
-    }
-    answer("ready", "not ready", reasons)
+    let ailments = admin.ailments().await;
+    answer("ready", "not ready", ailments.into_iter().chain(admin.obstacles()).collect())
 }
 
 fn answer(well: &str, unwell: &str, reasons: Vec<String>) -> (StatusCode, Json<Value>) {
@@ -55,8 +46,23 @@ fn answer(well: &str, unwell: &str, reasons: Vec<String>) -> (StatusCode, Json<V
 }
 
 impl Admin {
+    /// What keeps events out and passes by itself.
+    pub(in crate::admin) fn obstacles(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if *self.0.stopping.borrow() {
+            reasons.push("the daemon is stopping".to_owned());
+        }
+        if let Err(full) = self.0.store.room() {
+            reasons.push(format!("{full}; `posthouse stats` says of which plugins"));
+        }
+        if let Some(trouble) = self.0.store.trouble() {
+            reasons.push(format!("the last write failed: {trouble}; make room on the disk of the store"));
+        }
+        reasons
+    }
+
     /// What only a new start mends.
-    async fn ailments(&self) -> Vec<String> {
+    pub(in crate::admin) async fn ailments(&self) -> Vec<String> {
         match tokio::time::timeout(ANSWER, self.0.store.flush()).await {
             // It answered that it can't write just now: it lives.
             Ok(Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_))) => Vec::new(),

@@ -20,12 +20,13 @@
 //! | `POST /v1/markers/keep` | has markers stay while a backup is made | [`markers`] |
 //! | `GET /v1/audit` | what operators did | [`audit`] |
 //! | `GET /v1/live` | what happens now, as server-sent events | [`live`] |
+//! | `GET /metrics` | all of that as numbers, for Prometheus | [`metrics`] |
 
 mod audit;
 mod dead;
 mod deliveries;
 pub(super) mod events;
-mod health;
+pub(super) mod health;
 pub(super) mod live;
 mod markers;
 pub(super) mod outbox;
@@ -43,7 +44,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 
-use super::{Admin, guard};
+use super::{Admin, guard, metrics};
 
 /// The description of the API, as `GET /v1/openapi.json` gives it.
 pub const OPENAPI: &str = include_str!("openapi.json");
@@ -89,6 +90,7 @@ fn routes() -> Vec<Route> {
         route("post", "/v1/markers/keep", post(markers::keep)),
         route("get", "/v1/audit", get(audit::list)),
         slow("get", "/v1/live", get(live::live)),
+        route("get", "/metrics", get(metrics::scrape)),
     ]
 }
 

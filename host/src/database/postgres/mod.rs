@@ -2,6 +2,9 @@
 //!
 //! Each statement of a guest stands behind a savepoint, so that one which fails takes nothing else with it.
 //! Savepoint and statement travel together: a call is one round trip, and so is the commit with its marker.
+//! The first statement of a transaction has nothing before it that could go with it, so it is tried without;
+//! where it fails it is run once more behind a savepoint, since what the guest makes of the answer must be true
+//! within the transaction that commits.
 //!
 //! The server tells when transactions are in each other's way (SQLSTATE 40001 and 40P01); then the attempt
 //! runs again. One that met three conflicts waits for every other of this pool to end, and has the database
@@ -9,7 +12,7 @@
 //!
 //! Two transactions of one delivery can't be under way at once, not even where the first is of a daemon
 //! that was killed and whose commit is still on its way: the second waits for a lock of the delivery's
-//! until the server knows what became of the first.
+//! until the server knows what became of the first. Where it is certain that there was none, no lock is taken.
 
 mod connect;
 mod frames;
@@ -28,7 +31,7 @@ use self::{
     values::{Column, Parameter},
 };
 use super::{
-    Bounds, CommitError, Committed, Over, Role, Rows, SqlError, Unavailable, Value, Waiting,
+    Bounds, CommitError, Committed, Over, Past, Role, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Checked, Dialect},
     kv::{Change, Written},
     value::Gather,
@@ -37,7 +40,7 @@ use super::{
 use crate::{
     config::DatabaseSettings,
     fault::{self, FaultPoint},
-    model::DeliveryId,
+    model::{DeliveryId, Usage},
 };
 
 /// Conflicts after which an attempt has the pool to itself.
@@ -94,13 +97,18 @@ impl Pool {
         })
     }
 
+    /// Transactions under way.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(self.all as usize, self.places.available_permits())
+    }
+
     pub(super) async fn begin(
         self: &Arc<Self>,
         delivery: DeliveryId,
-        conflicts: u32,
+        past: Past,
         waiting: &Waiting,
     ) -> Result<Transaction, Unavailable> {
-        let places = if conflicts >= CONFLICTS_BEFORE_ALONE { self.all } else { 1 };
+        let places = if past.conflicts >= CONFLICTS_BEFORE_ALONE { self.all } else { 1 };
         let place = waiting.wait_for(Arc::clone(&self.places).acquire_many_owned(places)).await;
         let place = place
             .ok_or_else(|| self.unavailable(&format!("its place did not come within {PATIENCE:?}")))?
@@ -110,7 +118,9 @@ impl Pool {
             pool: Arc::clone(self),
             place: Some(place),
             delivery,
+            first: past.conflicts == 0 && !past.may_have_run,
             state: State::Fresh,
+            wrote: false,
             busy: false,
         })
     }
@@ -229,7 +239,11 @@ pub(super) struct Transaction {
     link: Option<Link>,
     place: Option<OwnedSemaphorePermit>,
     delivery: DeliveryId,
+    /// No transaction of the delivery was before it.
+    first: bool,
     state: State,
+    /// A statement has changed rows.
+    wrote: bool,
     /// Something was sent, and its answer not awaited to its end.
     busy: bool,
 }
@@ -256,27 +270,61 @@ impl Transaction {
         let checked = guard::check(Dialect::Postgres, text).map_err(SqlError::Refused)?;
         bounds.check_parameters(&parameters).map_err(SqlError::Limit)?;
         let parameters: Vec<_> = parameters.into_iter().map(Parameter).collect();
+        if self.state == State::Fresh {
+            let before = self.begin();
+            match self.answer(&before, State::Begun, &checked, &parameters, bounds).await? {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    self.host(async |link| link.client.batch_execute("ROLLBACK").await).await?;
+                    self.state = State::Fresh;
+                    if let SqlError::Statement { sqlstate, .. } = &error
+                        && sqlstate == TIMED_OUT
+                    {
+                        // It says nothing of the rows.
+                        return Err(error);
+                    }
+                }
+            }
+        }
         let before = match self.state {
             State::Fresh => format!("{} SAVEPOINT posthouse;", self.begin()),
             State::Begun => "SAVEPOINT posthouse".to_owned(),
             State::Saved => "RELEASE SAVEPOINT posthouse; SAVEPOINT posthouse".to_owned(),
         };
+        let answer = self.answer(&before, State::Saved, &checked, &parameters, bounds).await?;
+        if answer.is_err() {
+            self.host(async |link| link.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await)
+                .await?;
+        }
+        answer
+    }
+
+    /// Runs `before` and a guest's statement in one go. The outer error is the transaction's end; after an
+    /// inner one it stands, but only to be rolled back.
+    async fn answer(
+        &mut self,
+        before: &str,
+        after: State,
+        checked: &Checked,
+        parameters: &[Parameter],
+        bounds: Bounds,
+    ) -> Result<Result<(Rows, u64), SqlError>, Over> {
         let (pool, link) = self.at_work(bounds.bytes.saturating_add(SLACK))?;
-        let both = async {
-            tokio::join!(link.client.batch_execute(&before), run(link, &checked, &parameters, bounds))
-        };
+        let both =
+            async { tokio::join!(link.client.batch_execute(before), run(link, checked, parameters, bounds)) };
         let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
-        let (saved, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
-        saved.map_err(|error| self.over(&error))?;
-        self.state = State::Saved;
+        let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
+        begun.map_err(|error| self.over(&error))?;
+        self.state = after;
         self.busy = false;
-        let error = match answer {
-            Ok(answer) => return Ok(answer),
-            Err(Ended::Server(error)) => self.failed(&error)?,
-            Err(Ended::Answer(error)) => error,
-        };
-        self.host(async |link| link.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await).await?;
-        Err(error)
+        match answer {
+            Ok((rows, changed)) => {
+                self.wrote |= changed > 0;
+                Ok(Ok((rows, changed)))
+            }
+            Err(Ended::Server(error)) => self.failed(&error).map(Err),
+            Err(Ended::Answer(error)) => Ok(Err(error)),
+        }
     }
 
     pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
@@ -311,13 +359,14 @@ impl Transaction {
         rows.iter().map(entry).collect::<Result<_, _>>().map_err(|error: Failure| self.over(&error))
     }
 
-    /// Writes what is left to write, with the marker, and commits.
+    /// Writes what is left to write, with the marker, and commits. `holding` is dropped then.
     pub(super) async fn commit(
         mut self,
         carried: Vec<u8>,
         written: Written,
+        holding: impl Send,
     ) -> Result<Committed, CommitError> {
-        if written.is_empty() && (self.state == State::Fresh || !self.has_written().await?) {
+        if written.is_empty() && !self.has_written().await? {
             if self.state != State::Fresh {
                 // What it has read may turn out not to have been so.
                 self.end(async |link| link.client.batch_execute("COMMIT").await).await?;
@@ -369,11 +418,18 @@ impl Transaction {
             put.and(delete).and(mark).and(commit)
         })
         .await?;
+        fault::reached(FaultPoint::DatabaseCommitted);
+        drop(holding);
         written.sizes.changed(&written.plugin, delta);
         Ok(Committed::Marked)
     }
 
+    /// Whether there is anything to mark. Functions may have written, too, so the server is asked where no
+    /// statement says that it has changed rows.
     async fn has_written(&mut self) -> Result<bool, Over> {
+        if self.wrote || self.state == State::Fresh {
+            return Ok(self.wrote);
+        }
         self.host(async |link| {
             link.client.query_one(&link.prepared(HAS_WRITTEN).await?, &[]).await?.try_get(0)
         })
@@ -403,8 +459,12 @@ impl Transaction {
 
     /// What begins it. The lock is the delivery's own.
     fn begin(&self) -> String {
+        let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE;";
+        if self.first {
+            return begin.to_owned();
+        }
         let lock = self.delivery.0 ^ LOCKS;
-        format!("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT pg_advisory_xact_lock({lock});")
+        format!("{begin} SELECT pg_advisory_xact_lock({lock});")
     }
 
     /// The connection, from which a message may have so many bytes; it is busy from now on.
@@ -486,7 +546,7 @@ impl Transaction {
         let state = refusal.code().code();
         match state {
             "40001" | "40P01" => Err(Over::Conflict),
-            "57014" => Ok(SqlError::Statement {
+            TIMED_OUT => Ok(SqlError::Statement {
                 sqlstate: state.to_owned(),
                 message: format!("limit `statement_timeout` ({:?}) reached", self.pool.statement_timeout),
             }),
@@ -515,6 +575,9 @@ impl Transaction {
         }
     }
 }
+
+/// The server stopped a statement at its time-out.
+const TIMED_OUT: &str = "57014";
 
 /// Sets the locks of deliveries apart from those that an application may take.
 const LOCKS: i64 = 0x706F_7374_0000_0000;

@@ -46,6 +46,8 @@ pub(in crate::database) struct Seat {
     pub(in crate::database) connection: Connection,
     pub(super) name: String,
     pub(super) statement_timeout: Duration,
+    /// Whether a COMMIT is on disk when it returns: there is no write-ahead log to sync.
+    pub(super) syncs_itself: bool,
     control: Arc<Control>,
 }
 
@@ -84,8 +86,9 @@ impl Seat {
             reason: format!("`{}` can't be opened: {reason}", path.display()),
         };
         make(path).map_err(|error| failed(&error))?;
-        let connection = connect(path, statement_timeout, &control).map_err(|error| failed(&error))?;
-        Ok(Self { connection, name, statement_timeout, control })
+        let (connection, syncs_itself) =
+            connect(path, statement_timeout, &control).map_err(|error| failed(&error))?;
+        Ok(Self { connection, name, statement_timeout, syncs_itself, control })
     }
 
     pub(super) fn control(&self) -> Arc<Control> {
@@ -146,7 +149,12 @@ fn make(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-fn connect(path: &Path, statement_timeout: Duration, control: &Arc<Control>) -> rusqlite::Result<Connection> {
+/// A connection, and whether it syncs its commits itself.
+fn connect(
+    path: &Path,
+    statement_timeout: Duration,
+    control: &Arc<Control>,
+) -> rusqlite::Result<(Connection, bool)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(statement_timeout)?;
@@ -154,8 +162,11 @@ fn connect(path: &Path, statement_timeout: Duration, control: &Arc<Control>) -> 
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // Functions within a schema that somebody else made may do no more than compute.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-    connection
-        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    // Some file systems can't have a log beside the file.
+    let syncs_itself = mode != "wal";
+    let synchronous = if syncs_itself { "FULL" } else { "NORMAL" };
+    connection.execute_batch(&format!("PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;"))?;
     if !connection.table_exists(None, "posthouse_kv")? {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     }
@@ -174,7 +185,7 @@ fn connect(path: &Path, statement_timeout: Duration, control: &Arc<Control>) -> 
     connection.authorizer(Some(move |context: AuthContext<'_>| {
         if control.guest.load(Ordering::Relaxed) { allow(context) } else { Authorization::Allow }
     }))?;
-    Ok(connection)
+    Ok((connection, syncs_itself))
 }
 
 /// What a guest's statement may do. The guard has looked at its words before.

@@ -12,15 +12,22 @@
 //!
 //! A writer sees all that was committed before it began to write, and a reader one committed state: they
 //! end as if one had come after the other.
+//!
+//! Turns pass on before the disk has what was committed ([`syncer`]): a commit returns when it is on disk, and
+//! the next writer writes meanwhile. Who waits for a turn gets a connection with it, the one that wrote last,
+//! whose pages in memory are the newest.
 
 mod connection;
 mod sqlstate;
 mod statement;
+mod syncer;
+#[cfg(test)]
+mod tests;
 mod values;
 mod worker;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -29,16 +36,19 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::{connection::Seat, worker::Worker};
+use self::{connection::Seat, syncer::Syncer, worker::Worker};
 use super::{
     Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Dialect},
     kv::Written,
     waiting::PATIENCE,
 };
-use crate::{config::DatabaseSettings, model::DeliveryId};
+use crate::{
+    config::DatabaseSettings,
+    model::{DeliveryId, Usage},
+};
 
 /// Transactions that stand in line from the start after a conflict.
 const IN_LINE: u32 = 256;
@@ -48,35 +58,55 @@ pub(super) struct Pool {
     name: String,
     path: PathBuf,
     statement_timeout: Duration,
-    /// The right to a connection.
+    /// The right to a connection, and how many there are.
     places: Arc<Semaphore>,
+    all: usize,
     /// The right to write.
     turn: Arc<Semaphore>,
+    /// The last one that worked is the next one that does.
     idle: Mutex<Vec<Worker>>,
     in_line: AtomicU32,
+    syncer: Syncer,
 }
 
 impl Pool {
-    pub(super) fn new(name: &str, path: PathBuf, settings: &DatabaseSettings) -> Arc<Self> {
+    pub(super) fn new(name: &str, path: &Path, settings: &DatabaseSettings) -> Arc<Self> {
+        Self::with(name, path, settings, syncer::log_of(path))
+    }
+
+    /// A pool whose log is put on disk by `sync`.
+    pub(super) fn with(
+        name: &str,
+        path: &Path,
+        settings: &DatabaseSettings,
+        sync: syncer::Sync,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            path,
+            path: path.to_owned(),
+            syncer: Syncer::new(name, sync),
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
+            all: settings.pool,
             turn: Arc::new(Semaphore::new(1)),
             idle: Mutex::default(),
             in_line: AtomicU32::new(0),
         })
     }
 
-    /// A connection; `alone` says that the attempt met conflicts before.
+    /// Transactions under way.
+    pub(super) fn usage(&self) -> Usage {
+        Usage::of(self.all, self.places.available_permits())
+    }
+
+    /// A place; `alone` says that the attempt met conflicts before.
     pub(super) async fn begin(
         self: &Arc<Self>,
         alone: bool,
         waiting: &Waiting,
     ) -> Result<Transaction, Unavailable> {
+        self.syncer.check()?;
         let place = self.permit(&self.places, waiting).await?;
-        let worker = self.worker().await?;
         let in_line = alone
             || self
                 .in_line
@@ -84,8 +114,8 @@ impl Pool {
                 .is_ok();
         Ok(Transaction {
             pool: Arc::clone(self),
-            worker: Some(worker),
-            place: Some(place),
+            worker: None,
+            place: Some((place, self.syncer.open())),
             turn: None,
             in_line,
             state: State::Fresh,
@@ -120,7 +150,21 @@ impl Pool {
         self: &Arc<Self>,
         delivery: DeliveryId,
     ) -> Result<Option<Vec<u8>>, Unavailable> {
-        self.apart(false, move |seat| statement::find_marker(seat, delivery)).await
+        self.syncer.check()?;
+        let find = move |seat: &mut Seat| {
+            statement::find_marker(seat, delivery).map(|found| (found, seat.syncs_itself))
+        };
+        let (found, on_disk) = self.apart(false, find).await?;
+        // Who committed may have been killed before it was synced, and nobody finishes from what may go.
+        if found.is_some() && !on_disk {
+            self.syncer.sync().await?;
+        }
+        Ok(found)
+    }
+
+    /// Returns when all is on disk that was committed here.
+    pub(super) async fn settle(&self) -> Result<(), Unavailable> {
+        self.syncer.settle().await
     }
 
     pub(super) async fn markers(
@@ -163,6 +207,13 @@ impl Pool {
         }
     }
 
+    /// Has transactions stand in line for a while after a conflict.
+    fn note<T, E: ConflictOrNot>(&self, answer: &Result<T, E>) {
+        if answer.as_ref().is_err_and(ConflictOrNot::is_conflict) {
+            self.in_line.store(IN_LINE, Ordering::Relaxed);
+        }
+    }
+
     fn unavailable(&self, reason: &str) -> Unavailable {
         Unavailable { name: self.name.clone(), reason: reason.to_owned() }
     }
@@ -181,8 +232,9 @@ enum State {
 /// A transaction. Dropped, it is rolled back.
 pub(super) struct Transaction {
     pool: Arc<Pool>,
+    /// From its first statement on.
     worker: Option<Worker>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<(OwnedSemaphorePermit, syncer::Open)>,
     turn: Option<OwnedSemaphorePermit>,
     in_line: bool,
     state: State,
@@ -207,9 +259,28 @@ impl Transaction {
         writes: bool,
         work: impl FnOnce(&mut Seat) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
+        let begin = self.prepare(writes).await?;
+        let worker = self.worker.as_ref().ok_or_else(|| self.ended())?;
+        let answer = worker
+            .run(move |seat| {
+                begin.map_or(Ok(()), |begin| seat.host(begin))?;
+                work(seat)
+            })
+            .await
+            .unwrap_or_else(|()| Err(self.ended().into()));
+        self.pool.note(&answer);
+        answer
+    }
+
+    /// Waits for the turn where one is needed, and takes a connection where it has none yet. Returns what is
+    /// to be run first.
+    async fn prepare(&mut self, writes: bool) -> Result<Option<&'static str>, Over> {
         let writes = writes || (self.in_line && self.state == State::Fresh);
         if writes && self.state != State::Writes {
-            self.turn = Some(self.pool.permit(&self.pool.turn, &self.waiting).await.map_err(Over::from)?);
+            self.turn = Some(self.pool.permit(&self.pool.turn, &self.waiting).await?);
+        }
+        if self.worker.is_none() {
+            self.worker = Some(self.pool.worker().await?);
         }
         let begin = match (self.state, writes) {
             (State::Fresh, true) => Some("BEGIN IMMEDIATE"),
@@ -221,20 +292,11 @@ impl Transaction {
         } else if self.state == State::Fresh {
             self.state = State::Reads;
         }
-        let worker = self.worker.as_ref().ok_or_else(|| Over::from(self.pool.unavailable("it has ended")))?;
-        let answer = worker
-            .run(move |seat| {
-                if let Some(begin) = begin {
-                    seat.host(begin)?;
-                }
-                work(seat)
-            })
-            .await
-            .unwrap_or_else(|()| Err(Over::from(self.pool.unavailable("its thread has ended")).into()));
-        if answer.as_ref().is_err_and(ConflictOrNot::is_conflict) {
-            self.pool.in_line.store(IN_LINE, Ordering::Relaxed);
-        }
-        answer
+        Ok(begin)
+    }
+
+    fn ended(&self) -> Over {
+        self.pool.unavailable("its thread has ended").into()
     }
 
     pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
@@ -253,19 +315,46 @@ impl Transaction {
         self.run(false, move |seat| statement::kv_list(seat, &plugin, &prefix, &after, limit)).await
     }
 
-    /// Writes what is left to write, with the marker, and commits.
+    /// Writes what is left to write, with the marker, and commits; returns when it is on disk. `holding` is
+    /// dropped as soon as it has committed, or has not.
     pub(super) async fn commit(
         mut self,
         delivery: DeliveryId,
         carried: Vec<u8>,
         written: Written,
+        holding: impl Send + 'static,
     ) -> Result<Committed, CommitError> {
         if written.is_empty() && self.state != State::Writes {
-            // Dropped, it only stops reading.
+            let pool = Arc::clone(&self.pool);
+            // It only stops reading.
+            drop((self, holding));
+            pool.settle().await?;
             return Ok(Committed::NothingWritten);
         }
-        self.run(true, move |seat| statement::commit(seat, delivery, &carried, &written)).await?;
-        Ok(Committed::Marked)
+        let begin = self.prepare(true).await?;
+        let worker = self.worker.take().ok_or_else(|| self.ended())?;
+        let (pool, turn, place) = (Arc::clone(&self.pool), self.turn.take(), self.place.take());
+        let (asker, answered) = oneshot::channel();
+        worker.hand_over(move |worker, seat| {
+            let begun = begin.map_or(Ok(()), |begin| seat.host(begin)).map_err(CommitError::from);
+            let committed =
+                begun.and_then(|()| statement::commit(seat, delivery, &carried, &written, &pool.syncer));
+            // Where it has not committed nothing of it remains; in this order, so that the next writer finds
+            // this connection.
+            if seat.rolled_back() {
+                pool.idle.lock().push(worker);
+            }
+            drop((turn, place, holding));
+            match committed {
+                Ok(Some(written)) => pool.syncer.answer(written, asker),
+                // Who has gone away meanwhile finds the marker, or none.
+                Ok(None) => drop(asker.send(Ok(()))),
+                Err(error) => drop(asker.send(Err(error))),
+            }
+        });
+        let answer = answered.await.unwrap_or_else(|_| Err(self.ended().into()));
+        self.pool.note(&answer);
+        answer.map(|()| Committed::Marked)
     }
 }
 

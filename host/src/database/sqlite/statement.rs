@@ -5,6 +5,7 @@ use rusqlite::{CachedStatement, Connection, Error, OptionalExtension as _, param
 use super::{
     connection::Seat,
     sqlstate,
+    syncer::{Syncer, Writing},
     values::{self, Declared},
 };
 use crate::{
@@ -189,13 +190,14 @@ pub(super) fn kv_bytes(seat: &mut Seat, plugin: &str) -> Result<i64, Over> {
         .map_err(|error| seat.over(&error))
 }
 
-/// Writes the keys and the marker, and commits.
+/// Writes the keys and the marker, and commits. What comes back is there for a sync, where one is needed.
 pub(super) fn commit(
     seat: &mut Seat,
     delivery: DeliveryId,
     carried: &[u8],
     written: &Written,
-) -> Result<(), CommitError> {
+    syncer: &Syncer,
+) -> Result<Option<Writing>, CommitError> {
     // Whatever fails, the transaction is rolled back when it is dropped.
     let (changes, delta) = written
         .changes(|key| kv_get(seat, &written.plugin, key).map_err(CommitError::from))?
@@ -222,15 +224,22 @@ pub(super) fn commit(
         Err(error) => return Err(seat.over(&error).into()),
     }
     fault::reached(FaultPoint::MarkerWritten);
+    let writing = (!seat.syncs_itself).then(|| syncer.writing());
     let committed = seat.connection.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute());
     written.sizes.changed(&written.plugin, if committed.is_ok() { delta } else { 0 });
-    committed.map(drop).map_err(|error| match sqlstate::of(&error) {
-        // A constraint that was deferred.
-        (state, message) if state.starts_with("23") => {
-            CommitError::Failed { sqlstate: state.to_owned(), message }
+    match committed {
+        Ok(_) => {
+            fault::reached(FaultPoint::DatabaseCommitted);
+            Ok(writing)
         }
-        _ => seat.over(&error).into(),
-    })
+        Err(error) => Err(match sqlstate::of(&error) {
+            // A constraint that was deferred.
+            (state, message) if state.starts_with("23") => {
+                CommitError::Failed { sqlstate: state.to_owned(), message }
+            }
+            _ => seat.over(&error).into(),
+        }),
+    }
 }
 
 /// What a delivery's marker carries.

@@ -61,11 +61,16 @@ impl Worker {
         answered.await.map_err(drop)
     }
 
-    /// Stops what runs, then has `work` done, which gets the worker back.
+    /// Has `work` done, which gets the worker and gives it on.
+    pub(super) fn hand_over(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
+        let queue = self.work.clone();
+        // The thread may be no more; then there is nothing left to do.
+        let _ = queue.send(Box::new(move |seat| work(self, seat)));
+    }
+
+    /// As [`Self::hand_over`], and stops what runs before.
     pub(super) fn end(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
         self.control.stop();
-        let queue = self.work.clone();
-        // The thread may be no more; then there is nothing left to end.
-        let _ = queue.send(Box::new(move |seat| work(self, seat)));
+        self.hand_over(work);
     }
 }

@@ -201,6 +201,7 @@ fn job(event_type: &str) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
+        due_at: Timestamp::UNIX_EPOCH,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }

@@ -123,6 +123,7 @@ async fn handle(store: Store, plugin: PluginId, ambient: Ambient, finished: u64,
             error: waits.then(|| "the other side is busy".to_owned()),
             trace: None,
             logs: Vec::new(),
+            did: None,
             revision: None,
         };
         let verdict = if waits { Verdict::Retry(later) } else { Verdict::Done(Effects::default()) };

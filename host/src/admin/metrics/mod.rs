@@ -1,0 +1,59 @@
+//! `GET /metrics`: what Prometheus scrapes, in its text format.
+//!
+//! Nothing on the way of an event knows a metric's name. Each layer keeps its own ledger (of requests, of
+//! deliveries, of reloads) or counts in a `Spread`, which costs some additions; here, when somebody asks,
+//! all of that is gathered under the names that stand in [`names`]. What takes a query, or a word of the
+//! writer's, is asked for once a second at most, however many scrape.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`names`] | every metric: its name, its labels, what it tells |
+//! | [`collect`] | where each number comes from |
+//! | [`sheet`] | how they become text, by way of the crates `metrics` and `metrics-exporter-prometheus` |
+
+mod collect;
+mod names;
+mod sheet;
+
+use std::time::{Duration, Instant};
+
+use axum::{extract::State, http::header, response::IntoResponse};
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use super::Admin;
+use crate::model::Ambient;
+
+/// The media type of the text format.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long what was gathered is good enough for who comes next.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What is kept from one scrape to the next.
+pub(super) struct Desk {
+    /// The last answer, and when it was made. Who comes while another is being made gets that.
+    last: Mutex<Option<(Instant, Bytes)>>,
+    /// The time of day when the daemon started, and the same moment on a clock that nobody sets.
+    started: (Timestamp, Instant),
+}
+
+impl Desk {
+    pub(super) fn new(ambient: &Ambient) -> Self {
+        Self { last: Mutex::default(), started: (ambient.now(), Instant::now()) }
+    }
+}
+
+pub(super) async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+    let mut last = admin.0.metrics.last.lock().await;
+    let text = match &*last {
+        Some((at, text)) if at.elapsed() < FRESH => text.clone(),
+        _ => {
+            let text = Bytes::from(collect::collect(&admin).await.render());
+            *last = Some((Instant::now(), text.clone()));
+            text
+        }
+    };
+    ([(header::CONTENT_TYPE, TEXT)], text)
+}

@@ -1,0 +1,200 @@
+//! What is told, and when, of commits that are not on disk yet. The disk is a fake: it has what was in the
+//! files when they were last synced.
+
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::mpsc, time::Duration};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::config::DatabaseTarget;
+
+const BOUNDS: Bounds = Bounds { rows: 100, bytes: 64 << 10 };
+
+/// A database, and what a machine would find of it that lost its power.
+#[derive(Clone)]
+struct House {
+    folder: Arc<TempDir>,
+    /// The file and its log.
+    disk: Arc<Mutex<Option<[Vec<u8>; 2]>>>,
+}
+
+impl House {
+    fn new() -> Self {
+        let house = Self { folder: Arc::new(tempfile::tempdir().unwrap()), disk: Arc::default() };
+        let connection = Connection::open(house.path()).unwrap();
+        connection.execute_batch("CREATE TABLE t (n INTEGER)").unwrap();
+        house
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("app.db-wal")
+    }
+
+    /// A pool whose syncs put on the fake disk what is in the files, each when `may` lets it.
+    fn pool(&self, may: impl Fn() + Send + 'static) -> Arc<Pool> {
+        let house = self.clone();
+        let sync = move || -> io::Result<()> {
+            may();
+            let files = [fs::read(house.path())?, fs::read(house.log())?];
+            *house.disk.lock() = Some(files);
+            Ok(())
+        };
+        let settings = DatabaseSettings {
+            target: DatabaseTarget::Sqlite(self.path()),
+            pool: 8,
+            statement_timeout: Duration::from_secs(5),
+            ca: None,
+        };
+        Pool::with("app", &self.path(), &settings, Box::new(sync))
+    }
+
+    /// Deliveries that have a marker on the fake disk.
+    fn on_disk(&self) -> BTreeSet<i64> {
+        let Some([file, log]) = self.disk.lock().clone() else { return BTreeSet::new() };
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("app.db"), file).unwrap();
+        fs::write(folder.path().join("app.db-wal"), log).unwrap();
+        marked(&Connection::open(folder.path().join("app.db")).unwrap())
+    }
+
+    /// Deliveries that have a marker for whoever reads the files now.
+    fn in_sight(&self) -> BTreeSet<i64> {
+        marked(&Connection::open(self.path()).unwrap())
+    }
+}
+
+fn marked(connection: &Connection) -> BTreeSet<i64> {
+    if !connection.table_exists(None, "posthouse_deliveries").unwrap() {
+        return BTreeSet::new();
+    }
+    let mut statement = connection.prepare("SELECT delivery_id FROM posthouse_deliveries").unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+async fn insert(pool: &Arc<Pool>, delivery: i64) -> Result<Committed, CommitError> {
+    let mut transaction = pool.begin(false, &Waiting::default()).await.unwrap();
+    let insert = "INSERT INTO t VALUES ($1)";
+    transaction.statement(insert, vec![Value::Integer(delivery)], BOUNDS).await.unwrap();
+    transaction.commit(DeliveryId(delivery), b"{}".to_vec(), Written::default(), ()).await
+}
+
+/// Whether it has ended within a moment.
+async fn ends<T>(task: &mut tokio::task::JoinHandle<T>) -> bool {
+    tokio::time::timeout(Duration::from_millis(50), task).await.is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_of_a_commit_that_a_power_cut_would_take_back() {
+    const COMMITS: i64 = 200;
+    let house = House::new();
+    let pool = house.pool(|| std::thread::sleep(Duration::from_millis(1)));
+    let told = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut tasks = JoinSet::new();
+    for first in 0..8 {
+        let (pool, told) = (Arc::clone(&pool), Arc::clone(&told));
+        tasks.spawn(async move {
+            for delivery in (first..COMMITS).step_by(8) {
+                assert_eq!(insert(&pool, delivery).await, Ok(Committed::Marked));
+                told.lock().insert(delivery);
+            }
+        });
+    }
+    let mut lacking = 0;
+    while told.lock().len() < COMMITS as usize {
+        // In this order: what was told of before the power went.
+        let (told, seen) = (told.lock().clone(), house.in_sight());
+        let found = house.on_disk();
+        assert!(found.is_superset(&told), "told of, and lost: {:?}", told.difference(&found));
+        lacking += usize::from(seen.difference(&found).next().is_some());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tasks.join_all().await;
+    eprintln!("a power cut would have taken something back at {lacking} of the looks");
+    assert_eq!(house.on_disk(), (0..COMMITS).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits_too() {
+    let house = House::new();
+    let (may, goes) = mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let pool = house.pool(move || goes.lock().recv().unwrap());
+    let spawn = |delivery| {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { insert(&pool, delivery).await })
+    };
+    let mut first = spawn(1);
+    assert!(!ends(&mut first).await);
+    let mut second = spawn(2);
+    assert!(!ends(&mut second).await);
+    assert_eq!(house.in_sight(), [1, 2].into(), "both have committed");
+    assert_eq!(house.on_disk(), [].into(), "and a power cut would take them back");
+    // One that only reads has seen them.
+    let reading = Arc::clone(&pool);
+    let mut reader = tokio::spawn(async move {
+        let mut transaction = reading.begin(false, &Waiting::default()).await.unwrap();
+        let rows = transaction.statement("SELECT n FROM t ORDER BY n", vec![], BOUNDS).await.unwrap().0;
+        assert_eq!(rows.rows, [[Value::Integer(1)], [Value::Integer(2)]]);
+        transaction.commit(DeliveryId(3), vec![], Written::default(), ()).await
+    });
+    assert!(!ends(&mut reader).await);
+    let settling = Arc::clone(&pool);
+    let mut failed = tokio::spawn(async move { settling.settle().await });
+    assert!(!ends(&mut failed).await);
+    may.send(()).unwrap();
+    assert_eq!(first.await.unwrap(), Ok(Committed::Marked));
+    // The others came while the first sync was under way, so they are for the second.
+    may.send(()).unwrap();
+    assert_eq!(second.await.unwrap(), Ok(Committed::Marked));
+    assert_eq!(reader.await.unwrap(), Ok(Committed::NothingWritten));
+    assert_eq!(failed.await.unwrap(), Ok(()));
+    assert_eq!(house.on_disk(), [1, 2].into());
+    // Now there is nothing to wait for.
+    assert_eq!(pool.settle().await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_that_a_killed_daemon_left_is_on_disk_before_anybody_finishes_from_it() {
+    let house = House::new();
+    // Its sync never ends.
+    let killed = house.pool(|| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let mut lost = tokio::spawn(async move { insert(&killed, 1).await });
+    assert!(!ends(&mut lost).await);
+    let pool = house.pool(|| {});
+    assert_eq!(house.on_disk(), [].into());
+    assert_eq!(pool.find_marker(DeliveryId(2)).await, Ok(None));
+    assert_eq!(house.on_disk(), [].into(), "no marker, nothing to sync");
+    assert_eq!(pool.find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
+    assert_eq!(house.on_disk(), [1].into());
+    lost.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_sync_that_failed_the_database_is_left_alone() {
+    let house = House::new();
+    let settings = DatabaseSettings {
+        target: DatabaseTarget::Sqlite(house.path()),
+        pool: 8,
+        statement_timeout: Duration::from_secs(5),
+        ca: None,
+    };
+    let pool =
+        Pool::with("app", &house.path(), &settings, Box::new(|| Err(io::Error::other("no more space"))));
+    let answer = insert(&pool, 1).await;
+    assert!(matches!(&answer, Err(CommitError::Unknown(_))), "{answer:?}");
+    let Err(error) = pool.begin(false, &Waiting::default()).await else { panic!("it goes on") };
+    assert!(error.to_string().contains("no more space"), "{error}");
+    assert!(pool.find_marker(DeliveryId(1)).await.is_err(), "nobody finishes from what may go");
+    // The next start asks the disk anew.
+    assert_eq!(house.pool(|| {}).find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
+}
