@@ -60,6 +60,16 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         assert_eq!(daemon.admin("GET", "/healthz", None).status, 200, "it lives");
         let ready = daemon.admin("GET", "/readyz", None);
         assert!(ready.status == 503 && ready.body.contains("disk is full"), "{ready}");
+        let page = daemon.admin("GET", "/", None);
+        assert!(
+            page.body.contains("The store can't write") || page.body.contains("The store can&#39;t write"),
+            "{page}"
+        );
+        let told = daemon.cli(&["doctor"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        let problem =
+            |check: &str| told.stdout.lines().any(|line| line.starts_with(&format!("problem  {check}: ")));
+        assert!(problem("disk") && problem("daemon"), "{told:?}");
         std::fs::remove_file(ballast).expect("the file that filled the disk");
         let before = load.acknowledged();
         wait_until("events are taken in again", || load.acknowledged() > before + 50);

@@ -83,7 +83,7 @@ fn the_revisions_of_a_plugin_are_remembered_with_their_ends() {
     assert_eq!(endings(&daemon), [Value::Null]);
     daemon.restart();
     assert_eq!(endings(&daemon), [Value::Null], "the same content is no other revision");
-    daemon.put_plugin("counter", &new_revision(&guest("counter")));
+    daemon.put_plugin("counter", &new_revision(&guest("counter"), 1));
     wait_until("the second serves", || endings(&daemon) == [Value::Null, json!("replaced")]);
     daemon.put_plugin("counter", b"no WebAssembly");
     wait_until("the third was refused", || endings(&daemon).len() == 3);

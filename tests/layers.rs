@@ -29,8 +29,8 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     (
         "daemon",
         &[
-            "model", "config", "store", "database", "egress", "imports", "plugin", "ingress", "dispatch",
-            "admin",
+            "fault", "model", "config", "store", "database", "egress", "imports", "plugin", "ingress",
+            "dispatch", "admin",
         ],
     ),
     (

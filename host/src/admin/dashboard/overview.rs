@@ -74,6 +74,20 @@ impl Admin {
                 html! { "The store takes nothing more: " (reason) ". Mend the disk, then restart the daemon." },
             );
         }
+        if let Some(trouble) = self.0.store.trouble() {
+            notice(
+                true,
+                html! { "The store can't write: " (trouble) ". Make room on its disk; it goes on by itself then." },
+            );
+        }
+        if let Some(by) = self.0.ambient.set_back() {
+            notice(
+                true,
+                html! {
+                    "The system's clock was set back by " (by.as_secs()) " s. Time goes on here as it was; set the clock right."
+                },
+            );
+        }
         for problem in &stats.problems {
             notice(
                 true,

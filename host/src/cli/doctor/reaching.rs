@@ -115,6 +115,12 @@ pub(super) fn daemon(patient: &Patient, notes: &mut Notes) {
 }
 
 fn counts(stats: &Value, notes: &mut Notes) {
+    if let Some(by) = stats["clock_set_back_seconds"].as_f64().filter(|by| *by > 0.0) {
+        notes.problem(
+            format!("the system's clock was set back by {by:.0} s while it ran"),
+            "set it right (timedatectl set-ntp true); the daemon's time goes on as it was until then",
+        );
+    }
     if stats["balanced"] == false {
         notes.problem(
             "its ledgers do not add up, which is a defect",
