@@ -145,7 +145,9 @@ fn a_database_that_cant_be_is_named_with_the_way_out() {
         (r#""postgres:///app""#, format!("names no host; {way_out}")),
         (
             r#""postgres://user:hidden@host/app?sslmode=loose""#,
-            format!("is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `require` or `disable`"),
+            format!(
+                "is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `verify-full`, which is the default, or `disable`"
+            ),
         ),
     ] {
         refused(&with(url), &[&format!("config.toml:2:7: `databases.app.url` {problem}")]);

@@ -60,6 +60,10 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         assert_eq!(daemon.admin("GET", "/healthz", None).status, 200, "it lives");
         let ready = daemon.admin("GET", "/readyz", None);
         assert!(ready.status == 503 && ready.body.contains("disk is full"), "{ready}");
+        let metrics = daemon.admin("GET", "/metrics", None).body;
+        for told in ["posthouse_ready 0", "posthouse_healthy 1"] {
+            assert!(metrics.lines().any(|line| line == told), "{told} is not in {metrics}");
+        }
         let page = daemon.admin("GET", "/", None);
         assert!(
             page.body.contains("The store can't write") || page.body.contains("The store can&#39;t write"),

@@ -227,6 +227,59 @@ fn a_server_that_never_answers_holds_back_no_mail() {
     wait_until("requests are on their way", || server.requests().len() >= 8);
 }
 
+/// One plugin's requests wait for a server that never answers, far more than can be on their way together.
+#[test]
+fn a_server_that_never_answers_holds_back_no_other_plugins_requests() {
+    let server = WebServer::start(|request| match request.path.starts_with("/hangs/") {
+        true => WebReply::Silence,
+        false => WebReply::status(204),
+    });
+    let url = server.url("");
+    let granted = |name: &str, event: &str| {
+        format!("[plugin.{name}]\nevents = [\"{event}\"]\n[plugin.{name}.grants]\nhttp = [{url:?}]\n")
+    };
+    let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).set("http", r#"timeout = "10m""#);
+    let plugins = ["user", "organization", "membership", "session"];
+    for name in plugins {
+        builder = builder
+            .plugin(name, posthouse_harness::guest("http-probe"))
+            .plugin_config(&granted(name, &format!("{name}.created")));
+    }
+    let daemon = builder.start();
+    let asking = |name: &str, paths: Vec<String>| {
+        let requests: Vec<_> = paths
+            .iter()
+            .map(|path| json!({ "later": true, "method": "POST", "url": format!("{url}{path}") }))
+            .collect();
+        let event = Event { data: json!({ "requests": requests }), ..Event::new(&format!("{name}.created")) };
+        assert!(daemon.post_event(&event).accepted());
+        daemon.wait_settled();
+    };
+    // More and more plugins ask what does not answer; each time the next one's requests leave at once.
+    for (place, name) in plugins.iter().enumerate() {
+        asking(name, (0..3).map(|n| format!("/well/{name}/{n}")).collect());
+        wait_until(&format!("the requests of {name} have left"), || {
+            server
+                .requests()
+                .iter()
+                .filter(|request| request.path.starts_with(&format!("/well/{name}/")))
+                .count()
+                == 3
+        });
+        if place < plugins.len() - 1 {
+            asking(name, (0..50).map(|n| format!("/hangs/{name}/{n}")).collect());
+            wait_until(&format!("the requests of {name} hang"), || {
+                server.requests().iter().any(|request| request.path.starts_with(&format!("/hangs/{name}/")))
+            });
+        }
+    }
+    wait_until("the store knows of all that have left", || {
+        daemon.stats()["store"]["outbox"]["sent"] == json!(12)
+    });
+    let standing = daemon.stats()["store"]["outbox"].clone();
+    assert!(standing["leased"].as_u64().unwrap() <= 64, "{standing}");
+}
+
 #[test]
 fn the_grant_in_force_when_it_is_sent_decides() {
     let server = WebServer::start(|_| WebReply::status(503));

@@ -48,6 +48,16 @@ fn rows(daemon: &Daemon) -> String {
 }
 
 #[test]
+fn check_tells_which_database_a_plugin_gets() {
+    let daemon = on("sqlite:data/app.db").prepare();
+    let checked = daemon.cli(&["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("\n  gets: sql on database app\n"), "{}", checked.stdout);
+    assert!(!checked.stdout.contains("nothing but log"), "{}", checked.stdout);
+    assert!(!daemon.dir().join("data/app.db").exists(), "check connects to no database");
+}
+
+#[test]
 fn rows_and_keys_take_effect_once_however_often_it_was_tried() {
     on_each(|daemon| {
         create(&daemon);

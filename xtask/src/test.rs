@@ -18,8 +18,7 @@ use crate::{
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 
 /// Programs that tests run, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 4] =
-    [("curl", "curl"), ("openssl", "openssl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
+const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
 
 /// What makes the Debian package.
 const CARGO_DEB: &str = "3.8.0";

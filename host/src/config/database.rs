@@ -3,7 +3,7 @@
 //! | URL | database |
 //! | --- | --- |
 //! | `sqlite:data/app.db` | that file, made where it is missing |
-//! | `postgres://user:password@host/name` | a PostgreSQL, over TLS |
+//! | `postgres://user:password@host/name` | a PostgreSQL, over TLS that checks its certificate and name |
 //! | `postgres://user:password@host/name?sslmode=disable` | the same in clear |
 //!
 //! Nothing of a PostgreSQL URL stands in an error, since it may hold a password.
@@ -60,15 +60,30 @@ pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return Err(value.fault(format_args!("is no database; {way_out}")));
     }
-    let server: tokio_postgres::Config = text.parse().map_err(|_| {
+    let server = read_postgres_url(text).map_err(|_| {
         value.fault(format_args!(
-            "is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `require` or `disable`"
+            "is no URL of a PostgreSQL; {way_out}, where `?sslmode=` may be `verify-full`, which is the default, \
+             or `disable`"
         ))
     })?;
     if server.get_hosts().is_empty() {
         return Err(value.fault(format_args!("names no host; {way_out}")));
     }
     Ok(DatabaseTarget::Postgres(url))
+}
+
+/// Reads the URL of a PostgreSQL. `sslmode=verify-full`, which the driver has no word for, is what every mode
+/// but `disable` means here.
+///
+/// # Errors
+/// Where it is none.
+pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
+    let Some((before, query)) = url.split_once('?') else { return url.parse() };
+    let query: Vec<_> = query
+        .split('&')
+        .map(|part| if part == "sslmode=verify-full" { "sslmode=require" } else { part })
+        .collect();
+    format!("{before}?{}", query.join("&")).parse()
 }
 
 /// The name of one of the databases that config.toml describes.

@@ -29,7 +29,7 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use database::{DatabaseSettings, DatabaseTarget};
+pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};

@@ -40,6 +40,9 @@ pub enum Over {
     /// Not the guest's doing.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+    /// The session ended under the guest's statement: it may be the guest's doing, or somebody else's.
+    #[error("{0}")]
+    Broken(Unavailable),
     /// A statement that was stopped by the time-out, and could only be undone with all before it.
     #[error("limit `statement_timeout` ({0:?}) reached")]
     TimedOut(Duration),
@@ -79,6 +82,10 @@ pub enum CommitError {
     /// The connection broke while the commit was under way: only the marker tells.
     #[error("nobody knows whether the commit took place: {0}")]
     Unknown(Unavailable),
+    /// As [`CommitError::Unknown`], and the session ended under the commit, which may be the guest's doing, such
+    /// as by what is checked at the end.
+    #[error("nobody knows whether the commit took place: {0}")]
+    Broken(Unavailable),
     /// The database refused it, such as by a constraint that is checked at the end; nothing remains. The
     /// guest's doing.
     #[error("{message} (SQLSTATE {sqlstate})")]
@@ -97,7 +104,7 @@ impl From<Over> for CommitError {
     fn from(over: Over) -> Self {
         match over {
             Over::Conflict => Self::Conflict,
-            Over::Unavailable(unavailable) => Self::Unavailable(unavailable),
+            Over::Unavailable(unavailable) | Over::Broken(unavailable) => Self::Unavailable(unavailable),
             over @ (Over::TimedOut(_) | Over::TooLarge(_) | Over::RolledBack(_)) => {
                 Self::Failed { sqlstate: "40000".to_owned(), message: over.to_string() }
             }

@@ -120,6 +120,7 @@ impl Commits {
             }
             // The next attempt looks for the marker before it runs.
             Err(error @ (CommitError::Unknown(_) | CommitError::Unavailable(_))) => Err(not_run(&error)),
+            Err(error @ CommitError::Broken(_)) => Err(AttemptFailure::Broken { error: error.to_string() }),
         }
     }
 

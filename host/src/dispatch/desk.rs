@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{config::Retry, model::OutboxKind, store::OutboxJob};
+use crate::{
+    config::Retry,
+    model::OutboxKind,
+    store::{OutboxJob, Places},
+};
 
 /// Why an item did not leave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +28,9 @@ pub(super) enum NotSent {
 pub(super) trait Desk: Send + Sync + 'static {
     /// What it sends.
     const KIND: OutboxKind;
-    /// The most items that are on their way together.
-    const AT_ONCE: usize;
+    /// The most items that are on their way together, and whether places are kept for the items of plugins
+    /// that have none: needed where each goes somewhere else, and may wait there.
+    const PLACES: Places;
 
     /// When an item that failed is tried again.
     fn retry(&self) -> &Retry;

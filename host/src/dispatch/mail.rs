@@ -19,7 +19,7 @@ use super::desk::{Desk, NotSent};
 use crate::{
     config::{MailTarget, MailTransport, Retry},
     model::{Ambient, Mail, OutboxItem, OutboxKind},
-    store::OutboxJob,
+    store::{OutboxJob, Places},
 };
 
 /// Why mail can't leave at all: TLS for its server can't be set up.
@@ -86,7 +86,8 @@ impl MailDesk {
 
 impl Desk for MailDesk {
     const KIND: OutboxKind = OutboxKind::Mail;
-    const AT_ONCE: usize = 8;
+    // All go to one server: where that hangs, kept places are of no use.
+    const PLACES: Places = Places { at_once: 8, kept: false };
 
     fn retry(&self) -> &Retry {
         &self.retry

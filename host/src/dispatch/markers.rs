@@ -9,7 +9,8 @@
 //! database that can't be reached, a crash) is swept, and so is what was left while a backup was made
 //! (`database/keep.rs`). A delivery that was given up while a commit of an
 //! earlier attempt was still on its way through a network that hung is found so, too: it is made ready
-//! again, and finished from its marker. Never removed: the marker of a delivery that is not
+//! again, and finished from its marker. One whose marker can't be read stays given up, until it can: what
+//! the marker carries is kept. Never removed: the marker of a delivery that is not
 //! done, which tells the next attempt not to run, and one of a delivery that this store does not know,
 //! which may be another's.
 
@@ -26,7 +27,7 @@ use tracing::{debug, info, warn};
 use crate::{
     database::{Database, Databases, Unavailable},
     fault::{self, FaultPoint},
-    model::DeliveryId,
+    model::{Carried, DeliveryId},
     store::{Store, StoreError},
 };
 
@@ -187,7 +188,8 @@ impl Remover {
                 count += done.len();
             }
             let others = markers.into_iter().filter(|marker| !done.contains(marker)).collect();
-            match self.store.revive(others).await? {
+            let readable = self.readable(self.store.dead_among(others).await?).await?;
+            match self.store.revive(readable).await? {
                 0 => {}
                 count => warn!(
                     database = self.database.name(),
@@ -196,5 +198,17 @@ impl Remover {
                 ),
             }
         }
+    }
+
+    /// Those whose marker says what is left to do. The others would only be given up again.
+    async fn readable(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, Unavailable> {
+        let mut readable = Vec::new();
+        for delivery in deliveries {
+            let marker = self.database.find_marker(delivery).await?;
+            if marker.is_some_and(|marker| serde_json::from_slice::<Carried>(&marker).is_ok()) {
+                readable.push(delivery);
+            }
+        }
+        Ok(readable)
     }
 }

@@ -7,6 +7,10 @@
 //! | anything else | given up |
 //! | the grant does not reach so far (any more) | given up; a replay judges it anew |
 //!
+//! A server that never answers holds the places of who asked it until their time is over. So a plugin has no
+//! more places than are left for all others: up to 32 of the 64, and while the requests of six plugins
+//! hang, a seventh's leave at once.
+//!
 //! Sending is at least once: each sending has the same `Idempotency-Key`, by which the other side can tell.
 
 use std::time::{Duration, SystemTime};
@@ -19,7 +23,7 @@ use crate::{
     egress::{Bounds, Egress, Refusal, Sent},
     model::{Ambient, OutboxItem, OutboxKind},
     plugin::Registry,
-    store::OutboxJob,
+    store::{OutboxJob, Places},
 };
 
 /// Sends requests.
@@ -42,7 +46,7 @@ impl RequestDesk {
 
 impl Desk for RequestDesk {
     const KIND: OutboxKind = OutboxKind::Request;
-    const AT_ONCE: usize = 32;
+    const PLACES: Places = Places { at_once: 64, kept: true };
 
     fn retry(&self) -> &Retry {
         &self.retry

@@ -19,9 +19,11 @@
 //! An attempt that met conflicts takes every permit and lets the writer finish what is queued before it
 //! reads: then no other attempt of its plugin can be in its way, so a busy key slows its plugin down but
 //! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
-//! as a failed attempt.
+//! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
+//! server that goes away does so once, a statement that brings its session down does it each time.
 
 use std::{
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -32,6 +34,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
@@ -46,7 +49,7 @@ use super::{
     turned,
 };
 use crate::{
-    model::{Ambient, Attempt, Job, Outcome, REVISION_SHOWN},
+    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
     plugin::{AttemptFailure, AttemptReport, Finished, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
@@ -59,6 +62,12 @@ const CONFLICTS_BEFORE_ALONE: u32 = 2;
 
 /// Conflicts after which one more is a failed attempt, and waits for its turn as any other.
 const MOST_CONFLICTS: u32 = 20;
+
+/// Times in a row that the database may end the session of an attempt; one more is a failed attempt.
+const MOST_BREAKS: u32 = 3;
+
+/// Deliveries of which a broken session is remembered; beyond them the memory starts over.
+const BROKEN: usize = 1024;
 
 /// How long a job rests that could not be run for a reason that is not the guest's.
 const REST: Duration = Duration::from_secs(1);
@@ -89,6 +98,7 @@ impl Runner {
             concurrency,
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
+            breaks: Mutex::default(),
         });
         let (closing, closed) = watch::channel(false);
         let task = tokio::spawn(Arc::clone(&attempts).receive(lane, closed));
@@ -139,6 +149,8 @@ struct Attempts {
     concurrency: u32,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
+    /// How often in a row the database ended the session of a delivery.
+    breaks: Mutex<HashMap<DeliveryId, u32>>,
 }
 
 impl Attempts {
@@ -210,6 +222,9 @@ impl Attempts {
         match result {
             Ok(()) => {}
             Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
+            Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
+                self.give_back(job, &plugin, &error).await;
+            }
             Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
             Err(failure) => {
                 if let Err(error) = self.commits.settle(&plugin).await {
@@ -220,6 +235,21 @@ impl Attempts {
                 self.complete(job, attempt, verdict).await;
             }
         }
+    }
+
+    /// Counts a broken session of a delivery; false where it was one too many, and the count starts over.
+    fn may_break(&self, delivery: DeliveryId) -> bool {
+        let mut breaks = self.breaks.lock();
+        if breaks.len() >= BROKEN {
+            breaks.clear();
+        }
+        let count = breaks.entry(delivery).or_default();
+        *count += 1;
+        let may = *count <= MOST_BREAKS;
+        if !may {
+            breaks.remove(&delivery);
+        }
+        may
     }
 
     /// Masks in what is written down of an attempt what nobody is to read of the event.
@@ -274,6 +304,13 @@ impl Attempts {
                 attempt.trace = trace;
             }
             AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::Broken { error } => {
+                attempt.error = Some(format!(
+                    "its database ended the session {} times in a row, while a statement or the commit of this \
+                     plugin was under way: {error}",
+                    MOST_BREAKS + 1
+                ));
+            }
             AttemptFailure::Conflict => {
                 attempt.error = Some(format!(
                     "its database had other transactions in the way {} times in a row: another plugin or \

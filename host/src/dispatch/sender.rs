@@ -11,7 +11,7 @@
 //!
 //! Each kind has a [`Desk`] of its own, and none waits for another: a mail server that is slow holds back
 //! no request. At a desk several items are on their way together, each with its own time-outs, so one
-//! that is slow holds back its like no longer than those. An item is sent at least once: what was on its
+//! that is slow holds back its plugin's like no longer than those; no plugin has all the places. An item is sent at least once: what was on its
 //! way when the daemon ended goes again at the next start.
 
 use std::{sync::Arc, time::Duration};
@@ -89,14 +89,14 @@ impl Counter {
         let (desk, kind) = (Arc::new(desk), D::KIND.as_str());
         let mut under_way = JoinSet::new();
         'work: loop {
-            while under_way.len() >= D::AT_ONCE {
+            while under_way.len() >= D::PLACES.at_once {
                 tokio::select! {
                     () = stopped(&mut self.stop) => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
             // Kept until it ends: dropped half way it could have leased items that nobody would send.
-            let leased = self.store.lease_outbox(D::KIND, D::AT_ONCE - under_way.len());
+            let leased = self.store.lease_outbox(D::KIND, D::PLACES);
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! A plugin has an [`Outlet`] of its own and in it a client an entry of its grant, so that no connection
-//! that one entry allows serves another. Names are resolved once a connection, and what comes out is
+//! that one entry allows serves another. Over HTTP/2, which is spoken where the other side offers it, many
+//! requests share a connection, but only those to one origin: a certificate that is good for another name
+//! too opens no way there. Names are resolved once a connection, and what comes out is
 //! judged before anything connects to it: an address that changes meanwhile changes nothing. Proxies
 //! that the environment names are not used, since they would do the resolving.
 

@@ -9,9 +9,10 @@
 //! The headers of the grant go to the origin that was asked first and to no other, whatever redirects
 //! say; what a guest sent to log in goes no further either.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, io::ErrorKind, time::Duration};
 
 use bytes::Bytes;
+use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use reqwest::redirect::Policy;
 use url::Url;
@@ -35,6 +36,17 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// Connections kept to one host.
 const IDLE_CONNECTIONS: usize = 8;
+/// Bytes that are on their way to a request over HTTP/2, and over one connection for all its requests: so
+/// much waits in memory for who does not read.
+const WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// The longest head that is read over HTTP/2, counted as it does: more than limit `http_headers` can be.
+const HEAD: u32 = 512 << 10;
+/// How long a connection over HTTP/2 may be silent while a request waits before it is asked whether it
+/// still stands, and how long it has to say so: what its requests share must not outlive a network that
+/// hangs.
+const SILENCE: Duration = Duration::from_secs(10);
+const LAST_WORD: Duration = Duration::from_secs(5);
 /// What is read of a response nobody wants, so that its connection can serve again.
 const UNWANTED: usize = 64 << 10;
 /// What a header says besides its name and its value.
@@ -122,6 +134,11 @@ impl Outlet {
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .http1_max_headers(HEADERS)
+                .http2_initial_stream_window_size(WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                .http2_max_header_list_size(HEAD)
+                .http2_keep_alive_interval(SILENCE)
+                .http2_keep_alive_timeout(LAST_WORD)
                 .build();
             Gate { grant: grant.clone(), client: client.map_err(|error| chain(&error)) }
         };
@@ -263,10 +280,17 @@ impl Outlet {
                  `http_headers` can be"
             ));
         }
+        if source::<h2::Error>(&error).is_some_and(may_be_too_large) {
+            return Refusal::Limit(
+                "the response's head has more bytes than limit `http_headers` can be, or is none of HTTP/2"
+                    .to_owned(),
+            );
+        }
         let host = url.origin().ascii_serialization();
-        match error.is_timeout() {
+        // A connection over HTTP/2 that stood and fell silent is no connection that never came.
+        match error.is_timeout() && error.is_connect() {
             true => Refusal::Timeout(format!("no connection to `{host}` within {CONNECT:?}")),
-            false => Refusal::Failed(format!("no response from `{host}`: {}", chain(&error))),
+            false => Refusal::Failed(format!("no response from `{host}`: {}", said(&error))),
         }
     }
 
@@ -280,7 +304,7 @@ impl Outlet {
         loop {
             let chunk = response.chunk().await;
             match chunk.map_err(|error| {
-                Refusal::Failed(format!("the response broke off: {}", chain(&error.without_url())))
+                Refusal::Failed(format!("the response broke off: {}", said(&error.without_url())))
             })? {
                 Some(chunk) if body.len() + chunk.len() > most => return Err(over("more".to_owned())),
                 Some(chunk) => body.extend_from_slice(&chunk),
@@ -365,6 +389,33 @@ fn source<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
         next = error.source();
     }
     None
+}
+
+/// Whether HTTP/2 refused what came in: a head beyond its bound, for which it has no error of its own, or one
+/// that is malformed.
+fn may_be_too_large(error: &h2::Error) -> bool {
+    let refused = error.is_library() && error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR);
+    let far_beyond =
+        error.is_library() && error.is_go_away() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    refused || far_beyond
+}
+
+/// What happened, in the words of HTTP/2 where it was that which ended.
+fn said(error: &reqwest::Error) -> String {
+    // What is on a connection over HTTP/2 that ends without a word ends so.
+    if source::<std::io::Error>(error).is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe) {
+        return "the connection broke off".to_owned();
+    }
+    match source::<h2::Error>(error) {
+        Some(ended) if ended.is_remote() => {
+            let what = if ended.is_go_away() { "the connection" } else { "the request" };
+            match ended.reason() {
+                Some(reason) => format!("the other side ended {what} ({reason:?})"),
+                None => format!("the other side ended {what}"),
+            }
+        }
+        _ => chain(error),
+    }
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

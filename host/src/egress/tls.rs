@@ -10,7 +10,7 @@ use rustls::{
 
 use super::EgressError;
 
-/// TLS for clients.
+/// TLS for clients, which offer HTTP/2 first and HTTP/1.1 beside it.
 pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
@@ -26,7 +26,7 @@ pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

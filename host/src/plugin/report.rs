@@ -72,6 +72,12 @@ pub enum AttemptFailure {
     /// Another transaction on the plugin's database was in the way: the job is to run again at once, which
     /// is not counted.
     Conflict,
+    /// The plugin's database ended the session under what the guest had asked for, or under the commit: once
+    /// that may be anybody's doing, and the job is to be released; again and again it is the guest's.
+    Broken {
+        /// What happened.
+        error: String,
+    },
     /// Not the guest's doing (the store could not be read, the plugin has no code any more): the job is
     /// to be released, not counted.
     NotRun {
@@ -93,6 +99,9 @@ pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door) -> AttemptFailur
     let not_run = match error.downcast_ref::<Stop>() {
         Some(Stop::Store(error)) => Some(format!("the store could not be read: {error}")),
         Some(Stop::Database(Over::Conflict)) => return AttemptFailure::Conflict,
+        Some(Stop::Database(Over::Broken(error))) => {
+            return AttemptFailure::Broken { error: error.to_string() };
+        }
         Some(Stop::Database(Over::Unavailable(error))) => Some(error.to_string()),
         _ => error.downcast_ref::<PoolConcurrencyLimitError>().map(ToString::to_string),
     };

@@ -128,16 +128,35 @@ impl Store {
     /// # Errors
     /// When the store can't be read.
     pub async fn done_among(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.in_state(code::DONE, deliveries).await
+    }
+
+    /// Those of the deliveries that are dead, on disk.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn dead_among(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, StoreError> {
+        self.in_state(code::DEAD, deliveries).await
+    }
+
+    async fn in_state(
+        &self,
+        state: i64,
+        mut deliveries: Vec<DeliveryId>,
+    ) -> Result<Vec<DeliveryId>, StoreError> {
+        if deliveries.is_empty() {
+            return Ok(deliveries);
+        }
         self.read(move |connection| {
             let mut statement =
-                connection.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state = 3")?;
-            let mut done = Vec::new();
-            for delivery in deliveries {
-                if statement.exists([delivery.0])? {
-                    done.push(delivery);
+                connection.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state = ?2")?;
+            let mut found = Vec::new();
+            for delivery in deliveries.drain(..) {
+                if statement.exists([delivery.0, state])? {
+                    found.push(delivery);
                 }
             }
-            Ok(done)
+            Ok(found)
         })
         .await
     }

@@ -101,7 +101,8 @@ pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, PluginRecord, PluginStats, Point, Recent, StoreStats, TypeStats,
+    OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent, StoreStats,
+    TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 

@@ -9,17 +9,24 @@
 //!   After a restart what was leased is ready again: an item may leave twice, with one Message-ID or
 //!   Idempotency-Key. Each kind has a line of its own: what is slow to send holds back only its like.
 //! ```
+//!
+//! Within a kind the places go to the plugin that has the fewest of them, and a plugin's items leave in
+//! the order in which they are due. However many wait, what is looked at is one step in an index for each
+//! plugin that has any.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
 
-use rusqlite::{Result, params};
+use rusqlite::{OptionalExtension, Result, params};
 use tokio::sync::oneshot;
 
 use super::{
     Store, StoreError,
     schema::code,
     time::nanos,
-    views::{OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary},
+    views::{OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places},
     writer::{Op, Work, Writer},
 };
 use crate::model::{DeliveryId, Job, OutboxItem, OutboxKind, PluginId};
@@ -31,13 +38,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
 
 impl Store {
-    /// Waits until an item of this kind is due, then leases up to `limit` of them. May be cancelled.
+    /// Waits until an item of this kind is due and has a place, then leases as many as have one. May be
+    /// cancelled.
     ///
     /// # Errors
     /// When the store takes no work any more, or could not write the lease.
-    pub async fn lease_outbox(&self, kind: OutboxKind, limit: usize) -> Result<Vec<OutboxJob>, StoreError> {
+    pub async fn lease_outbox(&self, kind: OutboxKind, places: Places) -> Result<Vec<OutboxJob>, StoreError> {
         let (reply, leased) = oneshot::channel();
-        self.send(Op::LeaseOutbox(Waiter { kind, limit: limit.max(1), reply })).await?;
+        self.send(Op::LeaseOutbox(Waiter { kind, places, reply })).await?;
         leased.await.unwrap_or_else(|_| Err(self.silence()))
     }
 
@@ -164,7 +172,7 @@ pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
 /// Somebody who waits for due items.
 pub(super) struct Waiter {
     kind: OutboxKind,
-    limit: usize,
+    places: Places,
     reply: oneshot::Sender<Result<Vec<OutboxJob>, StoreError>>,
 }
 
@@ -185,8 +193,33 @@ pub(super) struct OutboxQueue {
 #[derive(Default)]
 struct Line {
     waiters: VecDeque<Waiter>,
-    /// When the earliest item is due, or earlier; `i64::MAX` where there is none.
+    /// When the earliest item is due that waits for nothing else, or earlier; `i64::MAX` where there is none.
     due: i64,
+    /// Items that are due wait for a place.
+    crowded: bool,
+}
+
+/// A plugin that has items which are due.
+struct Claim {
+    plugin: i64,
+    under_way: usize,
+    /// Not counted beyond what there can be places for.
+    due: usize,
+    granted: usize,
+}
+
+/// Gives out what is `free`, one place at a time to the plugin that has the fewest.
+fn grant(claims: &mut [Claim], mut free: usize, kept: bool) {
+    while free > 0
+        && let Some(claim) = claims
+            .iter_mut()
+            .filter(|claim| claim.granted < claim.due)
+            .min_by_key(|claim| claim.under_way + claim.granted)
+        && (!kept || claim.under_way + claim.granted < free)
+    {
+        claim.granted += 1;
+        free -= 1;
+    }
 }
 
 impl OutboxQueue {
@@ -235,6 +268,13 @@ impl OutboxQueue {
         let line = self.line(kind);
         line.due = line.due.min(due);
     }
+
+    /// A place is free again.
+    fn left(&mut self, kind: OutboxKind) {
+        if std::mem::take(&mut self.line(kind).crowded) {
+            self.line(kind).due = 0;
+        }
+    }
 }
 
 /// The number of a kind in a row.
@@ -267,17 +307,9 @@ impl Writer<'_> {
         for kind in OutboxKind::ALL {
             self.outbox.line(kind).waiters.retain(|waiter| !waiter.reply.is_closed());
             while self.outbox.line(kind).due <= self.now
-                && let Some(limit) = self.outbox.line(kind).waiters.front().map(|waiter| waiter.limit)
+                && let Some(places) = self.outbox.line(kind).waiters.front().map(|waiter| waiter.places)
             {
-                let jobs = self.due_outbox(kind, limit)?;
-                if jobs.len() < limit {
-                    self.outbox.line(kind).due = self.connection.query_row(
-                        "SELECT ifnull(min(due_at), ?2) FROM outbox INDEXED BY outbox_due
-                         WHERE state IN (0, 2) AND kind = ?3 AND due_at > ?1",
-                        [self.now, i64::MAX, number(kind)],
-                        |row| row.get(0),
-                    )?;
-                }
+                let jobs = self.due_outbox(kind, places)?;
                 if !jobs.is_empty()
                     && let Some(waiter) = self.outbox.line(kind).waiters.pop_front()
                 {
@@ -288,14 +320,101 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn due_outbox(&mut self, kind: OutboxKind, limit: usize) -> Result<Vec<OutboxJob>> {
-        let rows: Vec<(OutboxJob, i64)> = self
-            .connection
+    /// Leases what is due and has a place, and finds out when to look again.
+    fn due_outbox(&mut self, kind: OutboxKind, places: Places) -> Result<Vec<OutboxJob>> {
+        let under_way = self.outbox_under_way(kind)?;
+        let free = places.at_once.saturating_sub(under_way.values().sum());
+        let (mut claims, mut later) = (Vec::new(), i64::MAX);
+        let mut last = i64::MIN;
+        while free > 0
+            && let Some((plugin, due_at)) = self.next_with_outbox(kind, last)?
+        {
+            last = plugin;
+            if due_at > self.now {
+                later = later.min(due_at);
+                continue;
+            }
+            let under_way = under_way.get(&plugin).copied().unwrap_or(0);
+            let due = self.count_due_outbox(kind, plugin, free + 1)?;
+            claims.push(Claim { plugin, under_way, due, granted: 0 });
+        }
+        grant(&mut claims, free, places.kept);
+        let mut rows = Vec::new();
+        for claim in &claims {
+            self.select_outbox(kind, claim, &mut rows)?;
+            if claim.granted == claim.due {
+                later = later.min(self.later_outbox(kind, claim.plugin)?);
+            }
+        }
+        rows.sort_unstable_by_key(|(due_at, _, job)| (*due_at, job.id.0));
+        for (_, state, job) in &rows {
+            self.connection
+                .prepare_cached("UPDATE outbox SET state = 1 WHERE id = ?1")?
+                .execute([job.id.0])?;
+            self.moved_outbox(*state, code::LEASED);
+        }
+        let line = self.outbox.line(kind);
+        line.due = later;
+        line.crowded = free == 0 || claims.iter().any(|claim| claim.granted < claim.due);
+        Ok(rows.into_iter().map(|(_, _, job)| job).collect())
+    }
+
+    /// How many items of each plugin are on their way.
+    fn outbox_under_way(&self, kind: OutboxKind) -> Result<HashMap<i64, usize>> {
+        self.connection
             .prepare_cached(
-                "SELECT id, delivery, plugin, attempts, item, state FROM outbox INDEXED BY outbox_due
-                 WHERE state IN (0, 2) AND kind = ?3 AND due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
+                "SELECT plugin, count(*) FROM outbox INDEXED BY outbox_leased
+                 WHERE state = 1 AND kind = ?1 GROUP BY plugin",
             )?
-            .query_map(params![self.now, limit as i64, number(kind)], |row| {
+            .query_map([number(kind)], |row| Ok((row.get(0)?, row.get::<_, u32>(1)? as usize)))?
+            .collect()
+    }
+
+    /// The next plugin after `last` that has items waiting, and when its first is due.
+    fn next_with_outbox(&self, kind: OutboxKind, last: i64) -> Result<Option<(i64, i64)>> {
+        self.connection
+            .prepare_cached(
+                "SELECT plugin, due_at FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin > ?2 ORDER BY plugin, due_at LIMIT 1",
+            )?
+            .query_row([number(kind), last], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    }
+
+    fn count_due_outbox(&self, kind: OutboxKind, plugin: i64, most: usize) -> Result<usize> {
+        self.connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at <= ?3 LIMIT ?4)",
+            )?
+            .query_row(params![number(kind), plugin, self.now, most as i64], |row| row.get::<_, u32>(0))
+            .map(|count| count as usize)
+    }
+
+    /// When the plugin's next item is due that is not due yet.
+    fn later_outbox(&self, kind: OutboxKind, plugin: i64) -> Result<i64> {
+        self.connection
+            .prepare_cached(
+                "SELECT ifnull(min(due_at), ?4) FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at > ?3",
+            )?
+            .query_row([number(kind), plugin, self.now, i64::MAX], |row| row.get(0))
+    }
+
+    /// The items for the places that a plugin was granted, each with when it was due and its state.
+    fn select_outbox(
+        &self,
+        kind: OutboxKind,
+        claim: &Claim,
+        rows: &mut Vec<(i64, i64, OutboxJob)>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, delivery, plugin, attempts, item, state, due_at FROM outbox INDEXED BY outbox_due
+             WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4",
+        )?;
+        let found = statement.query_map(
+            params![number(kind), claim.plugin, self.now, claim.granted as i64],
+            |row| {
                 let item = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|error| {
                     rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
                 })?;
@@ -306,16 +425,10 @@ impl Writer<'_> {
                     attempt: row.get::<_, u32>(3)? + 1,
                     item,
                 };
-                Ok((job, row.get(5)?))
-            })?
-            .collect::<Result<_>>()?;
-        for (job, state) in &rows {
-            self.connection
-                .prepare_cached("UPDATE outbox SET state = 1 WHERE id = ?1")?
-                .execute([job.id.0])?;
-            self.moved_outbox(*state, code::LEASED);
-        }
-        Ok(rows.into_iter().map(|(job, _)| job).collect())
+                Ok((row.get(6)?, row.get(5)?, job))
+            },
+        )?;
+        found.into_iter().try_for_each(|row| row.map(|row| rows.push(row)))
     }
 
     /// Returns whether it was on its way.
@@ -336,6 +449,7 @@ impl Writer<'_> {
         if changed == 1 {
             self.moved_outbox(code::LEASED, state);
             self.outbox.due_by(kind, due.unwrap_or(i64::MAX));
+            self.outbox.left(kind);
         }
         Ok(changed == 1)
     }
@@ -356,5 +470,37 @@ impl Writer<'_> {
         let counts = &mut self.memory.sequence().outbox;
         counts[from as usize] -= 1;
         counts[to as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each gets who has so many on their way and wants so many more.
+    fn granted(claims: &[(usize, usize)], free: usize, kept: bool) -> Vec<usize> {
+        let mut claims: Vec<_> = claims
+            .iter()
+            .map(|(under_way, due)| Claim { plugin: 0, under_way: *under_way, due: *due, granted: 0 })
+            .collect();
+        grant(&mut claims, free, kept);
+        claims.iter().map(|claim| claim.granted).collect()
+    }
+
+    #[test]
+    fn places_go_to_who_has_the_fewest() {
+        assert_eq!(granted(&[(0, 100)], 8, false), [8]);
+        assert_eq!(granted(&[(0, 100), (0, 100)], 8, false), [4, 4]);
+        assert_eq!(granted(&[(6, 100), (0, 100)], 2, false), [0, 2]);
+        assert_eq!(granted(&[(0, 100), (0, 1), (3, 9)], 8, false), [5, 1, 2]);
+        assert_eq!(granted(&[(0, 1)], 0, false), [0]);
+    }
+
+    #[test]
+    fn where_places_are_kept_nobody_has_more_than_there_are_free() {
+        assert_eq!(granted(&[(0, 100)], 64, true), [32]);
+        assert_eq!(granted(&[(32, 100), (0, 100)], 32, true), [0, 16]);
+        assert_eq!(granted(&[(32, 9), (16, 9), (8, 9), (4, 9), (2, 9), (0, 9)], 2, true), [0, 0, 0, 0, 0, 1]);
+        assert_eq!(granted(&[(0, 2), (0, 2)], 64, true), [2, 2]);
     }
 }

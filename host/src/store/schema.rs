@@ -209,6 +209,13 @@ ALTER TABLE delivery ADD COLUMN order_key TEXT;
 CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
 ",
     "
+-- What is due is leased by plugin, so that one whose items wait for long holds back no other.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 2);
+DROP INDEX outbox_leased;
+CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
+",
+    "
 -- What an attempt did, a line each; NULL where it did nothing, and in what earlier versions wrote.
 ALTER TABLE attempt ADD COLUMN did TEXT;
 

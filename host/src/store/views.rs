@@ -56,6 +56,16 @@ pub struct OutboxJob {
     pub item: OutboxItem,
 }
 
+/// How many outbox items of a kind may be leased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// So many together.
+    pub at_once: usize,
+    /// No plugin gets another place where it would have more of them than are left for the others: one
+    /// alone gets half, and what its items wait for holds back nobody's who comes after it.
+    pub kept: bool,
+}
+
 /// How an attempt to send an outbox item ended.
 #[derive(Debug, Clone)]
 pub enum OutboxResult {

@@ -24,7 +24,9 @@
 //! The account is made and changed by `PUT <accounts_url>/<user>` with the user as JSON, and goes by
 //! `DELETE`; if the answer is JSON with an `id`, that is kept as `account_id`. It is asked for at once and
 //! not by the outbox: the user's row is held meanwhile, so that requests about one user leave in the order
-//! of their versions. An attempt that fails afterwards sends the request again, which a `PUT` stands.
+//! of their versions. On SQLite, where one attempt writes at a time, it holds the whole file so long: give
+//! this plugin a database of its own there. An attempt that fails afterwards sends the request again, which
+//! a `PUT` stands.
 //!
 //! The tables are in `migrations/`.
 

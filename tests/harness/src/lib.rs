@@ -46,11 +46,13 @@
 
 mod browser;
 mod builder;
+mod certificates;
 mod daemon;
 mod dns;
 mod event;
 mod guest;
 mod http;
+mod http2;
 mod load;
 mod mail;
 mod manager;

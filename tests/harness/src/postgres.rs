@@ -3,7 +3,10 @@
 use std::{
     env, fs,
     fs::File,
-    os::unix::{fs::chown, process::CommandExt as _},
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -11,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{eventually, ports};
+use crate::{certificates, eventually, ports};
 
 /// Who owns the server's databases.
 const USER: &str = "posthouse";
@@ -46,6 +49,28 @@ impl Postgres {
     /// As [`Postgres::start`].
     #[track_caller]
     pub fn with(settings: &[&str]) -> Self {
+        Self::make(settings, &[])
+    }
+
+    /// One that offers TLS, with a certificate for these names that [`Postgres::authority`] vouches for. Its
+    /// role `scram` needs the password `scram`, and TLS.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[track_caller]
+    pub fn secured(names: &[&str]) -> Self {
+        let postgres = Self::make(&["fsync=off", "ssl=on", "password_encryption=scram-sha-256"], names);
+        postgres.execute("CREATE ROLE scram LOGIN PASSWORD 'scram'; GRANT ALL ON SCHEMA public TO scram");
+        postgres
+    }
+
+    /// The file of the authority that a client of a secured one must trust.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    #[track_caller]
+    fn make(settings: &[&str], names: &[&str]) -> Self {
         let dir = TempDir::with_prefix("posthouse-postgres-").expect("a folder of its own");
         let owner = rustix::process::geteuid().is_root().then(unprivileged);
         if let Some((user, group)) = owner {
@@ -68,9 +93,30 @@ impl Postgres {
             .status()
             .expect("initdb runs");
         assert!(made.success(), "initdb failed");
+        if !names.is_empty() {
+            postgres.secure(names);
+        }
         postgres.start_again();
         postgres.execute_in("postgres", "CREATE DATABASE app");
         postgres
+    }
+
+    /// Has it know its certificate, and ask `scram` for a password.
+    fn secure(&mut self, names: &[&str]) {
+        certificates::write(self.dir.path(), names);
+        for file in ["server.pem", "server.key"] {
+            let path = self.dir.path().join(file);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a file of its own");
+            if let Some((user, group)) = self.owner {
+                chown(&path, Some(user), Some(group)).expect("a file that is PostgreSQL's");
+            }
+            let setting = if file.ends_with(".key") { "ssl_key_file" } else { "ssl_cert_file" };
+            self.options.push(format!("{setting}={}", path.display()));
+        }
+        let rules = self.data().join("pg_hba.conf");
+        let trusting = fs::read_to_string(&rules).expect("its rules");
+        let all = format!("hostssl all scram all scram-sha-256\nhost all scram all reject\n{trusting}");
+        fs::write(&rules, all).expect("its rules");
     }
 
     /// The URL of its database `app`, for the owner.

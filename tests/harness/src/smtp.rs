@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Mail, eventually, mail, ports, workspace};
+use crate::{Mail, certificates, eventually, mail, ports, workspace};
 
 /// What the server demands, and where it fails.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +47,7 @@ impl SmtpServer {
             command.args(["--unknown", recipient]);
         }
         if options.secured {
-            make_certificate(&dir);
+            certificates::write_self_signed(dir.path());
             command.arg("--secured");
         }
         let mut child =
@@ -108,27 +108,4 @@ pub fn test_python() -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     target.join("python/bin/python")
-}
-
-/// A certificate for `localhost` that signed itself; it lives as long as the server.
-fn make_certificate(dir: &TempDir) {
-    let status = Command::new("openssl")
-        .current_dir(dir.path())
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .args(["-keyout", "key.pem", "-out", "certificate.pem"])
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "`openssl req` makes the test's certificate");
 }

@@ -4,7 +4,6 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,14 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 
-use crate::Headers;
+use crate::{Headers, certificates, http2};
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
@@ -35,6 +30,10 @@ pub struct WebRequest {
     pub body: Vec<u8>,
     /// When it had come in whole.
     pub at: Instant,
+    /// Whether it came over HTTP/2.
+    pub http2: bool,
+    /// Which of the server's connections it came by, from 1.
+    pub connection: usize,
 }
 
 impl WebRequest {
@@ -62,6 +61,10 @@ pub enum WebReply {
     Endless(usize, Duration),
     /// Nothing, while the other side waits.
     Silence,
+    /// The end in place of a response: of the stream, or over HTTP/1.1 of the connection.
+    BreaksOff,
+    /// The end of the connection, with everything on it.
+    HangsUp,
 }
 
 impl WebReply {
@@ -104,11 +107,26 @@ pub struct WebServer {
 
 /// How each connection of a server is served.
 #[derive(Clone)]
-struct Serving {
-    answer: Arc<Answer>,
-    seen: Arc<Mutex<Vec<WebRequest>>>,
-    stop: Arc<AtomicBool>,
-    tls: Option<Arc<ServerConfig>>,
+pub(crate) struct Serving {
+    pub(crate) answer: Arc<Answer>,
+    pub(crate) seen: Arc<Mutex<Vec<WebRequest>>>,
+    pub(crate) stop: Arc<AtomicBool>,
+    speaks: Speaks,
+}
+
+/// What a server speaks.
+#[derive(Clone)]
+enum Speaks {
+    Clear,
+    Tls(Arc<ServerConfig>),
+    Http2(Arc<ServerConfig>),
+}
+
+/// One connection.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) serving: Serving,
+    pub(crate) number: usize,
 }
 
 impl WebServer {
@@ -130,49 +148,57 @@ impl WebServer {
         address: SocketAddr,
         answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static,
     ) -> Self {
-        Self::serve(address, Arc::new(answer), None)
+        Self::serve(address, Arc::new(answer), Speaks::Clear)
     }
 
     /// Starts one that speaks TLS, with a certificate for these names that an authority made for this run
-    /// vouches for; [`WebServer::authority`] is its file.
+    /// vouches for; [`WebServer::authority`] is its file. It knows HTTP/1.1 alone.
     ///
     /// # Panics
-    /// Where it can't listen, or `openssl` makes no certificate.
+    /// Where it can't listen.
     #[track_caller]
     pub fn start_secured(
         names: &[&str],
         answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static,
     ) -> Self {
-        let dir = make_certificates(names);
-        let chain = CertificateDer::pem_file_iter(dir.path().join("server.pem")).expect("a certificate");
-        let chain = chain.collect::<Result<_, _>>().expect("a certificate");
-        let key = PrivateKeyDer::from_pem_file(dir.path().join("server.key")).expect("a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("TLS")
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("TLS");
-        let mut server =
-            Self::serve((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(answer), Some(Arc::new(config)));
+        let dir = certificates::make(names);
+        let speaks = Speaks::Tls(certificates::server(dir.path(), &["http/1.1"]));
+        let mut server = Self::serve((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(answer), speaks);
+        server.dir = Some(dir);
+        server
+    }
+
+    /// The same, and it speaks HTTP/2 with all who do.
+    ///
+    /// # Panics
+    /// Where it can't listen.
+    #[track_caller]
+    pub fn start_http2(
+        names: &[&str],
+        answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static,
+    ) -> Self {
+        let dir = certificates::make(names);
+        let speaks = Speaks::Http2(certificates::server(dir.path(), &["h2", "http/1.1"]));
+        let mut server = Self::serve((Ipv4Addr::LOCALHOST, 0).into(), Arc::new(answer), speaks);
         server.dir = Some(dir);
         server
     }
 
     #[track_caller]
-    fn serve(address: SocketAddr, answer: Arc<Answer>, tls: Option<Arc<ServerConfig>>) -> Self {
+    fn serve(address: SocketAddr, answer: Arc<Answer>, speaks: Speaks) -> Self {
         let listener = TcpListener::bind(address).expect("a port to listen at");
         let address = listener.local_addr().expect("its address");
         let (seen, stop) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
-        let serving = Serving { answer, seen: Arc::clone(&seen), stop: Arc::clone(&stop), tls };
+        let serving = Serving { answer, seen: Arc::clone(&seen), stop: Arc::clone(&stop), speaks };
         thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (stream, number) in listener.incoming().zip(1..) {
                 if serving.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let (Ok(stream), serving) = (stream, serving.clone()) else { continue };
+                let Ok(stream) = stream else { continue };
+                let connection = Connection { serving: serving.clone(), number };
                 // Who asked is told by its broken connection, and the test by what it finds.
-                thread::spawn(move || drop(serving.connection(stream)));
+                thread::spawn(move || drop(connection.serve(stream)));
             }
         });
         Self { address, seen, stop, dir: None }
@@ -223,24 +249,26 @@ impl Drop for WebServer {
     }
 }
 
-impl Serving {
-    fn connection(&self, stream: TcpStream) -> io::Result<()> {
+impl Connection {
+    fn serve(&self, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        match &self.tls {
-            Some(tls) => {
+        match &self.serving.speaks {
+            Speaks::Http2(tls) => http2::serve(self, stream, Arc::clone(tls)),
+            Speaks::Tls(tls) => {
                 let connection = ServerConnection::new(Arc::clone(tls)).map_err(io::Error::other)?;
                 self.requests(StreamOwned::new(connection, stream))
             }
-            None => self.requests(stream),
+            Speaks::Clear => self.requests(stream),
         }
     }
 
     fn requests(&self, stream: impl Read + Write) -> io::Result<()> {
+        let Serving { answer, seen, stop, .. } = &self.serving;
         let mut stream = BufReader::new(stream);
-        while let Some(request) = read(&mut stream)? {
-            self.seen.lock().map_err(|_| io::Error::other("a thread failed"))?.push(request.clone());
+        while let Some(request) = read(&mut stream, self.number)? {
+            seen.lock().map_err(|_| io::Error::other("a thread failed"))?.push(request.clone());
             let out = stream.get_mut();
-            match (self.answer)(&request) {
+            match answer(&request) {
                 WebReply::Whole(status, headers, body) => {
                     let mut head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n", body.len());
                     for (name, value) in &headers {
@@ -257,7 +285,7 @@ impl Serving {
                 }
                 WebReply::Endless(bytes, pause) => {
                     out.write_all(b"HTTP/1.1 200 Said\r\ntransfer-encoding: chunked\r\n\r\n")?;
-                    while !self.stop.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         write!(out, "{bytes:x}\r\n{}\r\n", "x".repeat(bytes))?;
                         out.flush()?;
                         thread::sleep(pause);
@@ -265,11 +293,12 @@ impl Serving {
                     return Ok(());
                 }
                 WebReply::Silence => {
-                    while !self.stop.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(20));
                     }
                     return Ok(());
                 }
+                WebReply::BreaksOff | WebReply::HangsUp => return Ok(()),
             }
         }
         Ok(())
@@ -277,7 +306,7 @@ impl Serving {
 }
 
 /// Reads one request; none where the other side has closed.
-fn read(stream: &mut impl BufRead) -> io::Result<Option<WebRequest>> {
+fn read(stream: &mut impl BufRead, connection: usize) -> io::Result<Option<WebRequest>> {
     let odd = |line: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {line:?}"));
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
@@ -300,37 +329,5 @@ fn read(stream: &mut impl BufRead) -> io::Result<Option<WebRequest>> {
     let length = length.map_or(Ok(0), |(_, value)| value.parse()).map_err(|_| odd("content-length"))?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some(WebRequest { method, path, headers, body, at: Instant::now() }))
-}
-
-/// An authority made for this run, and a certificate it signed.
-#[track_caller]
-fn make_certificates(names: &[&str]) -> TempDir {
-    let dir = TempDir::with_prefix("posthouse-tls-").expect("a folder of its own");
-    let openssl = |arguments: &[&str]| {
-        let status =
-            Command::new("openssl").current_dir(dir.path()).args(arguments).stderr(Stdio::null()).status();
-        assert!(status.is_ok_and(|status| status.success()), "`openssl {arguments:?}`");
-    };
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    let alt: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
-    let alt = format!("subjectAltName={}", alt.join(","));
-    openssl(
-        &[
-            &["req", "-x509", "-subj", "/CN=posthouse test authority", "-keyout", "ca.key", "-out", "ca.pem"]
-                [..],
-            &key,
-        ]
-        .concat(),
-    );
-    openssl(
-        &[
-            &["req", "-x509", "-subj", "/CN=posthouse test server", "-CA", "ca.pem", "-CAkey", "ca.key"][..],
-            &["-addext", &alt, "-addext", "basicConstraints=critical,CA:FALSE"],
-            &["-keyout", "server.key", "-out", "server.pem"],
-            &key,
-        ]
-        .concat(),
-    );
-    dir
+    Ok(Some(WebRequest { method, path, headers, body, at: Instant::now(), http2: false, connection }))
 }

@@ -14,7 +14,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::net::{TcpStream, UnixStream};
@@ -28,6 +28,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
 use super::frames::{Bound, Watched, WatchedTls};
+use crate::config::read_postgres_url;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -50,7 +51,10 @@ CREATE TABLE IF NOT EXISTS posthouse_kv (
 
 /// Where a server is, and how to come to it.
 pub(super) struct Server {
+    /// Its table in config.toml.
+    table: String,
     config: Config,
+    ca: Option<PathBuf>,
     tls: Result<Option<MakeRustlsConnect>, String>,
     session: String,
     /// The host's tables were seen.
@@ -66,9 +70,9 @@ pub(super) struct Link {
 }
 
 impl Server {
-    pub(super) fn new(url: &str, ca: Option<PathBuf>, statement_timeout: Duration) -> Self {
+    pub(super) fn new(name: &str, url: &str, ca: Option<PathBuf>, statement_timeout: Duration) -> Self {
         // config.toml was checked: the URL is one.
-        let mut config: Config = url.parse().unwrap_or_default();
+        let mut config = read_postgres_url(url).unwrap_or_default();
         if config.get_application_name().is_none() {
             config.application_name("posthouse");
         }
@@ -89,7 +93,8 @@ impl Server {
              SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;",
             statement_timeout.as_millis()
         );
-        Self { config, tls, session, tables: AtomicBool::new(false) }
+        let table = format!("[databases.{name}]");
+        Self { table, config, ca, tls, session, tables: AtomicBool::new(false) }
     }
 
     /// Comes to the server, to the first of its hosts that answers, and sets the session up.
@@ -139,14 +144,45 @@ impl Server {
                 let Ok(connect) =
                     MakeTlsConnect::<Watched<Stream>>::make_tls_connect(&mut tls.clone(), &name);
                 let connect = WatchedTls(connect, bound.clone());
-                let opened = self.config.connect_raw(stream, connect).await.map_err(|error| {
-                    format!("{}; for a connection in clear say `?sslmode=disable`", said(&error))
-                })?;
+                let opened = self.config.connect_raw(stream, connect).await;
+                let opened = opened.map_err(|error| self.refused(&name, &error))?;
                 drive(opened.1);
                 opened.0
             }
         };
         Ok(Link { client, bound, prepared: Mutex::default(), resting: Instant::now() })
+    }
+
+    /// Why no connection over TLS came about, and the way out.
+    fn refused(&self, name: &str, error: &tokio_postgres::Error) -> String {
+        let table = &self.table;
+        match certificate_error(error) {
+            Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
+                format!(
+                    "the server's certificate is not for `{name}`: {}; write a name that it is for into `url` of \
+                     {table}",
+                    said(error)
+                )
+            }
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => match &self.ca {
+                Some(ca) => format!(
+                    "the server's certificate is of no authority in `{}`, which is `ca` of {table}: {}",
+                    ca.display(),
+                    said(error)
+                ),
+                None => format!(
+                    "the server's certificate is of no authority that the system trusts: {}; name the file of \
+                     its authority as `ca` in {table}",
+                    said(error)
+                ),
+            },
+            Some(_) => format!("the server's certificate is no good: {}", said(error)),
+            None if error.as_db_error().is_none() && error.to_string().contains("TLS") => format!(
+                "{}; have it offer TLS, or for a connection in clear write `?sslmode=disable` into `url` of {table}",
+                said(error)
+            ),
+            None => said(error),
+        }
     }
 
     async fn stream(&self, at: usize) -> Result<Stream, String> {
@@ -265,6 +301,15 @@ fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
+}
+
+/// What is wrong with the server's certificate, where that is what is wrong.
+fn certificate_error(error: &tokio_postgres::Error) -> Option<&CertificateError> {
+    let failed: &std::io::Error = std::error::Error::source(error)?.downcast_ref()?;
+    match failed.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(why) => Some(why),
+        _ => None,
+    }
 }
 
 /// Makes the host's tables where they are missing.

@@ -88,7 +88,7 @@ impl Pool {
     pub(super) fn new(name: &str, url: &str, settings: &DatabaseSettings) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            server: Server::new(url, settings.ca.clone(), settings.statement_timeout),
+            server: Server::new(name, url, settings.ca.clone(), settings.statement_timeout),
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
             all: u32::try_from(settings.pool).unwrap_or(u32::MAX),
@@ -322,7 +322,12 @@ impl Transaction {
                 self.wrote |= changed > 0;
                 Ok(Ok((rows, changed)))
             }
-            Err(Ended::Server(error)) => self.failed(&error).map(Err),
+            Err(Ended::Server(error)) => match self.failed(&error) {
+                Err(Over::Unavailable(unavailable)) if ends_the_session(&error) => {
+                    Err(Over::Broken(unavailable))
+                }
+                failed => failed.map(Err),
+            },
             Err(Ended::Answer(error)) => Ok(Err(error)),
         }
     }
@@ -514,8 +519,8 @@ impl Transaction {
             }
             Ok(Err(error)) => error,
         };
-        let Some(refusal) = error.as_db_error() else {
-            return Err(CommitError::Unknown(pool.unavailable(&said(&error))));
+        let Some(refusal) = error.as_db_error().filter(|_| !ends_the_session(&error)) else {
+            return Err(CommitError::Broken(pool.unavailable(&said(&error))));
         };
         let state = refusal.code().code().to_owned();
         if state.starts_with("57P") {
@@ -550,7 +555,11 @@ impl Transaction {
                 sqlstate: state.to_owned(),
                 message: format!("limit `statement_timeout` ({:?}) reached", self.pool.statement_timeout),
             }),
-            // The connection, the server's means, its end, its disk.
+            // The connection, the server's means, its end, its disk. That a statement wants more temporary
+            // files than its role may have is its own doing.
+            "53400" => {
+                Ok(SqlError::Statement { sqlstate: state.to_owned(), message: refusal.message().to_owned() })
+            }
             _ if ["08", "53", "57", "58"].iter().any(|class| state.starts_with(class)) => {
                 Err(self.pool.unavailable(&said(error)).into())
             }
@@ -573,6 +582,15 @@ impl Transaction {
             Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED) => Over::Conflict,
             _ => self.pool.unavailable(&said(error)).into(),
         }
+    }
+}
+
+/// Whether a failure under a guest's statement, or under the commit, may be the guest's doing: its session
+/// ended, was ended, or had no memory left. Where the whole server went down it says so (57P02, 57P03).
+fn ends_the_session(error: &Failure) -> bool {
+    match error.code().map(SqlState::code) {
+        None => true,
+        Some(state) => matches!(state, "53200" | "57P01"),
     }
 }
 

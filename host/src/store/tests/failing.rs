@@ -6,7 +6,7 @@ use rusqlite::ffi;
 use super::support::*;
 use crate::{
     model::OutboxKind,
-    store::{Accepted, Store, StoreError, Verdict},
+    store::{Accepted, Places, Store, StoreError, Verdict},
 };
 
 /// The next commit fails like this.
@@ -30,7 +30,9 @@ async fn after_a_failed_sync_nothing_is_answered_well() {
     assert!(poisoned(&house.store.accept(house.event("after"), vec![plugin]).await.unwrap_err()));
     assert!(poisoned(&house.store.flush().await.unwrap_err()));
     assert!(poisoned(&house.store.release(job).await.unwrap_err()));
-    assert!(poisoned(&house.store.lease_outbox(OutboxKind::Mail, 1).await.unwrap_err()));
+    assert!(poisoned(
+        &house.store.lease_outbox(OutboxKind::Mail, Places { at_once: 1, kept: false }).await.unwrap_err()
+    ));
     assert!(poisoned(&house.store.open_lane(plugin, 1).await.err().unwrap()));
     assert!(lane.next().await.is_none());
     // It can still be looked at.

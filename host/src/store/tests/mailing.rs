@@ -5,8 +5,13 @@ use std::time::Duration;
 use super::support::*;
 use crate::{
     model::{OutboxItem, OutboxKind, WebRequest},
-    store::{OutboxFilter, OutboxJob, OutboxResult},
+    store::{OutboxFilter, OutboxJob, OutboxResult, Places},
 };
+
+/// So many places that nobody has to leave any free.
+fn places(at_once: usize) -> Places {
+    Places { at_once, kept: false }
+}
 
 /// A store with these mails in its outbox, each of a delivery of its own.
 async fn house_with(subjects: &[&str]) -> House {
@@ -27,12 +32,16 @@ fn subject(job: &OutboxJob) -> &str {
     &mail.subject
 }
 
-async fn lease(house: &House, limit: usize) -> Vec<OutboxJob> {
-    tokio::time::timeout(PATIENCE, house.store.lease_outbox(OutboxKind::Mail, limit)).await.unwrap().unwrap()
+/// Leases while fewer than so many are leased.
+async fn lease(house: &House, at_once: usize) -> Vec<OutboxJob> {
+    let leased = house.store.lease_outbox(OutboxKind::Mail, places(at_once));
+    tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap()
 }
 
 async fn assert_nothing_due(house: &House) {
-    assert!(tokio::time::timeout(MOMENT, house.store.lease_outbox(OutboxKind::Mail, 1)).await.is_err());
+    assert!(
+        tokio::time::timeout(MOMENT, house.store.lease_outbox(OutboxKind::Mail, places(99))).await.is_err()
+    );
 }
 
 #[tokio::test]
@@ -40,13 +49,15 @@ async fn items_leave_once_and_in_order() {
     let house = house_with(&["one", "two", "three"]).await;
     let leased = lease(&house, 2).await;
     assert_eq!(leased.iter().map(subject).collect::<Vec<_>>(), ["one", "two"]);
-    let last = lease(&house, 2).await;
-    assert_eq!(last.iter().map(subject).collect::<Vec<_>>(), ["three"]);
     assert_nothing_due(&house).await;
-    for job in leased.iter().chain(&last) {
+    for job in &leased {
         assert_eq!(job.attempt, 1);
         house.store.complete_outbox(job, OutboxResult::Sent).await.unwrap();
     }
+    let last = lease(&house, 2).await;
+    assert_eq!(last.iter().map(subject).collect::<Vec<_>>(), ["three"]);
+    house.store.complete_outbox(&last[0], OutboxResult::Sent).await.unwrap();
+    assert_nothing_due(&house).await;
     assert_eq!(house.store.stats().await.unwrap().outbox["sent"], 3);
 }
 
@@ -54,7 +65,7 @@ async fn items_leave_once_and_in_order() {
 async fn who_waits_is_woken_by_a_new_item() {
     let house = house_with(&[]).await;
     let store = house.store.clone();
-    let waiting = tokio::spawn(async move { store.lease_outbox(OutboxKind::Mail, 5).await });
+    let waiting = tokio::spawn(async move { store.lease_outbox(OutboxKind::Mail, places(5)).await });
     let plugin = house.plugin("a").await;
     let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
     house.accept("one", &[plugin]).await;
@@ -126,7 +137,7 @@ async fn each_kind_has_a_line_of_its_own() {
     }));
     house.done(next(&mut lane).await, effects).await;
 
-    let leased = house.store.lease_outbox(OutboxKind::Request, 5);
+    let leased = house.store.lease_outbox(OutboxKind::Request, places(5));
     let leased = tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap();
     assert_eq!(leased.iter().map(|job| job.item.kind()).collect::<Vec<_>>(), [OutboxKind::Request]);
     let due = house.now() + Duration::from_secs(10);
@@ -135,11 +146,99 @@ async fn each_kind_has_a_line_of_its_own() {
     assert_eq!(lease(&house, 5).await.iter().map(subject).collect::<Vec<_>>(), ["one", "two"]);
 
     house.clock.advance(Duration::from_secs(10));
-    let again = house.store.lease_outbox(OutboxKind::Request, 5);
+    let again = house.store.lease_outbox(OutboxKind::Request, places(5));
     let again = tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
     assert_eq!((again[0].id, again[0].attempt), (leased[0].id, 2));
 
     let listed = house.store.outbox(OutboxFilter::default()).await.unwrap();
     assert_eq!((listed[0].kind.as_str(), listed[1].kind.as_str()), ("request", "mail"));
     assert_eq!(listed[0].summary, "POST https://a.example/hook?…");
+}
+
+/// A store with so many mails of each of these plugins, the first one's first.
+async fn house_of(counts: &[(&str, usize)]) -> House {
+    let house = House::new();
+    for (name, count) in counts {
+        let plugin = house.plugin(name).await;
+        let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+        house.accept(name, &[plugin]).await;
+        let mut effects = effects(&[]);
+        effects.outbox.extend((0..*count).map(|n| mail(&format!("{name}{n}"))));
+        house.done(next(&mut lane).await, effects).await;
+    }
+    house
+}
+
+async fn lease_kept(house: &House, at_once: usize) -> Vec<OutboxJob> {
+    let leased = house.store.lease_outbox(OutboxKind::Mail, Places { at_once, kept: true });
+    tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_items_of_one_plugin_take_no_place_that_another_will_need() {
+    let house = house_of(&[("a", 100), ("b", 3)]).await;
+    // Those of `a` are due first, and are many.
+    let first = lease_kept(&house, 16).await;
+    let of =
+        |jobs: &[OutboxJob], name: &str| jobs.iter().filter(|job| subject(job).starts_with(name)).count();
+    assert!(
+        of(&first, "a") <= 8 && of(&first, "b") == 3,
+        "{:?}",
+        first.iter().map(subject).collect::<Vec<_>>()
+    );
+    assert!(
+        first
+            .iter()
+            .map(subject)
+            .filter(|s| s.starts_with('a'))
+            .eq((0..of(&first, "a")).map(|n| format!("a{n}")))
+    );
+    // None of `a` leaves: its own wait, and what comes after them leaves at once.
+    assert!(
+        tokio::time::timeout(
+            MOMENT,
+            house.store.lease_outbox(OutboxKind::Mail, Places { at_once: 16, kept: true })
+        )
+        .await
+        .is_err()
+    );
+    let plugin = house.plugin("c").await;
+    let mut lane = house.store.open_lane(plugin, 1).await.unwrap();
+    house.accept("c", &[plugin]).await;
+    let mut later = effects(&[]);
+    later.outbox.push(mail("c0"));
+    house.done(next(&mut lane).await, later).await;
+    assert_eq!(lease_kept(&house, 16).await.iter().map(subject).collect::<Vec<_>>(), ["c0"]);
+
+    // Places that are left are given on, to who waits for one already.
+    let sent = async {
+        for job in first.iter().filter(|job| subject(job).starts_with('a')).take(2) {
+            house.store.complete_outbox(job, OutboxResult::Sent).await.unwrap();
+        }
+    };
+    let (waited, ()) = tokio::join!(lease_kept(&house, 16), sent);
+    assert_eq!(of(&waited, "a"), 1);
+}
+
+#[tokio::test]
+async fn where_no_place_is_left_items_wait_for_one_and_none_is_forgotten() {
+    let house = house_of(&[("a", 5), ("b", 5)]).await;
+    let mut sent = Vec::new();
+    let mut leased = lease(&house, 4).await;
+    while sent.len() < 10 {
+        assert!(leased.len() <= 4);
+        let job = leased.remove(0);
+        house.store.complete_outbox(&job, OutboxResult::Sent).await.unwrap();
+        sent.push(subject(&job).to_owned());
+        if sent.len() + leased.len() < 10 {
+            leased.extend(lease(&house, 4).await);
+        }
+    }
+    // In turns, and each plugin's in its order.
+    for name in ["a", "b"] {
+        let own: Vec<_> = sent.iter().filter(|subject| subject.starts_with(name)).collect();
+        assert!(own.iter().map(|s| s.as_str()).eq((0..5).map(|n| format!("{name}{n}"))), "{sent:?}");
+    }
+    assert!(sent[..5].iter().any(|subject| subject.starts_with('b')), "{sent:?}");
+    assert_nothing_due(&house).await;
 }

@@ -12,6 +12,7 @@ mod ledger;
 mod listing;
 mod mailing;
 mod measure;
+mod metering;
 mod opening;
 mod ordering;
 mod replaying;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::*;
 use crate::{
     model::{DeliveryState, EventSeq, Orders, OutboxKind, PluginId},
-    store::{Accepted, DeliveryFilter, OutboxResult, StoreError, Verdict},
+    store::{Accepted, DeliveryFilter, OutboxResult, Places, StoreError, Verdict},
 };
 
 fn dead() -> DeliveryFilter {
@@ -146,7 +146,12 @@ async fn old_events_leave_when_all_of_them_is_finished() {
     assert_eq!(house.store.kv_get(plugin, "k").unwrap().unwrap().0, b"v");
 
     // What was in the way ends.
-    let item = house.store.lease_outbox(OutboxKind::Mail, 1).await.unwrap().remove(0);
+    let item = house
+        .store
+        .lease_outbox(OutboxKind::Mail, Places { at_once: 1, kept: false })
+        .await
+        .unwrap()
+        .remove(0);
     house.store.complete_outbox(&item, OutboxResult::Sent).await.unwrap();
     let mut lane = house.store.open_lane(plugin, 8).await.unwrap();
     house.done(next(&mut lane).await, effects(&[])).await;

@@ -52,13 +52,8 @@ impl Migrations {
     pub fn apply(&self) -> Result<(), Error> {
         let seen = self.seen()?;
         for (version, file) in (1_i64..).zip(self.files).filter(|(version, _)| *version > seen) {
-            self.apply_one(version, file).map_err(|error| match error {
-                Error::Statement { .. } => Error::Migration(format!(
-                    "migration {version} of `{}` was not applied: {error}",
-                    self.plugin
-                )),
-                error => error,
-            })?;
+            let what = || format!("migration {version} of `{}` was not applied", self.plugin);
+            self.apply_one(version, file).map_err(|error| unmade(error, what))?;
         }
         Ok(())
     }
@@ -85,11 +80,21 @@ impl Migrations {
             // No such table, in all likelihood. If it is something else, the next fails as well, and says so.
             // Another attempt may have made it in between, and more.
             Err(Error::Statement { .. }) => {
-                execute(MAKE, &[])?;
+                let what = || "the table `plugin_migrations` was not made".to_owned();
+                execute(MAKE, &[]).map_err(|error| unmade(error, what))?;
                 last()
             }
             seen => seen,
         }
+    }
+}
+
+/// A table that was not made may be there now: another attempt was faster. `IF NOT EXISTS` is no help against
+/// that, since PostgreSQL looks and makes in two steps. So this may pass.
+fn unmade(error: Error, what: impl Fn() -> String) -> Error {
+    match error {
+        Error::Statement { .. } => Error::Migration(format!("{}: {error}", what())),
+        error => error,
     }
 }
 

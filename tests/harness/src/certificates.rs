@@ -1,0 +1,76 @@
+//! Certificates for servers of a test, and the authority that vouches for them, all made for this run.
+
+use std::{fs, path::Path, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tempfile::TempDir;
+
+/// A certificate for these names or addresses in a folder of its own: `server.pem` and `server.key`, and
+/// `ca.pem`, the authority that a client must trust. No other run's authority has the same name.
+#[track_caller]
+pub(crate) fn make(names: &[&str]) -> TempDir {
+    let dir = TempDir::with_prefix("posthouse-tls-").expect("a folder of its own");
+    write(dir.path(), names);
+    dir
+}
+
+/// The same in a folder that is there.
+#[track_caller]
+pub(crate) fn write(dir: &Path, names: &[&str]) {
+    let mut params = CertificateParams::default();
+    let name = format!("posthouse test authority {:016x}", rand::random_range(0..u64::MAX));
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().expect("a key");
+    let authority = params.self_signed(&key).expect("an authority");
+    let issuer = Issuer::new(params, key);
+
+    let key = KeyPair::generate().expect("a key");
+    let certificate = leaf(names).signed_by(&key, &issuer).expect("a certificate");
+    let files =
+        [("ca.pem", authority.pem()), ("server.pem", certificate.pem()), ("server.key", key.serialize_pem())];
+    for (file, text) in files {
+        fs::write(dir.join(file), text).expect("a file of certificates");
+    }
+}
+
+/// A certificate for `localhost` that signed itself: `certificate.pem` and `key.pem`.
+#[track_caller]
+pub(crate) fn write_self_signed(dir: &Path) {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = leaf(&["localhost"]).self_signed(&key).expect("a certificate");
+    for (file, text) in [("certificate.pem", certificate.pem()), ("key.pem", key.serialize_pem())] {
+        fs::write(dir.join(file), text).expect("a file of certificates");
+    }
+}
+
+fn leaf(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names");
+    params.distinguished_name.push(DnType::CommonName, "posthouse test server");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// TLS of a server with the certificate of this folder, which offers these protocols.
+#[track_caller]
+pub(crate) fn server(dir: &Path, protocols: &[&str]) -> Arc<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(dir.join("server.pem")).expect("a certificate");
+    let chain = chain.collect::<Result<_, _>>().expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).expect("a key");
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("TLS");
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
