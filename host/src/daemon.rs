@@ -49,7 +49,7 @@ use crate::{
     dispatch::{self, Dispatch, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
-    model::{Ambient, Clock, Random, SourceName},
+    model::{Ambient, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
     store::{OpenError, Store, StoreError, StoreOptions, newest_event},
 };
