@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout` and `redact`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
         ],
     );
     refused(
@@ -325,6 +325,41 @@ max = "1m""#,
         &["config.toml:3:7: `plugins.retry.max` is shorter than `base`, the first wait; write a longer one"],
     );
     refused(
+        r#"[plugins.breaker]
+pause = "5m"
+max_pause = "1m""#,
+        &[
+            "config.toml:3:13: `plugins.breaker.max_pause` is shorter than `pause`, the first one; write a longer one",
+        ],
+    );
+    refused(
+        "[plugin.mailer.breaker]
+failures = -1",
+        &["config.toml:2:12: `plugin.mailer.breaker.failures` is -1; it may be 0 to 1000000"],
+    );
+    refused(
+        r#"[store]
+max_size = "1KiB""#,
+        &["config.toml:2:12: `store.max_size` is 1.0 KiB; it may be 1.0 MiB to 1.0 PiB"],
+    );
+    refused(
+        r#"[store]
+min_free = "2TiB""#,
+        &["config.toml:2:12: `store.min_free` is 2.0 TiB; it may be 0 B to 1.0 TiB"],
+    );
+    refused(
+        &source("rate = { per_second = 0 }"),
+        &["config.toml:6:23: `source.rate.per_second` is 0; it may be 0.01 to 1000000"],
+    );
+    refused(
+        &source("rate = { burst = 5 }"),
+        &["config.toml:6:8: `source.rate.per_second` is missing; write per_second = 50"],
+    );
+    refused(
+        &source("rate = { per_second = 5, bursts = 5 }"),
+        &["config.toml:6:26: unknown key `bursts` in `source.rate`; did you mean `burst`?"],
+    );
+    refused(
         r#"[plugin.mailer.limits]
 time = "1ms""#,
         &["config.toml:2:8: `plugin.mailer.limits.time` is 1ms; it may be 10ms to 10m"],
@@ -493,6 +528,40 @@ mail = { from = ["a@example.com"], to = ["everybody"] }"#,
         r#"[plugin.mailer.grants]
 mail = { from = ["a@example.com"] }"#,
         &[r#"config.toml:2:8: `plugin.mailer.grants.mail.to` is missing; write to = ["*"]"#],
+    );
+}
+
+#[test]
+fn telemetry_that_cant_be_says_why() {
+    for (line, says) in [
+        (
+            r#"otlp = "collector:4318""#,
+            "`telemetry.otlp` is `collector:4318`, which is neither http:// nor https://",
+        ),
+        (r#"otlp = "4318""#, "`telemetry.otlp` is `4318`, which is no URL"),
+        (r#"otlp = "http://a.example?key=1""#, "`telemetry.otlp` has a query or a fragment"),
+        (
+            r#"otlp = "http://user:hunter2@a.example""#,
+            "`telemetry.otlp` holds a login; `header` is where credentials stand",
+        ),
+    ] {
+        let expected = format!("config.toml:2:8: {says}; write one such as \"http://127.0.0.1:4318\"");
+        refused(&format!("[telemetry]\n{line}"), &[&expected]);
+    }
+    refused("[telemetry]\nsample = 2", &["config.toml:2:10: `telemetry.sample` is 2; it may be 0 to 1"]);
+    refused(
+        "[telemetry]\nservice_name = \"\"",
+        &["config.toml:2:16: `telemetry.service_name` is empty; write a name"],
+    );
+    refused(
+        "[telemetry]\nheaders = { a = \"b\" }",
+        &["config.toml:2:1: unknown key `headers` in `telemetry`; did you mean `header`?"],
+    );
+    refused(
+        "[telemetry]\nheader = { Host = \"a\" }",
+        &[
+            "config.toml:2:19: `telemetry.header.Host` is a header that posthouse sets by itself; leave it out",
+        ],
     );
 }
 
@@ -919,6 +988,12 @@ fn arbitrary_file() -> impl Strategy<Value = String> {
         "max_requests",
         "url",
         "retention",
+        "min_free",
+        "max_size",
+        "rate",
+        "breaker",
+        "failures",
+        "pause",
         "level",
         "dir",
         "reuse",
@@ -982,6 +1057,7 @@ fn arbitrary_file() -> impl Strategy<Value = String> {
         "[log]",
         "[plugins]",
         "[plugins.retry]",
+        "[plugins.breaker]",
         "[plugin.a]",
         "[plugin.a.limits]",
         "[plugin.a.grants]",

@@ -125,6 +125,7 @@ fn daemon() -> Builder {
         [plugin.hostile]
         events = ["hostile.*"]
         retry = { attempts = 3, base = "10ms", factor = 1.0 }
+        breaker = { failures = 0 }
         [plugin.hostile.limits]
         time = "2s"
         [plugin.hostile.grants]

@@ -14,23 +14,49 @@ use std::{
 use posthouse_harness::workspace;
 
 /// What each top-level module may import. The order is that of the layers, lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("model", &[]),
     ("fault", &[]),
+    ("flood", &[]),
     ("config", &["model"]),
     ("store", &["fault", "model", "config"]),
     ("database", &["fault", "model", "config"]),
     ("egress", &["model", "config"]),
+    ("telemetry", &["model", "config", "egress"]),
     ("imports", &["model", "config", "store", "database", "egress"]),
     ("plugin", &["model", "config", "store", "database", "egress", "imports"]),
-    ("ingress", &["model", "config", "store", "database", "imports", "plugin"]),
-    ("dispatch", &["fault", "model", "config", "store", "database", "egress", "imports", "plugin"]),
+    ("ingress", &["flood", "model", "config", "store", "database", "telemetry", "imports", "plugin"]),
+    (
+        "dispatch",
+        &[
+            "fault",
+            "flood",
+            "model",
+            "config",
+            "store",
+            "database",
+            "egress",
+            "telemetry",
+            "imports",
+            "plugin",
+        ],
+    ),
     ("admin", &["model", "config", "store", "database", "imports", "plugin"]),
     (
         "daemon",
         &[
-            "fault", "model", "config", "store", "database", "egress", "imports", "plugin", "ingress",
-            "dispatch", "admin",
+            "fault",
+            "model",
+            "config",
+            "store",
+            "database",
+            "egress",
+            "telemetry",
+            "imports",
+            "plugin",
+            "ingress",
+            "dispatch",
+            "admin",
         ],
     ),
     (
@@ -43,11 +69,13 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 ];
 
 /// Which crates are named in which modules only.
-const PLACES: [(&str, &[&str]); 9] = [
+const PLACES: [(&str, &[&str]); 11] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
     ("reqwest", &["egress"]),
     ("simple_dns", &["egress"]),
+    ("opentelemetry_proto", &["telemetry"]),
+    ("prost", &["telemetry"]),
     ("wasmtime", &["plugin", "imports"]),
     ("wasmtime_wasi", &["plugin", "imports"]),
     ("axum", &["ingress", "admin"]),

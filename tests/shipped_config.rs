@@ -87,7 +87,7 @@ fn it_shows_every_key() {
     let repeated = |key: &str| {
         let mut parts = key.splitn(3, '.');
         let (first, _, rest) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
-        let shared = ["concurrency", "reuse", "retry", "limits"];
+        let shared = ["concurrency", "reuse", "retry", "breaker", "limits"];
         first == Some("plugin")
             && shared.iter().any(|key| rest == *key || rest.starts_with(&format!("{key}.")))
     };
@@ -108,7 +108,8 @@ fn the_page_explains_every_key() {
         .iter()
         .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
         .collect();
-    let tables = ["server", "admin", "store", "mail", "databases", "log", "plugins", "source", "plugin"];
+    let tables =
+        ["server", "admin", "store", "mail", "databases", "log", "telemetry", "plugins", "source", "plugin"];
     let missing: Vec<_> = missing.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not explain {missing:?}");
 }
@@ -121,6 +122,7 @@ fn it_shows_defaults() {
     assert_eq!(shipped.store, defaults.store);
     assert_eq!(shipped.mail, defaults.mail);
     assert_eq!(shipped.log, defaults.log);
+    assert_eq!(shipped.telemetry, defaults.telemetry);
     assert_eq!(shipped.plugins, defaults.plugins);
 
     let source = &shipped.sources[0];

@@ -46,12 +46,13 @@ use crate::{
     admin::{self, Admin},
     config::{Config, Log},
     database::Databases,
-    dispatch::{self, Dispatch, Sender},
+    dispatch::{self, Dispatch, Redactions, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
     model::{Ambient, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
     store::{OpenError, Store, StoreError, StoreOptions, newest_event},
+    telemetry::Telemetry,
 };
 
 /// Why the daemon could not start, or did not end well.
@@ -145,6 +146,9 @@ pub struct Service {
 /// How long proofs of life may take at the start before they are named in the log.
 const FIRST_PROOF: Duration = Duration::from_secs(5);
 
+/// How long the spans that wait at the end may take to reach their collector.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
 /// What the store and the sender may take to end, beside the requests and the attempts.
 const LAST_WORK: Duration = Duration::from_secs(60);
 
@@ -201,22 +205,39 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
             path: config.store.path.clone(),
             retention: config.store.retention,
             max_backlog: config.store.max_backlog,
+            min_free: config.store.min_free,
+            max_size: config.store.max_size,
         },
         ambient.clone(),
     )?;
     let token = admin::token(&config, &ambient)?;
     let egress = Egress::new(&config.http, ambient.clone())?;
+    let telemetry = Telemetry::start(&config.telemetry, &egress, &ambient)?;
 
     manager::status("loading the plugins");
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
     let registry = plugins(&config, Arc::clone(&in_force), &store, &egress, &ambient).await?;
-    let sender =
-        Sender::new(store.clone(), &config.mail, egress, registry.clone(), &config.http, ambient.clone())?;
+    let sender = Sender::new(
+        store.clone(),
+        &config.mail,
+        egress,
+        registry.clone(),
+        &config.http,
+        ambient.clone(),
+        telemetry.clone(),
+    )?;
     let subscribers = {
         let registry = registry.clone();
         Arc::new(move |event: &_| registry.recipients(event))
     };
-    let ingress = Ingress::new(&config.sources, &config.server, store.clone(), subscribers, ambient.clone())?;
+    let ingress = Ingress::new(
+        &config.sources,
+        &config.server,
+        store.clone(),
+        subscribers,
+        ambient.clone(),
+        telemetry.clone(),
+    )?;
     let ledgers = {
         let ingress = ingress.clone();
         Arc::new(move || ingress.ledger())
@@ -227,7 +248,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     };
     let admin =
         Admin::new(store.clone(), registry.clone(), ledgers, senders, token, started_at, ambient.clone());
-    let redactions = {
+    let redactions: Redactions = {
         let config = Arc::clone(&in_force);
         Arc::new(move |name: &SourceName| {
             let config = config.load();
@@ -248,11 +269,11 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
 
     let (stop_attempts, attempts_stopped) = watch::channel(false);
     let dispatch = attempts.spawn(
-        Dispatch::new(store.clone(), registry.clone(), ambient.clone())
-            .redacting(redactions)
+        Dispatch::new(store.clone(), registry.clone(), ambient.clone(), telemetry.clone())
+            .redacting(Arc::clone(&redactions))
             .run(attempts_stopped.clone(), config.server.shutdown_timeout),
     );
-    let sender = attempts.spawn(sender.run(attempts_stopped));
+    let sender = attempts.spawn(sender.redacting(redactions).run(attempts_stopped));
     let rescan = config.plugins.rescan;
     let watcher = attempts.spawn(async move { registry.watch(rescan).await });
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
@@ -297,7 +318,9 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
             warn!(%error, "{what} did not end well");
         }
     }
-    store.close().await?;
+    let closed = store.close().await;
+    telemetry.finish(LAST_SPANS).await;
+    closed?;
     info!("stopped");
     Ok(())
 }

@@ -4,10 +4,12 @@
 //! L5   main → cli → daemon            composition root: starts in order, drains in reverse
 //! L4   ingress │ dispatch │ admin     siblings never import each other
 //! L3   plugin → imports               knows wasmtime, never axum
+//!      telemetry                      traces: OTLP stands here and nowhere else
 //! L2   store │ database │ egress      rows and no HTTP; HTTP and no rows; none knows wasmtime
 //! L1   config
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
 //!      fault                          places where a test has the process die; empty in a release
+//!      flood                          a few lines of the log a second, and the rest counted
 //! ```
 //!
 //! Imports point downwards only; `tests/layers.rs` keeps it so.
@@ -20,8 +22,10 @@ pub mod database;
 pub mod dispatch;
 pub mod egress;
 pub mod fault;
+mod flood;
 pub mod imports;
 pub mod ingress;
 pub mod model;
 pub mod plugin;
 pub mod store;
+pub mod telemetry;

@@ -27,7 +27,8 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         if address in self.options.unknown:
             self.refuse(address)
-            return "550 5.1.1 no such user here"
+            # As real servers do, it repeats what it was told.
+            return f"550 5.1.1 <{address}>: no such user here"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 

@@ -133,6 +133,8 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
+    #[serde(default)]
+    trace: Option<String>,
     body: String,
     history: Vec<Delivery>,
 }
@@ -201,6 +203,7 @@ fn story(event: &Detail, with_body: bool) -> String {
         ("occurred", occurred_at.map(time).unwrap_or_default()),
         ("received", time(*received_at)),
         ("body", format!("{bytes} bytes{hint}")),
+        ("trace", event.trace.clone().unwrap_or_default()),
         ("deliveries", counts(&event.summary.deliveries)),
     ]);
     if with_body {

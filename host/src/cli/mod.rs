@@ -12,6 +12,7 @@ pub mod compile;
 pub mod deliveries;
 pub mod doctor;
 pub mod events;
+mod log;
 pub mod outbox;
 pub mod output;
 pub mod plugins;

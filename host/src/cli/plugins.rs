@@ -65,9 +65,12 @@ struct Plugin {
     made: u64,
     deliveries: Option<BTreeMap<String, u64>>,
     oldest_open: Option<Timestamp>,
+    #[serde(default)]
+    replays_waiting: u64,
     settings: Settings,
     #[serde(default)]
     revisions: Vec<Revision>,
+    breaker: Breaker,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +79,15 @@ struct Revision {
     loaded_at: Timestamp,
     ended_at: Option<Timestamp>,
     ending: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Breaker {
+    state: String,
+    failures_in_a_row: u64,
+    failures: u64,
+    pause: String,
+    max_pause: String,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +172,18 @@ fn act(
     table::print(&text)
 }
 
+impl Breaker {
+    fn text(&self) -> String {
+        let Self { state, failures_in_a_row, failures, pause, max_pause } = self;
+        match failures {
+            0 => "off".to_owned(),
+            _ => format!(
+                "{state}; {failures_in_a_row} of {failures} failed in a row, pauses of {pause} to {max_pause}"
+            ),
+        }
+    }
+}
+
 impl Plugin {
     fn deliveries(&self) -> String {
         self.deliveries.as_ref().map_or_else(|| "none".to_owned(), counts)
@@ -180,6 +204,13 @@ impl Plugin {
             );
         }
         if text.is_empty() { text } else { format!("revisions\n{text}") }
+    }
+
+    fn replays(&self) -> String {
+        match self.replays_waiting {
+            0 => String::new(),
+            waiting => format!("{waiting} of those wait for their turn"),
+        }
     }
 
     fn facts(&self) -> String {
@@ -203,7 +234,9 @@ impl Plugin {
             ("concurrency", format!("{concurrency} attempts at once, {reuse} by one instance")),
             ("order by", order_by.clone().unwrap_or_default()),
             ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
+            ("breaker", self.breaker.text()),
             ("deliveries", format!("{} made: {}", self.made, self.deliveries())),
+            ("replays", self.replays()),
             ("oldest open", self.oldest_open.map(time).unwrap_or_default()),
         ])
     }
@@ -222,12 +255,17 @@ mod tests {
             "grants": {}, "last_error": null, "loaded_at": "2026-03-01T12:00:00Z", "made": 3,
             "deliveries": {"held": 3, "done": 0}, "oldest_open": "2026-03-01T12:00:00Z",
             "settings": {"concurrency": 8, "reuse": 1, "attempts": 4, "time": "8s", "memory": 67_108_864},
+            "breaker": {"state": "closed", "failures_in_a_row": 3, "failures": 20, "pause": "30s", "max_pause": "10m"},
         }))
         .unwrap();
         let text = plugin.facts();
-        for part in
-            ["held: lacks a grant: mail", "3 made: 3 held", "4, of 8s and 64.0 MiB each", "grants       none"]
-        {
+        for part in [
+            "held: lacks a grant: mail",
+            "3 made: 3 held",
+            "4, of 8s and 64.0 MiB each",
+            "grants       none",
+            "closed; 3 of 20 failed in a row",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(!text.contains("last error"), "{text}");

@@ -53,6 +53,9 @@ struct Store {
     conflicts: u64,
     store_bytes: u64,
     wal_bytes: u64,
+    disk_free_bytes: Option<u64>,
+    #[serde(default)]
+    replays_waiting: u64,
 }
 
 #[derive(Deserialize)]
@@ -96,14 +99,8 @@ impl Stats {
             table::facts(&[
                 ("outbox", counts(&self.store.outbox)),
                 ("conflicts", format!("{} attempts began anew", self.store.conflicts)),
-                (
-                    "store",
-                    format!(
-                        "{}, write-ahead log {}",
-                        ByteSize(self.store.store_bytes),
-                        ByteSize(self.store.wal_bytes)
-                    ),
-                ),
+                ("replays", self.store.replays()),
+                ("store", self.store.size()),
             ]),
             self.verdict(),
         ];
@@ -143,6 +140,20 @@ impl Stats {
 }
 
 impl Store {
+    /// Nothing where none waits.
+    fn replays(&self) -> String {
+        match self.replays_waiting {
+            0 => String::new(),
+            waiting => format!("{waiting} wait for their turn; what is taken in meanwhile goes first"),
+        }
+    }
+
+    fn size(&self) -> String {
+        let free = self.disk_free_bytes.map(|free| format!(", {} free on the disk", ByteSize(free)));
+        let (file, log) = (ByteSize(self.store_bytes), ByteSize(self.wal_bytes));
+        format!("{file}, write-ahead log {log}{}", free.unwrap_or_default())
+    }
+
     fn deliveries(&self) -> String {
         let row = |name: &str, made: u64, states: &BTreeMap<String, u64>, oldest: Option<Timestamp>| {
             let in_state =
@@ -210,7 +221,7 @@ mod tests {
             "requests": {"scalekit": requests, "other": requests}, "requests_total": requests,
             "store": {
                 "made": 2, "states": {"done": 1, "dead": 1}, "outbox": {"sent": 3}, "conflicts": 0,
-                "lost_leases": 0, "store_bytes": 4096, "wal_bytes": 0,
+                "lost_leases": 0, "store_bytes": 4096, "wal_bytes": 0, "disk_free_bytes": 1_073_741_824,
                 "by_type": [{
                     "type": "user.created", "total": 2, "completed": 1, "failed": 1,
                     "average_ms": 1.25, "p99_ms": 2.0,
@@ -229,6 +240,7 @@ mod tests {
         let text = stats(true).text();
         for part in [
             "3 (2 signature, 1 stale)",
+            "1.0 GiB free on the disk",
             "counter",
             "user.created",
             "3 sent",

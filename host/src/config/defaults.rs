@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Admin, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry, Server,
-    Store,
+    Admin, Breaker, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry,
+    Server, Store, Telemetry,
 };
 use crate::model::Grants;
 
@@ -39,7 +39,13 @@ impl Default for Admin {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { path: "data/posthouse.db".into(), retention: days(30), max_backlog: 1_000_000 }
+        Self {
+            path: "data/posthouse.db".into(),
+            retention: days(30),
+            max_backlog: 1_000_000,
+            min_free: 256 * MIB as u64,
+            max_size: None,
+        }
     }
 }
 
@@ -70,6 +76,12 @@ impl Default for Log {
     }
 }
 
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp: None, header: BTreeMap::new(), sample: 1.0, service_name: "posthouse".into() }
+    }
+}
+
 impl Default for Plugins {
     fn default() -> Self {
         Self {
@@ -88,11 +100,20 @@ impl Default for PluginSettings {
             concurrency: 8,
             reuse: 1,
             retry: Retry::default(),
+            breaker: Breaker::default(),
             limits: Limits::default(),
             order_by: None,
             grants: Grants::default(),
             config: BTreeMap::new(),
         }
+    }
+}
+
+/// Five deliveries that are given up by the default `retry` are enough to trip it, and what it tries in an
+/// outage are a few of thousands.
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 20, pause: Duration::from_secs(30), max_pause: Duration::from_mins(10) }
     }
 }
 

@@ -34,15 +34,24 @@ pub(super) fn grant(value: &Value<'_>) -> Result<HttpGrant, Fault> {
         let Some(url) = url else { return Err(Fault::Unread) };
         HttpGrant { url, addresses, header }
     };
-    if grant.url.in_clear() && !grant.header.is_empty() && !is_local(&grant) {
+    if grant.url.in_clear() && !grant.header.is_empty() && !is_local(grant.url.host().map(as_ref)) {
         let message = format!("the headers of `{}` go in clear; say https://", grant.url);
         value.document.warn(value.at(), message);
     }
     Ok(grant)
 }
 
-fn is_local(grant: &HttpGrant) -> bool {
-    grant.url.host().is_some_and(|host| match host {
+fn as_ref(host: &url::Host<String>) -> url::Host<&str> {
+    match host {
+        url::Host::Domain(name) => url::Host::Domain(name),
+        url::Host::Ipv4(ip) => url::Host::Ipv4(*ip),
+        url::Host::Ipv6(ip) => url::Host::Ipv6(*ip),
+    }
+}
+
+/// Whether a host is this machine.
+pub(super) fn is_local(host: Option<url::Host<&str>>) -> bool {
+    host.is_some_and(|host| match host {
         url::Host::Domain(name) => name == "localhost",
         url::Host::Ipv4(ip) => ip.is_loopback(),
         url::Host::Ipv6(ip) => ip.is_loopback(),
@@ -74,7 +83,7 @@ fn network(value: &Value<'_>) -> Result<IpNet, Fault> {
 }
 
 /// `header.Authorization = { env = "API_TOKEN" }`: the whole value of each, by its name in lower case.
-fn headers(table: &Table<'_>) -> BTreeMap<String, Secret> {
+pub(super) fn headers(table: &Table<'_>) -> BTreeMap<String, Secret> {
     let read = |(name, value): (&str, Value<'_>)| {
         let header = value.parsed(|value| {
             let header = HeaderName::from_bytes(name.as_bytes())

@@ -29,6 +29,8 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use url::Url;
+
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
@@ -55,6 +57,8 @@ pub struct Config {
     pub databases: BTreeMap<String, DatabaseSettings>,
     /// `[log]`: what is written to standard error.
     pub log: Log,
+    /// `[telemetry]`: where traces go.
+    pub telemetry: Telemetry,
     /// `[plugins]`: the folder and the defaults of every plugin.
     pub plugins: Plugins,
     /// `[[source]]`: the senders.
@@ -107,6 +111,12 @@ pub struct Store {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it the answer is 503. 1,000,000 by default.
     pub max_backlog: u64,
+    /// Bytes that stay free on the disk of the store: with less the answer is 503, so that what was taken
+    /// in can be finished. 256 MiB by default; 0: no bound.
+    pub min_free: u64,
+    /// Bytes in use in the file, beyond which the oldest finished events leave before `retention`; none:
+    /// no bound.
+    pub max_size: Option<u64>,
 }
 
 impl Store {
@@ -167,6 +177,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[telemetry]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Telemetry {
+    /// Where an OpenTelemetry collector takes traces over HTTP: `otlp` and `/v1/traces`. None by default: then
+    /// there are none.
+    pub otlp: Option<Url>,
+    /// Headers for the collector, their names in lower case.
+    pub header: BTreeMap<String, Secret>,
+    /// The share of traces that is recorded, of those that begin here; all by default.
+    pub sample: f64,
+    /// What the traces call this daemon; `posthouse` by default.
+    pub service_name: String,
+}
+
 /// `[plugins]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plugins {
@@ -193,6 +217,8 @@ pub struct PluginSettings {
     pub reuse: u32,
     /// When a failed attempt is tried again.
     pub retry: Retry,
+    /// When it is paused on its own.
+    pub breaker: Breaker,
     /// What an attempt may use up.
     pub limits: Limits,
     /// What it may do.
@@ -216,6 +242,18 @@ pub struct Retry {
     pub max: Duration,
     /// The share by which a wait varies, 0 to 1.
     pub jitter: f64,
+}
+
+/// `breaker = { failures = 20, pause = "30s", max_pause = "10m" }`: a plugin of which so many attempts in a
+/// row have failed rests for `pause`, then tries one delivery; each time that fails it rests twice as long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// Attempts in a row; 0: it is never paused on its own.
+    pub failures: u32,
+    /// The first pause.
+    pub pause: Duration,
+    /// The longest.
+    pub max_pause: Duration,
 }
 
 /// `[plugin.<name>.limits]`: what one attempt may use up.
@@ -278,6 +316,17 @@ pub struct Source {
     pub redact: Redact,
     /// When it is answered; once its event is on disk by default.
     pub respond: Respond,
+    /// How many signed requests it may send; any number by default.
+    pub rate: Option<Rate>,
+}
+
+/// `rate = { per_second = 50, burst = 100 }`: requests with a valid signature that a source may send.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Rate {
+    /// In the long run; 0.01 to 1,000,000.
+    pub per_second: f64,
+    /// At once, after a rest; what comes in a second, and at least 1, by default.
+    pub burst: u32,
 }
 
 /// When a source is answered.

@@ -6,15 +6,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Admin, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat, MailTarget,
-    MailTransport, PluginSettings, Plugins, Respond, Retry, Secret, Server, Source, Store,
+    Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
+    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
+    Telemetry,
     database::{database_url, named_database},
     diagnose::shown,
+    egress::{headers, is_local},
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, duration, integer, list, log_level, mail_url, nameserver, number, order_by,
-        path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url, url_path, word,
+        address, as_guest_text, collector, duration, integer, list, log_level, mail_url, nameserver, number,
+        one_line, order_by, path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url,
+        url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -35,6 +38,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         http: Http::default(),
         databases: BTreeMap::new(),
         log: Log::default(),
+        telemetry: Telemetry::default(),
         plugins: Plugins::default(),
         sources: Vec::new(),
         plugin: BTreeMap::new(),
@@ -52,6 +56,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("http", |table| http(table, &mut config.http));
     let databases = databases(root, &mut config);
     root.table("log", |table| log(table, &mut config.log));
+    root.table("telemetry", |table| telemetry(table, &mut config.telemetry));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
     config.sources = sources(root);
     if let Some(tables) = root.optional("plugin", Value::table) {
@@ -93,6 +98,8 @@ fn store(table: &mut Table<'_>, store: &mut Store) {
     table.read("url", &mut store.path, store_url);
     table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
+    table.read("min_free", &mut store.min_free, size(0..=TIB));
+    store.max_size = table.optional("max_size", size(MIB..=1024 * TIB));
 }
 
 fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
@@ -113,6 +120,23 @@ fn log(table: &mut Table<'_>, log: &mut Log) {
     table.read("format", &mut log.format, word(&[("human", LogFormat::Human), ("json", LogFormat::Json)]));
 }
 
+fn telemetry(table: &mut Table<'_>, telemetry: &mut Telemetry) {
+    telemetry.otlp = table.optional("otlp", collector);
+    if let Some(own) = table.optional("header", Value::table) {
+        telemetry.header = headers(&own);
+    }
+    table.read("sample", &mut telemetry.sample, number(0.0..=1.0));
+    table.read("service_name", &mut telemetry.service_name, one_line);
+    if let Some(url) = &telemetry.otlp
+        && url.scheme() == "http"
+        && !telemetry.header.is_empty()
+        && !is_local(url.host())
+    {
+        let message = "the headers for the collector go in clear; say https://";
+        table.document.warn(table.at("otlp"), message);
+    }
+}
+
 fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
@@ -125,6 +149,7 @@ fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
     table.read("concurrency", &mut settings.concurrency, integer(1..=1024));
     table.read("reuse", &mut settings.reuse, integer(1..=1_000_000));
     table.table("retry", |table| retry(table, &mut settings.retry));
+    table.table("breaker", |table| breaker(table, &mut settings.breaker));
     table.table("limits", |table| limits(table, &mut settings.limits));
 }
 
@@ -168,6 +193,19 @@ fn retry(table: &mut Table<'_>, retry: &mut Retry) {
         let message =
             format!("`{}` is shorter than `base`, the first wait; write a longer one", table.path("max"));
         table.document.problem(table.at("max"), message);
+    }
+}
+
+fn breaker(table: &mut Table<'_>, breaker: &mut Breaker) {
+    table.read("failures", &mut breaker.failures, integer(0..=1_000_000));
+    table.read("pause", &mut breaker.pause, duration(millis(100)..=days(1)));
+    table.read("max_pause", &mut breaker.max_pause, duration(millis(100)..=days(30)));
+    if breaker.max_pause < breaker.pause {
+        let message = format!(
+            "`{}` is shorter than `pause`, the first one; write a longer one",
+            table.path("max_pause")
+        );
+        table.document.problem(table.at("max_pause"), message);
     }
 }
 
@@ -236,6 +274,8 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
     let mut within = secs(8);
     table.read("respond_timeout", &mut within, duration(millis(100)..=minutes(1)));
     let respond = if handled { Respond::Handled { within } } else { Respond::Accepted };
+    let mut rate = None;
+    table.table("rate", |table| rate = self::rate(table));
     let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
     Some(Source {
         name: name?,
@@ -246,7 +286,16 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
         events,
         redact: Redact::new(redact),
         respond,
+        rate,
     })
+}
+
+fn rate(table: &mut Table<'_>) -> Option<Rate> {
+    let per_second = table.required("per_second", "50", number(0.01..=1_000_000.0));
+    let burst = table.optional("burst", integer(1..=1_000_000));
+    let per_second = per_second?;
+    // Within the range of `per_second`, so nothing is cut.
+    Some(Rate { per_second, burst: burst.unwrap_or(per_second.ceil() as u32) })
 }
 
 /// The secrets of a source; none of them only where they are not looked up.

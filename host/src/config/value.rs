@@ -15,6 +15,7 @@ use std::{
 use bytesize::ByteSize;
 use lettre::{Address, message::Mailbox};
 use toml::de::DeValue;
+use url::Url;
 
 use super::{
     MailTarget, SchemeName, SmtpServer,
@@ -203,6 +204,44 @@ pub(super) fn url_path(value: &Value<'_>) -> Result<String, Fault> {
         Err(value.fault(format_args!("holds {odd:?}; letters, digits and `/ - . _ ~` may stand in a path")))
     } else {
         Ok(text.to_owned())
+    }
+}
+
+/// Where an OpenTelemetry collector takes traces: the URL that its documentation names, and the path of traces.
+pub(super) fn collector(value: &Value<'_>) -> Result<Url, Fault> {
+    let text = text(value)?;
+    // A login in it would be a secret, and a query may be one.
+    let named =
+        if text.contains(['@', '?']) { String::new() } else { format!("is `{}`, which ", shown(text)) };
+    let wrong = |problem: &str| {
+        let way_out = "write one such as \"http://127.0.0.1:4318\"";
+        value.fault(format_args!("{named}{problem}; {way_out}"))
+    };
+    let mut url = Url::parse(text).map_err(|_| wrong("is no URL"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(wrong("is neither http:// nor https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds a login; `header` is where credentials stand"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a query or a fragment"));
+    }
+    let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// A name for people and programs: one line, not long.
+pub(super) fn one_line(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    match text {
+        "" => Err(value.fault("is empty; write a name")),
+        _ if text.len() > 255 => Err(value.fault("is longer than 255 bytes; write a shorter name")),
+        _ if text.chars().any(char::is_control) => {
+            Err(value.fault("holds a control character; write a name of one line"))
+        }
+        _ => Ok(text.to_owned()),
     }
 }
 

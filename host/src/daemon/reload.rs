@@ -118,6 +118,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         databases: _,
         http: _,
         log: _,
+        telemetry: _,
         plugins: _,
         sources: _,
         plugin: _,
@@ -154,6 +155,8 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "store.url": store.path;
         "store.retention": store.retention;
         "store.max_backlog": store.max_backlog;
+        "store.min_free": store.min_free;
+        "store.max_size": store.max_size;
         "mail.url": mail.target;
         "mail.retry": mail.retry;
         "http.ca": http.ca;
@@ -162,6 +165,10 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "http.retry": http.retry;
         "http.retry_after": http.retry_after;
         "log.format": log.format;
+        "telemetry.otlp": telemetry.otlp;
+        "telemetry.header": telemetry.header;
+        "telemetry.sample": telemetry.sample;
+        "telemetry.service_name": telemetry.service_name;
         "plugins.dir": plugins.dir;
         "plugins.rescan": plugins.rescan;
         "plugins.instances": plugins.instances;

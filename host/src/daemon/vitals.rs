@@ -80,7 +80,7 @@ impl Vitals {
         match named("the store's writer", pause, self.0.store.flush()).await {
             Err(error @ (StoreError::Poisoned(_) | StoreError::Closed)) => return Err(error),
             // It answered: it lives, and what it says is that the disk is full.
-            Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_)) => {}
+            Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_) | StoreError::NoSpace { .. }) => {}
         }
         named("the loop that takes connections", pause, self.0.ingress.turns()).await;
         Ok(())

@@ -26,7 +26,6 @@
 use std::{future::Future, time::Duration};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
-use tracing::{error, info, warn};
 
 use super::markers::Markers;
 use crate::{
@@ -34,7 +33,8 @@ use crate::{
     fault::{self, FaultPoint},
     model::{Ambient, Attempt, Carried, DeliveryId, Effects, Job, Outcome},
     plugin::{AttemptFailure, Finished, Plugin, Registry},
-    store::{Completed, Store, Verdict},
+    store::{Completed, Store, StoreError, Verdict},
+    telemetry::{AttemptTrace, Telemetry},
 };
 
 /// The right to run an attempt.
@@ -46,6 +46,7 @@ pub(super) struct Commits {
     pub(super) registry: Registry,
     pub(super) markers: Markers,
     pub(super) ambient: Ambient,
+    pub(super) telemetry: Telemetry,
 }
 
 /// An earlier attempt that has committed.
@@ -82,13 +83,16 @@ impl Commits {
         attempt: &Attempt,
         finished: Finished,
         permits: Permits,
+        trace: &mut Option<AttemptTrace>,
     ) -> Result<(), AttemptFailure> {
         fault::reached(FaultPoint::GuestReturned);
+        let name = &plugin.record.name;
         let Finished { effects, transaction } = finished;
         let Some(transaction) = transaction else {
-            self.complete(job.clone(), attempt.clone(), effects).await;
+            self.complete(name, job.clone(), attempt.clone(), effects, Some(permits), trace.take()).await;
             return Ok(());
         };
+        let began = trace.as_ref().map(AttemptTrace::now);
         let database = transaction.database().clone();
         let not_run = |error: &dyn std::fmt::Display| AttemptFailure::NotRun { error: error.to_string() };
         let carried =
@@ -99,16 +103,20 @@ impl Commits {
         {
             Ok(Committed::Marked) => {
                 fault::reached(FaultPoint::DatabaseSynced);
-                self.finish(job.clone(), attempt.clone(), effects, &database).await;
+                let mut trace = trace.take();
+                if let Some((trace, began)) = trace.as_mut().zip(began) {
+                    trace.committed(Some(database.name()), began);
+                }
+                self.finish(name, job.clone(), attempt.clone(), effects, &database, trace).await;
                 Ok(())
             }
             Ok(Committed::NothingWritten) => {
-                self.complete(job.clone(), attempt.clone(), effects).await;
+                self.complete(name, job.clone(), attempt.clone(), effects, None, trace.take()).await;
                 Ok(())
             }
             Err(CommitError::AlreadyCommitted) => match self.find(plugin, job.delivery).await {
                 Ok(Some(earlier)) => {
-                    self.resume(job.clone(), earlier).await;
+                    self.resume(name, job.clone(), earlier, trace.take()).await;
                     Ok(())
                 }
                 Ok(None) => Err(not_run(&"its marker was there, and is gone")),
@@ -137,21 +145,23 @@ impl Commits {
     }
 
     /// Finishes from the marker of an earlier attempt.
-    pub(super) async fn resume(&self, job: Job, earlier: Earlier) {
-        let (delivery, database) = (job.delivery, earlier.database);
+    pub(super) async fn resume(&self, plugin: &str, job: Job, earlier: Earlier, trace: Option<AttemptTrace>) {
+        let database = earlier.database;
         match earlier.carried {
             Ok(carried) => {
-                info!(%delivery, database = database.name(), "finished from its marker");
+                about!(info, job, plugin, database = database.name(), "finished from its marker");
                 let (effects, attempt) = carried.into_effects();
-                self.finish(job, attempt, effects, &database).await;
+                self.finish(plugin, job, attempt, effects, &database, trace).await;
             }
             Err(unreadable) => {
+                // Not in the parser's words, which may quote what stands there.
+                let (line, column) = (unreadable.line(), unreadable.column());
                 let error = format!(
                     "it took effect in database `{}`, but what its marker carries can't be read, and does \
-                     not leave: {unreadable}",
+                     not leave: line {line}, column {column}",
                     database.name()
                 );
-                error!(%delivery, error);
+                about!(error, job, plugin, error, "a delivery is given up");
                 let attempt = Attempt {
                     number: job.attempt,
                     revision: None,
@@ -163,36 +173,83 @@ impl Commits {
                     logs: Vec::new(),
                     did: None,
                 };
+                let told = job.clone();
                 if let Err(error) = self.store.complete(job, attempt, Verdict::Dead).await {
-                    warn!(%delivery, %error, "a delivery could not be given up");
+                    about!(warn, told, plugin, %error, "a delivery could not be given up");
                 }
             }
         }
     }
 
     /// The store's part after the commit point; then the marker may go.
-    async fn finish(&self, job: Job, attempt: Attempt, mut effects: Effects, database: &Database) {
-        let delivery = job.delivery;
+    async fn finish(
+        &self,
+        plugin: &str,
+        job: Job,
+        attempt: Attempt,
+        mut effects: Effects,
+        database: &Database,
+        trace: Option<AttemptTrace>,
+    ) {
+        let told = job.clone();
         self.address(&mut effects);
+        let traced = trace.map(|trace| (trace.now(), trace, attempt.clone()));
         match self.store.complete_durably(job, attempt, Verdict::Done(effects)).await {
             Ok(Completed::Written) => {
                 fault::reached(FaultPoint::StoreTold);
-                self.markers.remove(database, delivery);
+                self.markers.remove(database, told.delivery);
+                if let Some((began, mut trace, attempt)) = traced {
+                    trace.committed(None, began);
+                    trace.end(&told, plugin, &attempt, false);
+                }
             }
             // Somebody else completes it, from the marker; left over, it is swept.
             Ok(Completed::LostLease | Completed::Conflict) => {}
             Err(error) => {
-                warn!(%delivery, %error, "an attempt has committed; the next start finishes it from its marker");
+                about!(
+                    warn,
+                    told,
+                    plugin,
+                    %error,
+                    "an attempt has committed; the next start finishes it from its marker"
+                );
             }
         }
     }
 
     /// All of it, where no database has a part in it.
-    async fn complete(&self, job: Job, attempt: Attempt, mut effects: Effects) {
-        let delivery = job.delivery;
+    async fn complete(
+        &self,
+        plugin: &str,
+        job: Job,
+        attempt: Attempt,
+        mut effects: Effects,
+        permits: Option<Permits>,
+        trace: Option<AttemptTrace>,
+    ) {
+        let told = job.clone();
         self.address(&mut effects);
-        if let Err(error) = self.store.complete(job, attempt, Verdict::Done(effects)).await {
-            warn!(%delivery, %error, "an attempt could not be completed; it runs again after the next start");
+        let Some(mut trace) = trace else {
+            if let Err(error) = self.store.complete(job, attempt, Verdict::Done(effects)).await {
+                not_completed(&told, plugin, &error);
+            }
+            return;
+        };
+        let (began, record) = (trace.now(), attempt.clone());
+        let completed = match self.store.hand_in(job, attempt, Verdict::Done(effects)).await {
+            Ok(handed_in) => {
+                drop(permits);
+                handed_in.committed().await
+            }
+            Err(error) => Err(error),
+        };
+        match completed {
+            Ok(Completed::LostLease) => {}
+            Ok(completed) => {
+                trace.committed(None, began);
+                trace.end(&told, plugin, &record, completed == Completed::Conflict);
+            }
+            Err(error) => not_completed(&told, plugin, &error),
         }
     }
 
@@ -206,6 +263,16 @@ impl Commits {
             derived.subscribers = self.registry.recipients(&derived.event(now));
         }
     }
+}
+
+fn not_completed(job: &Job, plugin: &str, error: &StoreError) {
+    about!(
+        warn,
+        job,
+        plugin,
+        %error,
+        "an attempt could not be completed; it runs again after the next start"
+    );
 }
 
 /// Waits for the database no longer than an attempt may take: a network that hangs holds nobody for ever.

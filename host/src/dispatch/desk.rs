@@ -24,6 +24,17 @@ pub(super) enum NotSent {
     },
 }
 
+impl NotSent {
+    /// Its kind in a word.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Permanent(_) => "permanent",
+            Self::Transient(_) => "transient",
+            Self::Later { .. } => "later",
+        }
+    }
+}
+
 /// Sends the items of one kind. A desk waits for no other: one that is slow keeps only its like.
 pub(super) trait Desk: Send + Sync + 'static {
     /// What it sends.

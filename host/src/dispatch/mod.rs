@@ -10,7 +10,8 @@
 //!
 //! A plugin has a lane of its own in the store, a runner of its own here and permits of its own, so one
 //! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
-//! stay in the store. Beside the runners goes the [`Sender`], which empties the outbox.
+//! stay in the store. One whose breaker is half-open has a runner that takes one delivery and ends. Beside
+//! the runners goes the [`Sender`], which empties the outbox.
 //!
 //! | part | what |
 //! | --- | --- |
@@ -21,6 +22,21 @@
 //! | [`Sender`], `desk`, `mail`, `requests` | the outbox |
 //! | [`sweep`] | what is past its retention |
 
+/// A line of the log about one attempt: it always says which event, for whom, which delivery.
+macro_rules! about {
+    ($level:ident, $job:expr, $plugin:expr, $($rest:tt)+) => {
+        tracing::$level!(
+            source = %$job.event.content.source,
+            event = %$job.event.content.id,
+            plugin = %$plugin,
+            delivery = %$job.delivery,
+            attempt = $job.attempt,
+            trace = $job.trace.map(|trace| tracing::field::display(trace.trace_id())),
+            $($rest)+
+        )
+    };
+}
+
 mod commit;
 mod desk;
 mod mail;
@@ -30,6 +46,8 @@ mod retry;
 mod runner;
 mod sender;
 mod sweeper;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -40,6 +58,7 @@ use crate::{
     model::{Ambient, PluginId, Redact, SourceName},
     plugin::{Plugin, Registry},
     store::Store,
+    telemetry::Telemetry,
 };
 
 pub use mail::{InvalidMailTarget, reach_mail};
@@ -62,14 +81,18 @@ pub struct Dispatch {
     runners: HashMap<PluginId, Runner>,
 }
 
+/// The longest sleep while a plugin waits for its pause to be over: the clock may have been set meanwhile.
+const NAP: Duration = Duration::from_millis(200);
+
 /// How long the removal of markers may take at the end; what stays is swept after the next start.
 const CLEARING: Duration = Duration::from_secs(2);
 
 impl Dispatch {
     /// A dispatch with no runners yet. Begins to remove markers, and so needs a runtime.
-    pub fn new(store: Store, registry: Registry, ambient: Ambient) -> Self {
+    pub fn new(store: Store, registry: Registry, ambient: Ambient, telemetry: Telemetry) -> Self {
         let markers = Markers::start(registry.databases(), &store);
-        let commits = Commits { store, registry: registry.clone(), markers, ambient: ambient.clone() };
+        let commits =
+            Commits { store, registry: registry.clone(), markers, ambient: ambient.clone(), telemetry };
         let redactions: Redactions = Arc::new(|_| Redact::default());
         Self { commits: Arc::new(commits), registry, ambient, redactions, runners: HashMap::new() }
     }
@@ -89,9 +112,11 @@ impl Dispatch {
             // Seen before it is read: a change that comes while we follow the list wakes us again.
             changes.borrow_and_update();
             self.follow().await;
+            let trial = self.registry.next_trial();
             tokio::select! {
                 () = turned(&mut stop) => break,
                 changed = changes.changed() => if changed.is_err() { break },
+                () = slept(trial) => self.registry.begin_trials().await,
             }
         }
         self.drain(patience).await;
@@ -103,14 +128,12 @@ impl Dispatch {
             .registry
             .list()
             .into_iter()
-            .filter(|plugin| plugin.serving())
+            .filter(|plugin| plugin.serving() || plugin.is_on_trial())
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 
         // A runner has its number of permits for life: another number is another runner.
-        let fits = |id: &PluginId, runner: &Runner| {
-            serving.get(id).is_some_and(|plugin| runner.has_permits_for(plugin))
-        };
+        let fits = |id: &PluginId, runner: &Runner| serving.get(id).is_some_and(|plugin| runner.fits(plugin));
         let stopped: Vec<Runner> =
             self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {
@@ -121,10 +144,11 @@ impl Dispatch {
             match self.runners.get(&id) {
                 Some(runner) => runner.replace(plugin),
                 None => {
+                    let name = plugin.record.name.clone();
                     let (ambient, redactions) = (self.ambient.clone(), Arc::clone(&self.redactions));
                     match Runner::start(&self.commits, plugin, ambient, redactions).await {
                         Ok(runner) => drop(self.runners.insert(id, runner)),
-                        Err(error) => warn!(%error, "a plugin's lane could not be opened"),
+                        Err(error) => warn!(plugin = name, %error, "a plugin's lane could not be opened"),
                     }
                 }
             }
@@ -139,6 +163,14 @@ impl Dispatch {
             runner.finish(deadline).await;
         }
         self.commits.markers.finish(CLEARING).await;
+    }
+}
+
+/// Sleeps for so long, at most for a nap; for ever where there is nothing to wait for.
+async fn slept(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait.min(NAP)).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -62,7 +62,7 @@ impl Desk for RequestDesk {
         let settings = self.registry.settings(&plugin.record.name);
         let outlet = self.egress.outlet(&plugin.record.name, &settings.grants.http);
         let bounds = Bounds { time: self.timeout, ..Bounds::of(&settings.limits) };
-        judge(outlet.send(request, &bounds).await, self.ambient.now(), self.retry_after)
+        judge(outlet.send(request, &bounds, job.trace.as_ref()).await, self.ambient.now(), self.retry_after)
     }
 
     /// Connections that nobody uses close by themselves.

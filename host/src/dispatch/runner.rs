@@ -21,13 +21,16 @@
 //! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
 //! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
 //! server that goes away does so once, a statement that brings its session down does it each time.
+//!
+//! Each attempt tells the plugin's breaker how it went ([`Health`]). Where that is half-open the runner is on
+//! trial: it takes one delivery at a time, and none after the one that turned the breaker.
 
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,7 +43,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
-use tracing::{debug, error, warn};
+use tracing::warn;
 
 use super::{
     Redactions,
@@ -49,8 +52,9 @@ use super::{
     turned,
 };
 use crate::{
+    flood::FloodGate,
     model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
-    plugin::{AttemptFailure, AttemptReport, Finished, Plugin},
+    plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
 
@@ -87,7 +91,9 @@ impl Runner {
         ambient: Ambient,
         redactions: Redactions,
     ) -> Result<Self, StoreError> {
-        let lane = commits.store.open_lane(plugin.record.id, LANE_CAPACITY).await?;
+        let on_trial = plugin.is_on_trial();
+        let capacity = if on_trial { 1 } else { LANE_CAPACITY };
+        let lane = commits.store.open_lane(plugin.record.id, capacity).await?;
         let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: commits.store.clone(),
@@ -96,8 +102,11 @@ impl Runner {
             ambient,
             redactions,
             concurrency,
+            on_trial,
+            tried: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
+            gate: FloodGate::default(),
             breaks: Mutex::default(),
         });
         let (closing, closed) = watch::channel(false);
@@ -110,9 +119,12 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether it has as many permits as this plugin is to have.
-    pub(super) fn has_permits_for(&self, plugin: &Plugin) -> bool {
-        self.attempts.concurrency == concurrency(plugin)
+    /// Whether it has as many permits as this plugin is to have, and is on trial just as this is.
+    pub(super) fn fits(&self, plugin: &Plugin) -> bool {
+        let attempts = &self.attempts;
+        attempts.concurrency == concurrency(plugin)
+            && attempts.on_trial == plugin.is_on_trial()
+            && !attempts.tried.load(Ordering::Acquire)
     }
 
     /// How many attempts run now.
@@ -147,8 +159,14 @@ struct Attempts {
     ambient: Ambient,
     redactions: Redactions,
     concurrency: u32,
+    /// One delivery is tried, and how that goes turns the breaker.
+    on_trial: bool,
+    /// It was tried.
+    tried: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
+    /// Of the lines about dead letters.
+    gate: FloodGate,
     /// How often in a row the database ended the session of a delivery.
     breaks: Mutex<HashMap<DeliveryId, u32>>,
 }
@@ -181,6 +199,12 @@ impl Attempts {
                 attempts.run(job, permits).await;
                 attempts.under_way.fetch_sub(1, Ordering::Relaxed);
             });
+            if self.on_trial {
+                while running.join_next().await.is_some() {}
+                if self.tried.load(Ordering::Acquire) {
+                    break;
+                }
+            }
             while running.try_join_next().is_some() {}
         }
         lane.close().await;
@@ -188,21 +212,27 @@ impl Attempts {
     }
 
     /// One job, from the look at what it has left behind to its end.
-    async fn run(&self, job: Job, permits: Permits) {
+    async fn run(&self, mut job: Job, permits: Permits) {
         let plugin = self.plugin.load_full();
+        let name = &plugin.record.name;
+        let mut trace = self.commits.telemetry.attempt(&mut job);
         if job.may_have_run {
             match self.commits.find(&plugin, job.delivery).await {
                 Ok(None) => {}
-                Ok(Some(earlier)) => return self.commits.resume(job, earlier).await,
+                Ok(Some(earlier)) => return self.commits.resume(name, job, earlier, trace).await,
                 Err(error) => return self.give_back(job, &plugin, &error.to_string()).await,
             }
         }
         if job.conflicts > CONFLICTS_BEFORE_ALONE
             && let Err(error) = self.store.flush().await
         {
-            warn!(delivery = %job.delivery, %error, "the store did not settle before an attempt");
+            about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
-        let AttemptReport { result, started_at, duration, logs, did } = self.attempt(&plugin, &job).await;
+        let AttemptReport { result, started_at, duration, logs, fetched, did } =
+            self.attempt(&plugin, &job).await;
+        if let Some(trace) = &mut trace {
+            trace.fetched(fetched);
+        }
         let mut attempt = Attempt {
             number: job.attempt,
             revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
@@ -216,24 +246,40 @@ impl Attempts {
         };
         self.mask(&job, &mut attempt);
         let result = match result {
-            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits).await,
+            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits, &mut trace).await,
             Err(failure) => Err(failure),
         };
-        match result {
-            Ok(()) => {}
-            Err(AttemptFailure::NotRun { error }) => self.give_back(job, &plugin, &error).await,
-            Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
-                self.give_back(job, &plugin, &error).await;
+        let health = match result {
+            Ok(()) => {
+                about!(debug, job, name, "an attempt ended well");
+                Health::Well
             }
-            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => self.run_again(job).await,
+            Err(AttemptFailure::NotRun { error }) => return self.give_back(job, &plugin, &error).await,
+            Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
+                return self.give_back(job, &plugin, &error).await;
+            }
+            Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => {
+                if let Some(trace) = trace {
+                    trace.end(&job, name, &attempt, true);
+                }
+                return self.run_again(job, name).await;
+            }
             Err(failure) => {
                 if let Err(error) = self.commits.settle(&plugin).await {
                     return self.give_back(job, &plugin, &error.to_string()).await;
                 }
+                let health = health(&failure);
                 let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
                 self.mask(&job, &mut attempt);
-                self.complete(job, attempt, verdict).await;
+                if let Some(trace) = trace {
+                    trace.end(&job, name, &attempt, false);
+                }
+                self.complete(job, name, attempt, verdict).await;
+                health
             }
+        };
+        if self.commits.registry.heed(&plugin, health).await {
+            self.tried.store(true, Ordering::Release);
         }
     }
 
@@ -267,7 +313,7 @@ impl Attempts {
     /// Runs the guest. What it wants to emit must have room before anything is committed.
     async fn attempt(&self, plugin: &Plugin, job: &Job) -> AttemptReport {
         let Ok(mut report) = AssertUnwindSafe(plugin.attempt(job)).catch_unwind().await else {
-            error!(delivery = %job.delivery, plugin = %plugin.record.name, "an attempt panicked in the host");
+            about!(error, job, plugin.record.name, "an attempt panicked in the host");
             return panicked(self.ambient.now());
         };
         if let Ok(Finished { effects, .. }) = &report.result
@@ -275,7 +321,7 @@ impl Attempts {
             && let Err(full) = self.store.room()
         {
             let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
-            report.result = Err(AttemptFailure::Stopped { error, trace: None });
+            report.result = Err(AttemptFailure::NoRoom { error });
         }
         report
     }
@@ -303,7 +349,9 @@ impl Attempts {
                 attempt.error = Some(error);
                 attempt.trace = trace;
             }
-            AttemptFailure::NotRun { error } => attempt.error = Some(error),
+            AttemptFailure::NoRoom { error } | AttemptFailure::NotRun { error } => {
+                attempt.error = Some(error);
+            }
             AttemptFailure::Broken { error } => {
                 attempt.error = Some(format!(
                     "its database ended the session {} times in a row, while a statement or the commit of this \
@@ -325,48 +373,91 @@ impl Attempts {
             _ => wait_after(&plugin.settings.retry, job.attempt, &self.ambient)
                 .map(|wait| after.unwrap_or(wait)),
         };
-        debug!(
-            delivery = %job.delivery,
-            plugin = %plugin.record.name,
-            attempt = job.attempt,
-            outcome = attempt.outcome.as_str(),
-            "an attempt failed"
-        );
+        let (name, outcome) = (&plugin.record.name, attempt.outcome.as_str());
+        // The reason is the guest's words, or a trap in what it was given: it stands with the delivery.
+        match wait {
+            Some(wait) => about!(debug, job, name, outcome, ?wait, "an attempt failed, to be tried again"),
+            None => {
+                if let Some(held_back) = self.gate.admit() {
+                    about!(
+                        warn,
+                        job,
+                        name,
+                        outcome,
+                        held_back,
+                        "an attempt failed, and the delivery is a dead letter"
+                    );
+                }
+            }
+        }
         let due = wait.map(|wait| self.ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX));
         (attempt, due.map_or(Verdict::Dead, Verdict::Retry))
     }
 
-    async fn complete(&self, job: Job, attempt: Attempt, verdict: Verdict) {
-        let delivery = job.delivery;
+    async fn complete(&self, job: Job, plugin: &str, attempt: Attempt, verdict: Verdict) {
+        let told = job.clone();
         if let Err(error) = self.store.complete(job, attempt, verdict).await {
-            warn!(%delivery, %error, "an attempt could not be completed; it runs again after the next start");
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "an attempt could not be completed; it runs again after the next start"
+            );
         }
     }
 
-    async fn run_again(&self, job: Job) {
-        let delivery = job.delivery;
+    async fn run_again(&self, job: Job, plugin: &str) {
+        let told = job.clone();
         if let Err(error) = self.store.run_again(job).await {
-            warn!(%delivery, %error, "a conflict could not be handed in; it runs again after the next start");
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "a conflict could not be handed in; it runs again after the next start"
+            );
         }
     }
 
     /// Not run, or not known to have: it rests a little and comes again, uncounted.
     async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) {
-        warn!(delivery = %job.delivery, plugin = %plugin.record.name, %error, "an attempt could not take place");
+        about!(warn, job, plugin.record.name, %error, "an attempt could not take place");
         tokio::time::sleep(REST).await;
         self.release(job).await;
     }
 
     async fn release(&self, job: Job) {
-        let delivery = job.delivery;
+        let told = job.clone();
         if let Err(error) = self.store.release(job).await {
-            warn!(%delivery, %error, "a delivery could not be given back; it runs after the next start");
+            let plugin = &self.plugin.load().record.name;
+            about!(
+                warn,
+                told,
+                plugin,
+                %error,
+                "a delivery could not be given back; it runs after the next start"
+            );
         }
+    }
+}
+
+/// What an attempt that failed like this says of its plugin.
+fn health(failure: &AttemptFailure) -> Health {
+    use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
+    match failure {
+        Reject { .. } => Health::Well,
+        Retry { after: Some(_), .. } => Health::Deferred,
+        Retry { after: None, .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
+        NoRoom { .. } | NotRun { .. } => Health::Unknown,
     }
 }
 
 /// How many attempts of a plugin may run at once.
 fn concurrency(plugin: &Plugin) -> u32 {
+    if plugin.is_on_trial() {
+        return 1;
+    }
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
@@ -386,5 +477,6 @@ fn panicked(now: jiff::Timestamp) -> AttemptReport {
         duration: Duration::ZERO,
         logs: Vec::new(),
         did: None,
+        fetched: Vec::new(),
     }
 }

@@ -19,6 +19,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    Redactions,
     desk::{Desk, NotSent},
     mail::{InvalidMailTarget, MailDesk},
     requests::RequestDesk,
@@ -28,9 +29,10 @@ use crate::{
     config::{Http, MailTransport, Retry},
     egress::Egress,
     fault::{self, FaultPoint},
-    model::Ambient,
+    model::{Ambient, OutboxKind, Redact},
     plugin::Registry,
-    store::{OutboxJob, OutboxResult, Store, StoreError},
+    store::{Origin, OutboxJob, OutboxResult, Store, StoreError},
+    telemetry::Telemetry,
 };
 
 /// After how long without work a desk lets go of its connections.
@@ -42,8 +44,7 @@ const LONGEST_ERROR: usize = 1024;
 
 /// Sends what attempts left in the outbox.
 pub struct Sender {
-    store: Store,
-    ambient: Ambient,
+    counter: Counter,
     mail: MailDesk,
     requests: RequestDesk,
 }
@@ -61,37 +62,46 @@ impl Sender {
         registry: Registry,
         http: &Http,
         ambient: Ambient,
+        telemetry: Telemetry,
     ) -> Result<Self, InvalidMailTarget> {
         let mail = MailDesk::new(transport, ambient.clone())?;
         let requests = RequestDesk::new(egress, registry, http, ambient.clone());
-        Ok(Self { store, ambient, mail, requests })
+        let redactions: Redactions = Arc::new(|_| Redact::default());
+        Ok(Self { counter: Counter { store, ambient, telemetry, redactions }, mail, requests })
+    }
+
+    /// It, masking in the log what these say of the event's source.
+    #[must_use]
+    pub fn redacting(mut self, redactions: Redactions) -> Self {
+        self.counter.redactions = redactions;
+        self
     }
 
     /// Sends until `stop` turns true or the store closes, then waits a little for what is on its way. What
     /// has not ended by then goes again at the next start.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Self { store, ambient, mail, requests } = self;
-        let counter = |stop| Counter { store: store.clone(), ambient: ambient.clone(), stop };
-        let (mail, requests) = (counter(stop.clone()).serve(mail), counter(stop).serve(requests));
-        tokio::join!(mail, requests);
+        let Self { counter, mail, requests } = self;
+        tokio::join!(counter.clone().serve(mail, stop.clone()), counter.serve(requests, stop));
     }
 }
 
-/// What one desk works at.
+/// What a desk works at.
+#[derive(Clone)]
 struct Counter {
     store: Store,
     ambient: Ambient,
-    stop: watch::Receiver<bool>,
+    telemetry: Telemetry,
+    redactions: Redactions,
 }
 
 impl Counter {
-    async fn serve<D: Desk>(mut self, desk: D) {
+    async fn serve<D: Desk>(self, desk: D, mut stop: watch::Receiver<bool>) {
         let (desk, kind) = (Arc::new(desk), D::KIND.as_str());
         let mut under_way = JoinSet::new();
         'work: loop {
             while under_way.len() >= D::PLACES.at_once {
                 tokio::select! {
-                    () = stopped(&mut self.stop) => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
@@ -100,7 +110,7 @@ impl Counter {
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
-                    () = stopped(&mut self.stop) => break 'work,
+                    () = stopped(&mut stop) => break 'work,
                     leased = &mut leased => break leased,
                     Some(_) = under_way.join_next() => {}
                     () = tokio::time::sleep(REST), if under_way.is_empty() => desk.rest().await,
@@ -109,12 +119,7 @@ impl Counter {
             match leased {
                 Ok(jobs) => {
                     for job in jobs {
-                        under_way.spawn(send(
-                            self.store.clone(),
-                            self.ambient.clone(),
-                            Arc::clone(&desk),
-                            job,
-                        ));
+                        under_way.spawn(self.clone().send(Arc::clone(&desk), job));
                     }
                 }
                 Err(StoreError::Closed) => break,
@@ -125,7 +130,7 @@ impl Counter {
                 Err(error) => {
                     tracing::error!(%error, kind, "the outbox can't be read");
                     tokio::select! {
-                        () = stopped(&mut self.stop) => break,
+                        () = stopped(&mut stop) => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     }
                 }
@@ -144,24 +149,70 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn send<D: Desk>(store: Store, ambient: Ambient, desk: Arc<D>, job: OutboxJob) {
-    let sent = desk.send(&job).await;
-    if sent.is_ok() {
-        fault::reached(FaultPoint::ItemSent);
-    }
-    let result = result(desk.retry(), &ambient, job.attempt, sent);
-    let (outbox, delivery, attempt, kind) = (job.id.0, job.delivery, job.attempt, D::KIND.as_str());
-    match &result {
-        OutboxResult::Sent => tracing::debug!(outbox, %delivery, attempt, kind, "sent"),
-        OutboxResult::Retry { due, error } => {
-            tracing::warn!(outbox, %delivery, attempt, kind, %due, error, "not sent, to be tried again");
+impl Counter {
+    /// One try to send an item, and what becomes of it.
+    async fn send<D: Desk>(self, desk: Arc<D>, mut job: OutboxJob) {
+        let span = self.telemetry.sending(&mut job.trace);
+        let sent = desk.send(&job).await;
+        if let Some(span) = span {
+            let failed = sent.as_ref().err().map(NotSent::word);
+            span.end(job.id.0, job.delivery, job.attempt, &job.item, failed);
         }
-        OutboxResult::Dead { error } => {
-            tracing::error!(outbox, %delivery, attempt, kind, error, "given up");
+        if sent.is_ok() {
+            fault::reached(FaultPoint::ItemSent);
+        }
+        let result = result(desk.retry(), &self.ambient, job.attempt, sent);
+        self.log(&job, &result).await;
+        let (outbox, delivery, kind) = (job.id.0, job.delivery, D::KIND.as_str());
+        if let Err(error) = self.store.complete_outbox(&job, result).await {
+            tracing::error!(outbox, %delivery, kind, %error, "what became of an outbox item can't be written down");
         }
     }
-    if let Err(error) = store.complete_outbox(&job, result).await {
-        tracing::error!(outbox, %delivery, kind, %error, "what became of an outbox item can't be written down");
+
+    /// A line of the log, and whose the item is where it is a line for the operator.
+    async fn log(&self, job: &OutboxJob, result: &OutboxResult) {
+        let (outbox, attempt, delivery, kind) = (job.id.0, job.attempt, job.delivery, job.item.kind());
+        let trace = job.trace.map(|trace| tracing::field::display(trace.trace_id()));
+        let (error, due) = match result {
+            OutboxResult::Sent => {
+                tracing::debug!(outbox, %delivery, attempt, kind = kind.as_str(), trace, "sent");
+                return;
+            }
+            OutboxResult::Retry { due, error } => (error, Some(due)),
+            OutboxResult::Dead { error } => (error, None),
+        };
+        let origin = self.store.origin(delivery).await.ok().flatten();
+        let mut error = own_words(kind, error).to_owned();
+        if let Some(origin) = &origin {
+            (self.redactions)(&origin.source).mask(&origin.body).text(&mut error);
+        }
+        let (source, event, plugin) = match &origin {
+            Some(Origin { source, event, plugin, .. }) => {
+                (Some(source.as_str()), Some(event.as_str()), Some(&**plugin))
+            }
+            None => (None, None, None),
+        };
+        let kind = kind.as_str();
+        match due {
+            Some(due) => tracing::warn!(
+                source, event, plugin, %delivery, outbox, attempt, kind, trace, %due, error,
+                "not sent, to be tried again"
+            ),
+            None => {
+                tracing::error!(
+                    source, event, plugin, %delivery, outbox, attempt, kind, trace, error, "given up"
+                );
+            }
+        }
+    }
+}
+
+/// What of an error the log shows: what a mail server says after its code may quote the mail. All of it
+/// stands with the item, where it is masked.
+fn own_words(kind: OutboxKind, error: &str) -> &str {
+    match error.find(" error (").zip(error.find("): ")) {
+        Some((code, reply)) if kind == OutboxKind::Mail && code < reply => &error[..=reply],
+        _ => error,
     }
 }
 
@@ -252,6 +303,15 @@ mod tests {
         assert_eq!(due_at(&after(1, later(100))), 100);
         assert_eq!(due_at(&after(1, later(1))), 8, "the back-off is longer");
         assert!(matches!(after(8, later(1)), OutboxResult::Dead { .. }));
+    }
+
+    #[test]
+    fn the_log_does_not_show_what_a_mail_server_says() {
+        let refused = "permanent error (550): 5.1.1 <ada@example.com>: no such user";
+        assert_eq!(own_words(OutboxKind::Mail, refused), "permanent error (550)");
+        assert_eq!(own_words(OutboxKind::Request, refused), refused);
+        let broken = "Connection error: refused (os error 111)";
+        assert_eq!(own_words(OutboxKind::Mail, broken), broken);
     }
 
     #[test]

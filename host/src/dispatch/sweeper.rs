@@ -1,4 +1,5 @@
-//! The sweeper: from time to time it lets the store drop what is past its retention.
+//! The sweeper: from time to time it lets the store drop what is past its retention, and what is
+//! too much for its size.
 
 use std::time::Duration;
 
@@ -17,7 +18,10 @@ pub async fn sweep(store: Store) {
         tick.tick().await;
         match store.prune().await {
             Ok(0) => {}
-            Ok(events) => info!(events, "events past their retention were removed"),
+            Ok(events) => info!(
+                events,
+                "finished events were removed, past their retention or for the size of the store"
+            ),
             Err(error) => warn!(%error, "the store could not be swept"),
         }
     }

@@ -102,6 +102,12 @@ impl Reach {
         Self { nets, local }
     }
 
+    /// All there are: of a place that the operator names, and nobody else can.
+    pub(super) fn everywhere() -> Self {
+        let nets = vec![v4(0, 0, 0, 0, 0).into(), v6([0; 8], 0).into()];
+        Self { nets, local: true }
+    }
+
     /// Whether a host may be at this address; else what is special about it.
     pub(super) fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
         let ip = ip.to_canonical();

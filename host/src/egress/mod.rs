@@ -13,8 +13,12 @@
 //! too opens no way there. Names are resolved once a connection, and what comes out is
 //! judged before anything connects to it: an address that changes meanwhile changes nothing. Proxies
 //! that the environment names are not used, since they would do the resolving.
+//!
+//! What the daemon itself sends to a place that config.toml names goes by a [`Courier`]: no grant is asked,
+//! since no guest can name that place.
 
 mod address;
+mod courier;
 mod nameserver;
 mod outlet;
 mod refusal;
@@ -26,6 +30,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub use courier::{Courier, Received};
 pub use outlet::{Bounds, Outlet, Sent, WebResponse};
 pub use refusal::Refusal;
 pub use request::Draft;
@@ -47,6 +52,9 @@ pub enum EgressError {
         /// What is wrong with it.
         reason: String,
     },
+    /// No client can be made.
+    #[error("a client for requests can't be made: {0}")]
+    Client(String),
     /// TLS can't be set up.
     #[error("TLS for requests can't be set up: {0}")]
     Tls(#[from] rustls::Error),

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::Limits,
-    model::{HttpGrant, WebRequest},
+    model::{HttpGrant, TRACEPARENT, TraceContext, WebRequest},
 };
 
 /// The most redirects that are followed.
@@ -150,13 +150,19 @@ impl Outlet {
         self.gates.iter().map(|gate| &gate.grant).eq(grants)
     }
 
-    /// Makes a request and reads the response, whatever its status.
+    /// Makes a request and reads the response, whatever its status. With a trace it carries `traceparent`,
+    /// unless it or the grant sets one.
     ///
     /// # Errors
     /// [`Refusal`] says why there is none.
-    pub async fn fetch(&self, request: &WebRequest, bounds: &Bounds) -> Result<WebResponse, Refusal> {
+    pub async fn fetch(
+        &self,
+        request: &WebRequest,
+        bounds: &Bounds,
+        trace: Option<&TraceContext>,
+    ) -> Result<WebResponse, Refusal> {
         within(bounds.time, async {
-            let mut response = self.exchange(request, bounds, Follow::All).await?;
+            let mut response = self.exchange(request, bounds, trace, Follow::All).await?;
             let head = response.headers().iter();
             let headers = head.map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect();
             let body = self.body(&mut response, bounds.response).await?;
@@ -170,9 +176,14 @@ impl Outlet {
     ///
     /// # Errors
     /// [`Refusal`] says why there is no response.
-    pub async fn send(&self, request: &WebRequest, bounds: &Bounds) -> Result<Sent, Refusal> {
+    pub async fn send(
+        &self,
+        request: &WebRequest,
+        bounds: &Bounds,
+        trace: Option<&TraceContext>,
+    ) -> Result<Sent, Refusal> {
         within(bounds.time, async {
-            let mut response = self.exchange(request, bounds, Follow::Unchanged).await?;
+            let mut response = self.exchange(request, bounds, trace, Follow::Unchanged).await?;
             let retry_after = response.headers().get(header::RETRY_AFTER);
             let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
             let sent = Sent { status: response.status(), retry_after };
@@ -187,6 +198,7 @@ impl Outlet {
         &self,
         request: &WebRequest,
         bounds: &Bounds,
+        trace: Option<&TraceContext>,
         follow: Follow,
     ) -> Result<reqwest::Response, Refusal> {
         let mut method = read_method(&request.method)?;
@@ -196,6 +208,13 @@ impl Outlet {
         let key = HeaderValue::from_str(&request.key)
             .map_err(|_| Refusal::invalid("key", "can't stand in a header"))?;
         headers.insert(HeaderName::from_static("idempotency-key"), key);
+        // A guest that traces by itself knows better.
+        let traceparent = HeaderName::from_static(TRACEPARENT);
+        if let Some(value) = trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok())
+            && !headers.contains_key(&traceparent)
+        {
+            headers.insert(traceparent, value);
+        }
         let origin = url.origin();
         let mut from: Option<Url> = None;
         for _ in 0..=REDIRECTS {
@@ -418,7 +437,8 @@ fn said(error: &reqwest::Error) -> String {
     }
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
+/// An error and its causes.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

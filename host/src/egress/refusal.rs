@@ -23,6 +23,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Its kind in a word, which shows nothing of the request.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Invalid(_) => "invalid",
+            Self::Limit(_) => "limit",
+            Self::Timeout(_) => "timeout",
+            Self::Failed(_) => "failed",
+        }
+    }
+
     pub(super) fn invalid(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Invalid(format!("`{field}` {problem}"))
     }

@@ -16,7 +16,7 @@ use crate::{
     config::Limits,
     model::{
         DeliveryId, Derived, Envelope, EventId, EventType, Grants, MAX_DEPTH, MAX_ORGANIZATION, NewEvent,
-        SourceName,
+        SourceName, TraceContext,
     },
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Emitter<'a> {
     pub(super) delivery: DeliveryId,
     /// The event at hand.
     pub(super) cause: &'a NewEvent,
+    /// The span of the attempt, where that is recorded.
+    pub(super) trace: Option<TraceContext>,
     pub(super) grants: &'a Grants,
     pub(super) limits: &'a Limits,
     pub(super) now: Timestamp,
@@ -69,7 +71,8 @@ impl Emitter<'_> {
             occurred_at: self.now,
             depth: self.cause.depth + 1,
         };
-        let derived = Derived::new(envelope, data);
+        let mut derived = Derived::new(envelope, data);
+        derived.trace = self.trace;
         self.budget.charge(self.limits, 1, derived.size(), 0)?;
         let id = derived.id().to_string();
         self.staged.push(derived);
@@ -116,6 +119,7 @@ mod tests {
             occurred_at: None,
             received_at: Timestamp::UNIX_EPOCH,
             depth,
+            trace: None,
             body: bytes::Bytes::from_static(b"{}"),
             data: 0..0,
         }
@@ -137,6 +141,7 @@ mod tests {
             plugin: "seats",
             delivery: DeliveryId(7),
             cause: &cause(depth),
+            trace: None,
             grants: &grants,
             limits: &limits(),
             now: Timestamp::UNIX_EPOCH,

@@ -6,7 +6,7 @@ use super::{kv::Fault, limits::Stop};
 use crate::{
     config::Limits,
     egress::{Bounds, Draft, Outlet, Refusal, WebResponse},
-    model::{DeliveryId, WebRequest},
+    model::{Ambient, DeliveryId, Fetched, TraceContext, WebRequest},
 };
 
 impl From<Refusal> for Fault<Refusal> {
@@ -30,6 +30,9 @@ pub(super) struct Http<'a> {
     pub(super) fetches: u32,
     /// Requests of the attempt so far.
     pub(super) requests: &'a mut u32,
+    /// The span of this request, where it is recorded.
+    pub(super) trace: Option<TraceContext>,
+    pub(super) ambient: &'a Ambient,
 }
 
 impl Http<'_> {
@@ -42,7 +45,8 @@ impl Http<'_> {
         let bounds = Bounds::of(self.limits);
         let request = self.outlet.check(draft, key(self.delivery, *self.requests + 1), &bounds)?;
         *self.requests += 1;
-        Ok(Ready { outlet: Arc::clone(self.outlet), request, bounds })
+        let ambient = self.ambient.clone();
+        Ok(Ready { outlet: Arc::clone(self.outlet), request, bounds, trace: self.trace, ambient })
     }
 }
 
@@ -51,6 +55,8 @@ pub(super) struct Ready {
     outlet: Arc<Outlet>,
     request: WebRequest,
     bounds: Bounds,
+    trace: Option<TraceContext>,
+    ambient: Ambient,
 }
 
 impl Ready {
@@ -59,7 +65,22 @@ impl Ready {
         (self.request.method.to_string(), self.request.url.clone())
     }
 
-    pub(super) async fn fetch(self) -> Result<WebResponse, Fault<Refusal>> {
-        Ok(self.outlet.fetch(&self.request, &self.bounds).await?)
+    /// Makes it. What comes second is for the attempt's trace, where there is one.
+    pub(super) async fn fetch(self) -> (Result<WebResponse, Fault<Refusal>>, Option<Fetched>) {
+        let Self { outlet, request, bounds, trace, ambient } = self;
+        let began = trace.map(|trace| (trace, ambient.now()));
+        let result = outlet.fetch(&request, &bounds, trace.as_ref()).await;
+        let fetched = began.map(|(context, started_at)| Fetched {
+            context,
+            started_at,
+            ended_at: ambient.now(),
+            result: match &result {
+                Ok(response) => Ok(response.status),
+                Err(refusal) => Err(refusal.word()),
+            },
+            method: request.method,
+            url: request.url,
+        });
+        (result.map_err(Fault::from), fetched)
     }
 }

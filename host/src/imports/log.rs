@@ -1,7 +1,7 @@
 //! `log`: lines tied to the delivery, bounded in number and length. What the guest writes to standard
 //! output and standard error becomes lines too.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
@@ -17,6 +17,8 @@ pub(super) struct Log(Arc<Mutex<Lines>>);
 
 #[derive(Debug)]
 struct Lines {
+    /// When the attempt began.
+    began: Instant,
     lines: Vec<LogLine>,
     /// What stands on standard output and standard error without its end of line yet.
     open: [Vec<u8>; 2],
@@ -43,11 +45,18 @@ impl Stdio {
 impl Log {
     pub(super) fn new(limits: &Limits) -> Self {
         Self(Arc::new(Mutex::new(Lines {
+            began: Instant::now(),
             lines: Vec::new(),
             open: [Vec::new(), Vec::new()],
             most: limits.log_lines,
             longest: limits.log_line,
         })))
+    }
+
+    /// Begins anew, for another attempt.
+    pub(super) fn begin(&self) {
+        self.take();
+        self.0.lock().began = Instant::now();
     }
 
     /// Adds a line; one that is too long is cut, one too many stops the attempt.
@@ -63,7 +72,7 @@ impl Log {
     }
 
     /// All lines so far, and what stands on the standard streams without its end of line: two lines at
-    /// most, kept over the limit, since what a guest said last is often why it stopped. Begins anew.
+    /// most, kept over the limit, since what a guest said last is often why it stopped.
     pub(super) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.0.lock();
         let open = [Stdio::Out, Stdio::Err].map(|stdio| lines.end_line(stdio));
@@ -86,7 +95,7 @@ impl Lines {
             message.push_str(&format!(" … [limit `log_line` ({}) reached: line cut]", size(self.longest)));
             message.shrink_to_fit();
         }
-        LogLine { level, message }
+        LogLine { after: self.began.elapsed(), level, message }
     }
 
     fn print(&mut self, stdio: Stdio, bytes: &[u8]) -> Result<(), Stop> {

@@ -39,8 +39,11 @@ use crate::{
     config::PluginSettings,
     database::{Database, Past, Transaction, Waiting},
     egress::Outlet,
-    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Job, LogLine},
+    model::{Ambient, Capability, DeliveryId, Derived, Effects, Event, Fetched, Job, LogLine, TraceContext},
 };
+
+/// The most requests of one attempt that are recorded.
+const MOST_FETCHED: usize = 128;
 
 /// What stays the same over all attempts of a plugin's revision.
 pub(crate) struct Terms {
@@ -161,6 +164,9 @@ pub(crate) struct Door {
     did: did::Did,
     /// The event at hand.
     cause: Option<Arc<Event>>,
+    /// The span of the attempt, and the requests made under it; none where nothing of it is recorded.
+    trace: Option<TraceContext>,
+    fetched: Vec<Fetched>,
     budget: Budget,
     /// On the plugin's database, from the first call that needs it.
     transaction: Option<Transaction>,
@@ -188,6 +194,8 @@ impl Door {
             emitted: Vec::new(),
             did: did::Did::default(),
             cause: None,
+            trace: None,
+            fetched: Vec::new(),
             budget: Budget::default(),
             transaction: None,
             past: Past::default(),
@@ -203,13 +211,15 @@ impl Door {
         self.errand = errand;
         self.deadline = Instant::now() + self.terms.settings.limits.time;
         self.calls = Default::default();
-        self.log.take();
+        self.log.begin();
         self.kv = kv::Stage::default();
         self.outbox = Vec::new();
         self.requests = 0;
         self.emitted = Vec::new();
         self.did = did::Did::default();
         self.cause = None;
+        self.trace = None;
+        self.fetched = Vec::new();
         self.budget = Budget::default();
         self.transaction = None;
         self.waiting = Waiting::default();
@@ -220,6 +230,7 @@ impl Door {
     pub(crate) fn hand(&mut self, job: &Job) {
         self.cause = Some(Arc::clone(&job.event));
         self.past = Past { conflicts: job.conflicts, may_have_run: job.may_have_run };
+        self.trace = job.trace;
     }
 
     /// Lets a call pass, if it may.
@@ -273,6 +284,18 @@ impl Door {
     /// What the guest logged.
     pub(crate) fn take_logs(&mut self) -> Vec<LogLine> {
         self.log.take()
+    }
+
+    /// The requests that were made, as far as they are recorded.
+    pub(crate) fn take_fetched(&mut self) -> Vec<Fetched> {
+        std::mem::take(&mut self.fetched)
+    }
+
+    /// Keeps what came of a request, where that is recorded.
+    fn record(&mut self, fetched: Option<Fetched>) {
+        if self.fetched.len() < MOST_FETCHED {
+            self.fetched.extend(fetched);
+        }
     }
 
     /// What the guest staged, and the transaction that holds the rest of what it did. Keys that are kept
@@ -347,6 +370,8 @@ impl Door {
             limits: &self.terms.settings.limits,
             fetches: self.calls[Call::HttpFetch as usize],
             requests: &mut self.requests,
+            trace: self.trace.map(|trace| trace.child(&self.terms.ambient)),
+            ambient: &self.terms.ambient,
         })
     }
 
@@ -372,6 +397,7 @@ impl Door {
             plugin: &self.terms.plugin,
             delivery,
             cause: &cause.content,
+            trace: self.trace,
             grants: &self.terms.settings.grants,
             limits: &self.terms.settings.limits,
             now: self.terms.ambient.now(),

@@ -23,6 +23,10 @@ pub(super) enum Ending {
     Unread(BodyError),
     Refused(Refusal),
     NoEvent(InvalidPayload),
+    /// It is signed, and one more than the source's rate allows; the next may come in so many seconds.
+    TooMany {
+        seconds: u64,
+    },
     /// As many requests are under way as may be.
     Busy,
     NotStored(StoreError),
@@ -67,8 +71,10 @@ impl Ending {
             Self::Unread(BodyError::Broken) => Rejected("body-broken"),
             Self::Refused(refusal) => Rejected(refusal.label()),
             Self::NoEvent(error) => Rejected(error.label()),
+            Self::TooMany { .. } => Rejected("rate-limited"),
             Self::Busy => Failed("busy"),
             Self::NotStored(StoreError::Backlog(_)) => Failed("backlog"),
+            Self::NotStored(StoreError::NoSpace { .. }) => Failed("disk-space"),
             Self::NotStored(StoreError::Poisoned(_)) => Failed("store-poisoned"),
             Self::NotStored(StoreError::Io(_)) => Failed("store-write"),
             Self::NotStored(StoreError::Closed) => Failed("store-closed"),
@@ -102,8 +108,15 @@ impl Ending {
                 let body = serde_json::json!({ "error": "Invalid payload", "detail": error.to_string() });
                 json(StatusCode::BAD_REQUEST, body.to_string())
             }
+            Self::TooMany { seconds } => {
+                let mut response = json(StatusCode::TOO_MANY_REQUESTS, r#"{"error":"Too many requests"}"#);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
+                response
+            }
             Self::Busy => unavailable("1"),
-            Self::NotStored(StoreError::Backlog(_) | StoreError::Io(_)) => unavailable("10"),
+            Self::NotStored(StoreError::Backlog(_) | StoreError::NoSpace { .. } | StoreError::Io(_)) => {
+                unavailable("10")
+            }
             Self::NotStored(StoreError::Closed) => unavailable("5"),
             Self::NotStored(StoreError::Poisoned(_)) => unavailable("60"),
         }

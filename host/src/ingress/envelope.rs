@@ -59,6 +59,14 @@ pub enum InvalidPayload {
 }
 
 impl InvalidPayload {
+    /// As the log shows it: with nothing of the body, not even a member's name.
+    pub(super) fn for_the_log(&self) -> String {
+        match self {
+            Self::Repeated(_) => "a member is there more than once".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// Its name in the ledger and the metrics; it never changes.
     pub fn label(&self) -> &'static str {
         match self {
@@ -107,6 +115,7 @@ pub(super) fn read(
         occurred_at: moment(members.occurred_at).or_else(|| moment(members.created_at)),
         received_at,
         depth: 0,
+        trace: None,
         body: body.clone(),
         data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
     })

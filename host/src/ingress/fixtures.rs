@@ -24,6 +24,7 @@ use crate::{
         Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName, Subscriber,
     },
     store::{Accepted, StoreError, Watcher},
+    telemetry::Telemetry,
 };
 
 /// The time of the tests' clock, in Unix seconds.
@@ -44,6 +45,7 @@ pub(super) fn source(scheme: SchemeName) -> Source {
         events: vec![Pattern::new("*").unwrap()],
         redact: Default::default(),
         respond: Respond::Accepted,
+        rate: None,
     }
 }
 
@@ -127,8 +129,17 @@ impl TestServer {
         Self::answering(Respond::Accepted, change).await
     }
 
+    /// One with these changes to its source.
+    pub(super) async fn at(change: impl FnOnce(&mut Source)) -> Self {
+        Self::of(change, |_| ()).await
+    }
+
     /// The same with this `respond` of its source.
     pub(super) async fn answering(respond: Respond, change: impl FnOnce(&mut Server)) -> Self {
+        Self::of(|source| source.respond = respond, change).await
+    }
+
+    async fn of(change_source: impl FnOnce(&mut Source), change: impl FnOnce(&mut Server)) -> Self {
         struct Fixed;
         impl Clock for Fixed {
             fn now(&self) -> Timestamp {
@@ -151,7 +162,7 @@ impl TestServer {
         change(&mut server);
         let mut source = source(SchemeName::StandardWebhooks);
         source.events = vec![Pattern::new("user.*").unwrap()];
-        source.respond = respond;
+        change_source(&mut source);
         let inbox = Arc::new(FakeInbox {
             taken: Mutex::default(),
             failure: Mutex::default(),
@@ -165,6 +176,7 @@ impl TestServer {
             Arc::clone(&inbox),
             Arc::new(|_| vec![PluginId(7).into()]),
             Ambient::new(Fixed, Fixed),
+            Telemetry::default(),
         );
         let ingress = ingress.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -173,6 +185,13 @@ impl TestServer {
             async move { ingress.serve(listener, async { drop(stopped.await) }).await }
         });
         Self { inbox, source, address, ingress, stop: Some(stop), serving }
+    }
+
+    /// Puts its source in place of itself, with these changes.
+    pub(super) fn replace(&self, change: impl FnOnce(&mut Source)) {
+        let mut source = self.source.clone();
+        change(&mut source);
+        self.ingress.replace_sources(&[source]).unwrap();
     }
 
     /// A signed request for this event, as text up to the end of its body.

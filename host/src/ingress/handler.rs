@@ -14,13 +14,15 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
-    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, flood::FloodGate,
-    handling::Handling, pulse::Pulse,
+    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, handling::Handling,
+    pulse::Pulse, rate::Allowance,
 };
 use crate::{
-    config::{self, Respond},
+    config::{self, Rate, Respond},
+    flood::FloodGate,
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError, Watcher, watch},
+    telemetry::{RequestTrace, Telemetry},
 };
 
 /// The ledger's key for requests that belong to no source.
@@ -73,6 +75,7 @@ pub(super) struct Shared<I> {
     inbox: I,
     subscribers: Subscribers,
     ambient: Ambient,
+    telemetry: Telemetry,
     bodies: BodyReader,
     /// One for each request that may be under way.
     pub(super) places: Semaphore,
@@ -85,10 +88,20 @@ type Routes = HashMap<String, Arc<Route>>;
 /// A source, ready for its requests.
 struct Route {
     source: SourceName,
+    path: String,
     verifier: Verifier,
     events: Vec<Pattern>,
     respond: Respond,
+    /// None: it may send any number.
+    allowance: Option<Arc<Allowance>>,
     tally: Arc<Tally>,
+}
+
+impl Route {
+    /// Whether this is its rate.
+    fn has(&self, rate: Rate) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| allowance.rate() == rate)
+    }
 }
 
 /// Where requests are counted and, if they end badly, logged.
@@ -109,6 +122,7 @@ impl<I: Inbox> Ingress<I> {
         inbox: I,
         subscribers: Subscribers,
         ambient: Ambient,
+        telemetry: Telemetry,
     ) -> Result<Self, KeyError> {
         let ingress = Self(Arc::new(Shared {
             routes: ArcSwap::default(),
@@ -118,6 +132,7 @@ impl<I: Inbox> Ingress<I> {
             inbox,
             subscribers,
             ambient,
+            telemetry,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             server: server.clone(),
@@ -133,13 +148,22 @@ impl<I: Inbox> Ingress<I> {
     /// [`KeyError`] names the secret that can't serve; nothing has changed then.
     pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
         let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let running = self.0.routes.load_full();
         let mut tallies = self.0.tallies.lock();
         let route = |(source, verifier): (&config::Source, Verifier)| {
             let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
             let (source, path) = (source.clone(), source.path.clone());
             let tally = Arc::clone(tally);
-            let config::Source { name, events, respond, .. } = source;
-            (path, Arc::new(Route { source: name, verifier, events, respond, tally }))
+            let config::Source { name, events, respond, rate, .. } = source;
+            let allowance = rate.and_then(|rate| match running.get(&path) {
+                // What was used up stays so, however often config.toml is read.
+                Some(route) if route.source == name && route.has(rate) => route.allowance.clone(),
+                _ => Some(Arc::new(Allowance::new(rate))),
+            });
+            (
+                path.clone(),
+                Arc::new(Route { source: name, path, verifier, events, respond, allowance, tally }),
+            )
         };
         self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
         Ok(())
@@ -173,20 +197,25 @@ impl<I: Inbox> Shared<I> {
             return Ending::UnknownPath.response();
         };
         let receipt = route.tally.ledger.receive();
-        let (ending, handling) = self.take_in(&route, request).await.unwrap_or_else(|ending| (ending, None));
+        let mut trace = self.telemetry.request();
+        let taken_in = self.take_in(&route, request, &mut trace).await;
+        let (ending, handling) = taken_in.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending);
         // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());
-        match handling {
+        let response = match handling {
             Some(handling) => handling.response().await,
             None => ending.response(),
-        }
+        };
+        trace.end(&route.path, ending.outcome(), response.status().as_u16());
+        response
     }
 
     async fn take_in(
         &self,
         route: &Route,
         request: Request<Incoming>,
+        trace: &mut RequestTrace,
     ) -> Result<(Ending, Option<Handling>), Ending> {
         if request.method() != Method::POST {
             return Err(Ending::WrongMethod);
@@ -194,7 +223,8 @@ impl<I: Inbox> Shared<I> {
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
         let (head, body) = request.into_parts();
         let (body, _large) = self.bodies.read(body).await?;
-        let event = self.event(route, head.headers, body)?;
+        trace.read();
+        let event = self.event(route, head.headers, body, trace)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok((Ending::Filtered, None));
         }
@@ -206,14 +236,30 @@ impl<I: Inbox> Shared<I> {
                 (Some(watcher), Some(Handling::new(attempts, &subscribers, within)))
             }
         };
-        match self.inbox.accept(event, subscribers, watcher).await? {
+        let (id, context) = (event.id.clone(), event.trace);
+        let accepted = self.inbox.accept(event, subscribers, watcher).await?;
+        trace.stored();
+        tracing::debug!(
+            source = %route.source,
+            event = %id,
+            trace = context.map(|context| tracing::field::display(context.trace_id())),
+            duplicate = accepted == Accepted::Duplicate,
+            "event taken in"
+        );
+        match accepted {
             Accepted::Stored(_) => Ok((Ending::Accepted, handling)),
             Accepted::Duplicate => Ok((Ending::Duplicate, None)),
         }
     }
 
     /// The event in a request, if its sender is the source's.
-    fn event(&self, route: &Route, headers: HeaderMap, body: Bytes) -> Result<NewEvent, Ending> {
+    fn event(
+        &self,
+        route: &Route,
+        headers: HeaderMap,
+        body: Bytes,
+        trace: &mut RequestTrace,
+    ) -> Result<NewEvent, Ending> {
         let request = RawRequest { headers, body };
         let now = self.ambient.now();
         let verified = match route.verifier.verify(&request, now) {
@@ -223,7 +269,12 @@ impl<I: Inbox> Shared<I> {
             }
             other => other?,
         };
-        Ok(envelope::read(&verified, &route.source, now)?)
+        if let Some(allowance) = &route.allowance {
+            allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
+        }
+        let mut event = envelope::read(&verified, &route.source, now)?;
+        trace.verified(&request.headers, &mut event);
+        Ok(event)
     }
 }
 
@@ -239,13 +290,22 @@ impl Tally {
                 tracing::warn!(source, reason = refusal.label(), held_back, "signature refused: {refusal}");
             }
             Ending::NoEvent(error) => {
-                tracing::warn!(source, reason = error.label(), held_back, "payload refused: {error}");
+                tracing::warn!(
+                    source,
+                    reason = error.label(),
+                    held_back,
+                    "payload refused: {}",
+                    error.for_the_log()
+                );
             }
             Ending::NotStored(error) => {
                 tracing::error!(source, held_back, "event not taken in: {error}");
             }
             Ending::Busy => {
                 tracing::warn!(source, held_back, "too many requests at once; see `max_requests`")
+            }
+            Ending::TooMany { seconds } => {
+                tracing::warn!(source, seconds, held_back, "more signed requests than `rate` allows")
             }
             Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
             other => tracing::debug!(source, held_back, "request refused: {other:?}"),
@@ -258,7 +318,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::{
-        config::Respond,
+        config::{Rate, Respond},
         ingress::{
             NO_SOURCE,
             fixtures::{BODY, TestServer},
@@ -353,6 +413,7 @@ mod tests {
         let server = TestServer::start().await;
         for (error, label) in [
             (StoreError::Backlog(10), "backlog"),
+            (StoreError::NoSpace { free: 1, least: 2 }, "disk-space"),
             (StoreError::Poisoned("disk".into()), "store-poisoned"),
             (StoreError::Io("disk".into()), "store-write"),
             (StoreError::Closed, "store-closed"),
@@ -389,6 +450,36 @@ mod tests {
         assert!(answer.ends_with(r#"{"error":"Critical processing error"}"#), "{answer}");
         let counts = server.counts("crm").await;
         assert_eq!((counts.received, counts.accepted, counts.duplicate), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_source_sends_as_much_as_its_rate_allows_and_a_stranger_uses_up_nothing_of_it() {
+        let rate = Rate { per_second: 0.02, burst: 3 };
+        let server = TestServer::at(|source| source.rate = Some(rate)).await;
+        let forged = server.signed("msg_0", BODY).replace("user.created", "user.deleted");
+        for _ in 0..10 {
+            assert_eq!(server.ask(&forged).await.0, 401);
+        }
+        // What can't be an event, what is not wanted and what was seen before count like any other.
+        for (id, body, status) in [("msg_1", BODY, 200), ("msg_1", BODY, 200), ("msg_2", "{}", 400)] {
+            assert_eq!(server.ask(&server.signed(id, body)).await.0, status);
+        }
+        let (status, answer) = server.ask(&server.signed("msg_3", BODY)).await;
+        assert_eq!(status, 429, "{answer}");
+        assert!(answer.ends_with(r#"{"error":"Too many requests"}"#), "{answer}");
+        let (_, wait) = answer.split_once("retry-after: ").unwrap();
+        let wait: u64 = wait.lines().next().unwrap().parse().unwrap();
+        assert!((1..=50).contains(&wait), "{answer}");
+        // To read config.toml anew fills nothing up; another rate does.
+        server.replace(|source| source.rate = Some(rate));
+        assert_eq!(server.ask(&server.signed("msg_3", BODY)).await.0, 429);
+        server.replace(|source| source.rate = Some(Rate { burst: 1, ..rate }));
+        assert_eq!(server.ask(&server.signed("msg_3", BODY)).await.0, 200);
+        server.replace(|source| source.rate = None);
+        assert_eq!(server.ask(&server.signed("msg_4", BODY)).await.0, 200);
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.rejected["rate-limited"], counts.accepted, counts.duplicate), (2, 3, 1));
+        assert_eq!(counts.received, 10 + 3 + 2 + 2);
     }
 
     #[tokio::test]

@@ -201,6 +201,7 @@ mod tests {
             events: vec![],
             redact: Default::default(),
             respond: config::Respond::Accepted,
+            rate: None,
         };
         Keyring::all(&source).map_err(|error| error.to_string())
     }

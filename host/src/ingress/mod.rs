@@ -9,6 +9,8 @@
 //!  verify     RawRequest ──► Verified     scheme: the rows · keys: the secrets, prepared
 //!    │                                    claim: the headers, read · refusal: why not
 //!    ▼
+//!  rate       how many of those a source may send
+//!    ▼
 //!  envelope   Verified ──► NewEvent
 //!    ▼
 //!  Inbox      NewEvent ──► on disk
@@ -24,12 +26,12 @@ mod ending;
 mod envelope;
 #[cfg(test)]
 mod fixtures;
-mod flood;
 mod handler;
 mod handling;
 mod keys;
 mod offline;
 mod pulse;
+mod rate;
 mod refusal;
 mod scheme;
 mod server;

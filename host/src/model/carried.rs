@@ -50,7 +50,11 @@ mod tests {
             outcome: Outcome::Done,
             error: None,
             trace: None,
-            logs: vec![LogLine { level: LogLevel::Info, message: "„zwei“\n".to_owned() }],
+            logs: vec![LogLine {
+                after: Duration::ZERO,
+                level: LogLevel::Info,
+                message: "„zwei“\n".to_owned(),
+            }],
             did: Some("set k".to_owned()),
         }
     }

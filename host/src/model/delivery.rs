@@ -10,7 +10,8 @@
 //!
 //!   waiting is a delivery, too, that has to let another go first: one of the same plugin that came
 //!   before it and has the same order key. It is ready once that is done or dead.
-//!   held: a ready or waiting delivery whose plugin is held (paused, gone, broken, lacks a grant).
+//!   held: a ready or waiting delivery whose plugin is held (paused, gone, broken, lacks a grant,
+//!   tripped).
 //!   A daemon that starts finds no lease valid: what was leased is ready again.
 //! ```
 
@@ -19,7 +20,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Event, OrderKey};
+use super::{Event, OrderKey, TraceContext, Trip};
 
 /// The store's number of a plugin; it stays with the plugin's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -133,11 +134,13 @@ pub enum HeldReason {
     Broken(String),
     /// It requires what it was not granted; the lines of config.toml that would allow it.
     LacksGrant(String),
+    /// It failed again and again, and was paused on its own.
+    Tripped(Trip),
 }
 
 impl HeldReason {
     /// The word of each.
-    pub const WORDS: [&str; 4] = ["paused", "gone", "broken", "lacks-grant"];
+    pub const WORDS: [&str; 5] = ["paused", "gone", "broken", "lacks-grant", "tripped"];
 
     /// The word for it.
     pub fn word(&self) -> &'static str {
@@ -146,6 +149,7 @@ impl HeldReason {
             Self::Gone => "gone",
             Self::Broken(_) => "broken",
             Self::LacksGrant(_) => "lacks-grant",
+            Self::Tripped(_) => "tripped",
         }
     }
 }
@@ -157,6 +161,7 @@ impl fmt::Display for HeldReason {
             Self::Gone => f.write_str("its file is not in the plugins folder"),
             Self::Broken(error) => write!(f, "broken: {error}"),
             Self::LacksGrant(lines) => write!(f, "lacks a grant: {lines}"),
+            Self::Tripped(trip) => trip.fmt(f),
         }
     }
 }
@@ -179,6 +184,10 @@ pub struct Job {
     pub may_have_run: bool,
     /// Since when it may run: when it was made, or when its back-off ended.
     pub due_at: Timestamp,
+    /// Whether it repeats an older delivery, on an operator's word.
+    pub replay: bool,
+    /// The span of the attempt, set by who runs it; none where nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// What happened.
     pub event: Arc<Event>,
 }
@@ -225,6 +234,9 @@ pub enum LogLevel {
 /// One line a guest logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
+    /// How long after the attempt began. Known while the attempt's record is made, and not kept with it.
+    #[serde(skip)]
+    pub after: Duration,
     /// How grave.
     pub level: LogLevel,
     /// What it says.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{EventId, EventType, NewEvent, SourceName, Subscriber};
+use super::{EventId, EventType, NewEvent, SourceName, Subscriber, TraceContext};
 
 /// The longest chain of events, each derived of the one before it.
 pub const MAX_DEPTH: u8 = 8;
@@ -28,6 +28,9 @@ pub struct Derived {
     depth: u8,
     body: String,
     data: Range<u32>,
+    /// The attempt that emitted it, where that is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// Who gets it. Found out when the attempt is completed, and again where that is done anew.
     #[serde(skip)]
     pub subscribers: Vec<Subscriber>,
@@ -92,6 +95,7 @@ impl Derived {
             depth,
             body,
             data: at(start)..at(end),
+            trace: None,
             subscribers: Vec::new(),
         }
     }
@@ -116,6 +120,7 @@ impl Derived {
             occurred_at: Some(self.occurred_at),
             received_at,
             depth: self.depth,
+            trace: self.trace,
             body: Bytes::copy_from_slice(self.body.as_bytes()),
             data: self.data.clone(),
         }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::TraceContext;
+
 /// A name that does not follow its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {problem}")]
@@ -122,6 +124,9 @@ pub struct NewEvent {
     /// How many events lie between it and the webhook that it is derived of, itself included: 0 where it
     /// is that webhook.
     pub depth: u8,
+    /// The trace that it belongs to, and the span that is the parent of all that comes of it; none where
+    /// nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// The verified bytes: JSON, and so UTF-8.
     pub body: Bytes,
     /// Where in the body the value of `data` stands; empty where it has none.

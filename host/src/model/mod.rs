@@ -3,6 +3,7 @@
 //! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
 
 mod ambient;
+mod breaker;
 mod carried;
 mod delivery;
 mod derived;
@@ -17,10 +18,12 @@ mod reloads;
 mod samples;
 mod secret;
 mod spread;
+mod trace;
 mod usage;
 mod web;
 
 pub use ambient::{Ambient, Clock, Random};
+pub use breaker::{BreakerState, Trip};
 pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
@@ -38,5 +41,6 @@ pub use reloads::{ReloadCounts, ReloadLedger};
 pub use samples::{Samples, Unreadable, known_type, known_types, of_own_type};
 pub use secret::Secret;
 pub use spread::{LONG_TIMES, SHORT_TIMES, SIZES, Spread, SpreadCounts};
+pub use trace::{Fetched, TRACEPARENT, TraceContext};
 pub use usage::Usage;
 pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};

@@ -214,6 +214,7 @@ mod tests {
             occurred_at: None,
             received_at: Timestamp::UNIX_EPOCH,
             depth: 0,
+            trace: None,
             data: start..end,
             body: format!("{head}{data}}}").into(),
         }

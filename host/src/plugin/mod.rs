@@ -11,6 +11,7 @@
 //! Nothing that a file in the folder does takes a revision away that works.
 
 mod aot;
+mod breaker;
 mod cache;
 mod compile;
 mod componentize;
@@ -25,8 +26,9 @@ mod standing;
 mod watcher;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use breaker::Health;
 pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;

@@ -126,6 +126,10 @@ impl Registry {
         })))
     }
 
+    pub(super) fn inner(&self) -> &Inner {
+        &self.0
+    }
+
     /// The databases that plugins may be granted.
     pub fn databases(&self) -> &Databases {
         &self.0.databases
@@ -239,15 +243,15 @@ impl Registry {
     /// # Errors
     /// [`PluginError`] says why it was not.
     pub async fn pause(&self, name: &str) -> Result<(), PluginError> {
-        self.0.set_paused(name, true).await
+        self.0.told(name, "pause", Plugin::paused).await
     }
 
-    /// Ends a pause. A plugin that has another reason to be held stays so.
+    /// Ends a pause, an operator's or its breaker's. A plugin that has another reason to be held stays so.
     ///
     /// # Errors
     /// [`PluginError`] says why it was not.
     pub async fn resume(&self, name: &str) -> Result<(), PluginError> {
-        self.0.set_paused(name, false).await
+        self.0.told(name, "resume", Plugin::resumed).await
     }
 
     /// Forgets a plugin whose file is gone.
@@ -281,9 +285,14 @@ impl List {
 }
 
 impl Inner {
-    async fn set_paused(&self, name: &str, paused: bool) -> Result<(), PluginError> {
-        self.change(name, |plugin| plugin.paused(paused)).await?;
-        tracing::info!(plugin = name, paused, "an operator's word");
+    async fn told(
+        &self,
+        name: &str,
+        word: &str,
+        next: impl FnOnce(&Plugin) -> Plugin,
+    ) -> Result<(), PluginError> {
+        self.change(name, next).await?;
+        tracing::info!(plugin = name, word, "an operator's word");
         Ok(())
     }
 

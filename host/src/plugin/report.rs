@@ -13,7 +13,7 @@ use super::engine::STACK;
 use crate::{
     database::{Over, Transaction},
     imports::{Door, HANDLES, Stop, cut, size, v0_1::Failure},
-    model::{Effects, LogLine},
+    model::{Effects, Fetched, LogLine},
 };
 
 /// Bytes of a stack trace that are kept.
@@ -35,6 +35,8 @@ pub struct AttemptReport {
     pub logs: Vec<LogLine>,
     /// What it did, in a few lines; none where that is nothing.
     pub did: Option<String>,
+    /// What the guest fetched, where the job has a trace.
+    pub fetched: Vec<Fetched>,
 }
 
 /// What an attempt changed, of which nothing has taken effect yet.
@@ -68,6 +70,11 @@ pub enum AttemptFailure {
         error: String,
         /// The guest's stack, innermost function first.
         trace: Option<String>,
+    },
+    /// What it wants to emit has no room: too much is unfinished.
+    NoRoom {
+        /// What is full.
+        error: String,
     },
     /// Another transaction on the plugin's database was in the way: the job is to run again at once, which
     /// is not counted.

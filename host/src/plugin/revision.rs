@@ -212,7 +212,7 @@ impl Code {
         let duration = begun.elapsed();
         drop(ticking);
         let door = instance.door();
-        let logs = door.take_logs();
+        let (logs, fetched) = (door.take_logs(), door.take_fetched());
         tracing::trace!(
             plugin = terms.plugin,
             delivery = %job.delivery,
@@ -232,7 +232,7 @@ impl Code {
         if result.is_ok() {
             self.keep(engine, terms, instance);
         }
-        AttemptReport { result, started_at, duration, logs, did }
+        AttemptReport { result, started_at, duration, logs, fetched, did }
     }
 
     /// Keeps an instance that may serve again, where there is a place for it.

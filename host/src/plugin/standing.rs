@@ -9,12 +9,14 @@
 //!                                     │ next revision requires what is not granted
 //!                                     └────────► lacks a grant
 //!
-//!   A file that does not load changes nothing where a revision serves. Paused lies over all of these.
+//!   A file that does not load changes nothing where a revision serves. Over all of these lies paused, and
+//!   below them tripped: its own breaker holds it (`model/breaker.rs`).
 //! ```
 
 use std::sync::Arc;
 
 use super::{
+    breaker::Streak,
     engine::Engine,
     registry::Inner,
     report::{AttemptFailure, AttemptReport},
@@ -24,7 +26,7 @@ use crate::{
     config::PluginSettings,
     database::Database,
     imports::{KvSource, Terms},
-    model::{Ambient, HeldReason, Job, KvVersion, PluginId},
+    model::{Ambient, BreakerState, HeldReason, Job, KvVersion, PluginId, Trip},
     store::{PluginRecord, Store, StoreError},
 };
 
@@ -36,6 +38,10 @@ pub struct Plugin {
     pub settings: Arc<PluginSettings>,
     /// Why it does not serve, but for a pause.
     cause: Option<HeldReason>,
+    /// Its breaker, where that is not closed.
+    pub(super) trip: Option<Trip>,
+    /// What its breaker counts.
+    pub(super) streak: Arc<Streak>,
     runs: Option<Runs>,
     ambient: Ambient,
 }
@@ -52,6 +58,21 @@ impl Plugin {
     /// Whether deliveries may run now.
     pub fn serving(&self) -> bool {
         self.record.held.is_none()
+    }
+
+    /// Whether one delivery may run now, and no other: its breaker is half-open, and nothing else holds it.
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.record.held, Some(HeldReason::Tripped(Trip { trying: true, .. })))
+    }
+
+    /// Where its breaker stands.
+    pub fn breaker(&self) -> BreakerState {
+        self.trip.map_or(BreakerState::Closed, |trip| trip.state())
+    }
+
+    /// Its breaker, where that is not closed.
+    pub fn trip(&self) -> Option<Trip> {
+        self.trip
     }
 
     /// The database that it was granted, where its transactions leave their markers.
@@ -72,13 +93,20 @@ impl Plugin {
                 duration: std::time::Duration::ZERO,
                 logs: Vec::new(),
                 did: None,
+                fetched: Vec::new(),
             },
         }
     }
 
     /// A plugin that the store remembers, before its file was looked for.
     pub(super) fn remembered(record: PluginRecord, settings: PluginSettings, ambient: Ambient) -> Self {
-        Self { record, settings: Arc::new(settings), cause: None, runs: None, ambient }.held(HeldReason::Gone)
+        // That it was tripped when the daemon ended is not forgotten: one delivery is tried first.
+        let trip = match record.held {
+            Some(HeldReason::Tripped(trip)) => Some(Trip { trying: true, ..trip }),
+            _ => None,
+        };
+        let (settings, streak) = (Arc::new(settings), Arc::default());
+        Self { record, settings, cause: None, trip, streak, runs: None, ambient }.held(HeldReason::Gone)
     }
 
     /// A plugin that nobody has seen before.
@@ -95,7 +123,7 @@ impl Plugin {
             paused: false,
             loaded_at: None,
         };
-        Self { record, settings, cause: None, runs: None, ambient }
+        Self { record, settings, cause: None, trip: None, streak: Arc::default(), runs: None, ambient }
     }
 
     /// It as a revision that loads makes it.
@@ -121,6 +149,9 @@ impl Plugin {
                 self.record.name
             ))
         });
+        // Its file is there again, as it was: so is its breaker. Anything else deserves to be run.
+        let as_it_was = self.runs.is_none() && self.record.revision.as_ref() == Some(&inspection.revision);
+        let trip = self.trip.filter(|_| as_it_was && settings.breaker.failures > 0);
         let record = PluginRecord {
             revision: Some(inspection.revision),
             description: inspection.description,
@@ -132,7 +163,8 @@ impl Plugin {
         };
         let runs =
             Runs { engine: inner.engine.clone(), code: Arc::new(inspection.code), terms: Arc::new(terms) };
-        let next = Self { record, settings, cause, runs: Some(runs), ambient: self.ambient.clone() };
+        let (runs, streak) = (Some(runs), Arc::default());
+        let next = Self { record, settings, cause, trip, streak, runs, ambient: self.ambient.clone() };
         next.settled()
     }
 
@@ -160,10 +192,27 @@ impl Plugin {
         next.held(HeldReason::Gone)
     }
 
-    /// It after an operator paused or resumed it.
-    pub(super) fn paused(&self, paused: bool) -> Self {
+    /// It after an operator paused it.
+    pub(super) fn paused(&self) -> Self {
         let mut next = self.copy();
-        next.record.paused = paused;
+        next.record.paused = true;
+        next.settled()
+    }
+
+    /// It after an operator resumed it: whoever paused it, an operator or its breaker.
+    pub(super) fn resumed(&self) -> Self {
+        let mut next = self.copy();
+        next.record.paused = false;
+        next.with_trip(None)
+    }
+
+    /// It with its breaker like this. What a closed one counts begins anew.
+    pub(super) fn with_trip(&self, trip: Option<Trip>) -> Self {
+        let mut next = self.copy();
+        next.trip = trip;
+        if trip.is_none() {
+            next.streak = Arc::default();
+        }
         next.settled()
     }
 
@@ -183,7 +232,8 @@ impl Plugin {
     }
 
     fn settled(mut self) -> Self {
-        self.record.held = if self.record.paused { Some(HeldReason::Paused) } else { self.cause.clone() };
+        let own = || self.cause.clone().or_else(|| self.trip.map(HeldReason::Tripped));
+        self.record.held = if self.record.paused { Some(HeldReason::Paused) } else { own() };
         self
     }
 
@@ -192,6 +242,8 @@ impl Plugin {
             record: self.record.clone(),
             settings: Arc::clone(&self.settings),
             cause: self.cause.clone(),
+            trip: self.trip,
+            streak: Arc::clone(&self.streak),
             runs: self.runs.clone(),
             ambient: self.ambient.clone(),
         }

@@ -55,6 +55,7 @@ impl Checkpointer {
                 Err(error) => return warn(&error),
             };
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                shared.look_at_disk();
                 if let Err(error) = round(&connection, &shared, &writer) {
                     warn(&error);
                 }

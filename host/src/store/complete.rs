@@ -77,11 +77,24 @@ impl Store {
         attempt: Attempt,
         verdict: Verdict,
     ) -> Result<Completed, StoreError> {
+        self.hand_in(job, attempt, verdict).await?.committed().await
+    }
+
+    /// The first half of [`Self::complete_durably`]: returns when it is queued, with what tells of the rest.
+    ///
+    /// # Errors
+    /// As [`Self::complete`].
+    pub async fn hand_in(
+        &self,
+        job: Job,
+        attempt: Attempt,
+        verdict: Verdict,
+    ) -> Result<HandedIn, StoreError> {
         let (told, came_to) = oneshot::channel();
         let mut completion = Completion::new(job, attempt, verdict);
         completion.told = Some(told);
         self.send(Op::Complete(Box::new(completion))).await?;
-        came_to.await.map_err(|_| self.silence())
+        Ok(HandedIn { store: self.clone(), came_to })
     }
 
     /// Sends a job through its lane again at once, `conflicts` one higher and counted: what it did
@@ -159,6 +172,22 @@ impl Store {
             Ok(found)
         })
         .await
+    }
+}
+
+/// A completion that is queued. Dropped, it goes on.
+pub struct HandedIn {
+    store: Store,
+    came_to: oneshot::Receiver<Completed>,
+}
+
+impl HandedIn {
+    /// Returns when its batch has committed.
+    ///
+    /// # Errors
+    /// As [`Store::complete_durably`].
+    pub async fn committed(self) -> Result<Completed, StoreError> {
+        self.came_to.await.map_err(|_| self.store.silence())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use rusqlite::ErrorCode;
 
 /// Why a store could not be opened. Each message names the file and the way out.
@@ -39,6 +40,17 @@ pub enum StoreError {
     /// Too much is unfinished to take more in.
     #[error("the backlog of {0} unfinished deliveries is at its bound")]
     Backlog(u64),
+    /// So little room is left on the disk that it is kept for what was taken in already.
+    #[error(
+        "the disk of the store has {} left, less than `min_free` ({})",
+        ByteSize(*free), ByteSize(*least)
+    )]
+    NoSpace {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are to stay so.
+        least: u64,
+    },
     /// A write failed in a way that leaves the disk in doubt: nothing is written until a restart.
     #[error("the store has stopped after a failed write: {0}")]
     Poisoned(String),

@@ -24,8 +24,8 @@ pub enum Accepted {
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body, depth)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+                   data_start, data_end, id, body, depth, trace)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
 ON CONFLICT (source, id) DO NOTHING";
 
 pub(super) const INSERT_DELIVERY: &str = "
@@ -36,8 +36,8 @@ impl Store {
     /// Takes in an event with a delivery for each subscriber; returns when both are on disk.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished; any other when it could not be written.
-    /// An event that was refused is not in the store.
+    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
+    /// full; any other when it could not be written. An event that was refused is not in the store.
     pub async fn accept<S: Into<Subscriber>>(
         &self,
         event: NewEvent,
@@ -82,11 +82,11 @@ impl Writer<'_> {
         subscribers: &[Subscriber],
         watcher: Option<&Watcher>,
     ) -> Result<Result<Accepted, StoreError>> {
-        if let Some(error) = self.backlog_full()
-            && !subscribers.is_empty()
-        {
+        // An event that nobody wants adds nothing to the backlog, and takes room like any other.
+        let full = self.shortage().or_else(|| self.backlog_full().filter(|_| !subscribers.is_empty()));
+        if let Some(error) = full {
             let source = self.memory.source(self.connection, &event.source)?;
-            // The sender of an event that is here already is told so, however much is unfinished.
+            // The sender of an event that is here already is told so, however full it is.
             let seen = self
                 .connection
                 .prepare_cached("SELECT 1 FROM event WHERE source = ?1 AND id = ?2")?
@@ -123,6 +123,7 @@ impl Writer<'_> {
             event.id.as_str(),
             &event.body[..],
             event.depth,
+            event.trace.map(|trace| trace.to_bytes()),
         ])?;
         if inserted == 0 {
             return Ok(Accepted::Duplicate);
@@ -171,6 +172,8 @@ impl Writer<'_> {
                     conflicts: 0,
                     may_have_run,
                     due_at: timestamp(self.now),
+                    replay: false,
+                    trace: None,
                     event,
                 });
             }
@@ -178,8 +181,18 @@ impl Writer<'_> {
         Ok(Accepted::Stored(EventSeq(seq)))
     }
 
+    /// The refusal, when no more deliveries of old events can be made.
+    pub(super) fn no_room(&self) -> Option<StoreError> {
+        self.shortage().or_else(|| self.backlog_full())
+    }
+
+    /// The refusal, when the disk is nearly full.
+    fn shortage(&self) -> Option<StoreError> {
+        self.shared.space().shortage()
+    }
+
     /// The refusal, when as much is unfinished as may be.
-    pub(super) fn backlog_full(&self) -> Option<StoreError> {
+    fn backlog_full(&self) -> Option<StoreError> {
         let unfinished = self.memory.unfinished().unsigned_abs();
         (unfinished >= self.max_backlog).then_some(StoreError::Backlog(unfinished))
     }

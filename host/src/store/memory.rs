@@ -285,7 +285,7 @@ impl Hour {
 
 /// Where a state is counted.
 fn counter(state: i64) -> usize {
-    if state == code::BEHIND { code::WAITING as usize } else { state as usize }
+    if matches!(state, code::BEHIND | code::LATER) { code::WAITING as usize } else { state as usize }
 }
 
 /// The whole table `tally`.

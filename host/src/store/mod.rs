@@ -9,7 +9,7 @@
 //!   replay, retention, plugins, revisions                                         what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy, examine                                          a second file, and back
-//!   writer, memory, minutes, shared, readers, checkpoint, schema                     what carries it
+//!   writer, memory, minutes, shared, readers, gentle, checkpoint, space, schema      what carries it
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -35,7 +35,8 @@
 //! the ledger adds up after any crash. Which delivery is leased under which token is known to the
 //! writer alone: no token of an earlier process is ever valid.
 //!
-//! A full disk fails the batch that found it; nothing of it remains and the store goes on. Completions
+//! With less than `min_free` left on the disk nothing more is taken in, and what is there goes on. A full
+//! disk fails the batch that found it; nothing of it remains and the store goes on. Completions
 //! of such a batch are kept and tried again. After any other failed write nobody can say what the disk
 //! holds: the store refuses everything until a restart reads it again.
 
@@ -47,6 +48,7 @@ mod copy;
 mod dead;
 mod error;
 mod examine;
+mod gentle;
 mod histogram;
 mod inbox;
 mod kv;
@@ -69,6 +71,7 @@ mod search;
 mod senders;
 mod series;
 mod shared;
+mod space;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -88,7 +91,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 pub use backup::{Backup, BackupError, Beside, Contents, Written};
-pub use complete::{Completed, Verdict};
+pub use complete::{Completed, HandedIn, Verdict};
 pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use examine::{Examination, Integrity, examine, examine_database, newest_event, restore_is_unfinished};
@@ -100,9 +103,9 @@ pub use revisions::PluginRevision;
 pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
-    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, OutboxFilter, OutboxId,
-    OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent, StoreStats,
-    TypeStats,
+    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Origin, OutboxFilter,
+    OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent,
+    StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 
@@ -118,6 +121,10 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it nothing is taken in.
     pub max_backlog: u64,
+    /// Bytes that are to stay free on the disk; with less nothing is taken in. 0: no bound.
+    pub min_free: u64,
+    /// Bytes in use in the file, beyond which finished events leave before their time; none: no bound.
+    pub max_size: Option<u64>,
 }
 
 /// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none where one
@@ -138,7 +145,8 @@ struct Inner {
     ambient: Ambient,
     ops: mpsc::Sender<Op>,
     shared: Arc<shared::Shared>,
-    prune: Mutex<retention::Cursor>,
+    gentle: gentle::Gentle,
+    prune: Mutex<retention::Walks>,
 }
 
 impl Store {
@@ -151,9 +159,10 @@ impl Store {
         let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
         let mut opened = schema::open(&options.path, &ambient)?;
         queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
-        let shared =
-            shared::Shared::new(options.path.clone()).map_err(|error| unusable(error.to_string()))?;
+        let shared = shared::Shared::new(options.path.clone(), options.min_free)
+            .map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
+        let gentle = gentle::Gentle::start().map_err(|error| unusable(error.to_string()))?;
         let ops = writer::start(
             opened,
             options.path.clone(),
@@ -162,7 +171,7 @@ impl Store {
             Arc::clone(&shared),
         )
         .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, prune: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { options, ambient, ops, shared, gentle, prune: Mutex::default() })))
     }
 
     /// Returns when all queued before it is committed.
@@ -199,6 +208,11 @@ impl Store {
     /// Why the last write failed, where none has succeeded since: most likely the disk is full.
     pub fn trouble(&self) -> Option<String> {
         self.0.shared.trouble()
+    }
+
+    /// Why nothing is taken in while the disk is nearly full.
+    pub fn shortage(&self) -> Option<StoreError> {
+        self.0.shared.space().shortage()
     }
 
     /// Unfinished deliveries, and the most that may be.
@@ -263,6 +277,15 @@ impl Store {
             .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
 
+    /// Runs `read`, a step of many, where it gives way to whoever is in a hurry.
+    async fn read_gently<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.gentle.run(move || shared.people.with(read)).await.unwrap_or(Err(StoreError::Closed))
+    }
+
     /// Why the writer gave no answer.
     fn silence(&self) -> StoreError {
         self.0.shared.silence()
@@ -276,7 +299,7 @@ impl Store {
         &self.0.ambient
     }
 
-    fn prune_cursor(&self) -> &Mutex<retention::Cursor> {
+    fn walks(&self) -> &Mutex<retention::Walks> {
         &self.0.prune
     }
 
@@ -286,6 +309,14 @@ impl Store {
 
     fn max_backlog(&self) -> u64 {
         self.0.options.max_backlog
+    }
+
+    fn min_free(&self) -> u64 {
+        self.0.options.min_free
+    }
+
+    fn max_size(&self) -> Option<u64> {
+        self.0.options.max_size
     }
 
     fn path(&self) -> &Path {

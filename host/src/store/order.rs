@@ -22,6 +22,11 @@ use crate::model::{OrderKey, PluginId};
 pub(super) const IS_BUSY: &str = "
 SELECT 1 FROM delivery INDEXED BY delivery_order WHERE plugin = ?1 AND order_key = ?2 AND state < 3 LIMIT 1";
 
+/// Whether one of this plugin and key is unfinished that came before ?3.
+const IS_BEHIND: &str = "
+SELECT 1 FROM delivery INDEXED BY delivery_order
+WHERE plugin = ?1 AND order_key = ?2 AND state < 3 AND id < ?3 LIMIT 1";
+
 /// Lets the first of this plugin and key go, if it is behind.
 const LET_GO: &str = "
 UPDATE delivery SET state = 0
@@ -36,6 +41,11 @@ impl Writer<'_> {
             Some(key) => self.sql.is_busy.exists(params![plugin.0, key.as_str()]),
             None => Ok(false),
         }
+    }
+
+    /// Whether a delivery that was made has to let another go first.
+    pub(super) fn has_one_ahead(&self, plugin: PluginId, key: &str, delivery: i64) -> Result<bool> {
+        self.connection.prepare_cached(IS_BEHIND)?.exists(params![plugin.0, key, delivery])
     }
 
     /// One of this key is finished: the next may run. It is as old as it is, and so comes before what was

@@ -26,10 +26,10 @@ use super::{
     Store, StoreError,
     schema::code,
     time::nanos,
-    views::{OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places},
+    views::{Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places},
     writer::{Op, Work, Writer},
 };
-use crate::model::{DeliveryId, Job, OutboxItem, OutboxKind, PluginId};
+use crate::model::{DeliveryId, EventSeq, Job, NewEvent, OutboxItem, OutboxKind, PluginId, TraceContext};
 
 /// Between two tries to write down that an item has been sent, while the disk is full.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -67,6 +67,28 @@ impl Store {
                 ended => return ended.map(drop),
             }
         }
+    }
+
+    /// Whose the items of a delivery are; none where its event has left the store.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn origin(&self, delivery: DeliveryId) -> Result<Option<Origin>, StoreError> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT p.name, e.seq FROM delivery d JOIN plugin p ON p.id = d.plugin
+                     JOIN event e ON e.seq = d.event WHERE d.id = ?1",
+                )?
+                .query_row([delivery.0], |row| Ok((row.get(0)?, EventSeq(row.get(1)?))))
+                .optional()?
+                .map(|(plugin, seq)| {
+                    let NewEvent { source, id, body, .. } = super::queue::read_event(connection, seq)?;
+                    Ok(Origin { source, event: id, plugin, body })
+                })
+                .transpose()
+        })
+        .await
     }
 
     /// How many items of each kind have neither been sent nor given up.
@@ -294,10 +316,18 @@ impl Writer<'_> {
         sequence.outbox[code::READY as usize] += 1;
         self.connection
             .prepare_cached(
-                "INSERT INTO outbox (id, delivery, plugin, state, attempts, due_at, item, kind)
-                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6)",
+                "INSERT INTO outbox (id, delivery, plugin, state, attempts, due_at, item, kind, trace)
+                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![id, job.delivery.0, job.plugin.0, self.now, item, number(kind)])?;
+            .execute(params![
+                id,
+                job.delivery.0,
+                job.plugin.0,
+                self.now,
+                item,
+                number(kind),
+                job.trace.map(|trace| trace.to_bytes())
+            ])?;
         self.outbox.due_by(kind, self.now);
         Ok(())
     }
@@ -409,7 +439,7 @@ impl Writer<'_> {
         rows: &mut Vec<(i64, i64, OutboxJob)>,
     ) -> Result<()> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT id, delivery, plugin, attempts, item, state, due_at FROM outbox INDEXED BY outbox_due
+            "SELECT id, delivery, plugin, attempts, item, state, due_at, trace FROM outbox INDEXED BY outbox_due
              WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4",
         )?;
         let found = statement.query_map(
@@ -423,6 +453,7 @@ impl Writer<'_> {
                     delivery: DeliveryId(row.get(1)?),
                     plugin: PluginId(row.get(2)?),
                     attempt: row.get::<_, u32>(3)? + 1,
+                    trace: row.get_ref(7)?.as_blob_or_null()?.and_then(TraceContext::from_bytes),
                     item,
                 };
                 Ok((row.get(6)?, row.get(5)?, job))

@@ -109,6 +109,8 @@ impl Writer<'_> {
         for sql in [
             "SELECT id, state FROM delivery INDEXED BY delivery_order
              WHERE plugin = ?1 AND order_key IS NOT NULL AND state < 3 AND state = -1 LIMIT ?2",
+            "SELECT id, state FROM delivery INDEXED BY delivery_later
+             WHERE plugin = ?1 AND state = -2 LIMIT ?2",
             "SELECT id, state FROM delivery INDEXED BY delivery_due
              WHERE plugin = ?1 AND state IN (0, 2) LIMIT ?2",
         ] {

@@ -22,7 +22,7 @@ use super::{
         EventSummary,
     },
 };
-use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName};
+use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName, TraceContext};
 
 /// Rows that one step looks at.
 const STEP: i64 = 20_000;
@@ -45,16 +45,20 @@ impl Store {
         let id = id.to_owned();
         self.read(move |connection| {
             let sql = format!(
-                "{EVENT_COLUMNS}, e.body FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
+                "{EVENT_COLUMNS}, e.body, e.trace FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
             );
             let mut details = Vec::new();
             for source in sources(connection, source.as_ref().map(SourceName::as_str))? {
-                let found: Vec<(EventSummary, Vec<u8>)> = connection
+                let found: Vec<(EventSummary, Vec<u8>, Option<Vec<u8>>)> = connection
                     .prepare_cached(&sql)?
-                    .query_map(params![source, id], |row| Ok((event_summary(row)?, row.get(8)?)))?
+                    .query_map(params![source, id], |row| {
+                        Ok((event_summary(row)?, row.get(8)?, row.get(9)?))
+                    })?
                     .collect::<Result<_>>()?;
-                for (summary, body) in found {
-                    details.push(event_detail(connection, summary, &body)?);
+                for (summary, body, trace) in found {
+                    let trace = trace.and_then(|bytes| TraceContext::from_bytes(&bytes));
+                    let detail = event_detail(connection, summary, &body)?;
+                    details.push(EventDetail { trace: trace.map(|trace| trace.trace_id()), ..detail });
                 }
             }
             Ok(details)
@@ -88,7 +92,7 @@ impl Store {
         {
             let (filter, room) = (filter.clone(), limit - found.len());
             let step = self
-                .read(move |connection| {
+                .read_gently(move |connection| {
                     deliveries_step(connection, &filter, before, room, false, delivery_summary)
                 })
                 .await?;
@@ -127,7 +131,7 @@ impl Store {
         }
         let filter = filter.clone();
         let step = self
-            .read(move |connection| {
+            .read_gently(move |connection| {
                 deliveries_step(connection, &filter, before, room, true, |row| row.get(0).map(DeliveryId))
             })
             .await?;
@@ -231,7 +235,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
             Ok(DeliveryDetail { summary, attempt_log, outbox })
         })
         .collect::<Result<_>>()?;
-    Ok(EventDetail { summary, body: String::from_utf8_lossy(body).into_owned(), history })
+    Ok(EventDetail { summary, trace: None, body: String::from_utf8_lossy(body).into_owned(), history })
 }
 
 fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
@@ -264,7 +268,7 @@ JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type
 JOIN plugin p ON p.id = d.plugin";
 
 /// True of what has not been replayed.
-const NOT_REPLAYED: &str =
+pub(super) const NOT_REPLAYED: &str =
     "NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
 
 fn deliveries_step<T>(
@@ -285,11 +289,11 @@ fn deliveries_step<T>(
         .next()
         .transpose()?;
     let states: &[i64] = match filter.state {
-        None => &[code::BEHIND, 0, 1, 2, 3, 4],
+        None => &[code::LATER, code::BEHIND, 0, 1, 2, 3, 4],
         Some(DeliveryState::Ready) => &[0],
         Some(DeliveryState::Leased) => &[1],
-        Some(DeliveryState::Waiting) => &[code::BEHIND, 2],
-        Some(DeliveryState::Held) => &[code::BEHIND, 0, 2],
+        Some(DeliveryState::Waiting) => &[code::LATER, code::BEHIND, 2],
+        Some(DeliveryState::Held) => &[code::LATER, code::BEHIND, 0, 2],
         Some(DeliveryState::Done) => &[3],
         Some(DeliveryState::Dead) => &[4],
     };
@@ -355,7 +359,7 @@ fn delivery_summary(row: &Row<'_>) -> Result<DeliverySummary> {
         state,
         held: held.filter(|_| state == DeliveryState::Held),
         attempts: row.get(7)?,
-        due_at: if finished_at.is_some() || code == code::BEHIND {
+        due_at: if finished_at.is_some() || matches!(code, code::BEHIND | code::LATER) {
             None
         } else {
             Some(timestamp(row.get(8)?))

@@ -6,8 +6,11 @@
 //! ```text
 //!   accept ──nothing older waits, there is room──► written as leased, the job built from memory
 //!      └─────otherwise───► ready ──┐
-//!                retry ──► waiting ┴─► refill: read in order of due time, as room comes free
+//!                retry ──► waiting ┤
+//!   replay of many ──► later ─────┴─► refill: read in order of due time, as room comes free
 //! ```
+//!
+//! What is later becomes ready a few at a time, once its plugin has next to nothing to do.
 //!
 //! A lease is a row in state `leased` and a token in the writer's memory. A new writer knows no tokens,
 //! so what an earlier one had leased is made ready again when the store is opened; `lease_floor` says
@@ -36,17 +39,31 @@ use super::{
 };
 use crate::model::{
     DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, OrderKey, PluginId,
-    SourceName,
+    SourceName, TraceContext,
 };
 
 /// The most jobs read into one lane in one batch.
 const REFILL: usize = 512;
 
+/// Deliveries that have waited for their turn and become ready at once.
+const TURN: usize = 64;
+
+/// A plugin with fewer than this to do has room for more of them.
+const LITTLE: usize = 32;
+
+/// Turns in one batch, where what they bring has to let others of its order key go first.
+const TURNS: usize = 8;
+
+/// The next of a plugin that wait for their turn.
+const LATER: &str = "
+SELECT id, order_key FROM delivery INDEXED BY delivery_later
+WHERE plugin = ?1 AND state = -2 ORDER BY id LIMIT ?2";
+
 /// Deliveries of a plugin that are due by ?2, first those that have been due longest; with ?4 only those
 /// that never waited.
 const DUE: &str = "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at, e.trace, d.replay_of
 FROM delivery d INDEXED BY delivery_due
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -183,6 +200,8 @@ struct LaneEnd {
     again: Vec<Job>,
     /// When the earliest waiting delivery is due, or earlier; `i64::MAX` where none waits.
     next_due: i64,
+    /// Whether some may wait for their turn.
+    later: bool,
 }
 
 struct Lease {
@@ -195,8 +214,12 @@ struct Lease {
 
 impl LaneEnd {
     fn free(&self) -> usize {
-        let held = self.outstanding.load(Ordering::Relaxed).saturating_add_signed(self.staged);
-        self.capacity.saturating_sub(held)
+        self.capacity.saturating_sub(self.held())
+    }
+
+    /// Jobs that hold a place.
+    fn held(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed).saturating_add_signed(self.staged)
     }
 
     /// Whether there is room for a refill that is worth a read.
@@ -220,6 +243,7 @@ impl LaneEnds {
             again: Vec::new(),
             // Not known: the first refill finds out.
             next_due: 0,
+            later: true,
         };
         if reply.send(OpenedLane { id: self.last_lane, jobs, outstanding }).is_ok()
             && let Some(former) = self.open.insert(plugin, end)
@@ -324,6 +348,13 @@ impl LaneEnds {
         }
     }
 
+    /// A delivery of this plugin is in the table, and waits for its turn.
+    pub(super) fn has_later(&mut self, plugin: PluginId) {
+        if let Some(lane) = self.open.get_mut(&plugin) {
+            lane.later = true;
+        }
+    }
+
     /// When a lane with room next has something to take; none where nothing waits.
     pub(super) fn next_due(&self, memory: &Memory) -> Option<i64> {
         self.open
@@ -384,6 +415,7 @@ impl LaneEnds {
             }
             lane.staged = 0;
             lane.next_due = 0;
+            lane.later = true;
         }
         self.open.retain(|plugin, _| plugin.0 >= 0);
         self.leases.extend(self.ended.drain(..));
@@ -393,6 +425,15 @@ impl LaneEnds {
 impl Writer<'_> {
     /// Reads due deliveries into the lanes that are behind and have room.
     pub(super) fn refill(&mut self) -> Result<()> {
+        let idle: Vec<PluginId> =
+            self.lanes.open.keys().copied().filter(|plugin| self.has_little_to_do(*plugin)).collect();
+        for plugin in idle {
+            for _ in 0..TURNS {
+                if self.has_little_to_do(plugin) {
+                    self.take_turn(plugin)?;
+                }
+            }
+        }
         let behind: Vec<(PluginId, usize)> = self
             .lanes
             .open
@@ -406,6 +447,36 @@ impl Writer<'_> {
         behind.into_iter().try_for_each(|(plugin, room)| self.refill_lane(plugin, room))
     }
 
+    /// Whether the plugin has room for some that wait for their turn, if there are any.
+    fn has_little_to_do(&self, plugin: PluginId) -> bool {
+        let ready = self.memory.tally(plugin).states[code::READY as usize].unsigned_abs() as usize;
+        self.lanes.open.get(&plugin).is_some_and(|lane| lane.later && lane.held() + ready < LITTLE)
+    }
+
+    /// Makes the next of those ready that wait for their turn.
+    fn take_turn(&mut self, plugin: PluginId) -> Result<()> {
+        let next: Vec<(i64, Option<String>)> = self
+            .connection
+            .prepare_cached(LATER)?
+            .query_map([plugin.0, TURN as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_>>()?;
+        for (delivery, key) in &next {
+            let behind = match key {
+                Some(key) => self.has_one_ahead(plugin, key, *delivery)?,
+                None => false,
+            };
+            let state = if behind { code::BEHIND } else { code::READY };
+            self.connection
+                .prepare_cached("UPDATE delivery SET state = ?2, due_at = ?3 WHERE id = ?1")?
+                .execute([*delivery, state, self.now])?;
+            self.memory.moved(plugin, code::LATER, state);
+        }
+        if let Some(lane) = self.lanes.open.get_mut(&plugin) {
+            lane.later = next.len() == TURN;
+        }
+        Ok(())
+    }
+
     fn refill_lane(&mut self, plugin: PluginId, room: usize) -> Result<()> {
         let mut due = self.due(plugin, room, false)?;
         if due.is_empty() && self.memory.tally(plugin).states[code::READY as usize] > 0 {
@@ -413,7 +484,7 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
-        for Due { delivery, state, attempts, may_have_run, order_key, due_at, event } in due {
+        for Due { delivery, state, attempts, may_have_run, order_key, due_at, replay, event } in due {
             let Some(token) = self.lanes.lease(plugin, delivery, order_key) else { continue };
             self.connection
                 .prepare_cached("UPDATE delivery SET state = 1 WHERE id = ?1")?
@@ -430,6 +501,8 @@ impl Writer<'_> {
                 conflicts: 0,
                 may_have_run,
                 due_at: timestamp(due_at),
+                replay,
+                trace: None,
                 event,
             });
         }
@@ -460,7 +533,7 @@ pub(super) fn read_event(connection: &Connection, event: EventSeq) -> Result<New
     connection
         .prepare_cached(
             "SELECT 0, 0, 0, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-                    e.data_start, e.data_end, e.id, e.body, 0, e.depth
+                    e.data_start, e.data_end, e.id, e.body, 0, e.depth, NULL, 0, e.trace
              FROM event e JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
              WHERE e.seq = ?1",
         )?
@@ -476,6 +549,7 @@ fn content(row: &Row<'_>) -> Result<NewEvent> {
         occurred_at: row.get::<_, Option<i64>>(7)?.map(timestamp),
         received_at: timestamp(row.get(8)?),
         depth: row.get(14)?,
+        trace: row.get_ref(17)?.as_blob_or_null()?.and_then(TraceContext::from_bytes),
         data: row.get(9)?..row.get(10)?,
         id: named(row, 11, EventId::new)?,
         body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
@@ -490,6 +564,7 @@ struct Due {
     may_have_run: bool,
     order_key: Option<OrderKey>,
     due_at: i64,
+    replay: bool,
     event: Event,
 }
 
@@ -499,14 +574,14 @@ impl Due {
         let attempts = row.get(2)?;
         let may_have_run = attempts > 0 || row.get(13)?;
         let order_key = row.get_ref(15)?.as_str_or_null()?.and_then(OrderKey::new);
-        let due_at = row.get(16)?;
         Ok(Self {
             delivery: row.get(0)?,
             state: row.get(1)?,
             attempts,
             may_have_run,
             order_key,
-            due_at,
+            due_at: row.get(16)?,
+            replay: row.get::<_, Option<i64>>(18)?.is_some(),
             event,
         })
     }

@@ -1,5 +1,10 @@
 //! Replays: new deliveries of old events. A replay has an id of its own, so that it takes effect again,
 //! and is linked to the delivery that it repeats.
+//!
+//! Many at once are all written down before who asked hears of it, and then wait for their turn: whenever
+//! their plugin has little to do, a few of them become ready. So an event that is taken in meanwhile runs
+//! after those few and not after a hundred thousand; where the plugin is busy with such events, they wait
+//! for as long as that lasts.
 
 use std::sync::Arc;
 
@@ -26,8 +31,8 @@ impl Store {
     /// in slices: the writer stays free for events.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished; what was made before remains, and the next
-    /// call goes on from there.
+    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
+    /// full; what was made before remains, and the next call goes on from there.
     pub async fn replay_deliveries(&self, filter: DeliveryFilter, orders: Orders) -> Result<u64, StoreError> {
         let mut walk = Walk::new(&filter);
         let mut found = Vec::new();
@@ -54,7 +59,8 @@ impl Store {
     /// such event.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished.
+    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
+    /// full.
     pub async fn replay_event(
         &self,
         event: EventSeq,
@@ -69,7 +75,7 @@ impl Writer<'_> {
     fn replay(&mut self, ids: &[DeliveryId], orders: &Orders) -> Result<Result<u64, StoreError>> {
         let mut count = 0;
         for &DeliveryId(id) in ids {
-            if let Some(error) = self.backlog_full() {
+            if let Some(error) = self.no_room() {
                 return Ok(if count == 0 { Err(error) } else { Ok(count) });
             }
             // Checked again: it was found by a reader, and another replay may have come between.
@@ -83,7 +89,7 @@ impl Writer<'_> {
                 .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             if let Some((event, plugin)) = found {
-                self.deliver_again(EventSeq(event), PluginId(plugin), id, orders)?;
+                self.deliver_again(EventSeq(event), PluginId(plugin), id, orders, true)?;
                 count += 1;
             }
         }
@@ -96,7 +102,7 @@ impl Writer<'_> {
         plugins: &[PluginId],
         orders: &Orders,
     ) -> Result<Result<Vec<DeliveryId>, StoreError>> {
-        if let Some(error) = self.backlog_full() {
+        if let Some(error) = self.no_room() {
             return Ok(Err(error));
         }
         let known = self
@@ -113,25 +119,34 @@ impl Writer<'_> {
         for &plugin in plugins {
             let latest: i64 =
                 self.connection.prepare_cached(&latest)?.query_row([event.0, plugin.0], |row| row.get(0))?;
-            made.push(self.deliver_again(event, plugin, latest, orders)?);
+            made.push(self.deliver_again(event, plugin, latest, orders, false)?);
         }
         Ok(Ok(made))
     }
 
     /// Makes a delivery of an event that is in the store; `replay_of` 0 where it repeats none. It runs
-    /// after whatever waits of its order key.
+    /// after whatever waits of its order key; one of many waits for its turn as well, so that what is taken
+    /// in meanwhile runs.
     fn deliver_again(
         &mut self,
         event: EventSeq,
         plugin: PluginId,
         replay_of: i64,
         orders: &Orders,
+        of_many: bool,
     ) -> Result<DeliveryId> {
         let order_key = match orders.get(&plugin) {
             Some(order) => order.key(&queue::read_event(self.connection, event)?),
             None => None,
         };
-        let state = if self.is_behind(plugin, order_key.as_ref())? { code::BEHIND } else { code::READY };
+        let state = if of_many {
+            self.lanes.has_later(plugin);
+            code::LATER
+        } else if self.is_behind(plugin, order_key.as_ref())? {
+            code::BEHIND
+        } else {
+            code::READY
+        };
         let sequence = self.memory.sequence();
         let id = sequence.next_delivery;
         sequence.next_delivery += 1;

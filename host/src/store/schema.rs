@@ -216,6 +216,17 @@ DROP INDEX outbox_leased;
 CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
 ",
     "
+-- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
+-- turn, state -2, and so in no index of what is due.
+CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
+",
+    "
+-- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
+-- its deliveries, of an outbox item that of the attempt which staged it.
+ALTER TABLE event ADD COLUMN trace BLOB;
+ALTER TABLE outbox ADD COLUMN trace BLOB;
+",
+    "
 -- What an attempt did, a line each; NULL where it did nothing, and in what earlier versions wrote.
 ALTER TABLE attempt ADD COLUMN did TEXT;
 
@@ -239,6 +250,8 @@ SELECT id, revision, description, ifnull(loaded_at, 0) FROM plugin WHERE revisio
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
 /// `DONE`.
 pub(super) mod code {
+    /// Replayed with many others, it waits for its turn; counted and shown as waiting.
+    pub(in crate::store) const LATER: i64 = -2;
     /// Waits for another of its order key; counted and shown as waiting.
     pub(in crate::store) const BEHIND: i64 = -1;
     pub(in crate::store) const READY: i64 = 0;
@@ -256,7 +269,7 @@ pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
         code::DONE => DeliveryState::Done,
         code::DEAD => DeliveryState::Dead,
         _ if held => DeliveryState::Held,
-        code::WAITING | code::BEHIND => DeliveryState::Waiting,
+        code::WAITING | code::BEHIND | code::LATER => DeliveryState::Waiting,
         _ => DeliveryState::Ready,
     }
 }

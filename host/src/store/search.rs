@@ -47,7 +47,7 @@ impl Store {
         loop {
             let (filter, room) = (filter.clone(), limit - found.events.len());
             let step = self
-                .read(move |connection| match &filter.id {
+                .read_gently(move |connection| match &filter.id {
                     Some(id) => by_id(connection, &filter, id, before, room),
                     None => step(connection, &filter, before, room, until),
                 })

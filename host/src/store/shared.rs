@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{StoreError, meters::Meters, readers::Readers};
+use super::{StoreError, meters::Meters, readers::Readers, space::Space};
 use crate::model::PluginId;
 
 /// Reads of guests: as many at once as there are threads to run them.
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     kv_bytes: RwLock<HashMap<PluginId, u64>>,
     unfinished: AtomicU64,
     trouble: RwLock<Option<String>>,
+    space: Space,
+    oversize: AtomicBool,
     /// What is counted for the metrics.
     pub(super) meters: Arc<Meters>,
     /// For reads of keys while a guest runs.
@@ -44,9 +46,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf) -> std::io::Result<Self> {
+    pub(super) fn new(path: PathBuf, min_free: u64) -> std::io::Result<Self> {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let space = Space::new(min_free);
+        space.look(&file);
         Ok(Self {
-            file: OpenOptions::new().write(true).open(&path)?,
+            file,
+            space,
+            oversize: AtomicBool::new(false),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
             kv_bytes: RwLock::default(),
@@ -64,6 +71,25 @@ impl Shared {
     /// Puts on disk what has been copied into the store's file.
     pub(super) fn sync_file(&self) -> std::io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Whether more is in use than `max_size`, and nothing is left that may leave.
+    pub(super) fn is_oversize(&self) -> bool {
+        self.oversize.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn publish_oversize(&self, oversize: bool) {
+        self.oversize.store(oversize, Ordering::Relaxed);
+    }
+
+    /// Looks at the room on the disk.
+    pub(super) fn look_at_disk(&self) {
+        self.space.look(&self.file);
+    }
+
+    /// The room on the disk, as it was seen last.
+    pub(super) fn space(&self) -> &Space {
+        &self.space
     }
 
     /// Why nothing is written any more.

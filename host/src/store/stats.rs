@@ -9,6 +9,7 @@ use super::{
     histogram::Histogram,
     memory::{HOUR, Tally, tallies},
     outbox,
+    retention::live_bytes,
     schema::state_of,
     time::{nanos, timestamp},
     views::{PluginStats, StoreStats, TypeStats},
@@ -25,12 +26,19 @@ impl Store {
         let now = nanos(self.ambient().now());
         let size = |path: &std::path::Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let (store_bytes, wal_bytes) = (size(self.path()), size(&self.wal_path()));
+        let (max_bytes, oversize) = (self.max_size(), self.shared().is_oversize());
+        let (disk_free_bytes, min_free_bytes) = (self.shared().space().free(), self.min_free());
         self.read(move |connection| {
             let snapshot = connection.unchecked_transaction()?;
             let mut stats = ledger(&snapshot)?;
             stats.by_type = by_type(&snapshot, now)?;
             stats.store_bytes = store_bytes;
             stats.wal_bytes = wal_bytes;
+            stats.live_bytes = live_bytes(&snapshot)?;
+            stats.max_bytes = max_bytes;
+            stats.oversize = oversize;
+            stats.disk_free_bytes = disk_free_bytes;
+            stats.min_free_bytes = min_free_bytes;
             Ok(stats)
         })
         .await
@@ -48,7 +56,7 @@ impl Store {
 }
 
 fn ledger(connection: &Connection) -> Result<StoreStats> {
-    let tallies = tallies(connection)?;
+    let (tallies, later) = (tallies(connection)?, replays_waiting(connection)?);
     let mut states = DeliveryState::ALL.map(|state| (state, 0)).into_iter().collect::<BTreeMap<_, _>>();
     let (mut made, mut plugins) = (0, Vec::new());
     for (id, name, held, forgotten) in plugin_rows(connection)? {
@@ -65,6 +73,7 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
                 made: tally.made.unsigned_abs(),
                 states: own,
                 oldest_open,
+                replays_waiting: later.get(&id).copied().unwrap_or(0),
             });
         }
     }
@@ -80,8 +89,23 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
             Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs(), outbox))
         },
     )?;
-    let (by_type, store_bytes, wal_bytes) = (Vec::new(), 0, 0);
-    Ok(StoreStats { made, states, by_type, outbox, plugins, conflicts, lost_leases, store_bytes, wal_bytes })
+    Ok(StoreStats {
+        made,
+        states,
+        outbox,
+        plugins,
+        conflicts,
+        lost_leases,
+        by_type: Vec::new(),
+        store_bytes: 0,
+        wal_bytes: 0,
+        disk_free_bytes: None,
+        min_free_bytes: 0,
+        live_bytes: 0,
+        max_bytes: None,
+        oversize: false,
+        replays_waiting: later.values().sum(),
+    })
 }
 
 /// Id, name, whether held, whether forgotten.
@@ -98,6 +122,16 @@ fn by_state(tally: &Tally, held: bool) -> BTreeMap<DeliveryState, u64> {
         *states.entry(state_of(code, held)).or_default() += count.unsigned_abs();
     }
     states
+}
+
+/// How many deliveries of each plugin were replayed with many others and wait for their turn.
+fn replays_waiting(connection: &Connection) -> Result<HashMap<PluginId, u64>> {
+    connection
+        .prepare_cached(
+            "SELECT plugin, count(*) FROM delivery INDEXED BY delivery_later WHERE state = -2 GROUP BY plugin",
+        )?
+        .query_map([], |row| Ok((PluginId(row.get(0)?), row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect()
 }
 
 /// When the oldest was made of the few hundred deliveries that are due first: while none is retried, these

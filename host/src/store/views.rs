@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::{
-    Capability, DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxItem, Outcome, Pattern,
-    PluginId,
+    Capability, DeliveryId, DeliveryState, EventId, EventSeq, HeldReason, LogLine, OutboxItem, Outcome,
+    Pattern, PluginId, SourceName, TraceContext,
 };
 
 /// What is known of a plugin, as the store keeps it.
@@ -52,8 +52,24 @@ pub struct OutboxJob {
     pub plugin: PluginId,
     /// Which attempt to send it this will be, from 1.
     pub attempt: u32,
+    /// The span that it belongs to: that of the attempt which staged it, until who sends it has one of its
+    /// own. None where nothing of it is recorded.
+    pub trace: Option<TraceContext>,
     /// What is to be sent.
     pub item: OutboxItem,
+}
+
+/// Whose an outbox item is.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The source of the event.
+    pub source: SourceName,
+    /// The event's id.
+    pub event: EventId,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The event's body.
+    pub body: bytes::Bytes,
 }
 
 /// How many outbox items of a kind may be leased.
@@ -186,6 +202,8 @@ pub struct EventDetail {
     /// As in a list.
     #[serde(flatten)]
     pub summary: EventSummary,
+    /// The id of the trace that it belongs to, in hex; none where it is not traced.
+    pub trace: Option<String>,
     /// The verified body.
     pub body: String,
     /// Its deliveries, oldest first.
@@ -314,6 +332,18 @@ pub struct StoreStats {
     pub store_bytes: u64,
     /// Size of its write-ahead log.
     pub wal_bytes: u64,
+    /// Free on its disk; none where the system does not say.
+    pub disk_free_bytes: Option<u64>,
+    /// What is to stay free; with less nothing is taken in. 0: no bound.
+    pub min_free_bytes: u64,
+    /// In use in the store's file.
+    pub live_bytes: u64,
+    /// Beyond which finished events leave before their time; none: no bound.
+    pub max_bytes: Option<u64>,
+    /// Whether more is in use than that, and nothing is left that may leave.
+    pub oversize: bool,
+    /// Deliveries that were replayed with many others and wait for their turn.
+    pub replays_waiting: u64,
 }
 
 /// Deliveries of one event type over the last 24 hours (the present hour and the 23 before it).
@@ -349,6 +379,8 @@ pub struct PluginStats {
     pub states: BTreeMap<DeliveryState, u64>,
     /// When the delivery was made that has been ready, waiting or held for longest.
     pub oldest_open: Option<Timestamp>,
+    /// Of those that wait: replayed with many others, until there is room.
+    pub replays_waiting: u64,
 }
 
 /// The store's number of an entry of the audit log.

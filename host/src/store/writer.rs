@@ -124,7 +124,7 @@ pub(super) struct Writer<'c> {
     pub(super) outbox: OutboxQueue,
     pub(super) watches: Watches,
     pub(super) staged: Staged,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     counting: Counting,
     ambient: Ambient,
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.

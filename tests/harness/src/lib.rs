@@ -25,6 +25,7 @@
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
 //! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
+//! | [`Collector`] | an OpenTelemetry collector that keeps the spans it is sent |
 //! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
@@ -47,6 +48,7 @@
 mod browser;
 mod builder;
 mod certificates;
+mod collector;
 mod daemon;
 mod dns;
 mod event;
@@ -67,6 +69,7 @@ mod web;
 
 pub use browser::{browse, screenshots};
 pub use builder::Builder;
+pub use collector::{Collector, Span, SpanEvent};
 pub use daemon::{Daemon, Output};
 pub use dns::DnsServer;
 pub use event::{Event, fresh_id};

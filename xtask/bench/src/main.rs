@@ -28,8 +28,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Rows to measure, of: verify, accept, plugin, plugins, sql, fetch, attempt, order, reload, size, latency,
-    /// memory
+    /// Rows to measure, of: verify, accept, plugin, plugins, sql, fetch, attempt, order, reload, size, pages,
+    /// latency, memory
     #[arg(value_name = "ROW")]
     rows: Vec<rows::Name>,
     /// Seconds of a round
@@ -38,9 +38,12 @@ struct Arguments {
     /// Rounds of each, taking turns
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Finished deliveries in the store of the row `size`
+    /// Finished deliveries in the stores of the rows `size` and `pages`
     #[arg(long, default_value_t = 1_000_000)]
     finished: u64,
+    /// Dead letters in the store of the row `pages`, which has the finished ones too
+    #[arg(long, default_value_t = 20_000)]
+    dead: u64,
     /// Waiting deliveries in the store of the row `size`
     #[arg(long, default_value_t = 100_000)]
     waiting: u64,

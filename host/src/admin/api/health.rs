@@ -2,7 +2,7 @@
 //!
 //! The two ask different things. A daemon that is not healthy is to be started anew: its store has stopped,
 //! or the writer hangs. One that is not ready is to be sent no events for now, and to be left alone: its
-//! disk is full, or too much is unfinished, and it recovers by itself.
+//! disk is full or nearly so, or too much is unfinished, and it recovers by itself.
 
 use std::time::Duration;
 
@@ -55,6 +55,9 @@ impl Admin {
         if let Err(full) = self.0.store.room() {
             reasons.push(format!("{full}; `posthouse stats` says of which plugins"));
         }
+        if let Some(short) = self.0.store.shortage() {
+            reasons.push(format!("{short}; make room on it, and events are taken in again"));
+        }
         if let Some(trouble) = self.0.store.trouble() {
             reasons.push(format!("the last write failed: {trouble}; make room on the disk of the store"));
         }
@@ -65,7 +68,9 @@ impl Admin {
     pub(in crate::admin) async fn ailments(&self) -> Vec<String> {
         match tokio::time::timeout(ANSWER, self.0.store.flush()).await {
             // It answered that it can't write just now: it lives.
-            Ok(Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_))) => Vec::new(),
+            Ok(Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_) | StoreError::NoSpace { .. })) => {
+                Vec::new()
+            }
             Ok(Err(error)) => vec![error.to_string()],
             Err(_) => vec![format!("the store's writer has not answered for {} s", ANSWER.as_secs())],
         }

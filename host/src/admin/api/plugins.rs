@@ -106,6 +106,21 @@ impl Admin {
     }
 }
 
+/// The plugin's circuit breaker.
+fn breaker(plugin: &Plugin) -> Value {
+    let (trip, settings) = (plugin.trip(), plugin.settings.breaker);
+    json!({
+        "state": plugin.breaker(),
+        "failures_in_a_row": plugin.failures_in_a_row(),
+        "pauses": trip.map_or(0, |trip| trip.pauses),
+        "since": trip.map(|trip| trip.since),
+        "until": trip.filter(|trip| !trip.trying).map(|trip| trip.until),
+        "failures": settings.failures,
+        "pause": humantime::format_duration(settings.pause).to_string(),
+        "max_pause": humantime::format_duration(settings.max_pause).to_string(),
+    })
+}
+
 fn view(plugin: &Plugin, stats: &[PluginStats]) -> Value {
     let (record, settings) = (&plugin.record, &plugin.settings);
     let counts = stats.iter().find(|counts| counts.plugin == record.name);
@@ -117,6 +132,7 @@ fn view(plugin: &Plugin, stats: &[PluginStats]) -> Value {
         "held": record.held,
         "reason": record.held.as_ref().map(ToString::to_string),
         "paused": record.paused,
+        "breaker": breaker(plugin),
         "revision": record.revision,
         "description": record.description,
         "events": record.events,
@@ -127,6 +143,7 @@ fn view(plugin: &Plugin, stats: &[PluginStats]) -> Value {
         "loaded_at": record.loaded_at,
         "made": counts.map_or(0, |counts| counts.made),
         "deliveries": counts.map(|counts| &counts.states),
+        "replays_waiting": counts.map_or(0, |counts| counts.replays_waiting),
         "oldest_open": counts.and_then(|counts| counts.oldest_open),
         "settings": {
             "concurrency": settings.concurrency,

@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use super::stats::Requests;
 use crate::{
     admin::{Actor, Admin, error::ApiError},
-    config::Source,
+    config::{Rate, Source},
     model::{EventId, EventType, RequestCounts, Samples, of_own_type},
     store::LastEvent,
 };
@@ -58,6 +58,8 @@ pub(in crate::admin) struct SourceView {
     pub(in crate::admin) tolerance: String,
     pub(in crate::admin) events: Vec<String>,
     pub(in crate::admin) redact: Vec<String>,
+    /// How many signed requests it may send; none: any number.
+    pub(in crate::admin) rate: Option<Rate>,
     /// Its ledger of requests since the daemon started.
     pub(in crate::admin) requests: Requests,
     pub(in crate::admin) last_event: Option<LastEvent>,
@@ -151,6 +153,7 @@ impl Admin {
                 tolerance: humantime::format_duration(source.tolerance).to_string(),
                 events: source.events.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
                 redact: source.redact.pointers().iter().map(ToString::to_string).collect(),
+                rate: source.rate,
                 requests: Requests::of(counts),
                 last_event: last.iter().find(|event| event.source == name).cloned(),
                 name,

@@ -190,11 +190,18 @@ mod tests {
                 made: plugin_made,
                 states: [(DeliveryState::Done, plugin_done), (DeliveryState::Dead, 1)].into(),
                 oldest_open: None,
+                replays_waiting: 0,
             }],
             conflicts: 0,
             lost_leases: 0,
             store_bytes: 0,
             wal_bytes: 0,
+            disk_free_bytes: None,
+            min_free_bytes: 0,
+            live_bytes: 0,
+            max_bytes: None,
+            oversize: false,
+            replays_waiting: 0,
         }
     }
 

@@ -107,6 +107,7 @@ fn timeline(event: &EventDetail) -> Markup {
             li.good {
                 "Taken in: signature checked, on disk, answered" (offset(start, start))
                 div.soft { (layout::time(start)) }
+                @if let Some(trace) = &event.trace { div.soft { "Trace " code { (trace) } } }
             }
             @if event.history.is_empty() {
                 li { "No plugin subscribes to it, so there is no delivery. Put a plugin in place, then run it again." }

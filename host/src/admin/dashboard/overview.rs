@@ -74,17 +74,29 @@ impl Admin {
                 html! { "The store takes nothing more: " (reason) ". Mend the disk, then restart the daemon." },
             );
         }
-        if let Some(trouble) = self.0.store.trouble() {
-            notice(
-                true,
-                html! { "The store can't write: " (trouble) ". Make room on its disk; it goes on by itself then." },
-            );
-        }
         if let Some(by) = self.0.ambient.set_back() {
             notice(
                 true,
                 html! {
                     "The system's clock was set back by " (by.as_secs()) " s. Time goes on here as it was; set the clock right."
+                },
+            );
+        }
+        if let Some(short) = self.0.store.shortage() {
+            notice(true, html! { "Events are answered 503: " (short) ". Make room on it." });
+        }
+        if let Some(trouble) = self.0.store.trouble() {
+            notice(
+                true,
+                html! { "The last write failed: " (trouble) ". Make room on the disk of the store; all goes on by itself then." },
+            );
+        }
+        if let (true, Some(most)) = (stats.store.oversize, stats.store.max_bytes) {
+            notice(
+                false,
+                html! {
+                    "The store has " (layout::bytes(stats.store.live_bytes)) " in use, more than " code { "max_size" } " ("
+                    (layout::bytes(most)) "), and nothing is left that may leave. Replay the dead letters, or let it be larger."
                 },
             );
         }
@@ -148,6 +160,17 @@ impl Admin {
                     },
                 );
             }
+        }
+        if stats.store.replays_waiting > 0 {
+            let waiting = stats.store.replays_waiting;
+            notice(
+                false,
+                html! {
+                    (layout::count(waiting, "/deliveries?state=waiting")) " replayed "
+                    (layout::plural(waiting, "delivery waits for its", "deliveries wait for their"))
+                    " turn; what is taken in meanwhile goes first."
+                },
+            );
         }
         for (source, requests) in &stats.requests {
             let (rejected, failed) = (sum(&requests.counts.rejected), sum(&requests.counts.failed));
@@ -267,6 +290,7 @@ fn ledgers(stats: &Stats) -> Markup {
             "Outbox: "
             @for (state, count) in &store.outbox { (layout::count(*count, &format!("/outbox?state={state}"))) " " (state) " " }
             "· store " (layout::bytes(store.store_bytes)) ", write-ahead log " (layout::bytes(store.wal_bytes))
+            @if let Some(free) = store.disk_free_bytes { ", " (layout::bytes(free)) " free on the disk" }
         }
         h2 { "By event type, the last 24 hours" }
         @if store.by_type.is_empty() {

@@ -15,7 +15,7 @@ use crate::{
         Actor, Admin,
         api::{plugins::Deed, query::SEARCH},
     },
-    model::{DeliveryState, HeldReason},
+    model::{BreakerState, DeliveryState, HeldReason},
     plugin::Plugin,
     store::{DeliveryFilter, PluginRevision, PluginStats, Recent},
 };
@@ -139,6 +139,7 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
                 dt { "subscribes to" } dd {
                     @for pattern in &record.events { a href=(layout::link("/events", &[("type", pattern.as_str())])) { code { (pattern.as_str()) } } " " }
                 }
+                dt { "breaker" } dd { (breaker(plugin)) }
                 @if let Some(counts) = counts {
                     dt { "deliveries" } dd {
                         (layout::count(counts.made, &layout::link("/deliveries", &[("plugin", &record.name)]))) " made: "
@@ -156,6 +157,23 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
     }
 }
 
+fn breaker(plugin: &Plugin) -> Markup {
+    let settings = plugin.settings.breaker;
+    let pause = |pause| humantime::format_duration(pause).to_string();
+    html! {
+        @match plugin.trip() {
+            _ if settings.failures == 0 => { "off: it is never paused on its own" }
+            None => {
+                "closed: " (plugin.failures_in_a_row()) " of " (settings.failures)
+                " failed attempts in a row that would open it for " (pause(settings.pause))
+            }
+            Some(trip) => {
+                span.warn { (trip.state().as_str()) } " since " (layout::time(trip.since)) ": " (trip)
+            }
+        }
+    }
+}
+
 fn buttons(plugin: &Plugin) -> Markup {
     let record = &plugin.record;
     let action = |deed: &str| format!("/plugins/{}/{deed}", layout::part(&record.name));
@@ -165,6 +183,9 @@ fn buttons(plugin: &Plugin) -> Markup {
                 form.inline method="post" action=(action("resume")) { button #deed { "Resume" } }
             } @else {
                 form.inline method="post" action=(action("pause")) { button #deed { "Pause" } }
+                @if plugin.breaker() != BreakerState::Closed {
+                    form.inline method="post" action=(action("resume")) { button #close { "Run its deliveries now" } }
+                }
             }
             @if record.held == Some(HeldReason::Gone) {
                 form.inline method="post" action=(action("forget")) { button.plain #forget { "Forget it, its keys and its unfinished deliveries" } }

@@ -28,7 +28,7 @@ const NO_SOURCE: &str = "(none)";
 const USUAL: &str = "user.created";
 
 /// What a reason of a rejection means, and what to do.
-const REASONS: [(&str, &str); 12] = [
+const REASONS: [(&str, &str); 14] = [
     (
         "signature-mismatch",
         "The secret is another than the sender's, or something changes the body on its way.",
@@ -42,6 +42,11 @@ const REASONS: [(&str, &str); 12] = [
     ("member", "The body is signed, and lacks what an event has: an id and a type."),
     ("bad-", "The id or the type of the event holds what may not stand there."),
     ("wrong-method", "A webhook is a POST."),
+    (
+        "rate-limited",
+        "More signed requests than `rate` of the source allows; the sender was told when to come again.",
+    ),
+    ("disk-space", "The disk of the store is nearly full: make room, and events are taken in again."),
     ("backlog", "Too much is unfinished: the sender is told to try again. See which plugin is behind."),
     ("store", "The store takes nothing: see the overview, and mend the disk."),
 ];
@@ -188,6 +193,7 @@ fn facts(source: &SourceView) -> Markup {
                 }
                 dt { "takes" } dd { @for pattern in &source.events { code { (pattern) } " " } }
                 dt { "clock may be off" } dd { (source.tolerance) }
+                @if let Some(rate) = source.rate { dt { "may send" } dd { (rate.per_second) " signed requests a second, " (rate.burst) " at once" } }
                 dt { "secrets" } dd { (source.secrets) ", never shown" }
                 @if !source.redact.is_empty() { dt { "masked" } dd { @for pointer in &source.redact { code { (pointer) } " " } } }
             }

@@ -14,7 +14,8 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{names::*, sheet::Sheet};
 use crate::{
     admin::{Admin, api::health::ANSWER},
-    model::{DeliveryState, HeldReason, PluginId, RequestCounts, Usage},
+    model::{BreakerState, DeliveryState, HeldReason, PluginId, RequestCounts, Usage},
+    plugin::Plugin,
     store::{PluginRecord, StoreMeters, StoreStats},
 };
 
@@ -35,8 +36,8 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
         spawn_blocking(Process::read),
     );
     let mut sheet = Sheet::new();
-    let plugins: Vec<PluginRecord> =
-        admin.0.registry.list().iter().map(|plugin| plugin.record.clone()).collect();
+    let list = admin.0.registry.list();
+    let plugins: Vec<PluginRecord> = list.iter().map(|plugin| plugin.record.clone()).collect();
     daemon(&sheet, admin, ailments.is_empty());
     if let Ok(process) = process {
         process.tell(&sheet);
@@ -44,7 +45,7 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
     for (source, ledger) in (admin.0.ledgers)() {
         requests(&sheet, &source, &ledger.snapshot());
     }
-    for plugin in &plugins {
+    for plugin in &list {
         standing(&sheet, admin, plugin);
     }
     pools(&sheet, admin);
@@ -112,13 +113,17 @@ fn requests(sheet: &Sheet, source: &str, counts: &RequestCounts) {
 }
 
 /// How a plugin stands.
-fn standing(sheet: &Sheet, admin: &Admin, plugin: &PluginRecord) {
-    let name = plugin.name.as_str();
-    let state = plugin.held.as_ref().map_or(SERVING, HeldReason::word);
+fn standing(sheet: &Sheet, admin: &Admin, plugin: &Plugin) {
+    let record = &plugin.record;
+    let name = record.name.as_str();
+    let state = record.held.as_ref().map_or(SERVING, HeldReason::word);
     for word in HeldReason::WORDS.into_iter().chain([SERVING]) {
         sheet.level(&PLUGIN_STATE, [name, word], flag(word == state));
     }
-    sheet.level(&PLUGIN_ERROR, [name], flag(plugin.last_error.is_some()));
+    for state in BreakerState::ALL {
+        sheet.level(&BREAKER, [name, state.as_str()], flag(state == plugin.breaker()));
+    }
+    sheet.level(&PLUGIN_ERROR, [name], flag(record.last_error.is_some()));
     let loads = admin.0.registry.loads(name);
     sheet.count(&LOADS, [name, "loaded"], loads.loaded);
     sheet.count(&LOADS, [name, "failed"], loads.failed);
@@ -196,6 +201,7 @@ fn ledger(
             }
         }
         sheet.level(&BACKLOG, [name], unfinished as f64);
+        sheet.level(&REPLAYS, [name], plugin.replays_waiting as f64);
         let oldest = plugin.oldest_open.into_iter().chain(leased.get(&record.id).copied()).min();
         let age = oldest.map_or(0.0, |oldest| seconds(now.duration_since(oldest)).max(0.0));
         sheet.level(&OLDEST, [name], age);
@@ -205,6 +211,9 @@ fn ledger(
     for (state, count) in &stats.outbox {
         sheet.level(&ITEMS, [state], *count as f64);
     }
+    sheet.level(&DISK_LEAST, [], stats.min_free_bytes as f64);
+    sheet.level(&STORE_LIVE, [], stats.live_bytes as f64);
+    sheet.level(&STORE_LIMIT, [], stats.max_bytes.unwrap_or(0) as f64);
     sheet.level(&STORE_SIZE, [], stats.store_bytes as f64);
     sheet.level(&WAL_SIZE, [], stats.wal_bytes as f64);
 }

@@ -61,6 +61,8 @@ metrics! {
     BACKLOG "posthouse_backlog" ["plugin"] "Deliveries that are neither done nor dead.";
     BACKLOG_LIMIT "posthouse_backlog_limit" []
         "Unfinished deliveries of all plugins at which no more events are taken in.";
+    REPLAYS "posthouse_replays_waiting" ["plugin"]
+        "Deliveries that were replayed with many others and wait for their turn.";
     OLDEST "posthouse_oldest_delivery_age_seconds" ["plugin"]
         "Age of the oldest delivery that is neither done nor dead; 0 where there is none.";
     DEAD "posthouse_dead_letters" ["plugin"] "Deliveries given up since the store was made.";
@@ -79,6 +81,8 @@ metrics! {
     PLUGIN_STATE "posthouse_plugin_state" ["plugin", "state"] "1 for the state that the plugin is in.";
     PLUGIN_ERROR "posthouse_plugin_error" ["plugin"]
         "1 while the newest file of the plugin does not load, whether an older one serves or not.";
+    BREAKER "posthouse_plugin_breaker" ["plugin", "state"]
+        "1 for where the plugin's circuit breaker stands: closed, open or half-open.";
     LOADS "posthouse_plugin_loads_total" ["plugin", "outcome"] "Files of the plugin: loaded, or failed to.";
     INSTANCES "posthouse_instances" ["use"] "Instances of guests that run, or rest to be used again.";
     INSTANCES_LIMIT "posthouse_instances_limit" ["use"] "The most of them at once; a further one waits.";
@@ -100,8 +104,13 @@ metrics! {
     BATCH "posthouse_commit_batch_operations" [] "Operations that were committed together.";
     FAILED_COMMITS "posthouse_failed_commits_total" [] "Batches of the store's writer that were taken back.";
     STORE_SIZE "posthouse_store_bytes" [] "Size of the store's file.";
+    STORE_LIVE "posthouse_store_live_bytes" [] "What of the store's file is in use.";
+    STORE_LIMIT "posthouse_store_limit_bytes" []
+        "What may be in use before finished events leave for it; 0 where there is no bound.";
     WAL_SIZE "posthouse_wal_bytes" [] "Size of the store's write-ahead log.";
     DISK_FREE "posthouse_disk_free_bytes" [] "Room that is left on the disk of the store.";
+    DISK_LEAST "posthouse_disk_min_free_bytes" []
+        "Room at which no more events are taken in; 0 where there is no bound.";
     DISK_SIZE "posthouse_disk_bytes" [] "Size of the disk of the store.";
     READERS "posthouse_store_readers" ["pool"] "Connections that are reading the store.";
     READERS_LIMIT "posthouse_store_readers_limit" ["pool"] "The most of them at once; a further one waits.";

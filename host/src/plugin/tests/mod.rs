@@ -51,6 +51,7 @@ fn settings() -> PluginSettings {
         concurrency: 8,
         reuse: 1,
         retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
+        breaker: Default::default(),
         limits: limits(),
         order_by: None,
         grants: Grants::default(),
@@ -64,8 +65,38 @@ fn guest(body: &str) -> Vec<u8> {
     module(body, "(i32.const 16)")
 }
 
+/// A guest that traps before this second of its clock, and does its work from then on.
+pub(crate) fn sick_until(second: i64) -> Vec<u8> {
+    const WORLD: &str = "
+package test:sick;
+
+world sick {
+    include posthouse:plugin/plugin@0.1.0;
+    import wasi:clocks/wall-clock@0.2.0;
+}
+
+package wasi:clocks@0.2.0 {
+    interface wall-clock {
+        record datetime { seconds: u64, nanoseconds: u32 }
+        now: func() -> datetime;
+    }
+}
+";
+    let handle = format!(
+        "(call $now (i32.const 3072))
+         (if (i64.lt_u (i64.load (i32.const 3072)) (i64.const {second})) (then unreachable))"
+    );
+    let clock = r#"(import "wasi:clocks/wall-clock@0.2.0" "now" (func $now (param i32)))"#;
+    let text = text(&handle, "(i32.const 16)").replacen("(memory", &format!("{clock} (memory"), 1);
+    in_world(&text, Some(WORLD))
+}
+
 fn module(handle: &str, describe: &str) -> Vec<u8> {
-    let text = format!(
+    in_world(&text(handle, describe), None)
+}
+
+fn text(handle: &str, describe: &str) -> String {
+    format!(
         r#"(module $guest
             (import "posthouse:plugin/log@0.1.0" "write" (func $log (param i32 i32 i32)))
             (import "posthouse:plugin/kv@0.1.0" "increment" (func $increment (param i32 i32 i64 i32)))
@@ -97,8 +128,7 @@ fn module(handle: &str, describe: &str) -> Vec<u8> {
                 (global.set $top (i32.const 8192))
                 {handle}
                 (i32.const 4096)))"#
-    );
-    in_world(&text, None)
+    )
 }
 
 /// A module in the text format with the world it is made for: `plugin`, or the one that is given as WIT.
@@ -118,13 +148,13 @@ fn in_world(text: &str, other: Option<&str>) -> Vec<u8> {
 }
 
 /// An engine of its own, with a compiler child that is this very test binary.
-struct Bench {
-    dir: TempDir,
-    engine: Engine,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
+    pub(crate) engine: Engine,
 }
 
 impl Bench {
-    fn new(instances: u32) -> Self {
+    pub(crate) fn new(instances: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let compiler = dir.path().join("compiler");
         let this = std::env::current_exe().unwrap();
@@ -191,6 +221,7 @@ fn job(event_type: &str) -> Job {
         occurred_at: None,
         received_at: Timestamp::UNIX_EPOCH,
         depth: 0,
+        trace: None,
         body,
         data: 30..44,
     };
@@ -202,6 +233,8 @@ fn job(event_type: &str) -> Job {
         conflicts: 0,
         may_have_run: false,
         due_at: Timestamp::UNIX_EPOCH,
+        replay: false,
+        trace: None,
         event: Arc::new(Event { seq: EventSeq(1), content }),
     }
 }

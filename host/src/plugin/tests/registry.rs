@@ -7,7 +7,7 @@ use crate::{
     config::Http,
     database::Databases,
     egress::Egress,
-    plugin::{PluginError, Registry},
+    plugin::{Health, PluginError, Registry},
     store::{Store, StoreOptions},
 };
 
@@ -37,6 +37,8 @@ impl House {
             path: bench.dir.path().join("store.db"),
             retention: Duration::from_secs(3600),
             max_backlog: 1000,
+            min_free: 0,
+            max_size: None,
         };
         let store = Store::open(options, ambient.clone()).unwrap();
         let folder = bench.dir.path().join("plugins");
@@ -272,4 +274,71 @@ async fn a_file_half_written_is_not_tried_over_and_over() {
     let tries = fs::read_to_string(&counted).unwrap().lines().count();
     assert!((2..=4).contains(&tries), "{tries} tries");
     watching.abort();
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_something_changes() {
+    let house = House::new(Still).await;
+    let most = settings().breaker.failures;
+    house.put("greet", &guest("(call $say)"));
+    house.registry.scan().await;
+    let fail = async |times: u32| {
+        for _ in 0..times {
+            let plugin = house.registry.by_name("greet").unwrap();
+            house.registry.heed(&plugin, Health::Failed).await;
+        }
+    };
+    let heed = async |health| {
+        let plugin = house.registry.by_name("greet").unwrap();
+        house.registry.heed(&plugin, health).await
+    };
+    let state = || house.registry.by_name("greet").unwrap().breaker();
+
+    // In a row: what went well ends it, and what says nothing leaves it as it is.
+    fail(most - 1).await;
+    heed(Health::Well).await;
+    fail(most - 1).await;
+    heed(Health::Deferred).await;
+    heed(Health::Unknown).await;
+    assert_eq!(state(), BreakerState::Closed);
+    let earlier = house.registry.by_name("greet").unwrap();
+    fail(1).await;
+    assert_eq!(state(), BreakerState::Open);
+    let Some(HeldReason::Tripped(trip)) = house.record("greet").held else { panic!("it is held") };
+    assert_eq!((trip.failures, trip.pauses), (most, 1));
+    assert!(house.store.plugins().await.unwrap()[0].held.is_some(), "it is written down");
+    // Attempts that had begun before say nothing any more.
+    assert!(!house.registry.heed(&earlier, Health::Failed).await);
+    assert!(!house.registry.heed(&earlier, Health::Well).await);
+    assert_eq!((state(), house.record("greet").held), (BreakerState::Open, Some(HeldReason::Tripped(trip))));
+
+    // An operator's pause lies over it, and a resume ends both.
+    house.registry.pause("greet").await.unwrap();
+    assert_eq!((house.record("greet").held, state()), (Some(HeldReason::Paused), BreakerState::Open));
+    house.registry.resume("greet").await.unwrap();
+    assert_eq!((house.record("greet").held, state()), (None, BreakerState::Closed));
+
+    // So does another revision, which begins to count anew.
+    fail(most).await;
+    assert_eq!(state(), BreakerState::Open);
+    house.put("greet", &guest("(call $say) (call $say)"));
+    house.registry.scan().await;
+    assert_eq!((house.record("greet").held, state()), (None, BreakerState::Closed));
+    fail(most - 1).await;
+    assert_eq!(state(), BreakerState::Closed);
+    fail(1).await;
+
+    // A start tries one delivery, and what comes of that turns the breaker.
+    let House { bench, store, folder, registry } = house;
+    drop(registry);
+    let again = House::registry(&bench, &store, &folder, Ambient::new(Still, Still)).await;
+    again.scan().await;
+    let tried = again.by_name("greet").unwrap();
+    assert!(tried.is_on_trial() && !tried.serving(), "{:?}", tried.record);
+    assert!(!again.heed(&tried, Health::Unknown).await, "it did not run");
+    assert!(again.heed(&tried, Health::Failed).await);
+    let open = again.by_name("greet").unwrap();
+    assert_eq!((open.breaker(), open.trip().unwrap().pauses), (BreakerState::Open, 2));
+    again.begin_trials().await;
+    assert_eq!(again.by_name("greet").unwrap().breaker(), BreakerState::Open, "its pause is not over");
 }

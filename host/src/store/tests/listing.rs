@@ -106,7 +106,11 @@ async fn an_event_is_shown_with_all_that_became_of_it() {
     let verdict = Verdict::Retry(house.now());
     let mut attempt = house.attempt(&job, &verdict);
     attempt.trace = Some("handle\nrun".to_owned());
-    attempt.logs = vec![LogLine { level: LogLevel::Warn, message: "slow\n\"quoted\"".to_owned() }];
+    attempt.logs = vec![LogLine {
+        after: Duration::ZERO,
+        level: LogLevel::Warn,
+        message: "slow\n\"quoted\"".to_owned(),
+    }];
     house.store.complete(job, attempt.clone(), verdict).await.unwrap();
     let mut effects = effects(&[]);
     effects.outbox.push(mail("hello"));

@@ -17,4 +17,6 @@ mod opening;
 mod ordering;
 mod replaying;
 mod revisions;
+mod size;
 mod support;
+mod turns;

@@ -71,6 +71,8 @@ DROP TABLE revision;
 ALTER TABLE attempt DROP COLUMN revision;
 ALTER TABLE delivery DROP COLUMN ran;
 ALTER TABLE event DROP COLUMN depth;
+ALTER TABLE event DROP COLUMN trace;
+ALTER TABLE outbox DROP COLUMN trace;
 DROP INDEX outbox_due;
 DROP INDEX outbox_leased;
 ALTER TABLE outbox DROP COLUMN kind;
@@ -82,6 +84,7 @@ DROP TABLE audit;
 DROP TABLE minute;
 ALTER TABLE source DROP COLUMN last_event;
 ALTER TABLE source DROP COLUMN last_at;
+DROP INDEX delivery_later;
 PRAGMA user_version = 1";
 
 #[tokio::test]

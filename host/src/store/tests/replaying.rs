@@ -36,7 +36,7 @@ async fn dead_letters_are_replayed_once_and_the_count_agrees() {
     assert_eq!(house.store.count_deliveries(dead()).await.unwrap(), 0);
     assert_eq!(house.store.replay_deliveries(dead(), Orders::new()).await.unwrap(), 0);
     let newest = house.store.deliveries(DeliveryFilter::default()).await.unwrap().remove(0);
-    assert_eq!(newest.state, DeliveryState::Ready);
+    assert_eq!(newest.state, DeliveryState::Waiting, "it waits for its turn, until there is a lane");
     assert!(newest.replay_of.is_some());
     assert_eq!(house.store.stats().await.unwrap().made, 600);
     house.assert_balanced().await;

@@ -154,6 +154,7 @@ impl House {
             occurred_at: None,
             received_at: self.now(),
             depth: 0,
+            trace: None,
             data: start..start + 7,
             body: body.into_bytes().into(),
         }
@@ -228,7 +229,13 @@ impl House {
 }
 
 pub(super) fn options(path: &std::path::Path) -> StoreOptions {
-    StoreOptions { path: path.to_owned(), retention: Duration::from_secs(24 * 3600), max_backlog: 1_000_000 }
+    StoreOptions {
+        path: path.to_owned(),
+        retention: Duration::from_secs(24 * 3600),
+        max_backlog: 1_000_000,
+        min_free: 0,
+        max_size: None,
+    }
 }
 
 pub(super) fn open_at(options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {

@@ -54,7 +54,13 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
     runtime.block_on(async {
         let ambient = ambient();
         let path = dir.join("data/posthouse.db");
-        let options = StoreOptions { path, retention: Duration::from_hours(24), max_backlog: 1000 };
+        let options = StoreOptions {
+            path,
+            retention: Duration::from_hours(24),
+            max_backlog: 1000,
+            min_free: 0,
+            max_size: None,
+        };
         let store = Store::open(options, ambient.clone()).expect("a new store");
         let options =
             EngineOptions { cache_dir: dir.join("data/aot"), instances: 64, compiler: bench.binary() };
@@ -102,6 +108,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         occurred_at: None,
         received_at: ambient.now(),
         depth: 0,
+        trace: None,
         body: Bytes::from(body),
         data,
     };
@@ -112,6 +119,9 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
+        due_at: ambient.now(),
+        replay: false,
+        trace: None,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),
     }
 }

@@ -46,13 +46,13 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
 }
 
-fn at_rate(bench: &Bench, address: SocketAddr, rate: f64) -> Seen {
+pub(super) fn at_rate(bench: &Bench, address: SocketAddr, rate: f64) -> Seen {
     let lasting = Duration::from_secs_f64(bench.arguments.seconds);
     let batch = Arc::new(Batch::sign(PATH, (rate * lasting.as_secs_f64()) as usize + 1));
     all_good(load::open(address, &batch, lasting, rate, noop::ANSWER))
 }
 
 /// p50, p99 and p99.9, in ms.
-fn percentiles(seen: &Seen) -> [f64; 3] {
+pub(super) fn percentiles(seen: &Seen) -> [f64; 3] {
     [0.5, 0.99, 0.999].map(|share| f64::from(seen.percentile(share)) / 1000.0)
 }

@@ -5,6 +5,7 @@ mod fetch;
 mod latency;
 mod memory;
 mod order;
+mod pages;
 mod rate;
 mod reload;
 mod size;
@@ -25,12 +26,13 @@ pub(crate) enum Name {
     Order,
     Reload,
     Size,
+    Pages,
     Latency,
     Memory,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Verify,
         Self::Accept,
         Self::Plugin,
@@ -41,6 +43,7 @@ impl Name {
         Self::Order,
         Self::Reload,
         Self::Size,
+        Self::Pages,
         Self::Latency,
         Self::Memory,
     ];
@@ -59,6 +62,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Order => order::measure(bench),
         Name::Reload => reload::measure(bench),
         Name::Size => size::measure(bench),
+        Name::Pages => pages::measure(bench),
         Name::Latency => latency::measure(bench),
         Name::Memory => memory::measure(bench),
     }

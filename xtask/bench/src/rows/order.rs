@@ -66,6 +66,8 @@ fn fill(path: &Path) {
             path: path.to_owned(),
             retention: Duration::from_hours(24),
             max_backlog: 2 * BEHIND,
+            min_free: 0,
+            max_size: None,
         };
         let store = Store::open(options, ambient.clone()).expect("the daemon's store");
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");

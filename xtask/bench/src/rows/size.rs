@@ -37,7 +37,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     daemon.stop();
 
     let began = Instant::now();
-    fill(&daemon.dir().join("data/posthouse.db"), finished, waiting);
+    fill(&daemon.dir().join("data/posthouse.db"), &Fill { finished, waiting, dead: 0 });
     eprintln!("   filled in {:.0} s", began.elapsed().as_secs_f64());
 
     let grown = started_in(&mut daemon);
@@ -70,18 +70,38 @@ fn started_in(daemon: &mut Daemon) -> Duration {
     began.elapsed()
 }
 
+/// How many deliveries of each kind a store is filled with, one an event.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fill {
+    pub(super) waiting: u64,
+    pub(super) dead: u64,
+    pub(super) finished: u64,
+}
+
+impl Fill {
+    fn events(&self) -> u64 {
+        self.waiting + self.dead + self.finished
+    }
+}
+
 /// Fills a store, through its own handle, while no daemon has it.
-fn fill(path: &Path, finished: u64, waiting: u64) {
+pub(super) fn fill(path: &Path, fill: &Fill) {
+    let fill = *fill;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let ambient = ambient();
-        let max_backlog = finished + waiting + 1;
-        let options =
-            StoreOptions { path: path.to_owned(), retention: Duration::from_hours(24), max_backlog };
+        let max_backlog = fill.events() + 1;
+        let options = StoreOptions {
+            path: path.to_owned(),
+            retention: Duration::from_hours(24),
+            max_backlog,
+            min_free: 0,
+            max_size: None,
+        };
         let store = Store::open(options, ambient.clone()).expect("the daemon's store");
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
-        let handling = tokio::spawn(handle(store.clone(), plugin, ambient.clone(), finished, waiting));
-        offer(&store, plugin, &ambient, finished + waiting).await;
+        let handling = tokio::spawn(handle(store.clone(), plugin, ambient.clone(), fill));
+        offer(&store, plugin, &ambient, fill.events()).await;
         handling.await.expect("deliveries that are handled");
         store.close().await.expect("a store that closes");
     });
@@ -108,25 +128,31 @@ async fn offer(store: &Store, plugin: PluginId, ambient: &Ambient, events: u64) 
     tasks.join_all().await;
 }
 
-/// Ends every delivery: the first so many wait for an hour, the others are done.
-async fn handle(store: Store, plugin: PluginId, ambient: Ambient, finished: u64, waiting: u64) {
+/// Ends every delivery: the first so many wait for an hour, the next are given up for one of ten
+/// reasons, the others are done.
+async fn handle(store: Store, plugin: PluginId, ambient: Ambient, fill: Fill) {
     let mut lane = store.open_lane(plugin, 4096).await.expect("a lane");
     let later = ambient.now() + Duration::from_hours(1);
-    for number in 0..finished + waiting {
+    for number in 0..fill.events() {
         let job = lane.next().await.expect("a delivery");
-        let waits = number < waiting;
+        let (outcome, error, verdict) = if number < fill.waiting {
+            (Outcome::Retry, Some("the other side is busy".to_owned()), Verdict::Retry(later))
+        } else if number < fill.waiting + fill.dead {
+            (Outcome::Rejected, Some(format!("reason {}", number % 10)), Verdict::Dead)
+        } else {
+            (Outcome::Done, None, Verdict::Done(Effects::default()))
+        };
         let attempt = Attempt {
             number: job.attempt,
             started_at: ambient.now(),
             duration: Duration::from_micros(50),
-            outcome: if waits { Outcome::Retry } else { Outcome::Done },
-            error: waits.then(|| "the other side is busy".to_owned()),
+            outcome,
+            error,
             trace: None,
             logs: Vec::new(),
             did: None,
             revision: None,
         };
-        let verdict = if waits { Verdict::Retry(later) } else { Verdict::Done(Effects::default()) };
         store.complete(job, attempt, verdict).await.expect("a delivery that ends");
     }
     store.flush().await.expect("a store that writes");
@@ -136,18 +162,21 @@ async fn handle(store: Store, plugin: PluginId, ambient: Ambient, finished: u64,
 /// The n-th event of a fill.
 pub(super) fn event(number: u64, now: Timestamp) -> NewEvent {
     let id = format!("evt_fill_{number:012}");
-    let user =
-        format!(r#"{{"user":{{"id":"usr_{number}","email":"ada@example.com","metadata":"{:450}"}}}}"#, "");
+    let user = format!(
+        r#"{{"user":{{"id":"usr_{number}","email":"user{number}@example.com","metadata":"{:440}"}}}}"#,
+        ""
+    );
     let body = format!(r#"{{"spec_version":"1","id":"{id}","type":"user.created","data":{user}}}"#);
     let start = (body.len() - 1 - user.len()) as u32;
     NewEvent {
         source: SourceName::new("scalekit").expect("a name"),
         id: EventId::new(&id).expect("an id"),
         event_type: EventType::new("user.created").expect("a type"),
-        organization: Some("org_102690563312124938".into()),
+        organization: Some(format!("org_1026905633121{:05}", number % 1000).into()),
         occurred_at: None,
         received_at: now,
         depth: 0,
+        trace: None,
         data: start..start + user.len() as u32,
         body: Bytes::from(body),
     }

@@ -1,4 +1,4 @@
-//! Keeps a flood of bad requests out of the log: a few lines a second pass, the rest are counted.
+//! Keeps a flood, of bad requests or of dead letters, out of the log: a few lines a second pass, the rest are counted.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// One subject of the log, such as the bad requests of a source.
 #[derive(Debug, Default)]
-pub(super) struct FloodGate(Mutex<State>);
+pub(crate) struct FloodGate(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
 
 impl FloodGate {
     /// Whether a line may be written now; if so, how many were held back since the last one.
-    pub(super) fn admit(&self) -> Option<u64> {
+    pub(crate) fn admit(&self) -> Option<u64> {
         self.admit_at(Instant::now())
     }
 

@@ -1,0 +1,109 @@
+//! What the daemon itself posts to one place that config.toml names, such as its traces.
+//!
+//! It trusts the certificates and asks the nameservers that requests of plugins do. No redirect is followed
+//! and no more than the beginning of an answer read. Nothing that it says of a failure holds a header.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use reqwest::redirect::Policy;
+use url::Url;
+
+use super::{Egress, EgressError, address::Reach, outlet::chain, resolve::Guard};
+use crate::model::Secret;
+
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The most bytes of an answer that are read.
+const ANSWER: usize = 64 << 10;
+
+/// Posts to one URL, with headers that may be secret.
+pub struct Courier {
+    client: reqwest::Client,
+    url: Url,
+    headers: HeaderMap,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Received {
+    /// Its status.
+    pub status: StatusCode,
+    /// What `Retry-After` says, in seconds.
+    pub retry_after: Option<Duration>,
+    /// Its body, as much of it as is read.
+    pub body: Vec<u8>,
+}
+
+impl Egress {
+    /// Who posts to this URL; connects to nothing yet.
+    ///
+    /// # Errors
+    /// [`EgressError`] where no client can be made.
+    pub fn courier(&self, url: Url, header: &BTreeMap<String, Secret>) -> Result<Courier, EgressError> {
+        let guard = Guard { names: self.0.names.clone(), reach: Reach::everywhere() };
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.0.tls.clone())
+            .dns_resolver(guard)
+            .no_proxy()
+            .redirect(Policy::none())
+            .referer(false)
+            .user_agent(concat!("posthouse/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT)
+            .build()
+            .map_err(|error| EgressError::Client(chain(&error)))?;
+        let mut headers = HeaderMap::new();
+        for (name, secret) in header {
+            // Both were checked when config.toml was read.
+            if let (Ok(name), Ok(mut value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(secret.expose()))
+            {
+                value.set_sensitive(true);
+                headers.insert(name, value);
+            }
+        }
+        Ok(Courier { client, url, headers })
+    }
+}
+
+impl Courier {
+    /// Posts a body and reads what comes back, within `time`.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub async fn post(
+        &self,
+        content_type: &'static str,
+        body: Vec<u8>,
+        time: Duration,
+    ) -> Result<Received, String> {
+        let host = self.url.origin().ascii_serialization();
+        let exchange = async {
+            let request = self.client.post(self.url.clone()).headers(self.headers.clone());
+            let request = request.header(header::CONTENT_TYPE, content_type).body(body);
+            let mut response = request
+                .send()
+                .await
+                .map_err(|error| format!("no answer from `{host}`: {}", chain(&error.without_url())))?;
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            let seconds = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let mut received = Received {
+                status: response.status(),
+                retry_after: seconds.map(Duration::from_secs),
+                body: Vec::new(),
+            };
+            // The answer is there; what is wrong with its body changes nothing.
+            while let Ok(Some(chunk)) = response.chunk().await {
+                let room = ANSWER - received.body.len();
+                received.body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+                if received.body.len() == ANSWER {
+                    break;
+                }
+            }
+            Ok(received)
+        };
+        tokio::time::timeout(time, exchange)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer from `{host}` within {time:?}")))
+    }
+}

@@ -1,0 +1,63 @@
+//! The span of one try to send an item of the outbox, below the attempt that staged it.
+
+use jiff::Timestamp;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+
+use super::{
+    Telemetry,
+    attempt::called,
+    span::{self, Place, number, text},
+};
+use crate::model::{DeliveryId, OutboxItem, TraceContext};
+
+/// What is noted of a try that is recorded.
+pub struct SendTrace {
+    telemetry: Telemetry,
+    place: Place,
+    began: Timestamp,
+}
+
+impl Telemetry {
+    /// A try begins; `trace` is where the item belongs, and becomes the span of the try. None where nothing
+    /// is recorded, and then there is no trace to go on with either.
+    pub fn sending(&self, trace: &mut Option<TraceContext>) -> Option<SendTrace> {
+        let parent = trace.take();
+        let inner = self.0.as_ref()?;
+        let parent = parent?;
+        let context = parent.child(&inner.ambient);
+        *trace = Some(context);
+        let place = Place::below(context, &parent);
+        Some(SendTrace { telemetry: self.clone(), place, began: inner.ambient.now() })
+    }
+}
+
+impl SendTrace {
+    /// It has ended; `failed` is a word where the item did not leave.
+    pub fn end(
+        self,
+        outbox: i64,
+        delivery: DeliveryId,
+        attempt: u32,
+        item: &OutboxItem,
+        failed: Option<&'static str>,
+    ) {
+        let Self { telemetry, place, began } = self;
+        let Some(inner) = telemetry.0 else { return };
+        let kind = item.kind().as_str();
+        let mut span =
+            span::span(place, format!("send {kind}"), SpanKind::Client, began, inner.ambient.now());
+        span.attributes = vec![
+            number("posthouse.outbox", outbox),
+            text("posthouse.outbox.kind", kind),
+            text("posthouse.delivery", delivery.to_string()),
+            number("posthouse.attempt", attempt),
+        ];
+        if let OutboxItem::Request(request) = item {
+            span.attributes.extend(called(&request.method, &request.url));
+        }
+        if let Some(word) = failed {
+            span::failed(&mut span, word, "");
+        }
+        inner.exporter.push(span);
+    }
+}

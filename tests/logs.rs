@@ -1,0 +1,99 @@
+//! The log: what a line about a delivery says, and how the journal likes its lines.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
+
+use std::{fs::File, os::unix::fs::MetadataExt as _};
+
+use posthouse_harness::{Collector, Daemon, Event, SmtpOptions, SmtpServer, eventually};
+use serde_json::{Value, json};
+
+#[test]
+fn a_line_about_an_event_says_which_for_whom_and_under_which_trace() {
+    let collector = Collector::start();
+    let unknown = "nobody@example.com";
+    let server = SmtpServer::start(&SmtpOptions { unknown: vec![unknown.into()], ..SmtpOptions::default() });
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("log", "level = \"debug\"")
+        .set("log", "format = \"json\"")
+        .set("mail", &format!("url = {:?}", server.url()))
+        .set("telemetry", &format!("otlp = {:?}", collector.url()))
+        .guest("counter")
+        .toml("[plugin.counter.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }")
+        .start();
+    let refused = Event::new("user.created").data(json!({ "reject": true }));
+    let mailed = Event::new("user.created").data(json!({ "mail": unknown }));
+    for event in [&refused, &mailed] {
+        assert!(daemon.post_event(event).accepted());
+    }
+    daemon.wait_mail_settled();
+
+    let line = |event: &Event, message: &str| {
+        eventually(message, || {
+            let log = daemon.log();
+            let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+            lines.find(|line| line["event"] == event.id && line["message"] == message)
+        })
+    };
+    for event in [&refused, &mailed] {
+        let trace = collector
+            .wait_for("its trace", |span| {
+                span.kind == "CONSUMER" && span.attributes["messaging.message.id"] == event.id
+            })
+            .trace;
+        let delivery = &daemon.event(&event.id)["history"][0]["id"];
+        let taken_in = line(event, "event taken in");
+        assert_eq!((&taken_in["source"], &taken_in["trace"]), (&json!("scalekit"), &json!(trace)));
+        let ended = if event.id == refused.id {
+            line(event, "an attempt failed, and the delivery is a dead letter")
+        } else {
+            line(event, "an attempt ended well")
+        };
+        for line in [ended].into_iter().chain((event.id == mailed.id).then(|| line(event, "given up"))) {
+            assert_eq!(line["source"], "scalekit", "{line}");
+            assert_eq!(line["plugin"], "counter", "{line}");
+            assert_eq!(&line["delivery"], delivery, "{line}");
+            assert_eq!((&line["attempt"], &line["trace"]), (&json!(1), &json!(trace)), "{line}");
+        }
+    }
+    let given_up = line(&mailed, "given up");
+    assert_eq!(given_up["error"], "permanent error (550)", "what the server says may quote the mail");
+    assert!(!daemon.log().contains(unknown), "{}", daemon.log());
+}
+
+#[test]
+fn in_the_journal_a_line_begins_with_its_priority_and_has_no_time_and_elsewhere_it_does() {
+    for (format, journal) in [("human", true), ("human", false), ("json", true), ("json", false)] {
+        let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+            .set("log", &format!("format = {format:?}"))
+            .guest("counter")
+            .prepare();
+        let stderr = File::create(daemon.dir().join("stderr.log")).unwrap().metadata().unwrap();
+        // Another stream than ours where it is not to count.
+        let inode = stderr.ino() + u64::from(!journal);
+        daemon.set_env("JOURNAL_STREAM", Some(&format!("{}:{inode}", stderr.dev())));
+        daemon.start();
+        let event = Event::new("user.created").data(json!({ "reject": true }));
+        assert!(daemon.post_event(&event).accepted());
+        daemon.wait_settled();
+        daemon.stop();
+
+        let log = daemon.log();
+        let dead = log.lines().find(|line| line.contains("dead letter")).expect("a line about it");
+        let ready = log.lines().find(|line| line.contains("ready")).expect("a line at the start");
+        if journal {
+            assert!(dead.starts_with("<4>") && ready.starts_with("<6>"), "{log}");
+            assert!(log.lines().all(|line| line.starts_with('<')), "{log}");
+        } else {
+            assert!(!log.lines().any(|line| line.starts_with('<')), "{log}");
+        }
+        let bare = |line: &str| if journal { line[3..].to_owned() } else { line.to_owned() };
+        assert!(!log.contains('\u{1b}'), "colours: {log}");
+        if format == "json" {
+            let line: Value = serde_json::from_str(&bare(dead)).expect("JSON");
+            assert_eq!((&line["level"], &line["event"]), (&json!("WARN"), &json!(event.id)));
+        } else {
+            let timed = bare(ready).starts_with(|c: char| c.is_ascii_digit());
+            assert_eq!(timed, !journal, "{ready}");
+        }
+    }
+}

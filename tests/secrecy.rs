@@ -1,0 +1,351 @@
+//! What is secret and what senders send stays out of the log, whatever happens and whatever its level, out
+//! of every file but the store and the mail, and out of what is sent to the collector of traces.
+//!
+//! A run uses every secret that there is, is sent bodies with a mark that can't be mistaken, well-formed and
+//! not, and has guests that fail in all the ways in which they may repeat what they were given. Then
+//! everything that it wrote is searched for the marks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use posthouse_harness::{
+    Answer, Collector, Daemon, Event, Headers, Postgres, Scheme, Signer, SmtpOptions, SmtpServer, Source,
+    WebReply, WebServer, eventually, unix_now, wait_until,
+};
+use serde_json::{Value, json};
+
+/// Stands in every body, and in what guests make of it.
+const MARK: &str = "qbodymarkq";
+/// Stands where a source has values masked.
+const MASKED: &str = "qmaskedmarkq";
+
+/// A secret, and how it may look where it should not be.
+struct Kept {
+    what: &'static str,
+    looks: Vec<String>,
+}
+
+impl Kept {
+    fn new(what: &'static str, text: &str) -> Self {
+        let looks =
+            vec![text.to_owned(), BASE64.encode(text), hex::encode(text), format!("{:?}", text.as_bytes())];
+        Self { what, looks }
+    }
+}
+
+#[test]
+fn neither_secrets_nor_bodies_show_in_the_log_for_people() {
+    nothing_shows("human");
+}
+
+#[test]
+fn neither_secrets_nor_bodies_show_in_the_log_for_programs() {
+    nothing_shows("json");
+}
+
+fn nothing_shows(format: &str) {
+    let collector = Collector::start();
+    let postgres = Postgres::start();
+    let mail = SmtpServer::start(&SmtpOptions {
+        secured: true,
+        unknown: vec![format!("{MARK}-unknown@example.com")],
+        ..SmtpOptions::default()
+    });
+    let web = WebServer::start(|request| match request.path.as_str() {
+        "/broken" => WebReply::status(500),
+        _ => WebReply::text(request.body.clone()),
+    });
+    let key = "qsourcekeyq-0123456789abcdef";
+    let standard = format!("whsec_{}", BASE64.encode(key));
+    let documented = "qdocumentedsecretq".to_owned();
+    let database = postgres.url().replacen("posthouse@", "posthouse:qdatabasesecretq@", 1);
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("log", &format!("level = \"trace\"\nformat = {format:?}"))
+        .set("server", "max_body = \"8KiB\"\nbody_timeout = \"1s\"")
+        .set("mail", "url = { env = \"MAIL_URL\" }\nretry = { attempts = 2, base = \"100ms\" }")
+        .set("http", "retry = { attempts = 2, base = \"100ms\" }\ntimeout = \"2s\"")
+        .set("plugins", "retry = { attempts = 2, base = \"50ms\" }")
+        .set("telemetry", &format!("otlp = {:?}\nheader = {{ x-token = {{ env = \"OTLP\" }} }}", collector.url()))
+        .env("MAIL_URL", &mail.url())
+        .env("SSL_CERT_FILE", &mail.certificate().to_string_lossy())
+        .env("DATABASE_URL", &database)
+        .env("OTLP", "qcollectorsecretq")
+        .env("API_TOKEN", "Bearer qheadersecretq")
+        .env("PLUGIN_KEY", "qpluginsecretq")
+        .source(Source::new("crm").secret(&standard).scheme(Scheme::StandardWebhooks).line("events = [\"user.*\"]"))
+        .source(Source::new("page").secret(&documented).scheme(Scheme::ScalekitDocumented))
+        .source(Source::new("masked").line("redact = [\"/data/user\", \"/data/log\", \"/data/mail\"]"))
+        .guest("counter")
+        .guest("config-probe")
+        .guest("hostile")
+        .guest("http-probe")
+        .guest("relay")
+        .guest("sql-probe")
+        .toml("[databases.app]\nurl = { env = \"DATABASE_URL\" }")
+        .toml("[plugin.counter.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }")
+        .toml("[plugin.config-probe.config]\nkey = { env = \"PLUGIN_KEY\" }")
+        .toml(&format!(
+            "[plugin.http-probe.grants]\nhttp = [{{ url = {:?}, header.Authorization = {{ env = \"API_TOKEN\" }} }}, \"http://127.0.0.1:9\"]",
+            web.url("")
+        ))
+        .toml("[plugin.relay.grants]\nemit = [\"user.*\"]")
+        .toml("[plugin.sql-probe.grants]\ndatabase = \"app\"")
+        .start();
+    let kept = [
+        Kept::new("the source's key", key),
+        Kept::new("the source's secret", &standard),
+        Kept::new("the page's secret", &documented),
+        Kept::new("the admin token", &daemon.admin_token()),
+        Kept::new("the mail login", "\0user\0password"),
+        Kept::new("the mail login in the URL", "user:password"),
+        Kept::new("the database's password", "qdatabasesecretq"),
+        Kept::new("the collector's header", "qcollectorsecretq"),
+        Kept::new("the grant's header", "qheadersecretq"),
+        Kept::new("the plugin's key", "qpluginsecretq"),
+    ];
+
+    let accepted = accepted(&daemon, &web);
+    refused(&daemon, &standard);
+    daemon.wait_settled();
+    daemon.wait_mail_settled();
+    // A configuration that is wrong, with the secrets in it.
+    let config = daemon.dir().join("config.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{good}\n[[source]]\nname = \"late\"\nsecrets = [{standard:?}, 7]\n"))
+        .unwrap();
+    eventually("the new configuration is refused", || daemon.log().contains("is not taken").then_some(()));
+    fs::write(&config, good).unwrap();
+    collector.named("process http-probe");
+
+    // What is harmless is there: so the search below looks at the right things.
+    let log = daemon.log();
+    for event in &accepted {
+        assert!(log.contains(event), "nothing about {event} in the log:\n{log}");
+    }
+    for harmless in
+        ["dead letter", "signature refused", "payload refused", "given up", "TRACE", "masked", "sql-probe"]
+    {
+        assert!(log.contains(harmless), "`{harmless}` is not in the log:\n{log}");
+    }
+    let marks = [Kept::new("a body", MARK), Kept::new("a masked value", MASKED)];
+    for line in log.lines() {
+        if format == "json" {
+            serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
+        }
+        shows_none(&kept, "the log", line);
+        shows_none(&marks, "the log", line);
+    }
+
+    // Files: all but the store and the mail, the wasm code aside.
+    let mut files = 0;
+    for file in files_below(&daemon.dir().join("data")) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("posthouse.db") {
+            let text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+            shows_none(&kept, &name, &text);
+            shows_none(&marks, &name, &text);
+            files += 1;
+        }
+    }
+    assert!(files > 0, "no file was looked at");
+
+    // Traces have guests' words, masked; secrets and the payload itself never.
+    let mut posted = String::new();
+    for request in collector.requests() {
+        assert_eq!(request.header("x-token"), Some("qcollectorsecretq"));
+        posted += &String::from_utf8_lossy(&request.body);
+    }
+    assert!(posted.contains(&accepted[0]) && posted.contains("process counter"));
+    shows_none(&kept, "the traces", &posted);
+    shows_none(&marks[1..], "the traces", &posted);
+    assert!(!posted.contains(&format!("{MARK}-payload")), "a payload stands in a trace");
+
+    // What the command line tells.
+    let masked = accepted.last().unwrap();
+    for arguments in [
+        &["events", "show", masked, "--body"][..],
+        &["events", "show", masked, "--body", "--json"],
+        &["events"],
+        &["deliveries"],
+        &["deliveries", "--json"],
+        &["outbox"],
+        &["outbox", "--json"],
+        &["plugins", "show", "http-probe"],
+        &["plugins", "show", "config-probe"],
+        &["stats"],
+    ] {
+        let told = daemon.cli(arguments);
+        assert_eq!(told.code, Some(0), "{arguments:?}: {told:?}");
+        let text = format!("{}{}", told.stdout, told.stderr);
+        shows_none(&kept, &format!("{arguments:?}"), &text);
+        shows_none(&marks[1..], &format!("{arguments:?}"), &text);
+    }
+    let shown = daemon.cli(&["events", "show", masked, "--body"]).stdout;
+    assert!(shown.contains("[redacted]") && shown.contains(MARK), "{shown}");
+}
+
+/// Events that are taken in, each doing something that may let slip what it holds; the last is of the source
+/// that masks. Returns their ids.
+fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {
+    let own = |data: Value| Event::new("user.created").data(data);
+    let nobody = format!("{MARK}-unknown@example.com");
+    let events = [
+        own(
+            json!({ "log": MARK, "mail": format!("{MARK}@example.com"), "payload": format!("{MARK}-payload") }),
+        ),
+        own(json!({ "mail": nobody })),
+        own(json!({ "log": format!("{MARK}\n{MARK}"), "reject": true })),
+        // Failures in whose reason stands what could not be read.
+        own(json!({ "requests": MARK, "action": MARK, "steps": MARK, "keys": MARK, "emit": [MARK] })),
+        own(json!({ "action": "trap", "trap": 1, "requests": [], "what": MARK })),
+        own(json!({ "keys": ["key"], "action": "ok" })),
+        own(json!({ "emit": "user.echoed", "echo": true, "what": MARK })),
+        own(json!({ "emit": format!("{MARK} no type") })),
+        own(json!({ "requests": [
+            { "url": web.url(&format!("/{MARK}?q={MARK}")), "method": "POST", "body": MARK },
+            { "url": web.url(&format!("/broken?q={MARK}")), "headers": [["x-a", MARK]] },
+            { "url": format!("http://127.0.0.1:9/{MARK}?q={MARK}") },
+            { "url": format!("http://{MARK}.example/{MARK}") },
+            { "url": web.url("/broken"), "method": "POST", "body": MARK, "later": true },
+            { "url": format!("http://127.0.0.1:9/{MARK}?q={MARK}"), "method": "POST", "later": true },
+        ] })),
+        own(json!({ "steps": [
+            { "sql": "CREATE TABLE IF NOT EXISTS marked (t text PRIMARY KEY)" },
+            { "sql": "INSERT INTO marked VALUES ($1)", "with": [MARK] },
+            { "sql": "SELECT t FROM marked WHERE t = $1", "with": [MARK], "query": true },
+            { "set": MARK, "to": MARK },
+        ] })),
+        own(json!({ "steps": [
+            { "sql": "INSERT INTO marked VALUES ($1)", "with": [MARK] },
+            { "sql": format!("SELECT '{MARK}'::int"), "query": true },
+            { "sql": format!("SELECT {MARK}"), "query": true },
+            { "trap": true },
+        ] })),
+    ];
+    let mut ids: Vec<String> = Vec::new();
+    for event in &events {
+        let (id, body) = (event.id.clone(), event.body());
+        let sender = daemon.sender_of("crm");
+        let headers = sender.signer.sign_now(&id, &body);
+        assert!(sender.post(&headers, &body).accepted(), "{id}");
+        assert!(sender.post(&headers, &body).duplicate(), "{id}");
+        ids.push(id);
+    }
+    // Not wanted there.
+    assert_eq!(daemon.sender_of("crm").post_event(&Event::new("role.made").data(json!(MARK))).status, 200);
+    let page = own(json!({ "log": MARK }));
+    assert!(daemon.sender_of("page").post_event(&page).accepted());
+    let masked = own(json!({
+        "user": { "email": format!("{MASKED}@example.com"), "name": MASKED },
+        "log": format!("{MASKED} said {MASKED}@example.com"),
+        "mail": format!("{MASKED}@example.com"),
+        "requests": MARK,
+    }));
+    assert!(daemon.sender_of("masked").post_event(&masked).accepted());
+    ids.extend([page.id, masked.id]);
+    ids
+}
+
+/// Requests that are refused, for every reason that a sender can give.
+fn refused(daemon: &Daemon, standard: &str) {
+    let good = Signer::Standard(standard.to_owned());
+    let sender = daemon.sender_of("crm");
+    let post = |headers: &Headers, body: &[u8]| sender.post(headers, body);
+    let now = unix_now();
+    let body = Event::new("user.created").data(json!(MARK)).body();
+    let signed = good.sign("msg_1", now, &body);
+    let without =
+        |name: &str| -> Headers { signed.iter().filter(|(known, _)| known != name).cloned().collect() };
+    let with = |name: &str, value: &str| -> Headers {
+        let mut headers = without(name);
+        headers.push((name.into(), value.into()));
+        headers
+    };
+    let mut both = signed.clone();
+    both.extend(signed.iter().map(|(name, value)| (name.replace("webhook", "svix"), value.clone())));
+    let mut twice = signed.clone();
+    twice.push(("webhook-id".into(), "msg_2".into()));
+    let bad: Vec<(Headers, &[u8])> = vec![
+        (Vec::new(), &body),
+        (without("webhook-id"), &body),
+        (twice, &body),
+        (both, &body),
+        (with("webhook-id", &format!("{MARK}.dot")), &body),
+        (with("webhook-timestamp", MARK), &body),
+        (with("webhook-signature", MARK), &body),
+        (with("webhook-signature", &format!("v1,{MARK}")), &body),
+        (with("webhook-signature", &format!("v1,{} ", "a".repeat(9000))), &body),
+        (with("webhook-signature", &"v1,AAAA ".repeat(70)), &body),
+        (good.sign("msg_1", now - 4000, &body), &body),
+        (good.sign("msg_1", now + 4000, &body), &body),
+        (signed.clone(), b"{\"qbodymarkq\": 1}"),
+    ];
+    for (headers, body) in bad {
+        assert_eq!(post(&headers, body).status, 401, "{headers:?}");
+    }
+    let no_events: Vec<Vec<u8>> = vec![
+        format!("{{\"type\": \"user.created\", \"data\": {MARK}").into_bytes(),
+        format!("[\"{MARK}\"]").into_bytes(),
+        format!("\"{MARK}\"").into_bytes(),
+        format!("{{\"what\": \"{MARK}\"}}").into_bytes(),
+        format!("{{\"type\": [\"{MARK}\"]}}").into_bytes(),
+        format!("{{\"type\": \"{MARK} {MARK}\"}}").into_bytes(),
+        format!("{{\"type\": \"user.created\", \"{MARK}\": 1, \"{MARK}\": 2}}").into_bytes(),
+        [MARK.as_bytes(), b"\xff\xfe"].concat(),
+    ];
+    for body in no_events {
+        let answer: Answer = post(&good.sign_now("msg_2", &body), &body);
+        assert_eq!(answer.status, 400, "{answer}");
+    }
+    let page = daemon.sender_of("page");
+    let body = format!("{{\"id\": \"{MARK} {MARK}\", \"type\": \"user.created\"}}").into_bytes();
+    assert_eq!(page.post(&page.signer.sign_now("", &body), &body).status, 400);
+
+    // Too large, by its word and by its bytes; not whole; not in time; no HTTP at all; elsewhere.
+    let large = MARK.repeat(1000);
+    assert_eq!(post(&good.sign_now("msg_3", large.as_bytes()), large.as_bytes()).status, 413);
+    for (rest, waits) in [
+        (format!("content-length: 99\r\n\r\n{MARK}"), false),
+        (format!("content-length: 99\r\n\r\n{MARK}"), true),
+    ] {
+        let mut connection = daemon.connect();
+        connection.send(format!("POST /webhooks/crm HTTP/1.1\r\nhost: x\r\n{rest}").as_bytes()).unwrap();
+        if waits {
+            assert_eq!(connection.answer().unwrap().status, 408);
+        } else {
+            connection.finish().unwrap();
+            wait_until("the connection ends", || connection.closed());
+        }
+    }
+    let mut connection = daemon.connect();
+    connection.send(format!("{MARK} {MARK}\r\n\r\n").as_bytes()).unwrap();
+    drop(connection.answer());
+    let elsewhere = posthouse_harness::Sender { path: format!("/{MARK}?{MARK}"), ..sender.clone() };
+    assert_eq!(elsewhere.post(&signed, MARK.as_bytes()).status, 404);
+    for (method, path) in [("GET", format!("/v1/events?text={MARK}")), ("POST", format!("/v1/{MARK}"))] {
+        drop(daemon.admin(method, &path, None));
+    }
+}
+
+#[track_caller]
+fn shows_none(kept: &[Kept], place: &str, text: &str) {
+    for Kept { what, looks } in kept {
+        for look in looks {
+            assert!(!text.contains(look.as_str()), "{what} (as {look}) stands in {place}:\n{text}");
+        }
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files
+}
