@@ -65,7 +65,8 @@ impl Store {
         self.send(Op::Complete(Box::new(Completion::new(job, attempt, verdict)))).await
     }
 
-    /// As [`Self::complete`], and returns when the batch has committed. While the disk is full that
+    /// As [`Self::complete`], and returns when the batch has committed. Where no sender and no later delivery of
+    /// the same order key waits for it, the batch may wait up to 2 ms for others. While the disk is full that
     /// takes as long as the disk is full. Cancelled, the completion goes on.
     ///
     /// # Errors
