@@ -4,7 +4,7 @@
 //!      accept · complete · lanes · outbox · other work          (bounded queue)
 //!        │
 //!        ▼
-//!   ┌─► take all that is queued, or sleep until something is due
+//!   ┌─► take all that is queued, or sleep until something is due; rest a little where nobody waits
 //!   │    ▼
 //!   │   BEGIN ─► each in turn: check, then write ─► fill lanes that are behind
 //!   │    ▼
@@ -65,7 +65,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// Between two looks into the queue while a batch is gathered.
 const GLANCE: Duration = Duration::from_micros(100);
 
-/// How often as long as the last commit took the disk is left alone, where nobody waits for the next one.
+/// For how many times what the last commit took the disk is left alone, where nobody waits for the next one.
 const REST: u32 = 8;
 
 /// The longest that the disk is left alone for that.

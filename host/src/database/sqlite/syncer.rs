@@ -41,7 +41,7 @@ use tokio::sync::oneshot;
 
 use crate::database::{CommitError, Unavailable};
 
-/// How often as long as the last sync took the disk is left alone before the next one, while transactions
+/// For how many times what the last sync took the disk is left alone before the next one, while transactions
 /// are under way that will want it too.
 const REST: u32 = 8;
 
