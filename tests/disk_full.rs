@@ -66,6 +66,13 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         for told in ["posthouse_ready 0", "posthouse_healthy 1"] {
             assert!(metrics.lines().any(|line| line == told), "{told} is not in {metrics}");
         }
+        let page = daemon.admin("GET", "/", None);
+        assert!(page.body.contains("The last write failed"), "{page}");
+        let told = daemon.cli(&["doctor"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        let problem =
+            |check: &str| told.stdout.lines().any(|line| line.starts_with(&format!("problem  {check}: ")));
+        assert!(problem("disk") && problem("daemon"), "{told:?}");
         std::fs::remove_file(ballast).expect("the file that filled the disk");
         let before = load.acknowledged();
         wait_until("events are taken in again", || load.acknowledged() > before + 50);
