@@ -61,6 +61,12 @@ impl Plugin {
         self.streak.length()
     }
 
+    /// Notes that an attempt has committed. Told at once, and not when all of it is on disk: what fails
+    /// meanwhile would count as failed in a row.
+    pub fn went_well(&self) {
+        self.streak.end();
+    }
+
     /// Notes how an attempt went; whether its breaker turns.
     fn turns(&self, health: Health) -> bool {
         let most = self.settings.breaker.failures;
