@@ -185,9 +185,22 @@ fn help_and_version_go_to_standard_output() {
     let shell = Shell::new();
     let help = shell.run(&["--help"], "");
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    for command in
-        ["serve", "check", "verify", "sign", "send", "events", "deliveries", "replay", "plugins", "stats"]
-    {
+    for command in [
+        "serve",
+        "check",
+        "verify",
+        "sign",
+        "send",
+        "events",
+        "deliveries",
+        "replay",
+        "plugins",
+        "stats",
+        "audit",
+        "backup",
+        "restore",
+        "doctor",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in:\n{}", help.stdout);
         assert_eq!(shell.run(&[command, "--help"], "").code, Some(0), "{command}");
     }

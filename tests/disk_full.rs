@@ -66,6 +66,13 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         for told in ["posthouse_ready 0", "posthouse_healthy 1"] {
             assert!(metrics.lines().any(|line| line == told), "{told} is not in {metrics}");
         }
+        let page = daemon.admin("GET", "/", None);
+        assert!(page.body.contains("The last write failed"), "{page}");
+        let told = daemon.cli(&["doctor"]);
+        assert_eq!(told.code, Some(1), "{told:?}");
+        let problem =
+            |check: &str| told.stdout.lines().any(|line| line.starts_with(&format!("problem  {check}: ")));
+        assert!(problem("disk") && problem("daemon"), "{told:?}");
         std::fs::remove_file(ballast).expect("the file that filled the disk");
         let before = load.acknowledged();
         wait_until("events are taken in again", || load.acknowledged() > before + 50);
@@ -108,19 +115,19 @@ fn a_disk_that_is_nearly_full_takes_nothing_in_and_finishes_what_it_has() {
         .set("store", "min_free = \"32MiB\"")
         .start();
     assert_eq!(daemon.admin_post("/v1/plugins/counter/pause", &json!({})).status, 200);
-    let (before, copy) = (event(1), event(2));
+    let (before, copy) = (plain(), plain());
     assert!(daemon.post_event(&before).accepted() && daemon.post_event(&copy).accepted());
 
     let ballast = disk.leave(24 << 20);
     let refused = eventually("an event is refused", || {
-        let answer = daemon.post_event(&event(3));
+        let answer = daemon.post_event(&plain());
         (answer.status != 200).then_some(answer)
     });
     assert_eq!(refused.status, 503, "{refused}");
     assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"), "{refused}");
     assert!(daemon.post_event(&copy).duplicate(), "what is here is told as what is here");
     let taken = daemon.events().len();
-    assert_eq!(daemon.post_event(&event(4)).status, 503);
+    assert_eq!(daemon.post_event(&plain()).status, 503);
     assert_eq!(daemon.events().len(), taken, "nothing is taken in");
 
     assert_eq!(daemon.admin("GET", "/healthz", None).status, 200, "it lives");
@@ -137,9 +144,14 @@ fn a_disk_that_is_nearly_full_takes_nothing_in_and_finishes_what_it_has() {
     wait_until("what was taken in is done", || daemon.deliveries_in("done") == taken as u64);
 
     std::fs::remove_file(ballast).expect("the file that filled the disk");
-    wait_until("events are taken in again", || daemon.post_event(&event(5)).accepted());
+    wait_until("events are taken in again", || daemon.post_event(&plain()).accepted());
     assert_eq!(daemon.admin("GET", "/readyz", None).status, 200);
     assert_eq!(daemon.stats()["balanced"], json!(true));
+}
+
+/// One that asks for nothing.
+fn plain() -> Event {
+    Event::new("user.created").data(json!({ "padding": "p".repeat(4_000) }))
 }
 
 fn event(n: u64) -> Event {

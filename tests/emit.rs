@@ -9,7 +9,8 @@ use posthouse_harness::{Builder, Daemon, Event, Load, seed, wait_until};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-const ATTEMPTS: &str = "retry = { attempts = 3, base = \"20ms\", factor = 1.0 }";
+// What fails here is meant to, again and again.
+const ATTEMPTS: &str = "retry = { attempts = 3, base = \"20ms\", factor = 1.0 }\nbreaker = { failures = 0 }";
 
 /// A daemon with `relay` and `counter`, in which relay may emit these.
 fn with_grant(emit: &str) -> Builder {

@@ -45,6 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     (
         "daemon",
         &[
+            "fault",
             "model",
             "config",
             "store",

@@ -16,7 +16,8 @@ fn with(settings: &str) -> Builder {
     Daemon::builder(BINARY)
         .guest("last-state")
         .set("log", "level = \"error\"")
-        .toml(&format!("[plugin.last-state]\n{settings}"))
+        // What fails here by chance is no outage that is to be sat out.
+        .toml(&format!("[plugin.last-state]\nbreaker = {{ failures = 0 }}\n{settings}"))
 }
 
 /// What happens to one user, and how it is to end.

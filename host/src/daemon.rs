@@ -9,6 +9,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`sockets`] | the two listeners: systemd's, else our own |
+//! | [`clock`] | the time of day, which is never set back |
 //! | [`manager`] | what systemd hears of us |
 //! | [`vitals`] | whether the loops turn, which is what feeds systemd's watchdog |
 //! | [`reload`] | config.toml read anew |
@@ -16,6 +17,7 @@
 //! Two runtimes: one answers requests, one runs guests. A guest that burns its core is the scheduler's
 //! business then, and no request waits behind it.
 
+mod clock;
 mod manager;
 mod reload;
 mod senders;
@@ -25,7 +27,6 @@ mod vitals;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use rand::TryRng;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -36,6 +37,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use self::{
+    clock::Steady,
     reload::{Reasons, Reloader},
     sockets::Passed,
     vitals::Vitals,
@@ -47,9 +49,9 @@ use crate::{
     dispatch::{self, Dispatch, Redactions, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
-    model::{Ambient, Clock, Random, SourceName},
+    model::{Ambient, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
-    store::{OpenError, Store, StoreError, StoreOptions},
+    store::{OpenError, Store, StoreError, StoreOptions, newest_event},
     telemetry::Telemetry,
 };
 
@@ -112,15 +114,8 @@ impl DaemonError {
     }
 }
 
-/// The clock and the randomness of the system.
+/// The randomness of the system.
 struct System;
-
-impl Clock for System {
-    #[allow(clippy::disallowed_methods, reason = "this is where the system's clock comes in")]
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-}
 
 impl Random for System {
     fn fill(&self, bytes: &mut [u8]) {
@@ -132,7 +127,7 @@ impl Random for System {
 
 /// The [`Ambient`] of this system.
 pub fn ambient() -> Ambient {
-    Ambient::new(System, System)
+    Ambient::new(Steady::new(), System)
 }
 
 /// Gives the log the level of this section, or says why not.
@@ -192,7 +187,8 @@ fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
 
 async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Result<(), DaemonError> {
     let Service { config, path, relevel } = service;
-    let ambient = ambient();
+    let clock = Steady::new();
+    let ambient = Ambient::new(clock.clone(), System);
     let started_at = ambient.now();
     let mut stop_signals = StopSignals::new()?;
     let mut reasons = Reasons::new(path.clone())?;
@@ -201,6 +197,9 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     let operators = passed.admin(config.admin.listen).await?;
 
     manager::status("opening the store");
+    if let Ok(Some(newest)) = newest_event(&config.store.path) {
+        clock.has_been(newest);
+    }
     let store = Store::open(
         StoreOptions {
             path: config.store.path.clone(),
@@ -289,6 +288,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
     manager::ready(&vitals.status().await);
     let telling = tokio::spawn(vitals.tell());
+    let watching = tokio::spawn(clock::watch(ambient));
 
     let reloads = async {
         loop {
@@ -302,6 +302,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     };
     info!(signal, "stopping");
     telling.abort();
+    watching.abort();
     manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
     stop_requests.send_replace(true);
     for (what, task) in [("ingress", ingress), ("admin", admin)] {

@@ -95,6 +95,48 @@ pub fn is_awaited(point: FaultPoint) -> bool {
     }
 }
 
+/// By how much the system's clock is to be taken for wrong: the seconds in the file that `POSTHOUSE_CLOCK`
+/// names, which a test writes while the process runs.
+pub fn clock_is_off_by() -> jiff::SignedDuration {
+    #[cfg(feature = "fault-points")]
+    return clock::is_off_by();
+    #[cfg(not(feature = "fault-points"))]
+    jiff::SignedDuration::ZERO
+}
+
+#[cfg(feature = "fault-points")]
+mod clock {
+    use std::{
+        path::PathBuf,
+        sync::LazyLock,
+        time::{Duration, Instant},
+    };
+
+    use jiff::SignedDuration;
+    use parking_lot::Mutex;
+
+    /// Between two looks into the file.
+    const LOOK: Duration = Duration::from_millis(20);
+
+    static FILE: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| std::env::var_os("POSTHOUSE_CLOCK").map(PathBuf::from));
+    static LAST: Mutex<Option<(Instant, SignedDuration)>> = Mutex::new(None);
+
+    pub(super) fn is_off_by() -> SignedDuration {
+        let Some(file) = &*FILE else { return SignedDuration::ZERO };
+        let mut last = LAST.lock();
+        if let Some((at, by)) = *last
+            && at.elapsed() < LOOK
+        {
+            return by;
+        }
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let by = SignedDuration::from_secs(text.trim().parse().unwrap_or(0));
+        *last = Some((Instant::now(), by));
+        by
+    }
+}
+
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::sync::{

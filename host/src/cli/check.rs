@@ -60,7 +60,6 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
 /// Loads every plugin in the folder, as the daemon would; returns how many would not run, of how many.
 fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let dir = &config.plugins.dir;
-    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
     let looked = plugin::look(dir).map_err(|error| {
         CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
     })?;
@@ -78,6 +77,22 @@ fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
         return Ok((0, 0));
     }
 
+    let mut bad = 0;
+    let all = looked.plugins.len();
+    for (name, inspected) in inspect_all(config, looked.plugins)? {
+        if !tell_plugin(&name, inspected, &config.settings(&name).grants)? {
+            bad += 1;
+        }
+    }
+    Ok((bad, all))
+}
+
+/// Loads these plugins, as the daemon would.
+fn inspect_all(
+    config: &Config,
+    mut plugins: Vec<plugin::Found>,
+) -> Result<Vec<(String, Result<Inspection, LoadError>)>, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
     // A cache of its own: what another user compiles must not end up among what the daemon trusts.
     let cache = tempfile::tempdir().map_err(|error| failed(&error))?;
     let options = EngineOptions {
@@ -87,19 +102,31 @@ fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed(&error))?;
-    let mut bad = 0;
     let engine = Engine::new(options, daemon::ambient()).map_err(|error| failed(&error))?;
-    let mut plugins = looked.plugins;
     plugins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    for found in &plugins {
-        let settings = config.settings(&found.name);
-        let inspected = runtime.block_on(plugin::inspect(&engine, &found.path, settings));
-        if !tell_plugin(&found.name, inspected, &settings.grants)? {
-            bad += 1;
-        }
-    }
+    let inspected = plugins
+        .iter()
+        .map(|found| {
+            let settings = config.settings(&found.name);
+            (found.name.clone(), runtime.block_on(plugin::inspect(&engine, &found.path, settings)))
+        })
+        .collect();
     runtime.shutdown_background();
-    Ok((bad, plugins.len()))
+    Ok(inspected)
+}
+
+/// Each plugin of the folder: the lines of config.toml that it lacks, or why it does not load.
+pub(super) fn inspected(config: &Config) -> Result<Vec<(String, Result<Vec<String>, String>)>, CliError> {
+    let dir = &config.plugins.dir;
+    let looked = plugin::look(dir).map_err(|error| {
+        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+    })?;
+    let lines =
+        |inspection: Inspection| inspection.lacking.iter().map(|lack| lack.example().to_string()).collect();
+    let told = |(name, result): (String, Result<Inspection, LoadError>)| {
+        (name, result.map(lines).map_err(|error| super::chain(&error)))
+    };
+    Ok(inspect_all(config, looked.plugins)?.into_iter().map(told).collect())
 }
 
 /// Tells of a plugin, and returns whether it would run.

@@ -166,6 +166,8 @@ struct Attempt {
     error: Option<String>,
     trace: Option<String>,
     logs: Vec<LogLine>,
+    #[serde(default)]
+    did: Vec<String>,
 }
 
 fn tell(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
@@ -262,6 +264,9 @@ impl Attempt {
             let _ = write!(text, ": {}", clean(error));
         }
         text.push('\n');
+        for line in &self.did {
+            text += &clean_lines(line, 4);
+        }
         for line in &self.logs {
             let level = format!("{:?}", line.level).to_lowercase();
             text += &clean_lines(&format!("[{level}] {}", line.message), 4);

@@ -10,6 +10,7 @@ pub mod check;
 pub mod client;
 pub mod compile;
 pub mod deliveries;
+pub mod doctor;
 pub mod events;
 mod log;
 pub mod outbox;
@@ -72,6 +73,8 @@ enum Command {
     Outbox(outbox::Args),
     /// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
     Stats(stats::Args),
+    /// Look at everything that posthouse needs, and say what to do; exit with 1 where there is a problem.
+    Doctor(doctor::Args),
     /// List what operators did, newest first.
     Audit(audit::Args),
     /// Write one file with the store and the databases of plugins, while the daemon runs or not.
@@ -138,6 +141,7 @@ impl Cli {
             Command::Plugins(args) => plugins::run(args, &online()?),
             Command::Outbox(args) => outbox::run(args, &online()?),
             Command::Stats(args) => stats::run(args, &online()?),
+            Command::Doctor(args) => doctor::run(args, path),
             Command::Audit(args) => audit::run(args, &online()?),
             Command::Backup(args) => backup::run(args, &online()?),
             Command::Restore(args) => restore::run(args, &online()?),

@@ -68,7 +68,17 @@ struct Plugin {
     #[serde(default)]
     replays_waiting: u64,
     settings: Settings,
+    #[serde(default)]
+    revisions: Vec<Revision>,
     breaker: Breaker,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    sha256: String,
+    loaded_at: Timestamp,
+    ended_at: Option<Timestamp>,
+    ending: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -140,7 +150,8 @@ fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {
     if asked.json {
         return table::print(&table::json_lines([&answer]));
     }
-    table::print(&table::read::<Plugin>(&answer)?.facts())
+    let plugin = table::read::<Plugin>(&answer)?;
+    table::print(&(plugin.facts() + &plugin.history()))
 }
 
 fn act(
@@ -176,6 +187,23 @@ impl Breaker {
 impl Plugin {
     fn deliveries(&self) -> String {
         self.deliveries.as_ref().map_or_else(|| "none".to_owned(), counts)
+    }
+
+    /// Its revisions, one a line, where it has had more than one.
+    fn history(&self) -> String {
+        let mut text = String::new();
+        for revision in self.revisions.iter().filter(|_| self.revisions.len() > 1) {
+            let sha256: String = revision.sha256.chars().take(SHORT).collect();
+            let until = revision.ended_at.map_or_else(|| "now".to_owned(), time);
+            let ending = revision.ending.as_deref().unwrap_or("serves");
+            text += &format!(
+                "  {}  {} to {until}: {}\n",
+                clean(&sha256),
+                time(revision.loaded_at),
+                clean(ending)
+            );
+        }
+        if text.is_empty() { text } else { format!("revisions\n{text}") }
     }
 
     fn replays(&self) -> String {

@@ -198,6 +198,18 @@ impl Database {
         }
     }
 
+    /// Connects, makes the host's own tables where they are missing, and says by which role; a file has none,
+    /// and is not opened.
+    ///
+    /// # Errors
+    /// When the database can't be used.
+    pub async fn examine(&self) -> Result<Role, Unavailable> {
+        match &self.0.engine {
+            Engine::Sqlite(_) => Ok(Role::default()),
+            Engine::Postgres(pool) => pool.role().await,
+        }
+    }
+
     /// Takes markers away; one that is not there is no error.
     ///
     /// # Errors
@@ -211,6 +223,15 @@ impl Database {
             Engine::Postgres(pool) => pool.remove_markers(deliveries).await,
         }
     }
+}
+
+/// As whom a database knows us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Whether nothing is refused to it.
+    pub is_superuser: bool,
 }
 
 impl std::fmt::Debug for Database {

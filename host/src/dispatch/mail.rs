@@ -27,6 +27,18 @@ use crate::{
 #[error("TLS for the mail server of [mail] can't be set up: {0}")]
 pub struct InvalidMailTarget(#[from] lettre::transport::smtp::Error);
 
+/// Looks whether the mail server takes us: its greeting, TLS and the login, and nothing is sent. A folder is
+/// not looked at.
+///
+/// # Errors
+/// What it said, or what is between.
+pub async fn reach_mail(transport: &MailTransport) -> Result<(), String> {
+    match Mailer::new(transport).map_err(|error| error.to_string())? {
+        Mailer::Folder(_) => Ok(()),
+        Mailer::Smtp(smtp) => smtp.reach().await.map_err(|error| error.to_string()),
+    }
+}
+
 /// Where mail goes.
 enum Mailer {
     Folder(Folder),

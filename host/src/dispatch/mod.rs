@@ -61,7 +61,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
-pub use mail::InvalidMailTarget;
+pub use mail::{InvalidMailTarget, reach_mail};
 pub use sender::Sender;
 pub use sweeper::sweep;
 

@@ -228,7 +228,8 @@ impl Attempts {
         {
             about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
-        let AttemptReport { result, started_at, duration, logs, fetched } = self.attempt(&plugin, &job).await;
+        let AttemptReport { result, started_at, duration, logs, fetched, did } =
+            self.attempt(&plugin, &job).await;
         if let Some(trace) = &mut trace {
             trace.fetched(fetched);
         }
@@ -241,6 +242,7 @@ impl Attempts {
             error: None,
             trace: None,
             logs,
+            did,
         };
         self.mask(&job, &mut attempt);
         let result = match result {
@@ -298,12 +300,14 @@ impl Attempts {
 
     /// Masks in what is written down of an attempt what nobody is to read of the event.
     fn mask(&self, job: &Job, attempt: &mut Attempt) {
-        if attempt.logs.is_empty() && attempt.error.is_none() && attempt.trace.is_none() {
+        let texts = [&attempt.error, &attempt.trace, &attempt.did];
+        if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
             return;
         }
         let mask = (self.redactions)(&job.event.content.source).mask(&job.event.content.body);
         attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-        attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
+        let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.did];
+        texts.into_iter().flatten().for_each(|text| mask.text(text));
     }
 
     /// Runs the guest. What it wants to emit must have room before anything is committed.
@@ -472,6 +476,7 @@ fn panicked(now: jiff::Timestamp) -> AttemptReport {
         started_at: now,
         duration: Duration::ZERO,
         logs: Vec::new(),
+        did: None,
         fetched: Vec::new(),
     }
 }

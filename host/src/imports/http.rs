@@ -60,6 +60,11 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// The method and the URL, for the record.
+    pub(super) fn target(&self) -> (String, String) {
+        (self.request.method.to_string(), self.request.url.clone())
+    }
+
     /// Makes it. What comes second is for the attempt's trace, where there is one.
     pub(super) async fn fetch(self) -> (Result<WebResponse, Fault<Refusal>>, Option<Fetched>) {
         let Self { outlet, request, bounds, trace, ambient } = self;

@@ -8,6 +8,7 @@
 //! Nothing here takes effect: writes and mail are staged in the attempt's [`Effects`].
 
 mod config;
+mod did;
 mod emit;
 mod http;
 mod kv;
@@ -160,6 +161,7 @@ pub(crate) struct Door {
     /// Requests made and staged.
     requests: u32,
     emitted: Vec<Derived>,
+    did: did::Did,
     /// The event at hand.
     cause: Option<Arc<Event>>,
     /// The span of the attempt, and the requests made under it; none where nothing of it is recorded.
@@ -190,6 +192,7 @@ impl Door {
             outbox: Vec::new(),
             requests: 0,
             emitted: Vec::new(),
+            did: did::Did::default(),
             cause: None,
             trace: None,
             fetched: Vec::new(),
@@ -213,6 +216,7 @@ impl Door {
         self.outbox = Vec::new();
         self.requests = 0;
         self.emitted = Vec::new();
+        self.did = did::Did::default();
         self.cause = None;
         self.trace = None;
         self.fetched = Vec::new();
@@ -304,12 +308,19 @@ impl Door {
             emitted: std::mem::take(&mut self.emitted),
             ..Effects::default()
         };
+        self.did.finished(&writes, &effects.outbox, &effects.emitted);
         let mut transaction = self.transaction.take();
         match &mut transaction {
             Some(transaction) => transaction.stage_kv(&self.terms.plugin, writes, most),
             None => (effects.reads, effects.writes, effects.kv_limit) = (reads, writes, Some(most)),
         }
         (effects, transaction)
+    }
+
+    /// What the guest did, in a few lines, after [`Self::finish`] where it returned ok. Of an attempt that did
+    /// not, only what can't be undone is told.
+    pub(crate) fn take_did(&mut self) -> Option<String> {
+        self.did.take()
     }
 
     fn config(&self, key: &str) -> Option<String> {

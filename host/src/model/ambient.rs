@@ -5,13 +5,21 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
     /// The present moment. It may jump either way between two calls.
     fn now(&self) -> Timestamp;
+
+    /// What the system's clock says, be it believed or not.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
 }
+
+/// A system's clock that is less than this behind is corrected, and not set back.
+const CORRECTED: SignedDuration = SignedDuration::from_secs(1);
 
 /// A source of random bytes, fit for secrets.
 pub trait Random: Send + Sync {
@@ -35,6 +43,17 @@ impl Ambient {
     /// The present moment.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// What the system's clock says, be it believed or not.
+    pub fn wall(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    /// By how much the system's clock was set back, where it is behind the time that is told here.
+    pub fn set_back(&self) -> Option<SignedDuration> {
+        let by = self.now().duration_since(self.wall());
+        (by > CORRECTED).then_some(by)
     }
 
     /// Fills `bytes` at random.

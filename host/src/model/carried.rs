@@ -55,6 +55,7 @@ mod tests {
                 level: LogLevel::Info,
                 message: "„zwei“\n".to_owned(),
             }],
+            did: Some("set k".to_owned()),
         }
     }
 

@@ -265,4 +265,7 @@ pub struct Attempt {
     pub trace: Option<String>,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+    /// What it did, a line each; none where that is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub did: Option<String>,
 }

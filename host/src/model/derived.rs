@@ -54,6 +54,11 @@ pub struct Envelope {
 }
 
 impl Derived {
+    /// What it is about.
+    pub fn event_type(&self) -> &EventType {
+        &self.event_type
+    }
+
     /// An event with this data, which must be JSON text.
     pub fn new(envelope: Envelope, data: &str) -> Self {
         #[derive(Serialize)]

@@ -32,7 +32,7 @@ pub use breaker::Health;
 pub use compile::compile_child;
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
-pub(crate) use folder::look;
+pub(crate) use folder::{Found, look};
 pub use registry::{Loads, PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport, Finished};
 pub use revision::{Inspection, LoadError, inspect};

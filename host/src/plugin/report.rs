@@ -33,6 +33,8 @@ pub struct AttemptReport {
     pub duration: Duration,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+    /// What it did, in a few lines; none where that is nothing.
+    pub did: Option<String>,
     /// What the guest fetched, where the job has a trace.
     pub fetched: Vec<Fetched>,
 }

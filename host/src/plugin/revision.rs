@@ -228,10 +228,11 @@ impl Code {
             Ok(Err(failure)) => Err(report::failed(failure, terms.settings.limits.reason)),
             Err(error) => Err(report::stopped(&error, door)),
         };
+        let did = door.take_did();
         if result.is_ok() {
             self.keep(engine, terms, instance);
         }
-        AttemptReport { result, started_at, duration, logs, fetched }
+        AttemptReport { result, started_at, duration, logs, fetched, did }
     }
 
     /// Keeps an instance that may serve again, where there is a place for it.

@@ -117,9 +117,11 @@ impl Inner {
     async fn visit(&self, found: Found, seen: Option<Seen>) -> Seen {
         let Found { name, path, mut stamp } = found;
         let settings = Arc::new((self.settings)(&name));
+        let mut sha256 = None;
         let loaded = match revision::read(&path).await {
             Ok(content) => {
                 stamp = content.stamp;
+                sha256 = Some(content.revision.clone());
                 let same =
                     |plugin: &Arc<Plugin>| plugin.runs(&content.revision) && plugin.settings == settings;
                 match self.by_name(&name).filter(same) {
@@ -141,7 +143,7 @@ impl Inner {
             }
             return Seen { stamp, settled: false };
         }
-        let kept = self.settle(&name, settings, loaded).await;
+        let kept = self.settle(&name, settings, loaded, sha256.as_deref()).await;
         if let Err(error) = &kept {
             tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
         }
@@ -154,6 +156,7 @@ impl Inner {
         name: &str,
         settings: Arc<PluginSettings>,
         loaded: Result<Inspection, LoadError>,
+        sha256: Option<&str>,
     ) -> Result<(), StoreError> {
         let _edit = self.edit.lock().await;
         let before = match self.by_name(name) {
@@ -169,6 +172,14 @@ impl Inner {
             Err(error) => before.failed(error.to_string()),
         };
         self.store.save_plugin(next.record.clone()).await?;
+        let record = &next.record;
+        match (&record.last_error, sha256) {
+            (None, Some(sha256)) => {
+                self.store.revision_loaded(record.id, sha256, &record.description).await?
+            }
+            (Some(error), Some(sha256)) => self.store.revision_refused(record.id, sha256, error).await?,
+            (_, None) => {}
+        }
         self.count(name, loads);
         announce(&next);
         self.swap(|list| list.insert(next));
@@ -194,6 +205,11 @@ impl Inner {
         let was_gone = self.by_name(name).is_some_and(|plugin| plugin.is_gone());
         match self.change(name, Plugin::gone).await {
             Ok(()) if !was_gone => {
+                if let Some(plugin) = self.by_name(name)
+                    && let Err(error) = self.store.revision_removed(plugin.record.id).await
+                {
+                    tracing::error!(plugin = name, %error, "the store did not take in when the revision ended");
+                }
                 tracing::warn!(plugin = name, "the plugin's file left; its deliveries are held");
                 true
             }

@@ -92,6 +92,7 @@ impl Plugin {
                 started_at: self.ambient.now(),
                 duration: std::time::Duration::ZERO,
                 logs: Vec::new(),
+                did: None,
                 fetched: Vec::new(),
             },
         }

@@ -51,8 +51,8 @@ WHERE id = ?1";
 
 pub(super) const INSERT_ATTEMPT: &str = "
 INSERT OR REPLACE INTO attempt (delivery, number, started_at, duration_us, outcome, error, trace, logs,
-                                revision)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                                revision, did)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 impl Store {
     /// Hands in a finished attempt. Returns when it is queued; the commit follows. On a conflict the
@@ -222,6 +222,7 @@ struct Record {
     error: Option<String>,
     trace: Option<String>,
     logs: Option<String>,
+    did: Option<String>,
 }
 
 impl Completion {
@@ -291,7 +292,7 @@ impl Completion {
 
 impl Record {
     fn new(attempt: Attempt) -> Self {
-        let Attempt { number, revision, started_at, duration, outcome, error, trace, logs } = attempt;
+        let Attempt { number, revision, started_at, duration, outcome, error, trace, logs, did } = attempt;
         Self {
             number,
             revision,
@@ -302,6 +303,7 @@ impl Record {
             error,
             trace,
             logs: (!logs.is_empty()).then(|| serde_json::to_string(&logs).unwrap_or_default()),
+            did,
         }
     }
 }
@@ -374,7 +376,8 @@ impl Writer<'_> {
     }
 
     fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
-        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs, .. } = record;
+        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs, did, .. } =
+            record;
         let finished_at = (state >= code::DONE).then_some(self.now);
         self.sql.finish_delivery.execute(params![job.delivery.0, state, number, due, finished_at, error])?;
         self.sql.insert_attempt.execute(params![
@@ -386,7 +389,8 @@ impl Writer<'_> {
             error,
             trace,
             logs,
-            revision
+            revision,
+            did
         ])?;
         self.watches.ended(job.delivery.0, || match outcome_of(*outcome) {
             Outcome::Done => FirstAttempt::Done,

@@ -9,7 +9,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{
@@ -19,6 +19,9 @@ use rusqlite::{
 
 /// Pages copied in one go: 4 MiB of the usual size.
 const PAGES: i32 = 1024;
+
+/// Steps of SQLite's machine between two looks at the clock.
+const STEPS: i32 = 10_000;
 
 /// Goes between two syncs of the copy: what waits to be written must not pile up before the store's own syncs.
 const SYNC: u32 = 16;
@@ -81,6 +84,14 @@ impl Snapshot {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, CopyError> {
         read(&self.connection).map_err(|error| unread(&self.path, &error))
+    }
+
+    /// It, of which no statement runs any longer at this moment.
+    pub(super) fn until(mut self, moment: Instant) -> Result<Self, CopyError> {
+        self.connection
+            .progress_handler(STEPS, Some(move || Instant::now() >= moment))
+            .map_err(|error| unread(&self.path, &error))?;
+        Ok(self)
     }
 
     /// Looks whether the file holds together.

@@ -6,9 +6,9 @@
 //!
 //! ```text
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
-//!   replay, retention, plugins                                              what else is written
+//!   replay, retention, plugins, revisions                                         what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
-//!   backup, restore, copy                                                   a second file, and back
+//!   backup, restore, copy, examine                                          a second file, and back
 //!   writer, memory, minutes, shared, readers, gentle, checkpoint, space, schema      what carries it
 //! ```
 //!
@@ -47,6 +47,7 @@ mod complete;
 mod copy;
 mod dead;
 mod error;
+mod examine;
 mod gentle;
 mod histogram;
 mod inbox;
@@ -64,6 +65,7 @@ mod recent;
 mod replay;
 mod restore;
 mod retention;
+mod revisions;
 mod schema;
 mod search;
 mod senders;
@@ -92,10 +94,12 @@ pub use backup::{Backup, BackupError, Beside, Contents, Written};
 pub use complete::{Completed, HandedIn, Verdict};
 pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
+pub use examine::{Examination, Integrity, examine, examine_database, newest_event, restore_is_unfinished};
 pub use inbox::Accepted;
 pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
 pub use restore::{RestoreError, Restored, restore};
+pub use revisions::PluginRevision;
 pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,

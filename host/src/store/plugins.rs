@@ -86,6 +86,7 @@ impl Store {
         while self.write(move |writer| writer.give_up_some(plugin)).await? {}
         while self.write(move |writer| writer.drop_some_keys(plugin)).await? {}
         self.write(move |writer| {
+            writer.connection.execute("DELETE FROM revision WHERE plugin = ?1", [plugin.0])?;
             writer
                 .connection
                 .execute(

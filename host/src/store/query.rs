@@ -220,7 +220,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
             let id = summary.id.0;
             let attempt_log = connection
                 .prepare_cached(
-                    "SELECT number, started_at, duration_us, outcome, error, trace, logs, revision
+                    "SELECT number, started_at, duration_us, outcome, error, trace, logs, revision, did
                      FROM attempt WHERE delivery = ?1 ORDER BY number",
                 )?
                 .query_map([id], attempt)?
@@ -248,6 +248,10 @@ fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
         error: row.get(4)?,
         trace: row.get(5)?,
         logs: plugins::parsed(row, 6)?.unwrap_or_default(),
+        did: row
+            .get_ref(8)?
+            .as_str_or_null()?
+            .map_or_else(Vec::new, |did| did.lines().map(str::to_owned).collect()),
     })
 }
 

@@ -284,6 +284,8 @@ pub struct AttemptDetail {
     pub trace: Option<String>,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
+    /// What it did: keys, SQL, requests, what it staged.
+    pub did: Vec<String>,
 }
 
 /// One outbox item in a list.

@@ -29,7 +29,9 @@ pub(super) async fn show(
         return Err(PluginError::Unknown(name).into());
     };
     let stats = admin.0.store.stats().await?.plugins;
-    Ok(Json(view(&plugin, &stats)))
+    let mut shown = view(&plugin, &stats);
+    shown["revisions"] = json!(admin.0.store.revisions(plugin.record.id).await?);
+    Ok(Json(shown))
 }
 
 type Named = Result<Path<String>, PathRejection>;

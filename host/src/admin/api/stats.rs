@@ -31,6 +31,8 @@ pub(in crate::admin) struct Stats {
     pub(in crate::admin) requests: BTreeMap<String, Requests>,
     pub(in crate::admin) requests_total: Requests,
     pub(in crate::admin) store: StoreStats,
+    /// By how much the system's clock was set back, where it is behind.
+    pub(in crate::admin) clock_set_back_seconds: f64,
     pub(in crate::admin) balanced: bool,
     pub(in crate::admin) problems: Vec<String>,
 }
@@ -109,6 +111,7 @@ impl Admin {
             requests_total: Requests::of(total(counts.values())),
             requests: counts.into_iter().map(|(source, counts)| (source, Requests::of(counts))).collect(),
             store,
+            clock_set_back_seconds: self.0.ambient.set_back().map_or(0.0, |by| by.as_secs_f64()),
             balanced: problems.is_empty(),
             problems,
         })

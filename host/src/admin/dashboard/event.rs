@@ -161,6 +161,9 @@ fn of_attempt(start: Timestamp, attempt: &AttemptDetail) -> Markup {
             (layout::millis(attempt.duration_us as f64 / 1000.0)) (offset(start, attempt.started_at))
             @if let Some(revision) = &attempt.revision { span.soft { " revision " code { (revision) } } }
             @if let Some(error) = &attempt.error { div { (error) } }
+            @if !attempt.did.is_empty() {
+                ul.did { @for line in &attempt.did { li { (line) } } }
+            }
             @if !attempt.logs.is_empty() {
                 pre tabindex="0" {
                     @for line in &attempt.logs { (format!("{:?}", line.level).to_lowercase()) ": " (line.message) "\n" }

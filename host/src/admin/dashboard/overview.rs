@@ -74,6 +74,14 @@ impl Admin {
                 html! { "The store takes nothing more: " (reason) ". Mend the disk, then restart the daemon." },
             );
         }
+        if let Some(by) = self.0.ambient.set_back() {
+            notice(
+                true,
+                html! {
+                    "The system's clock was set back by " (by.as_secs()) " s. Time goes on here as it was; set the clock right."
+                },
+            );
+        }
         if let Some(short) = self.0.store.shortage() {
             notice(true, html! { "Events are answered 503: " (short) ". Make room on it." });
         }

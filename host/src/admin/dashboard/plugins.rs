@@ -17,7 +17,7 @@ use crate::{
     },
     model::{BreakerState, DeliveryState, HeldReason},
     plugin::Plugin,
-    store::{DeliveryFilter, PluginStats, Recent},
+    store::{DeliveryFilter, PluginRevision, PluginStats, Recent},
 };
 
 pub(super) async fn list(State(admin): State<Admin>, said: Result<Query<Done>, QueryRejection>) -> Page {
@@ -68,6 +68,7 @@ pub(super) async fn page(
     let store = &admin.0.store;
     let stats = store.stats().await.map_err(PageError::store)?.plugins;
     let recent = store.recent(plugin.record.id).await.map_err(PageError::store)?;
+    let history = store.revisions(plugin.record.id).await.map_err(PageError::store)?;
     let filter = DeliveryFilter { plugin: Some(name.clone()), limit: 10, ..DeliveryFilter::default() };
     let newest = store.deliveries_within(filter, SEARCH).await.map_err(PageError::store)?;
     let counts = stats.iter().find(|counts| counts.plugin == name);
@@ -80,6 +81,8 @@ pub(super) async fn page(
             (grants(&plugin))
             h2 { "Its last attempts" }
             (attempts(&recent))
+            h2 { "Its revisions" }
+            (revisions(&history))
             h2 { "Its newest deliveries" }
             @if newest.deliveries.is_empty() {
                 p.empty { "It has had none. Events of a type that it subscribes to make one each." }
@@ -211,6 +214,29 @@ fn grants(plugin: &Plugin) -> Markup {
                 dt { "given" } dd {
                     @if given.is_empty() { "nothing but log, config and its own keys" }
                     @for (name, value) in &given { div { (name) " " code { (value) } } }
+                }
+            }
+        }
+    }
+}
+
+fn revisions(history: &[PluginRevision]) -> Markup {
+    html! {
+        @if history.is_empty() { p.empty { "None has been loaded yet." } } @else {
+            div.scroll tabindex="0" role="region" aria-label="Revisions" {
+                table {
+                    thead { tr { th { "revision" } th { "loaded" } th { "until" } th { "then" } th { "says of itself" } } }
+                    tbody {
+                        @for revision in history {
+                            tr {
+                                td.mono { (short(Some(&revision.sha256))) }
+                                td { (layout::time(revision.loaded_at)) }
+                                td { @match revision.ended_at { Some(at) => { (layout::time(at)) } None => { "now" } } }
+                                td { (revision.ending.as_deref().unwrap_or("serves")) }
+                                td { (revision.description) }
+                            }
+                        }
+                    }
                 }
             }
         }

@@ -68,7 +68,7 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
 /// The daemon as a whole, and how its store stands.
 fn daemon(sheet: &Sheet, admin: &Admin, healthy: bool) {
     let store = &admin.0.store;
-    let now = admin.0.ambient.now();
+    let now = admin.0.ambient.wall();
     sheet.level(&BUILD, [env!("CARGO_PKG_VERSION")], 1.0);
     sheet.level(&START, [], seconds(admin.0.started_at.duration_since(Timestamp::UNIX_EPOCH)));
     let (at, begun) = admin.0.metrics.started;

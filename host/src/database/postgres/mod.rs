@@ -31,7 +31,7 @@ use self::{
     values::{Column, Parameter},
 };
 use super::{
-    Bounds, CommitError, Committed, Over, Past, Rows, SqlError, Unavailable, Value, Waiting,
+    Bounds, CommitError, Committed, Over, Past, Role, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Checked, Dialect},
     kv::{Change, Written},
     value::Gather,
@@ -133,6 +133,13 @@ impl Pool {
             Some(row) => row.try_get(0).map(Some).map_err(|error| self.unavailable(&said(&error))),
             None => Ok(None),
         }
+    }
+
+    pub(super) async fn role(&self) -> Result<Role, Unavailable> {
+        let asked = "SELECT rolname::text, rolsuper FROM pg_roles WHERE rolname = current_user";
+        let row = self.apart(async |link| link.client.query_one(asked, &[]).await).await?;
+        let read = || Ok(Role { name: row.try_get(0)?, is_superuser: row.try_get(1)? });
+        read().map_err(|error: tokio_postgres::Error| self.unavailable(&said(&error)))
     }
 
     pub(super) async fn markers(&self, after: i64, limit: usize) -> Result<Vec<DeliveryId>, Unavailable> {

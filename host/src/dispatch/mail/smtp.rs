@@ -65,6 +65,14 @@ impl Smtp {
         }
     }
 
+    /// Connects, agrees on TLS, logs in, and says goodbye.
+    pub(super) async fn reach(&self) -> Result<(), Error> {
+        let mut connection = self.server.connect().await?;
+        // A server that does not say goodbye has said all that matters.
+        drop(timeout(GREETING, connection.quit()).await);
+        Ok(())
+    }
+
     pub(super) async fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle.lock());
         let mut leaving: JoinSet<_> = idle

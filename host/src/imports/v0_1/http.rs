@@ -17,7 +17,9 @@ impl http::Host for Door {
         };
         let result = match ready {
             Ok(ready) => {
+                let (method, url) = ready.target();
                 let (result, fetched) = ready.fetch().await;
+                self.did.fetched(&method, &url, result.as_ref().ok().map(|response| response.status));
                 self.record(fetched);
                 result
             }

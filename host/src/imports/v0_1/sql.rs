@@ -16,6 +16,9 @@ impl sql::Host for Door {
             Ok(mut sql) => sql.query(&statement, values(parameters)).await,
             Err(stop) => return refused(stop),
         };
+        if rows.is_ok() {
+            self.did.ran(0);
+        }
         Ok(answer(rows)?.map(sql::Rows::from))
     }
 
@@ -24,10 +27,14 @@ impl sql::Host for Door {
         statement: String,
         parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<u64, sql::Error>> {
-        match self.sql(Call::SqlExecute).await {
-            Ok(mut sql) => answer(sql.execute(&statement, values(parameters)).await),
-            Err(stop) => refused(stop),
+        let changed = match self.sql(Call::SqlExecute).await {
+            Ok(mut sql) => sql.execute(&statement, values(parameters)).await,
+            Err(stop) => return refused(stop),
+        };
+        if let Ok(changed) = &changed {
+            self.did.ran(*changed);
         }
+        answer(changed)
     }
 }
 

@@ -16,6 +16,7 @@ mod metering;
 mod opening;
 mod ordering;
 mod replaying;
+mod revisions;
 mod size;
 mod support;
 mod turns;

@@ -191,6 +191,7 @@ impl House {
             error: (outcome != Outcome::Done).then(|| "it failed".to_owned()),
             trace: None,
             logs: Vec::new(),
+            did: (outcome == Outcome::Done).then(|| "set k".to_owned()),
         }
     }
 

@@ -84,6 +84,7 @@ fn fill(path: &Path) {
             error: Some("the other side is busy".to_owned()),
             trace: None,
             logs: Vec::new(),
+            did: None,
             revision: None,
         };
         let verdict = Verdict::Retry(ambient.now() + Duration::from_hours(24));

@@ -150,6 +150,7 @@ async fn handle(store: Store, plugin: PluginId, ambient: Ambient, fill: Fill) {
             error,
             trace: None,
             logs: Vec::new(),
+            did: None,
             revision: None,
         };
         store.complete(job, attempt, verdict).await.expect("a delivery that ends");

@@ -1,0 +1,84 @@
+//! Secrets: what everybody knows, what is missing, what is too short, what two share.
+
+use super::{Notes, Patient};
+use crate::{
+    admin,
+    config::{DEMO_SECRET, Source},
+    ingress::Verifier,
+};
+
+/// The fewest characters of a secret that nobody guesses.
+const SHORT: usize = 16;
+
+pub(super) fn config(patient: &Patient, notes: &mut Notes) {
+    for warning in patient.warnings.iter().filter(|warning| !warning.contains("demo secret")) {
+        notes.problem(warning, "as it says");
+    }
+    for lack in &patient.lacks {
+        notes.problem(lack, "posthouse does not start without it");
+    }
+    if patient.config.sources.is_empty() && patient.lacks.is_empty() {
+        notes.warning("there is no [[source]]: no webhook is taken", "add one");
+    }
+    if notes.found.is_empty() {
+        notes.ok(format!("it holds together; {} sources", patient.config.sources.len()));
+    }
+}
+
+pub(super) fn secrets(patient: &Patient, notes: &mut Notes) {
+    let sources = &patient.config.sources;
+    for source in sources {
+        source_secrets(source, notes);
+    }
+    for (at, source) in sources.iter().enumerate() {
+        for other in &sources[at + 1..] {
+            if source.secrets.iter().any(|secret| other.secrets.contains(secret)) {
+                notes.problem(
+                    format!(
+                        "sources `{}` and `{}` share a secret: what one signs passes as the other's",
+                        source.name, other.name
+                    ),
+                    "give each its own",
+                );
+            }
+        }
+    }
+    match &patient.config.admin.token {
+        Some(token) if token.expose().len() < SHORT => notes.problem(
+            format!("`[admin] token` has fewer than {SHORT} characters"),
+            "make it longer, or leave it out: the daemon makes one",
+        ),
+        Some(_) => {}
+        None => match admin::token::existing(&patient.config) {
+            Ok(_) | Err(admin::TokenError::Missing(_)) => {}
+            Err(error) => notes.problem(error.to_string(), "as it says"),
+        },
+    }
+    if notes.found.is_empty() {
+        notes.ok("each is there, and nobody else's");
+    }
+}
+
+fn source_secrets(source: &Source, notes: &mut Notes) {
+    let name = &source.name;
+    if source.secrets.iter().any(|secret| secret.expose() == DEMO_SECRET) {
+        notes.problem(
+            format!(
+                "source `{name}` takes the demo secret, which everybody knows: anybody can sign webhooks"
+            ),
+            "say { env = \"NAME\" } with the secret of the sender's dashboard",
+        );
+    }
+    if !source.secrets.is_empty()
+        && let Err(error) = Verifier::new(source)
+    {
+        return notes.problem(error.to_string(), "the daemon does not start with it");
+    }
+    let bare = |secret: &str| secret.trim_start_matches("whsec_").trim_start_matches("whpk_").len();
+    if source.secrets.iter().any(|secret| bare(secret.expose()) < SHORT) {
+        notes.warning(
+            format!("a secret of source `{name}` has fewer than {SHORT} characters, and can be guessed"),
+            "have the sender make a longer one",
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! The time of day as the daemon takes it: the system's, but never set back.
+//!
+//! Beside the system's clock goes one that only counts. Where the system's falls behind it, somebody has set it
+//! back, and one of the two is wrong; nobody here can tell which. So time goes on as it was counted: what waits
+//! for its time does not wait an hour longer, and what comes later is not dated earlier. The daemon says so
+//! (log, dashboard, `/metrics`, `posthouse doctor`), and takes a signature that is of the right time by either
+//! clock. When the system's clock is where it was, or ahead, it is believed again at once; after a day it is
+//! believed in any case.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use tracing::{error, info};
+
+use crate::{
+    fault,
+    model::{Ambient, Clock},
+};
+
+/// How far the system's clock may fall behind without a word, in nanoseconds: it is corrected all the time.
+const SLACK: i64 = 1_000_000_000;
+/// A clock that has been behind for so long is believed, in nanoseconds.
+const BELIEVED: i64 = 24 * 3600 * 1_000_000_000;
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The system's clock, never set back.
+#[derive(Clone)]
+pub(super) struct Steady(Arc<Inner>);
+
+struct Inner {
+    origin: Instant,
+    /// The time of day at the origin, by the furthest that the system's clock has been, in nanoseconds.
+    offset: AtomicI64,
+    /// When it was first seen behind, counted from the origin; 0 while it is not.
+    behind_since: AtomicI64,
+}
+
+impl Steady {
+    pub(super) fn new() -> Self {
+        let inner = Inner {
+            origin: Instant::now(),
+            offset: AtomicI64::new(nanos(system())),
+            behind_since: AtomicI64::new(0),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Something happened at this moment, before the daemon was started: the clock was that far already. One
+    /// that is a day ahead is no such moment, but of a clock that was wrong then.
+    pub(super) fn has_been(&self, moment: Timestamp) {
+        let ahead = nanos(moment).saturating_sub(nanos(system()));
+        if (SLACK..=BELIEVED).contains(&ahead) {
+            self.0.offset.fetch_max(nanos(moment).saturating_sub(self.counted()), Ordering::Relaxed);
+        }
+    }
+
+    /// What is counted since the origin.
+    fn counted(&self) -> i64 {
+        i64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    fn at(&self, wall: i64, counted: i64) -> i64 {
+        let Inner { offset, behind_since, .. } = &*self.0;
+        let expected = offset.load(Ordering::Relaxed).saturating_add(counted);
+        if wall >= expected.saturating_sub(SLACK) {
+            if wall > expected {
+                offset.fetch_max(wall - counted, Ordering::Relaxed);
+            }
+            if behind_since.load(Ordering::Relaxed) != 0 {
+                behind_since.store(0, Ordering::Relaxed);
+            }
+            return wall;
+        }
+        let since =
+            match behind_since.compare_exchange(0, counted.max(1), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => counted,
+                Err(since) => since,
+            };
+        if counted.saturating_sub(since) < BELIEVED {
+            return expected;
+        }
+        offset.store(wall - counted, Ordering::Relaxed);
+        behind_since.store(0, Ordering::Relaxed);
+        wall
+    }
+}
+
+impl Clock for Steady {
+    fn now(&self) -> Timestamp {
+        let wall = system();
+        let now = self.at(nanos(wall), self.counted());
+        if now == nanos(wall) { wall } else { Timestamp::from_nanosecond(now.into()).unwrap_or(wall) }
+    }
+
+    fn wall(&self) -> Timestamp {
+        system()
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is where the system's clock comes in")]
+fn system() -> Timestamp {
+    let now = Timestamp::now();
+    if !fault::COMPILED_IN {
+        return now;
+    }
+    now.saturating_add(fault::clock_is_off_by()).unwrap_or(now)
+}
+
+fn nanos(moment: Timestamp) -> i64 {
+    i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// Says in the log when the clock is set back, and when it is right again.
+pub(super) async fn watch(ambient: Ambient) {
+    let mut behind = false;
+    loop {
+        match (ambient.set_back(), behind) {
+            (Some(by), false) => {
+                behind = true;
+                error!(
+                    seconds = by.as_secs(),
+                    "the system's clock was set back; time goes on here as it was until it is right again: timedatectl says whether it is kept right"
+                );
+            }
+            (None, true) => {
+                behind = false;
+                info!("the system's clock is right again");
+            }
+            _ => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn at(offset: i64) -> Steady {
+        let inner =
+            Inner { origin: Instant::now(), offset: AtomicI64::new(offset), behind_since: AtomicI64::new(0) };
+        Steady(Arc::new(inner))
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_not_followed_until_it_is_right_or_a_day_has_gone() {
+        let clock = at(1000 * SECOND);
+        assert_eq!(clock.at(1010 * SECOND, 10 * SECOND), 1010 * SECOND);
+        // A little behind is corrected all the time.
+        assert_eq!(clock.at(1019 * SECOND, 20 * SECOND), 1019 * SECOND);
+        // Set forward it is followed at once, and then set back it is not.
+        assert_eq!(clock.at(5030 * SECOND, 30 * SECOND), 5030 * SECOND);
+        assert_eq!(clock.at(1040 * SECOND, 40 * SECOND), 5040 * SECOND);
+        assert_eq!(clock.at(1050 * SECOND, 50 * SECOND), 5050 * SECOND);
+        // Right again.
+        assert_eq!(clock.at(5060 * SECOND, 60 * SECOND), 5060 * SECOND);
+        assert_eq!(clock.at(1070 * SECOND, 70 * SECOND), 5070 * SECOND);
+        let day = BELIEVED + 71 * SECOND;
+        assert_eq!(clock.at(1000 * SECOND + day, day), 1000 * SECOND + day);
+        assert_eq!(clock.at(1001 * SECOND + day, day + SECOND), 1001 * SECOND + day);
+    }
+}
