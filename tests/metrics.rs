@@ -459,6 +459,19 @@ impl Told {
                     let label = word(matcher.trim());
                     let known = labels.contains(label) || ["job", "instance"].contains(&label);
                     assert!(known, "{file} asks for {name} by `{label}`, which it does not have");
+                    let value = matcher.split_once('"').unwrap().1.trim_end_matches('"');
+                    // What the operator names is not ours to know; the rest has a fixed set of values.
+                    if ["source", "plugin", "database", "job", "instance"].contains(&label) {
+                        continue;
+                    }
+                    for value in value.split('|') {
+                        let has = |(series, labels): &(String, BTreeMap<String, String>)| {
+                            self.family(series) == family
+                                && labels.get(label).is_some_and(|told| told == value)
+                        };
+                        let told = self.series.keys().any(has);
+                        assert!(told, "{file} asks for {name} with {label} {value}, which it never has");
+                    }
                 }
             }
         }

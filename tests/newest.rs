@@ -38,6 +38,7 @@ fn the_last_event_about_a_user_holds_however_many_attempts_fail() {
             [plugin.user-sync]
             order_by = "user"
             retry = {{ attempts = 100, base = "5ms", factor = 1.0 }}
+            breaker = {{ failures = 0 }}
             [plugin.user-sync.grants]
             database = "app"
             http = ["{0}"]
