@@ -87,11 +87,14 @@ fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     Ok((bad, all))
 }
 
+/// What came of each plugin, by its name.
+pub(super) type Each<T, E> = Vec<(String, Result<T, E>)>;
+
 /// Loads these plugins, as the daemon would.
 fn inspect_all(
     config: &Config,
     mut plugins: Vec<plugin::Found>,
-) -> Result<Vec<(String, Result<Inspection, LoadError>)>, CliError> {
+) -> Result<Each<Inspection, LoadError>, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
     // A cache of its own: what another user compiles must not end up among what the daemon trusts.
     let cache = tempfile::tempdir().map_err(|error| failed(&error))?;
@@ -116,7 +119,7 @@ fn inspect_all(
 }
 
 /// Each plugin of the folder: the lines of config.toml that it lacks, or why it does not load.
-pub(super) fn inspected(config: &Config) -> Result<Vec<(String, Result<Vec<String>, String>)>, CliError> {
+pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, CliError> {
     let dir = &config.plugins.dir;
     let looked = plugin::look(dir).map_err(|error| {
         CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
