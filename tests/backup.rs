@@ -180,7 +180,8 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
 
     let there = daemon.cli(&["restore", "backup.db"]);
     assert!(failed(&there).contains("--force"), "{there:?}");
-    let wrong: [(&str, &dyn Fn(&Path)); 6] = [
+    type Spoil<'a> = &'a dyn Fn(&Path);
+    let wrong: [(&str, Spoil<'_>); 6] = [
         ("it is not there", &|file| fs::remove_file(file).expect("a file")),
         ("no backup of a store", &|file| fs::write(file, "not a database ".repeat(1000)).expect("a file")),
         ("newer posthouse", &|file| pragma(file, "user_version = 99")),

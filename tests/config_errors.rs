@@ -157,6 +157,10 @@ fn a_database_that_cant_be_is_named_with_the_way_out() {
         &["config.toml:2:7: `databases.app.url` is the file of the store; name another"],
     );
     refused(
+        "[databases.app]\nurl = \"sqlite:a\"\n[databases.other]\nurl = \"sqlite:a\"",
+        &["config.toml:4:7: `databases.other.url` is the file of [databases.app] too; name another"],
+    );
+    refused(
         "[databases.app]",
         &[r#"config.toml:1:1: `databases.app.url` is missing; write url = "sqlite:data/app.db""#],
     );

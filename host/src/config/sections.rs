@@ -162,11 +162,20 @@ fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
         check_name("database", name, &value);
         let Some(mut table) = value.parsed(Value::table) else { continue };
         let settings = database(&mut table);
-        if let Some(DatabaseSettings { target: DatabaseTarget::Sqlite(path), .. }) = &settings
-            && *path == config.store.path
+        if let Some(settings) = &settings
+            && let DatabaseTarget::Sqlite(path) = &settings.target
         {
-            let message = format!("`{}` is the file of the store; name another", table.path("url"));
-            table.document.problem(table.at("url"), message);
+            let same = |(_, other): &(&String, &DatabaseSettings)| other.target == settings.target;
+            let whose = match config.databases.iter().find(same) {
+                _ if *path == config.store.path => Some("the store".to_owned()),
+                // What is on disk is known of a database, and its plugins take turns there.
+                Some((other, _)) => Some(format!("[databases.{other}] too")),
+                None => None,
+            };
+            if let Some(whose) = whose {
+                let message = format!("`{}` is the file of {whose}; name another", table.path("url"));
+                table.document.problem(table.at("url"), message);
+            }
         }
         table.finish();
         config.databases.extend(settings.map(|settings| (name.to_owned(), settings)));
