@@ -65,6 +65,10 @@ fn it_is_told_everywhere_and_a_resume_ends_it() {
     assert!(listed.contains("tripped, as 3 attempts in a row failed; the next is tried at"), "{listed}");
     let shown = daemon.cli(&["plugins", "show", "counter"]).stdout;
     assert!(shown.contains("open; 3 of 3 failed in a row, pauses of 1h to 2h"), "{shown}");
+    let doctor = daemon.cli(&["doctor"]);
+    assert!(doctor.stdout.contains("`counter` does not run: tripped"), "{}", doctor.stdout);
+    let metrics = daemon.admin("GET", "/metrics", None).body;
+    assert!(metrics.contains("posthouse_plugin_state{plugin=\"counter\",state=\"tripped\"} 1"), "{metrics}");
     for page in ["/", "/plugins", "/plugins/counter"] {
         let shown = daemon.admin("GET", page, None);
         assert!(shown.status == 200 && shown.body.contains("tripped, as 3 attempts"), "{page}: {shown}");

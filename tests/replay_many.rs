@@ -25,6 +25,8 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
     copy_as_dead_letters(&daemon);
     daemon.start();
     assert_eq!(daemon.deliveries_in("dead"), MANY);
+    let doctor = |daemon: &Daemon| daemon.cli(&["doctor"]).stdout;
+    assert!(doctor(&daemon).contains(&format!("{MANY} deliveries were given up")));
 
     let began = Instant::now();
     let left = |daemon: &Daemon| daemon.stats()["store"]["replays_waiting"].as_u64().unwrap();
@@ -40,6 +42,7 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
         let overview = daemon.admin("GET", "/", None).body;
         assert!(overview.contains("deliveries wait for their turn"), "{overview}");
         assert!(daemon.cli(&["stats"]).stdout.contains("wait for their turn"));
+        assert!(doctor(&daemon).contains("wait for their turn"));
         assert!(daemon.cli(&["plugins", "show", "counter"]).stdout.contains("wait for their turn"));
         let answer = replayed.join().unwrap();
         assert_eq!((answer.status, &answer.json()["count"]), (200, &json!(MANY)), "{answer}");
@@ -63,6 +66,8 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
         "{stats}"
     );
     assert_eq!(stats["store"]["states"]["dead"], json!(MANY), "the dead letters are history");
+    let said = doctor(&daemon);
+    assert!(said.contains("it takes events") && !said.contains("given up"), "they ran since: {said}");
     let kv = daemon.kv("counter");
     assert_eq!(kv["count"], (1 + MANY + LIVE).to_string());
     assert!(kv.iter().all(|(key, count)| key == "count" || count == "1"));

@@ -71,7 +71,10 @@ impl Did {
         }
         for item in outbox {
             match item {
-                OutboxItem::Mail(mail) => self.line(format_args!("mail to {} addresses", addresses(mail))),
+                OutboxItem::Mail(mail) => match addresses(mail) {
+                    1 => self.line(format_args!("mail to 1 address")),
+                    many => self.line(format_args!("mail to {many} addresses")),
+                },
                 OutboxItem::Request(request) => {
                     self.line(format_args!("request {} {}", request.method, origin(&request.url)));
                 }

@@ -107,14 +107,15 @@ pub(super) fn daemon(patient: &Patient, notes: &mut Notes) {
             "see `[server] listen`, and the sockets of systemd",
         );
     }
-    let stats = Client::new(&patient.config).and_then(|client| client.get("/v1/stats", &[]));
-    match stats {
+    let asked = Client::new(&patient.config)
+        .and_then(|client| Ok((client.get("/v1/stats", &[])?, client.get("/v1/dead-letters", &[])?)));
+    match asked {
         Err(error) => notes.problem(error.to_string(), "the commands can't speak to it"),
-        Ok(stats) => counts(&stats, notes),
+        Ok((stats, dead)) => counts(&stats, &dead, notes),
     }
 }
 
-fn counts(stats: &Value, notes: &mut Notes) {
+fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
     if let Some(by) = stats["clock_set_back_seconds"].as_f64().filter(|by| *by > 0.0) {
         notes.problem(
             format!("the system's clock was set back by {by:.0} s while it ran"),
@@ -127,12 +128,18 @@ fn counts(stats: &Value, notes: &mut Notes) {
             "`posthouse stats` says where; report it",
         );
     }
-    let dead = stats["store"]["states"]["dead"].as_u64().unwrap_or(0);
+    // Those that were run again since are no trouble any more.
+    let groups = dead_letters["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let dead: u64 = groups.iter().filter_map(|group| group["to_replay"].as_u64()).sum();
     if dead > 0 {
         notes.warning(
             format!("{dead} deliveries were given up"),
             "`posthouse deliveries --state dead` says why; `posthouse replay --dead` runs them again",
         );
+    }
+    let waiting = stats["store"]["replays_waiting"].as_u64().unwrap_or(0);
+    if waiting > 0 {
+        notes.ok(format!("{waiting} replayed deliveries wait for their turn behind what comes in"));
     }
     let unsent = stats["store"]["outbox"]["dead"].as_u64().unwrap_or(0);
     if unsent > 0 {
