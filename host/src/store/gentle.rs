@@ -1,17 +1,18 @@
 //! Long reads, on a thread of their own that gives way: an operator who searches a store of a million
 //! events must not cost the senders their answers.
 //!
-//! The kernel weighs this thread as it weighs `nice 19`: it has what the others leave, and all of an idle
-//! core. Its reads are steps of some milliseconds, and those of several people take turns.
+//! The kernel runs this thread where nobody else wants the core (`SCHED_IDLE`), so it has what the others
+//! leave, and all of an idle core. Its reads are steps of some milliseconds, and those of several people take
+//! turns.
 
 use std::{io, sync::mpsc, thread};
 
-use rustix::process::setpriority_process;
+use thread_priority::{
+    NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
+    set_thread_priority_and_policy, thread_native_id,
+};
 use tokio::sync::oneshot;
 use tracing::debug;
-
-/// The least that the kernel knows.
-const NICE: i32 = 19;
 
 type Step = Box<dyn FnOnce() + Send>;
 
@@ -22,8 +23,8 @@ impl Gentle {
     pub(super) fn start() -> io::Result<Self> {
         let (steps, queue) = mpsc::channel::<Step>();
         thread::Builder::new().name("long reads".into()).spawn(move || {
-            // Of the thread that asks, and no other: Linux keeps it for each.
-            if let Err(error) = setpriority_process(None, NICE) {
+            let own = thread_native_id();
+            if let Err(error) = set_thread_priority_and_policy(own, ThreadPriority::Min, Normal(Idle)) {
                 debug!(%error, "searches do not give way to others");
             }
             queue.into_iter().for_each(|step| step());
@@ -45,5 +46,23 @@ impl Gentle {
         };
         self.0.send(Box::new(step)).ok()?;
         answer.await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `SCHED_IDLE` in `sched.h`.
+    const SCHED_IDLE: &str = "5";
+
+    #[tokio::test]
+    async fn its_thread_runs_where_nobody_else_wants_the_core() {
+        let gentle = Gentle::start().expect("a thread");
+        let stat = gentle.run(|| std::fs::read_to_string("/proc/thread-self/stat")).await;
+        let stat = stat.expect("an answer").expect("what the kernel knows of the thread");
+        // proc(5): the policy is the 41st, and the name, the 2nd, ends with the last parenthesis.
+        let (_, behind_the_name) = stat.rsplit_once(')').expect("a name");
+        assert_eq!(behind_the_name.split_whitespace().nth(41 - 3), Some(SCHED_IDLE), "{stat}");
     }
 }
