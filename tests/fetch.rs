@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use posthouse_harness::{Builder, Daemon, DnsServer, Event, WebReply, WebServer};
-use serde_json::{Value, json};
+use posthouse_harness::{Builder, Daemon, DnsServer, Event, WebReply, WebServer, requested};
+use serde_json::json;
 
 #[test]
 fn a_response_comes_back_whole_whatever_its_status() {
@@ -20,7 +20,7 @@ fn a_response_comes_back_whole_whatever_its_status() {
             .with("x-said", "yes"),
     });
     let daemon = fetching(&entry(&server.url(""))).env("HTTP_PROXY", "http://127.0.0.1:1").start();
-    let got = made(
+    let got = requested(
         &daemon,
         &json!([
             { "url": server.url("/"), "show": ["X-Said", "x-other"] },
@@ -73,7 +73,7 @@ fn what_is_not_granted_is_not_reached_and_the_refusal_names_the_grant() {
         (format!("http://inside.test.elsewhere.test:{port}/"), "http://inside.test.elsewhere.test"),
     ];
     let requests: Vec<_> = foreign.iter().map(|(url, _)| json!({ "url": url })).collect();
-    for ((url, origin), got) in foreign.iter().zip(made(&daemon, &json!(requests))) {
+    for ((url, origin), got) in foreign.iter().zip(requested(&daemon, &json!(requests))) {
         assert!(got.contains(origin), "{url}: {got}");
         if !origin.contains("login") {
             assert!(got.starts_with("denied plugin `http-probe` has no grant for"), "{url}: {got}");
@@ -91,7 +91,7 @@ fn what_is_not_granted_is_not_reached_and_the_refusal_names_the_grant() {
     ];
     let requests: Vec<_> =
         leading.iter().map(|(name, ..)| json!({ "url": format!("http://{name}.test:{port}/") })).collect();
-    for ((name, address, word), got) in leading.iter().zip(made(&daemon, &json!(requests))) {
+    for ((name, address, word), got) in leading.iter().zip(requested(&daemon, &json!(requests))) {
         assert_eq!(
             got,
             format!(
@@ -123,7 +123,7 @@ fn a_redirect_leads_no_further_than_the_grant() {
     let dns = DnsServer::start(|_, _| vec![ip("127.0.0.1")]);
     let grant = [entry(&server.url("")), entry(&format!("http://private.test:{port}"))].join(", ");
     let daemon = asking_at(&dns, fetching(&grant)).start();
-    let got = made(
+    let got = requested(
         &daemon,
         &json!([
             { "url": server.url("/to-address") },
@@ -173,7 +173,7 @@ fn a_name_whose_address_changes_between_check_and_connect_gains_nothing() {
     let daemon = asking_at(&dns, fetching(&grant)).start();
     let requests: Vec<_> =
         (0..20).map(|_| json!({ "url": format!("http://rebind.test:{}/", good.port()) })).collect();
-    let got = made(&daemon, &json!(requests));
+    let got = requested(&daemon, &json!(requests));
     for (place, got) in got.iter().enumerate() {
         if place % 2 == 0 {
             assert_eq!(got, "200 good", "{place}");
@@ -187,7 +187,7 @@ fn a_name_whose_address_changes_between_check_and_connect_gains_nothing() {
     // Of a name at both, only the granted address is asked.
     let dns = DnsServer::start(|_, _| vec![ip("127.0.0.2"), ip("127.0.0.1")]);
     let daemon = asking_at(&dns, fetching(&grant)).start();
-    assert_eq!(made(&daemon, &json!(requests)), vec!["200 good"; 20]);
+    assert_eq!(requested(&daemon, &json!(requests)), vec!["200 good"; 20]);
     assert_eq!(bad.requests().len(), 0);
 }
 
@@ -206,7 +206,7 @@ fn the_headers_of_the_grant_go_to_their_origin_and_to_nobody_else() {
         entry(&other.url("")),
     );
     let daemon = fetching(&grant).env("API_TOKEN", "Bearer hunter2").start();
-    let got = made(
+    let got = requested(
         &daemon,
         &json!([
             { "url": server.url("/near") },
@@ -260,7 +260,7 @@ fn everything_that_a_response_can_take_is_bounded() {
     let daemon = fetching(&entry(&server.url(""))).plugin_config(limits).start();
     let paths = ["/endless", "/drip", "/silent", "/large", "/fits", "/headers", "/many"];
     let requests: Vec<_> = paths.iter().map(|path| json!({ "url": server.url(path) })).collect();
-    let got = made(&daemon, &json!(requests));
+    let got = requested(&daemon, &json!(requests));
     assert_eq!(got[0], "limit the response's body has more bytes; limit `http_response` is 4.0 KiB");
     assert_eq!(got[1], "timeout no whole response within 1s");
     assert_eq!(got[2], "timeout no whole response within 1s");
@@ -278,7 +278,8 @@ fn an_attempt_that_makes_requests_without_end_is_stopped() {
             "[plugin.http-probe.limits]\nhttp_fetches = 5\n[plugin.http-probe.retry]\nattempts = 1",
         )
         .start();
-    let event = asking(&json!({ "times": 1000, "requests": [{ "url": server.url("/") }] }));
+    let event =
+        Event::new("user.created").data(json!({ "times": 1000, "requests": [{ "url": server.url("/") }] }));
     assert!(daemon.post_event(&event).accepted());
     daemon.wait_settled();
     let attempt = daemon.event(&event.id)["history"][0]["attempt_log"][0].clone();
@@ -326,7 +327,7 @@ fn a_request_that_makes_no_sense_names_the_field() {
         (json!({ "url": "http://a.test/v1/..%2fv2" }), "denied plugin `http-probe` has no grant for"),
     ];
     let requests: Vec<_> = cases.iter().map(|(request, _)| request.clone()).collect();
-    for ((request, says), got) in cases.iter().zip(made(&daemon, &json!(requests))) {
+    for ((request, says), got) in cases.iter().zip(requested(&daemon, &json!(requests))) {
         assert!(got.starts_with(says), "{request}: {got}");
     }
 }
@@ -344,7 +345,7 @@ fn tls_trusts_the_operators_authority_and_nobody_unknown() {
     let daemon = asking_at(&dns, fetching(&grant))
         .set("http", &format!("ca = {:?}", known.authority().display().to_string()))
         .start();
-    let got = made(
+    let got = requested(
         &daemon,
         &json!([
             { "url": format!("https://known.test:{known_port}/") },
@@ -364,32 +365,10 @@ fn tls_trusts_the_operators_authority_and_nobody_unknown() {
 fn a_plugin_without_the_grant_is_told_the_line() {
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("http-probe").start();
     let got =
-        made(&daemon, &json!([{ "url": "https://a.test" }, { "url": "https://a.test", "later": true }]));
+        requested(&daemon, &json!([{ "url": "https://a.test" }, { "url": "https://a.test", "later": true }]));
     let line = "denied plugin `http-probe` has no grant for http; add `http = [\"https://api.example.com\"]` below \
                 [plugin.http-probe.grants] in config.toml";
     assert_eq!(got, [line, line]);
-}
-
-/// What came of each request, in one attempt.
-#[track_caller]
-fn made(daemon: &Daemon, requests: &Value) -> Vec<String> {
-    let event = asking(&json!({ "requests": requests }));
-    assert!(daemon.post_event(&event).accepted());
-    daemon.wait_settled();
-    let attempts = daemon.event(&event.id)["history"][0]["attempt_log"].clone();
-    assert_eq!(attempts.as_array().map(Vec::len), Some(1), "{attempts}");
-    let told = daemon.kv("http-probe");
-    (0..requests.as_array().map_or(0, Vec::len))
-        .map(|place| {
-            let key = format!("{}/{place}", event.id);
-            told.get(&key).unwrap_or_else(|| panic!("nothing at {key}: {attempts}")).clone()
-        })
-        .collect()
-}
-
-/// An event whose `data` asks the guest for this.
-fn asking(data: &Value) -> Event {
-    Event { data: data.clone(), ..Event::new("user.created") }
 }
 
 /// A daemon with the guest that makes requests, and this its grant.

@@ -21,7 +21,7 @@ fn a_request_leaves_after_the_commit_with_what_the_grant_adds_and_nothing_shows_
     ))
     .env("API_TOKEN", "Bearer hunter2")
     .start();
-    let event = asking(&json!({ "requests": [{
+    let event = Event::new("user.created").data(json!({ "requests": [{
         "later": true, "method": "PUT", "url": url, "body": "hunter3",
         "headers": [["Content-Type", "text/plain"], ["X-Api-Version", "7"]],
     }] }));
@@ -68,7 +68,7 @@ fn a_failed_attempt_sends_nothing_and_the_one_that_succeeds_has_the_same_keys() 
     let server = WebServer::start(|_| WebReply::text("seen"));
     let daemon = sending(&format!("{:?}", server.url(""))).start();
     // Fetches and staged requests count in one sequence.
-    let event = asking(&json!({ "fail": 1, "trap": 2, "requests": [
+    let event = Event::new("user.created").data(json!({ "fail": 1, "trap": 2, "requests": [
         { "url": server.url("/now/1") },
         { "later": true, "method": "POST", "url": server.url("/later/2") },
         { "url": server.url("/now/3") },
@@ -107,7 +107,7 @@ fn a_server_that_is_busy_is_asked_again_and_one_that_says_no_is_not() {
         },
     });
     let daemon = sending(&format!("{:?}", server.url(""))).start();
-    let event = asking(&json!({ "requests": [
+    let event = Event::new("user.created").data(json!({ "requests": [
         { "later": true, "method": "POST", "url": server.url("/busy"), "body": "x" },
         { "later": true, "method": "POST", "url": server.url("/no") },
         { "later": true, "method": "POST", "url": server.url("/elsewhere") },
@@ -137,7 +137,7 @@ fn retry_after_is_obeyed_within_its_bound() {
         .plugin_config(&grant(&format!("{:?}", server.url(""))))
         .guest("http-probe")
         .start();
-    let event = asking(&json!({ "requests": [
+    let event = Event::new("user.created").data(json!({ "requests": [
         { "later": true, "method": "POST", "url": server.url("/soon") },
         { "later": true, "method": "POST", "url": server.url("/late") },
     ] }));
@@ -163,7 +163,7 @@ fn a_dead_letter_can_be_replayed_and_bears_the_key_it_had() {
     let server =
         WebServer::start(move |_| WebReply::status(if switch.load(Relaxed) == 1 { 200 } else { 500 }));
     let daemon = sending(&format!("{:?}", server.url(""))).start();
-    let event = asking(&json!({ "requests": [
+    let event = Event::new("user.created").data(json!({ "requests": [
         { "later": true, "method": "POST", "url": server.url("/hook"), "body": "the body" },
     ] }));
     assert!(daemon.post_event(&event).accepted());
@@ -191,7 +191,7 @@ fn what_was_on_its_way_at_a_kill_goes_again_with_the_same_key() {
         _ => WebReply::status(200),
     });
     let mut daemon = sending(&format!("{:?}", server.url(""))).start();
-    let event = asking(&json!({ "requests": [
+    let event = Event::new("user.created").data(json!({ "requests": [
         { "later": true, "method": "POST", "url": server.url("/hook"), "body": "once" },
     ] }));
     assert!(daemon.post_event(&event).accepted());
@@ -288,7 +288,7 @@ fn the_grant_in_force_when_it_is_sent_decides() {
         .plugin_config(&grant(&format!("{:?}", server.url(""))))
         .guest("http-probe")
         .start();
-    let event = asking(&json!({ "requests": [
+    let event = Event::new("user.created").data(json!({ "requests": [
         { "later": true, "method": "POST", "url": server.url("/hook") },
     ] }));
     assert!(daemon.post_event(&event).accepted());
@@ -334,7 +334,7 @@ fn what_can_not_be_sent_is_refused_when_it_is_staged() {
             request
         })
         .collect();
-    let event = asking(&json!({ "requests": requests }));
+    let event = Event::new("user.created").data(json!({ "requests": requests }));
     assert!(daemon.post_event(&event).accepted());
     daemon.wait_mail_settled();
     let told = daemon.kv("http-probe");
@@ -342,11 +342,6 @@ fn what_can_not_be_sent_is_refused_when_it_is_staged() {
         let text = &told[&format!("{}/{place}", event.id)];
         assert!(text.starts_with(says), "{text}");
     }
-}
-
-/// An event whose `data` asks the guest for this.
-fn asking(data: &Value) -> Event {
-    Event { data: data.clone(), ..Event::new("user.created") }
 }
 
 /// A daemon with the guest that makes requests, this its grant, and which tries again soon.

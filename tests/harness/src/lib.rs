@@ -30,6 +30,7 @@
 //! | [`NotifySocket`] | what the daemon tells its service manager |
 //! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
 //! | [`browse`] | a story in a real browser |
+//! | [`requested`] | what came of the requests that a guest was asked to make |
 //! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
@@ -60,6 +61,7 @@ mod mail;
 mod manager;
 mod ports;
 mod postgres;
+mod probe;
 mod proxy;
 mod sender;
 mod signer;
@@ -79,6 +81,7 @@ pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};
 pub use postgres::Postgres;
+pub use probe::requested;
 pub use proxy::Proxy;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
