@@ -21,7 +21,7 @@ pub(super) fn config(patient: &Patient, notes: &mut Notes) {
         notes.warning("there is no [[source]]: no webhook is taken", "add one");
     }
     if notes.found.is_empty() {
-        notes.ok(format!("it holds together; {} sources", patient.config.sources.len()));
+        notes.ok(format!("it holds together; sources: {}", patient.config.sources.len()));
     }
 }
 
