@@ -21,6 +21,12 @@ fn set_back(daemon: &Daemon) -> f64 {
     daemon.stats()["clock_set_back_seconds"].as_f64().expect("seconds")
 }
 
+fn clock_step(daemon: &Daemon) -> f64 {
+    let metrics = daemon.admin("GET", "/metrics", None).body;
+    let told = metrics.lines().find_map(|line| line.strip_prefix("posthouse_clock_step_seconds "));
+    told.and_then(|seconds| seconds.parse().ok()).expect("seconds")
+}
+
 fn moment(event: &Value) -> Timestamp {
     event["received_at"].as_str().and_then(|text| text.parse().ok()).expect("a moment")
 }
@@ -59,6 +65,7 @@ fn a_clock_set_back_an_hour_holds_nothing_up_loses_nothing_and_is_told_until_it_
     set_clock(&daemon, -HOUR);
     wait_until("it is noticed", || set_back(&daemon) > HOUR as f64 - 5.0);
     wait_until("it is in the log", || daemon.log().contains("clock was set back"));
+    wait_until("it is in the metrics", || clock_step(&daemon) < -HOUR as f64 + 5.0);
     post(&daemon, json!({}));
     let leased = post(&daemon, json!({ "fail": 1 }));
     // Far sooner than in an hour: by the time that is counted.

@@ -43,6 +43,11 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
         assert!(overview.contains("deliveries wait for their turn"), "{overview}");
         assert!(daemon.cli(&["stats"]).stdout.contains("wait for their turn"));
         assert!(doctor(&daemon).contains("wait for their turn"));
+        let metrics = daemon.admin("GET", "/metrics", None).body;
+        let told = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("posthouse_replays_waiting{plugin=\"counter\"} "));
+        assert!(told.and_then(|count| count.parse().ok()) > Some(0), "{metrics}");
         assert!(daemon.cli(&["plugins", "show", "counter"]).stdout.contains("wait for their turn"));
         let answer = replayed.join().unwrap();
         assert_eq!((answer.status, &answer.json()["count"]), (200, &json!(MANY)), "{answer}");
