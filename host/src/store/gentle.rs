@@ -5,7 +5,12 @@
 //! leave, and all of an idle core. Its reads are steps of some milliseconds, and those of several people take
 //! turns.
 
-use std::{io, sync::mpsc, thread};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::mpsc,
+    thread,
+};
 
 use thread_priority::{
     NormalThreadSchedulePolicy::Idle, ThreadPriority, ThreadSchedulePolicy::Normal,
@@ -27,12 +32,15 @@ impl Gentle {
             if let Err(error) = set_thread_priority_and_policy(own, ThreadPriority::Min, Normal(Idle)) {
                 debug!(%error, "searches do not give way to others");
             }
-            queue.into_iter().for_each(|step| step());
+            for step in queue {
+                // One that panics has told so, and its asker has no answer; the others are to have theirs.
+                drop(catch_unwind(AssertUnwindSafe(step)));
+            }
         })?;
         Ok(Self(steps))
     }
 
-    /// Runs a step when those before it are done; none where the thread is gone.
+    /// Runs a step when those before it are done; none where it panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         step: impl FnOnce() -> T + Send + 'static,
@@ -55,6 +63,13 @@ mod tests {
 
     /// `SCHED_IDLE` in `sched.h`.
     const SCHED_IDLE: &str = "5";
+
+    #[tokio::test]
+    async fn a_step_that_panics_has_no_answer_and_the_next_has_its_own() {
+        let gentle = Gentle::start().expect("a thread");
+        assert_eq!(gentle.run(|| -> u8 { panic!("on purpose") }).await, None);
+        assert_eq!(gentle.run(|| 7).await, Some(7));
+    }
 
     #[tokio::test]
     async fn its_thread_runs_where_nobody_else_wants_the_core() {

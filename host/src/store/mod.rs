@@ -283,7 +283,8 @@ impl Store {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.0.shared);
-        self.0.gentle.run(move || shared.people.with(read)).await.unwrap_or(Err(StoreError::Closed))
+        let answer = self.0.gentle.run(move || shared.people.with(read)).await;
+        answer.unwrap_or_else(|| Err(StoreError::Io("a long read did not end".to_owned())))
     }
 
     /// Why the writer gave no answer.

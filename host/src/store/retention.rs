@@ -126,7 +126,7 @@ impl Store {
         let mut after = cause.cursor(&mut self.walks().lock()).begin();
         let mut count = 0;
         loop {
-            let step = self.read_gently(move |connection| step(connection, after, cutoff, cause)).await?;
+            let step = self.read(move |connection| step(connection, after, cutoff, cause)).await?;
             for slice in step.finished.chunks(SLICE as usize) {
                 let events = slice.to_vec();
                 let (removed, enough) = self.write(move |writer| writer.remove(&events, cause)).await?;

@@ -96,15 +96,8 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
         plugins,
         conflicts,
         lost_leases,
-        by_type: Vec::new(),
-        store_bytes: 0,
-        wal_bytes: 0,
-        disk_free_bytes: None,
-        min_free_bytes: 0,
-        live_bytes: 0,
-        max_bytes: None,
-        oversize: false,
         replays_waiting: later.values().sum(),
+        ..StoreStats::default()
     })
 }
 

@@ -312,7 +312,7 @@ pub struct OutboxSummary {
 }
 
 /// The ledger of deliveries, the outbox, and the last 24 hours by event type.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct StoreStats {
     /// Deliveries ever made, those included that retention has removed.
     pub made: u64,

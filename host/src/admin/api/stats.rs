@@ -183,8 +183,6 @@ mod tests {
         StoreStats {
             made,
             states: [(DeliveryState::Done, done), (DeliveryState::Dead, 1)].into(),
-            by_type: Vec::new(),
-            outbox: BTreeMap::new(),
             plugins: vec![PluginStats {
                 plugin: "counter".into(),
                 made: plugin_made,
@@ -192,16 +190,7 @@ mod tests {
                 oldest_open: None,
                 replays_waiting: 0,
             }],
-            conflicts: 0,
-            lost_leases: 0,
-            store_bytes: 0,
-            wal_bytes: 0,
-            disk_free_bytes: None,
-            min_free_bytes: 0,
-            live_bytes: 0,
-            max_bytes: None,
-            oversize: false,
-            replays_waiting: 0,
+            ..StoreStats::default()
         }
     }
 
