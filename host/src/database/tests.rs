@@ -348,6 +348,26 @@ async fn an_attempt_that_is_dropped_in_the_midst_of_a_statement_leaves_nothing_l
 }
 
 #[tokio::test]
+async fn a_connection_that_was_closed_while_it_rested_is_not_used() {
+    let house = House::new();
+    let [_, database] = &house.databases();
+    // Two that rest.
+    let both = (begin(database, 1).await, begin(database, 2).await);
+    for mut transaction in [both.0, both.1] {
+        transaction.query("SELECT 1", vec![], BOUNDS).await.unwrap();
+        transaction.commit(vec![], ()).await.unwrap();
+    }
+    let mut postgres = house.postgres;
+    let restart = move || {
+        postgres.stop();
+        postgres.start_again();
+        postgres
+    };
+    let _restarted = tokio::task::spawn_blocking(restart).await.unwrap();
+    assert_eq!(numbers(database, "SELECT 1").await, [1]);
+}
+
+#[tokio::test]
 async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
     const ATTEMPTS: i64 = 24;
     let house = House::new();

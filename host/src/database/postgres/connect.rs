@@ -27,7 +27,10 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
-use super::frames::{Bound, Watched, WatchedTls};
+use super::{
+    frames::{Bound, OWN, Watched, WatchedTls},
+    wire::Wire,
+};
 use crate::config::read_postgres_url;
 
 /// How long a connection may take to come about.
@@ -56,17 +59,25 @@ pub(super) struct Server {
     config: Config,
     ca: Option<PathBuf>,
     tls: Result<Option<MakeRustlsConnect>, String>,
-    session: String,
+    /// What a session begins with.
+    settings: String,
     /// The host's tables were seen.
     tables: AtomicBool,
 }
 
 /// A connection.
 pub(super) struct Link {
-    pub(super) client: Client,
-    pub(super) bound: Bound,
-    prepared: Mutex<HashMap<String, Statement>>,
+    session: Session,
+    /// After the session, which has to be gone when it takes its leave.
+    wire: Wire,
     resting: Instant,
+}
+
+/// What is asked through a connection; answers come while [`Link::at_work`] waits for them.
+pub(super) struct Session {
+    pub(super) client: Client,
+    bound: Bound,
+    prepared: Mutex<HashMap<String, Statement>>,
 }
 
 impl Server {
@@ -86,7 +97,7 @@ impl Server {
         };
         // A literal means what it says, times are UTC, and nobody waits for ever: a session whose host is
         // gone must not hold its locks.
-        let session = format!(
+        let settings = format!(
             "SET standard_conforming_strings = on; SET client_min_messages = error; SET TimeZone = 'UTC';
              SET DateStyle = 'ISO, YMD'; SET statement_timeout = {};
              SET default_transaction_isolation = 'serializable'; SET tcp_keepalives_idle = 10;
@@ -94,7 +105,7 @@ impl Server {
             statement_timeout.as_millis()
         );
         let table = format!("[databases.{name}]");
-        Self { table, config, ca, tls, session, tables: AtomicBool::new(false) }
+        Self { table, config, ca, tls, settings, tables: AtomicBool::new(false) }
     }
 
     /// Comes to the server, to the first of its hosts that answers, and sets the session up.
@@ -104,13 +115,16 @@ impl Server {
 
     async fn connected(&self) -> Result<Link, String> {
         let opened = tokio::time::timeout(CONNECT, self.open()).await;
-        let link = opened.map_err(|_| format!("no connection within {CONNECT:?}"))??;
-        let failed = |error: tokio_postgres::Error| said(&error);
-        link.client.batch_execute(&self.session).await.map_err(failed)?;
-        if !self.tables.load(Ordering::Relaxed) {
-            tables(&link.client).await?;
-            self.tables.store(true, Ordering::Relaxed);
-        }
+        let mut link = opened.map_err(|_| format!("no connection within {CONNECT:?}"))??;
+        link.at_work(OWN, async |session| {
+            session.client.batch_execute(&self.settings).await.map_err(|error| said(&error))?;
+            if !self.tables.load(Ordering::Relaxed) {
+                tables(&session.client).await?;
+                self.tables.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, String>(())
+        })
+        .await?;
         Ok(link)
     }
 
@@ -134,23 +148,23 @@ impl Server {
         };
         let tls = self.tls.as_ref().map_err(Clone::clone)?;
         let stream = Watched::new(self.stream(at).await?, bound.clone(), tls.is_none());
-        let client = match tls {
+        let (client, wire) = match tls {
             None => {
-                let opened = self.config.connect_raw(stream, NoTls).await.map_err(|error| said(&error))?;
-                drive(opened.1);
-                opened.0
+                let opened = self.config.connect_raw(stream, NoTls).await;
+                let (client, connection) = opened.map_err(|error| said(&error))?;
+                (client, Wire::new(connection))
             }
             Some(tls) => {
                 let Ok(connect) =
                     MakeTlsConnect::<Watched<Stream>>::make_tls_connect(&mut tls.clone(), &name);
                 let connect = WatchedTls(connect, bound.clone());
                 let opened = self.config.connect_raw(stream, connect).await;
-                let opened = opened.map_err(|error| self.refused(&name, &error))?;
-                drive(opened.1);
-                opened.0
+                let (client, connection) = opened.map_err(|error| self.refused(&name, &error))?;
+                (client, Wire::new(connection))
             }
         };
-        Ok(Link { client, bound, prepared: Mutex::default(), resting: Instant::now() })
+        let session = Session { client, bound, prepared: Mutex::default() };
+        Ok(Link { session, wire, resting: Instant::now() })
     }
 
     /// Why no connection over TLS came about, and the way out.
@@ -232,6 +246,41 @@ impl Server {
 }
 
 impl Link {
+    /// Does what is to be done through the connection, from which a message may have so many bytes.
+    pub(super) async fn at_work<T>(&mut self, most: usize, work: impl AsyncFnOnce(&Session) -> T) -> T {
+        self.session.bound.set(most);
+        self.wire.carry(work(&self.session)).await
+    }
+
+    /// The bytes of the message that broke the connection, if one did.
+    pub(super) fn over(&self) -> Option<usize> {
+        self.session.bound.over()
+    }
+
+    /// What stops what the connection does.
+    pub(super) fn cancel_token(&self) -> CancelToken {
+        self.session.client.cancel_token()
+    }
+
+    /// Begins to rest.
+    pub(super) fn rest(&mut self) {
+        self.resting = Instant::now();
+    }
+
+    /// Whether it can be used again.
+    pub(super) async fn stands(&mut self) -> bool {
+        if !self.wire.stands() {
+            return false;
+        }
+        if self.resting.elapsed() < RESTED {
+            return true;
+        }
+        let asked = self.at_work(OWN, async |session| session.client.check_connection().await);
+        matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok(())))
+    }
+}
+
+impl Session {
     /// The statement, prepared once a connection.
     pub(super) async fn prepared(&self, text: &str) -> Result<Statement, tokio_postgres::Error> {
         let known = self.prepared.lock().get(text).cloned();
@@ -247,33 +296,10 @@ impl Link {
         prepared.insert(text.to_owned(), statement.clone());
         Ok(statement)
     }
-
-    /// Begins to rest.
-    pub(super) fn rest(&mut self) {
-        self.resting = Instant::now();
-    }
-
-    /// Whether it can be used again.
-    pub(super) async fn stands(&self) -> bool {
-        if self.client.is_closed() {
-            return false;
-        }
-        if self.resting.elapsed() < RESTED {
-            return true;
-        }
-        let asked = tokio::time::timeout(Duration::from_secs(2), self.client.check_connection()).await;
-        matches!(asked, Ok(Ok(())))
-    }
 }
 
 /// What bytes come and go by.
 type Stream = Either<TcpStream, UnixStream>;
-
-/// Carries the messages of a connection for as long as it stands.
-fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static) {
-    // Whoever waits for an answer learns of its end.
-    tokio::spawn(async move { drop(connection.await) });
-}
 
 /// TLS that checks the server's certificate and name.
 fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {

@@ -17,6 +17,7 @@
 mod connect;
 mod frames;
 mod values;
+mod wire;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -26,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 
 use self::{
-    connect::{Link, Server, said},
+    connect::{Link, Server, Session, said},
     frames::OWN,
     values::{Column, Parameter},
 };
@@ -126,8 +127,8 @@ impl Pool {
     }
 
     pub(super) async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
-        let found = self.apart(async |link| {
-            link.client.query_opt(&link.prepared(FIND_MARK).await?, &[&delivery.0]).await
+        let found = self.apart(async |session| {
+            session.client.query_opt(&session.prepared(FIND_MARK).await?, &[&delivery.0]).await
         });
         match found.await? {
             Some(row) => row.try_get(0).map(Some).map_err(|error| self.unavailable(&said(&error))),
@@ -137,15 +138,16 @@ impl Pool {
 
     pub(super) async fn role(&self) -> Result<Role, Unavailable> {
         let asked = "SELECT rolname::text, rolsuper FROM pg_roles WHERE rolname = current_user";
-        let row = self.apart(async |link| link.client.query_one(asked, &[]).await).await?;
+        let row = self.apart(async |session| session.client.query_one(asked, &[]).await).await?;
         let read = || Ok(Role { name: row.try_get(0)?, is_superuser: row.try_get(1)? });
         read().map_err(|error: tokio_postgres::Error| self.unavailable(&said(&error)))
     }
 
     pub(super) async fn markers(&self, after: i64, limit: usize) -> Result<Vec<DeliveryId>, Unavailable> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows =
-            self.apart(async |link| link.client.query(&link.prepared(MARKS).await?, &[&after, &limit]).await);
+        let rows = self.apart(async |session| {
+            session.client.query(&session.prepared(MARKS).await?, &[&after, &limit]).await
+        });
         let number = |row: &tokio_postgres::Row| row.try_get(0).map(DeliveryId);
         rows.await?
             .iter()
@@ -157,31 +159,35 @@ impl Pool {
     pub(super) async fn remove_markers(&self, deliveries: &[DeliveryId]) -> Result<(), Unavailable> {
         let numbers: Vec<_> = deliveries.iter().map(|delivery| delivery.0).collect();
         // Each marker stands by itself, and whoever wrote it is done: nothing can depend on it any more.
-        let removed = self.apart(async |link| {
-            let begin = link.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
-            let remove = async { link.client.execute(&link.prepared(UNMARK).await?, &[&numbers]).await };
+        let removed = self.apart(async |session| {
+            let begin = session.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
+            let remove =
+                async { session.client.execute(&session.prepared(UNMARK).await?, &[&numbers]).await };
             let (begun, removed) = tokio::join!(begin, remove);
             fault::reached(FaultPoint::MarkerDeleted);
-            let ended = link.client.batch_execute(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+            let ended =
+                session.client.batch_execute(if removed.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
             begun.and(removed).and(ended)
         });
         removed.await
     }
 
     pub(super) async fn kv_bytes(&self, plugin: &str) -> Result<i64, Unavailable> {
-        let counted = self.apart(async |link| {
-            let row = link.client.query_one(&link.prepared(KV_BYTES).await?, &[&plugin]).await?;
+        let counted = self.apart(async |session| {
+            let row = session.client.query_one(&session.prepared(KV_BYTES).await?, &[&plugin]).await?;
             row.try_get(0)
         });
         counted.await
     }
 
     /// Has `work` done on a connection outside of any attempt, in bounded time.
-    async fn apart<T>(&self, work: impl AsyncFnOnce(&Link) -> Result<T, Failure>) -> Result<T, Unavailable> {
+    async fn apart<T>(
+        &self,
+        work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
+    ) -> Result<T, Unavailable> {
         let _permit = self.apart.acquire().await.map_err(|_| self.unavailable("it is closing"))?;
-        let link = self.link().await?;
-        link.bound.set(OWN);
-        match tokio::time::timeout(self.statement_timeout + LAG, work(&link)).await {
+        let mut link = self.link().await?;
+        match tokio::time::timeout(self.statement_timeout + LAG, link.at_work(OWN, work)).await {
             Ok(Ok(answer)) => {
                 self.keep(link);
                 Ok(answer)
@@ -202,8 +208,11 @@ impl Pool {
         loop {
             let idle = self.idle.lock().pop();
             match idle {
-                Some(link) if link.stands().await => return Ok(link),
-                Some(_) => {}
+                Some(mut link) => {
+                    if link.stands().await {
+                        return Ok(link);
+                    }
+                }
                 None => return self.server.connect().await.map_err(|why| self.unavailable(&why)),
             }
         }
@@ -275,7 +284,7 @@ impl Transaction {
             match self.answer(&before, State::Begun, &checked, &parameters, bounds).await? {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
-                    self.host(async |link| link.client.batch_execute("ROLLBACK").await).await?;
+                    self.host(async |session| session.client.batch_execute("ROLLBACK").await).await?;
                     self.state = State::Fresh;
                     if let SqlError::Statement { sqlstate, .. } = &error
                         && sqlstate == TIMED_OUT
@@ -293,7 +302,7 @@ impl Transaction {
         };
         let answer = self.answer(&before, State::Saved, &checked, &parameters, bounds).await?;
         if answer.is_err() {
-            self.host(async |link| link.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await)
+            self.host(async |session| session.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await)
                 .await?;
         }
         answer
@@ -309,9 +318,10 @@ impl Transaction {
         parameters: &[Parameter],
         bounds: Bounds,
     ) -> Result<Result<(Rows, u64), SqlError>, Over> {
-        let (pool, link) = self.at_work(bounds.bytes.saturating_add(SLACK))?;
-        let both =
-            async { tokio::join!(link.client.batch_execute(before), run(link, checked, parameters, bounds)) };
+        let (pool, link) = self.at_work()?;
+        let both = link.at_work(bounds.bytes.saturating_add(SLACK), async |session| {
+            tokio::join!(session.client.batch_execute(before), run(session, checked, parameters, bounds))
+        });
         let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
         let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
         begun.map_err(|error| self.over(&error))?;
@@ -333,9 +343,11 @@ impl Transaction {
     }
 
     pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
-        self.host(async |link| {
-            let row =
-                link.client.query_opt(&link.prepared(KV_GET).await?, &[&plugin, &key.as_bytes()]).await?;
+        self.host(async |session| {
+            let row = session
+                .client
+                .query_opt(&session.prepared(KV_GET).await?, &[&plugin, &key.as_bytes()])
+                .await?;
             row.map(|row| row.try_get(0)).transpose()
         })
         .await
@@ -351,10 +363,10 @@ impl Transaction {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let end = end_of(prefix.as_bytes());
         let rows = self
-            .host(async |link| {
-                let list = link.prepared(KV_LIST).await?;
+            .host(async |session| {
+                let list = session.prepared(KV_LIST).await?;
                 let (prefix, after) = (prefix.as_bytes(), after.as_bytes());
-                link.client.query(&list, &[&plugin, &prefix, &after, &end, &limit]).await
+                session.client.query(&list, &[&plugin, &prefix, &after, &end, &limit]).await
             })
             .await?;
         let entry = |row: &tokio_postgres::Row| {
@@ -374,7 +386,7 @@ impl Transaction {
         if written.is_empty() && !self.has_written().await? {
             if self.state != State::Fresh {
                 // What it has read may turn out not to have been so.
-                self.end(async |link| link.client.batch_execute("COMMIT").await).await?;
+                self.end(async |session| session.client.batch_execute("COMMIT").await).await?;
             }
             return Ok(Committed::NothingWritten);
         }
@@ -391,14 +403,14 @@ impl Transaction {
         }
         let delivery = self.delivery.0;
         let plugin = &written.plugin;
-        self.end(async |link| {
+        self.end(async |session| {
             // All on its way at once: where one fails the server makes a rollback of the COMMIT.
-            let client = &link.client;
+            let client = &session.client;
             let (put, delete, mark) = if changes.is_empty() {
-                (None, None, link.prepared(MARK).await?)
+                (None, None, session.prepared(MARK).await?)
             } else {
-                let (put, delete) = (link.prepared(KV_PUT).await?, link.prepared(KV_DELETE).await?);
-                (Some(put), Some(delete), link.prepared(MARK).await?)
+                let (put, delete) = (session.prepared(KV_PUT).await?, session.prepared(KV_DELETE).await?);
+                (Some(put), Some(delete), session.prepared(MARK).await?)
             };
             let put = async {
                 match put.filter(|_| !keys.is_empty()) {
@@ -435,8 +447,8 @@ impl Transaction {
         if self.wrote || self.state == State::Fresh {
             return Ok(self.wrote);
         }
-        self.host(async |link| {
-            link.client.query_one(&link.prepared(HAS_WRITTEN).await?, &[]).await?.try_get(0)
+        self.host(async |session| {
+            session.client.query_one(&session.prepared(HAS_WRITTEN).await?, &[]).await?.try_get(0)
         })
         .await
     }
@@ -447,8 +459,8 @@ impl Transaction {
         if !written.is_empty() {
             let keys: Vec<_> = written.writes.keys().map(String::as_bytes).collect();
             let rows = self
-                .host(async |link| {
-                    link.client.query(&link.prepared(KV_MANY).await?, &[&written.plugin, &keys]).await
+                .host(async |session| {
+                    session.client.query(&session.prepared(KV_MANY).await?, &[&written.plugin, &keys]).await
                 })
                 .await?;
             for row in rows {
@@ -472,28 +484,30 @@ impl Transaction {
         format!("{begin} SELECT pg_advisory_xact_lock({lock});")
     }
 
-    /// The connection, from which a message may have so many bytes; it is busy from now on.
-    fn at_work(&mut self, most: usize) -> Result<(Arc<Pool>, &Link), Over> {
+    /// The connection; it is busy from now on.
+    fn at_work(&mut self) -> Result<(Arc<Pool>, &mut Link), Over> {
         let pool = Arc::clone(&self.pool);
-        let Some(link) = &self.link else { return Err(pool.unavailable("its transaction has ended").into()) };
-        link.bound.set(most);
+        let Some(link) = &mut self.link else {
+            return Err(pool.unavailable("its transaction has ended").into());
+        };
         self.busy = true;
         Ok((pool, link))
     }
 
     /// Has the host's own work done within the transaction, which begins with it where it has not yet.
-    async fn host<T>(&mut self, work: impl AsyncFnOnce(&Link) -> Result<T, Failure>) -> Result<T, Over> {
+    async fn host<T>(&mut self, work: impl AsyncFnOnce(&Session) -> Result<T, Failure>) -> Result<T, Over> {
         let begin = (self.state == State::Fresh).then(|| self.begin());
-        let (pool, link) = self.at_work(OWN)?;
-        let begun = async {
-            match begin {
-                Some(begin) => link.client.batch_execute(&begin).await,
-                None => Ok(()),
-            }
-        };
-        let answered =
-            tokio::time::timeout(pool.statement_timeout + LAG, async { tokio::join!(begun, work(link)) })
-                .await;
+        let (pool, link) = self.at_work()?;
+        let both = link.at_work(OWN, async |session| {
+            let begun = async {
+                match begin {
+                    Some(begin) => session.client.batch_execute(&begin).await,
+                    None => Ok(()),
+                }
+            };
+            tokio::join!(begun, work(session))
+        });
+        let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
         let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
         let answer = begun.and(answer).map_err(|error| self.over(&error))?;
         if self.state == State::Fresh {
@@ -504,12 +518,15 @@ impl Transaction {
     }
 
     /// Has the work done that ends the transaction by a commit, and gives the connection back.
-    async fn end(&mut self, work: impl AsyncFnOnce(&Link) -> Result<(), Failure>) -> Result<(), CommitError> {
+    async fn end(
+        &mut self,
+        work: impl AsyncFnOnce(&Session) -> Result<(), Failure>,
+    ) -> Result<(), CommitError> {
         if self.state == State::Fresh {
             self.host(async |_| Ok(())).await?;
         }
-        let (pool, link) = self.at_work(OWN)?;
-        let ended = tokio::time::timeout(pool.statement_timeout + LAG, work(link)).await;
+        let (pool, link) = self.at_work()?;
+        let ended = tokio::time::timeout(pool.statement_timeout + LAG, link.at_work(OWN, work)).await;
         let error = match ended {
             Err(_) => return Err(CommitError::Unknown(pool.silent())),
             Ok(Ok(())) => {
@@ -575,7 +592,7 @@ impl Transaction {
 
     /// What the failure of the host's own work means.
     fn over(&self, error: &Failure) -> Over {
-        if let Some(bytes) = self.link.as_ref().and_then(|link| link.bound.over()) {
+        if let Some(bytes) = self.link.as_ref().and_then(Link::over) {
             return Over::TooLarge(bytes);
         }
         match error.code() {
@@ -602,7 +619,7 @@ const LOCKS: i64 = 0x706F_7374_0000_0000;
 
 /// Runs a guest's statement.
 async fn run(
-    link: &Link,
+    session: &Session,
     checked: &Checked,
     parameters: &[Parameter],
     bounds: Bounds,
@@ -610,7 +627,7 @@ async fn run(
     let answer = |sqlstate: &str, message: String| {
         Ended::Answer(SqlError::Statement { sqlstate: sqlstate.to_owned(), message })
     };
-    let statement = link.prepared(&checked.text).await?;
+    let statement = session.prepared(&checked.text).await?;
     if statement.params().len() != parameters.len() {
         let (wants, given) = (statement.params().len(), parameters.len());
         return Err(answer(
@@ -629,7 +646,7 @@ async fn run(
     }
     let columns = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let mut gather = Gather::new(bounds, columns);
-    let mut rows = pin!(link.client.query_raw(&statement, parameters).await?);
+    let mut rows = pin!(session.client.query_raw(&statement, parameters).await?);
     while let Some(row) = rows.try_next().await? {
         let values = (0..row.len()).map(|at| row.try_get::<_, Column>(at).map(|column| column.0));
         let row = values.collect::<Result<_, _>>()?;
@@ -659,15 +676,16 @@ impl Drop for Transaction {
 }
 
 /// Ends a transaction that was dropped.
-async fn end(pool: Arc<Pool>, link: Link, _place: Option<OwnedSemaphorePermit>, busy: bool, fresh: bool) {
+async fn end(pool: Arc<Pool>, mut link: Link, _place: Option<OwnedSemaphorePermit>, busy: bool, fresh: bool) {
     if busy {
         // With the connection goes what it did.
-        let cancel = pool.server.cancel(link.client.cancel_token());
+        let cancel = pool.server.cancel(link.cancel_token());
         drop(tokio::time::timeout(LAG, cancel).await);
     } else if fresh {
         pool.keep(link);
     } else {
-        let ended = tokio::time::timeout(LAG, link.client.batch_execute("ROLLBACK")).await;
+        let rollback = link.at_work(OWN, async |session| session.client.batch_execute("ROLLBACK").await);
+        let ended = tokio::time::timeout(LAG, rollback).await;
         if matches!(ended, Ok(Ok(()))) {
             pool.keep(link);
         }
