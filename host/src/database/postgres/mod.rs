@@ -318,12 +318,10 @@ impl Transaction {
         parameters: &[Parameter],
         bounds: Bounds,
     ) -> Result<Result<(Rows, u64), SqlError>, Over> {
-        let (pool, link) = self.at_work()?;
-        let both = link.at_work(bounds.bytes.saturating_add(SLACK), async |session| {
+        let both = self.at_work(bounds.bytes.saturating_add(SLACK), async |session| {
             tokio::join!(session.client.batch_execute(before), run(session, checked, parameters, bounds))
         });
-        let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
-        let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
+        let (begun, answer) = both.await?;
         begun.map_err(|error| self.over(&error))?;
         self.state = after;
         self.busy = false;
@@ -484,21 +482,26 @@ impl Transaction {
         format!("{begin} SELECT pg_advisory_xact_lock({lock});")
     }
 
-    /// The connection; it is busy from now on.
-    fn at_work(&mut self) -> Result<(Arc<Pool>, &mut Link), Over> {
-        let pool = Arc::clone(&self.pool);
+    /// Does what is to be done through the connection, from which a message may have so many bytes, in
+    /// bounded time. It is busy from then on.
+    async fn at_work<T>(
+        &mut self,
+        most: usize,
+        work: impl AsyncFnOnce(&Session) -> T,
+    ) -> Result<T, Unavailable> {
         let Some(link) = &mut self.link else {
-            return Err(pool.unavailable("its transaction has ended").into());
+            return Err(self.pool.unavailable("its transaction has ended"));
         };
         self.busy = true;
-        Ok((pool, link))
+        let answered =
+            tokio::time::timeout(self.pool.statement_timeout + LAG, link.at_work(most, work)).await;
+        answered.map_err(|_| self.pool.silent())
     }
 
     /// Has the host's own work done within the transaction, which begins with it where it has not yet.
     async fn host<T>(&mut self, work: impl AsyncFnOnce(&Session) -> Result<T, Failure>) -> Result<T, Over> {
         let begin = (self.state == State::Fresh).then(|| self.begin());
-        let (pool, link) = self.at_work()?;
-        let both = link.at_work(OWN, async |session| {
+        let both = self.at_work(OWN, async |session| {
             let begun = async {
                 match begin {
                     Some(begin) => session.client.batch_execute(&begin).await,
@@ -507,8 +510,7 @@ impl Transaction {
             };
             tokio::join!(begun, work(session))
         });
-        let answered = tokio::time::timeout(pool.statement_timeout + LAG, both).await;
-        let (begun, answer) = answered.map_err(|_| Over::from(pool.silent()))?;
+        let (begun, answer) = both.await?;
         let answer = begun.and(answer).map_err(|error| self.over(&error))?;
         if self.state == State::Fresh {
             self.state = State::Begun;
@@ -525,24 +527,23 @@ impl Transaction {
         if self.state == State::Fresh {
             self.host(async |_| Ok(())).await?;
         }
-        let (pool, link) = self.at_work()?;
-        let ended = tokio::time::timeout(pool.statement_timeout + LAG, link.at_work(OWN, work)).await;
+        let ended = self.at_work(OWN, work).await;
         let error = match ended {
-            Err(_) => return Err(CommitError::Unknown(pool.silent())),
+            Err(silent) => return Err(CommitError::Unknown(silent)),
             Ok(Ok(())) => {
                 self.busy = false;
-                self.link.take().into_iter().for_each(|link| pool.keep(link));
+                self.link.take().into_iter().for_each(|link| self.pool.keep(link));
                 return Ok(());
             }
             Ok(Err(error)) => error,
         };
         let Some(refusal) = error.as_db_error().filter(|_| !ends_the_session(&error)) else {
-            return Err(CommitError::Broken(pool.unavailable(&said(&error))));
+            return Err(CommitError::Broken(self.pool.unavailable(&said(&error))));
         };
         let state = refusal.code().code().to_owned();
         if state.starts_with("57P") {
             // The server went away, and does not say when.
-            return Err(CommitError::Unknown(pool.unavailable(&said(&error))));
+            return Err(CommitError::Unknown(self.pool.unavailable(&said(&error))));
         }
         self.busy = false;
         if refusal.table() == Some("posthouse_deliveries") && *refusal.code() == SqlState::UNIQUE_VIOLATION {
