@@ -114,17 +114,75 @@ fn an_address_that_does_not_exist_makes_a_dead_letter_at_once() {
     assert_eq!(daemon.event(&event.id)["history"][0]["state"], json!("done"));
 }
 
+#[test]
+fn a_server_that_ends_each_connection_after_one_mail_costs_no_attempt() {
+    let server = SmtpServer::start(&SmtpOptions { one_each: true, ..SmtpOptions::default() });
+    let daemon = mailing(&server).guest("welcome-email").start();
+    for n in 1..=5 {
+        let mut event = Event::new("user.created");
+        event.data["user"]["id"] = json!(format!("usr_{n}"));
+        event.data["user"]["email"] = json!(format!("ada{n}@example.com"));
+        assert!(daemon.post_event(&event).accepted());
+        wait_until("the mail has left", || server.messages().len() == n);
+        daemon.wait_mail_settled();
+        let mail = outbox(&daemon, &event);
+        assert_eq!((&mail["state"], &mail["attempts"]), (&json!("sent"), &json!(1)), "{mail}");
+    }
+    assert!(server.refusals() > 0, "no connection was kept, so that nothing was shown");
+}
+
+#[test]
+fn an_internationalised_domain_is_sent_in_ascii_and_granted_in_both_spellings() {
+    let server = SmtpServer::start(&SmtpOptions::default());
+    for granted in ["*@bücher.example", "*@xn--bcher-kva.example"] {
+        let daemon = mailing_to(&server, granted).guest("welcome-email").start();
+        for (n, domain) in ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example"].iter().enumerate()
+        {
+            let mut event = Event::new("user.created");
+            event.data["user"]["id"] = json!(format!("usr_{n}"));
+            event.data["user"]["email"] = json!(format!("ada@{domain}"));
+            assert!(daemon.post_event(&event).accepted());
+            daemon.wait_mail_settled();
+            let mail = outbox(&daemon, &event);
+            assert_eq!((&mail["state"], &mail["attempts"]), (&json!("sent"), &json!(1)), "{domain}: {mail}");
+        }
+    }
+    let mails = server.messages();
+    assert_eq!(mails.len(), 6);
+    assert!(mails.iter().all(|mail| mail.envelope_to == ["ada@xn--bcher-kva.example"]), "{mails:?}");
+}
+
+/// The server of the test offers no SMTPUTF8.
+#[test]
+fn an_address_that_the_server_can_never_take_makes_a_dead_letter_at_once() {
+    let server = SmtpServer::start(&SmtpOptions::default());
+    let daemon = mailing(&server).guest("welcome-email").start();
+    let mut event = Event::new("user.created");
+    event.data["user"]["email"] = json!("jörg@example.com");
+    assert!(daemon.post_event(&event).accepted());
+    daemon.wait_mail_settled();
+    let mail = outbox(&daemon, &event);
+    assert_eq!((&mail["state"], &mail["attempts"]), (&json!("dead"), &json!(1)), "{mail}");
+    assert!(mail["error"].as_str().unwrap().contains("SMTPUTF8"), "{mail}");
+    assert_eq!(server.messages().len(), 0);
+}
+
 /// A daemon whose mail goes to this server, and which asks again soon.
 fn mailing(server: &SmtpServer) -> Builder {
+    mailing_to(server, "*")
+}
+
+/// The same, with a grant for these recipients alone.
+fn mailing_to(server: &SmtpServer, granted: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .set("mail", &format!("url = {:?}", server.url()))
         .set("mail", r#"retry = { attempts = 20, base = "100ms", factor = 1.0 }"#)
-        .plugin_config(
+        .plugin_config(&format!(
             r#"
             [plugin.welcome-email.grants]
-            mail = { from = ["Example Corp <team@example.com>"], to = ["*"] }
+            mail = {{ from = ["Example Corp <team@example.com>"], to = [{granted:?}] }}
             "#,
-        )
+        ))
 }
 
 /// The one mail of the event's one delivery.

@@ -1,10 +1,11 @@
 """A mail server for tests: writes each message it takes to FOLDER/<number>.json.
 
-Usage: smtp.py PORT FOLDER [--busy N] [--unknown ADDRESS]… [--secured]
+Usage: smtp.py PORT FOLDER [--busy N] [--unknown ADDRESS]… [--secured] [--one-each]
 
 --busy N           the first N messages get 451
 --unknown ADDRESS  mail to this address gets 550
 --secured          demands STARTTLS (FOLDER/certificate.pem, FOLDER/key.pem), then a login
+--one-each         takes one message a connection; the next MAIL on it gets 421, and the connection ends
 """
 
 import argparse
@@ -23,6 +24,15 @@ class Handler:
         self.options = options
         self.busy = options.busy
         self.taken = 0
+
+    async def handle_MAIL(self, server, session, envelope, address, mail_options):
+        if self.options.one_each and getattr(session, "took_one", False):
+            self.refuse("closing")
+            asyncio.get_running_loop().call_later(0.05, server.transport.close)
+            return "421 4.7.0 one message a connection"
+        envelope.mail_from = address
+        envelope.mail_options.extend(mail_options)
+        return "250 OK"
 
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
         if address in self.options.unknown:
@@ -46,6 +56,7 @@ class Handler:
             "text": body.get_content() if body else "",
         }
         self.taken += 1
+        session.took_one = True
         beside = os.path.join(self.options.folder, "message.new")
         with open(beside, "w", encoding="utf-8") as file:
             json.dump(record, file)
@@ -69,6 +80,7 @@ async def main():
     parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--unknown", action="append", default=[])
     parser.add_argument("--secured", action="store_true")
+    parser.add_argument("--one-each", action="store_true")
     options = parser.parse_args()
 
     secured = {}

@@ -49,12 +49,19 @@ impl Default for Store {
     }
 }
 
+/// The back-off of what leaves: after 10 s, doubling up to an hour, for a day in all. A mail server or an API
+/// that is down for a night loses nothing.
+const OUTBOX_RETRY: Retry = Retry {
+    attempts: 33,
+    base: Duration::from_secs(10),
+    factor: 2.0,
+    max: Duration::from_hours(1),
+    jitter: 0.2,
+};
+
 impl Default for MailTransport {
     fn default() -> Self {
-        Self {
-            target: MailTarget::Folder("data/mail".into()),
-            retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
-        }
+        Self { target: MailTarget::Folder("data/mail".into()), retry: OUTBOX_RETRY }
     }
 }
 
@@ -64,7 +71,7 @@ impl Default for Http {
             ca: None,
             nameservers: Vec::new(),
             timeout: Duration::from_secs(30),
-            retry: Retry { attempts: 8, base: Duration::from_secs(10), ..Retry::default() },
+            retry: OUTBOX_RETRY,
             retry_after: Duration::from_hours(1),
         }
     }
@@ -152,5 +159,21 @@ impl Default for Limits {
             sql_bytes: 4 * MIB,
             hostcall: 4 * MIB,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leaves_is_tried_for_a_day() {
+        let Retry { attempts, base, factor, max, .. } = OUTBOX_RETRY;
+        let waits = (1..attempts).map(|n| {
+            let wait = base.as_secs_f64() * factor.powi(i32::try_from(n).unwrap() - 1);
+            wait.min(max.as_secs_f64())
+        });
+        let hours = waits.sum::<f64>() / 3600.0;
+        assert!((24.0..25.0).contains(&hours), "{hours} h");
     }
 }

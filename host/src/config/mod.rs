@@ -131,7 +131,7 @@ impl Store {
 pub struct MailTransport {
     /// How mail leaves.
     pub target: MailTarget,
-    /// When a mail that failed is tried again; 8 attempts, from 10 s doubling, by default.
+    /// When a mail that failed is tried again; 33 attempts in a day, from 10 s doubling up to an hour, by default.
     pub retry: Retry,
 }
 
@@ -153,7 +153,7 @@ pub struct Http {
     pub nameservers: Vec<SocketAddr>,
     /// How long one sending of a request of the outbox may take; 30 s by default.
     pub timeout: Duration,
-    /// When a request of the outbox that failed is tried again; 8 attempts, from 10 s doubling, by default.
+    /// When a request of the outbox that failed is tried again; 33 attempts in a day, from 10 s doubling up to an hour, by default.
     pub retry: Retry,
     /// The longest wait that a `Retry-After` may ask for; 1 h by default.
     pub retry_after: Duration,

@@ -16,6 +16,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::Secret;
+use crate::model::ascii_domain;
 
 /// A mail server, and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct SmtpServer {
     pub tls: SmtpTls,
     /// Who logs in, where somebody does.
     pub login: Option<SmtpLogin>,
-    /// The name for EHLO, where the URL gives one.
+    /// The name for EHLO, where the URL gives one; the machine's host name otherwise.
     pub hello: Option<String>,
 }
 
@@ -78,7 +79,8 @@ impl SmtpServer {
         let url = Url::parse(text)?;
         let host = match url.host() {
             Some(Host::Domain("")) | None => return Err(SmtpUrlError::NoHost),
-            Some(Host::Domain(name)) => name.to_owned(),
+            // `smtp` is no special scheme to the URL standard, so that the name comes percent-encoded.
+            Some(Host::Domain(name)) => ascii_domain(&decode_host(name)?).ok_or(SmtpUrlError::NoHost)?,
             Some(Host::Ipv4(ip)) => ip.to_string(),
             Some(Host::Ipv6(ip)) => ip.to_string(),
         };
@@ -122,6 +124,10 @@ fn decode(text: &str) -> Result<String, SmtpUrlError> {
     percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| SmtpUrlError::Login)
 }
 
+fn decode_host(text: &str) -> Result<String, SmtpUrlError> {
+    percent_decode_str(text).decode_utf8().map(String::from).map_err(|_| SmtpUrlError::NoHost)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +146,10 @@ mod tests {
             assert_eq!((server.port, server.tls), (port, tls), "{text}");
         }
         assert_eq!(SmtpServer::parse("smtp://[::1]").unwrap().host, "::1");
+        for host in ["bücher.example", "B%C3%BCcher.example", "xn--bcher-kva.example"] {
+            let server = SmtpServer::parse(&format!("smtp://{host}")).unwrap();
+            assert_eq!(server.host, "xn--bcher-kva.example", "{host}");
+        }
         let named = SmtpServer::parse("smtp://mail.example.com/me.example.com").unwrap();
         assert_eq!(named.hello.as_deref(), Some("me.example.com"));
         for wrong in ["mail.example.com", "smtp://", "http://a", "smtp://a?tls=maybe", "smtp://u:%ff@a"] {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::Limits,
     egress::{self, Bounds, Outlet, Refusal},
-    model::{DeliveryId, Mail, MailGrant, OutboxItem},
+    model::{DeliveryId, Mail, MailGrant, OutboxItem, ascii_domain},
 };
 
 /// Recipients of one mail, hidden ones included.
@@ -82,13 +82,7 @@ impl Outbox<'_> {
         let cc = self.recipients(grant, "cc", &draft.cc)?;
         let bcc = self.recipients(grant, "bcc", &draft.bcc)?;
         let reply_to = draft.reply_to.as_deref().map(|text| mailbox("reply-to", text)).transpose()?;
-        let domain = from.email.domain();
-        let message_id = format!(
-            "<{}.{}@{}>",
-            self.delivery,
-            self.staged.len() + 1,
-            if domain.is_ascii() { domain } else { "posthouse.invalid" },
-        );
+        let message_id = format!("<{}.{}@{}>", self.delivery, self.staged.len() + 1, from.email.domain());
         let mail = Mail {
             message_id: message_id.clone(),
             from: from.to_string(),
@@ -160,20 +154,22 @@ impl Outbox<'_> {
     }
 }
 
-/// Whether a pattern of the grant means the address: `*`, `*@example.com`, or an address itself.
+/// Whether a pattern of the grant means the address: `*`, `*@example.com`, or an address itself. A domain
+/// is the same in letters of any language and in Punycode; the address has it in ASCII, see [`mailbox`].
 fn allows(pattern: &str, address: &Address) -> bool {
     if pattern == "*" {
         return true;
     }
+    let is_its_domain = |domain: &str| ascii_domain(domain).is_some_and(|ascii| ascii == address.domain());
     if let Some(domain) = pattern.strip_prefix("*@") {
-        return address.domain().eq_ignore_ascii_case(domain);
+        return is_its_domain(domain);
     }
-    pattern.parse::<Mailbox>().is_ok_and(|allowed| {
-        allowed.email.user() == address.user()
-            && allowed.email.domain().eq_ignore_ascii_case(address.domain())
-    })
+    pattern
+        .parse::<Mailbox>()
+        .is_ok_and(|allowed| allowed.email.user() == address.user() && is_its_domain(allowed.email.domain()))
 }
 
+/// Reads an address; its domain becomes ASCII, in lower case.
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, Fault<OutboxError>> {
     if text.len() > ADDRESS {
         let problem = format!("`{field}` holds an address of {} bytes; {ADDRESS} is the limit", text.len());
@@ -182,9 +178,12 @@ fn mailbox(field: &str, text: &str) -> Result<Mailbox, Fault<OutboxError>> {
     if text.chars().any(char::is_control) {
         return Err(invalid(field, "holds a control character"));
     }
-    text.parse().map_err(|_| {
-        invalid(field, &format!("holds {text:?}, which is no address; one looks like `ada@example.com`"))
-    })
+    let none =
+        || invalid(field, &format!("holds {text:?}, which is no address; one looks like `ada@example.com`"));
+    let Mailbox { name, email } = text.parse().map_err(|_| none())?;
+    let domain = ascii_domain(email.domain()).ok_or_else(none)?;
+    let email = Address::new(email.user(), domain).map_err(|_| none())?;
+    Ok(Mailbox { name, email })
 }
 
 fn check_subject(subject: &str) -> Result<(), Fault<OutboxError>> {
@@ -341,6 +340,11 @@ mod tests {
             ("ada@example.com", "bob@example.com", false),
             ("Ada <ada@example.com>", "ada@example.com", true),
             ("nonsense", "ada@example.com", false),
+            ("*@bücher.example", "ada@xn--bcher-kva.example", true),
+            ("*@xn--bcher-kva.example", "ada@BÜCHER.example", true),
+            ("ada@bücher.example", "ada@XN--bcher-kva.example", true),
+            ("ada@bücher.example", "ada@bu\u{308}cher.example", true),
+            ("*@bücher.example", "ada@bucher.example", false),
         ];
         for (pattern, address, allowed) in cases {
             let grant = grant(&["team@example.com"], &[pattern]);

@@ -7,6 +7,7 @@ mod breaker;
 mod carried;
 mod delivery;
 mod derived;
+mod domain;
 mod effects;
 mod event;
 mod grant;
@@ -30,6 +31,7 @@ pub use delivery::{
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
 pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
+pub use domain::ascii_domain;
 pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};

@@ -20,6 +20,8 @@ pub struct SmtpOptions {
     pub busy: u32,
     /// Recipients that get 550, "no such user".
     pub unknown: Vec<String>,
+    /// Takes one message a connection, answers the next one on it with 421, and closes it.
+    pub one_each: bool,
 }
 
 /// A running mail server. Dropped, it is killed.
@@ -45,6 +47,9 @@ impl SmtpServer {
         command.args(["--busy", &options.busy.to_string()]);
         for recipient in &options.unknown {
             command.args(["--unknown", recipient]);
+        }
+        if options.one_each {
+            command.arg("--one-each");
         }
         if options.secured {
             certificates::write_self_signed(dir.path());
@@ -87,7 +92,7 @@ impl SmtpServer {
         mail::files(self.dir.path(), "json").iter().map(parse).collect()
     }
 
-    /// How many messages it turned away with 451 or 550.
+    /// How many messages it turned away with 421, 451 or 550.
     pub fn refusals(&self) -> usize {
         fs::read_to_string(self.dir.path().join("refusals")).map_or(0, |text| text.lines().count())
     }

@@ -4,16 +4,23 @@
 //! stands in a header is encoded (RFC 2047) where it is not plain text. So a subject or a name with a
 //! line break in it stays a subject or a name. The boundary between the text and its HTML is random:
 //! a text that quotes what a stranger wrote can't end its part early.
+//!
+//! A line ends with CRLF, whatever ended it before, and no other control character but the tab is sent as
+//! it is: what a server makes of a CR or LF by itself differs (RFC 5321, 2.3.8), and between two servers
+//! that differ a text can become a second mail.
 
 use std::time::SystemTime;
 
 use lettre::{
-    Message,
-    message::{Mailbox, MultiPart, SinglePart, header::ContentType},
+    Address, Message,
+    message::{
+        Body, Mailbox, MultiPart, SinglePart,
+        header::{ContentTransferEncoding, ContentType},
+    },
 };
 
 use super::NotSent;
-use crate::model::{Ambient, Mail};
+use crate::model::{Ambient, Mail, ascii_domain};
 
 /// What becomes of the `Bcc` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,14 +66,38 @@ pub(super) fn build(mail: &Mail, bcc: Bcc, ambient: &Ambient) -> Result<Message,
     built.map_err(|error| NotSent::Permanent(format!("not a mail: {error}")))
 }
 
+/// Reads an address; its domain becomes ASCII, which every mail server takes.
 fn mailbox(field: &str, address: &str) -> Result<Mailbox, NotSent> {
-    address
-        .parse()
-        .map_err(|error| NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}")))
+    let wrong = |error: &dyn std::fmt::Display| {
+        NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}"))
+    };
+    let Mailbox { name, email } = address.parse().map_err(|error| wrong(&error))?;
+    let domain = ascii_domain(email.domain()).ok_or_else(|| wrong(&"its domain is none"))?;
+    let email = Address::new(email.user(), domain).map_err(|error| wrong(&error))?;
+    Ok(Mailbox { name, email })
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {
-    SinglePart::builder().content_type(kind).body(text.to_owned())
+    let text = with_crlf(text);
+    let encoding = if text.chars().any(is_odd_control) {
+        // lettre would take these for plain ASCII and send them as they are.
+        Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable)
+    } else {
+        Ok(Body::new(text))
+    };
+    // Quoted-printable can encode everything; lettre's type does not say so.
+    let body = encoding.unwrap_or_else(|bytes| Body::new(bytes));
+    SinglePart::builder().content_type(kind).body(body)
+}
+
+/// The text with CRLF for each CR, LF and CRLF.
+fn with_crlf(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
+}
+
+/// A control character of ASCII that is no part of a text's layout.
+fn is_odd_control(c: char) -> bool {
+    c.is_ascii_control() && !matches!(c, '\t' | '\r' | '\n')
 }
 
 fn boundary(ambient: &Ambient) -> String {
@@ -172,6 +203,40 @@ pub(super) mod tests {
                     assert_eq!(header_names(&message), plain, "{odd:?}\n{message}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_line_ends_with_crlf_and_no_other_control_character_is_sent_as_it_is() {
+        let odd = "a\rb\nc\r\nd\r\r\n\n\re\r.\r\nMAIL FROM:<eve@example.com>\r";
+        for text in [
+            odd.to_owned(),
+            format!("{odd}\0\u{b}\u{1b}"),
+            format!("{odd} ü"),
+            format!("{odd}{}", "ü".repeat(99)),
+        ] {
+            for mail in [
+                Mail { text: text.clone(), ..mail() },
+                Mail { html: Some(text.clone()), ..mail() },
+                Mail { text: text.clone(), html: Some(text.clone()), ..mail() },
+            ] {
+                let message = super::build(&mail, Bcc::Dropped, &ambient()).unwrap().formatted();
+                let message = String::from_utf8(message).unwrap();
+                let left = message.replace("\r\n", "");
+                assert!(!left.contains(|c: char| c.is_control() && c != '\t'), "{message:?}");
+            }
+        }
+        let message = text(&Mail { text: "a\rb\nc\r\nd".into(), ..mail() }, Bcc::Dropped);
+        assert!(message.trim_end().ends_with("\r\n\r\na\r\nb\r\nc\r\nd"), "{message:?}");
+    }
+
+    #[test]
+    fn a_domain_is_sent_in_ascii_however_it_is_spelled() {
+        for domain in ["bücher.example", "BÜCHER.example", "xn--bcher-kva.example", "bücher。example"] {
+            let mail = Mail { to: vec![format!("Ada <ada@{domain}>")], ..mail() };
+            let message = build(&mail, Bcc::Dropped, &ambient()).unwrap();
+            assert_eq!(message.envelope().to()[0].to_string(), "ada@xn--bcher-kva.example", "{domain}");
+            assert!(message.formatted().is_ascii(), "{domain}");
         }
     }
 

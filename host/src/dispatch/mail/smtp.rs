@@ -6,16 +6,22 @@
 //! Connections are kept for the next mail, but not in lettre's own pool: its commands have no time-outs,
 //! and a send that is given up half way goes back to that pool with its answer still to come, so that
 //! the next mail would take it for its own. Here a connection that did not end well is dropped.
+//!
+//! A server may close a kept connection at any moment, also between a NOOP that it answers and the mail.
+//! If it does so before it has seen the text, or says so (421), it has not taken the mail. Then the mail
+//! goes once more over a fresh connection, as part of the same sending.
 
 use std::time::Duration;
 
 use lettre::{
-    Message,
+    Address, Message,
+    address::Envelope,
     transport::smtp::{
         Error,
         authentication::{Credentials, DEFAULT_MECHANISMS},
         client::{AsyncSmtpConnection, Tls, TlsParameters},
-        extension::ClientId,
+        commands::{Data, Mail, Rcpt},
+        extension::{ClientId, Extension, MailBodyParameter, MailParameter},
     },
 };
 use parking_lot::Mutex;
@@ -45,23 +51,36 @@ impl Smtp {
         Ok(Self { server: Server::new(server)?, hand_over: HAND_OVER, idle: Mutex::default() })
     }
 
+    /// Hands the mail over. Returns within two minutes and a half.
     pub(super) async fn send(&self, message: Message) -> Result<(), NotSent> {
-        let mut connection = match self.kept().await {
-            Some(connection) => connection,
-            // Whatever the server says here is not about this mail, so it is never for good.
-            None => match timeout(CONNECT, self.server.connect()).await {
-                Ok(connected) => connected.map_err(|error| NotSent::Transient(error.to_string()))?,
-                Err(_) => return Err(late("did not answer", CONNECT)),
-            },
+        if let Some(connection) = self.kept().await {
+            match self.hand_over(connection, &message).await {
+                Err(Refused::Closed(_)) => {}
+                ended => return ended.map_err(NotSent::from),
+            }
+        }
+        // Whatever the server says here is not about this mail, so it is never for good.
+        let connection = match timeout(CONNECT, self.server.connect()).await {
+            Ok(connected) => connected.map_err(|error| NotSent::Transient(error.to_string()))?,
+            Err(_) => return Err(late("did not answer", CONNECT)),
         };
-        match timeout(self.hand_over, connection.send(message.envelope(), &message.formatted())).await {
-            Ok(Ok(_)) => {
+        self.hand_over(connection, &message).await.map_err(NotSent::from)
+    }
+
+    /// Hands the mail over on this connection, and keeps the connection for the next one.
+    async fn hand_over(&self, mut connection: AsyncSmtpConnection, message: &Message) -> Result<(), Refused> {
+        let handed_over = timeout(self.hand_over, transact(&mut connection, message)).await;
+        match handed_over {
+            Ok(Ok(())) => {
                 self.idle.lock().push(connection);
                 Ok(())
             }
-            Ok(Err(error)) if error.is_permanent() => Err(NotSent::Permanent(error.to_string())),
-            Ok(Err(error)) => Err(NotSent::Transient(error.to_string())),
-            Err(_) => Err(late("did not take the mail", self.hand_over)),
+            Ok(Err(refused)) => {
+                // A server that does not say goodbye loses nothing.
+                drop(timeout(GREETING, connection.abort()).await);
+                Err(refused)
+            }
+            Err(_) => Err(Refused::Mail(late("did not take the mail", self.hand_over))),
         }
     }
 
@@ -92,6 +111,81 @@ impl Smtp {
             }
         }
     }
+}
+
+/// Why a connection did not take a mail.
+#[derive(Debug)]
+enum Refused {
+    /// The server ended the connection, and it has not taken the mail: the mail may go again at once.
+    Closed(Error),
+    /// Anything else.
+    Mail(NotSent),
+}
+
+impl From<Refused> for NotSent {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed(error) => Self::Transient(error.to_string()),
+            Refused::Mail(why) => why,
+        }
+    }
+}
+
+/// One mail transaction: envelope and text (RFC 5321, 3.3).
+async fn transact(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Refused> {
+    let (envelope, text) = (message.envelope(), message.formatted());
+    let parameters = parameters(connection, envelope, &text).map_err(Refused::Mail)?;
+    let before_text = |error| refused(error, true);
+    let from = envelope.from().cloned();
+    connection.command(Mail::new(from, parameters)).await.map_err(before_text)?;
+    for recipient in envelope.to() {
+        connection.command(Rcpt::new(recipient.clone(), Vec::new())).await.map_err(before_text)?;
+    }
+    connection.command(Data).await.map_err(before_text)?;
+    connection.message(&text).await.map_err(|error| refused(error, false))?;
+    Ok(())
+}
+
+/// What the failure of a command means. `before_text`: the server has seen nothing of the text.
+fn refused(error: Error, before_text: bool) -> Refused {
+    const CLOSING: u16 = 421; // RFC 5321, 3.8
+    let closed = match error.status() {
+        Some(code) => u16::from(code) == CLOSING,
+        None => before_text,
+    };
+    if closed {
+        Refused::Closed(error)
+    } else if error.is_permanent() {
+        Refused::Mail(NotSent::Permanent(error.to_string()))
+    } else {
+        Refused::Mail(NotSent::Transient(error.to_string()))
+    }
+}
+
+/// What MAIL FROM has to announce. The parts of a message are encoded, so that only an address can need
+/// more than ASCII: one with such letters before the `@`, as domains are ASCII already.
+///
+/// # Errors
+/// The server takes no such address (RFC 6531, 3.2). It will not do so the next time.
+fn parameters(
+    connection: &AsyncSmtpConnection,
+    envelope: &Envelope,
+    text: &[u8],
+) -> Result<Vec<MailParameter>, NotSent> {
+    let mut addresses = envelope.to().iter().chain(envelope.from());
+    let odd = addresses.find(|address| !AsRef::<str>::as_ref(*address).is_ascii());
+    if odd.is_none() && text.is_ascii() {
+        return Ok(Vec::new());
+    }
+    if connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+        return Ok(vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)]);
+    }
+    let which =
+        odd.map_or_else(|| "an address of the mail".to_owned(), |address: &Address| format!("`{address}`"));
+    Err(NotSent::Permanent(format!(
+        "{which} has letters beyond ASCII before the `@`, which the mail server does not take (it does not \
+         offer SMTPUTF8)"
+    )))
 }
 
 fn late(what: &str, after: Duration) -> NotSent {
@@ -170,16 +264,25 @@ mod tests {
         model::Mail,
     };
 
-    /// A mail server that answers each line by `reply` and writes down what it was told; `reply` gives
-    /// nothing where it falls silent.
+    /// A mail server that answers each line by `reply`, which also gets the connection's number from 1,
+    /// and writes down what it was told; `reply` gives nothing where it falls silent. After "421" it closes
+    /// the connection; [`CUT`] closes it without a word.
     struct FakeServer {
         port: u16,
         heard: Arc<Mutex<Vec<String>>>,
         connections: Arc<Mutex<usize>>,
     }
 
+    const CUT: &str = "cut";
+
     impl FakeServer {
         async fn start(reply: fn(&str) -> Option<&'static str>) -> Self {
+            Self::start_counting(move |_, line| reply(line)).await
+        }
+
+        async fn start_counting(
+            reply: impl Fn(usize, &str) -> Option<&'static str> + Clone + Send + 'static,
+        ) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             let (heard, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
@@ -187,8 +290,12 @@ mod tests {
             tokio::spawn(async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    *connections.lock() += 1;
-                    let heard = heard.clone();
+                    let number = {
+                        let mut connections = connections.lock();
+                        *connections += 1;
+                        *connections
+                    };
+                    let (heard, reply) = (heard.clone(), reply.clone());
                     tokio::spawn(async move {
                         let (read, mut write) = stream.into_split();
                         let mut lines = BufReader::new(read).lines();
@@ -202,8 +309,12 @@ mod tests {
                             if silent {
                                 continue;
                             }
-                            let Some(answer) = reply(&line) else { continue };
-                            if write.write_all(format!("{answer}\r\n").as_bytes()).await.is_err() {
+                            let Some(answer) = reply(number, &line) else { continue };
+                            if answer == CUT {
+                                return;
+                            }
+                            let written = write.write_all(format!("{answer}\r\n").as_bytes()).await;
+                            if written.is_err() || answer.starts_with("421") {
                                 return;
                             }
                         }
@@ -250,6 +361,86 @@ mod tests {
         assert!(!heard.contains("Bcc"), "{heard}");
         assert!(heard.contains("Message-ID: <dlv_7.1@posthouse.example>"), "{heard}");
         assert!(heard.ends_with("QUIT"), "{heard}");
+    }
+
+    /// The first connection takes one mail and then answers `at` with `answer`; all others are friendly.
+    async fn closing_after_one_mail(at: &'static str, answer: &'static str) -> FakeServer {
+        let mails = Arc::new(Mutex::new(0));
+        FakeServer::start_counting(move |connection, line| {
+            let (mut mails, starts) = (mails.lock(), line.starts_with(at));
+            let closes = connection == 1 && *mails > 0 && starts;
+            *mails += usize::from(line == ".");
+            if closes { Some(answer) } else { friendly(line) }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_mail_that_a_kept_connection_did_not_take_goes_over_a_fresh_one_at_once() {
+        for (at, answer) in [
+            ("MAIL", "421 closing"),
+            ("RCPT", "421 closing"),
+            ("DATA", "421 closing"),
+            (".", "421 closing"),
+            ("MAIL", CUT),
+            ("RCPT", CUT),
+            ("DATA", CUT),
+            ("NOOP", CUT),
+            ("NOOP", "421 closing"),
+        ] {
+            let server = closing_after_one_mail(at, answer).await;
+            let smtp = server.smtp(None);
+            smtp.send(message()).await.unwrap();
+            smtp.send(message()).await.unwrap_or_else(|error| panic!("{at} {answer}: {error:?}"));
+            assert_eq!(*server.connections.lock(), 2, "{at} {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_taken_and_what_a_fresh_connection_refuses_is_not_sent_at_once_again() {
+        // The server was cut off after it had the whole text: it may have taken it.
+        let server = closing_after_one_mail(".", CUT).await;
+        let smtp = server.smtp(None);
+        smtp.send(message()).await.unwrap();
+        let error = smtp.send(message()).await.unwrap_err();
+        assert!(matches!(error, NotSent::Transient(_)), "{error:?}");
+        assert_eq!(*server.connections.lock(), 1);
+
+        // A server that always closes is asked twice: over the kept connection and over a fresh one.
+        let server = FakeServer::start_counting(|connection, line| {
+            let closes = connection > 1 && line.starts_with("MAIL");
+            if closes { Some("421 closing") } else { friendly(line) }
+        })
+        .await;
+        let smtp = server.smtp(None);
+        smtp.send(message()).await.unwrap();
+        smtp.close_idle().await;
+        let error = smtp.send(message()).await.unwrap_err();
+        assert!(matches!(&error, NotSent::Transient(text) if text.contains("closing")), "{error:?}");
+        assert_eq!(*server.connections.lock(), 2);
+    }
+
+    #[tokio::test]
+    async fn letters_before_the_at_sign_need_a_server_that_takes_them() {
+        let odd = || {
+            let mail = Mail { to: vec!["jörg@bücher.example".into()], ..mail() };
+            build(&mail, Bcc::Dropped, &ambient()).unwrap()
+        };
+        let plain = FakeServer::start(friendly).await;
+        let error = plain.smtp(None).send(odd()).await.unwrap_err();
+        assert!(
+            matches!(&error, NotSent::Permanent(text) if text.contains("SMTPUTF8") && text.contains("jörg@")),
+            "{error:?}"
+        );
+        let able = FakeServer::start(|line| match line.split(' ').next() {
+            Some("EHLO") => Some("250-fake\r\n250-8BITMIME\r\n250 SMTPUTF8"),
+            _ => friendly(line),
+        })
+        .await;
+        able.smtp(None).send(odd()).await.unwrap();
+        let heard = able.heard.lock().join("\n");
+        assert!(heard.contains("SMTPUTF8 BODY=8BITMIME"), "{heard}");
+        assert!(heard.contains("RCPT TO:<jörg@xn--bcher-kva.example>"), "{heard}");
     }
 
     #[tokio::test]
