@@ -35,6 +35,14 @@ impl ApiError {
     }
 }
 
+impl From<tokio::task::JoinError> for ApiError {
+    /// Work beside the runtime's threads did not end.
+    fn from(error: tokio::task::JoinError) -> Self {
+        tracing::error!(%error, "an answer was not made");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; the log says why")
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.message }));

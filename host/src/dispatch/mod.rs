@@ -51,11 +51,12 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    model::{Ambient, PluginId, Redact, SourceName},
+    model::{Ambient, PluginId, REDACTED, Redact, SourceName},
     plugin::{Plugin, Registry},
     store::Store,
     telemetry::Telemetry,
@@ -68,6 +69,28 @@ pub use sweeper::sweep;
 use commit::Commits;
 use markers::Markers;
 use runner::Runner;
+
+/// Bytes that are looked through on a thread of the runtime, in a moment.
+const QUICK: usize = 16 << 10;
+
+/// Does work on so many bytes of others, beside the runtime's threads where they are many. None where it
+/// panicked, or the runtime is at its end.
+async fn apart<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    if bytes <= QUICK { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
+}
+
+/// A text without what is masked of the payload.
+async fn masked(redact: Redact, payload: Bytes, mut text: String) -> String {
+    if redact.is_empty() {
+        return text;
+    }
+    let bytes = payload.len() + text.len();
+    let mask = move || {
+        redact.mask(&payload).text(&mut text);
+        text
+    };
+    apart(bytes, mask).await.unwrap_or_else(|| REDACTED.to_owned())
+}
 
 /// Says what is masked of the payloads of a source.
 pub type Redactions = Arc<dyn Fn(&SourceName) -> Redact + Send + Sync>;

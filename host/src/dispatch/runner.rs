@@ -46,7 +46,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    Redactions,
+    Redactions, apart,
     commit::{Commits, Permits},
     retry::wait_after,
     turned,
@@ -233,7 +233,7 @@ impl Attempts {
         if let Some(trace) = &mut trace {
             trace.fetched(fetched);
         }
-        let mut attempt = Attempt {
+        let attempt = Attempt {
             number: job.attempt,
             revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
             started_at,
@@ -244,7 +244,7 @@ impl Attempts {
             logs,
             did,
         };
-        self.mask(&job, &mut attempt);
+        let attempt = self.mask(&job, attempt).await;
         let result = match result {
             Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits, &mut trace).await,
             Err(failure) => Err(failure),
@@ -269,8 +269,8 @@ impl Attempts {
                     return self.give_back(job, &plugin, &error.to_string()).await;
                 }
                 let health = health(&failure);
-                let (mut attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
-                self.mask(&job, &mut attempt);
+                let (attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
+                let attempt = self.mask(&job, attempt).await;
                 if let Some(trace) = trace {
                     trace.end(&job, name, &attempt, false);
                 }
@@ -298,16 +298,35 @@ impl Attempts {
         may
     }
 
-    /// Masks in what is written down of an attempt what nobody is to read of the event.
-    fn mask(&self, job: &Job, attempt: &mut Attempt) {
+    /// Masks in what is written down of an attempt what nobody is to read of the event: off the runtime's
+    /// threads where either is long.
+    async fn mask(&self, job: &Job, mut attempt: Attempt) -> Attempt {
         let texts = [&attempt.error, &attempt.trace, &attempt.did];
         if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
-            return;
+            return attempt;
         }
-        let mask = (self.redactions)(&job.event.content.source).mask(&job.event.content.body);
-        attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-        let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.did];
-        texts.into_iter().flatten().for_each(|text| mask.text(text));
+        let redact = (self.redactions)(&job.event.content.source);
+        if redact.is_empty() {
+            return attempt;
+        }
+        let event = Arc::clone(&job.event);
+        let length = event.content.body.len()
+            + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>()
+            + [&attempt.error, &attempt.trace, &attempt.did]
+                .into_iter()
+                .flatten()
+                .map(String::len)
+                .sum::<usize>();
+        // Without its words, should masking fail.
+        let bare = Attempt { error: None, trace: None, did: None, logs: Vec::new(), ..attempt.clone() };
+        let mask = move || {
+            let mask = redact.mask(&event.content.body);
+            attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+            let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.did];
+            texts.into_iter().flatten().for_each(|text| mask.text(text));
+            attempt
+        };
+        apart(length, mask).await.unwrap_or(bare)
     }
 
     /// Runs the guest. What it wants to emit must have room before anything is committed.

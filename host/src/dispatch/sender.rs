@@ -22,6 +22,7 @@ use super::{
     Redactions,
     desk::{Desk, NotSent},
     mail::{InvalidMailTarget, MailDesk},
+    masked,
     requests::RequestDesk,
     retry::wait_after,
 };
@@ -184,7 +185,8 @@ impl Counter {
         let origin = self.store.origin(delivery).await.ok().flatten();
         let mut error = own_words(kind, error).to_owned();
         if let Some(origin) = &origin {
-            (self.redactions)(&origin.source).mask(&origin.body).text(&mut error);
+            let redact = (self.redactions)(&origin.source);
+            error = masked(redact, origin.body.clone(), error).await;
         }
         let (source, event, plugin) = match &origin {
             Some(Origin { source, event, plugin, .. }) => {

@@ -12,6 +12,7 @@ mod effects;
 mod event;
 mod grant;
 mod ledger;
+mod masker;
 mod order;
 mod pattern;
 mod redact;
@@ -36,6 +37,7 @@ pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxK
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use masker::Masker;
 pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::Masker;
+
 /// What stands in place of a masked value.
 pub const REDACTED: &str = "[redacted]";
 
@@ -70,20 +72,17 @@ impl Redact {
     /// Masks a body, and remembers what was in it. One that is not JSON is masked whole.
     pub fn mask(&self, body: &[u8]) -> Mask {
         if self.is_empty() {
-            return Mask { body: None, values: Vec::new() };
+            return Mask { body: None, masker: None };
         }
         let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-            return Mask { body: Some(REDACTED.to_owned()), values: Vec::new() };
+            return Mask { body: Some(REDACTED.to_owned()), masker: None };
         };
         let mut values = Vec::new();
         for pointer in &self.0 {
             hide(&mut value, &pointer.parts, &mut values);
         }
         values.retain(|text| text.len() >= SHORTEST && text != REDACTED);
-        // The longest first: a value may hold another.
-        values.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        values.dedup();
-        Mask { body: Some(value.to_string()), values }
+        Mask { body: Some(value.to_string()), masker: Masker::new(values) }
     }
 }
 
@@ -115,7 +114,7 @@ fn hide(value: &mut Value, parts: &[String], values: &mut Vec<String>) {
 
 fn collect(value: &Value, values: &mut Vec<String>) {
     match value {
-        Value::String(text) => values.push(text.to_ascii_lowercase()),
+        Value::String(text) => values.push(text.clone()),
         Value::Number(number) => values.push(number.to_string()),
         Value::Array(items) => items.iter().for_each(|item| collect(item, values)),
         Value::Object(members) => members.values().for_each(|member| collect(member, values)),
@@ -127,7 +126,7 @@ fn collect(value: &Value, values: &mut Vec<String>) {
 #[derive(Debug, Clone, Default)]
 pub struct Mask {
     body: Option<String>,
-    values: Vec<String>,
+    masker: Option<Masker>,
 }
 
 impl Mask {
@@ -138,19 +137,8 @@ impl Mask {
 
     /// Masks each of the payload's hidden values in a text, whatever the case of its ASCII letters.
     pub fn text(&self, text: &mut String) {
-        for value in &self.values {
-            let lower = text.to_ascii_lowercase();
-            if !lower.contains(value.as_str()) {
-                continue;
-            }
-            let (mut masked, mut at) = (String::with_capacity(text.len()), 0);
-            while let Some(found) = lower[at..].find(value.as_str()) {
-                masked.push_str(&text[at..at + found]);
-                masked.push_str(REDACTED);
-                at += found + value.len();
-            }
-            masked.push_str(&text[at..]);
-            *text = masked;
+        if let Some(masker) = &self.masker {
+            masker.mask(text);
         }
     }
 }

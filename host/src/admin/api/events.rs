@@ -86,10 +86,13 @@ impl Admin {
                  retention are gone"
             )));
         }
-        for event in &mut events {
-            self.mask(event);
-        }
-        Ok(events)
+        let admin = self.clone();
+        // Off the runtime's threads: a payload may be long, and what was logged of it too.
+        let masking = tokio::task::spawn_blocking(move || {
+            events.iter_mut().for_each(|event| admin.mask(event));
+            events
+        });
+        Ok(masking.await?)
     }
 
     fn mask(&self, event: &mut EventDetail) {
