@@ -28,6 +28,15 @@ pub(super) struct Checked {
     pub(super) parameters: usize,
 }
 
+impl Checked {
+    /// Whether it makes, changes or drops a table, an index or a view.
+    pub(super) fn changes_schema(&self) -> bool {
+        let first = self.text.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next();
+        let first = first.unwrap_or_default();
+        ["create", "alter", "drop"].iter().any(|word| first.eq_ignore_ascii_case(word))
+    }
+}
+
 /// Bytes of a statement.
 const LENGTH: usize = 256 << 10;
 

@@ -16,11 +16,22 @@ pub struct Waiting(Arc<Mutex<Waits>>);
 
 #[derive(Debug, Default)]
 struct Waits {
+    who: String,
     before: Duration,
     since: Option<Instant>,
 }
 
 impl Waiting {
+    /// Of the attempt that errors name so.
+    pub fn of(who: String) -> Self {
+        Self(Arc::new(Mutex::new(Waits { who, ..Waits::default() })))
+    }
+
+    /// Whose attempt it is; empty where that is not known.
+    pub(super) fn who(&self) -> String {
+        self.0.lock().who.clone()
+    }
+
     /// So long until now.
     pub fn so_far(&self) -> Duration {
         let waits = self.0.lock();

@@ -229,6 +229,7 @@ impl Door {
     /// Says what the attempt is about.
     pub(crate) fn hand(&mut self, job: &Job) {
         self.cause = Some(Arc::clone(&job.event));
+        self.waiting = Waiting::of(format!("plugin `{}` ({})", self.terms.plugin, job.delivery));
         self.past = Past { conflicts: job.conflicts, may_have_run: job.may_have_run };
         self.trace = job.trace;
     }

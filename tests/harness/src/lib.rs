@@ -34,6 +34,7 @@
 //! | [`Proxy`] | a network that hangs when told to |
 //! | [`Mail`] | a mail that came out, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
+//! | [`worst_statements`] | the statements that hold a SQLite database the longest |
 //! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
 //!
 //! The environment steers it: `POSTHOUSE_KEEP=1` keeps each test's folder and prints where it is,
@@ -68,6 +69,7 @@ mod signer;
 mod smtp;
 mod wait;
 mod web;
+mod worst;
 
 pub use browser::{browse, screenshots};
 pub use builder::Builder;
@@ -88,3 +90,4 @@ pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
 pub use wait::{eventually, patience, seed, wait_until};
 pub use web::{WebReply, WebRequest, WebServer};
+pub use worst::{Worst, worst_statements};

@@ -5,11 +5,8 @@ use std::{
     fs::{DirBuilder, OpenOptions},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use rusqlite::{
@@ -19,7 +16,12 @@ use rusqlite::{
     limits::Limit,
 };
 
-use super::sqlstate;
+use super::{
+    control::Control,
+    functions,
+    program::{self, Programs},
+    sqlstate,
+};
 use crate::database::{Over, Unavailable};
 
 /// The host's own tables.
@@ -48,39 +50,14 @@ pub(in crate::database) struct Seat {
     pub(super) statement_timeout: Duration,
     /// Whether a COMMIT is on disk when it returns: there is no write-ahead log to sync.
     pub(super) syncs_itself: bool,
-    control: Arc<Control>,
-}
-
-/// What the connection's hooks look at.
-pub(super) struct Control {
-    born: Instant,
-    /// A guest's statement is at work.
-    guest: AtomicBool,
-    /// Microseconds after `born` when the statement has to end.
-    due: AtomicU64,
-    stopped: AtomicBool,
-}
-
-impl Control {
-    /// Stops the statement that runs, and every other, until the transaction has ended.
-    pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-    }
-
-    fn is_over(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
-            || self.born.elapsed().as_micros() >= u128::from(self.due.load(Ordering::Relaxed))
-    }
+    /// What is known of its statements.
+    pub(super) programs: Programs,
+    pub(super) control: Arc<Control>,
 }
 
 impl Seat {
     pub(super) fn open(name: String, path: &Path, statement_timeout: Duration) -> Result<Self, Unavailable> {
-        let control = Arc::new(Control {
-            born: Instant::now(),
-            guest: AtomicBool::new(false),
-            due: AtomicU64::new(u64::MAX),
-            stopped: AtomicBool::new(false),
-        });
+        let control = Control::new();
         let failed = |reason: &dyn std::fmt::Display| Unavailable {
             name: name.clone(),
             reason: format!("`{}` can't be opened: {reason}", path.display()),
@@ -88,7 +65,7 @@ impl Seat {
         make(path).map_err(|error| failed(&error))?;
         let (connection, syncs_itself) =
             connect(path, statement_timeout, &control).map_err(|error| failed(&error))?;
-        Ok(Self { connection, name, statement_timeout, syncs_itself, control })
+        Ok(Self { connection, name, statement_timeout, syncs_itself, programs: Programs::default(), control })
     }
 
     pub(super) fn control(&self) -> Arc<Control> {
@@ -106,20 +83,17 @@ impl Seat {
 
     /// Has `work` done as a guest's: bounded in time and size, and not allowed what is the host's.
     pub(super) fn as_guest<T>(&self, longest: usize, work: impl FnOnce(&Connection) -> T) -> T {
-        let due = self.control.born.elapsed() + self.statement_timeout;
-        self.control.due.store(u64::try_from(due.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.set_longest(i32::try_from(longest).unwrap_or(LONGEST));
-        self.control.guest.store(true, Ordering::Relaxed);
+        self.control.begin(self.connection.get_interrupt_handle(), self.statement_timeout);
         let answer = work(&self.connection);
-        self.control.guest.store(false, Ordering::Relaxed);
+        self.control.end();
         self.set_longest(LONGEST);
-        self.control.due.store(u64::MAX, Ordering::Relaxed);
         answer
     }
 
     /// Ends a transaction that was not committed. False where the connection serves no more.
     pub(super) fn rolled_back(&mut self) -> bool {
-        self.control.stopped.store(false, Ordering::SeqCst);
+        self.control.go_on();
         self.connection.is_autocommit() || self.host("ROLLBACK").is_ok()
     }
 
@@ -173,24 +147,33 @@ fn connect(
     for (limit, most) in [
         (Limit::SQLITE_LIMIT_LENGTH, LONGEST),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
-        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, functions::ARGUMENTS),
+        (Limit::SQLITE_LIMIT_VDBE_OP, program::STEPS),
         (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 32),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
     ] {
         connection.set_limit(limit, most)?;
     }
+    functions::register(&connection, control)?;
     let clock = Arc::clone(control);
     connection.progress_handler(STEPS, Some(move || clock.is_over()))?;
     let control = Arc::clone(control);
     connection.authorizer(Some(move |context: AuthContext<'_>| {
-        if control.guest.load(Ordering::Relaxed) { allow(context) } else { Authorization::Allow }
+        if control.is_guest() { allow(context, &control) } else { Authorization::Allow }
     }))?;
     Ok((connection, syncs_itself))
 }
 
 /// What a guest's statement may do. The guard has looked at its words before.
-fn allow(context: AuthContext<'_>) -> Authorization {
+fn allow(context: AuthContext<'_>, control: &Control) -> Authorization {
     use AuthAction as A;
+    if control.is_over() || !control.ask() {
+        return Authorization::Deny;
+    }
+    match context.action {
+        A::DropTable { table_name: name } | A::DropIndex { index_name: name, .. } => control.drops(name),
+        _ => {}
+    }
     let refused = match context.action {
         A::Unknown { .. }
         | A::Transaction { .. }
@@ -216,12 +199,15 @@ fn allow(context: AuthContext<'_>) -> Authorization {
         | A::CreateIndex { table_name, .. }
         | A::DropIndex { table_name, .. } => is_ours(table_name),
         A::CreateView { view_name } => is_ours(view_name),
-        A::Function { function_name } => {
-            ["load_extension", "fts3_tokenizer"].iter().any(|name| function_name.eq_ignore_ascii_case(name))
-        }
+        A::Function { function_name } => !functions::is_allowed(function_name),
         _ => false,
     };
-    if refused { Authorization::Deny } else { Authorization::Allow }
+    match context.action {
+        _ if refused => Authorization::Deny,
+        // Each row by itself: SQLite would free all of a table in one step, without a look at the clock.
+        A::Delete { .. } if control.deletes() => Authorization::Ignore,
+        _ => Authorization::Allow,
+    }
 }
 
 fn is_ours(table: &str) -> bool {

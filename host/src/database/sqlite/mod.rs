@@ -18,11 +18,19 @@
 //! whose pages in memory are the newest.
 
 mod connection;
+mod control;
+mod dropping;
+mod functions;
+mod nesting;
+mod program;
 mod sqlstate;
 mod statement;
+mod stuck;
 mod syncer;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;
 mod values;
 mod worker;
 
@@ -32,7 +40,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -63,6 +71,8 @@ pub(super) struct Pool {
     all: usize,
     /// The right to write.
     turn: Arc<Semaphore>,
+    /// Whose attempt got it last, and when.
+    writer: Mutex<Option<(String, Instant)>>,
     /// The last one that worked is the next one that does.
     idle: Mutex<Vec<Worker>>,
     in_line: AtomicU32,
@@ -89,6 +99,7 @@ impl Pool {
             places: Arc::new(Semaphore::new(settings.pool)),
             all: settings.pool,
             turn: Arc::new(Semaphore::new(1)),
+            writer: Mutex::new(None),
             idle: Mutex::default(),
             in_line: AtomicU32::new(0),
         })
@@ -130,6 +141,9 @@ impl Pool {
         work: impl FnOnce(&mut Seat) -> Result<T, Over> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let turn = if writes { Some(self.permit(&self.turn, &Waiting::default()).await?) } else { None };
+        if writes {
+            *self.writer.lock() = None;
+        }
         let worker = self.worker().await?;
         let answer = worker
             .run(move |seat| {
@@ -194,8 +208,18 @@ impl Pool {
     ) -> Result<OwnedSemaphorePermit, Unavailable> {
         match waiting.wait_for(Arc::clone(of).acquire_owned()).await {
             Some(permit) => permit.map_err(|_| self.unavailable("it is closing")),
-            None => Err(self.unavailable(&format!("its turn did not come within {PATIENCE:?}"))),
+            None => Err(self.unavailable(&format!(
+                "its turn did not come within {PATIENCE:?}{}",
+                self.writer().unwrap_or_default()
+            ))),
         }
+    }
+
+    /// Who has the turn, where an attempt has.
+    fn writer(&self) -> Option<String> {
+        let writer = self.writer.lock();
+        let (who, since) = writer.as_ref().filter(|_| self.turn.available_permits() == 0)?;
+        Some(format!(": {who} has had the turn to write for {} s", since.elapsed().as_secs()))
     }
 
     async fn worker(&self) -> Result<Worker, Unavailable> {
@@ -262,7 +286,7 @@ impl Transaction {
         let begin = self.prepare(writes).await?;
         let worker = self.worker.as_ref().ok_or_else(|| self.ended())?;
         let answer = worker
-            .run(move |seat| {
+            .watched(move |seat| {
                 begin.map_or(Ok(()), |begin| seat.host(begin))?;
                 work(seat)
             })
@@ -278,6 +302,7 @@ impl Transaction {
         let writes = writes || (self.in_line && self.state == State::Fresh);
         if writes && self.state != State::Writes {
             self.turn = Some(self.pool.permit(&self.pool.turn, &self.waiting).await?);
+            *self.pool.writer.lock() = Some((self.waiting.who(), Instant::now()));
         }
         if self.worker.is_none() {
             self.worker = Some(self.pool.worker().await?);

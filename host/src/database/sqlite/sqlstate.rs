@@ -61,6 +61,8 @@ fn by_words(message: &str) -> &'static str {
     let says = |words: &str| message.contains(words);
     if says("syntax error") || says("incomplete input") || says("unrecognized token") {
         "42601"
+    } else if message.starts_with("not authorized") {
+        "42501"
     } else if says("no such table") {
         "42P01"
     } else if says("no such column") || says("has no column named") {

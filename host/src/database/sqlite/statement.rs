@@ -1,10 +1,10 @@
 //! What is run within a transaction: a guest's statement, the keys of `kv`, and the commit.
 
-use rusqlite::{CachedStatement, Connection, Error, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, ffi, params};
 
 use super::{
     connection::Seat,
-    sqlstate,
+    control, dropping, nesting, program, sqlstate,
     syncer::{Syncer, Writing},
     values::{self, Declared},
 };
@@ -53,10 +53,28 @@ pub(super) fn run(
     parameters: &[Value],
     bounds: Bounds,
 ) -> Result<(Rows, u64), SqlError> {
+    if !seat.programs.knows(&checked.text) {
+        nesting::check(&seat.connection, &checked.text).map_err(SqlError::Refused)?;
+    }
     if !checked.reads {
         seat.host("SAVEPOINT posthouse_statement")?;
     }
-    let answer = seat.as_guest(bounds.bytes, |connection| step(connection, checked, parameters, bounds));
+    let answer = seat.as_guest(bounds.bytes, |connection| {
+        let run = || step(seat, connection, checked, parameters, bounds);
+        let mut answer = run();
+        if answer.is_err() && seat.control.asked_too_often() {
+            // The schema has changed meanwhile, and what was known of the program with it.
+            seat.programs.forget(connection);
+            answer = run();
+        }
+        match answer {
+            // The authorizer has looked at the clock.
+            Err(Ended::Engine(error)) if seat.control.is_over() && is_denied(&error) => {
+                Err(control::failure(ffi::SQLITE_INTERRUPT).into())
+            }
+            answer => answer,
+        }
+    });
     let error = match answer {
         Ok(answer) => {
             if !checked.reads {
@@ -74,14 +92,49 @@ pub(super) fn run(
     Err(error)
 }
 
+fn is_denied(error: &Error) -> bool {
+    sqlstate::of(error).0 == "42501"
+}
+
+/// Compiles a guest's statement, and runs it with what it may touch.
 fn step(
+    seat: &Seat,
     connection: &Connection,
     checked: &Checked,
     parameters: &[Value],
     bounds: Bounds,
 ) -> Result<(Rows, u64), Ended> {
+    seat.control.allow_questions(u32::MAX);
+    seat.control.set_deletes(!checked.changes_schema());
     let mut statement = connection.prepare_cached(&checked.text)?;
-    bind(&mut statement, checked, parameters)?;
+    dropping::check(connection, &seat.control)?.map_err(|why| Ended::Answer(SqlError::Refused(why)))?;
+    let longest = seat.programs.longest(connection, &seat.control, &checked.text, bounds.bytes)?;
+    let answer = rows(connection, &mut statement, checked, parameters, bounds);
+    match answer {
+        Err(Ended::Engine(error))
+            if longest < bounds.bytes && error.sqlite_error_code() == Some(ErrorCode::TooBig) =>
+        {
+            Err(Ended::Answer(SqlError::Statement {
+                sqlstate: sqlstate::of(&error).0.to_owned(),
+                message: format!(
+                    "a value is longer than {longest} bytes, which is the most for a statement with so many calls \
+                     and comparisons (`sql_bytes` is {}); use fewer of them in one statement",
+                    bounds.bytes
+                ),
+            }))
+        }
+        answer => answer,
+    }
+}
+
+fn rows(
+    connection: &Connection,
+    statement: &mut CachedStatement<'_>,
+    checked: &Checked,
+    parameters: &[Value],
+    bounds: Bounds,
+) -> Result<(Rows, u64), Ended> {
+    bind(statement, checked, parameters)?;
     let declared: Vec<_> = statement.columns().map(|column| Declared::of(column.decl_type())).collect();
     let columns = statement.column_names().map(str::to_owned).collect();
     let before = connection.total_changes();
@@ -136,6 +189,19 @@ fn failed(seat: &Seat, error: &Error) -> SqlError {
     // An interrupt takes all of a transaction back that has begun to write; so do an error of the disk
     // and `OR ROLLBACK`.
     let gone = seat.connection.is_autocommit();
+    if error.sqlite_error_code() == Some(ErrorCode::OutOfMemory) {
+        // So SQLite says it where a program would have more steps than it may.
+        let message = format!(
+            "the statement is too complex: with its views, generated columns and triggers it comes to more than {} \
+             steps of SQLite's, or takes more memory than there is",
+            program::STEPS / 2
+        );
+        return if gone {
+            Over::RolledBack(message).into()
+        } else {
+            SqlError::Statement { sqlstate: "54001".to_owned(), message }
+        };
+    }
     if sqlstate::is_unavailable(error) {
         return seat.unavailable(message).into();
     }

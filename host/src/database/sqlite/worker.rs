@@ -5,21 +5,24 @@
 
 use std::{
     path::PathBuf,
+    pin::pin,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
 use tokio::sync::oneshot;
 
-use super::connection::{Control, Seat};
+use super::{connection::Seat, control::Control, stuck};
 use crate::database::Unavailable;
 
 type Work = Box<dyn FnOnce(&mut Seat) + Send>;
 
 /// The way to a thread. When it is dropped the thread ends and closes its connection.
 pub(super) struct Worker {
+    name: String,
     work: mpsc::Sender<Work>,
     control: Arc<Control>,
+    statement_timeout: Duration,
 }
 
 impl Worker {
@@ -47,7 +50,7 @@ impl Worker {
         let unavailable = |reason: String| Unavailable { name: name.clone(), reason };
         spawned.map_err(|error| unavailable(format!("no thread for it: {error}")))?;
         let control = open.await.map_err(|_| unavailable("its thread has ended".to_owned()))??;
-        Ok(Self { work, control })
+        Ok(Self { name, work, control, statement_timeout })
     }
 
     /// Has `work` done. The error says that the thread is no more.
@@ -61,6 +64,24 @@ impl Worker {
         answered.await.map_err(drop)
     }
 
+    /// As [`Self::run`], and interrupts a guest's statement that has to end.
+    pub(super) async fn watched<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Seat) -> T + Send + 'static,
+    ) -> Result<T, ()> {
+        let mut answer = pin!(self.run(work));
+        loop {
+            if let Ok(answer) = tokio::time::timeout(self.statement_timeout, &mut answer).await {
+                return answer;
+            }
+            let give_up = |late| stuck::end_daemon(&self.name, late);
+            tokio::select! {
+                answer = &mut answer => return answer,
+                () = stuck::watch(&self.control, stuck::GRACE, give_up) => {}
+            }
+        }
+    }
+
     /// Has `work` done, which gets the worker and gives it on.
     pub(super) fn hand_over(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
         let queue = self.work.clone();
@@ -71,6 +92,14 @@ impl Worker {
     /// As [`Self::hand_over`], and stops what runs before.
     pub(super) fn end(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
         self.control.stop();
+        if self.control.is_guest()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let (name, control) = (self.name.clone(), Arc::clone(&self.control));
+            runtime.spawn(async move {
+                stuck::watch(&control, stuck::GRACE, |late| stuck::end_daemon(&name, late)).await;
+            });
+        }
         self.hand_over(work);
     }
 }

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod fetch;
+mod held;
 mod latency;
 mod memory;
 mod order;
@@ -21,6 +22,7 @@ pub(crate) enum Name {
     Plugin,
     Plugins,
     Sql,
+    Held,
     Fetch,
     Attempt,
     Order,
@@ -32,12 +34,13 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Verify,
         Self::Accept,
         Self::Plugin,
         Self::Plugins,
         Self::Sql,
+        Self::Held,
         Self::Fetch,
         Self::Attempt,
         Self::Order,
@@ -57,6 +60,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Plugin => rate::plugins(bench, 1),
         Name::Plugins => rate::plugins(bench, 10),
         Name::Sql => sql::measure(bench),
+        Name::Held => held::measure(bench),
         Name::Fetch => fetch::measure(bench),
         Name::Attempt => attempt::measure(bench),
         Name::Order => order::measure(bench),

@@ -1,0 +1,178 @@
+//! What a statement may cost between two looks at the clock, bounded before it runs.
+//!
+//! SQLite looks up at jumps backwards only. Within a stretch without one, each step may read or make a value as
+//! long as `sql_bytes` allows: two thousand columns of `lower($1)` over four megabytes take a minute, and
+//! sixteen gigabytes. So the steps of the compiled program (`EXPLAIN`) are weighed, each by the nanoseconds
+//! that it takes at most for a byte of the longest value, and the longest value that the statement may touch is
+//! what fits [`BUDGET`]: `sql_bytes` for nearly all statements, and less for one with very many calls.
+//!
+//! The program also tells what neither the words of a statement nor the authorizer do: what views, generated
+//! columns, constraints, indexes and triggers add.
+
+use std::{cell::RefCell, collections::HashMap};
+
+use rusqlite::{Connection, limits::Limit};
+
+use super::{control::Control, functions};
+
+/// Nanoseconds that may pass without a look at the clock; some bytes of values that may be there at once.
+const BUDGET: u64 = 400_000_000;
+
+/// Steps of a program; SQLite takes the greatest power of two, times 42, below it. A statement with a thousand
+/// parameters has some 3,000.
+pub(super) const STEPS: i32 = 50_000;
+
+/// Programs whose weight is remembered: more than a connection keeps prepared.
+const REMEMBERED: usize = 1024;
+
+/// How much more often the authorizer may be asked while a statement runs than while it was compiled: SQLite
+/// compiles it again where the schema or a parameter has changed, by which it may become another one.
+const AGAIN: u32 = 4;
+
+/// What was found of a statement when it was compiled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    weight: u64,
+    /// How often the authorizer was asked.
+    asked: u32,
+}
+
+/// What is known of the programs of a connection.
+#[derive(Default)]
+pub(super) struct Programs(RefCell<HashMap<String, Found>>);
+
+impl Programs {
+    /// Whether the statement was weighed.
+    pub(super) fn knows(&self, text: &str) -> bool {
+        self.0.borrow().contains_key(text)
+    }
+
+    /// Forgets all of them, with the statements that are kept prepared.
+    pub(super) fn forget(&self, connection: &Connection) {
+        self.0.borrow_mut().clear();
+        connection.flush_prepared_statement_cache();
+    }
+
+    /// Weighs a statement that is prepared, and returns the longest value that it may touch: at most `most`
+    /// bytes. What follows may ask the authorizer about as often as it was asked until now.
+    pub(super) fn longest(
+        &self,
+        connection: &Connection,
+        control: &Control,
+        text: &str,
+        most: usize,
+    ) -> rusqlite::Result<usize> {
+        let known = self.0.borrow().get(text).copied();
+        let found = match known {
+            Some(found) => found,
+            None => {
+                let asked = control.take_asked();
+                let found = Found { weight: weigh(connection, text)?, asked };
+                if self.0.borrow().len() >= REMEMBERED {
+                    self.forget(connection);
+                }
+                self.0.borrow_mut().insert(text.to_owned(), found);
+                found
+            }
+        };
+        control.allow_questions(found.asked.saturating_mul(AGAIN).saturating_add(AGAIN));
+        let longest = BUDGET / found.weight.max(1);
+        let longest = usize::try_from(longest).unwrap_or(usize::MAX).min(most);
+        control.set_longest(longest);
+        // It fails for no number at all.
+        let _ = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(longest).unwrap_or(i32::MAX));
+        Ok(longest)
+    }
+}
+
+/// The weight of a statement's program.
+fn weigh(connection: &Connection, text: &str) -> rusqlite::Result<u64> {
+    let mut explain = connection.prepare(&format!("EXPLAIN {text}"))?;
+    let mut steps = explain.raw_query();
+    let (mut weight, mut paths, mut takes_paths) = (0, 0, false);
+    while let Some(step) = steps.next()? {
+        let (code, p4) = (step.get_ref(1)?.as_str()?, step.get_ref(5)?.as_str().unwrap_or_default());
+        weight += u64::from(of_step(code, p4));
+        paths += u64::from(matches!(code, "String8" | "Variable"));
+        takes_paths |= p4.starts_with("json") && p4.ends_with("(-1)");
+    }
+    // Each path is a way through all of the document.
+    Ok(if takes_paths { weight + paths * 3 } else { weight })
+}
+
+/// The weight of one step.
+fn of_step(code: &str, p4: &str) -> u32 {
+    match code {
+        "Function" | "PureFunc" | "AggStep" | "AggStep1" | "AggInverse" | "AggValue" | "AggFinal" => {
+            let name = p4.rsplit_once('(').map_or(p4, |(name, _)| name);
+            // A function that somebody else put into the schema.
+            functions::weight(name).unwrap_or(60)
+        }
+        "VFilter" | "VUpdate" => 15,
+        "VColumn" => 4,
+        // Keys are compared, in each page on the way down.
+        "SeekGE" | "SeekGT" | "SeekLE" | "SeekLT" | "Found" | "NotFound" | "NoConflict" | "IdxInsert"
+        | "IdxDelete" => 3,
+        "Add" | "Subtract" | "Multiply" | "Divide" | "Remainder" | "BitAnd" | "BitOr" | "ShiftLeft"
+        | "ShiftRight" | "Cast" | "MustBeInt" => 3,
+        "Concat" | "Eq" | "Ne" | "Lt" | "Le" | "Gt" | "Ge" | "Compare" | "IdxGE" | "IdxGT" | "IdxLE"
+        | "IdxLT" | "IsTrue" | "Affinity" => 2,
+        "If" | "IfNot" | "And" | "Or" | "Not" | "Column" | "MakeRecord" | "Insert" | "SorterInsert"
+        | "SorterData" | "RowData" => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn weight(statement: &str) -> u64 {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE t (id TEXT PRIMARY KEY, name TEXT, data TEXT, at INTEGER);
+                 CREATE INDEX n ON t (name);
+                 CREATE VIEW v AS SELECT lower(upper(name)) || name AS twice FROM t;
+                 CREATE TABLE g (a TEXT, b AS (json_set(a, '$.x', 1)))",
+            )
+            .unwrap();
+        weigh(&connection, statement).unwrap()
+    }
+
+    /// The most that fits four megabytes, which is the default of `sql_bytes`.
+    const LIGHT: u64 = BUDGET / (4 << 20);
+
+    #[test]
+    fn usual_statements_may_touch_values_of_four_megabytes() {
+        for statement in [
+            "SELECT * FROM t WHERE id = $1",
+            "SELECT id, name FROM t WHERE lower(name) LIKE $1 ORDER BY at DESC LIMIT 10",
+            "INSERT INTO t VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO UPDATE SET name = excluded.name,
+             data = excluded.data, at = excluded.at WHERE excluded.at > t.at",
+            "SELECT json_extract(data, '$.a'), json_extract(data, '$.b') FROM t WHERE id = $1",
+            "UPDATE t SET data = json_set(data, '$.a', $1), name = upper($2) WHERE id = $3",
+            "DELETE FROM t WHERE at < $1",
+            "SELECT count(*), max(at) FROM t GROUP BY name",
+        ] {
+            assert!(weight(statement) <= LIGHT, "{statement}: {}", weight(statement));
+        }
+        let rows = vec!["($1, $2, $3, $4)"; 250].join(", ");
+        assert!(weight(&format!("INSERT INTO t VALUES {rows}")) <= LIGHT);
+    }
+
+    #[test]
+    fn what_views_and_generated_columns_call_weighs_as_if_it_stood_in_the_statement() {
+        assert!(weight("SELECT twice FROM v") >= weight("SELECT lower(upper(name)) || name FROM t"));
+        assert!(weight("SELECT b FROM g") > weight("SELECT a FROM g") + 10);
+    }
+
+    #[test]
+    fn many_calls_weigh_more_than_few() {
+        let calls = vec!["lower($1)"; 2000].join(", ");
+        assert!(weight(&format!("SELECT {calls}")) > 50 * LIGHT);
+        let copies = vec!["$1 || $1"; 2000].join(", ");
+        assert!(weight(&format!("SELECT {copies}")) > 20 * LIGHT);
+        assert!(BUDGET / weight("SELECT json_patch($1, $2)") < 20_000);
+    }
+}
