@@ -332,6 +332,19 @@ async fn one_value_that_is_too_large_is_not_taken_in() {
 }
 
 #[tokio::test]
+async fn a_statement_that_the_server_does_not_stop_costs_an_attempt_and_no_other_its_connection() {
+    let house = House::new();
+    let [_, postgres] = &house.databases();
+    let mut transaction = begin(postgres, 1).await;
+    // PostgreSQL looks at no time-out within it, and would take an hour.
+    let stuck = "SELECT length(btrim(repeat('c', 3000000), repeat('a', 1000000) || 'c'))";
+    let answer = transaction.query(stuck, vec![], BOUNDS).await;
+    assert!(matches!(&answer, Err(SqlError::Over(Over::TimedOut(_)))), "{answer:?}");
+    drop(transaction);
+    assert_eq!(numbers(postgres, "SELECT 1").await, [1]);
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_dropped_in_the_midst_of_a_statement_leaves_nothing_locked() {
     let house = House::new();
     for database in &house.databases() {

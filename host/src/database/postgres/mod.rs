@@ -227,6 +227,17 @@ impl Pool {
         Unavailable { name: self.name.clone(), reason: reason.to_owned() }
     }
 
+    /// What it means that a guest's statement got no answer. Where the server answers others it is the
+    /// statement's doing: it is in a function of the server's that looks for no time-out, and the attempt has
+    /// failed. Else the server is at fault, and that costs no attempt.
+    async fn blame(&self, silent: Unavailable) -> Over {
+        let asked = self.apart(async |session| session.client.batch_execute("SELECT 1").await);
+        match tokio::time::timeout(LAG, asked).await {
+            Ok(Ok(())) => Over::TimedOut(self.statement_timeout),
+            _ => silent.into(),
+        }
+    }
+
     fn silent(&self) -> Unavailable {
         self.unavailable(&format!("no answer within {:?}", self.statement_timeout + LAG))
     }
@@ -321,7 +332,10 @@ impl Transaction {
         let both = self.at_work(bounds.bytes.saturating_add(SLACK), async |session| {
             tokio::join!(session.client.batch_execute(before), run(session, checked, parameters, bounds))
         });
-        let (begun, answer) = both.await?;
+        let (begun, answer) = match both.await {
+            Ok(both) => both,
+            Err(silent) => return Err(self.pool.blame(silent).await),
+        };
         begun.map_err(|error| self.over(&error))?;
         self.state = after;
         self.busy = false;
