@@ -210,6 +210,16 @@ fn what_a_source_redacts_is_masked_wherever_people_look() {
 }
 
 #[test]
+fn a_test_event_is_signed_and_sent_as_it_was_written() {
+    let daemon = Daemon::builder(BINARY).start();
+    let data = r#"{"n":0.10,"id":123456789012345678901234567890,"x":"\ud800","n":1e400}"#;
+    let sent =
+        daemon.cli_with_input(&["send", "own.type", "--data", "-", "--id", "evt_sent"], data.as_bytes());
+    assert_eq!(sent.code, Some(0), "{sent:?}");
+    assert!(daemon.event("evt_sent")["body"].as_str().unwrap().contains(data));
+}
+
+#[test]
 fn whatever_is_asked_the_answer_is_one_that_the_description_has() {
     let daemon = Daemon::builder(BINARY).guest("counter").plugin_config(ONCE).start();
     for data in [json!({}), json!({ "reject": true }), json!({ "log": "a line" })] {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
 use std::{
-    io,
+    io::{self, Write as _},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -157,12 +157,48 @@ fn bodies_that_are_no_events() {
 }
 
 #[test]
+fn bodies_that_are_compressed_are_refused_and_told_so() {
+    let daemon = daemon();
+    let body = br#"{"type":"user.created"}"#;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(body).unwrap();
+    let gzip = gzip.finish().unwrap();
+    // Signed as most senders do it, before it is compressed; signed as it is sent; not signed at all.
+    for coding in ["gzip", "br", "GZIP", "deflate, gzip", "identity, zstd"] {
+        for (signed, sent) in [(&body[..], &gzip[..]), (&gzip, &gzip), (body, body)] {
+            let mut headers = signer().sign_now("evt_gz", signed);
+            headers.push(("content-encoding".into(), coding.into()));
+            let answer = daemon.sender().post(&headers, sent);
+            assert_eq!(answer.status, 415, "{coding}: {answer}");
+            assert_eq!(answer.header("accept-encoding"), Some("identity"), "{answer}");
+            assert!(answer.body.contains("send it without Content-Encoding"), "{answer}");
+        }
+    }
+    let unsigned = daemon.sender().post(&vec![("content-encoding".into(), "gzip".into())], &gzip);
+    assert_eq!(unsigned.status, 415, "{unsigned}");
+    // Where no header says so, the signature comes first.
+    let answer = signed(&daemon, &gzip);
+    assert_eq!(answer.0, 400, "{answer:?}");
+    assert_eq!(answer.1["detail"], json!("the body is compressed (gzip); send it as it is"));
+    for coding in ["identity", "", "identity, identity"] {
+        let mut headers = signer().sign_now(&format!("evt_{}", coding.len()), body);
+        headers.push(("content-encoding".into(), coding.into()));
+        assert_eq!(daemon.sender().post(&headers, body).status, 200, "{coding}");
+    }
+    let rejected = daemon.stats()["requests"]["crm"]["rejected"].clone();
+    assert!(rejected["body-compressed"].as_u64().is_some_and(|count| count == 17), "{rejected}");
+    still_serves(&daemon);
+}
+
+#[test]
 fn odd_bodies_that_are_events_all_the_same() {
     let daemon = daemon();
     let deep = 400_000;
     for body in [
         r#"{"type":"user.created","x":1e999,"y":-123456789012345678901234567890,"z":0.1e-999}"#.to_owned(),
         r#"{"type":"user.created","occurred_at":"the day before","organization_id":7}"#.to_owned(),
+        r#"{"type":"user.created","\ud800":"\udfff","\udc00":{"\ud800":1e400},"":{"":-0},"a\u0000":"\u0000"}"#.to_owned(),
+        r#"{"type":"user.created","data":{"\ud800":1,"\ud800":2,"id":1,"id":123456789012345678901234567890}}"#.to_owned(),
         "{\"type\":\"user.\\u0063reated\",\"data\":\"\\ud83d\\ude80 \\u0000\"}\r\n\t ".to_owned(),
         format!(r#"{{"type":"user.created","data":{}{}}}"#, "[".repeat(deep), "]".repeat(deep)),
         format!(r#"{{"type":"user.created","data":"{}"}}"#, "x".repeat(1024 * 1024 - 40)),

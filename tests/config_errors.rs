@@ -19,7 +19,7 @@ const SOURCE: &str = r#"[[source]]
 name = "crm"
 path = "/webhooks/crm"
 scheme = "scalekit"
-secrets = ["whsec_AAEC"]
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
 "#;
 
 /// A source that is well but for this line.
@@ -83,7 +83,7 @@ memroy = "1MiB""#,
         &["config.toml:2:1: unknown key `memroy` in `plugins.limits`; did you mean `memory`?"],
     );
     refused(
-        &source(r#"secret = "whsec_AAEC""#),
+        &source(r#"secret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=""#),
         &["config.toml:6:1: unknown key `secret` in `source`; did you mean `secrets`?"],
     );
     refused(
@@ -668,7 +668,7 @@ secrets = []"#,
 name = "crm"
 path = "/webhooks?x=1"
 scheme = "scalekit"
-secrets = ["whsec_AAEC"]"#,
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &["config.toml:3:8: `source.path` holds '?'; letters, digits and `/ - . _ ~` may stand in a path"],
     );
     refused(
@@ -676,7 +676,7 @@ secrets = ["whsec_AAEC"]"#,
 name = "crm"
 path = "/web hooks"
 scheme = "scalekit"
-secrets = ["whsec_AAEC"]"#,
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &["config.toml:3:8: `source.path` holds ' '; letters, digits and `/ - . _ ~` may stand in a path"],
     );
     refused(
@@ -684,7 +684,7 @@ secrets = ["whsec_AAEC"]"#,
 name = "a b"
 path = "/webhooks/crm"
 scheme = "scalekit"
-secrets = ["whsec_AAEC"]"#,
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &[
             "config.toml:2:8: `source.name` is wrong: source name holds ' '; letters, digits, `-` and `_` may stand in it",
         ],
@@ -694,7 +694,7 @@ secrets = ["whsec_AAEC"]"#,
 name = "crm"
 path = "/webhooks/crm"
 scheme = "scalkit"
-secrets = ["whsec_AAEC"]"#,
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &[
             "config.toml:4:10: `source.scheme` is `scalkit`, which is none of `scalekit`, `scalekit-documented` and `standard-webhooks`; did you mean `scalekit`?",
         ],
@@ -774,7 +774,7 @@ lisen = "x"
 name = "crm"
 path = "/webhooks/crm"
 scheme = "scalekit"
-secrets = ["whsec_AAEC"]
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
 
 [plugins]
 reuse = 0"#,
@@ -789,7 +789,8 @@ reuse = 0"#,
 /// Every place a secret can come from, broken in every way it can break.
 #[test]
 fn a_missing_secret_names_the_key_and_the_place() {
-    let secrets = |reference: &str| SOURCE.replace("\"whsec_AAEC\"", reference);
+    let secrets =
+        |reference: &str| SOURCE.replace("\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"", reference);
     let prepare = |folder: &Path| {
         fs::write(folder.join("empty"), "\n").unwrap();
         fs::write(folder.join("binary"), [0xff, 0xfe]).unwrap();
@@ -840,22 +841,100 @@ fn a_missing_secret_names_the_key_and_the_place() {
 }
 
 #[test]
+fn a_secret_that_nobody_can_have_meant_is_refused_wherever_it_stands_and_is_from() {
+    let prepare = |folder: &Path| {
+        fs::write(folder.join("marked"), "\u{feff}whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+            .unwrap();
+        fs::write(folder.join("lines"), "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\r\n\r\n")
+            .unwrap();
+        fs::write(folder.join("named"), "named\n").unwrap();
+    };
+    let variables = [
+        ("CRM", "${CRM}"),
+        ("OWN", "OWN"),
+        ("QUOTED", "\"x7f3a9c\""),
+        ("URL", "postgres://a:$DB_PASSWORD@h/b"),
+    ];
+    let source =
+        |secrets: &str| SOURCE.replace("\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"", secrets);
+    let template = "(`${…}`) that nothing has filled in";
+    for (config, at, says) in [
+        (source(r#""${CRM}""#), "config.toml:5:12: `source.secrets` ", template),
+        (source(r#"{ env = "CRM" }"#), "config.toml:5:12: `source.secrets` ", "(from `CRM`)"),
+        (source(r#"{ env = "OWN" }"#), "config.toml:5:12: `source.secrets` ", "is the name of a variable or file"),
+        (source(r#"{ file = "named" }"#), "config.toml:5:12: `source.secrets` ", "is the name of a variable or file"),
+        (source(r#"{ file = "marked" }"#), "config.toml:5:12: `source.secrets` ", "begins with a byte order mark"),
+        (source(r#"{ file = "lines" }"#), "config.toml:5:12: `source.secrets` ", "begins or ends with white space"),
+        ("[admin]\ntoken = { env = \"QUOTED\" }\n".to_owned(), "config.toml:2:9: `admin.token` ", "is in quotes"),
+        ("[admin]\ntoken = \"changeme\"\n".to_owned(), "config.toml:2:9: `admin.token` ", "anybody can guess"),
+        ("[mail]\nurl = \"smtps://post:${PASSWORD}@mail.example.com\"\n".to_owned(), "config.toml:2:7: `mail.url` ", template),
+        ("[databases.app]\nurl = { env = \"URL\" }\n".to_owned(), "config.toml:2:7: `databases.app.url` ", "(`$…`)"),
+        (
+            "[telemetry]\notlp = \"https://otlp.example.com\"\nheader = { Authorization = \"Bearer ${TOKEN}\" }\n".to_owned(),
+            "config.toml:3:28: `telemetry.header.Authorization` ",
+            template,
+        ),
+        (
+            "[plugin.x.grants]\nhttp = [{ url = \"https://a.example\", header.Authorization = \"Bearer <token>\" }]\n".to_owned(),
+            "config.toml:2:61: `plugin.x.grants.http.header.Authorization` ",
+            "(`<…>`)",
+        ),
+    ] {
+        let output = check(&config, prepare, &variables);
+        let said = said(&output);
+        assert!(said.len() == 1 && said[0].starts_with(at) && said[0].contains(says), "{config}\n{said:?}");
+        assert_eq!(output.status.code(), Some(78), "{config}");
+    }
+}
+
+#[test]
+fn a_secret_that_may_be_meant_is_warned_of_and_no_more() {
+    let warned = |config: &str, says: &str| {
+        let output = check(config, |_| {}, &[("KEY", "${API_KEY}")]);
+        assert_eq!(output.status.code(), Some(0), "{:?}", said(&output));
+        let warning = said(&output)
+            .into_iter()
+            .find(|line| line.contains(says))
+            .unwrap_or_else(|| panic!("{:?}", said(&output)));
+        assert!(warning.starts_with("warning: config.toml:"), "{warning}");
+    };
+    warned(
+        "[mail]\nurl = \"smtps://post:changeme@mail.example.com\"\n",
+        "`mail.url` has a password that is a placeholder",
+    );
+    warned("[plugin.x.config]\nkey = { env = \"KEY\" }\n", "`plugin.x.config.key` holds a placeholder");
+    let short = SOURCE.replace("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsec_AAEC");
+    warned(&short, "has a key of 3 bytes, which can be guessed");
+}
+
+#[test]
 fn a_secret_that_is_there_is_taken_from_each_place() {
     let config = format!(
         "{}\n[plugin.mailer.config]\nkey = {{ credential = \"api\" }}\nplain = {{ file = \"a\", mode = 1 }}\n",
-        SOURCE.replace("\"whsec_AAEC\"", r#"{ env = "CRM" }, { file = "secret" }"#)
+        SOURCE.replace(
+            "\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"",
+            r#"{ env = "CRM" }, { file = "secret" }"#
+        )
     );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     fs::write(&file, config).unwrap();
-    fs::write(folder.path().join("secret"), "whsec_BBBB\r\n").unwrap();
+    fs::write(folder.path().join("secret"), "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo=\r\n").unwrap();
     fs::write(folder.path().join("api"), "s3cret\n\n").unwrap();
     let credentials = folder.path().to_str().unwrap();
-    let config =
-        Config::load(&file, &Variables::of(&[("CRM", "whsec_AAEC"), ("CREDENTIALS_DIRECTORY", credentials)]))
-            .unwrap();
+    let config = Config::load(
+        &file,
+        &Variables::of(&[
+            ("CRM", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
+            ("CREDENTIALS_DIRECTORY", credentials),
+        ]),
+    )
+    .unwrap();
     let secrets: Vec<_> = config.sources[0].secrets.iter().map(|secret| secret.expose()).collect();
-    assert_eq!(secrets, ["whsec_AAEC", "whsec_BBBB"]);
+    assert_eq!(
+        secrets,
+        ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsec_YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo="]
+    );
     let own = &config.settings("mailer").config;
     assert_eq!(own["key"].expose(), "s3cret\n", "one newline is trimmed, and no more");
     assert_eq!(own["plain"].expose(), r#"{"file":"a","mode":1}"#, "this is a table, not a secret");
@@ -877,7 +956,7 @@ fn a_mail_password_that_would_go_in_clear_is_warned_of_and_no_more() {
 fn a_command_that_needs_no_secret_does_not_ask_for_it() {
     let config = format!(
         "[admin]\ntoken = {{ env = \"TOKEN\" }}\n[mail]\nurl = {{ env = \"MAIL\" }}\n{}",
-        SOURCE.replace("\"whsec_AAEC\"", r#"{ env = "CRM" }"#)
+        SOURCE.replace("\"whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"", r#"{ env = "CRM" }"#)
     );
     let loaded = |variables: &[(&str, &str)], secrets| {
         Loaded::parse(&config, Path::new("config.toml"), &Variables::of(variables), secrets)
@@ -885,8 +964,11 @@ fn a_command_that_needs_no_secret_does_not_ask_for_it() {
     let online = loaded(&[("TOKEN", "t")], Secrets::OfAdmin).unwrap().config;
     assert_eq!(online.admin.token.unwrap().expose(), "t");
     assert!(online.sources[0].secrets.is_empty());
-    let offline = loaded(&[("CRM", "whsec_AAEC")], Secrets::OfSources).unwrap().config;
-    assert_eq!(offline.sources[0].secrets[0].expose(), "whsec_AAEC");
+    let offline =
+        loaded(&[("CRM", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")], Secrets::OfSources)
+            .unwrap()
+            .config;
+    assert_eq!(offline.sources[0].secrets[0].expose(), "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
     assert!(offline.admin.token.is_none());
     assert_eq!(wrong(loaded(&[], Secrets::All)).len(), 3);
     assert_eq!(wrong(loaded(&[], Secrets::OfAdmin)).len(), 1);
@@ -897,14 +979,18 @@ fn a_secret_shows_neither_in_errors_nor_in_debug() {
     let config = format!(
         "[admin]\ntoken = \"tell nobody\"\n[mail]\nurl = \"smpt://ada:tell-nobody@mail.example.com\"\n\
          [plugin.mailer.config]\nkey = \"tell nobody\"\nratio = nan\n{}",
-        SOURCE.replace("whsec_AAEC", "whsec_tell_nobody!")
+        SOURCE.replace("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsec_tell_nobody!")
     );
     let output = check(&config, |_| {}, &[]);
     assert_eq!(output.status.code(), Some(78));
     assert_eq!(said(&output).len(), 3, "{:?}", said(&output));
     assert!(said(&output).iter().all(|line| !line.contains("nobody")), "{:?}", said(&output));
 
-    let output = check(&SOURCE.replace("whsec_AAEC", "whsec_tell_nobody!"), |_| {}, &[]);
+    let output = check(
+        &SOURCE.replace("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "whsec_tell_nobody!"),
+        |_| {},
+        &[],
+    );
     assert_eq!(output.status.code(), Some(78), "a secret that makes no key is config.toml's fault");
     assert_eq!(said(&output).len(), 1);
     assert!(!said(&output)[0].contains("nobody"), "{:?}", said(&output));
@@ -967,7 +1053,7 @@ proptest! {
     /// the file has.
     #[test]
     fn nothing_in_a_file_makes_the_reader_fall_over(text in arbitrary_file()) {
-        let environment = Variables::of(&[("A", "whsec_AAEC")]);
+        let environment = Variables::of(&[("A", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]);
         let loaded = Loaded::parse(&text, Path::new("config.toml"), &environment, Secrets::All);
         if let Err(error) = loaded {
             for line in error.to_string().lines() {

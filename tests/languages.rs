@@ -27,6 +27,40 @@ fn works_in_fresh_and_in_used_instances(guest: &str) {
     daemon.edit_config(|config| config.replace("reuse = 1\n", "reuse = 100\n"));
     daemon.restart();
     counts_logs_fails_and_refuses(&daemon, guest, 2);
+    odd_json_is_read_as_it_is_in_rust(&daemon, guest);
+}
+
+/// Members that nobody reads do not matter; of those that are read digits are kept, and half of a surrogate pair
+/// is U+FFFD.
+fn odd_json_is_read_as_it_is_in_rust(daemon: &Daemon, guest: &str) {
+    let sender = daemon.sender();
+    let digits = "9".repeat(5000);
+    let odd = format!(
+        r#""x": "\ud800", "\udfff": 1e400, "n": {digits}, "deep": {}{}, "a": 1, "a": 2, "": "\u0000""#,
+        "[".repeat(300),
+        "]".repeat(300),
+    );
+    for (number, id) in
+        ["12345678901234567890123", "12345678901234567890124", r#""a\ud800b""#, "7"].into_iter().enumerate()
+    {
+        let body = format!(
+            r#"{{"type": "user.created", "data": {{{odd}, "log": "\udc00 {number}", "id": 1, "id": {id}}}}}"#
+        );
+        let answer =
+            sender.post(&sender.signer.sign_now(&format!("odd_{number}"), body.as_bytes()), body.as_bytes());
+        assert!(answer.accepted(), "{answer}");
+    }
+    daemon.wait_settled();
+    for number in 0..4 {
+        let delivery = daemon.event(&format!("odd_{number}"))["history"][0].clone();
+        assert_eq!(delivery["state"], json!("done"), "{delivery}");
+        let line = json!({ "level": "info", "message": format!("\u{fffd} {number}") });
+        assert!(delivery["attempt_log"][0]["logs"].as_array().unwrap().contains(&line), "{delivery}");
+    }
+    let kv = daemon.kv(guest);
+    for id in ["12345678901234567890123", "12345678901234567890124", "a\u{fffd}b", "7"] {
+        assert_eq!(kv.get(&format!("id/{id}")).map(String::as_str), Some("1"), "{kv:?}");
+    }
 }
 
 /// Posts events of every kind, the n-th time, and looks at what became of them.

@@ -1,10 +1,14 @@
-//! With `order_by`, what is left of a user is what the last event says, however many attempts fail.
+//! What is left of a user is what the newest event says.
 //!
-//! The story: 100 users, each with a history of its own (seeded): created, updated some times, deleted,
-//! created again. The sender's clock is coarse: all between two creations bears the same time, so that the
-//! order in which the events came is all there is to tell the newest. The account service fails a third of
-//! what it is asked, so that attempts fail and are tried again while later events of the user wait. At the
-//! end the user's row, and what the account service was told last, is what the last event says.
+//! Without `order_by` the event's own time decides, however its sender writes it: an old event that a sender
+//! retries late, signed anew, changes nothing.
+//!
+//! With `order_by` what the last event says is left, however many attempts fail. The story: 100 users, each
+//! with a history of its own (seeded): created, updated some times, deleted, created again. The sender's clock
+//! is coarse: all between two creations bears the same time, so that the order in which the events came is all
+//! there is to tell the newest. The account service fails a third of what it is asked, so that attempts fail
+//! and are tried again while later events of the user wait. At the end the user's row, and what the account
+//! service was told last, is what the last event says.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -13,6 +17,90 @@ use std::{collections::BTreeMap, sync::Mutex, thread};
 use posthouse_harness::{Daemon, Event, WebReply, WebServer, seed};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
+
+/// A member of an event that says its time, in seconds since 1970, in every spelling that there is.
+const SPELLINGS: [fn(i64) -> String; 14] = [
+    |at| format!(r#""timestamp": {at}"#),
+    |at| format!(r#""timestamp": {at}000"#),
+    |at| format!(r#""timestamp": {at}000000"#),
+    |at| format!(r#""timestamp": {at}000000000"#),
+    |at| format!(r#""timestamp": {at}.0"#),
+    |at| format!(r#""timestamp": "{at}""#),
+    |at| format!(r#""timestamp": "{at}000""#),
+    |at| format!(r#""timestamp": "{}""#, utc(at)),
+    |at| format!(r#""timestamp": "{}""#, utc(at).to_lowercase()),
+    |at| format!(r#""timestamp": "{}""#, utc(at).replace('T', " ")),
+    |at| format!(r#""timestamp": "{}""#, utc(at + 7200).replace('Z', ".000000+02:00")),
+    |at| format!(r#""timestamp": "{}""#, utc(at - 19_800).replace('Z', "-0530")),
+    |at| format!(r#""created_at": {at}"#),
+    |at| format!(r#""occurred_at": "{}""#, utc(at)),
+];
+
+fn utc(at: i64) -> String {
+    jiff::Timestamp::from_second(at).expect("a time").to_string()
+}
+
+#[test]
+fn an_old_event_that_is_retried_late_changes_nothing_however_its_time_is_written() {
+    let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .toml("[databases.app]\nurl = \"sqlite:data/app.db\"");
+    for plugin in ["access", "seat-billing", "user-sync", "workspace"] {
+        builder = builder.guest(plugin).toml(&format!("[plugin.{plugin}.grants]\ndatabase = \"app\""));
+    }
+    let daemon = builder.start();
+    let at = 1_767_225_600;
+    // Each spelling is that of the newer event of one user, and of the older one of the user before.
+    let tell = |newer: bool| {
+        for number in 0..SPELLINGS.len() {
+            let spelling = SPELLINGS[(number + usize::from(!newer)) % SPELLINGS.len()];
+            let time = spelling(at + i64::from(newer));
+            let what = if newer { "new" } else { "old" };
+            let membership = if newer { "deleted" } else { "created" };
+            for (event_type, data) in [
+                (
+                    "user.updated",
+                    format!(r#"{{"user": {{"id": "usr_{number}", "email": "{what}@example.com"}}}}"#),
+                ),
+                (
+                    "organization.updated",
+                    format!(r#"{{"organization": {{"id": "org_{number}", "display_name": "{what}"}}}}"#),
+                ),
+                (
+                    &*format!("membership.{membership}"),
+                    format!(
+                        r#"{{"membership": {{"user_id": "usr_{number}", "organization_id": "org_{number}"}}}}"#
+                    ),
+                ),
+            ] {
+                let body = format!(r#"{{"type": "{event_type}", {time}, "data": {data}}}"#);
+                let sender = daemon.sender();
+                let headers = sender.signer.sign_now(
+                    &format!("msg_{what}_{number}_{event_type}").replace('.', "_"),
+                    body.as_bytes(),
+                );
+                let answer = sender.post(&headers, body.as_bytes());
+                assert!(answer.accepted(), "{body}: {answer}");
+            }
+        }
+        daemon.wait_settled();
+    };
+    tell(true);
+    tell(false);
+
+    let stats = daemon.stats();
+    assert_eq!(stats["store"]["states"]["dead"], json!(0), "{stats}");
+    let expect = |query: &str, newest: &[&str]| {
+        let rows = daemon.app_rows(query);
+        assert_eq!(rows.len(), SPELLINGS.len(), "{query}: {rows:?}");
+        for row in &rows {
+            assert_eq!(row[1..], *newest, "{query}: {row:?}");
+        }
+    };
+    expect("SELECT id, email FROM users", &["new@example.com"]);
+    expect("SELECT organization_id, name FROM workspaces", &["new"]);
+    expect("SELECT user_id, active FROM access_memberships", &["0"]);
+    expect("SELECT user_id, seat FROM seat_members", &["0"]);
+}
 
 const USERS: usize = 100;
 const EVENTS: usize = 12;

@@ -92,6 +92,50 @@ fn an_empty_secret_makes_every_signature_invalid_and_no_daemon() {
     }
 }
 
+#[test]
+fn a_placeholder_makes_every_signature_invalid_and_no_daemon() {
+    for scheme in ["standard-webhooks", "scalekit-documented", "scalekit"] {
+        for (secret, problem) in [
+            ("${SCALEKIT_WEBHOOK_SECRET}", "holds a placeholder (`${…}`)"),
+            ("$SCALEKIT_WEBHOOK_SECRET", "holds a placeholder (`$…`)"),
+            ("%SECRET%", "holds a placeholder (`%…%`)"),
+            ("{{ secret }}", "holds a placeholder (`{{…}}`)"),
+            ("<your signing secret>", "holds a placeholder (`<…>`)"),
+            ("'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='", "is in quotes"),
+            ("v1,whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "begins with `v1,`"),
+            ("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\r", "begins or ends with white space"),
+            ("your-secret-here", "is a placeholder that anybody can guess"),
+            ("changeme", "is a placeholder that anybody can guess"),
+            ("xxxxxxxxxxxx", "is one character or byte over and over"),
+            ("SCALEKIT_WEBHOOK_SECRET=whsec_AAEC", "is a whole line `NAME=…`"),
+        ] {
+            let source = Source { name: "hollow".into(), scheme, secrets: vec![secret.into()] };
+            let daemon = configured([&source]).prepare();
+            // Signed with the very text, as whoever guesses it would.
+            let body = b"{\"id\":\"evt_1\",\"type\":\"user.created\"}";
+            let now = unix_now().to_string();
+            let hmac = mac(secret.as_bytes(), &[now.as_bytes(), b".", body]);
+            let header = format!("scalekit-signature: t={now},v1={}", hex::encode(hmac));
+            let output = daemon.cli_with_input(&["verify", "--source", "hollow", "-H", &header], body);
+            assert_eq!(output.code, Some(1), "{scheme}, {secret:?}: {output:?}");
+            let told = format!("invalid: secret 1 of source `hollow` {problem}");
+            assert!(output.stdout.starts_with(&told), "{scheme}, {secret:?}: {output:?}");
+            assert!(output.stderr.contains("config.toml:"), "{output:?}");
+            for arguments in [&["check"][..], &["doctor"]] {
+                let output = daemon.cli(arguments);
+                let said = format!("{}{}", output.stdout, output.stderr);
+                assert!(
+                    output.code != Some(0) && said.contains(problem),
+                    "{arguments:?} {secret:?}: {output:?}"
+                );
+                assert!(said.contains("config.toml:") && !said.contains(secret.trim_end()), "{said}");
+            }
+            let refused = configured([&source]).refused();
+            assert!(refused.code == Some(78) && refused.stderr.contains(problem), "{refused:?}");
+        }
+    }
+}
+
 /// One case of the file.
 #[derive(Debug, Clone, Deserialize)]
 struct Vector {

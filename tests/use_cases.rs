@@ -291,6 +291,74 @@ fn a_login_is_remembered_watched_and_recorded_for_analytics() {
 }
 
 #[test]
+fn odd_members_that_nobody_reads_keep_no_event_from_any_plugin() {
+    let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+    let odd = [
+        r#""x": "\ud800""#,
+        r#""\udfff": {"\ud800": "\udc00"}"#,
+        r#""x": 1e400, "y": -1e999999999"#,
+        r#""x": 123456789012345678901234567890, "y": 0.10, "z": -0"#,
+        r#""": {"": null}"#,
+        r#""x\u0000": "\u0000""#,
+        &format!(r#""x": {deep}"#),
+    ];
+    on_each(|page, _| {
+        let post = |id: &str, event_type: &str, odd: &str, data: &str| {
+            let body = format!(
+                r#"{{"type": "{event_type}", "timestamp": 1767225600, {odd}, "metadata": {{{odd}}}, "data": {{{odd}, {data}}}}}"#
+            );
+            let sender = page.sender();
+            let answer = sender.post(&sender.signer.sign_now(id, body.as_bytes()), body.as_bytes());
+            assert!(answer.accepted(), "{odd:.60}: {answer}");
+        };
+        for (number, odd) in odd.iter().enumerate() {
+            let user = format!(
+                r#""user": {{{odd}, "id": "usr", "id": 1234567890123456789012345678{number}, "user_profile": {{{odd}}},
+                   "email": "old@example.com", "email": "ada{number}@example.com", "first_name": "A\ud800\u0000"}}"#
+            );
+            let organization =
+                format!(r#""organization": {{{odd}, "id": "org_{number}", "display_name": "Acme"}}"#);
+            let membership = format!(
+                r#""membership": {{{odd}, "user_id": 1234567890123456789012345678{number}, "organization_id": "org_{number}", "roles": ["admin", {{"\ud800": 1}}, 1e400]}}"#
+            );
+            let session = format!(r#""session": {{{odd}, "id": "ses_{number}", "user_id": 7}}"#);
+            post(&format!("u{number}"), "user.created", odd, &user);
+            post(&format!("o{number}"), "organization.created", odd, &organization);
+            page.wait_settled();
+            post(&format!("m{number}"), "membership.created", odd, &membership);
+            post(&format!("s{number}"), "session.created", odd, &session);
+        }
+        page.wait_settled();
+        let stats = page.stats();
+        assert_eq!(
+            stats["store"]["states"]["dead"],
+            json!(0),
+            "{stats} {:?}",
+            page.deliveries("?state=dead")
+        );
+        let rows = page.rows("SELECT id, email, first_name FROM users ORDER BY id");
+        let expected: Vec<_> = (0..odd.len())
+            .map(|number| {
+                row(&[
+                    &format!("1234567890123456789012345678{number}"),
+                    &format!("ada{number}@example.com"),
+                    "A\u{fffd}\u{fffd}",
+                ])
+            })
+            .collect();
+        assert_eq!(rows, expected);
+        for (query, count) in [
+            ("SELECT organization_id FROM workspaces", odd.len()),
+            ("SELECT user_id FROM seat_members WHERE seat = 1", odd.len()),
+            ("SELECT user_id FROM access_grants WHERE role = 'admin'", odd.len()),
+            ("SELECT user_id FROM access_grants WHERE role = '1e400'", odd.len()),
+        ] {
+            assert_eq!(page.rows(query).len(), count, "{query}");
+        }
+    });
+}
+
+#[test]
 fn every_known_type_of_event_ends_well_with_all_plugins() {
     on_each(|page, _| {
         let known = page.cli(&["send", "--list"]).stdout;

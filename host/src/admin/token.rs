@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Secret, Unmeant, unmeant},
     model::Ambient,
 };
 
@@ -38,6 +38,14 @@ pub enum TokenError {
     /// What is in the file is no token.
     #[error("`{0}` holds no admin token (visible ASCII, on one line); remove it and start the daemon again")]
     Malformed(PathBuf),
+    /// What is in the file can't have been meant as a token.
+    #[error("`{path}` {problem}; or remove it and start the daemon again, which makes one")]
+    Unmeant {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: Unmeant,
+    },
     /// There is none yet.
     #[error("there is no admin token `{0}` yet; the daemon makes it at its first start: `posthouse serve`")]
     Missing(PathBuf),
@@ -100,6 +108,9 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(TokenError::Malformed(path.to_owned()));
     }
+    if let Some(problem) = unmeant(token) {
+        return Err(TokenError::Unmeant { path: path.to_owned(), problem });
+    }
     Ok(Secret::new(token))
 }
 
@@ -139,6 +150,18 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         assert_eq!(read(&path).unwrap().expose(), "0123abcd");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_placeholder_is_no_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin-token");
+        for placeholder in ["changeme", "${ADMIN_TOKEN}", "'0123abcd'", "ADMIN_TOKEN=0123abcd"] {
+            write(&path, placeholder).unwrap();
+            let error = read(&path).unwrap_err();
+            assert!(matches!(error, TokenError::Unmeant { .. }), "{error}");
+            assert!(!error.to_string().contains(placeholder), "{error}");
+        }
     }
 
     #[test]

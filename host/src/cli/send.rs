@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use ureq::Agent;
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
     config::{Config, Source, nearest},
     daemon,
     ingress::sign,
-    model::{Ambient, EventType, Samples, of_own_type},
+    model::{Ambient, EventType, Samples, event_text, of_own_type},
 };
 
 /// How long an answer may take.
@@ -74,18 +74,15 @@ pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Res
     let sender = Sender::new(url, source);
     let made = |id: &str| {
         let at = sender.ambient.now();
-        let mut made = samples.body(&event_type, id, at).unwrap_or_else(|| of_own_type(&event_type, id, at));
-        if let Some(data) = &data {
-            made.insert("data".to_owned(), data.clone());
-        }
-        made
+        let members = samples.body(&event_type, id, at).unwrap_or_else(|| of_own_type(&event_type, id, at));
+        event_text(&members, data.as_deref()).map_err(|error| CliError::Failure(error.to_string()))
     };
 
     let began = Instant::now();
     let mut answers = BTreeMap::<u16, u64>::new();
     for _ in 0..args.count {
         let id = args.id.clone().unwrap_or_else(|| fresh_id(&sender.ambient));
-        let (status, answer) = sender.send(&id, &made(&id))?;
+        let (status, answer) = sender.send(&id, made(&id)?.as_bytes())?;
         *answers.entry(status).or_default() += 1;
         if args.count == 1 {
             say(format_args!("{status} {answer} {event_type} {id}"))?;
@@ -110,7 +107,7 @@ fn is_good(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-fn data(bytes: &[u8], name: &dyn std::fmt::Display) -> Result<Value, CliError> {
+fn data(bytes: &[u8], name: &dyn std::fmt::Display) -> Result<Box<RawValue>, CliError> {
     serde_json::from_slice(bytes).map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
 }
 
@@ -156,10 +153,9 @@ impl<'a> Sender<'a> {
     }
 
     /// The status and the body of the answer.
-    fn send(&self, id: &str, body: &Map<String, Value>) -> Result<(u16, String), CliError> {
+    fn send(&self, id: &str, body: &[u8]) -> Result<(u16, String), CliError> {
         let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
-        let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
-        let headers = sign(self.source, id, self.ambient.now(), &body).map_err(|error| failed(&error))?;
+        let headers = sign(self.source, id, self.ambient.now(), body).map_err(|error| failed(&error))?;
         let request = self.agent.post(&self.url).header("content-type", "application/json");
         let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let silent = |error: ureq::Error| {
@@ -168,7 +164,7 @@ impl<'a> Sender<'a> {
                 self.url
             ))
         };
-        let mut response = request.send(&body[..]).map_err(silent)?;
+        let mut response = request.send(body).map_err(silent)?;
         let answer = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
         Ok((response.status().as_u16(), answer.map_err(silent)?))
     }

@@ -20,8 +20,8 @@ pub enum Secrets {
     All,
     /// Those of the sources alone; others that are not in the file itself are left out.
     OfSources,
-    /// Those of the sources, and an empty one is no fault of config.toml: `verify` tells what is wrong
-    /// with a signature, and that may be it.
+    /// Those of the sources, and one that can't serve is no fault of config.toml: `verify` tells what is
+    /// wrong with a signature, and that may be it.
     ToVerify,
     /// The admin token alone; a source may be left without secrets.
     OfAdmin,
@@ -36,8 +36,8 @@ impl Secrets {
         }
     }
 
-    /// Whether an empty secret at this key is passed on, for the keys' maker to refuse.
-    pub(super) fn takes_empty(self, key: &str) -> bool {
+    /// Whether a secret at this key that can't serve is passed on, for the keys' maker to refuse.
+    pub(super) fn takes_unfit(self, key: &str) -> bool {
         self == Self::ToVerify && self.covers(key)
     }
 }

@@ -9,6 +9,7 @@
 //! table     a table that hands out its keys and says which nobody asked for
 //! value     one value: a duration, a size, an address, …
 //! secret    a text that never shows, and where it comes from
+//! unmeant   what nobody can have meant as a secret
 //! smtp      the URL of a mail server, taken apart
 //! database  the URL of a database, and what stands beside it
 //! egress    one place that a plugin may make requests to
@@ -25,6 +26,7 @@ mod secret;
 mod sections;
 mod smtp;
 mod table;
+mod unmeant;
 mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -36,6 +38,7 @@ pub use diagnose::{ConfigError, Finding, nearest};
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
+pub use unmeant::{Unmeant, unmeant};
 
 pub use crate::model::Secret;
 use crate::model::{Grants, OrderBy, Pattern, Redact, SourceName};

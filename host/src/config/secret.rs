@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::{
     diagnose::shown,
     table::{Fault, Value},
+    unmeant::{self, Role, Unmeant},
 };
 use crate::model::Secret;
 
@@ -43,6 +44,7 @@ pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
         return checked(
             value,
             text.as_ref().to_owned(),
+            None,
             "is empty; write the secret, or where it is: { env = \"NAME\" }",
         );
     }
@@ -66,9 +68,10 @@ pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
             let text = text.into_string().map_err(|_| {
                 value.fault(format_args!("wants the environment variable `{name_shown}`, which is not UTF-8"))
             })?;
-            checked(value, text, &format!("wants the environment variable `{name_shown}`, which is empty"))
+            let empty = format!("wants the environment variable `{name_shown}`, which is empty");
+            checked(value, text, Some(name), &empty)
         }
-        "file" => read(value, &value.document.dir.join(name), "file"),
+        "file" => read(value, name, &value.document.dir.join(name), "file"),
         _ => {
             if name.is_empty() || name.contains('/') {
                 return Err(value.fault(format_args!(
@@ -81,7 +84,7 @@ pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
                      posthouse as a systemd service with LoadCredential={name_shown}"
                 ))
             })?;
-            read(value, &Path::new(&folder).join(name), "credential")
+            read(value, name, &Path::new(&folder).join(name), "credential")
         }
     }
 }
@@ -95,7 +98,7 @@ pub(super) fn reference<'a>(value: &Value<'a>) -> Option<(&'a str, &'a str)> {
 }
 
 /// The text of a file without the newline at its end.
-fn read(value: &Value<'_>, path: &Path, what: &str) -> Result<Secret, Fault> {
+fn read(value: &Value<'_>, name: &str, path: &Path, what: &str) -> Result<Secret, Fault> {
     let wants = format!("wants the {what} `{}`", path.display());
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -112,12 +115,27 @@ fn read(value: &Value<'_>, path: &Path, what: &str) -> Result<Secret, Fault> {
             text.pop();
         }
     }
-    checked(value, text, &format!("{wants}, which is empty"))
+    checked(value, text, Some(name), &format!("{wants}, which is empty"))
 }
 
-fn checked(value: &Value<'_>, text: String, empty: &str) -> Result<Secret, Fault> {
-    if text.is_empty() && !value.document.secrets.takes_empty(&value.key) {
+/// Refuses what can't be a secret. `name` is that of the variable or the file that the text is from.
+fn checked(value: &Value<'_>, text: String, name: Option<&str>, empty: &str) -> Result<Secret, Fault> {
+    let judged_later = value.document.secrets.takes_unfit(&value.key);
+    if text.is_empty() && !judged_later {
         return Err(value.fault(empty));
     }
-    Ok(Secret::new(text))
+    let role = Role::of(&value.key);
+    if let Some(told) = unmeant::found(&text, role, name).filter(|_| !judged_later) {
+        let of = match (role, told) {
+            (Role::Url, Unmeant::Word | Unmeant::Same | Unmeant::Name) => "has a password that ",
+            _ => "",
+        };
+        let from = name.map(|name| format!(" (from `{}`)", shown(name))).unwrap_or_default();
+        let problem = format!("{of}{told}{from}");
+        if told.is_certain(role) {
+            return Err(value.fault(problem));
+        }
+        value.document.warn(value.at(), format!("`{}` {problem}", value.key));
+    }
+    Ok(Secret::new(text).written_at(&value.document.place(value.at())))
 }

@@ -5,10 +5,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+
 use super::{
     Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
-    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Secret, Server, Source, Store,
-    Telemetry,
+    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, SchemeName, Secret, Server,
+    Source, Store, Telemetry,
     database::{database_url, named_database},
     diagnose::shown,
     egress::{headers, is_local},
@@ -274,7 +276,8 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
     let name = table.required("name", "\"scalekit\"", source_name);
     let path = table.required("path", "\"/webhooks/scalekit\"", url_path);
     let scheme = table.required("scheme", "\"scalekit\"", scheme);
-    let secrets = table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", source_secrets);
+    let secrets =
+        table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", |value| source_secrets(value, scheme));
     let mut tolerance = minutes(5);
     table.read("tolerance", &mut tolerance, duration(secs(1)..=days(1)));
     let events = table.optional("events", list(pattern, "[\"user.*\"]")).unwrap_or(everything);
@@ -308,19 +311,51 @@ fn rate(table: &mut Table<'_>) -> Option<Rate> {
 }
 
 /// The secrets of a source; none of them only where they are not looked up.
-fn source_secrets(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
+fn source_secrets(value: &Value<'_>, scheme: Option<SchemeName>) -> Result<Vec<Secret>, Fault> {
     let read = |value: &Value<'_>| match secret(value) {
-        Ok(secret) if secret.expose() == DEMO_SECRET => {
-            let message = "the demo secret is in use, which everybody knows: anybody can sign webhooks; \
-                           say { env = \"NAME\" } with the secret of the sender's dashboard";
-            value.document.warn(value.at(), message);
+        Ok(secret) => {
+            if secret.expose() == DEMO_SECRET {
+                let message = "the demo secret is in use, which everybody knows: anybody can sign webhooks; \
+                               say { env = \"NAME\" } with the secret of the sender's dashboard";
+                value.document.warn(value.at(), message);
+            } else if let Some(length) = short(secret.expose(), scheme) {
+                let message = format!(
+                    "`{}` has {length}, which can be guessed; have the sender make a longer one",
+                    value.key
+                );
+                value.document.warn(value.at(), message);
+            }
             Ok(Some(secret))
         }
         Err(Fault::Unread) => Ok(None),
-        read => read.map(Some),
+        Err(fault) => Err(fault),
     };
     let secrets = list(read, "[{ env = \"WEBHOOK_SECRET\" }]")(value)?;
     Ok(secrets.into_iter().flatten().collect())
+}
+
+/// How short a secret is, if it is shorter than what nobody guesses: 24 bytes of a key in base64, which is what
+/// Standard Webhooks asks for, or 16 characters of a text.
+fn short(secret: &str, scheme: Option<SchemeName>) -> Option<String> {
+    let (prefix, bare) = match secret.split_at_checked("whsec_".len()) {
+        Some(("whsec_", bare)) => (true, bare),
+        _ => (false, secret),
+    };
+    let is_base64 = match scheme {
+        Some(SchemeName::StandardWebhooks) => true,
+        Some(SchemeName::Scalekit) => prefix,
+        _ => false,
+    };
+    if bare.is_empty() || secret.starts_with("whpk_") {
+        return None;
+    }
+    match STANDARD_NO_PAD.decode(bare.trim_end_matches('=')) {
+        Ok(key) if is_base64 => (key.len() < 24).then(|| format!("a key of {} bytes", key.len())),
+        _ => {
+            let characters = secret.chars().count();
+            (characters < 16).then(|| format!("{characters} characters"))
+        }
+    }
 }
 
 /// `[plugin.<name>]` over the defaults of `[plugins]`.

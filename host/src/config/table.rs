@@ -88,6 +88,12 @@ impl<'a> Document<'a> {
         self.keys.borrow().clone()
     }
 
+    /// The file, the line and the column of a byte, as an error names them.
+    pub(super) fn place(&self, at: usize) -> String {
+        let Finding { file, line, column, .. } = Finding::at(self.path, self.text, at, String::new());
+        format!("{}:{line}:{column}", file.display())
+    }
+
     /// Which line of the file a byte is in.
     pub(super) fn line(&self, at: usize) -> usize {
         Finding::at(self.path, self.text, at, String::new()).line

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -25,6 +26,18 @@ pub(super) enum BodyError {
     Slow,
     #[error("the body broke off")]
     Broken,
+}
+
+/// How a body is encoded, by its `Content-Encoding`; none where it is sent as it is. Cut where it is long.
+pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
+    const MOST: usize = 60;
+    let values =
+        headers.get_all(CONTENT_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let codings: Vec<_> = values
+        .flat_map(|value| value.split(',').map(|coding| coding.trim().to_lowercase()).collect::<Vec<_>>())
+        .filter(|coding| !coding.is_empty() && coding != "identity")
+        .collect();
+    (!codings.is_empty()).then(|| codings.join(", ").chars().take(MOST).collect())
 }
 
 /// Reads bodies.

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body_util::Full;
 
@@ -20,6 +20,8 @@ pub(super) enum Ending {
     Filtered,
     UnknownPath,
     WrongMethod,
+    /// The body is compressed, as its `Content-Encoding` says.
+    Compressed,
     Unread(BodyError),
     Refused(Refusal),
     NoEvent(InvalidPayload),
@@ -66,6 +68,7 @@ impl Ending {
             Self::Filtered => RequestOutcome::Filtered,
             Self::UnknownPath => Rejected("unknown-path"),
             Self::WrongMethod => Rejected("wrong-method"),
+            Self::Compressed => Rejected("body-compressed"),
             Self::Unread(BodyError::TooLarge) => Rejected("body-too-large"),
             Self::Unread(BodyError::Slow) => Rejected("body-timeout"),
             Self::Unread(BodyError::Broken) => Rejected("body-broken"),
@@ -90,6 +93,12 @@ impl Ending {
             Self::UnknownPath => json(StatusCode::NOT_FOUND, r#"{"error":"Not found"}"#),
             Self::WrongMethod => {
                 with(json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"Method not allowed"}"#), ALLOW, "POST")
+            }
+            // By RFC 9110, section 15.5.16, with what would do. The body is not read.
+            Self::Compressed => {
+                let answer = r#"{"error":"Unsupported media type","detail":"the body is compressed; send it without Content-Encoding"}"#;
+                let response = json(StatusCode::UNSUPPORTED_MEDIA_TYPE, answer);
+                with(with(response, ACCEPT_ENCODING, "identity"), CONNECTION, "close")
             }
             // What is left of the body is not read, so the connection can't go on.
             Self::Unread(BodyError::TooLarge) => with(

@@ -1,12 +1,14 @@
 //! The envelope: what posthouse itself reads of a verified body.
 //!
-//! Real bodies carry `id`, `type`, `occurred_at`, `organization_id` and `data`; those of Scalekit's
-//! page carry `created_at` instead, and name the organization within `data`. Both are read, in one pass
-//! that skips everything else without building it, however deep it is or large its numbers are.
+//! Real bodies carry `id`, `type`, `occurred_at`, `organization_id` and `data`. Those of Standard Webhooks
+//! carry `timestamp` as their time. Those of Scalekit's page carry `created_at`, and name the organization
+//! within `data`. All are read in one pass that skips everything else without building it: depth, large
+//! numbers and halves of surrogate pairs do not matter there.
 //!
 //! Without a good id and type an event can't be told apart or routed, so it is refused. The rest is
 //! worth having and no reason to lose an event: a time or an organization that can't be read is none.
-//! A member that is there twice is refused, because two readers may take different ones.
+//! A member of the body itself that is there twice is refused, because two readers may take different
+//! ones. Within `data` the last one counts.
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
@@ -17,8 +19,11 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::Verified;
-use crate::model::{EventId, EventType, NewEvent, SourceName};
+use super::{Verified, altered::compression};
+use crate::model::{
+    EventId, EventType, NewEvent, SourceName, TIME_MEMBERS, event_time,
+    json::{self, JsonStr},
+};
 
 /// The longest organization, and the longest name of a member in an error, in bytes.
 const MAX_TEXT: usize = 255;
@@ -27,6 +32,9 @@ const MAX_TEXT: usize = 255;
 /// nothing else of the body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPayload {
+    /// The bytes are compressed text, though no header says so.
+    #[error("the body is compressed ({0}); send it as it is")]
+    Compressed(&'static str),
     /// The bytes are not text.
     #[error("the body is not UTF-8")]
     NotUtf8,
@@ -70,6 +78,7 @@ impl InvalidPayload {
     /// Its name in the ledger and the metrics; it never changes.
     pub fn label(&self) -> &'static str {
         match self {
+            Self::Compressed(_) => "body-compressed",
             Self::NotUtf8 => "body-not-utf8",
             Self::NotJson { .. } => "body-not-json",
             Self::NotAnObject => "body-not-object",
@@ -92,7 +101,10 @@ pub(super) fn read(
     received_at: Timestamp,
 ) -> Result<NewEvent, InvalidPayload> {
     let body = verified.body();
-    let text = std::str::from_utf8(body).map_err(|_| InvalidPayload::NotUtf8)?;
+    let text = std::str::from_utf8(body).map_err(|_| match compression(body) {
+        Some(coding) => InvalidPayload::Compressed(coding),
+        None => InvalidPayload::NotUtf8,
+    })?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => InvalidPayload::NotAnObject,
         _ => InvalidPayload::NotJson { line: error.line(), column: error.column() },
@@ -106,13 +118,12 @@ pub(super) fn read(
         None => EventId::new(&required(members.id, "id")?),
     };
     let event_type = EventType::new(&required(members.event_type, "type")?);
-    let moment = |member| string(member)?.parse().ok();
     Ok(NewEvent {
         source: source.clone(),
         id: id.map_err(|_| InvalidPayload::BadId)?,
         event_type: event_type.map_err(|_| InvalidPayload::BadType)?,
         organization: organization(&members),
-        occurred_at: moment(members.occurred_at).or_else(|| moment(members.created_at)),
+        occurred_at: members.times.iter().flatten().find_map(|time| event_time(time.get())),
         received_at,
         depth: 0,
         trace: None,
@@ -126,8 +137,7 @@ pub(super) fn read(
 struct Members<'a> {
     id: Option<&'a RawValue>,
     event_type: Option<&'a RawValue>,
-    occurred_at: Option<&'a RawValue>,
-    created_at: Option<&'a RawValue>,
+    times: [Option<&'a RawValue>; TIME_MEMBERS.len()],
     organization_id: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     /// A name that is there more than once, read or not, cut to a bounded length.
@@ -147,15 +157,16 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
                 let mut members = Members::default();
                 let mut names = Vec::with_capacity(16);
-                while let Some(Text(name)) = map.next_key()? {
-                    let member = match &*name {
-                        "id" => Some(&mut members.id),
-                        "type" => Some(&mut members.event_type),
-                        "occurred_at" => Some(&mut members.occurred_at),
-                        "created_at" => Some(&mut members.created_at),
-                        "organization_id" => Some(&mut members.organization_id),
-                        "data" => Some(&mut members.data),
-                        _ => None,
+                while let Some(name) = map.next_key::<JsonStr<'de>>()? {
+                    let member = match name.as_bytes() {
+                        b"id" => Some(&mut members.id),
+                        b"type" => Some(&mut members.event_type),
+                        b"organization_id" => Some(&mut members.organization_id),
+                        b"data" => Some(&mut members.data),
+                        other => TIME_MEMBERS
+                            .iter()
+                            .position(|time| time.as_bytes() == other)
+                            .map(|at| &mut members.times[at]),
                     };
                     match member {
                         Some(member) => *member = Some(map.next_value()?),
@@ -164,7 +175,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                     names.push(name);
                 }
                 names.sort_unstable();
-                members.repeated = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| cut(&pair[0]));
+                let repeated = names.windows(2).find(|pair| pair[0] == pair[1]);
+                members.repeated = repeated.map(|pair| cut(&pair[0].clone().into_text()));
                 Ok(members)
             }
         }
@@ -176,7 +188,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The member's string; none where it is something else.
+/// The member's string, which holds no half of a surrogate pair; none where it is something else.
 fn string(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str(member?.get()).ok().map(|Text(text)| text)
 }
@@ -190,42 +202,19 @@ fn required<'a>(member: Option<&'a RawValue>, name: &'static str) -> Result<Cow<
 /// `organization_id`, or else where the page's events have it: `data.organization.id`, or the
 /// `organization_id` of what `data` is about.
 fn organization(members: &Members<'_>) -> Option<Arc<str>> {
-    #[derive(Deserialize)]
-    struct Data<'a> {
-        #[serde(borrow)]
-        organization: Option<&'a RawValue>,
-        #[serde(borrow)]
-        organization_id: Option<&'a RawValue>,
-        #[serde(borrow)]
-        membership: Option<&'a RawValue>,
-        #[serde(borrow)]
-        session: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Named<'a> {
-        #[serde(borrow)]
-        id: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Within<'a> {
-        #[serde(borrow)]
-        organization_id: Option<&'a RawValue>,
-    }
-    fn part<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Option<T> {
-        serde_json::from_str(member?.get()).ok()
-    }
-    let good = |member: Option<&RawValue>| {
-        let text = string(member)?;
+    let good = |text: Cow<'_, str>| {
         let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
         fits.then(|| Arc::from(&*text))
     };
-    good(members.organization_id).or_else(|| {
-        let data: Data<'_> = part(members.data)?;
-        let within = |member| good(part::<Within<'_>>(member)?.organization_id);
-        good(part::<Named<'_>>(data.organization).and_then(|organization| organization.id))
-            .or_else(|| good(data.organization_id))
-            .or_else(|| within(data.membership))
-            .or_else(|| within(data.session))
+    let named = |member: &str| good(serde_json::from_str::<Text<'_>>(member).ok()?.0);
+    string(members.organization_id).and_then(good).or_else(|| {
+        let [whole, own, membership, session] =
+            json::members(members.data?.get(), ["organization", "organization_id", "membership", "session"]);
+        let within = |part: Option<&str>, name| json::member(part?, name).and_then(named);
+        within(whole, "id")
+            .or_else(|| own.and_then(named))
+            .or_else(|| within(membership, "organization_id"))
+            .or_else(|| within(session, "organization_id"))
     })
 }
 
@@ -323,6 +312,44 @@ mod tests {
     }
 
     #[test]
+    fn the_time_is_that_of_the_first_member_that_holds_one() {
+        for (body, second) in [
+            (r#""timestamp":"2024-01-15T10:30:00Z""#, Some(1_705_314_600)),
+            (r#""timestamp":1705314600"#, Some(1_705_314_600)),
+            (r#""timestamp":1705314600000"#, Some(1_705_314_600)),
+            (r#""timestamp":"1705314600""#, Some(1_705_314_600)),
+            (r#""created_at":1705314600"#, Some(1_705_314_600)),
+            (r#""created_at":1,"timestamp":2000000000,"occurred_at":1705314600"#, Some(1_705_314_600)),
+            (r#""created_at":1705314600,"timestamp":2000000000"#, Some(2_000_000_000)),
+            (r#""occurred_at":null,"timestamp":{},"created_at":1705314600"#, Some(1_705_314_600)),
+            (r#""data":{"occurred_at":1705314600,"timestamp":1705314600}"#, None),
+            (r#""time":1705314600"#, None),
+        ] {
+            let time = event(&format!(r#"{{"id":"e","type":"a",{body}}}"#)).unwrap().occurred_at;
+            assert_eq!(time.map(Timestamp::as_second), second, "{body}");
+        }
+    }
+
+    #[test]
+    fn odd_members_that_nobody_reads_are_no_reason_to_refuse() {
+        for member in [
+            r#""\ud800":"\udfff""#,
+            r#""\ud800":1,"\ud801":2"#,
+            r#""":{"":1e400,"":-0}"#,
+            r#""a\u0000":"\u0000""#,
+            r#""data":{"organization":{"id":"x","id":"org_1"},"organization":{"id":"\ud800","id":"org_1"},"\ud800":1e400}"#,
+        ] {
+            let event = event(&format!(r#"{{"id":"e","type":"a",{member}}}"#)).expect(member);
+            let named = member.contains("data").then_some("org_1");
+            assert_eq!(event.organization.as_deref(), named, "{member}");
+        }
+        assert_eq!(
+            problem(r#"{"id":"e","type":"a","\ud800":1,"\ud800":2}"#),
+            "`\u{fffd}` is there more than once"
+        );
+    }
+
+    #[test]
     fn a_signed_id_goes_before_that_of_the_body() {
         let event = read_as(SchemeName::StandardWebhooks, br#"{"id":7,"type":"a"}"#).unwrap();
         assert_eq!(event.id.as_str(), "msg_1");
@@ -333,7 +360,7 @@ mod tests {
     fn what_can_be_done_without_is_never_a_reason_to_refuse() {
         for member in [
             r#""occurred_at":"yesterday""#,
-            r#""occurred_at":1705314600"#,
+            r#""occurred_at":7"#,
             r#""occurred_at":null"#,
             r#""organization_id":{"deep":[]}"#,
             r#""organization_id":"""#,
@@ -383,6 +410,10 @@ mod tests {
         assert_eq!(
             read_as(SchemeName::StandardWebhooks, b"{\"type\":\"\xff\"}").err(),
             Some(InvalidPayload::NotUtf8)
+        );
+        assert_eq!(
+            read_as(SchemeName::StandardWebhooks, b"\x1f\x8b\x08").err(),
+            Some(InvalidPayload::Compressed("gzip"))
         );
     }
 

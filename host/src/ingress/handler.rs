@@ -14,8 +14,13 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
-    KeyError, RawRequest, Verifier, body::BodyReader, ending::Ending, envelope, handling::Handling,
-    pulse::Pulse, rate::Allowance,
+    KeyError, RawRequest, Verifier,
+    body::{BodyReader, content_coding},
+    ending::Ending,
+    envelope,
+    handling::Handling,
+    pulse::Pulse,
+    rate::Allowance,
 };
 use crate::{
     config::{self, Rate, Respond},
@@ -220,6 +225,11 @@ impl<I: Inbox> Shared<I> {
         if request.method() != Method::POST {
             return Err(Ending::WrongMethod);
         }
+        // Senders sign a body as it is before it is compressed. Verified as it came it would be a bad signature,
+        // which says nothing of the cause; unpacked for strangers it could be a bomb.
+        if content_coding(request.headers()).is_some() {
+            return Err(Ending::Compressed);
+        }
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
         let (head, body) = request.into_parts();
         let (body, _large) = self.bodies.read(body).await?;
@@ -306,6 +316,13 @@ impl Tally {
             }
             Ending::TooMany { seconds } => {
                 tracing::warn!(source, seconds, held_back, "more signed requests than `rate` allows")
+            }
+            Ending::Compressed => {
+                tracing::warn!(
+                    source,
+                    held_back,
+                    "request refused: its body is compressed (Content-Encoding)"
+                )
             }
             Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
             other => tracing::debug!(source, held_back, "request refused: {other:?}"),

@@ -1,7 +1,9 @@
 //! The secrets of a source, made into keys once, when config.toml is read.
 //!
 //! A `whpk_` text is a public key and never serves as a shared one: whoever knows it, which is
-//! everybody, could sign. An empty secret is refused for the same reason.
+//! everybody, could sign. An empty secret is refused for the same reason, and so is a placeholder.
+
+use std::{fmt, sync::Arc};
 
 use base64::{
     Engine,
@@ -34,15 +36,40 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A secret that can't serve. It never shows the secret itself.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("secret {number} of source `{owner}` {problem}")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyError {
     /// Whose secret.
     owner: SourceName,
     /// Which of its secrets, from 1.
     number: usize,
+    /// Where it is written in config.toml.
+    place: Option<Arc<str>>,
     problem: KeyProblem,
 }
+
+impl KeyError {
+    /// What is wrong, without the place.
+    pub(super) fn problem(&self) -> String {
+        let Self { owner, number, problem, .. } = self;
+        format!("secret {number} of source `{owner}` {problem}")
+    }
+
+    /// Where the secret is written, such as `config.toml:69:12`.
+    pub(super) fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.problem())
+    }
+}
+
+impl std::error::Error for KeyError {}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum KeyProblem {
@@ -50,6 +77,13 @@ enum KeyProblem {
     Empty,
     #[error("is not base64 after its prefix; copy the signing secret whole from the sender's page")]
     Damaged,
+    #[error(
+        "is base64 of the kind for URLs after its prefix; write `+` for each `-` and `/` for each `_`, which means \
+         the same key"
+    )]
+    ForUrls,
+    #[error("{0}")]
+    Unmeant(config::Unmeant),
     #[error("is not base64, as scheme `{0}` wants it; copy the signing secret with its `whsec_`")]
     NotForScheme(&'static str),
     #[error("is not a public key of ed25519; copy it whole, `whpk_` included, from the sender's page")]
@@ -82,7 +116,12 @@ impl Keyring {
         let mut keyrings: Vec<_> =
             rows.iter().map(|scheme| Self { scheme, shared: Vec::new(), public: Vec::new() }).collect();
         for (index, secret) in source.secrets.iter().enumerate() {
-            let error = |problem| KeyError { owner: source.name.clone(), number: index + 1, problem };
+            let error = |problem| KeyError {
+                owner: source.name.clone(),
+                number: index + 1,
+                place: secret.place().cloned(),
+                problem,
+            };
             let mut unfit = None;
             let mut fits = false;
             for keyring in &mut keyrings {
@@ -143,6 +182,9 @@ impl Key {
         if text.trim().is_empty() || text == SHARED {
             return Err(KeyProblem::Empty);
         }
+        if let Some(unmeant) = config::unmeant(text) {
+            return Err(KeyProblem::Unmeant(unmeant));
+        }
         if let Some(public) = text.strip_prefix(PUBLIC) {
             return if literal {
                 Err(KeyProblem::PublicForScheme(scheme.name))
@@ -157,7 +199,7 @@ impl Key {
             return Err(KeyProblem::Private);
         }
         match text.strip_prefix(SHARED) {
-            Some(rest) => Self::shared(&KEY_BASE64.decode(rest).map_err(|_| KeyProblem::Damaged)?),
+            Some(rest) => Self::shared(&KEY_BASE64.decode(rest).map_err(|_| damage(rest))?),
             None => {
                 Self::shared(&KEY_BASE64.decode(text).map_err(|_| KeyProblem::NotForScheme(scheme.name))?)
             }
@@ -172,13 +214,21 @@ impl Key {
     }
 
     fn public(text: &str) -> Result<Self, KeyProblem> {
-        let bytes = KEY_BASE64.decode(text).map_err(|_| KeyProblem::Damaged)?;
+        let bytes = KEY_BASE64.decode(text).map_err(|_| damage(text))?;
         let bytes = bytes.try_into().map_err(|_| KeyProblem::NotAPoint)?;
         VerifyingKey::from_bytes(&bytes)
             .ok()
             .filter(|key| !key.is_weak())
             .map(Self::Public)
             .ok_or(KeyProblem::NotAPoint)
+    }
+}
+
+/// What is wrong with a text that is no base64.
+fn damage(text: &str) -> KeyProblem {
+    match KEY_BASE64.decode(text.replace('-', "+").replace('_', "/")) {
+        Ok(_) => KeyProblem::ForUrls,
+        Err(_) => KeyProblem::Damaged,
     }
 }
 
@@ -233,6 +283,23 @@ mod tests {
         }
         assert!(refused(SchemeName::StandardWebhooks, "correct horse").contains("`whsec_`"));
         assert!(refused(SchemeName::StandardWebhooks, "whsk_AAECAwQFBgcI").contains("private"));
+    }
+
+    #[test]
+    fn a_placeholder_is_refused_in_every_scheme_and_not_shown() {
+        for scheme in [SchemeName::StandardWebhooks, SchemeName::ScalekitDocumented, SchemeName::Scalekit] {
+            for (secret, problem) in [
+                ("${SCALEKIT_WEBHOOK_SECRET}", "placeholder (`${…}`)"),
+                ("'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='", "in quotes"),
+                ("v1,whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "begins with `v1,`"),
+                ("your-secret-here", "anybody can guess"),
+                ("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\r", "white space"),
+                ("whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "over and over"),
+            ] {
+                assert!(refused(scheme, secret).contains(problem), "{secret}");
+            }
+        }
+        assert!(refused(SchemeName::StandardWebhooks, "whsec_AAEC-_8").contains("for URLs"));
     }
 
     #[test]

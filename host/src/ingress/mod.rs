@@ -18,8 +18,10 @@
 //!  ending     what is counted, what is answered
 //! ```
 //!
-//! `sign` does the sender's part, and `offline` verifies for a person who wants to know why.
+//! `sign` does the sender's part. `offline` verifies for a person who wants to know why, and `altered` knows what
+//! usually happens to a body.
 
+mod altered;
 mod body;
 mod claim;
 mod ending;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 
-use super::{KeyError, RawRequest, Refusal, Verifier, envelope, scheme};
+use super::{KeyError, RawRequest, Refusal, Verifier, altered, body::content_coding, envelope, scheme};
 use crate::config;
 
 /// How far off a timestamp in milliseconds is, at least, in seconds.
@@ -26,7 +26,7 @@ pub struct Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
     /// A secret of the source can't serve.
-    #[error(transparent)]
+    #[error("{}", .0.problem())]
     Key(#[from] KeyError),
     /// A header that no HTTP request can carry.
     #[error("`{0}` is no header that a request can carry")]
@@ -48,7 +48,14 @@ pub fn verify_offline(
         .and_then(|verifier| Ok((verifier, RawRequest { headers: header_map(headers)?, body })));
     let (verifier, request) = match prepared {
         Ok(prepared) => prepared,
-        Err(error) => return Explanation { verdict: Err(error), hints: Vec::new() },
+        Err(error) => {
+            let place = match &error {
+                Unverified::Key(key) => key.place(),
+                _ => None,
+            };
+            let hints = place.map(|place| format!("{place}: that secret; the daemon does not start with it"));
+            return Explanation { verdict: Err(error), hints: hints.into_iter().collect() };
+        }
     };
     match verifier.verify(&request, at) {
         Ok(verified) => {
@@ -114,26 +121,24 @@ fn scheme_hints(source: &config::Source, verifier: &Verifier, request: &RawReque
 }
 
 fn mismatch_hints(source: &config::Source, verifier: &Verifier, request: &RawRequest) -> Vec<String> {
-    let fits = |verifier: &Verifier, body: &[u8]| {
-        let request = RawRequest { headers: request.headers.clone(), body: Bytes::copy_from_slice(body) };
+    let fits = |verifier: &Verifier, body: Bytes| {
+        let request = RawRequest { headers: request.headers.clone(), body };
         verifier.check_signatures(&request).is_ok()
     };
-    let body = &request.body[..];
     let mut hints = Vec::new();
-    for ending in [&b"\n"[..], b"\r\n"] {
-        if body.strip_suffix(ending).is_some_and(|shorter| fits(verifier, shorter)) {
-            hints.push("it fits the body without the line break at its end".to_owned());
-        }
-        if fits(verifier, &[body, ending].concat()) {
-            hints.push("it fits the body with one more line break at its end".to_owned());
-        }
-    }
-    if fits(&Verifier::misreading(source), body) {
+    let fitting = altered::originals(&request.body)
+        .into_iter()
+        .find(|original| fits(verifier, Bytes::copy_from_slice(&original.bytes)));
+    hints.extend(fitting.map(|original| format!("it fits the body {}", original.what)));
+    if fits(&Verifier::misreading(source), request.body.clone()) {
         hints.push(
             "it fits if the secret is read another way: its sender takes the text itself for the key \
              where the scheme decodes base64, or decodes it where the scheme takes all of the text"
                 .to_owned(),
         );
+    }
+    if hints.is_empty() {
+        hints.extend(compressed(request));
     }
     if hints.is_empty() {
         hints.push(
@@ -143,6 +148,17 @@ fn mismatch_hints(source: &config::Source, verifier: &Verifier, request: &RawReq
         );
     }
     hints
+}
+
+/// That the body is compressed, by its header or its first bytes.
+fn compressed(request: &RawRequest) -> Option<String> {
+    let coding = content_coding(&request.headers);
+    let coding = coding.as_deref().or_else(|| altered::compression(&request.body))?;
+    Some(format!(
+        "the body is compressed ({}), and senders sign it as it was before: verify it unpacked, and have the sender, or \
+         the proxy in between, send it without `Content-Encoding`",
+        coding.escape_debug()
+    ))
 }
 
 #[cfg(test)]
@@ -224,6 +240,36 @@ mod tests {
         let milliseconds =
             fixtures::standard_headers(&source, "msg_1", &(NOW * 1000).to_string(), BODY.as_bytes());
         assert!(explain(&source, &owned(milliseconds), BODY).contains("milliseconds"));
+    }
+
+    #[test]
+    fn a_body_that_was_altered_on_its_way_is_found_out() {
+        let source = fixtures::source(SchemeName::StandardWebhooks);
+        let signed = |body: &str| owned(sign(&source, "msg_1", at(NOW), body.as_bytes()).unwrap());
+        let laid_out = BODY.replace(",", ",\r\n    ").replace(":", " : ") + "\r\n";
+        assert!(explain(&source, &signed(BODY), &laid_out).contains("it fits the body written on one line"));
+        assert!(
+            explain(&source, &signed(&BODY.replace(":", ": ").replace(",", ", ")), BODY)
+                .contains("blanks after")
+        );
+        let with = |name: &str, value: &str| {
+            let mut headers = signed(BODY);
+            headers.push((name.to_owned(), value.to_owned()));
+            explain(&source, &headers, "no such body")
+        };
+        assert!(with("Content-Encoding", "br").contains("the body is compressed (br)"));
+        assert!(with("Content-Encoding", "identity").contains("check that the secret"));
+    }
+
+    #[test]
+    fn a_placeholder_is_named_as_the_cause() {
+        let secret = Secret::new("${SECRET}").written_at("config.toml:5:12");
+        let source = Source { secrets: vec![secret], ..fixtures::source(SchemeName::Scalekit) };
+        let signed =
+            owned(sign(&fixtures::source(SchemeName::Scalekit), "msg_1", at(NOW), BODY.as_bytes()).unwrap());
+        let found = explain(&source, &signed, BODY);
+        assert!(found.starts_with("secret 1 of source `crm` holds a placeholder (`${…}`)"), "{found}");
+        assert!(found.contains("\nconfig.toml:5:12: "), "{found}");
     }
 
     #[test]

@@ -5,14 +5,13 @@
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::{NewEvent, PluginId};
+use super::{
+    NewEvent, PluginId,
+    json::{member, scalar},
+};
 
 /// The longest key that is kept as it is, in bytes; of a longer one its SHA-256 is.
 const LONGEST: usize = 255;
@@ -128,72 +127,6 @@ fn user(event: &NewEvent) -> Option<Cow<'_, str>> {
         .iter()
         .filter(|path| whole || **path != ["id"])
         .find_map(|path| scalar(path.iter().try_fold(data, |part, step| member(part, step))?))
-}
-
-/// A string that is not empty, or a number as it is written.
-fn scalar(json: &str) -> Option<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-    match json.as_bytes().first()? {
-        b'"' => serde_json::from_str(json).ok().map(|Text(text)| text).filter(|text| !text.is_empty()),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(json)),
-        _ => None,
-    }
-}
-
-/// The JSON text of a member of an object, the last of that name, or of an element of an array. Nothing
-/// else is built, however deep or large it is.
-fn member<'a>(json: &'a str, name: &str) -> Option<&'a str> {
-    let mut reader = serde_json::Deserializer::from_str(json);
-    Step(name).deserialize(&mut reader).ok().flatten()
-}
-
-struct Step<'n>(&'n str);
-
-impl<'de> DeserializeSeed<'de> for Step<'_> {
-    type Value = Option<&'de str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Step<'_> {
-    type Value = Option<&'de str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or an array")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        #[derive(Deserialize)]
-        struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-        let mut found = None;
-        while let Some(Name(name)) = map.next_key()? {
-            if name == self.0 {
-                found = Some(map.next_value::<&RawValue>()?.get());
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut left: usize = match self.0 {
-            "0" => 0,
-            text if text.starts_with(['0', '+']) => return Err(A::Error::custom("no index")),
-            text => text.parse().map_err(A::Error::custom)?,
-        };
-        let mut found = None;
-        while let Some(element) = seq.next_element::<&RawValue>()? {
-            if found.is_none() && left == 0 {
-                found = Some(element.get());
-            }
-            left = left.wrapping_sub(1);
-        }
-        Ok(found)
-    }
 }
 
 #[cfg(test)]

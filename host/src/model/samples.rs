@@ -4,16 +4,18 @@
 //! The page has ten types; two of them, `organization.created` and `organization.updated`, are sent too
 //! and so have the real shape. The people and companies in the samples do not exist.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{
+    Map, Value,
+    value::{RawValue, to_raw_value},
+};
+
+use super::TIME_MEMBERS;
 
 /// Every sample, by its type.
 const SAMPLES: &str = include_str!("samples.json");
-
-/// The members that hold the time of an event, of which each sample has one.
-const TIMES: [&str; 2] = ["occurred_at", "created_at"];
 
 /// Why there is no such sample.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +44,7 @@ impl Samples {
     pub fn body(&self, event_type: &str, id: &str, at: Timestamp) -> Option<Map<String, Value>> {
         let mut body = self.0.get(event_type)?.as_object()?.clone();
         body.insert("id".to_owned(), id.into());
-        for time in TIMES {
+        for time in TIME_MEMBERS {
             if let Some(member) = body.get_mut(time) {
                 *member = at.to_string().into();
             }
@@ -75,6 +77,22 @@ pub fn of_own_type(event_type: &str, id: &str, at: Timestamp) -> Map<String, Val
     members.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
 }
 
+/// The JSON text of an event with these members, and this JSON text as its `data`, digit for digit, where one is
+/// given.
+///
+/// # Errors
+/// Where the members can't be written, which no member of a sample can cause.
+pub fn event_text(members: &Map<String, Value>, data: Option<&RawValue>) -> serde_json::Result<String> {
+    let mut text = BTreeMap::new();
+    for (name, value) in members {
+        text.insert(name.as_str(), to_raw_value(value)?);
+    }
+    if let Some(data) = data {
+        text.insert("data", data.to_owned());
+    }
+    serde_json::to_string(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +109,7 @@ mod tests {
             assert_eq!(body["type"], event_type);
             assert_eq!(body["id"], "evt_1");
             assert!(body["data"].as_object().is_some_and(|data| !data.is_empty()), "{event_type}");
-            let times: Vec<_> = TIMES.iter().filter_map(|time| body.get(*time)).collect();
+            let times: Vec<_> = TIME_MEMBERS.iter().filter_map(|time| body.get(*time)).collect();
             assert_eq!(times, ["2025-12-09T12:04:41Z"], "{event_type}");
         }
         assert!(samples.body("user.creatd", "evt_1", at).is_none());
@@ -99,6 +117,17 @@ mod tests {
             assert_eq!(known_type(event_type), Some(number));
         }
         assert_eq!((known_types().len(), known_type("user.creatd")), (49, None));
+    }
+
+    #[test]
+    fn data_that_is_given_stands_in_the_event_as_it_is_written() {
+        let at = Timestamp::from_second(1_765_281_881).unwrap();
+        let odd = r#"{ "n": 0.10, "id": 123456789012345678901234567890, "a": "\ud800", "a": [1e400] }"#;
+        let data: Box<RawValue> = serde_json::from_str(odd).unwrap();
+        let text = event_text(&of_own_type("a.b", "evt_1", at), Some(&data)).unwrap();
+        let expected =
+            format!(r#"{{"data":{odd},"id":"evt_1","occurred_at":"2025-12-09T12:04:41Z","type":"a.b"}}"#);
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -1,22 +1,46 @@
 //! A text that must not be shown.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A text that must not be shown. `Debug` masks it; there is no `Display`, and it can't be serialized.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+///
+/// Two are equal if their texts are, wherever they were written.
+#[derive(Clone)]
+pub struct Secret {
+    text: String,
+    place: Option<Arc<str>>,
+}
 
 impl Secret {
     /// Takes the text in.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), place: None }
+    }
+
+    /// The same, written at this place of config.toml, such as `config.toml:69:12`.
+    #[must_use]
+    pub fn written_at(self, place: &str) -> Self {
+        Self { place: Some(place.into()), ..self }
     }
 
     /// The text itself, for the one who uses it.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The place of config.toml where it, or the reference to it, is written; for errors.
+    pub fn place(&self) -> Option<&Arc<str>> {
+        self.place.as_ref()
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

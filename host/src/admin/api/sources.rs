@@ -15,13 +15,13 @@ use axum::{
     http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::stats::Requests;
 use crate::{
     admin::{Actor, Admin, error::ApiError},
     config::{Rate, Source},
-    model::{EventId, EventType, RequestCounts, Samples, of_own_type},
+    model::{EventId, EventType, RequestCounts, Samples, event_text, json, of_own_type},
     store::LastEvent,
 };
 
@@ -84,7 +84,7 @@ pub(super) struct TestBody {
     event_type: EventType,
     id: Option<EventId>,
     /// What stands as `data`; the sample's where it is left out.
-    data: Option<Value>,
+    data: Option<Box<RawValue>>,
 }
 
 pub(super) async fn test(
@@ -94,7 +94,9 @@ pub(super) async fn test(
     body: Result<Json<TestBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let (Path(name), Json(asked)) = (name?, body?);
-    let body = admin.test_body(&asked.event_type, asked.id, asked.data)?;
+    let members = admin.test_body(&asked.event_type, asked.id)?;
+    let body = event_text(&members, asked.data.as_deref())
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let sent = admin.send_test(&actor, &name, body).await?;
     Ok(Json(json!(sent)))
 }
@@ -172,44 +174,36 @@ impl Admin {
         format!("evt_{:016x}{:016x}", self.0.ambient.random_u64(), self.0.ambient.random_u64())
     }
 
-    /// The body of a test event: the type's sample, or a bare event of a type that has none.
+    /// The members of a test event: those of the type's sample, or a bare event of a type that has none.
     pub(in crate::admin) fn test_body(
         &self,
         event_type: &EventType,
         id: Option<EventId>,
-        data: Option<Value>,
     ) -> Result<Map<String, Value>, ApiError> {
         let id = id.map_or_else(|| self.fresh_id(), |id| id.as_str().to_owned());
         let now = self.0.ambient.now();
-        let mut body = read()?
-            .body(event_type.as_str(), &id, now)
-            .unwrap_or_else(|| of_own_type(event_type.as_str(), &id, now));
-        if let Some(data) = data {
-            body.insert("data".to_owned(), data);
-        }
-        Ok(body)
+        let sample = read()?.body(event_type.as_str(), &id, now);
+        Ok(sample.unwrap_or_else(|| of_own_type(event_type.as_str(), &id, now)))
     }
 
-    /// Sends a test event: signs it and posts it to the daemon's own listener.
+    /// Sends a test event: signs these bytes and posts them to the daemon's own listener.
     pub(in crate::admin) async fn send_test(
         &self,
         actor: &Actor,
         source: &str,
-        body: Map<String, Value>,
+        body: String,
     ) -> Result<Sent, ApiError> {
         let source = self.source(source).ok_or_else(|| unknown(source))?;
-        let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (id, event_type) = (text("id"), text("type"));
+        let texts = json::members(&body, ["id", "type"]).map(|member| member.and_then(json::string));
+        let [id, event_type] = texts.map(|text| text.unwrap_or_default().into_owned());
         if id.is_empty() || id.contains('.') {
             return Err(ApiError::bad_request("`id` is a text that is not empty and holds no dot"));
         }
         let target = format!("{} {event_type} {id}", source.name);
         let post = Arc::clone(&self.0.senders.post);
         let work = async move {
-            let bytes = serde_json::to_vec(&body)
-                .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
             let key = id.clone();
-            let posted = tokio::task::spawn_blocking(move || post(&source, &key, &bytes))
+            let posted = tokio::task::spawn_blocking(move || post(&source, &key, body.as_bytes()))
                 .await
                 .unwrap_or_else(|error| Err(error.to_string()))
                 .map_err(|error| ApiError::new(StatusCode::CONFLICT, error))?;

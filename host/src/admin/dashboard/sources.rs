@@ -8,8 +8,7 @@ use axum::{
     },
 };
 use maud::{Markup, html};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Page, layout};
 use crate::{
@@ -18,7 +17,7 @@ use crate::{
         api::sources::{SourceView, read},
         error::ApiError,
     },
-    model::{EventType, RequestCounts},
+    model::{EventType, RequestCounts, json},
 };
 
 /// The ledger's key for requests that belong to no source.
@@ -28,7 +27,7 @@ const NO_SOURCE: &str = "(none)";
 const USUAL: &str = "user.created";
 
 /// What a reason of a rejection means, and what to do.
-const REASONS: [(&str, &str); 14] = [
+const REASONS: [(&str, &str); 15] = [
     (
         "signature-mismatch",
         "The secret is another than the sender's, or something changes the body on its way.",
@@ -38,6 +37,10 @@ const REASONS: [(&str, &str); 14] = [
     ("signature", "None of its signatures is of a kind that this source takes."),
     ("header", "Its signature headers can't be read: a part is missing, twice there or too long."),
     ("body-too-large", "The body is larger than `server.max_body`."),
+    (
+        "body-compressed",
+        "The body is compressed. Have the sender, or the proxy in between, send it without Content-Encoding.",
+    ),
     ("body-", "The body came too slowly, not whole, or is no JSON."),
     ("member", "The body is signed, and lacks what an event has: an id and a type."),
     ("bad-", "The id or the type of the event holds what may not stand there."),
@@ -102,7 +105,7 @@ pub(super) async fn page(
     let (Path(name), Query(asked)) = (name?, asked?);
     let event_type = asked.event_type.unwrap_or_else(|| USUAL.to_owned());
     let chosen = EventType::new(&event_type).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let body = admin.test_body(&chosen, None, None)?;
+    let body = admin.test_body(&chosen, None)?;
     let payload = serde_json::to_string_pretty(&body).unwrap_or_default();
     shown(&admin, &name, &event_type, &payload, &html! {}).await
 }
@@ -119,15 +122,12 @@ pub(super) async fn test(
     form: Result<Form<TestForm>, FormRejection>,
 ) -> Page {
     let (Path(name), Form(form)) = (name?, form?);
-    let body = match serde_json::from_str::<Value>(&form.payload) {
-        Ok(Value::Object(body)) => body,
-        Ok(_) => return wrong(&admin, &name, &form.payload, "The payload is JSON, but no object.").await,
-        Err(error) => {
-            return wrong(&admin, &name, &form.payload, &format!("The payload is no JSON: {error}")).await;
-        }
-    };
-    let event_type = body.get("type").and_then(Value::as_str).unwrap_or(USUAL).to_owned();
-    match admin.send_test(&actor, &name, body).await {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&form.payload) {
+        return wrong(&admin, &name, &form.payload, &format!("The payload is no JSON: {error}")).await;
+    }
+    let [event_type] = json::members(&form.payload, ["type"]);
+    let event_type = event_type.and_then(json::string).unwrap_or(USUAL.into());
+    match admin.send_test(&actor, &name, form.payload.clone()).await {
         Ok(sent) => {
             let good = (200..300).contains(&sent.posted.status);
             let said = html! {

@@ -27,7 +27,7 @@ impl Entity for Directory {
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             id: node.need(&["id"])?,
-            organization_id: organization_id(node),
+            organization_id: organization_id(node)?,
             provider: node.text(&["provider"]),
             directory_type: node.text(&["directory_type"]),
             enabled: node.flag(&["enabled"]),
@@ -73,7 +73,7 @@ impl Entity for DirectoryUser {
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             id: node.need(&["id"])?,
-            organization_id: organization_id(node),
+            organization_id: organization_id(node)?,
             directory_provider_id: node.text(&["dp_id"]),
             email: node.text(&["email"]),
             first_name: node.text(&["given_name", "first_name"]),
@@ -113,7 +113,7 @@ impl Entity for DirectoryGroup {
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             id: node.need(&["id"])?,
-            organization_id: organization_id(node),
+            organization_id: organization_id(node)?,
             directory_id: node.text(&["directory_id"]),
             directory_provider_id: node.text(&["dp_id"]),
             external_id: node.text(&["external_id"]),
@@ -123,6 +123,9 @@ impl Entity for DirectoryGroup {
 }
 
 /// The organization the object names, or else the event.
-pub(super) fn organization_id(node: &Node<'_>) -> Option<String> {
-    node.text(&["organization_id"]).or_else(|| node.event.organization_id.clone())
+///
+/// # Errors
+/// Where the object's own is none.
+pub(super) fn organization_id(node: &Node<'_>) -> Result<Option<String>, Malformed> {
+    Ok(node.id(&["organization_id"])?.or_else(|| node.event.organization_id.clone()))
 }

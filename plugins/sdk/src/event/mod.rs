@@ -1,13 +1,19 @@
 //! Events as types. A plugin asks for the user, the organization, the session an event is about, and
 //! need not know in which of the two shapes the sender put it: wrapped (`data.user`) or as `data` itself.
 //!
-//! Members that are unknown are passed over; those that are absent, null, empty or of another type than
-//! expected are `None`, unless the type cannot do without them.
+//! Members that are unknown are passed over unread, whatever they contain; those that are absent, null, empty
+//! or of another type than expected are `None`, unless the type cannot do without them.
+//!
+//! What is read of odd JSON is defined. Of several members with one name the last counts. A number is its own
+//! text, so that large ids keep every digit (and `1e2` is another id than `100`). In a text, half of a
+//! surrogate pair and U+0000 become U+FFFD; in an id they are an error, because two ids could become one.
 
 mod directory;
+mod json;
 mod node;
 mod people;
 mod settings;
+mod tidy;
 
 use std::fmt;
 
@@ -20,6 +26,9 @@ use crate::{Event, Failure, Timestamp};
 
 impl Event {
     /// When it happened: by the sender's word, or else when posthouse took it in.
+    ///
+    /// For an event that names no time, the time of its arrival is all there is. It is that of the attempt that
+    /// got through, so an event that a sender retries late looks new.
     pub fn time(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
     }
@@ -43,10 +52,16 @@ impl Event {
 
     /// `data` as a type of the plugin's own.
     ///
+    /// Members that the type does not name are not read. Of several members with one name the last counts, and
+    /// half of a surrogate pair becomes U+FFFD. A type that holds all of `data`, such as `serde_json::Value`,
+    /// reads all of it: then a number beyond the range of `f64`, and more than 128 levels, are errors.
+    ///
     /// # Errors
     /// [`Malformed`] where it is something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Malformed> {
-        serde_json::from_str(&self.data).map_err(|error| Malformed::new(self, format!("`data`: {error}")))
+        serde_json::from_str(&self.data)
+            .or_else(|_| serde_json::from_str(&tidy::tidy(&self.data)))
+            .map_err(|error| Malformed::new(self, format!("`data`: {error}")))
     }
 
     /// The error that this member is missing, for a plugin that can't do without it.

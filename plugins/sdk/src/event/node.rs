@@ -1,8 +1,11 @@
 //! Finds the object that an event is about, and reads its members tolerantly.
 
-use serde_json::{Map, Value};
+use serde_json::error::Category;
 
-use super::Malformed;
+use super::{
+    Malformed,
+    json::{Object, Text, elements},
+};
 use crate::Event;
 
 /// What an event can be about.
@@ -18,11 +21,11 @@ pub(super) trait Entity: Sized {
 
 /// Reads what an event is about.
 pub(super) fn read<T: Entity>(event: &Event) -> Result<T, Malformed> {
-    let data: Value = event.json()?;
-    let Some(members) = data.as_object() else {
-        return Err(Malformed::new(event, "its `data` is no object".to_owned()));
-    };
-    let whole = Node { event, path: "data".to_owned(), members, data: members };
+    let data = Object::read(&event.data).map_err(|error| match error.classify() {
+        Category::Data => Malformed::new(event, "its `data` is no object".to_owned()),
+        _ => Malformed::new(event, format!("`data`: {error}")),
+    })?;
+    let whole = Node { event, path: "data".to_owned(), members: data.clone(), data };
     match T::MEMBERS.iter().find_map(|member| whole.child(member)) {
         Some(part) => T::read(&part),
         None if T::WHOLE.iter().any(|family| event.event_type.starts_with(family)) => T::read(&whole),
@@ -34,33 +37,50 @@ pub(super) fn read<T: Entity>(event: &Event) -> Result<T, Malformed> {
 pub(super) struct Node<'a> {
     pub(super) event: &'a Event,
     path: String,
-    members: &'a Map<String, Value>,
-    data: &'a Map<String, Value>,
+    members: Object<'a>,
+    data: Object<'a>,
 }
 
 impl<'a> Node<'a> {
     /// The object in this member.
     pub(super) fn child(&self, member: &str) -> Option<Node<'a>> {
-        let members = self.members.get(member)?.as_object()?;
-        Some(Node { event: self.event, path: format!("{}.{member}", self.path), members, data: self.data })
+        let members = self.members.object(member)?;
+        let path = format!("{}.{member}", self.path);
+        Some(Node { event: self.event, path, members, data: self.data.clone() })
     }
 
     /// The object in this member, or else in the member of `data` of the same name.
     pub(super) fn child_or_sibling(&self, member: &str) -> Option<Node<'a>> {
         self.child(member).or_else(|| {
-            let members = self.data.get(member)?.as_object()?;
-            Some(Node { event: self.event, path: format!("data.{member}"), members, data: self.data })
+            let members = self.data.object(member)?;
+            let path = format!("data.{member}");
+            Some(Node { event: self.event, path, members, data: self.data.clone() })
         })
     }
 
     /// The first of these members that has any text. A dot leads into an object.
     pub(super) fn text(&self, names: &[&str]) -> Option<String> {
-        names.iter().find_map(|name| text_of(self.value(name)?))
+        names.iter().find_map(|name| Text::of(self.value(name)?)).map(|text| text.text)
     }
 
-    /// The first of these members that has any text.
+    /// The same of a text by which things are told apart.
+    ///
+    /// # Errors
+    /// Where it holds what no text can keep: two such ids could become one.
+    pub(super) fn id(&self, names: &[&str]) -> Result<Option<String>, Malformed> {
+        let found = names.iter().find_map(|name| Some((name, Text::of(self.value(name)?)?)));
+        match found {
+            Some((name, Text { mended: true, .. })) => {
+                let problem = "holds U+0000 or half of a surrogate pair, which no id does";
+                Err(Malformed::new(self.event, format!("its `{}.{name}` {problem}", self.path)))
+            }
+            found => Ok(found.map(|(_, text)| text.text)),
+        }
+    }
+
+    /// The first of these members that has any text, by which things are told apart.
     pub(super) fn need(&self, names: &[&str]) -> Result<String, Malformed> {
-        self.text(names).ok_or_else(|| {
+        self.id(names)?.ok_or_else(|| {
             let name = names.first().unwrap_or(&"id");
             self.event.missing(&format!("{}.{name}", self.path))
         })
@@ -68,28 +88,30 @@ impl<'a> Node<'a> {
 
     /// The first of these members that is true or false.
     pub(super) fn flag(&self, names: &[&str]) -> Option<bool> {
-        names.iter().find_map(|name| self.value(name)?.as_bool())
+        names.iter().find_map(|name| match self.value(name)? {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        })
     }
 
     /// The texts of an array: those it holds, or one of `names` in each object it holds.
     pub(super) fn texts(&self, member: &str, names: &[&str]) -> Vec<String> {
-        let items = self.value(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let named = |item: &Value| names.iter().find_map(|name| text_of(item.get(name)?));
-        items.iter().filter_map(|item| text_of(item).or_else(|| named(item))).collect()
+        let named = |item: &str| {
+            let item = Object::read(item).ok()?;
+            names.iter().find_map(|name| Text::of(item.get(name)?))
+        };
+        let items = self.value(member).map(elements).unwrap_or_default();
+        items
+            .into_iter()
+            .filter_map(|item| Text::of(item).or_else(|| named(item)))
+            .map(|text| text.text)
+            .collect()
     }
 
-    fn value(&self, name: &str) -> Option<&'a Value> {
+    fn value(&self, name: &str) -> Option<&'a str> {
         let mut steps = name.split('.');
         let first = self.members.get(steps.next()?)?;
-        steps.try_fold(first, |value, step| value.get(step))
-    }
-}
-
-/// Text that is not empty, or a number as text.
-fn text_of(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+        steps.try_fold(first, |value, step| Object::read(value).ok()?.get(step))
     }
 }

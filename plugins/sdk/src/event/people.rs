@@ -2,6 +2,7 @@
 
 use super::{
     Malformed,
+    directory::organization_id,
     node::{Entity, Node},
 };
 
@@ -116,12 +117,12 @@ impl Entity for Membership {
         let organization = node
             .child_or_sibling("organization")
             .and_then(|organization| Organization::read(&organization).ok());
-        let user_id = match (node.text(&["user_id"]), &user) {
+        let user_id = match (node.id(&["user_id"])?, &user) {
             (Some(id), _) => id,
             (None, Some(user)) => user.id.clone(),
             (None, None) => node.need(&["user_id"])?,
         };
-        let organization_id = match (node.text(&["organization_id"]), &organization) {
+        let organization_id = match (node.id(&["organization_id"])?, &organization) {
             (Some(id), _) => id,
             (None, Some(organization)) => organization.id.clone(),
             (None, None) => match &node.event.organization_id {
@@ -169,7 +170,7 @@ impl Entity for Session {
 
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         let user = node.child_or_sibling("user").and_then(|user| User::read(&user).ok());
-        let user_id = match (node.text(&["user_id"]), &user) {
+        let user_id = match (node.id(&["user_id"])?, &user) {
             (Some(id), _) => id,
             (None, Some(user)) => user.id.clone(),
             (None, None) => node.need(&["user_id"])?,
@@ -177,7 +178,7 @@ impl Entity for Session {
         Ok(Self {
             id: node.need(&["id", "session_id"])?,
             user_id,
-            organization_id: node.text(&["organization_id"]).or_else(|| node.event.organization_id.clone()),
+            organization_id: organization_id(node)?,
             ip: node.text(&["ip_address", "ip", "device.ip"]),
             location: node.text(&["location"]).or_else(|| {
                 let at = |name| {

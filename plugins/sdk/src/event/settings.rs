@@ -31,7 +31,7 @@ impl Entity for Connection {
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             id: node.need(&["id"])?,
-            organization_id: organization_id(node),
+            organization_id: organization_id(node)?,
             connection_type: node.text(&["connection_type"]),
             provider: node.text(&["provider"]),
             enabled: node.flag(&["enabled"]),
@@ -64,7 +64,7 @@ impl Entity for Domain {
     fn read(node: &Node<'_>) -> Result<Self, Malformed> {
         Ok(Self {
             id: node.need(&["id"])?,
-            organization_id: organization_id(node),
+            organization_id: organization_id(node)?,
             domain: node.text(&["domain"]),
             domain_type: node.text(&["domain_type"]),
             verification_status: node.text(&["verification_status"]),

@@ -231,6 +231,90 @@ fn a_membership_knows_its_user_from_beside_it_and_its_organization_from_the_enve
     assert_eq!(membership.roles, ["admin"]);
 }
 
+/// Members that JSON allows and Rust's types do not.
+fn odd() -> Vec<String> {
+    let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
+    [
+        r#""x": "\ud800""#,
+        r#""x": {"y": ["\udc00\ud800"]}"#,
+        r#""\ud800": 1"#,
+        r#""\udfff": {"\ud800": "\ud800"}"#,
+        r#""x": 1e400"#,
+        r#""x": [-1e999999999999, 0.1e-999999999]"#,
+        r#""x": 123456789012345678901234567890"#,
+        r#""": null, "": 1"#,
+        r#""x": 1, "x": 2"#,
+        r#""x\u0000": "\u0000""#,
+        r#""__proto__": {"id": "x"}"#,
+        &format!(r#""x": {deep}"#),
+        &format!(r#""metadata": {{"a": {deep}}}"#),
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+#[test]
+fn an_odd_member_that_nobody_reads_changes_nothing() {
+    for odd in odd() {
+        for (event_type, data, fitting) in shapes() {
+            let data = format!("{{{odd}, {}", data.trim_start_matches('{'));
+            let (fits, _) = read(&testing::event(event_type, &data));
+            assert_eq!(fits, fitting, "{event_type} {}", &odd[..odd.len().min(60)]);
+        }
+        let data = format!(
+            r#"{{{odd}, "id": "usr_1", "user": {{{odd}, "id": "usr_7", "user_profile": {{{odd}}}}}}}"#
+        );
+        let event = testing::event("user.created", &data);
+        assert_eq!(event.user().unwrap().id, "usr_7");
+        #[derive(serde::Deserialize)]
+        struct Own {
+            id: String,
+        }
+        assert_eq!(event.json::<Own>().unwrap().id, "usr_1");
+    }
+}
+
+#[test]
+fn of_an_odd_member_that_is_read_each_part_has_its_meaning() {
+    let user =
+        |members: &str| testing::event("user.created", &format!(r#"{{"user": {{{members}}}}}"#)).user();
+    for (id, text) in [
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+        ("18446744073709551617", "18446744073709551617"),
+        ("9007199254740993", "9007199254740993"),
+        ("0.10", "0.10"),
+        ("-0", "-0"),
+        ("1e2", "1e2"),
+        ("1e400", "1e400"),
+        (r#""1", "id": 2"#, "2"),
+        (r#""1", "\u0069d": "3""#, "3"),
+        (r#""\ud83d\ude80""#, "🚀"),
+    ] {
+        assert_eq!(user(&format!(r#""id": {id}"#)).unwrap().id, text, "{id}");
+    }
+    for id in [r#""\ud800""#, r#""usr\udc00""#, r#""usr\u0000""#] {
+        let error = user(&format!(r#""id": {id}"#)).unwrap_err().to_string();
+        assert!(error.contains("its `data.user.id` holds U+0000 or half of a surrogate pair"), "{error}");
+    }
+    let named = user(r#""id": 1, "first_name": "A\ud800a", "last_name": "B\u0000b", "email_verified": true, "email_verified": false"#).unwrap();
+    assert_eq!(named.display_name().as_deref(), Some("A\u{fffd}a B\u{fffd}b"));
+    assert_eq!(named.email_verified, Some(false));
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Own {
+        n: u64,
+        text: String,
+    }
+    let own = |data: &str| testing::event("user.created", data).json::<Own>();
+    let read = own(r#"{"n": 1, "text": "\ud800", "\udc00": 1e400, "n": 2}"#).unwrap();
+    assert_eq!(read, Own { n: 2, text: "\u{fffd}".to_owned() });
+    for data in
+        [r#"{"n": 1e2, "text": ""}"#, r#"{"n": 18446744073709551616, "text": ""}"#, r#"{"n": 1, "text": 1}"#]
+    {
+        assert!(own(data).unwrap_err().to_string().contains("`data`: invalid type"), "{data}");
+    }
+}
+
 #[test]
 fn odd_members_are_none() {
     let data = r#"{"user": {"id": 7, "email": ["x"], "first_name": "", "last_name": null, "email_verified": "yes"}}"#;

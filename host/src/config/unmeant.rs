@@ -1,0 +1,581 @@
+//! Texts that stand where a secret should be and that nobody can have meant as one.
+//!
+//! Most come of a deployment that did not fill in a template (`${SECRET}`), of a file or variable with something
+//! around the secret (quotes, `v1,`, `NAME=`, a carriage return), or of an example that was left in place
+//! (`your-secret-here`). With such a secret real requests fail, and a request that somebody signed with the
+//! placeholder passes.
+//!
+//! What is certain is refused. Where a text may be meant after all, as a password that is the word `changeme`, it
+//! is warned of. A problem never contains the text itself.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+/// What a secret is for. That decides what can be told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A sender signs with it.
+    Signing,
+    /// The operator comes in with it.
+    Token,
+    /// A URL with a login.
+    Url,
+    /// The value of a header.
+    Header,
+    /// A value of a plugin's own table, which may be any text.
+    Own,
+}
+
+impl Role {
+    /// What the secret at this key is for.
+    pub(super) fn of(key: &str) -> Self {
+        match key.split('.').next() {
+            Some("source") => Self::Signing,
+            Some("admin") => Self::Token,
+            Some("mail" | "databases") => Self::Url,
+            Some("plugin") if !key.contains(".grants.") => Self::Own,
+            _ => Self::Header,
+        }
+    }
+}
+
+/// Why nobody can have meant a text as a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unmeant {
+    /// Nothing but white space.
+    #[error("is empty but for white space; write the secret, or where it is: {{ env = \"NAME\" }}")]
+    Blank,
+    /// An editor's mark at the beginning.
+    #[error("begins with a byte order mark; save the file as UTF-8 without one")]
+    Mark,
+    /// White space at an end.
+    #[error(
+        "begins or ends with white space; take it away (a carriage return comes of a file with Windows line ends)"
+    )]
+    Space,
+    /// A line break, a control character, or one that takes no room.
+    #[error("holds a character that can't be seen (U+{0:04X}); copy it again without that")]
+    Unseen(u32),
+    /// What a deployment should have filled in.
+    #[error(
+        "holds a placeholder (`{0}`) that nothing has filled in; write the secret, or {{ env = \"NAME\" }}"
+    )]
+    Template(&'static str),
+    /// An address in a store of secrets.
+    #[error(
+        "is a reference to a secret elsewhere (`{0}…`), which posthouse does not follow; use {{ file = \"PATH\" }}"
+    )]
+    Reference(&'static str),
+    /// Quotes around it.
+    #[error("is in quotes, which would be part of it; take them away")]
+    Quoted,
+    /// What some pages show in front of it.
+    #[error("begins with `{0}`, which belongs to a signature; let it begin with `whsec_` or `whpk_`")]
+    Labelled(&'static str),
+    /// A line of a file of variables.
+    #[error("is a whole line `NAME=…`; keep what comes after the `=`")]
+    Assignment,
+    /// The name of the variable, of the file, or of some other variable.
+    #[error("is the name of a variable or file, not what that contains")]
+    Name,
+    /// Several.
+    #[error("holds more than one secret; write each as an entry of its own: [\"…\", \"…\"]")]
+    Several,
+    /// Another kind of text.
+    #[error("is {0}, not a secret; copy the signing secret from the sender's page")]
+    Kind(&'static str),
+    /// What an example has.
+    #[error("is a placeholder that anybody can guess; copy the secret from where it was made")]
+    Word,
+    /// What a page shows in place of it.
+    #[error("is masked, as pages show a secret (`****` or `…`); have the page reveal it, and copy that")]
+    Masked,
+    /// No randomness.
+    #[error(
+        "is one character or byte over and over, which anybody can guess; copy the secret from where it was made"
+    )]
+    Same,
+}
+
+impl Unmeant {
+    /// Whether it is certain, of a text for this.
+    pub(super) fn is_certain(self, role: Role) -> bool {
+        match role {
+            Role::Signing | Role::Token => true,
+            Role::Url | Role::Header => !matches!(self, Self::Word | Self::Same | Self::Name),
+            Role::Own => false,
+        }
+    }
+}
+
+/// Why nobody can have meant this text to be signed with.
+pub fn unmeant(secret: &str) -> Option<Unmeant> {
+    found(secret, Role::Signing, None)
+}
+
+/// Why nobody can have meant this text as a secret for this; `name` is that of its variable or file.
+pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<Unmeant> {
+    if text.is_empty() {
+        return None;
+    }
+    let bare = bare(text);
+    if role == Role::Own {
+        // Any text may be meant, as a template in a file is.
+        let mark = text.starts_with('\u{feff}').then_some(Unmeant::Mark);
+        let named = name.is_some_and(|name| name == text).then_some(Unmeant::Name);
+        return mark.or(named).or_else(|| whole_template(text).map(Unmeant::Template));
+    }
+    let kind = (role == Role::Signing).then(|| other_kind(text.trim())).flatten();
+    kind.or_else(|| around(text, role))
+        .or_else(|| name.filter(|name| text.eq_ignore_ascii_case(name)).map(|_| Unmeant::Name))
+        .or_else(|| template(text, bare, role))
+        .or_else(|| match role {
+            Role::Url => password(text).and_then(|password| guessed(password, role)),
+            // Of a public key its point is judged.
+            _ => guessed(bare, role).filter(|told| *told != Unmeant::Same || !text.starts_with("whpk_")),
+        })
+}
+
+/// The text without what usually stands in front of a secret.
+fn bare(text: &str) -> &str {
+    ["whsec_", "whpk_", "Bearer ", "bearer ", "Basic ", "Token ", "token "]
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix))
+        .unwrap_or(text)
+}
+
+/// What stands around a secret and is not part of it.
+fn around(text: &str, role: Role) -> Option<Unmeant> {
+    if text.trim().is_empty() {
+        return Some(Unmeant::Blank);
+    }
+    if text.starts_with('\u{feff}') {
+        return Some(Unmeant::Mark);
+    }
+    if text.trim() != text {
+        return Some(Unmeant::Space);
+    }
+    let unseen = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{a0}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+    };
+    if let Some(letter) = text.chars().find(|letter| unseen(*letter)) {
+        return Some(Unmeant::Unseen(u32::from(letter)));
+    }
+    let quoted = [('\'', '\''), ('"', '"'), ('`', '`'), ('“', '”'), ('‘', '’'), ('«', '»')];
+    let is_quoted = |text: &str| {
+        let mut letters = text.chars();
+        letters.next().zip(letters.next_back()).is_some_and(|ends| quoted.contains(&ends))
+    };
+    if is_quoted(text) || is_quoted(bare(text)) {
+        return Some(Unmeant::Quoted);
+    }
+    for label in ["v1,", "v1a,", "v1="] {
+        if role == Role::Signing && text.starts_with(label) {
+            return Some(Unmeant::Labelled(label));
+        }
+    }
+    let (name, rest) = text.strip_prefix("export ").unwrap_or(text).split_once('=')?;
+    (is_variable(name.trim_end()) && !rest.is_empty() && !rest.starts_with('='))
+        .then_some(Unmeant::Assignment)
+}
+
+/// A name as variables of the environment have it: capitals, digits and `_`.
+fn is_variable(text: &str) -> bool {
+    let mut letters = text.chars();
+    letters.next().is_some_and(|first| first.is_ascii_uppercase() || first == '_')
+        && text.len() > 1
+        && letters.all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
+}
+
+/// What a template left, or a reference that somebody else follows.
+fn template(text: &str, bare: &str, role: Role) -> Option<Unmeant> {
+    const REFERENCES: [&str; 10] = [
+        "op://",
+        "vault:",
+        "vault://",
+        "arn:aws:",
+        "awssm://",
+        "gcpsm://",
+        "secretref:",
+        "ENC[",
+        "env:",
+        "file:",
+    ];
+    if between(text, "${", "}")
+        .is_some_and(|name| name.starts_with(|first: char| first.is_alphabetic() || first == '_'))
+    {
+        return Some(Unmeant::Template("${…}"));
+    }
+    if between(text, "{{", "}}").is_some() {
+        return Some(Unmeant::Template("{{…}}"));
+    }
+    if role == Role::Url {
+        let password = password(text)?;
+        let documented = text.contains("://USER:PASSWORD@").then_some("USER:PASSWORD");
+        return whole_template(password).or(documented).map(Unmeant::Template);
+    }
+    let reference = REFERENCES.into_iter().find(|start| text.starts_with(start)).map(Unmeant::Reference);
+    reference.or_else(|| whole_template(text).or_else(|| whole_template(bare)).map(Unmeant::Template))
+}
+
+/// The form of a placeholder that is all of the text.
+fn whole_template(text: &str) -> Option<&'static str> {
+    let within = |start: &str, end: &str| {
+        let within = text.strip_prefix(start)?.strip_suffix(end)?;
+        (!within.is_empty() && !within.contains(['<', '>', '{', '}', '[', ']'])).then_some(within)
+    };
+    let words = |text: &str| text.chars().all(|letter| letter.is_alphanumeric() || " _-.:".contains(letter));
+    if within("${", "}").is_some() {
+        Some("${…}")
+    } else if text.starts_with("{{") && text.ends_with("}}") {
+        Some("{{…}}")
+    } else if within("$(", ")").is_some() {
+        Some("$(…)")
+    } else if text
+        .strip_prefix('$')
+        .is_some_and(|name| is_variable(name.strip_prefix("env:").unwrap_or(name)))
+    {
+        Some("$…")
+    } else if within("%", "%").is_some_and(words) {
+        Some("%…%")
+    } else if within("<", ">").is_some() {
+        Some("<…>")
+    } else if within("#{", "}").is_some() {
+        Some("#{…}")
+    } else if within("{", "}").is_some_and(words) {
+        Some("{…}")
+    } else if within("[", "]").is_some_and(words) {
+        Some("[…]")
+    } else if within("@", "@").is_some_and(is_variable) {
+        Some("@…@")
+    } else if within("__", "__").is_some_and(is_variable) {
+        Some("__…__")
+    } else {
+        None
+    }
+}
+
+/// What stands between the first `start` and the `end` after it.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(start)?;
+    let (within, _) = rest.split_once(end)?;
+    (!within.is_empty()).then_some(within)
+}
+
+/// The password of a URL, as it is written.
+fn password(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // A placeholder such as `<a/b>` may hold what ends an authority.
+    let (login, _) = authority.rsplit_once('@').or_else(|| rest.rsplit_once('@'))?;
+    login.split_once(':').map(|(_, password)| password)
+}
+
+/// Texts of another kind, which no sender signs with.
+fn other_kind(text: &str) -> Option<Unmeant> {
+    if text.match_indices("whsec_").count() + text.match_indices("whpk_").count() > 1 {
+        return Some(Unmeant::Several);
+    }
+    let kind = if text.starts_with("-----BEGIN ") {
+        "a key or certificate in PEM"
+    } else if text.starts_with("ssh-") || text.starts_with("ecdsa-sha2-") {
+        "a key of SSH"
+    } else if text.starts_with("https://") || text.starts_with("http://") {
+        "a URL"
+    } else if text.starts_with('{') && text.ends_with('}') && text.contains('"') {
+        "JSON"
+    } else {
+        return None;
+    };
+    Some(Unmeant::Kind(kind))
+}
+
+/// What everybody tries first.
+fn guessed(text: &str, role: Role) -> Option<Unmeant> {
+    const WORDS: &[&str] = &[
+        "abc123",
+        "api key",
+        "apikey",
+        "bar",
+        "change it",
+        "change me",
+        "change this",
+        "changeit",
+        "changeme",
+        "changethis",
+        "default",
+        "demo",
+        "dummy",
+        "example",
+        "fixme",
+        "foo",
+        "foobar",
+        "hidden",
+        "insecure",
+        "key",
+        "my secret",
+        "mysecret",
+        "nil",
+        "none",
+        "null",
+        "passwd",
+        "password",
+        "placeholder",
+        "qwerty",
+        "redacted",
+        "replace me",
+        "replace this",
+        "replaceme",
+        "sample",
+        "secret",
+        "secret key",
+        "secretkey",
+        "signing secret",
+        "supersecret",
+        "tbd",
+        "test",
+        "test secret",
+        "testing",
+        "testsecret",
+        "the secret",
+        "todo",
+        "token",
+        "undefined",
+        "unset",
+        "webhook secret",
+        "webhook signing secret",
+        "whsec",
+        "your secret",
+        "yoursecret",
+    ];
+    const MARKS: &[&str] = &[
+        "add",
+        "change",
+        "copy",
+        "dummy",
+        "enter",
+        "example",
+        "fill",
+        "here",
+        "insert",
+        "my",
+        "paste",
+        "placeholder",
+        "put",
+        "replace",
+        "sample",
+        "set",
+        "your",
+    ];
+    const THINGS: &[&str] = &["key", "password", "secret", "token", "value", "whsec"];
+    let masks = text.chars().filter(|letter| "*•●…".contains(*letter)).count();
+    if masks * 2 > text.chars().count() || text.ends_with("...") || text.ends_with('…') {
+        return Some(Unmeant::Masked);
+    }
+    let lower = text.to_lowercase();
+    let words: Vec<_> =
+        lower.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let letters: Vec<_> = words.iter().flat_map(|word| word.chars()).collect();
+    if let Some(first) = letters.first()
+        && (letters.len() > 7 || letters.len() > 2 && "01ax".contains(*first))
+        && letters.iter().all(|letter| letter == first)
+    {
+        return Some(Unmeant::Same);
+    }
+    let joined = words.join(" ");
+    let is_word = WORDS.contains(&joined.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end());
+    let has = |of: &[&str]| words.iter().any(|word| of.contains(word));
+    let is_sentence = words.len() > 1 && has(MARKS) && has(THINGS);
+    if is_word
+        || WORDS.contains(&&*joined)
+        || is_sentence
+        || "01234567890123456789".contains(&*joined) && !joined.is_empty()
+    {
+        return Some(Unmeant::Word);
+    }
+    if role != Role::Url && is_variable(text) && text.contains('_') && has(THINGS) {
+        return Some(Unmeant::Name);
+    }
+    let key = (role == Role::Signing).then(|| STANDARD.decode(text).ok()).flatten()?;
+    let first = key.first()?;
+    (key.len() > 2 && key.iter().all(|byte| byte == first)).then_some(Unmeant::Same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_meant_to_sign_with_is_told() {
+        for secret in [
+            " ",
+            "\u{feff}whsec_AAEC",
+            "whsec_AAEC\r",
+            "whsec_AAEC\n",
+            " whsec_AAEC",
+            "whsec_AAEC\u{a0}",
+            "wh\u{200b}sec_AAEC",
+            "whsec_AA\nEC",
+            "${SCALEKIT_WEBHOOK_SECRET}",
+            "${SECRET:-}",
+            "whsec_${SECRET}",
+            "a${SECRET}b",
+            "$SCALEKIT_SECRET",
+            "whsec_$SECRET",
+            "$env:SECRET",
+            "%SECRET%",
+            "{{secret}}",
+            "{{ .Values.secret }}",
+            "{secret}",
+            "<secret>",
+            "<your secret>",
+            "whsec_<secret>",
+            "[your-secret]",
+            "#{SECRET}",
+            "@SECRET@",
+            "__SECRET__",
+            "$(cat secret)",
+            "'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='",
+            "\"whsec_AAEC\"",
+            "`x y z`",
+            "“whsec_AAEC”",
+            "whsec_\"AAEC\"",
+            "v1,whsec_AAEC",
+            "v1a,whpk_AAEC",
+            "v1=ab",
+            "SECRET=whsec_AAEC",
+            "export WEBHOOK_SECRET=\"whsec_AAEC\"",
+            "op://vault/item/field",
+            "vault:secret/data/x#y",
+            "arn:aws:secretsmanager:eu:1:secret:x",
+            "ENC[AES256_GCM,data:x]",
+            "whsec_AAEC whsec_BBBB",
+            "whsec_AAEC,whsec_BBBB",
+            "-----BEGIN PUBLIC KEY----- AAEC",
+            "ssh-ed25519 AAAA x",
+            "https://example.com/webhooks",
+            "{\"secret\":\"x\"}",
+            "your-secret-here",
+            "YOUR_SECRET_HERE",
+            "whsec_your_secret_here",
+            "changeme",
+            "ChangeMe!",
+            "change-me",
+            "xxx",
+            "xxxxxxxx",
+            "XXXX-XXXX",
+            "whsec_xxxxxxxxxxxxxxxx",
+            "00000000",
+            "todo",
+            "my-secret",
+            "my_webhook_secret",
+            "secret",
+            "secret123",
+            "password1",
+            "insert secret here",
+            "<>",
+            "replace-me",
+            "paste your signing secret here",
+            "********",
+            "whsec_****************",
+            "whsec_abcd...",
+            "whsec_…",
+            "••••••••",
+            "SCALEKIT_WEBHOOK_SECRET",
+            "1234567890",
+            "123456",
+            "undefined",
+            "null",
+            "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "//////////////////////////////////////////8=",
+        ] {
+            let expected = secret != "<>";
+            assert_eq!(unmeant(secret).is_some(), expected, "{secret:?}: {:?}", unmeant(secret));
+            if let Some(told) = unmeant(secret).map(|told| told.to_string()) {
+                assert!(secret.len() < 12 || !told.contains(secret), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_left_alone() {
+        for secret in [
+            "",
+            crate::config::DEMO_SECRET,
+            "whsec_",
+            "whsec_AAEC",
+            "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            "whsec_seedSecretTakenLiterally",
+            "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=",
+            "taken as it stands",
+            "any text at all!",
+            "correct horse battery staple",
+            "not base64!",
+            "qdocumentedsecretq",
+            "skt_9f8e7d6c5b4a",
+            "a$b%c<d>e",
+            "pa$$word-of-mine-7f3a",
+            "p{2}q}",
+            "it's",
+            "\"",
+            "x=y",
+            "A1B2C3D4E5F6==",
+            "7f3a9c4e1b",
+            "$2y$10$abc",
+            "GOCSPX-abc_DEF",
+            "sk_live_51H",
+            "SG.abc.def",
+            "xoxb-1234-5678-abcd",
+            "100%sure%",
+            "ABCD_EFGH_1234",
+        ] {
+            assert_eq!(unmeant(secret), None, "{secret}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_judged_by_its_password_and_a_header_by_what_follows_its_scheme() {
+        let certain = |role, text: &str| found(text, role, None).map(|told| told.is_certain(role));
+        for (role, text, expected) in [
+            (Role::Url, "postgres://app:${PASSWORD}@host/app", Some(true)),
+            (Role::Url, "postgres://app:$PASSWORD@host/app", Some(true)),
+            (Role::Url, "postgres://app:%PASSWORD%@host/app", Some(true)),
+            (Role::Url, "postgres://app:<password>@host/app", Some(true)),
+            (Role::Url, "postgres://app:{{ password }}@host/app", Some(true)),
+            (Role::Url, "postgres://USER:PASSWORD@HOST/NAME", Some(true)),
+            (Role::Url, "'postgres://app:x7f@host/app'", Some(true)),
+            (Role::Url, "postgres://app:x7f@host/app\r", Some(true)),
+            (Role::Url, "smtps://app:changeme@mail.example.com", Some(false)),
+            (Role::Url, "smtps://app:your-password@mail.example.com", Some(false)),
+            (Role::Url, "smtp://user:p%40ss%3Cx%3E@127.0.0.1:2525?tls=required", None),
+            (Role::Url, "postgres://app@host/app?sslmode=disable", None),
+            (Role::Header, "Bearer ${TOKEN}", Some(true)),
+            (Role::Header, "Bearer $TOKEN", Some(true)),
+            (Role::Header, "Bearer <token>", Some(true)),
+            (Role::Header, "Bearer \"abc\"", Some(true)),
+            (Role::Header, "Bearer your-token", Some(false)),
+            (Role::Header, "Bearer eyJhbGciOi.JIUzI1NiJ9.x-y_z", None),
+            (Role::Header, "application/json; charset=\"utf-8\"", None),
+            (Role::Token, "changeme", Some(true)),
+            (Role::Token, "${ADMIN_TOKEN}", Some(true)),
+            (Role::Token, "t", None),
+            (Role::Own, "${API_KEY}", Some(false)),
+            (Role::Own, "Dear {{name}}, welcome", None),
+            (Role::Own, "changeme\n", None),
+        ] {
+            assert_eq!(certain(role, text), expected, "{text}");
+        }
+        for (key, role) in [
+            ("source.secrets", Role::Signing),
+            ("admin.token", Role::Token),
+            ("mail.url", Role::Url),
+            ("databases.app.url", Role::Url),
+            ("plugin.x.grants.http.header.Authorization", Role::Header),
+            ("telemetry.header.x-token", Role::Header),
+            ("plugin.x.config.key", Role::Own),
+        ] {
+            assert_eq!(Role::of(key), role, "{key}");
+        }
+        assert_eq!(found("api_token", Role::Header, Some("API_TOKEN")), Some(Unmeant::Name));
+    }
+}
