@@ -1,8 +1,7 @@
-//! Finds values in a text, all of them in one pass.
+//! Masks all hidden values of an event in a text, in one pass.
 //!
-//! An event may hold thousands of values that nobody is to read, and a log line or a trace thousands of
-//! characters: to look for each value in turn takes the product of the two. Here (Aho and Corasick) it takes
-//! the sum of their lengths.
+//! An event may have thousands of hidden values, and a log line thousands of characters. A search for each value
+//! takes the product of the two. The automaton of Aho and Corasick takes the sum of their lengths.
 //!
 //! The crate `aho-corasick` was tried: each of its states lists every value that ends there, and values that end
 //! in one another make that the square of their lengths, in memory too. Only the longest matters here.
@@ -165,7 +164,7 @@ mod tests {
         assert_eq!(masked(&["", "x"], "as it is"), "as it is");
     }
 
-    /// What each value by itself would mask.
+    /// Masks one value after the other.
     fn slowly(values: &[String], text: &str) -> String {
         let mut hidden = vec![false; text.len()];
         for value in values {

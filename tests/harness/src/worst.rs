@@ -1,5 +1,5 @@
-//! The statements that hold a SQLite database the longest, as far as we know. They stand here once, for the test
-//! that each of them ends, and for the bench that says when.
+//! The statements that hold a SQLite database the longest, as far as we know. One list for the test that each of them
+//! ends, and for the bench that measures when.
 
 /// One of them.
 pub struct Worst {
@@ -58,7 +58,7 @@ impl Worst {
     }
 }
 
-/// So many of `each`, joined by `by`.
+/// `count` results of `each`, joined by `by`.
 fn many(count: usize, by: &str, each: impl Fn(usize) -> String) -> String {
     (0..count).map(each).collect::<Vec<_>>().join(by)
 }
@@ -81,9 +81,9 @@ pub fn worst_statements() -> Vec<Worst> {
         worst("`replace` of the same", "SELECT length(replace($1, $2, ''))").of([a(2 * MIB), almost()]),
         worst("`trim` of as many characters", "SELECT length(trim($1, $2))").of(["b".repeat(2 * MIB), almost()]),
         worst("`unhex` that passes over as many", "SELECT unhex($1, $2)").of(["b".repeat(2 * MIB), almost()]),
-        worst("`LIKE` that begins anew at each character", "SELECT $1 LIKE $2")
+        worst("`LIKE` that starts again at each character", "SELECT $1 LIKE $2")
             .of([a(3 * MIB), format!("%{}b", "a_".repeat(499))]),
-        worst("`GLOB` with sets, likewise", "SELECT $1 GLOB $2").of([a(3 * MIB), format!("*{}b", "[a]".repeat(332))]),
+        worst("`GLOB` that starts again at each character", "SELECT $1 GLOB $2").of([a(3 * MIB), format!("*{}b", "[a]".repeat(332))]),
         worst("`LIKE` for each of many rows", format!("{ENDLESS} SELECT count(*) FROM c WHERE $1 LIKE $2 || i"))
             .of([a(MIB), format!("%{}b", "_a".repeat(480))]),
         worst("the same in a `CHECK`", "INSERT INTO checked VALUES ($1)")

@@ -1,13 +1,13 @@
-//! The clock of a connection: when a guest's statement has to end, and the three ways in which it is told.
+//! The deadline of a guest's statement, and the three ways to stop the statement there.
 //!
 //! ```text
-//!   the progress handler   every 1,000 steps of SQLite's machine, at a jump backwards
-//!   the authorizer         each time that SQLite asks whether a statement may do something: while it compiles
-//!   an interrupt           from outside, at the deadline: loops that call neither look at its flag
+//!   progress handler   SQLite calls it at a backward jump, after at least 1,000 steps of the program
+//!   authorizer         SQLite calls it while it compiles a statement
+//!   interrupt          a timer sets it at the deadline, for loops that call neither of the two
 //! ```
 //!
-//! Functions of our own look at the clock themselves ([`Work`]). What no look reaches is bounded beforehand by
-//! [`super::program`].
+//! Our own SQL functions check the deadline themselves ([`Work`]). [`super::program`] bounds the work between two
+//! checks before the statement runs.
 
 use std::{
     cell::Cell,
@@ -21,28 +21,28 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Error, InterruptHandle, ffi};
 
-/// Bytes that a function of our own may look at between two looks at the clock: some 20 µs.
+/// Bytes that one of our own functions processes between two checks of the deadline: some 20 µs.
 const BETWEEN: usize = 64 << 10;
 
-/// What the hooks of one connection share with those who wait for it.
+/// State that a connection's hooks share with the tasks that wait for its answers.
 pub(super) struct Control {
     born: Instant,
-    /// Whether a guest's statement is at work, and how it is interrupted. An interrupt needs this lock, so that
-    /// none can reach a statement of the host's.
+    /// Set while a guest's statement runs. Sending an interrupt takes this lock, so that an interrupt never stops
+    /// one of the host's own statements.
     guest: Mutex<Option<InterruptHandle>>,
     at_work: AtomicBool,
-    /// Microseconds after `born` when the statement has to end.
+    /// The deadline, in microseconds after `born`.
     due: AtomicU64,
     stopped: AtomicBool,
-    /// The longest value that the statement may make, in bytes.
+    /// The longest value that the statement may produce, in bytes.
     longest: AtomicUsize,
-    /// How often the authorizer was asked.
+    /// Calls of the authorizer.
     asked: AtomicU32,
-    /// How often it may be asked.
+    /// The most calls of the authorizer.
     may_ask: AtomicU32,
     /// Tables and indexes that the statement drops.
     drops: Mutex<Vec<String>>,
-    /// The statement deletes rows, and nothing of the schema.
+    /// Whether the statement deletes rows, and nothing from the schema.
     deletes: AtomicBool,
 }
 
@@ -62,7 +62,7 @@ impl Control {
         })
     }
 
-    /// A guest's statement begins, and has to end within `time`.
+    /// Starts a guest's statement with a deadline `time` from now.
     pub(super) fn begin(&self, interrupt: InterruptHandle, time: Duration) {
         let due = self.born.elapsed() + time;
         self.due.store(u64::try_from(due.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Control {
         self.set_guest(true);
     }
 
-    /// It has ended.
+    /// Ends the guest's statement.
     pub(super) fn end(&self) {
         self.set_guest(false);
         *self.guest.lock() = None;
@@ -84,34 +84,34 @@ impl Control {
         self.at_work.load(Ordering::Relaxed)
     }
 
-    /// Has the authorizer take what runs for a guest's, or for the host's own.
+    /// Sets whether the authorizer treats what runs as a guest's statement or as the host's.
     pub(super) fn set_guest(&self, guest: bool) {
         self.at_work.store(guest, Ordering::Relaxed);
     }
 
-    /// Stops the statement that runs, and every other, until the transaction has ended.
+    /// Stops the running statement and every later one, until [`Self::go_on`].
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.interrupt();
     }
 
-    /// The transaction has ended.
+    /// Lets statements run again; the transaction has ended.
     pub(super) fn go_on(&self) {
         self.stopped.store(false, Ordering::SeqCst);
     }
 
-    /// Whether the statement that runs has to end.
+    /// Whether the running statement is past its deadline or was stopped.
     pub(super) fn is_over(&self) -> bool {
         self.stopped.load(Ordering::SeqCst) || !self.overdue().is_zero()
     }
 
-    /// By how much the statement that runs is late.
+    /// How far the running statement is past its deadline; zero before it.
     pub(super) fn overdue(&self) -> Duration {
         let due = Duration::from_micros(self.due.load(Ordering::Relaxed));
         self.born.elapsed().saturating_sub(due)
     }
 
-    /// Interrupts the guest's statement where it has to end. False where none is at work.
+    /// Interrupts the guest's statement if it is past its deadline. Returns false if none runs.
     pub(super) fn interrupt(&self) -> bool {
         let guest = self.guest.lock();
         if let Some(guest) = &*guest
@@ -130,29 +130,29 @@ impl Control {
         self.longest.load(Ordering::Relaxed)
     }
 
-    /// Counts a question to the authorizer. False where there were too many: SQLite compiles the statement again
-    /// while it runs, and its program is not the one that was looked at.
+    /// Counts a call of the authorizer. Returns false if there were too many: SQLite has compiled the statement
+    /// again while it ran, and the program is not the one that was weighed.
     pub(super) fn ask(&self) -> bool {
         self.asked.fetch_add(1, Ordering::Relaxed) < self.may_ask.load(Ordering::Relaxed)
     }
 
-    /// How many questions were asked since the last call.
+    /// Returns the number of authorizer calls since the last call of this, and resets it.
     pub(super) fn take_asked(&self) -> u32 {
         self.asked.swap(0, Ordering::Relaxed)
     }
 
-    /// So many questions may be asked from now on.
+    /// Sets the most authorizer calls from now on, and resets the count.
     pub(super) fn allow_questions(&self, most: u32) {
         self.asked.store(0, Ordering::Relaxed);
         self.may_ask.store(most, Ordering::Relaxed);
     }
 
-    /// Whether more questions were asked than may be.
+    /// Whether the authorizer was called too often.
     pub(super) fn asked_too_often(&self) -> bool {
         self.asked.load(Ordering::Relaxed) > self.may_ask.load(Ordering::Relaxed)
     }
 
-    /// The statement drops a table or an index.
+    /// Remembers a table or an index that the statement drops.
     pub(super) fn drops(&self, name: &str) {
         self.drops.lock().push(name.to_owned());
     }
@@ -162,17 +162,20 @@ impl Control {
         std::mem::take(&mut *self.drops.lock())
     }
 
-    /// Says whether the statement deletes rows at most, and nothing of the schema.
+    /// Sets whether the statement deletes rows, and nothing from the schema.
     pub(super) fn set_deletes(&self, deletes: bool) {
         self.deletes.store(deletes, Ordering::Relaxed);
     }
 
-    /// Whether what the statement deletes are rows.
+    /// Whether the statement deletes rows, and nothing from the schema.
     pub(super) fn deletes(&self) -> bool {
         self.deletes.load(Ordering::Relaxed)
     }
 
-    /// The work of one call of a function.
+    /// Starts one call of an SQL function.
+    ///
+    /// # Errors
+    /// When the statement is past its deadline.
     pub(super) fn work(&self) -> Result<Work<'_>, Error> {
         let work = Work { control: self, left: Cell::new(0) };
         work.on(0)?;
@@ -180,17 +183,17 @@ impl Control {
     }
 }
 
-/// What one call of a function does, which looks at the clock as it goes.
+/// One call of an SQL function, which checks the deadline as it goes.
 pub(super) struct Work<'a> {
     control: &'a Control,
     left: Cell<usize>,
 }
 
 impl Work<'_> {
-    /// It looks at so many bytes more.
+    /// Counts bytes that the call processes, and checks the deadline every [`BETWEEN`] bytes.
     ///
     /// # Errors
-    /// When the statement has to end: as if SQLite had been interrupted.
+    /// `SQLITE_INTERRUPT` when the statement is past its deadline.
     pub(super) fn on(&self, bytes: usize) -> Result<(), Error> {
         match self.left.get().checked_sub(bytes.max(1)) {
             Some(left) => self.left.set(left),
@@ -200,16 +203,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// A value of so many bytes is to be made.
+    /// Checks the length of a result, in bytes.
     ///
     /// # Errors
-    /// When that is longer than a value may be.
+    /// `SQLITE_TOOBIG` when it is longer than the statement's values may be.
     pub(super) fn check_length(&self, bytes: usize) -> Result<(), Error> {
         if bytes > self.control.longest() { Err(failure(ffi::SQLITE_TOOBIG)) } else { Ok(()) }
     }
 }
 
-/// An error of SQLite's own.
+/// An error with one of SQLite's result codes.
 pub(super) fn failure(code: i32) -> Error {
     Error::SqliteFailure(ffi::Error::new(code), None)
 }

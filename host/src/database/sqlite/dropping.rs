@@ -1,8 +1,8 @@
-//! `DROP`: SQLite frees all pages of a table or an index in one step, without a look at the clock.
+//! Bounds `DROP`: SQLite frees all pages of a table or an index in one step, without a check of the deadline.
 //!
-//! So a guest drops what has no more pages than are freed in a moment. Rows of a larger table can be deleted
-//! before, some at a time; each `DELETE` looks at the clock, even one of all rows, where SQLite would free the
-//! table's pages at once otherwise (the authorizer has it go row by row).
+//! A guest may drop a table that has few pages. It can empty a larger one first, with several `DELETE`s. Each of
+//! them checks the deadline; for a `DELETE` of all rows the authorizer turns off SQLite's shortcut that frees the
+//! pages in one step.
 
 use rusqlite::{Connection, limits::Limit, params};
 
@@ -18,13 +18,13 @@ SELECT count(*) FROM (
     ) LIMIT ?2
 )";
 
-/// Refuses to drop what is too large. The tables and indexes are those that the authorizer was asked about.
+/// Refuses to drop a table or an index that is too large. Their names are those that the authorizer was given.
 pub(super) fn check(connection: &Connection, control: &Control) -> rusqlite::Result<Result<(), String>> {
     let drops = control.take_drops();
     if drops.is_empty() {
         return Ok(Ok(()));
     }
-    // It is set anew before the statement runs.
+    // `Programs::longest` sets it again before the statement runs.
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::MAX)?;
     control.set_guest(false);
     let count = |name: &String| -> rusqlite::Result<i64> {

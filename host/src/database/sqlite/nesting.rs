@@ -1,21 +1,20 @@
-//! Queries within queries that would grow without end when SQLite puts one into the other.
+//! Bounds how large a statement becomes when SQLite flattens its subqueries and views.
 //!
-//! SQLite writes the columns of a subquery, a view or a common table expression into the query around it, a copy
-//! for each time that the query names one. `SELECT x + x AS x` of `SELECT x + x AS x` of … has twice as many
-//! `x` at each level: thirty lines make a billion, before a look at the clock. SQLite has no limit for that, so
-//! the size is bounded beforehand, from the words alone: a query is no larger than what stands in it, and each
-//! query that it names as often as its most frequent word. The words of a query within an expression count for the
+//! SQLite replaces each reference to a column of a subquery, a view or a common table expression by a copy of that
+//! column's expression. `SELECT x + x AS x FROM (SELECT x + x AS x FROM (…))` doubles at each level: thirty
+//! levels make a billion copies, without a check of the deadline. SQLite has no limit for that. This file computes
+//! an upper bound from the words of the statement: the size of a query is at most its own words, plus the size of
+//! the queries it selects from, times the count of its most frequent word. The words of a query within an expression count for the
 //! one around it too, since it may name that one's columns; those of a `FROM` or a `WITH` do not.
 
 use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-/// The largest that a statement may become, in words and signs.
+/// The largest size of a flattened statement, in words and signs.
 const MOST: u64 = 1_000_000;
 
-/// Words and signs of a statement as it stands. Some of what SQLite does while it compiles takes the square of
-/// them.
+/// Words and signs of a statement. Some steps of SQLite's compiler take the square of their number.
 const WORDS: usize = 20_000;
 
 /// Refuses a statement that would become too large.
@@ -71,7 +70,7 @@ struct Sizes {
     known: HashMap<String, u64>,
 }
 
-/// The deepest that queries may stand in one another: SQLite itself refuses more.
+/// The deepest nesting of queries. Beyond it the size counts as infinite.
 const DEPTH: usize = 100;
 
 impl Sizes {
@@ -106,7 +105,7 @@ impl Sizes {
             }
             at += 1;
         }
-        // Signs are named by nobody, but for the one that stands for all columns.
+        // Only names refer to columns, and `*`, which means all of them.
         let names = often.iter().filter(|(word, _)| is_name(word)).map(|(_, count)| *count);
         names.max().unwrap_or(0).saturating_mul(inner).saturating_add(own)
     }
@@ -127,7 +126,7 @@ fn is_query(tokens: &[String]) -> bool {
     tokens.first().is_some_and(|first| ["select", "with", "values"].contains(&first.as_str()))
 }
 
-/// Whether the query that comes next is one to select from: it can't name what stands beside it.
+/// Whether the next query is a source of a `FROM`. Such a query can't refer to the other sources.
 fn is_source(before: &[String]) -> bool {
     before.last().is_some_and(|last| ["from", "join"].contains(&last.as_str()))
 }
@@ -212,7 +211,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// Bytes up to the closing sign, which stands for itself where it is doubled.
+/// Bytes up to the closing sign. A doubled sign is part of the text.
 fn quoted(text: &str, close: char) -> usize {
     let mut at = 1;
     loop {
@@ -233,7 +232,7 @@ fn in_word(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// `SELECT x + x … AS x` of the one before, so many levels of it, each naming it so often.
+    /// Nests `SELECT x + x … AS x` in itself, `levels` deep, with `names` references at each level.
     fn nested(levels: usize, names: usize) -> String {
         (0..levels).fold("SELECT n AS x FROM t".to_owned(), |inner, _| {
             format!("SELECT {} AS x FROM ({inner})", vec!["x"; names].join(" + "))

@@ -1,13 +1,13 @@
-//! What a statement may cost between two looks at the clock, bounded before it runs.
+//! Bounds the work of a statement between two checks of its deadline, before it runs.
 //!
-//! SQLite looks up at jumps backwards only. Within a stretch without one, each step may read or make a value as
-//! long as `sql_bytes` allows: two thousand columns of `lower($1)` over four megabytes take a minute, and
-//! sixteen gigabytes. So the steps of the compiled program (`EXPLAIN`) are weighed, each by the nanoseconds
-//! that it takes at most for a byte of the longest value, and the longest value that the statement may touch is
-//! what fits [`BUDGET`]: `sql_bytes` for nearly all statements, and less for one with very many calls.
+//! SQLite checks the deadline at backward jumps only. Between two of them each step may read or produce a value of
+//! `sql_bytes`: two thousand columns of `lower($1)` over four megabytes take a minute and sixteen gigabytes of
+//! memory. So each step of the compiled program (`EXPLAIN`) has a weight: the nanoseconds that it takes at most
+//! for each byte of the longest value. The sum of the weights and [`BUDGET`] give the longest value that the
+//! statement may touch. For nearly all statements that is `sql_bytes`.
 //!
-//! The program also tells what neither the words of a statement nor the authorizer do: what views, generated
-//! columns, constraints, indexes and triggers add.
+//! The program includes what views, generated columns, constraints, indexes and triggers add, which neither the
+//! text of the statement nor the authorizer shows.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -15,29 +15,29 @@ use rusqlite::{Connection, limits::Limit};
 
 use super::{control::Control, functions};
 
-/// Nanoseconds that may pass without a look at the clock; some bytes of values that may be there at once.
+/// Nanoseconds that may pass without a check of the deadline. Also bounds the bytes of values held at once.
 const BUDGET: u64 = 400_000_000;
 
 /// Steps of a program; SQLite takes the greatest power of two, times 42, below it. A statement with a thousand
 /// parameters has some 3,000.
 pub(super) const STEPS: i32 = 50_000;
 
-/// Programs whose weight is remembered: more than a connection keeps prepared.
+/// Programs whose weight a connection remembers: more than it keeps prepared.
 const REMEMBERED: usize = 1024;
 
-/// How much more often the authorizer may be asked while a statement runs than while it was compiled: SQLite
-/// compiles it again where the schema or a parameter has changed, by which it may become another one.
+/// The factor by which the authorizer may be called more often while a statement runs than while it was compiled.
+/// SQLite compiles a statement again if the schema or a parameter has changed, and it may become a larger one.
 const AGAIN: u32 = 4;
 
-/// What was found of a statement when it was compiled.
+/// What compiling a statement has shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     weight: u64,
-    /// How often the authorizer was asked.
+    /// Calls of the authorizer.
     asked: u32,
 }
 
-/// What is known of the programs of a connection.
+/// The weights of a connection's programs, by the text of the statement.
 #[derive(Default)]
 pub(super) struct Programs(RefCell<HashMap<String, Found>>);
 
@@ -47,14 +47,14 @@ impl Programs {
         self.0.borrow().contains_key(text)
     }
 
-    /// Forgets all of them, with the statements that are kept prepared.
+    /// Forgets all weights, and drops the prepared statements.
     pub(super) fn forget(&self, connection: &Connection) {
         self.0.borrow_mut().clear();
         connection.flush_prepared_statement_cache();
     }
 
-    /// Weighs a statement that is prepared, and returns the longest value that it may touch: at most `most`
-    /// bytes. What follows may ask the authorizer about as often as it was asked until now.
+    /// Weighs a prepared statement, and returns the longest value that it may touch: at most `most` bytes. Also
+    /// sets how often the authorizer may be called from now on.
     pub(super) fn longest(
         &self,
         connection: &Connection,
@@ -96,7 +96,7 @@ fn weigh(connection: &Connection, text: &str) -> rusqlite::Result<u64> {
         paths += u64::from(matches!(code, "String8" | "Variable"));
         takes_paths |= p4.starts_with("json") && p4.ends_with("(-1)");
     }
-    // Each path is a way through all of the document.
+    // Each path is looked up in the whole document.
     Ok(if takes_paths { weight + paths * 3 } else { weight })
 }
 
@@ -105,12 +105,12 @@ fn of_step(code: &str, p4: &str) -> u32 {
     match code {
         "Function" | "PureFunc" | "AggStep" | "AggStep1" | "AggInverse" | "AggValue" | "AggFinal" => {
             let name = p4.rsplit_once('(').map_or(p4, |(name, _)| name);
-            // A function that somebody else put into the schema.
+            // The operator's schema may use a function that guests may not call.
             functions::weight(name).unwrap_or(60)
         }
         "VFilter" | "VUpdate" => 15,
         "VColumn" => 4,
-        // Keys are compared, in each page on the way down.
+        // Each page on the way down compares keys.
         "SeekGE" | "SeekGT" | "SeekLE" | "SeekLT" | "Found" | "NotFound" | "NoConflict" | "IdxInsert"
         | "IdxDelete" => 3,
         "Add" | "Subtract" | "Multiply" | "Divide" | "Remainder" | "BitAnd" | "BitOr" | "ShiftLeft"
@@ -140,7 +140,7 @@ mod tests {
         weigh(&connection, statement).unwrap()
     }
 
-    /// The most that fits four megabytes, which is the default of `sql_bytes`.
+    /// The greatest weight that allows values of four megabytes, the default of `sql_bytes`.
     const LIGHT: u64 = BUDGET / (4 << 20);
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_views_and_generated_columns_call_weighs_as_if_it_stood_in_the_statement() {
+    fn what_views_and_generated_columns_call_weighs_as_if_the_statement_called_it() {
         assert!(weight("SELECT twice FROM v") >= weight("SELECT lower(upper(name)) || name FROM t"));
         assert!(weight("SELECT b FROM g") > weight("SELECT a FROM g") + 10);
     }

@@ -1,4 +1,4 @@
-//! How long a statement may hold the database: what a guest can do, and what happens where it goes wrong.
+//! How long a statement can hold the database.
 
 use std::sync::mpsc;
 
@@ -11,7 +11,7 @@ use crate::{config::DatabaseTarget, model::DeliveryId};
 
 const BOUNDS: Bounds = Bounds { rows: 10_000, bytes: 4 << 20 };
 
-/// What a statement may take in these tests. The time after which something hangs is much longer: the machine may
+/// `statement_timeout` in these tests. A wait counts as a hang only after a much longer time, because the machine may
 /// be busy.
 const TIMEOUT: Duration = Duration::from_millis(300);
 const HANGS: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ async fn the_worst_statements_end_in_time_and_leave_the_turn_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_that_goes_away_in_the_midst_of_a_long_call_gives_the_turn_back() {
+async fn an_attempt_that_is_dropped_during_a_long_call_gives_the_turn_back() {
     let folder = tempfile::tempdir().unwrap();
     let pool = pool(&folder, "CREATE TABLE others (n INTEGER)");
     let mut bad = begin(&pool).await;
@@ -131,7 +131,7 @@ async fn functions_that_are_not_on_the_list_are_refused_by_their_name() {
 #[tokio::test]
 async fn indexes_constraints_and_columns_that_use_a_replaced_function_go_on_working() {
     let folder = tempfile::tempdir().unwrap();
-    // Made by somebody who has SQLite's own.
+    // Made with SQLite's own functions.
     let pool = pool(
         &folder,
         "CREATE TABLE t (name TEXT CHECK (instr(name, '@') > 0), short AS (replace(name, '@example.com', '')));
@@ -156,7 +156,7 @@ async fn indexes_constraints_and_columns_that_use_a_replaced_function_go_on_work
 }
 
 #[tokio::test]
-async fn a_statement_that_is_known_is_weighed_anew_after_the_schema_has_changed() {
+async fn a_known_statement_is_weighed_again_after_the_schema_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let pool = pool(
         &folder,

@@ -33,7 +33,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
 }
 
-/// Runs one, and returns when the turn was free, and what the plugin was told.
+/// Runs one statement. Returns the time until the turn was free, and the answer that the plugin got.
 async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Duration, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("app.db");
@@ -57,7 +57,7 @@ async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Dur
     let began = Instant::now();
     let run = async {
         let answer = bad.execute(&statement, parameters, BOUNDS).await;
-        // As the attempt ends then: its rows are undone.
+        // The attempt ends here: its rows are rolled back.
         drop(bad);
         answer
     };
@@ -66,7 +66,7 @@ async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Dur
         began.elapsed()
     };
     let (answer, held) = tokio::join!(run, wait);
-    (held, told(&answer))
+    (held, answered(&answer))
 }
 
 async fn begin(database: &Database, delivery: i64) -> Transaction {
@@ -74,7 +74,7 @@ async fn begin(database: &Database, delivery: i64) -> Transaction {
     begun.expect("a transaction")
 }
 
-fn told(answer: &Result<u64, SqlError>) -> String {
+fn answered(answer: &Result<u64, SqlError>) -> String {
     match answer {
         Ok(_) => "done".to_owned(),
         Err(SqlError::Refused(_)) => "refused".to_owned(),

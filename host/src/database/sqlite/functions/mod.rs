@@ -1,14 +1,13 @@
-//! Functions of SQL: which ones a guest's statement may call, what a call may cost, and the ones that replace
-//! SQLite's own.
+//! SQL functions: which ones a guest's statement may call, what a call costs, and our replacements.
 //!
-//! A call is one step of SQLite's machine, and nobody looks at the clock meanwhile. So a function is allowed
-//! where its time grows no faster than its input; those of SQLite's that people need and that are slower than
-//! that are replaced by our own ([`text`], [`pattern`]), which look at the clock as they go. They answer as
-//! SQLite's do, and are as harmless and as deterministic, so that indexes, constraints and generated columns
-//! that use them go on working. What the rest may cost together is bounded by [`super::program`].
+//! A call is one step of SQLite's program, without a check of the deadline. A function is therefore allowed if its
+//! time grows no faster than its input. We replace useful functions whose time grows faster ([`text`],
+//! [`pattern`]); ours check the deadline as they go. They return the same values as SQLite's, and have the same
+//! flags, so that indexes, constraints and generated columns that use them keep working. [`super::program`]
+//! bounds the cost of all calls together.
 //!
-//! One thing is lost: SQLite can use an index for `LIKE` and `GLOB` with its own functions only. A range
-//! (`name >= 'a' AND name < 'b'`) uses one.
+//! The replacements have one drawback: SQLite uses an index for `LIKE` and `GLOB` only with its own functions. A
+//! range (`name >= 'a' AND name < 'b'`) uses one.
 
 mod pattern;
 #[cfg(test)]
@@ -37,9 +36,9 @@ pub(super) const PATTERN: usize = 1000;
 /// Arguments of a call.
 pub(super) const ARGUMENTS: i32 = 100;
 
-/// What a call of a function costs that we have replaced: a value. It looks at the clock itself.
+/// The weight of a function of ours, which checks the deadline itself: the memory for its result.
 const OURS: u32 = 2;
-/// What a call costs that takes JSON apart and puts it together.
+/// The weight of a function that parses and writes JSON.
 const JSON: u32 = 15;
 
 /// The functions that a statement may call, and the nanoseconds that a call takes at most for each byte of the
@@ -184,7 +183,7 @@ const ALLOWED: &[(&str, u32)] = &[
     ("jsonb_set", JSON),
     ("json_type", JSON),
     ("json_valid", JSON),
-    // Full text search, in tables of the operator's.
+    // Full-text search, in tables that the operator made.
     ("match", JSON),
     ("bm25", JSON),
     ("highlight", JSON),

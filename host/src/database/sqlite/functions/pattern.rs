@@ -1,7 +1,7 @@
-//! `LIKE` and `GLOB`: they answer as SQLite's own do, and look at the clock.
+//! `LIKE` and `GLOB`: the same results as SQLite's own, with checks of the deadline.
 //!
-//! A pattern can cost its own length for each character of the text, here as there, so that the longest
-//! pattern over the longest text takes many seconds. Here it ends when the statement has to.
+//! Matching may take the length of the pattern for each character of the text, as in SQLite, so that the longest
+//! pattern over the longest text takes many seconds. Here it ends at the deadline.
 
 use rusqlite::Error;
 
@@ -12,7 +12,7 @@ use super::{super::control::Work, utf8};
 pub(super) struct Rules {
     /// `%` or `*`; 0 where it was made the sign that escapes.
     pub(super) all: u32,
-    /// `_` or `?`; likewise.
+    /// `_` or `?`; 0 where it was made the sign that escapes.
     pub(super) one: u32,
     /// Whether `[` begins a set.
     pub(super) sets: bool,

@@ -1,4 +1,4 @@
-//! Our functions against SQLite's own, and every function of SQLite's against the list.
+//! Compares our functions with SQLite's own, and the list with every function of SQLite's.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::{
@@ -116,7 +116,7 @@ fn what_replaces_a_function_of_sqlites_answers_as_that_does() {
         ("SELECT like(?1, ?2, ?3)", 3),
         ("SELECT ?1 GLOB ?2", 2),
     ];
-    let mut told = std::collections::BTreeMap::<_, std::collections::BTreeSet<_>>::new();
+    let mut answers = std::collections::BTreeMap::<_, std::collections::BTreeSet<_>>::new();
     for (call, arguments) in calls {
         for _ in 0..6000 {
             let mut given: Vec<_> = (0..arguments).map(|_| odd(&mut random)).collect();
@@ -130,11 +130,11 @@ fn what_replaces_a_function_of_sqlites_answers_as_that_does() {
             }
             let expected = answer(&theirs, call, &given);
             assert_eq!(answer(&ours, call, &given), expected, "{call} of {given:?}, seed {seed}");
-            told.entry(call).or_default().insert(expected);
+            answers.entry(call).or_default().insert(expected);
         }
     }
-    for (call, answers) in told {
-        assert!(answers.len() > 2, "{call} told only {answers:?}");
+    for (call, answers) in answers {
+        assert!(answers.len() > 2, "{call} gave only {answers:?}");
     }
 }
 

@@ -1,8 +1,7 @@
-//! `instr`, `replace`, `trim` and `unhex`: they answer as SQLite's own do, in time that grows no faster than
-//! their input.
+//! `instr`, `replace`, `trim` and `unhex`: the same results as SQLite's own, in linear time.
 //!
-//! SQLite tries a text that is looked for at every place of the other one; `trim` and `unhex` look through all
-//! of their second argument for each character of the first. Two megabytes of each took minutes.
+//! SQLite's `instr` and `replace` compare the whole needle at every position. Its `trim` and `unhex` search all of
+//! their second argument for each character of the first. Two arguments of two megabytes took minutes.
 
 use std::collections::{HashMap, HashSet};
 
