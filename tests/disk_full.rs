@@ -4,24 +4,35 @@
 //! The daemon's whole folder (store, log, mail) lies on a small disk of its own. Events stream in; then
 //! a file takes all the room that is left, so that events are answered 503, completions wait and mails
 //! can't be written. The file goes, and everything goes on by itself.
+//!
+//! A plugin that writes without end does not fill the disk: it meets a limit, by name, while events are
+//! taken in as before, and a daemon that is killed meanwhile starts again.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{File, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use posthouse_harness::{Daemon, Event, Load, eventually, wait_until};
-use serde_json::json;
+use posthouse_harness::{Builder, Daemon, Event, Load, eventually, seed, wait_until};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
 
 /// How often the disk fills.
 const TIMES: usize = 3;
+
+/// How often a daemon is killed while a plugin fills its database.
+const KILLS: usize = 20;
 
 #[test]
 fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
@@ -149,6 +160,155 @@ fn a_disk_that_is_nearly_full_takes_nothing_in_and_finishes_what_it_has() {
     assert_eq!(daemon.stats()["balanced"], json!(true));
 }
 
+#[test]
+fn a_plugin_that_fills_its_database_fails_by_the_limit_and_keeps_no_sender_out() {
+    let Some(disk) = Disk::mount("256m") else {
+        eprintln!("skipped: a small disk can only be mounted by root");
+        return;
+    };
+    for (max_size, limit) in [("24MiB", "`max_size` (24.0 MiB) of [databases.app]"), ("1GiB", "`min_free`")] {
+        let daemon = filling(&disk, max_size).set("store", "min_free = \"96MiB\"").start();
+        let least = disk.watch();
+        let load = Load::start(&daemon.sender(), 20, |n| plain().id(&format!("evt_plain_{n}")));
+        wait_until("some events are taken in", || load.acknowledged() > 20);
+        let fillers =
+            [fill(90, 3_900_000), fill(9, 3_900_000), sort(90, 3_900_000)].map(|sql| steps(&[&sql]));
+        for filler in &fillers {
+            assert!(daemon.post_event(filler).accepted());
+        }
+        // By many small commits, until there is room for no more.
+        let small = fill(5, 400_000);
+        for _ in 0..60 {
+            assert!(daemon.post_event(&steps(&[&small])).accepted());
+        }
+        wait_until("what fills is given up", || daemon.deliveries_in("dead") >= 3);
+        let before = load.acknowledged();
+        wait_until("events are taken in all the while", || load.acknowledged() > before + 40);
+        let report = load.stop();
+        daemon.wait_settled();
+        assert_eq!(report.failures, [""; 0], "each signed request is answered 200");
+        let first = daemon.event(&fillers[0].id)["history"][0].clone();
+        assert_eq!(first["state"], "dead", "{first}");
+        let errors: Vec<_> = first["attempt_log"].as_array().expect("attempts").iter().collect();
+        assert!(
+            errors.iter().all(|attempt| attempt["error"].as_str().is_some_and(|error| error.contains(limit))),
+            "{limit} is not named: {first}"
+        );
+        assert!(least.stop() >= 96 << 20, "less than `min_free` was left");
+        // Who deletes has room again, and what was not written left nothing behind.
+        if max_size == "24MiB" {
+            let again = steps(&["DELETE FROM t", &fill(2, 400_000)]);
+            assert!(daemon.post_event(&again).accepted());
+            daemon.wait_settled();
+            assert_eq!(daemon.event(&again.id)["history"][0]["state"], "done");
+        }
+        assert_eq!(daemon.stats()["balanced"], json!(true));
+    }
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_of_filling_starts_again_with_all_it_acknowledged() {
+    let Some(disk) = Disk::mount("96m") else {
+        eprintln!("skipped: a small disk can only be mounted by root");
+        return;
+    };
+    let mut dice = StdRng::seed_from_u64(seed());
+    let mut daemon = filling(&disk, "1GiB").set("store", "min_free = \"16MiB\"").start();
+    let load = Load::start(&daemon.sender(), 20, |n| match n % 8 {
+        0 => steps(&[&fill(60, 3_900_000)]),
+        1 => steps(&[&fill(4, 900_000), "DELETE FROM t WHERE n > 2"]),
+        2 => steps(&[&sort(60, 3_900_000)]),
+        _ => Event::new("user.created"),
+    });
+    for _ in 0..KILLS {
+        thread::sleep(Duration::from_millis(dice.random_range(0..700)));
+        daemon.kill();
+        daemon.start();
+    }
+    let before = load.acknowledged();
+    wait_until("events are taken in", || load.acknowledged() > before);
+    let report = load.stop();
+    daemon.wait_settled();
+    let taken: BTreeSet<String> =
+        daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
+    let acknowledged: BTreeSet<String> = report.acknowledged.into_iter().collect();
+    assert!(taken.is_superset(&acknowledged), "acknowledged and lost");
+    assert!(acknowledged.len() > KILLS, "hardly anything happened");
+    let refused: Vec<_> = report.failures.iter().filter(|failure| failure.contains("503")).collect();
+    assert!(refused.is_empty(), "a daemon that runs takes events in: {refused:?}");
+    assert_eq!(daemon.stats()["balanced"], json!(true));
+    let dead = daemon.deliveries_in("dead");
+    assert!(dead > 0, "nothing was filled");
+}
+
+#[test]
+fn a_start_frees_what_a_dead_daemon_left_in_its_logs_before_it_needs_room() {
+    let Some(disk) = Disk::mount("64m") else {
+        eprintln!("skipped: a small disk can only be mounted by root");
+        return;
+    };
+    for log in ["data/app.db-wal", "data/posthouse.db-wal"] {
+        let mut daemon = filling(&disk, "1GiB").set("store", "min_free = 0").start();
+        let kept: Vec<Event> = (0..20).map(|_| steps(&[&fill(1, 10_000)])).collect();
+        assert!(kept.iter().all(|event| daemon.post_event(event).accepted()));
+        daemon.wait_settled();
+        daemon.kill();
+        // What a transaction wrote that never committed, up to the last byte of the disk.
+        let path = daemon.dir().join(log);
+        let mut file = OpenOptions::new().append(true).open(&path).expect("the log of a killed daemon");
+        for step in [1 << 20, 1 << 12, 1] {
+            let bytes = vec![0x5a; step];
+            while file.write_all(&bytes).is_ok() {}
+        }
+        drop(file);
+        assert_eq!(disk.free(), 0);
+        daemon.start();
+        assert!(disk.free() > 16 << 20, "{log} takes the room still");
+        let taken: BTreeSet<String> =
+            daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
+        assert!(kept.iter().all(|event| taken.contains(&event.id)), "acknowledged and lost");
+        assert_eq!(daemon.app_rows("SELECT count(*) FROM t"), [["20"]]);
+        assert!(daemon.post_event(&plain()).accepted());
+    }
+}
+
+/// A daemon on the small disk whose plugin does as events say in a database of this size.
+fn filling(disk: &Disk, max_size: &str) -> Builder {
+    Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .below(&disk.0)
+        .guest("sql-probe")
+        .set("log", r#"level = "warn""#)
+        .toml(&format!(
+            "[databases.app]\nurl = \"sqlite:data/app.db\"\nmax_size = {max_size:?}\n\
+             [plugin.sql-probe]\nretry = {{ attempts = 2, base = \"20ms\", factor = 1.0 }}\n\
+             breaker = {{ failures = 0 }}\nlimits = {{ time = \"60s\" }}\n\
+             [plugin.sql-probe.grants]\ndatabase = \"app\"\n"
+        ))
+}
+
+/// An event that has the statements run; where one fails, so does the attempt.
+fn steps(statements: &[&str]) -> Event {
+    let mut steps = vec![json!({ "sql": "CREATE TABLE IF NOT EXISTS t (n, b)", "must": true })];
+    steps.extend(
+        statements.iter().map(|sql| json!({ "sql": sql, "must": true, "query": sql.contains("ORDER") })),
+    );
+    Event::new("user.created").data(Value::from_iter([("steps", steps)]))
+}
+
+fn fill(rows: u64, bytes: u64) -> String {
+    format!(
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows}) \
+         INSERT INTO t SELECT n, zeroblob({bytes}) FROM c"
+    )
+}
+
+fn sort(rows: u64, bytes: u64) -> String {
+    format!(
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows}) \
+         SELECT count(*) FROM (SELECT zeroblob({bytes} + n) AS b FROM c ORDER BY b LIMIT 1000)"
+    )
+}
+
 /// One that asks for nothing.
 fn plain() -> Event {
     Event::new("user.created").data(json!({ "padding": "p".repeat(4_000) }))
@@ -174,7 +334,9 @@ struct Disk(PathBuf);
 impl Disk {
     /// None where this process may not mount.
     fn mount(size: &str) -> Option<Self> {
-        let folder = std::env::temp_dir().join(format!("posthouse-disk-{}", std::process::id()));
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("posthouse-disk-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder to mount in");
         let disk = Self(folder);
         let mounted = run(
@@ -184,15 +346,31 @@ impl Disk {
         mounted.then_some(disk)
     }
 
+    /// Bytes that are left.
+    fn free(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.0).expect("what the disk has left");
+        disk.f_bavail * disk.f_frsize
+    }
+
+    /// Looks all the while how much is left.
+    fn watch(&self) -> Least {
+        let (least, stop) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicBool::new(false)));
+        let (folder, seen, stopped) = (self.0.clone(), Arc::clone(&least), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                let disk = rustix::fs::statvfs(&folder).expect("what the disk has left");
+                seen.fetch_min(disk.f_bavail * disk.f_frsize, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Least { least, stop, thread }
+    }
+
     /// Takes room until so many bytes are left; the file that does.
     fn leave(&self, bytes: u64) -> PathBuf {
         let path = self.0.join("ballast");
         let mut file = File::create(&path).expect("the file that fills the disk");
-        let free = || {
-            let disk = rustix::fs::statvfs(&self.0).expect("what the disk has left");
-            disk.f_bavail * disk.f_frsize
-        };
-        while free() > bytes {
+        while self.free() > bytes {
             file.write_all(&vec![0; 1 << 20]).expect("there is room");
         }
         path
@@ -207,6 +385,21 @@ impl Disk {
             while file.write_all(&bytes).is_ok() {}
         }
         path
+    }
+}
+
+/// The least that was left on a disk.
+struct Least {
+    least: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Least {
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the watcher");
+        self.least.load(Ordering::Relaxed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The shape of the host: imports point downwards only, and each foreign thing has its place.
 //!
 //! SQL stands in the store, wasmtime where guests run, axum where HTTP comes in; unsafe code stands in
-//! one file. The rules are read off the source text, so that nobody has to remember them.
+//! two files. The rules are read off the source text, so that nobody has to remember them.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -139,13 +139,14 @@ fn sql_stands_in_the_store_and_in_the_databases() {
 }
 
 #[test]
-fn unsafe_code_is_allowed_in_one_file() {
-    let allowing: Vec<_> = host_files()
+fn unsafe_code_is_allowed_where_machine_code_is_loaded_and_where_sqlite_calls_back() {
+    let allowing: BTreeSet<_> = host_files()
         .into_iter()
         .filter(|file| file.tokens.windows(3).any(|three| three == ["allow", "(", "unsafe_code"]))
         .map(|file| file.path)
         .collect();
-    assert_eq!(allowing.len(), 1, "{allowing:?}");
+    let known = ["database/sqlite/vfs.rs", "plugin/aot.rs"].map(PathBuf::from);
+    assert_eq!(allowing, known.into());
 }
 
 /// A source file of the host, taken apart far enough for the rules above.

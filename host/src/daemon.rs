@@ -44,14 +44,14 @@ use self::{
 };
 use crate::{
     admin::{self, Admin},
-    config::{Config, Log},
+    config::{Config, ConfigError, DatabaseTarget, Files, Log},
     database::Databases,
     dispatch::{self, Dispatch, Redactions, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
     model::{Ambient, Random, SourceName},
     plugin::{Engine, EngineError, EngineOptions, Registry},
-    store::{OpenError, Store, StoreError, StoreOptions, newest_event},
+    store::{self, OpenError, Store, StoreError, StoreOptions, newest_event},
     telemetry::Telemetry,
 };
 
@@ -76,6 +76,9 @@ pub enum DaemonError {
         /// Why, or the way out.
         problem: String,
     },
+    /// Something in config.toml leads to a file that is something else.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A secret does not fit its scheme.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -110,7 +113,7 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether config.toml is at fault.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Key(_) | Self::Mail(_) | Self::Egress(_))
+        matches!(self, Self::Config(_) | Self::Key(_) | Self::Mail(_) | Self::Egress(_))
     }
 }
 
@@ -139,6 +142,8 @@ pub struct Service {
     pub config: Config,
     /// Where it is read anew.
     pub path: PathBuf,
+    /// The files that it leads to.
+    pub files: Files,
     /// How the log follows it.
     pub relevel: Relevel,
 }
@@ -186,7 +191,7 @@ fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
 }
 
 async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Result<(), DaemonError> {
-    let Service { config, path, relevel } = service;
+    let Service { config, path, files, relevel } = service;
     let clock = Steady::new();
     let ambient = Ambient::new(clock.clone(), System);
     let started_at = ambient.now();
@@ -197,6 +202,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     let operators = passed.admin(config.admin.listen).await?;
 
     manager::status("opening the store");
+    put_logs_away(&config)?;
     if let Ok(Some(newest)) = newest_event(&config.store.path) {
         clock.has_been(newest);
     }
@@ -211,6 +217,11 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
         ambient.clone(),
     )?;
     let token = admin::token(&config, &ambient)?;
+    // Once more, now that the store is there and has an inode.
+    let problems = files.problems();
+    if !problems.is_empty() {
+        return Err(ConfigError::Wrong(problems).into());
+    }
     let egress = Egress::new(&config.http, ambient.clone())?;
     let telemetry = Telemetry::start(&config.telemetry, &egress, &ambient)?;
 
@@ -325,6 +336,22 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     Ok(())
 }
 
+/// Frees the room that a killed daemon's logs take, before anything else needs some: those of the plugins'
+/// databases first, which may be the longest.
+///
+/// # Errors
+/// When the store's log can't be put away. A database that can't be used is one when a plugin uses it.
+fn put_logs_away(config: &Config) -> Result<(), OpenError> {
+    for (name, settings) in &config.databases {
+        if let DatabaseTarget::Sqlite(path) = &settings.target
+            && let Err(error) = store::put_away(path)
+        {
+            warn!(database = name, %error, "the log of a database stays as it is");
+        }
+    }
+    store::put_away_of_store(&config.store.path)
+}
+
 /// The engine and the registry, with the plugins that are in the folder now.
 async fn plugins(
     config: &Config,
@@ -345,7 +372,7 @@ async fn plugins(
     let registry = Registry::new(
         engine,
         store.clone(),
-        Databases::new(&config.databases),
+        Databases::new(&config.databases, config.store.min_free),
         egress.clone(),
         config.plugins.dir.clone(),
         settings,

@@ -23,7 +23,7 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let service = Service { config: loaded.config, path: path.to_owned(), relevel };
+    let service = Service { config: loaded.config, path: path.to_owned(), files: loaded.files, relevel };
     daemon::run(service).map_err(|error| {
         let told = super::chain(&error);
         if error.is_configuration() { CliError::Misconfigured(told) } else { CliError::Failure(told) }

@@ -29,6 +29,9 @@ pub struct DatabaseSettings {
     pub statement_timeout: Duration,
     /// The certificates, in PEM, that a PostgreSQL's own is checked against; those of the system by default.
     pub ca: Option<PathBuf>,
+    /// The most bytes of the database. Of a file 1 GiB by default, and its log and its temporary files may each
+    /// take a quarter more. On a PostgreSQL none by default: beyond it plugins may only read and delete.
+    pub max_size: Option<u64>,
 }
 
 /// The `url` of `[databases.<name>]`.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::Read as _, os::unix::fs::MetadataExt as _, 
 use toml::de::DeTable;
 
 use super::{
-    Config, ConfigError, Environment, Finding, sections,
+    Config, ConfigError, Environment, Files, Finding, sections,
     table::{Document, Table},
 };
 
@@ -49,6 +49,8 @@ pub struct Loaded {
     pub config: Config,
     /// What deserves a look: the demo secret in use, a secret in a file that everybody may read.
     pub warnings: Vec<Finding>,
+    /// The files that it leads to, to be checked again once the daemon has made its own.
+    pub files: Files,
     /// Every key that could stand in it, dotted (`server.listen`), with the plugins it names.
     pub keys: BTreeSet<String>,
 }
@@ -117,6 +119,7 @@ impl Loaded {
         let mut root = Table::new(&document, String::new(), 0, root.get_ref());
         let config = sections::config(&mut root);
         root.finish();
+        let files = Files::new(path, &config, document.led());
 
         if let (Some(at), Some(mode)) = (document.first_literal_secret(), mode)
             && mode & 0o004 != 0
@@ -125,11 +128,12 @@ impl Loaded {
                            { env = \"NAME\" } or { file = \"PATH\" }, or take that right away (chmod o-r)";
             document.warn(at, message);
         }
-        match document.problems() {
-            none if none.is_empty() => {
-                Ok(Self { config, warnings: document.warnings(), keys: document.keys() })
-            }
-            problems => Err(ConfigError::Wrong(problems)),
+        let mut problems = document.problems();
+        problems.extend(files.problems());
+        if problems.is_empty() {
+            return Ok(Self { config, warnings: document.warnings(), files, keys: document.keys() });
         }
+        problems.sort_by_key(|finding| (finding.line, finding.column));
+        Err(ConfigError::Wrong(problems))
     }
 }

@@ -12,6 +12,7 @@
 //! unmeant   what nobody can have meant as a secret
 //! smtp      the URL of a mail server, taken apart
 //! database  the URL of a database, and what stands beside it
+//! files     the files that it leads to, none of them two things at once
 //! egress    one place that a plugin may make requests to
 //! diagnose  what is wrong, at which line and column, and the way out
 //! defaults  what holds where the file says nothing
@@ -21,6 +22,7 @@ mod database;
 mod defaults;
 mod diagnose;
 mod egress;
+mod files;
 mod load;
 mod secret;
 mod sections;
@@ -35,6 +37,7 @@ use url::Url;
 
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest};
+pub use files::Files;
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};

@@ -26,7 +26,10 @@ use crate::model::{Grants, MailGrant, Pattern, Redact};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+/// Bytes that an SQLite database may have where nothing is said.
+const DATABASE_SIZE: u64 = GIB;
 const TEN_YEARS: Duration = Duration::from_secs(10 * 31_557_600);
 
 /// All of it; what is wrong stays at its default and is among the document's problems.
@@ -97,7 +100,11 @@ fn admin(table: &mut Table<'_>, admin: &mut Admin, server: &Server) {
 }
 
 fn store(table: &mut Table<'_>, store: &mut Store) {
-    table.read("url", &mut store.path, store_url);
+    table.read("url", &mut store.path, |value| {
+        let file = store_url(value)?;
+        value.document.leads(value, &file);
+        Ok(file)
+    });
     table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
     table.read("min_free", &mut store.min_free, size(0..=TIB));
@@ -105,7 +112,13 @@ fn store(table: &mut Table<'_>, store: &mut Store) {
 }
 
 fn mail(table: &mut Table<'_>, mail: &mut MailTransport) {
-    table.read("url", &mut mail.target, mail_url);
+    table.read("url", &mut mail.target, |value| {
+        let target = mail_url(value)?;
+        if let MailTarget::Folder(folder) = &target {
+            value.document.leads(value, folder);
+        }
+        Ok(target)
+    });
     table.table("retry", |table| retry(table, &mut mail.retry));
 }
 
@@ -164,21 +177,6 @@ fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
         check_name("database", name, &value);
         let Some(mut table) = value.parsed(Value::table) else { continue };
         let settings = database(&mut table);
-        if let Some(settings) = &settings
-            && let DatabaseTarget::Sqlite(path) = &settings.target
-        {
-            let same = |(_, other): &(&String, &DatabaseSettings)| other.target == settings.target;
-            let whose = match config.databases.iter().find(same) {
-                _ if *path == config.store.path => Some("the store".to_owned()),
-                // What is on disk is known of a database, and its plugins take turns there.
-                Some((other, _)) => Some(format!("[databases.{other}] too")),
-                None => None,
-            };
-            if let Some(whose) = whose {
-                let message = format!("`{}` is the file of {whose}; name another", table.path("url"));
-                table.document.problem(table.at("url"), message);
-            }
-        }
         table.finish();
         config.databases.extend(settings.map(|settings| (name.to_owned(), settings)));
     }
@@ -186,12 +184,24 @@ fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
 }
 
 fn database(table: &mut Table<'_>) -> Option<DatabaseSettings> {
-    let target = table.required("url", "\"sqlite:data/app.db\"", database_url);
+    let target = table.required("url", "\"sqlite:data/app.db\"", |value| {
+        let target = database_url(value)?;
+        if let DatabaseTarget::Sqlite(file) = &target {
+            value.document.leads(value, file);
+        }
+        Ok(target)
+    });
     let (mut pool, mut statement_timeout) = (8, secs(5));
     table.read("pool", &mut pool, integer(1..=256));
     table.read("statement_timeout", &mut statement_timeout, duration(millis(10)..=minutes(10)));
     let ca = table.optional("ca", path);
-    Some(DatabaseSettings { target: target?, pool, statement_timeout, ca })
+    let max_size = table.optional("max_size", size(MIB..=1024 * TIB));
+    let target = target?;
+    let max_size = match &target {
+        DatabaseTarget::Sqlite(_) => max_size.or(Some(DATABASE_SIZE)),
+        DatabaseTarget::Postgres(_) => max_size,
+    };
+    Some(DatabaseSettings { target, pool, statement_timeout, ca, max_size })
 }
 
 fn retry(table: &mut Table<'_>, retry: &mut Retry) {

@@ -18,6 +18,7 @@ use toml::{
 use super::{
     Environment, Finding, Secrets,
     diagnose::{listed, nearest, shown},
+    files::Led,
 };
 
 /// The file being read: what its readers need, and what they have found.
@@ -33,6 +34,7 @@ pub(super) struct Document<'a> {
     warnings: RefCell<Vec<(usize, String)>>,
     literals: RefCell<Vec<usize>>,
     keys: RefCell<BTreeSet<String>>,
+    led: RefCell<Vec<Led>>,
 }
 
 impl<'a> Document<'a> {
@@ -52,7 +54,18 @@ impl<'a> Document<'a> {
             warnings: RefCell::default(),
             literals: RefCell::default(),
             keys: RefCell::default(),
+            led: RefCell::default(),
         }
+    }
+
+    /// A value leads to this file or folder, which the daemon writes to.
+    pub(super) fn leads(&self, value: &Value<'_>, path: &Path) {
+        let finding = Finding::at(self.path, self.text, value.at(), String::new());
+        self.led.borrow_mut().push(Led { key: value.key.clone(), finding, path: path.to_owned() });
+    }
+
+    pub(super) fn led(&self) -> Vec<Led> {
+        self.led.borrow().clone()
     }
 
     /// Something is wrong at this byte.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// SQLSTATE of a disk or a database that is full.
+pub(super) const FULL: &str = "53100";
+
 /// Why a database could not be used; nothing was done. Not the guest's doing: the job runs again, and
 /// that is not counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum Over {
     /// A row or value beyond what any call may pass, which could be refused only with the connection.
     #[error("limit `sql_bytes` reached: the database sent a value of {0} bytes")]
     TooLarge(usize),
+    /// What it wrote has no room: a limit, which the message names, or the disk. The guest's doing.
+    #[error("{0}")]
+    Full(String),
     /// The statement itself ended the transaction.
     #[error("the statement rolled the attempt's transaction back: {0}")]
     RolledBack(String),
@@ -105,6 +111,7 @@ impl From<Over> for CommitError {
         match over {
             Over::Conflict => Self::Conflict,
             Over::Unavailable(unavailable) | Over::Broken(unavailable) => Self::Unavailable(unavailable),
+            Over::Full(message) => Self::Failed { sqlstate: FULL.to_owned(), message },
             over @ (Over::TimedOut(_) | Over::TooLarge(_) | Over::RolledBack(_)) => {
                 Self::Failed { sqlstate: "40000".to_owned(), message: over.to_string() }
             }

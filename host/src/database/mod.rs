@@ -57,12 +57,13 @@ use crate::{
 pub struct Databases {
     all: Arc<RwLock<BTreeMap<String, Database>>>,
     keep: Keep,
+    min_free: u64,
 }
 
 impl Databases {
-    /// Those that config.toml describes.
-    pub fn new(settings: &BTreeMap<String, DatabaseSettings>) -> Self {
-        let databases = Self::default();
+    /// Those that config.toml describes. Plugins leave `min_free` bytes of a disk free, and some more.
+    pub fn new(settings: &BTreeMap<String, DatabaseSettings>, min_free: u64) -> Self {
+        let databases = Self { min_free, ..Self::default() };
         databases.extend(settings);
         databases
     }
@@ -71,7 +72,7 @@ impl Databases {
     pub fn extend(&self, settings: &BTreeMap<String, DatabaseSettings>) {
         let mut databases = self.all.write();
         for (name, settings) in settings {
-            databases.entry(name.clone()).or_insert_with(|| Database::new(name, settings));
+            databases.entry(name.clone()).or_insert_with(|| Database::new(name, settings, self.min_free));
         }
     }
 
@@ -115,9 +116,9 @@ enum Engine {
 }
 
 impl Database {
-    fn new(name: &str, settings: &DatabaseSettings) -> Self {
+    fn new(name: &str, settings: &DatabaseSettings, min_free: u64) -> Self {
         let engine = match &settings.target {
-            DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path, settings)),
+            DatabaseTarget::Sqlite(path) => Engine::Sqlite(sqlite::Pool::new(name, path, settings, min_free)),
             DatabaseTarget::Postgres(url) => {
                 Engine::Postgres(postgres::Pool::new(name, url.expose(), settings))
             }
@@ -232,6 +233,8 @@ pub struct Role {
     pub name: String,
     /// Whether nothing is refused to it.
     pub is_superuser: bool,
+    /// Whether the server lets its queries write temporary files of any size.
+    pub unlimited_files: bool,
 }
 
 impl std::fmt::Debug for Database {

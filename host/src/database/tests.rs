@@ -21,14 +21,24 @@ impl House {
     }
 
     fn databases(&self) -> [Database; 2] {
+        self.bounded(None)
+    }
+
+    /// The same with a size that they may have.
+    fn bounded(&self, max_size: Option<u64>) -> [Database; 2] {
         [
             DatabaseTarget::Sqlite(self.folder.path().join("app.db")),
             DatabaseTarget::Postgres(Secret::new(self.postgres.url())),
         ]
         .map(|target| {
-            let settings =
-                DatabaseSettings { target, pool: 4, statement_timeout: Duration::from_millis(500), ca: None };
-            Database::new("app", &settings)
+            let settings = DatabaseSettings {
+                target,
+                pool: 4,
+                statement_timeout: Duration::from_millis(500),
+                ca: None,
+                max_size,
+            };
+            Database::new("app", &settings, 0)
         })
     }
 }
@@ -90,6 +100,37 @@ async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
         database.remove_markers(&[DeliveryId(1), DeliveryId(7)]).await.unwrap();
         assert_eq!(database.find_marker(DeliveryId(1)).await.unwrap(), None);
         assert_eq!(numbers(database, "SELECT n FROM t ORDER BY n").await, [1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_full_names_the_limit_and_gives_room_back() {
+    let house = House::new();
+    // An empty PostgreSQL has more than that already.
+    run(&house.databases()[1], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
+    run(&house.databases()[0], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
+    for database in house.bounded(Some(4 << 20)) {
+        let many = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200)
+                    INSERT INTO t SELECT n, $1 FROM c";
+        let refused = async |delivery: i64, sql: &str, parameters: Vec<Value>| {
+            let mut writer = begin(&database, delivery).await;
+            let written = writer.execute(sql, parameters, BOUNDS).await;
+            match written {
+                Ok(_) => writer.commit(vec![], ()).await.map(drop).map_err(|error| error.to_string()),
+                Err(SqlError::Statement { sqlstate, message }) if sqlstate == "53100" => Err(message),
+                Err(SqlError::Over(over)) => Err(over.to_string()),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let error = refused(1, many, vec![Value::Text("x".repeat(60_000))]).await.unwrap_err();
+        assert!(error.contains("`max_size`") && error.contains("[databases.app]"), "{error}");
+        let mut writer = begin(&database, 2).await;
+        writer.stage_kv("p", [("k".to_owned(), KvWrite::Set(vec![7; 6 << 20]))].into(), u64::MAX);
+        let error = writer.commit(vec![], ()).await.unwrap_err().to_string();
+        assert!(error.contains("`max_size`") && error.contains("53100"), "{error}");
+        refused(3, "DELETE FROM t", vec![]).await.unwrap();
+        assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [0]);
+        refused(4, "DROP TABLE t", vec![]).await.unwrap();
     }
 }
 

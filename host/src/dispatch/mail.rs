@@ -33,7 +33,7 @@ pub struct InvalidMailTarget(#[from] lettre::transport::smtp::Error);
 /// # Errors
 /// What it said, or what is between.
 pub async fn reach_mail(transport: &MailTransport) -> Result<(), String> {
-    match Mailer::new(transport).map_err(|error| error.to_string())? {
+    match Mailer::new(transport, 0).map_err(|error| error.to_string())? {
         Mailer::Folder(_) => Ok(()),
         Mailer::Smtp(smtp) => smtp.reach().await.map_err(|error| error.to_string()),
     }
@@ -46,9 +46,9 @@ enum Mailer {
 }
 
 impl Mailer {
-    fn new(transport: &MailTransport) -> Result<Self, InvalidMailTarget> {
+    fn new(transport: &MailTransport, min_free: u64) -> Result<Self, InvalidMailTarget> {
         Ok(match &transport.target {
-            MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone())),
+            MailTarget::Folder(folder) => Self::Folder(Folder::new(folder.clone(), min_free)),
             MailTarget::Smtp(server) => Self::Smtp(Box::new(Smtp::new(server)?)),
         })
     }
@@ -79,8 +79,13 @@ pub(super) struct MailDesk {
 }
 
 impl MailDesk {
-    pub(super) fn new(transport: &MailTransport, ambient: Ambient) -> Result<Self, InvalidMailTarget> {
-        Ok(Self { mailer: Mailer::new(transport)?, retry: transport.retry, ambient })
+    /// A folder leaves `min_free` bytes of its disk free.
+    pub(super) fn new(
+        transport: &MailTransport,
+        min_free: u64,
+        ambient: Ambient,
+    ) -> Result<Self, InvalidMailTarget> {
+        Ok(Self { mailer: Mailer::new(transport, min_free)?, retry: transport.retry, ambient })
     }
 }
 

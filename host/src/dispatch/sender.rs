@@ -65,7 +65,8 @@ impl Sender {
         ambient: Ambient,
         telemetry: Telemetry,
     ) -> Result<Self, InvalidMailTarget> {
-        let mail = MailDesk::new(transport, ambient.clone())?;
+        // What was taken in is finished with what no event is let into.
+        let mail = MailDesk::new(transport, store.min_free() / 2, ambient.clone())?;
         let requests = RequestDesk::new(egress, registry, http, ambient.clone());
         let redactions: Redactions = Arc::new(|_| Redact::default());
         Ok(Self { counter: Counter { store, ambient, telemetry, redactions }, mail, requests })

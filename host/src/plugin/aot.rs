@@ -1,4 +1,4 @@
-//! The one place that loads machine code, and so the one place with `unsafe`.
+//! The one place that loads machine code, and so one of the two with `unsafe`; `database/sqlite/vfs.rs` is the other.
 #![allow(unsafe_code)]
 
 use std::path::Path;

@@ -56,6 +56,12 @@ impl Checkpointer {
             };
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 shared.look_at_disk();
+                // The writer looks itself when it commits. Where nobody sends it anything, it is woken to.
+                let moved = shared.present.check().is_err() || shared.present.is_shorter();
+                if moved && let Some(writer) = writer.upgrade() {
+                    let _ = writer.try_send(Op::Fold);
+                    continue;
+                }
                 if let Err(error) = round(&connection, &shared, &writer) {
                     warn(&error);
                 }

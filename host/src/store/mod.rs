@@ -9,7 +9,8 @@
 //!   replay, retention, plugins, revisions                                         what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy, examine                                          a second file, and back
-//!   writer, memory, minutes, shared, readers, gentle, checkpoint, space, schema      what carries it
+//!   writer, memory, minutes, shared, readers, gentle, checkpoint, schema           what carries it
+//!   space, present, leftover                                                         its disk
 //! ```
 //!
 //! # What is on disk, and what a restart does
@@ -52,12 +53,14 @@ mod gentle;
 mod histogram;
 mod inbox;
 mod kv;
+mod leftover;
 mod memory;
 mod meters;
 mod minutes;
 mod order;
 mod outbox;
 mod plugins;
+mod present;
 mod query;
 mod queue;
 mod readers;
@@ -96,6 +99,7 @@ pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
 pub use examine::{Examination, Integrity, examine, examine_database, newest_event, restore_is_unfinished};
 pub use inbox::Accepted;
+pub use leftover::{LeftoverError, put_away, put_away_of_store};
 pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
 pub use restore::{RestoreError, Restored, restore};
@@ -158,9 +162,10 @@ impl Store {
     pub fn open(options: StoreOptions, ambient: Ambient) -> Result<Self, OpenError> {
         let unusable = |reason: String| OpenError::Unusable { path: options.path.clone(), reason };
         let mut opened = schema::open(&options.path, &ambient)?;
-        queue::recover(&mut opened.writer).map_err(|error| unusable(error.to_string()))?;
+        queue::recover(&mut opened.writer).map_err(|error| unusable(error::said(&error)))?;
         let shared = shared::Shared::new(options.path.clone(), options.min_free)
             .map_err(|error| unusable(error.to_string()))?;
+        shared.remember_files(&opened.writer).map_err(|error| unusable(error.to_string()))?;
         let shared = Arc::new(shared);
         let gentle = gentle::Gentle::start().map_err(|error| unusable(error.to_string()))?;
         let ops = writer::start(
@@ -312,7 +317,8 @@ impl Store {
         self.0.options.max_backlog
     }
 
-    fn min_free(&self) -> u64 {
+    /// Bytes that are to stay free on a disk.
+    pub fn min_free(&self) -> u64 {
         self.0.options.min_free
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{OpenError, restore};
+use super::{OpenError, leftover, restore};
 use crate::model::{Ambient, DeliveryState};
 
 /// Says in the file's header whose it is: "post".
@@ -292,6 +292,7 @@ pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Opened, OpenError> 
         let reason = "a restore of it was begun and not ended; run `posthouse restore FILE --force` again";
         return Err(OpenError::Unusable { path: path.to_owned(), reason: reason.to_owned() });
     }
+    leftover::of_locked_store(path)?;
     // Made here rather than by SQLite, for its mode; the write-ahead log takes the mode over.
     private(path).map_err(|error| unusable(path, &error))?;
     let mut writer =
@@ -418,5 +419,5 @@ fn unusable(path: &Path, error: &std::io::Error) -> OpenError {
 }
 
 fn broken(path: &Path, error: &rusqlite::Error) -> OpenError {
-    OpenError::Unusable { path: path.to_owned(), reason: error.to_string() }
+    OpenError::Unusable { path: path.to_owned(), reason: super::error::said(error) }
 }

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{StoreError, meters::Meters, readers::Readers, space::Space};
+use super::{StoreError, meters::Meters, present::Present, readers::Readers, space::Space};
 use crate::model::PluginId;
 
 /// Reads of guests: as many at once as there are threads to run them.
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     unfinished: AtomicU64,
     trouble: RwLock<Option<String>>,
     space: Space,
+    /// Whether its files are where they were.
+    pub(super) present: Present,
     oversize: AtomicBool,
     /// What is counted for the metrics.
     pub(super) meters: Arc<Meters>,
@@ -53,6 +55,7 @@ impl Shared {
         Ok(Self {
             file,
             space,
+            present: Present::new(&path),
             oversize: AtomicBool::new(false),
             failure: OnceLock::new(),
             closed: AtomicBool::new(false),
@@ -66,6 +69,11 @@ impl Shared {
             #[cfg(test)]
             injected: parking_lot::Mutex::default(),
         })
+    }
+
+    /// Remembers which files are open, once `connection` has read the store.
+    pub(super) fn remember_files(&self, connection: &rusqlite::Connection) -> std::io::Result<()> {
+        self.present.remember(&self.file, connection)
     }
 
     /// Puts on disk what has been copied into the store's file.

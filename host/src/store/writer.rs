@@ -42,6 +42,7 @@ use super::{
     memory::Memory,
     meters::Counting,
     outbox::OutboxQueue,
+    present::is_moved,
     queue::{LaneEnds, OpenedLane},
     schema::Opened,
     shared::Shared,
@@ -400,6 +401,7 @@ impl<'c> Writer<'c> {
 
     fn transact(&mut self, ops: &mut VecDeque<Op>) -> Result<()> {
         let begun = Instant::now();
+        self.shared.present.check_log(self.connection)?;
         self.sql.begin.execute([])?;
         let changes = self.connection.total_changes();
         while let Some(op) = ops.pop_front() {
@@ -425,6 +427,8 @@ impl<'c> Writer<'c> {
         let took = i64::try_from((self.committed - begun).as_nanos()).unwrap_or(i64::MAX);
         self.committed_at = self.now.saturating_add(took);
         self.wrote = self.connection.total_changes() > changes;
+        self.shared.present.check()?;
+        self.shared.present.committed();
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
         }
@@ -516,6 +520,9 @@ impl<'c> Writer<'c> {
 
     /// After a failure: the transaction is taken back, and so is what was remembered of it.
     fn undo(&mut self, error: &rusqlite::Error) {
+        if is_moved(error) {
+            self.shared.present.save(self.connection);
+        }
         let rolled_back =
             if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") };
         let answer = match rolled_back.and_then(|()| Memory::load(self.connection)) {

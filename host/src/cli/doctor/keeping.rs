@@ -1,5 +1,7 @@
 //! The store and the databases: whether they hold together, and can be used.
 
+use std::path::Path;
+
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 
@@ -74,12 +76,25 @@ pub(super) fn store(patient: &Patient, notes: &mut Notes) {
     }
 }
 
+/// Tells of a database that holds together, and warns while there is time to raise its limit.
+fn whole(name: &str, path: &Path, max_size: Option<u64>, notes: &mut Notes) {
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    let told = format!("`{name}`: `{}` holds together", path.display());
+    match max_size.filter(|most| size > most / 5 * 4) {
+        Some(most) => notes.warning(
+            format!("{told}, and has {} of {} (`max_size`)", ByteSize(size), ByteSize(most)),
+            "delete rows, or raise `max_size` of [databases.<name>], before plugins fail to write",
+        ),
+        None => notes.ok(told),
+    }
+}
+
 pub(super) fn databases(patient: &Patient, notes: &mut Notes) {
     let settings = &patient.config.databases;
     if settings.is_empty() {
         return notes.ok("there are none");
     }
-    let all = Databases::new(settings);
+    let all = Databases::new(settings, patient.config.store.min_free);
     for (name, database) in settings {
         match &database.target {
             DatabaseTarget::Sqlite(path) if !path.exists() => {
@@ -89,7 +104,7 @@ pub(super) fn databases(patient: &Patient, notes: &mut Notes) {
                 ));
             }
             DatabaseTarget::Sqlite(path) => match store::examine_database(path, notes.patience) {
-                Ok(Integrity::Whole) => notes.ok(format!("`{name}`: `{}` holds together", path.display())),
+                Ok(Integrity::Whole) => whole(name, path, database.max_size, notes),
                 Ok(Integrity::Damaged(said)) => notes.problem(
                     format!("`{name}`: `{}` is damaged: {said}", path.display()),
                     "stop the daemon, and restore the last backup",
@@ -108,6 +123,11 @@ pub(super) fn databases(patient: &Patient, notes: &mut Notes) {
                         format!("`{name}`: its role `{}` is a superuser, and so is every plugin that is granted it", role.name),
                         "let it use a role of its own that owns nothing but its tables",
                     ),
+                    Some(Ok(role)) if role.unlimited_files => notes.ok(format!(
+                        "`{name}`: it answers role `{}`, whose queries may write temporary files without a limit \
+                         (temp_file_limit of the server)",
+                        role.name
+                    )),
                     Some(Ok(role)) => notes.ok(format!("`{name}`: it answers role `{}`", role.name)),
                     Some(Err(error)) => notes.problem(
                         format!("`{name}`: {error}"),

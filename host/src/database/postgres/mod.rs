@@ -16,6 +16,7 @@
 
 mod connect;
 mod frames;
+mod size;
 mod values;
 mod wire;
 
@@ -29,10 +30,12 @@ use tokio_postgres::error::SqlState;
 use self::{
     connect::{Link, Server, Session, said},
     frames::OWN,
+    size::{Size, only_frees},
     values::{Column, Parameter},
 };
 use super::{
     Bounds, CommitError, Committed, Over, Past, Role, Rows, SqlError, Unavailable, Value, Waiting,
+    error::FULL,
     guard::{self, Checked, Dialect},
     kv::{Change, Written},
     value::Gather,
@@ -77,6 +80,7 @@ pub(super) struct Pool {
     name: String,
     server: Server,
     statement_timeout: Duration,
+    size: Size,
     places: Arc<Semaphore>,
     all: u32,
     apart: Semaphore,
@@ -91,6 +95,7 @@ impl Pool {
             name: name.to_owned(),
             server: Server::new(name, url, settings.ca.clone(), settings.statement_timeout),
             statement_timeout: settings.statement_timeout,
+            size: Size::new(settings.max_size),
             places: Arc::new(Semaphore::new(settings.pool)),
             all: u32::try_from(settings.pool).unwrap_or(u32::MAX),
             apart: Semaphore::new(APART),
@@ -137,9 +142,16 @@ impl Pool {
     }
 
     pub(super) async fn role(&self) -> Result<Role, Unavailable> {
-        let asked = "SELECT rolname::text, rolsuper FROM pg_roles WHERE rolname = current_user";
+        let asked = "SELECT rolname::text, rolsuper, current_setting('temp_file_limit') = '-1'
+                     FROM pg_roles WHERE rolname = current_user";
         let row = self.apart(async |session| session.client.query_one(asked, &[]).await).await?;
-        let read = || Ok(Role { name: row.try_get(0)?, is_superuser: row.try_get(1)? });
+        let read = || {
+            Ok(Role {
+                name: row.try_get(0)?,
+                is_superuser: row.try_get(1)?,
+                unlimited_files: row.try_get(2)?,
+            })
+        };
         read().map_err(|error: tokio_postgres::Error| self.unavailable(&said(&error)))
     }
 
@@ -289,6 +301,12 @@ impl Transaction {
     ) -> Result<(Rows, u64), SqlError> {
         let checked = guard::check(Dialect::Postgres, text).map_err(SqlError::Refused)?;
         bounds.check_parameters(&parameters).map_err(SqlError::Limit)?;
+        if !checked.reads
+            && !only_frees(&checked.text)
+            && let Some(message) = self.pool.full().await.map_err(Over::from)?
+        {
+            return Err(SqlError::Statement { sqlstate: FULL.to_owned(), message });
+        }
         let parameters: Vec<_> = parameters.into_iter().map(Parameter).collect();
         if self.state == State::Fresh {
             let before = self.begin();
@@ -412,6 +430,11 @@ impl Transaction {
                 }
                 None => gone.push(key.as_bytes()),
             }
+        }
+        if !keys.is_empty()
+            && let Some(message) = self.pool.full().await?
+        {
+            return Err(CommitError::Failed { sqlstate: FULL.to_owned(), message });
         }
         let delivery = self.delivery.0;
         let plugin = &written.plugin;

@@ -20,6 +20,7 @@ use super::{
     control::Control,
     functions,
     program::{self, Programs},
+    room::{Guest, LONG_LOG, Room},
     sqlstate,
 };
 use crate::database::{Over, Unavailable};
@@ -52,11 +53,17 @@ pub(in crate::database) struct Seat {
     pub(super) syncs_itself: bool,
     /// What is known of its statements.
     pub(super) programs: Programs,
+    pub(super) room: Arc<Room>,
     pub(super) control: Arc<Control>,
 }
 
 impl Seat {
-    pub(super) fn open(name: String, path: &Path, statement_timeout: Duration) -> Result<Self, Unavailable> {
+    pub(super) fn open(
+        name: String,
+        path: &Path,
+        statement_timeout: Duration,
+        room: Arc<Room>,
+    ) -> Result<Self, Unavailable> {
         let control = Control::new();
         let failed = |reason: &dyn std::fmt::Display| Unavailable {
             name: name.clone(),
@@ -64,8 +71,9 @@ impl Seat {
         };
         make(path).map_err(|error| failed(&error))?;
         let (connection, syncs_itself) =
-            connect(path, statement_timeout, &control).map_err(|error| failed(&error))?;
-        Ok(Self { connection, name, statement_timeout, syncs_itself, programs: Programs::default(), control })
+            connect(path, statement_timeout, &control, &room).map_err(|error| failed(&error))?;
+        let programs = Programs::default();
+        Ok(Self { connection, name, statement_timeout, syncs_itself, programs, room, control })
     }
 
     pub(super) fn control(&self) -> Arc<Control> {
@@ -85,6 +93,7 @@ impl Seat {
     pub(super) fn as_guest<T>(&self, longest: usize, work: impl FnOnce(&Connection) -> T) -> T {
         self.set_longest(i32::try_from(longest).unwrap_or(LONGEST));
         self.control.begin(self.connection.get_interrupt_handle(), self.statement_timeout);
+        let _guest = Guest::at_work();
         let answer = work(&self.connection);
         self.control.end();
         self.set_longest(LONGEST);
@@ -102,12 +111,32 @@ impl Seat {
         if sqlstate::is_conflict(error) {
             return Over::Conflict;
         }
+        if sqlstate::is_full(error) {
+            return Over::Full(self.room.why_full());
+        }
         self.unavailable(error.to_string())
     }
 
     /// The database can't be used, for this reason.
     pub(super) fn unavailable(&self, reason: String) -> Over {
         Unavailable { name: self.name.clone(), reason }.into()
+    }
+
+    /// Truncates the log where it is long and nobody reads what is in it: it frees the room it takes. Who reads
+    /// is not waited for; the log is truncated later then.
+    pub(super) fn truncate_log(&self) {
+        if !self.room.has_long_log() {
+            return;
+        }
+        let truncate = || -> rusqlite::Result<()> {
+            self.connection.busy_timeout(Duration::ZERO)?;
+            let truncated = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            self.connection.busy_timeout(self.statement_timeout)?;
+            truncated
+        };
+        if let Err(error) = truncate() {
+            tracing::debug!(database = self.name, %error, "the log of a database was not truncated");
+        }
     }
 
     fn set_longest(&self, bytes: i32) {
@@ -118,6 +147,15 @@ impl Seat {
 
 /// Makes the file where it is missing, for its mode; it may hold what concerns nobody else.
 fn make(path: &Path) -> std::io::Result<()> {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if length(path) == 0 && length(log.as_ref()) > 0 {
+        // SQLite would delete it.
+        let reason =
+            "it is missing or empty, but its write-ahead log is there; put the file back, or remove the log";
+        return Err(std::io::Error::other(reason));
+    }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
@@ -128,9 +166,11 @@ fn connect(
     path: &Path,
     statement_timeout: Duration,
     control: &Arc<Control>,
+    room: &Arc<Room>,
 ) -> rusqlite::Result<(Connection, bool)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)?;
+    let vfs = room.vfs().map_err(|reason| rusqlite::Error::InvalidPath(reason.into()))?;
+    let mut connection = Connection::open_with_flags_and_vfs(path, flags, vfs)?;
     connection.busy_timeout(statement_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -144,6 +184,7 @@ fn connect(
     if !connection.table_exists(None, "posthouse_kv")? {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     }
+    bound(&connection, room, syncs_itself)?;
     for (limit, most) in [
         (Limit::SQLITE_LIMIT_LENGTH, LONGEST),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
@@ -162,6 +203,19 @@ fn connect(
         if control.is_guest() { allow(context, &control) } else { Authorization::Allow }
     }))?;
     Ok((connection, syncs_itself))
+}
+
+/// Keeps the files within their room, in terms that SQLite has for it. Temporary ones are files, since nothing
+/// bounds the memory of one connection.
+fn bound(connection: &Connection, room: &Room, syncs_itself: bool) -> rusqlite::Result<()> {
+    room.journals(syncs_itself);
+    let page_size = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?;
+    let pages = room.pages(page_size.into());
+    let used = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))?;
+    room.has(u64::from(used) * u64::from(page_size));
+    connection.execute_batch(&format!(
+        "PRAGMA max_page_count = {pages}; PRAGMA journal_size_limit = {LONG_LOG}; PRAGMA temp_store = FILE;"
+    ))
 }
 
 /// What a guest's statement may do. The guard has looked at its words before.

@@ -20,9 +20,12 @@
 mod connection;
 mod control;
 mod dropping;
+#[cfg(test)]
+mod full;
 mod functions;
 mod nesting;
 mod program;
+mod room;
 mod sqlstate;
 mod statement;
 mod stuck;
@@ -32,13 +35,14 @@ mod tests;
 #[cfg(test)]
 mod time_tests;
 mod values;
+mod vfs;
 mod worker;
 
 use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,7 +50,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use self::{connection::Seat, syncer::Syncer, worker::Worker};
+use self::{connection::Seat, room::Room, syncer::Syncer, worker::Worker};
 use super::{
     Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,
     guard::{self, Dialect},
@@ -58,6 +62,9 @@ use crate::{
     model::{DeliveryId, Usage},
 };
 
+/// Between two tries to truncate a log that readers hold back.
+const FOLD_PAUSE: Duration = Duration::from_secs(1);
+
 /// Transactions that stand in line from the start after a conflict.
 const IN_LINE: u32 = 256;
 
@@ -65,6 +72,7 @@ const IN_LINE: u32 = 256;
 pub(super) struct Pool {
     name: String,
     path: PathBuf,
+    room: Arc<Room>,
     statement_timeout: Duration,
     /// The right to a connection, and how many there are.
     places: Arc<Semaphore>,
@@ -76,24 +84,25 @@ pub(super) struct Pool {
     /// The last one that worked is the next one that does.
     idle: Mutex<Vec<Worker>>,
     in_line: AtomicU32,
+    /// Whether the log is being truncated.
+    folding: AtomicBool,
     syncer: Syncer,
 }
 
 impl Pool {
-    pub(super) fn new(name: &str, path: &Path, settings: &DatabaseSettings) -> Arc<Self> {
-        Self::with(name, path, settings, syncer::log_of(path))
+    pub(super) fn new(name: &str, path: &Path, settings: &DatabaseSettings, min_free: u64) -> Arc<Self> {
+        let room = Room::new(name, path, settings.max_size.unwrap_or(u64::MAX), min_free);
+        let sync = syncer::log_of(Arc::clone(&room));
+        Self::with(name, settings, room, sync)
     }
 
-    /// A pool whose log is put on disk by `sync`.
-    pub(super) fn with(
-        name: &str,
-        path: &Path,
-        settings: &DatabaseSettings,
-        sync: syncer::Sync,
-    ) -> Arc<Self> {
+    /// A pool on the file of `room`, whose log is put on disk by `sync`.
+    fn with(name: &str, settings: &DatabaseSettings, room: Arc<Room>, sync: syncer::Sync) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
-            path: path.to_owned(),
+            path: room.path().to_owned(),
+            room,
+            folding: AtomicBool::new(false),
             syncer: Syncer::new(name, sync),
             statement_timeout: settings.statement_timeout,
             places: Arc::new(Semaphore::new(settings.pool)),
@@ -227,8 +236,29 @@ impl Pool {
         let idle = self.idle.lock().pop();
         match idle {
             Some(worker) => Ok(worker),
-            None => Worker::start(self.name.clone(), self.path.clone(), self.statement_timeout).await,
+            None => {
+                let (name, path, room) = (self.name.clone(), self.path.clone(), Arc::clone(&self.room));
+                Worker::start(name, path, self.statement_timeout, room).await
+            }
         }
+    }
+
+    /// Truncates a log that readers, one after another, keep from starting over: new transactions wait until
+    /// those under way have ended.
+    fn fold_where_held_back(self: &Arc<Self>) {
+        if !self.room.has_held_back_log() || self.folding.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            let all = u32::try_from(pool.all).unwrap_or(u32::MAX);
+            if let Ok(Ok(_all)) = tokio::time::timeout(PATIENCE, pool.places.acquire_many(all)).await {
+                // What fails is tried again after the next commit.
+                let _ = pool.apart(true, |seat| Ok(seat.truncate_log())).await;
+            }
+            tokio::time::sleep(FOLD_PAUSE).await;
+            pool.folding.store(false, Ordering::Relaxed);
+        });
     }
 
     /// Has transactions stand in line for a while after a conflict.
@@ -302,6 +332,7 @@ impl Transaction {
         let writes = writes || (self.in_line && self.state == State::Fresh);
         if writes && self.state != State::Writes {
             self.turn = Some(self.pool.permit(&self.pool.turn, &self.waiting).await?);
+            self.pool.room.may_write().map_err(Over::Full)?;
             *self.pool.writer.lock() = Some((self.waiting.who(), Instant::now()));
         }
         if self.worker.is_none() {
@@ -364,6 +395,9 @@ impl Transaction {
             let begun = begin.map_or(Ok(()), |begin| seat.host(begin)).map_err(CommitError::from);
             let committed =
                 begun.and_then(|()| statement::commit(seat, delivery, &carried, &written, &pool.syncer));
+            if committed.is_ok() {
+                seat.truncate_log();
+            }
             // Where it has not committed nothing of it remains; in this order, so that the next writer finds
             // this connection.
             if seat.rolled_back() {
@@ -379,6 +413,7 @@ impl Transaction {
         });
         let answer = answered.await.unwrap_or_else(|_| Err(self.ended().into()));
         self.pool.note(&answer);
+        self.pool.fold_where_held_back();
         answer.map(|()| Committed::Marked)
     }
 }

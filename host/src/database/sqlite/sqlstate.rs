@@ -2,6 +2,8 @@
 
 use rusqlite::{Error, ErrorCode, ffi};
 
+use crate::database::error::FULL;
+
 /// Whether another transaction has written what this one had read.
 pub(super) fn is_conflict(error: &Error) -> bool {
     extended(error) == Some(ffi::SQLITE_BUSY_SNAPSHOT)
@@ -17,13 +19,17 @@ pub(super) fn is_unavailable(error: &Error) -> bool {
                 | ErrorCode::OutOfMemory
                 | ErrorCode::SystemIoFailure
                 | ErrorCode::DatabaseCorrupt
-                | ErrorCode::DiskFull
                 | ErrorCode::CannotOpen
                 | ErrorCode::FileLockingProtocolFailed
                 | ErrorCode::NotADatabase
                 | ErrorCode::ReadOnly
         )
     )
+}
+
+/// Whether a file may not grow, or the disk has no room.
+pub(super) fn is_full(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
 /// The SQLSTATE and the message.
@@ -51,6 +57,7 @@ fn state(error: &Error, message: &str) -> &'static str {
             Some(ErrorCode::OperationInterrupted) => "57014",
             Some(ErrorCode::AuthorizationForStatementDenied) => "42501",
             Some(ErrorCode::ReadOnly) => "25006",
+            Some(ErrorCode::DiskFull) => FULL,
             _ => by_words(message),
         },
     }

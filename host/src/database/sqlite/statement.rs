@@ -4,13 +4,16 @@ use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension 
 
 use super::{
     connection::Seat,
-    control, dropping, nesting, program, sqlstate,
+    control, dropping, nesting, program,
+    room::Guest,
+    sqlstate,
     syncer::{Syncer, Writing},
     values::{self, Declared},
 };
 use crate::{
     database::{
         Bounds, CommitError, Over, Rows, SqlError, Value,
+        error::FULL,
         guard::Checked,
         kv::{Change, Written},
         value::Gather,
@@ -189,6 +192,14 @@ fn failed(seat: &Seat, error: &Error) -> SqlError {
     // An interrupt takes all of a transaction back that has begun to write; so do an error of the disk
     // and `OR ROLLBACK`.
     let gone = seat.connection.is_autocommit();
+    if sqlstate::is_full(error) {
+        let why = seat.room.why_full();
+        return if gone {
+            Over::Full(why).into()
+        } else {
+            SqlError::Statement { sqlstate: FULL.to_owned(), message: why }
+        };
+    }
     if error.sqlite_error_code() == Some(ErrorCode::OutOfMemory) {
         // So SQLite says it where a program would have more steps than it may.
         let message = format!(
@@ -264,6 +275,7 @@ pub(super) fn commit(
     written: &Written,
     syncer: &Syncer,
 ) -> Result<Option<Writing>, CommitError> {
+    let _guest = Guest::at_work();
     // Whatever fails, the transaction is rolled back when it is dropped.
     let (changes, delta) = written
         .changes(|key| kv_get(seat, &written.plugin, key).map_err(CommitError::from))?

@@ -39,6 +39,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::room::Room;
 use crate::database::{CommitError, Unavailable};
 
 /// For how many times what the last sync took the disk is left alone before the next one, while transactions
@@ -228,10 +229,15 @@ impl State {
     }
 }
 
-/// Syncs the write-ahead log of the database in this file.
-pub(super) fn log_of(database: &Path) -> Sync {
-    let mut log = Log { database: database.to_owned(), held: None };
-    Box::new(move || log.sync())
+/// Syncs the write-ahead log of the database of this room. What is synced counts only where its files are
+/// still at their paths after it: a restart would not find it elsewhere.
+pub(super) fn log_of(room: Arc<Room>) -> Sync {
+    let mut log = Log { database: room.path().to_owned(), held: None };
+    Box::new(move || {
+        room.check()?;
+        log.sync()?;
+        room.check()
+    })
 }
 
 struct Log {

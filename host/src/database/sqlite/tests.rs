@@ -50,8 +50,9 @@ impl House {
             pool: 8,
             statement_timeout: Duration::from_secs(5),
             ca: None,
+            max_size: None,
         };
-        Pool::with("app", &self.path(), &settings, Box::new(sync))
+        Pool::with("app", &settings, Room::new("app", &self.path(), 1 << 30, 0), Box::new(sync))
     }
 
     /// Deliveries that have a marker on the fake disk.
@@ -187,9 +188,10 @@ async fn after_a_sync_that_failed_the_database_is_left_alone() {
         pool: 8,
         statement_timeout: Duration::from_secs(5),
         ca: None,
+        max_size: None,
     };
-    let pool =
-        Pool::with("app", &house.path(), &settings, Box::new(|| Err(io::Error::other("no more space"))));
+    let room = Room::new("app", &house.path(), 1 << 30, 0);
+    let pool = Pool::with("app", &settings, room, Box::new(|| Err(io::Error::other("no more space"))));
     let answer = insert(&pool, 1).await;
     assert!(matches!(&answer, Err(CommitError::Unknown(_))), "{answer:?}");
     let Err(error) = pool.begin(false, &Waiting::default()).await else { panic!("it goes on") };

@@ -28,8 +28,9 @@ fn pool_with(folder: &TempDir, before: &str, statement_timeout: Duration) -> Arc
         pool: 4,
         statement_timeout,
         ca: None,
+        max_size: None,
     };
-    Pool::new("app", &path, &settings)
+    Pool::new("app", &path, &settings, 0)
 }
 
 async fn begin(pool: &Arc<Pool>) -> Transaction {
@@ -220,7 +221,8 @@ async fn an_attempt_that_waits_for_the_turn_to_write_can_tell_who_has_it() {
 async fn a_statement_that_no_interrupt_ends_is_given_up_after_its_grace() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
-    let worker = Worker::start("app".to_owned(), path, TIMEOUT).await.unwrap();
+    let room = Room::new("app", &path, u64::MAX, 0);
+    let worker = Worker::start("app".to_owned(), path, TIMEOUT, room).await.unwrap();
     let (end, ends) = mpsc::channel::<()>();
     let (begun, begins) = oneshot::channel();
     let stuck = worker.run(move |seat| {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{connection::Seat, control::Control, stuck};
+use super::{connection::Seat, control::Control, room::Room, stuck};
 use crate::database::Unavailable;
 
 type Work = Box<dyn FnOnce(&mut Seat) + Send>;
@@ -31,12 +31,13 @@ impl Worker {
         name: String,
         path: PathBuf,
         statement_timeout: Duration,
+        room: Arc<Room>,
     ) -> Result<Self, Unavailable> {
         let (opened, open) = oneshot::channel();
         let (work, queue) = mpsc::channel::<Work>();
         let database = name.clone();
         let spawned = std::thread::Builder::new().name(format!("sql {name}")).spawn(move || {
-            let mut seat = match Seat::open(database, &path, statement_timeout) {
+            let mut seat = match Seat::open(database, &path, statement_timeout, room) {
                 Ok(seat) => seat,
                 Err(unavailable) => return drop(opened.send(Err(unavailable))),
             };

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytesize::ByteSize;
 use lettre::Message;
 use sha2::{Digest, Sha256};
 
@@ -24,16 +25,19 @@ const LONGEST_NAME: usize = 160;
 /// A folder for mail; made when the first one comes.
 pub(in crate::dispatch) struct Folder {
     path: PathBuf,
+    /// Bytes that are to stay free on its disk.
+    least: u64,
 }
 
 impl Folder {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path }
+    pub(super) fn new(path: PathBuf, least: u64) -> Self {
+        Self { path, least }
     }
 
     pub(super) async fn send(&self, message: Message, mail: &Mail) -> Result<(), NotSent> {
-        let (folder, name) = (self.path.clone(), file_name(&mail.message_id));
-        let written = tokio::task::spawn_blocking(move || write(&folder, &name, &message.formatted())).await;
+        let (folder, name, least) = (self.path.clone(), file_name(&mail.message_id), self.least);
+        let written =
+            tokio::task::spawn_blocking(move || write(&folder, &name, &message.formatted(), least)).await;
         let failed = |error: &dyn std::fmt::Display| {
             NotSent::Transient(format!("the mail folder `{}` can't be written: {error}", self.path.display()))
         };
@@ -41,8 +45,16 @@ impl Folder {
     }
 }
 
-fn write(folder: &Path, name: &str, message: &[u8]) -> io::Result<()> {
+fn write(folder: &Path, name: &str, message: &[u8], least: u64) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let disk = rustix::fs::statvfs(folder)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    // Some file systems of a network have no size.
+    if disk.f_blocks > 0 && free < least {
+        let (free, least) = (ByteSize(free), ByteSize(least));
+        let full = format!("its disk has {free} left, less than {least}, half of `min_free` of [store]");
+        return Err(io::Error::new(io::ErrorKind::StorageFull, full));
+    }
     // A leftover of a crash has the same name and is written over.
     let beside = folder.join(format!(".{name}.tmp"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -94,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn the_same_mail_twice_is_one_file() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::new(dir.path().join("mail/out"));
+        let folder = Folder::new(dir.path().join("mail/out"), 0);
         for subject in ["first", "second"] {
             let mail = Mail { subject: subject.into(), ..mail() };
             folder.send(build(&mail, Bcc::Kept, &ambient()).unwrap(), &mail).await.unwrap();
@@ -105,9 +117,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_mail_is_written_where_less_than_min_free_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("mail"), u64::MAX);
+        let error = folder.send(build(&mail(), Bcc::Kept, &ambient()).unwrap(), &mail()).await.unwrap_err();
+        assert!(matches!(&error, NotSent::Transient(text) if text.contains("`min_free`")), "{error:?}");
+        assert_eq!(names(&folder.path), [""; 0]);
+    }
+
+    #[tokio::test]
     async fn a_folder_that_is_a_file_is_an_error_that_names_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let folder = Folder::new(file.path().to_owned());
+        let folder = Folder::new(file.path().to_owned(), 0);
         let error = folder.send(build(&mail(), Bcc::Kept, &ambient()).unwrap(), &mail()).await.unwrap_err();
         let named = file.path().display().to_string();
         assert!(matches!(&error, NotSent::Transient(text) if text.contains(&named)), "{error:?}");

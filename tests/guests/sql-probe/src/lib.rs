@@ -8,7 +8,8 @@
 //!   {"fail": 2}, {"trap": true}, {"wait": 100000000}
 //! ]}
 //! ```
-//! `fail` returns a failure up to that attempt, `wait` counts so far.
+//! `fail` returns a failure up to that attempt, `wait` counts so far. A statement with `"must": true` that
+//! fails is the failure of the attempt.
 
 use posthouse_sdk::{
     Delivery, Event, Failure, Manifest, Plugin,
@@ -31,6 +32,7 @@ struct Step {
     sql: Option<String>,
     with: Vec<serde_json::Value>,
     query: bool,
+    must: bool,
     get: Option<String>,
     set: Option<String>,
     to: String,
@@ -55,7 +57,10 @@ impl Plugin for SqlProbe {
                 } else {
                     sql::execute(statement, &values).map(|changed| format!("changed {changed}"))
                 };
-                info!("{}", answer.unwrap_or_else(told));
+                match answer.map_err(told) {
+                    Err(error) if step.must => return Err(Failure::retry(error)),
+                    answer => info!("{}", answer.unwrap_or_else(|error| error)),
+                }
             }
             if let Some(key) = &step.get {
                 let value = kv::get(key)?.map(|value| String::from_utf8_lossy(&value).into_owned());

@@ -44,8 +44,9 @@ async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Dur
         pool: 4,
         statement_timeout: TIMEOUT,
         ca: None,
+        max_size: None,
     };
-    let databases = Databases::new(&BTreeMap::from([("app".to_owned(), settings)]));
+    let databases = Databases::new(&BTreeMap::from([("app".to_owned(), settings)]), 0);
     let database = databases.get("app").expect("it is there");
     let mut bad = begin(&database, 1).await;
     if !first.is_empty() {

@@ -1,0 +1,280 @@
+//! What a plugin writes has a bound on disk, whichever way it writes it, and the bound is named.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{config::DatabaseTarget, model::KvWrite};
+
+const BOUNDS: Bounds = Bounds { rows: 100_000, bytes: 4 << 20 };
+const MIB: u64 = 1 << 20;
+/// What the log, and the temporary files, of these small databases may take.
+const PART: u64 = 16 * MIB;
+
+struct House {
+    folder: TempDir,
+    pool: Arc<Pool>,
+}
+
+impl House {
+    fn new(max_size: u64) -> Self {
+        Self::with(max_size, 0)
+    }
+
+    fn with(max_size: u64, min_free: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let settings = DatabaseSettings {
+            target: DatabaseTarget::Sqlite(path.clone()),
+            pool: 4,
+            statement_timeout: Duration::from_secs(60),
+            ca: None,
+            max_size: Some(max_size),
+        };
+        Self { pool: Pool::new("app", &path, &settings, min_free), folder }
+    }
+
+    fn file(&self, ending: &str) -> PathBuf {
+        self.folder.path().join(format!("app.db{ending}"))
+    }
+
+    fn size(&self, ending: &str) -> u64 {
+        fs::metadata(self.file(ending)).map_or(0, |file| file.len())
+    }
+
+    async fn begin(&self) -> Transaction {
+        self.pool.begin(false, &Waiting::default()).await.unwrap()
+    }
+
+    /// Runs the statements in a transaction of its own, and commits it.
+    async fn run(&self, delivery: i64, statements: &[&str]) -> Result<Committed, String> {
+        let mut transaction = self.begin().await;
+        for statement in statements {
+            transaction.statement(statement, vec![], BOUNDS).await.map_err(|error| match error {
+                SqlError::Statement { sqlstate, message } => {
+                    assert_eq!(sqlstate, "53100", "{message}");
+                    message
+                }
+                SqlError::Over(Over::Full(message)) => message,
+                other => panic!("{statement}: {other:?}"),
+            })?;
+        }
+        transaction.commit(DeliveryId(delivery), vec![], Written::default(), ()).await.map_err(|error| {
+            match error {
+                CommitError::Failed { sqlstate, message } => {
+                    assert_eq!(sqlstate, "53100", "{message}");
+                    message
+                }
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+}
+
+/// `INSERT` of so many rows of so many bytes.
+fn insert(rows: u64, bytes: u64) -> String {
+    format!(
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
+         INSERT INTO t SELECT n, zeroblob({bytes}) FROM c"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_never_grows_beyond_its_size_however_it_is_filled() {
+    let house = House::new(4 * MIB);
+    house.run(1, &["CREATE TABLE t (n, b)", &insert(10, 100_000)]).await.unwrap();
+    let fillers = [
+        insert(90, 3_900_000),
+        insert(2_000, 4_000),
+        "UPDATE t SET b = zeroblob(900000)".to_owned(),
+        "CREATE TABLE u AS SELECT a.b, c.b AS d FROM t a, t c".to_owned(),
+        "INSERT INTO t SELECT a.n, a.b FROM t a, t b, t c".to_owned(),
+        "REPLACE INTO t SELECT n, zeroblob(3900000) FROM t".to_owned(),
+        "CREATE INDEX i ON t (b || zeroblob(900000))".to_owned(),
+    ];
+    for filler in &fillers {
+        let error = house.run(2, &["SELECT 1", filler]).await.unwrap_err();
+        assert!(error.contains("`max_size` (4.0 MiB) of [databases.app]"), "{filler}: {error}");
+        assert!(house.size("") <= 4 * MIB, "{filler}: {}", house.size(""));
+        assert!(house.size("-wal") <= PART + MIB, "{filler}: {}", house.size("-wal"));
+    }
+    // Nothing of it is left, and whoever deletes has room again.
+    house.run(3, &["DELETE FROM t WHERE n <= 5", &insert(4, 100_000)]).await.unwrap();
+    let rows = house.begin().await.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap().0.rows;
+    assert_eq!(rows, [[Value::Integer(9)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_commits_and_keys_meet_the_same_bound() {
+    let house = House::new(2 * MIB);
+    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    let mut error = None;
+    for delivery in 2..200 {
+        error = house.run(delivery, &[&insert(1, 50_000)]).await.err();
+        if error.is_some() {
+            break;
+        }
+    }
+    assert!(error.as_ref().is_some_and(|error| error.contains("`max_size`")), "{error:?}");
+    let written = Written {
+        plugin: "p".to_owned(),
+        writes: [("k".to_owned(), KvWrite::Set(vec![0; 200_000]))].into(),
+        most: u64::MAX,
+        ..Written::default()
+    };
+    let mut transaction = house.begin().await;
+    transaction.statement("SELECT 1", vec![], BOUNDS).await.unwrap();
+    let error = transaction.commit(DeliveryId(300), vec![], written, ()).await.unwrap_err();
+    assert!(
+        matches!(&error, CommitError::Failed { sqlstate, message } if sqlstate == "53100" && message.contains("`max_size`")),
+        "{error:?}"
+    );
+    assert!(house.size("") <= 2 * MIB);
+    house.pool.remove_markers((1..200).map(DeliveryId).collect()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_transaction_writes_no_more_than_the_log_may_have() {
+    let house = House::new(60 * MIB);
+    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    // Many rows, and one row that stands in many indexes: one step of the statement.
+    let indexes: Vec<String> = (0..30).map(|i| format!("CREATE INDEX i{i} ON t (b, n + {i})")).collect();
+    let all: Vec<&str> = indexes.iter().map(String::as_str).collect();
+    for (before, filler) in [(vec![], insert(40, 1_000_000)), (all, insert(1, 1_000_000))] {
+        let mut statements = before;
+        statements.push(&filler);
+        let error = house.run(2, &statements).await.unwrap_err();
+        assert!(
+            error.contains("`max_size` (60.0 MiB)") && error.contains("its log") | error.contains("the log"),
+            "{error}"
+        );
+        assert!(house.size("-wal") <= PART + MIB, "{}", house.size("-wal"));
+    }
+    // In several transactions there is room for it, and their logs do not stay.
+    for delivery in 3..8 {
+        house.run(delivery, &[&insert(9, 1_000_000)]).await.unwrap();
+    }
+    assert!(house.size("-wal") <= PART + MIB, "{}", house.size("-wal"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_files_have_a_bound_and_lie_beside_the_database() {
+    let house = House::new(8 * MIB);
+    let many = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200)";
+    let fillers = [
+        format!(
+            "{many} SELECT count(*) FROM (SELECT n, zeroblob(500000 + n) AS b FROM c ORDER BY b LIMIT 100000)"
+        ),
+        format!(
+            "{many}, m AS MATERIALIZED (SELECT zeroblob(500000) AS b FROM c) SELECT count(a.b), count(c.b) FROM m a, m c"
+        ),
+        format!("{many} SELECT count(*) FROM (SELECT DISTINCT zeroblob(500000 + n) FROM c)"),
+        format!("{many} SELECT count(*) FROM (SELECT zeroblob(500000 + n) FROM c UNION SELECT 'x')"),
+        format!("{many} SELECT count(*) FROM (SELECT count(*) FROM c GROUP BY zeroblob(500000 + n))"),
+        format!(
+            "{many} SELECT sum(length(b)) FROM (SELECT first_value(b) OVER (ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS b FROM (SELECT n, zeroblob(500000) AS b FROM c))"
+        ),
+    ];
+    house.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
+    for filler in &fillers {
+        let mut transaction = house.begin().await;
+        let error = transaction.statement(filler, vec![], BOUNDS).await.unwrap_err();
+        let (SqlError::Over(Over::Full(error)) | SqlError::Statement { message: error, .. }) = error else {
+            panic!("{filler}: {error:?}")
+        };
+        assert!(error.contains("temporary files") && error.contains("`max_size`"), "{filler}: {error}");
+        drop(transaction);
+        // Its bound is given back, and its file has no name that could stay.
+        let names: Vec<_> =
+            fs::read_dir(house.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| !name.to_string_lossy().contains("temporary")), "{names:?}");
+    }
+    let small = format!("{many} SELECT n, zeroblob(20000) AS b FROM c ORDER BY b, n DESC LIMIT 1");
+    house.begin().await.statement(&small, vec![], BOUNDS).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_writes_nothing_where_less_than_min_free_is_left_and_reads_on() {
+    let disk = {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = rustix::fs::statvfs(folder.path()).unwrap();
+        disk.f_blocks * disk.f_frsize
+    };
+    let house = House::with(1 << 30, disk);
+    let error = house.run(1, &["CREATE TABLE t (n)"]).await.unwrap_err();
+    assert!(error.contains("`min_free` of [store]") && error.contains("app.db"), "{error}");
+    house.begin().await.statement("SELECT count(*) FROM sqlite_schema", vec![], BOUNDS).await.unwrap();
+    house.pool.remove_markers(vec![DeliveryId(1)]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_hold_the_log_back_do_not_make_it_grow_for_ever() {
+    let house = House::new(60 * MIB);
+    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    let mut reader = house.begin().await;
+    reader.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap();
+    let mut rows = 0;
+    while !house.pool.room.has_held_back_log() {
+        rows += 1;
+        house.run(1 + rows, &[&insert(1, 1_000_000)]).await.unwrap();
+    }
+    assert!(house.size("-wal") > PART / 2);
+    // The next reader waits until the log has started over, and sees all of it then.
+    let pool = Arc::clone(&house.pool);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let next = tokio::spawn(async move {
+        let mut next = pool.begin(false, &Waiting::default()).await.unwrap();
+        next.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap().0.rows
+    });
+    drop(reader);
+    assert_eq!(next.await.unwrap(), [[Value::Integer(rows)]]);
+    assert_eq!(house.size("-wal"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_to_a_file_that_was_moved_is_not_told_as_done() {
+    type Move = fn(&House);
+    let moves: [(&str, Move); 4] = [
+        ("renamed or deleted", |house| fs::rename(house.file(""), house.file(".moved")).unwrap()),
+        ("replaced", |house| {
+            fs::copy(house.file(""), house.file(".copy")).unwrap();
+            fs::rename(house.file(".copy"), house.file("")).unwrap();
+        }),
+        ("its log was renamed or deleted", |house| fs::remove_file(house.file("-wal")).unwrap()),
+        ("its log was replaced", |house| {
+            fs::copy(house.file("-wal"), house.file(".copy")).unwrap();
+            fs::rename(house.file(".copy"), house.file("-wal")).unwrap();
+        }),
+    ];
+    for (what, moves) in moves {
+        let house = House::new(60 * MIB);
+        house.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
+        moves(&house);
+        let mut transaction = house.begin().await;
+        transaction.statement("INSERT INTO t VALUES (1)", vec![], BOUNDS).await.unwrap();
+        let answer = transaction.commit(DeliveryId(2), vec![], Written::default(), ()).await;
+        let Err(CommitError::Unknown(error)) = answer else { panic!("{what}: {answer:?}") };
+        assert!(
+            error.to_string().contains(what) || what == "its log was renamed or deleted",
+            "{what}: {error}"
+        );
+        let Err(error) = house.pool.begin(false, &Waiting::default()).await else {
+            panic!("{what}: it goes on")
+        };
+        assert!(error.to_string().contains("restart"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_its_file_is_not_thrown_away_for_a_new_file() {
+    let house = House::new(60 * MIB);
+    fs::write(house.file("-wal"), vec![7; 5000]).unwrap();
+    let mut transaction = house.begin().await;
+    let error = transaction.statement("SELECT 1", vec![], BOUNDS).await.unwrap_err();
+    assert!(
+        matches!(&error, SqlError::Over(Over::Unavailable(error)) if error.to_string().contains("put the file back")),
+        "{error:?}"
+    );
+    assert_eq!(house.size("-wal"), 5000);
+}
