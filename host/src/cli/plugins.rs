@@ -178,7 +178,8 @@ impl Breaker {
         match failures {
             0 => "off".to_owned(),
             _ => format!(
-                "{state}; {failures_in_a_row} of {failures} failed in a row, pauses of {pause} to {max_pause}"
+                "{state}; {failures_in_a_row} of {failures} deliveries failed in a row, pauses of {pause} to \
+                 {max_pause}"
             ),
         }
     }
@@ -264,7 +265,7 @@ mod tests {
             "3 made: 3 held",
             "4, of 8s and 64.0 MiB each",
             "grants       none",
-            "closed; 3 of 20 failed in a row",
+            "closed; 3 of 20 deliveries failed in a row",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

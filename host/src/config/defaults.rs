@@ -116,11 +116,11 @@ impl Default for PluginSettings {
     }
 }
 
-/// Five deliveries that are given up by the default `retry` are enough to trip it, and what it tries in an
-/// outage are a few of thousands.
+/// Ten deliveries that fail in a row are rarely an accident, and in an outage they are all that is lost of an event
+/// every few seconds.
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 20, pause: Duration::from_secs(30), max_pause: Duration::from_mins(10) }
+        Self { failures: 10, pause: Duration::from_secs(30), max_pause: Duration::from_mins(10) }
     }
 }
 

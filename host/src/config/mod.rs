@@ -250,13 +250,13 @@ pub struct Retry {
     pub jitter: f64,
 }
 
-/// `breaker = { failures = 20, pause = "30s", max_pause = "10m" }`: a plugin of which so many attempts in a
-/// row have failed rests for `pause`, then tries one delivery; each time that fails it rests twice as long.
+/// `breaker = { failures = 10, pause = "30s", max_pause = "10m" }`: when a plugin of which so many different
+/// deliveries have failed in a row is paused, and what is tried meanwhile (`model/breaker.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {
-    /// Attempts in a row; 0: it is never paused on its own.
+    /// Different deliveries that fail, with no success in between; 0: it is never paused on its own.
     pub failures: u32,
-    /// The first pause.
+    /// How long until a delivery that failed is tried; each further such pause is twice as long.
     pub pause: Duration,
     /// The longest.
     pub max_pause: Duration,

@@ -89,7 +89,7 @@ impl Commits {
         let name = &plugin.record.name;
         let Finished { effects, transaction } = finished;
         let Some(transaction) = transaction else {
-            plugin.went_well();
+            plugin.went_well(job.delivery);
             self.complete(name, job.clone(), attempt.clone(), effects, Some(permits), trace.take()).await;
             return Ok(());
         };
@@ -104,7 +104,7 @@ impl Commits {
         {
             Ok(Committed::Marked) => {
                 fault::reached(FaultPoint::DatabaseSynced);
-                plugin.went_well();
+                plugin.went_well(job.delivery);
                 let mut trace = trace.take();
                 if let Some((trace, began)) = trace.as_mut().zip(began) {
                     trace.committed(Some(database.name()), began);
@@ -113,7 +113,7 @@ impl Commits {
                 Ok(())
             }
             Ok(Committed::NothingWritten) => {
-                plugin.went_well();
+                plugin.went_well(job.delivery);
                 self.complete(name, job.clone(), attempt.clone(), effects, None, trace.take()).await;
                 Ok(())
             }

@@ -10,12 +10,13 @@
 //!
 //! A plugin has a lane of its own in the store, a runner of its own here and permits of its own, so one
 //! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
-//! stay in the store. One whose breaker is half-open has a runner that takes one delivery and ends. Beside
+//! stay in the store. One whose breaker is open has a runner for a trial of a few deliveries. Beside
 //! the runners goes the [`Sender`], which empties the outbox.
 //!
 //! | part | what |
 //! | --- | --- |
 //! | `runner` | the way of a job up to the guest's return |
+//! | `trial` | what a runner does while its plugin's breaker is open |
 //! | `commit` | from there until nothing is left to do: two commits in their order, recovery from the first |
 //! | `markers` | takes away what the first commit left, once the second is on disk |
 //! | `retry` | when a failed attempt is tried again |
@@ -48,6 +49,7 @@ mod sender;
 mod sweeper;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -151,7 +153,7 @@ impl Dispatch {
             .registry
             .list()
             .into_iter()
-            .filter(|plugin| plugin.serving() || plugin.is_on_trial())
+            .filter(|plugin| plugin.serving() || plugin.trial().is_some())
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 

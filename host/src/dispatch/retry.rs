@@ -1,4 +1,7 @@
-//! When a failed attempt is tried again: exponential back-off with jitter.
+//! When a failed attempt is tried again: exponential back-off with jitter, and no sooner than was asked for.
+//!
+//! A guest or a server may ask for a longer wait, never for a shorter one: it knows when it may be asked again, and
+//! not how many attempts are left.
 
 use std::time::Duration;
 
@@ -16,6 +19,24 @@ pub(super) fn wait_after(retry: &Retry, attempt: u32, ambient: &Ambient) -> Opti
     // A number in -1..=1, evenly spread.
     let spread = ambient.random_u64() as f64 / u64::MAX as f64 * 2.0 - 1.0;
     Duration::try_from_secs_f64(wait * (1.0 + spread * retry.jitter)).ok().or(Some(retry.max))
+}
+
+/// The longest wait that a guest may ask for, where its back-off is not longer.
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
+
+/// What a guest asks for, within its bound: a day, or the longest wait of its back-off where that is more.
+pub(super) fn asked_by_guest(retry: &Retry, asked: Option<Duration>) -> Duration {
+    asked.unwrap_or_default().min(retry.max.max(LONGEST_ASKED))
+}
+
+/// As [`wait_after`], and at least as long as was `asked` for.
+pub(super) fn wait_at_least(
+    retry: &Retry,
+    attempt: u32,
+    asked: Duration,
+    ambient: &Ambient,
+) -> Option<Duration> {
+    wait_after(retry, attempt, ambient).map(|wait| wait.max(asked))
 }
 
 #[cfg(test)]
@@ -69,5 +90,18 @@ mod tests {
     fn no_wait_is_longer_than_the_most_and_none_overflows() {
         let steep = Retry { attempts: u32::MAX, factor: 1e300, jitter: 0.0, ..PAGE };
         assert_eq!(waits(steep, 0)[4], Some(3600.0));
+    }
+    #[test]
+    fn a_wait_that_is_asked_for_is_the_least_within_a_day_and_adds_no_attempt() {
+        let none = Retry { jitter: 0.0, ..PAGE };
+        let ambient = Ambient::new(Fixed(0), Fixed(0));
+        let wait = |attempt, asked: Option<u64>| {
+            let asked = asked_by_guest(&none, asked.map(Duration::from_secs));
+            wait_at_least(&none, attempt, asked, &ambient).map(|wait| wait.as_secs())
+        };
+        assert_eq!([wait(1, None), wait(1, Some(0)), wait(1, Some(1))], [Some(2); 3], "never less");
+        assert_eq!((wait(3, Some(1)), wait(3, Some(100))), (Some(8), Some(100)));
+        assert_eq!([wait(1, Some(u64::from(u32::MAX))), wait(1, Some(u64::MAX))], [Some(86_400); 2]);
+        assert_eq!(wait(4, Some(1)), None);
     }
 }

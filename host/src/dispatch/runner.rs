@@ -22,8 +22,8 @@
 //! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
 //! server that goes away does so once, a statement that brings its session down does it each time.
 //!
-//! Each attempt tells the plugin's breaker how it went ([`Health`]). Where that is half-open the runner is on
-//! trial: it takes one delivery at a time, and none after the one that turned the breaker.
+//! Each attempt tells the plugin's breaker how it went ([`Health`]). If the breaker is not closed, the runner is on
+//! trial: it takes a few deliveries and ends once all of them have failed (`trial`).
 
 use std::{
     collections::HashMap,
@@ -48,12 +48,12 @@ use tracing::warn;
 use super::{
     Redactions, apart,
     commit::{Commits, Permits},
-    retry::wait_after,
+    retry::{asked_by_guest, wait_at_least},
     turned,
 };
 use crate::{
     flood::FloodGate,
-    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN},
+    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN, Trial},
     plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
@@ -76,6 +76,9 @@ const BROKEN: usize = 1024;
 /// How long a job rests that could not be run for a reason that is not the guest's.
 const REST: Duration = Duration::from_secs(1);
 
+/// Between two looks at a breaker that is about to open.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// The runner of one plugin. Dropped, it stops at once.
 pub(super) struct Runner {
     attempts: Arc<Attempts>,
@@ -91,9 +94,11 @@ impl Runner {
         ambient: Ambient,
         redactions: Redactions,
     ) -> Result<Self, StoreError> {
-        let on_trial = plugin.is_on_trial();
-        let capacity = if on_trial { 1 } else { LANE_CAPACITY };
-        let lane = commits.store.open_lane(plugin.record.id, capacity).await?;
+        let (id, trial) = (plugin.record.id, plugin.trial());
+        let lane = match trial {
+            Some(trial) => commits.store.open_trial(id, trial).await?,
+            None => commits.store.open_lane(id, LANE_CAPACITY).await?,
+        };
         let concurrency = concurrency(&plugin);
         let attempts = Arc::new(Attempts {
             store: commits.store.clone(),
@@ -102,15 +107,18 @@ impl Runner {
             ambient,
             redactions,
             concurrency,
-            on_trial,
-            tried: AtomicBool::new(false),
+            trial,
+            over: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
             under_way: AtomicUsize::new(0),
             gate: FloodGate::default(),
             breaks: Mutex::default(),
         });
         let (closing, closed) = watch::channel(false);
-        let task = tokio::spawn(Arc::clone(&attempts).receive(lane, closed));
+        let task = match trial {
+            Some(trial) => tokio::spawn(Arc::clone(&attempts).try_some(trial, lane, closed)),
+            None => tokio::spawn(Arc::clone(&attempts).receive(lane, closed)),
+        };
         Ok(Self { attempts, closing, task })
     }
 
@@ -119,12 +127,12 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether it has as many permits as this plugin is to have, and is on trial just as this is.
+    /// Whether it has as many permits as this plugin is to have, and tries what this is to try.
     pub(super) fn fits(&self, plugin: &Plugin) -> bool {
         let attempts = &self.attempts;
         attempts.concurrency == concurrency(plugin)
-            && attempts.on_trial == plugin.is_on_trial()
-            && !attempts.tried.load(Ordering::Acquire)
+            && attempts.trial == plugin.trial()
+            && !attempts.over.load(Ordering::Acquire)
     }
 
     /// How many attempts run now.
@@ -152,17 +160,17 @@ impl Runner {
 }
 
 /// What the attempts of one plugin share.
-struct Attempts {
+pub(super) struct Attempts {
     store: Store,
-    commits: Arc<Commits>,
-    plugin: ArcSwap<Plugin>,
+    pub(super) commits: Arc<Commits>,
+    pub(super) plugin: ArcSwap<Plugin>,
     ambient: Ambient,
     redactions: Redactions,
     concurrency: u32,
-    /// One delivery is tried, and how that goes turns the breaker.
-    on_trial: bool,
-    /// It was tried.
-    tried: AtomicBool,
+    /// What is tried, and how that goes turns the breaker; none where everything runs.
+    trial: Option<Trial>,
+    /// All that was tried has failed.
+    pub(super) over: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
     /// Of the lines about dead letters.
@@ -184,43 +192,58 @@ impl Attempts {
                     None => break,
                 },
             };
-            let needed = if job.conflicts > CONFLICTS_BEFORE_ALONE { self.concurrency } else { 1 };
             let permits = tokio::select! {
                 biased;
-                permits = Arc::clone(&self.permits).acquire_many_owned(needed) => permits,
+                permits = self.ready(&job) => permits,
                 () = turned(&mut closing) => {
                     self.release(job).await;
                     break;
                 }
             };
-            let attempts = Arc::clone(&self);
-            running.spawn(async move {
-                attempts.under_way.fetch_add(1, Ordering::Relaxed);
-                attempts.run(job, permits).await;
-                attempts.under_way.fetch_sub(1, Ordering::Relaxed);
-            });
-            if self.on_trial {
-                while running.join_next().await.is_some() {}
-                if self.tried.load(Ordering::Acquire) {
-                    break;
-                }
-            }
+            running.spawn(Arc::clone(&self).begin(job, permits));
             while running.try_join_next().is_some() {}
         }
         lane.close().await;
         while running.join_next().await.is_some() {}
     }
 
+    /// As [`Self::permits`], once the plugin's breaker is not about to open: then the runner closes in a moment.
+    async fn ready(&self, job: &Job) -> Permits {
+        let permits = self.permits(job).await;
+        while self.plugin.load().is_tripped() {
+            tokio::time::sleep(GLANCE).await;
+        }
+        permits
+    }
+
+    /// What the job needs to run: one permit, or all of them to run alone.
+    pub(super) async fn permits(&self, job: &Job) -> Permits {
+        let needed = if job.conflicts > CONFLICTS_BEFORE_ALONE { self.concurrency } else { 1 };
+        Arc::clone(&self.permits).acquire_many_owned(needed).await
+    }
+
+    /// Runs a job and tells the plugin's breaker how it went.
+    pub(super) async fn begin(self: Arc<Self>, job: Job, permits: Permits) -> Health {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let (plugin, delivery) = (self.plugin.load_full(), job.delivery);
+        let health = self.run(&plugin, job, permits).await;
+        self.commits.registry.heed(&plugin, delivery, health).await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        health
+    }
+
     /// One job, from the look at what it has left behind to its end.
-    async fn run(&self, mut job: Job, permits: Permits) {
-        let plugin = self.plugin.load_full();
+    async fn run(&self, plugin: &Plugin, mut job: Job, permits: Permits) -> Health {
         let name = &plugin.record.name;
         let mut trace = self.commits.telemetry.attempt(&mut job);
         if job.may_have_run {
-            match self.commits.find(&plugin, job.delivery).await {
+            match self.commits.find(plugin, job.delivery).await {
                 Ok(None) => {}
-                Ok(Some(earlier)) => return self.commits.resume(name, job, earlier, trace).await,
-                Err(error) => return self.give_back(job, &plugin, &error.to_string()).await,
+                Ok(Some(earlier)) => {
+                    self.commits.resume(name, job, earlier, trace).await;
+                    return Health::Unknown;
+                }
+                Err(error) => return self.give_back(job, plugin, &error.to_string()).await,
             }
         }
         if job.conflicts > CONFLICTS_BEFORE_ALONE
@@ -229,7 +252,7 @@ impl Attempts {
             about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
         let AttemptReport { result, started_at, duration, logs, fetched, did } =
-            self.attempt(&plugin, &job).await;
+            self.attempt(plugin, &job).await;
         if let Some(trace) = &mut trace {
             trace.fetched(fetched);
         }
@@ -246,30 +269,31 @@ impl Attempts {
         };
         let attempt = self.mask(&job, attempt).await;
         let result = match result {
-            Ok(finished) => self.commits.commit(&plugin, &job, &attempt, finished, permits, &mut trace).await,
+            Ok(finished) => self.commits.commit(plugin, &job, &attempt, finished, permits, &mut trace).await,
             Err(failure) => Err(failure),
         };
-        let health = match result {
+        match result {
             Ok(()) => {
                 about!(debug, job, name, "an attempt ended well");
                 Health::Well
             }
-            Err(AttemptFailure::NotRun { error }) => return self.give_back(job, &plugin, &error).await,
+            Err(AttemptFailure::NotRun { error }) => self.give_back(job, plugin, &error).await,
             Err(AttemptFailure::Broken { error }) if self.may_break(job.delivery) => {
-                return self.give_back(job, &plugin, &error).await;
+                self.give_back(job, plugin, &error).await
             }
             Err(AttemptFailure::Conflict) if job.conflicts < MOST_CONFLICTS => {
                 if let Some(trace) = trace {
                     trace.end(&job, name, &attempt, true);
                 }
-                return self.run_again(job, name).await;
+                self.run_again(job, name).await;
+                Health::Unknown
             }
             Err(failure) => {
-                if let Err(error) = self.commits.settle(&plugin).await {
-                    return self.give_back(job, &plugin, &error.to_string()).await;
+                if let Err(error) = self.commits.settle(plugin).await {
+                    return self.give_back(job, plugin, &error.to_string()).await;
                 }
                 let health = health(&failure);
-                let (attempt, verdict) = self.judge(&plugin, &job, attempt, failure);
+                let (attempt, verdict) = self.judge(plugin, &job, attempt, failure);
                 let attempt = self.mask(&job, attempt).await;
                 if let Some(trace) = trace {
                     trace.end(&job, name, &attempt, false);
@@ -277,9 +301,6 @@ impl Attempts {
                 self.complete(job, name, attempt, verdict).await;
                 health
             }
-        };
-        if self.commits.registry.heed(&plugin, health).await {
-            self.tried.store(true, Ordering::Release);
         }
     }
 
@@ -386,11 +407,12 @@ impl Attempts {
                 ));
             }
         }
-        // The attempts are counted even where the guest knows better when to try again.
         let wait = match attempt.outcome {
             Outcome::Rejected => None,
-            _ => wait_after(&plugin.settings.retry, job.attempt, &self.ambient)
-                .map(|wait| after.unwrap_or(wait)),
+            _ => {
+                let retry = &plugin.settings.retry;
+                wait_at_least(retry, job.attempt, asked_by_guest(retry, after), &self.ambient)
+            }
         };
         let (name, outcome) = (&plugin.record.name, attempt.outcome.as_str());
         // The reason is the guest's words, or a trap in what it was given: it stands with the delivery.
@@ -440,13 +462,14 @@ impl Attempts {
     }
 
     /// Not run, or not known to have: it rests a little and comes again, uncounted.
-    async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) {
+    async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) -> Health {
         about!(warn, job, plugin.record.name, %error, "an attempt could not take place");
         tokio::time::sleep(REST).await;
         self.release(job).await;
+        Health::Unknown
     }
 
-    async fn release(&self, job: Job) {
+    pub(super) async fn release(&self, job: Job) {
         let told = job.clone();
         if let Err(error) = self.store.release(job).await {
             let plugin = &self.plugin.load().record.name;
@@ -466,16 +489,16 @@ fn health(failure: &AttemptFailure) -> Health {
     use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
     match failure {
         Reject { .. } => Health::Well,
-        Retry { after: Some(_), .. } => Health::Deferred,
-        Retry { after: None, .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
+        // Also where the guest said when to try again: what it needs does not work now.
+        Retry { .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
         NoRoom { .. } | NotRun { .. } => Health::Unknown,
     }
 }
 
 /// How many attempts of a plugin may run at once.
 fn concurrency(plugin: &Plugin) -> u32 {
-    if plugin.is_on_trial() {
-        return 1;
+    if let Some(trial) = plugin.trial() {
+        return trial.width;
     }
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }

@@ -24,7 +24,7 @@ use super::{
     mail::{InvalidMailTarget, MailDesk},
     masked,
     requests::RequestDesk,
-    retry::wait_after,
+    retry::wait_at_least,
 };
 use crate::{
     config::{Http, MailTransport, Retry},
@@ -221,17 +221,17 @@ fn own_words(kind: OutboxKind, error: &str) -> &str {
 
 /// What becomes of an item after this attempt.
 fn result(retry: &Retry, ambient: &Ambient, attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
-    let (error, least) = match sent {
+    let (error, asked) = match sent {
         Ok(()) => return OutboxResult::Sent,
         Err(NotSent::Permanent(error)) => return OutboxResult::Dead { error: cut(error) },
         Err(NotSent::Transient(error)) => (cut(error), Duration::ZERO),
         Err(NotSent::Later { error, after }) => (cut(error), after),
     };
-    match wait_after(retry, attempt, ambient) {
+    match wait_at_least(retry, attempt, asked, ambient) {
         None => OutboxResult::Dead { error },
         Some(wait) => {
             // Past the end of time is as good as the end of time.
-            let due = ambient.now().saturating_add(wait.max(least)).unwrap_or(jiff::Timestamp::MAX);
+            let due = ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
             OutboxResult::Retry { due, error }
         }
     }

@@ -1,7 +1,8 @@
-//! A plugin that fails for an hour, of a clock that runs as fast as the test: its breaker holds its
-//! deliveries, and they run when the cause is gone.
+//! Plugins that fail, by a clock that runs as fast as the test: one that is down has its deliveries held, and they
+//! run when the cause is gone; one that is sent bad events goes on with the good ones.
 
 use std::{
+    collections::BTreeMap,
     fs,
     sync::{
         Arc,
@@ -15,15 +16,15 @@ use tokio::sync::watch;
 
 use super::Dispatch;
 use crate::{
-    config::{Http, PluginSettings},
+    config::{Breaker, Http, PluginSettings},
     database::Databases,
     egress::Egress,
     model::{Ambient, BreakerState, Clock, DeliveryState, EventId, EventType, NewEvent, Random, SourceName},
     plugin::{
         Registry,
-        tests::{Bench, sick_until},
+        tests::{Bench, busy_until, chokes_on, sick_until},
     },
-    store::{Accepted, Store, StoreOptions},
+    store::{Accepted, DeliveryFilter, Store, StoreOptions},
 };
 
 const START: i64 = 1_767_225_600;
@@ -33,13 +34,20 @@ const STEP: i64 = 10;
 /// Far longer than anything takes; reached only where something never comes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Seconds since 1970.
+/// The events at which the guest chokes that [`choking`] makes.
+const BAD: &str = "user.bad";
+/// One attempt of that guest takes less.
+const ATTEMPT: i64 = 100;
+/// How long everything is to stand still before the clock goes on.
+const STILL: Duration = Duration::from_millis(60);
+
+/// Milliseconds since 1970.
 #[derive(Clone)]
 struct Simulated(Arc<AtomicI64>);
 
 impl Clock for Simulated {
     fn now(&self) -> Timestamp {
-        Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
+        Timestamp::from_millisecond(self.0.load(Ordering::SeqCst)).unwrap()
     }
 }
 
@@ -48,6 +56,50 @@ struct Middle;
 impl Random for Middle {
     fn fill(&self, bytes: &mut [u8]) {
         bytes.fill(0x7f);
+    }
+}
+
+type States = BTreeMap<DeliveryState, u64>;
+
+/// Deliveries that are neither done nor dead.
+fn unfinished(states: &States) -> u64 {
+    states
+        .iter()
+        .filter(|(state, _)| !matches!(state, DeliveryState::Done | DeliveryState::Dead))
+        .map(|(_, n)| n)
+        .sum()
+}
+
+struct Running {
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.send_replace(true);
+        self.task.await.unwrap();
+    }
+}
+
+/// Randomness that a seed fixes.
+struct Seeded(std::cell::Cell<u64>);
+
+impl Seeded {
+    /// A number below `most`.
+    fn below(&self, most: usize) -> usize {
+        // SplitMix64.
+        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let mut z = self.0.get();
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % most as u64).unwrap()
+    }
+
+    fn shuffle<T>(&self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.below(last + 1));
+        }
     }
 }
 
@@ -60,8 +112,12 @@ struct House {
 
 impl House {
     async fn new(guest: &[u8]) -> Self {
+        Self::with(guest, PluginSettings::default()).await
+    }
+
+    async fn with(guest: &[u8], settings: PluginSettings) -> Self {
         let bench = Bench::new(4);
-        let clock = Simulated(Arc::new(AtomicI64::new(START)));
+        let clock = Simulated(Arc::new(AtomicI64::new(1000 * START)));
         let ambient = Ambient::new(clock.clone(), Middle);
         let options = StoreOptions {
             path: bench.dir.path().join("store.db"),
@@ -80,7 +136,7 @@ impl House {
             Databases::default(),
             Egress::new(&Http::default(), ambient.clone()).unwrap(),
             folder,
-            Arc::new(|_: &str| PluginSettings::default()),
+            Arc::new(move |_: &str| settings.clone()),
             ambient.clone(),
         )
         .await
@@ -95,11 +151,15 @@ impl House {
     }
 
     async fn accept(&self, n: i64) {
-        let body = format!(r#"{{"id":"evt_{n}","type":"user.created","data":{{}}}}"#);
+        self.accept_a("user.created", n).await;
+    }
+
+    async fn accept_a(&self, event_type: &str, n: i64) {
+        let body = format!(r#"{{"id":"evt_{n}","type":"{event_type}","data":{{}}}}"#);
         let event = NewEvent {
             source: SourceName::new("scalekit").unwrap(),
             id: EventId::new(&format!("evt_{n}")).unwrap(),
-            event_type: EventType::new("user.created").unwrap(),
+            event_type: EventType::new(event_type).unwrap(),
             organization: None,
             occurred_at: None,
             received_at: self.clock.now(),
@@ -115,9 +175,51 @@ impl House {
 
     /// Lets so many seconds pass, and the store and the dispatch see it.
     async fn pass(&self, seconds: i64) {
-        self.clock.0.fetch_add(seconds, Ordering::SeqCst);
+        self.clock.0.fetch_add(1000 * seconds, Ordering::SeqCst);
         self.store.flush().await.unwrap();
         tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+
+    /// Lets the clock go on by so many milliseconds a step, whenever nothing moves, until `done` of the states.
+    /// Returns how far it went. So it measures what is waited for and not what the machine takes.
+    async fn wait(&self, step: i64, done: impl Fn(&States) -> bool) -> i64 {
+        let mut passed = 0;
+        let reached = tokio::time::timeout(PATIENCE, async {
+            let (mut seen, mut since) = (None, tokio::time::Instant::now());
+            loop {
+                self.store.flush().await.unwrap();
+                let states = self.store.states().await.unwrap();
+                if done(&states) {
+                    return;
+                }
+                let now = (states, self.registry.by_name("sick").unwrap().trip());
+                if seen.as_ref() != Some(&now) {
+                    (seen, since) = (Some(now), tokio::time::Instant::now());
+                } else if since.elapsed() > STILL {
+                    self.clock.0.fetch_add(step, Ordering::SeqCst);
+                    passed += step;
+                    seen = None;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        if reached.await.is_err() {
+            panic!(
+                "after {passed} ms: {:?}, {:?}",
+                self.store.states().await,
+                self.registry.by_name("sick").unwrap().record
+            );
+        }
+        passed
+    }
+
+    /// A dispatch that runs until it is told to stop.
+    fn dispatch(&self) -> Running {
+        let ambient = Ambient::new(self.clock.clone(), Middle);
+        let (stop, stopped) = watch::channel(false);
+        let telemetry = crate::telemetry::Telemetry::default();
+        let dispatch = Dispatch::new(self.store.clone(), self.registry.clone(), ambient, telemetry);
+        Running { stop, task: tokio::spawn(dispatch.run(stopped, Duration::from_secs(5))) }
     }
 
     fn breaker(&self) -> BreakerState {
@@ -128,15 +230,7 @@ impl House {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_itself() {
     let house = House::new(&sick_until(START + HOUR)).await;
-    let ambient = Ambient::new(house.clock.clone(), Middle);
-    let (stop, stopped) = watch::channel(false);
-    let dispatch = Dispatch::new(
-        house.store.clone(),
-        house.registry.clone(),
-        ambient,
-        crate::telemetry::Telemetry::default(),
-    );
-    let running = tokio::spawn(dispatch.run(stopped, Duration::from_secs(5)));
+    let running = house.dispatch();
 
     let events = HOUR / STEP;
     for n in 0..events {
@@ -147,7 +241,7 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     let trip = house.registry.by_name("sick").unwrap().trip().unwrap();
     assert!(trip.pauses > 1, "it was tried meanwhile: {trip:?}");
     let during = house.store.states().await.unwrap();
-    // Those that made it trip, five at most, and those that were tried: each pause one attempt of four.
+    // Those that failed before it tripped; what is tried since has never run, and keeps its other attempts.
     assert!(during[&DeliveryState::Dead] <= 12, "{during:?}");
     assert!(during[&DeliveryState::Held] > 300, "{during:?}");
 
@@ -169,6 +263,115 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     assert_eq!(done + dead, house.store.stats().await.unwrap().made);
     assert_eq!(house.breaker(), BreakerState::Closed);
     eprintln!("{done} done, {dead} given up, {} pauses; well again {seconds} s after the hour", trip.pauses);
-    stop.send_replace(true);
-    running.await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_events_are_done_within_ten_attempts_and_bad_ones_use_up_their_own() {
+    let seed = std::process::id().into();
+    eprintln!("seed {seed}");
+    let random = Seeded(std::cell::Cell::new(seed));
+    for bad in [5, 20, 100] {
+        for (shuffled, at_once) in [(false, true), (true, true), (false, false), (true, false)] {
+            let mut types = vec![BAD; bad];
+            types.extend(vec!["user.created"; 40]);
+            if shuffled {
+                random.shuffle(&mut types);
+            }
+            let case = format!("{bad} bad, shuffled: {shuffled}, at once: {at_once}, seed {seed}");
+            good_ones_are_done(&types, at_once, &case).await;
+        }
+    }
+}
+
+/// Sends events of these types, all before the first attempt or while they run.
+async fn good_ones_are_done(types: &[&str], at_once: bool, case: &str) {
+    let house = House::new(&chokes_on(BAD)).await;
+    let early = (!at_once).then(|| house.dispatch());
+    for (event_type, n) in types.iter().zip(0..) {
+        house.accept_a(event_type, n).await;
+    }
+    let running = early.unwrap_or_else(|| house.dispatch());
+    let bad = types.iter().filter(|event_type| **event_type == BAD).count() as u64;
+    let good = types.len() as u64 - bad;
+
+    let passed = house.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == good).await;
+    assert!(passed <= 10 * ATTEMPT, "{case}: {passed} ms until the good ones were done");
+    let passed = house.wait(1000, |states| unfinished(states) == 0).await;
+    // By their own back-off: 2, 4 and 8 s.
+    assert!(passed <= 120_000, "{case}: {passed} ms until the bad ones were given up");
+    let states = house.store.states().await.unwrap();
+    assert_eq!((states[&DeliveryState::Done], states[&DeliveryState::Dead]), (good, bad), "{case}");
+    let filter = DeliveryFilter { limit: 1000, ..DeliveryFilter::default() };
+    for delivery in house.store.deliveries(filter).await.unwrap() {
+        let attempts = if delivery.state == DeliveryState::Dead { 4 } else { 1 };
+        assert_eq!(delivery.attempts, attempts, "{case}: {delivery:?}");
+    }
+    assert_eq!(house.breaker(), BreakerState::Closed, "{case}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_event_that_comes_after_bad_ones_alone_runs_at_once() {
+    let house = House::new(&chokes_on(BAD)).await;
+    let running = house.dispatch();
+    for n in 0..30 {
+        house.accept_a(BAD, n).await;
+    }
+    house.wait(100, |states| states[&DeliveryState::Held] == 30).await;
+    // They are held and use up few attempts, as nobody can tell them from a plugin that is down.
+    for _ in 0..12 {
+        house.pass(STEP).await;
+    }
+    assert_ne!(house.breaker(), BreakerState::Closed);
+    assert_eq!(house.store.states().await.unwrap()[&DeliveryState::Dead], 0);
+
+    house.accept(30).await;
+    let passed = house.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == 1).await;
+    assert!(passed <= 10 * ATTEMPT, "{passed} ms");
+    house.wait(1000, |states| states[&DeliveryState::Dead] == 30).await;
+    assert_eq!(house.breaker(), BreakerState::Closed, "those that are known to be bad do not open it");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_that_is_down_is_tried_a_few_times_however_much_waits() {
+    let house = House::new(&sick_until(START + 2 * HOUR)).await;
+    for n in 0..1000 {
+        house.accept(n).await;
+    }
+    let running = house.dispatch();
+    let attempts = async || {
+        let filter = DeliveryFilter { limit: 1000, ..DeliveryFilter::default() };
+        let deliveries = house.store.deliveries(filter).await.unwrap();
+        deliveries.iter().map(|delivery| u64::from(delivery.attempts)).sum::<u64>()
+    };
+    house
+        .wait(100, |_| house.registry.by_name("sick").unwrap().trip().is_some_and(|trip| trip.pauses > 8))
+        .await;
+    for _ in 0..HOUR / STEP / 4 {
+        house.pass(4 * STEP).await;
+    }
+    let tried = attempts().await;
+    assert!(tried < 150, "{tried} attempts");
+    let states = house.store.states().await.unwrap();
+    assert_eq!((states[&DeliveryState::Dead], states[&DeliveryState::Held]), (0, 1000), "{states:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_is_busy_for_longer_than_it_says_loses_nothing() {
+    let off = Breaker { failures: 0, ..Breaker::default() };
+    for (breaker, after) in [(Breaker::default(), 1), (Breaker::default(), 0), (off, 1)] {
+        let settings = PluginSettings { breaker, ..PluginSettings::default() };
+        let house = House::with(&busy_until(START + 8, after), settings).await;
+        for n in 0..30 {
+            house.accept(n).await;
+        }
+        let running = house.dispatch();
+        house.wait(500, |states| unfinished(states) == 0).await;
+        let states = house.store.states().await.unwrap();
+        assert_eq!(states[&DeliveryState::Dead], 0, "{breaker:?}, {after} s: {states:?}");
+        running.stop().await;
+    }
 }

@@ -9,8 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::{Egress, EgressError, address::Reach, outlet::chain, resolve::Guard};
-use crate::model::Secret;
+use super::{Egress, EgressError, address::Reach, outlet::chain, resolve::Guard, wait};
+use crate::model::{Ambient, Secret};
 
 /// How long it may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -22,6 +22,7 @@ pub struct Courier {
     client: reqwest::Client,
     url: Url,
     headers: HeaderMap,
+    ambient: Ambient,
 }
 
 /// An answer.
@@ -29,7 +30,7 @@ pub struct Courier {
 pub struct Received {
     /// Its status.
     pub status: StatusCode,
-    /// What `Retry-After` says, in seconds.
+    /// What `Retry-After` says.
     pub retry_after: Option<Duration>,
     /// Its body, as much of it as is read.
     pub body: Vec<u8>,
@@ -62,7 +63,7 @@ impl Egress {
                 headers.insert(name, value);
             }
         }
-        Ok(Courier { client, url, headers })
+        Ok(Courier { client, url, headers, ambient: self.0.ambient.clone() })
     }
 }
 
@@ -86,12 +87,9 @@ impl Courier {
                 .await
                 .map_err(|error| format!("no answer from `{host}`: {}", chain(&error.without_url())))?;
             let retry_after = response.headers().get(header::RETRY_AFTER);
-            let seconds = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-            let mut received = Received {
-                status: response.status(),
-                retry_after: seconds.map(Duration::from_secs),
-                body: Vec::new(),
-            };
+            let now = self.ambient.now();
+            let retry_after = retry_after.and_then(|value| wait::retry_after(value.to_str().ok()?, now));
+            let mut received = Received { status: response.status(), retry_after, body: Vec::new() };
             // The answer is there; what is wrong with its body changes nothing.
             while let Ok(Some(chunk)) = response.chunk().await {
                 let room = ANSWER - received.body.len();

@@ -25,6 +25,7 @@ mod refusal;
 mod request;
 mod resolve;
 mod tls;
+mod wait;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -34,6 +35,7 @@ pub use courier::{Courier, Received};
 pub use outlet::{Bounds, Outlet, Sent, WebResponse};
 pub use refusal::Refusal;
 pub use request::Draft;
+pub use wait::retry_after;
 
 use self::{nameserver::Nameservers, resolve::Names};
 use crate::{
@@ -67,6 +69,7 @@ pub struct Egress(Arc<Shared>);
 struct Shared {
     tls: rustls::ClientConfig,
     names: Names,
+    ambient: Ambient,
     outlets: Mutex<HashMap<String, Arc<Outlet>>>,
 }
 
@@ -78,10 +81,10 @@ impl Egress {
     pub fn new(http: &Http, ambient: Ambient) -> Result<Self, EgressError> {
         let names = match http.nameservers.as_slice() {
             [] => Names::System,
-            servers => Names::Servers(Nameservers::new(servers, ambient)),
+            servers => Names::Servers(Nameservers::new(servers, ambient.clone())),
         };
         let tls = tls::config(http.ca.as_deref())?;
-        Ok(Self(Arc::new(Shared { tls, names, outlets: Mutex::default() })))
+        Ok(Self(Arc::new(Shared { tls, names, ambient, outlets: Mutex::default() })))
     }
 
     /// The outlet of a plugin with this grant: the one it had, with its connections, where the grant is

@@ -1,15 +1,34 @@
-//! A plugin's circuit breaker: whether it was paused on its own, and until when.
+//! A plugin's circuit breaker: whether it was paused on its own, what is tried meanwhile, and until when.
+//!
+//! Two things look alike from afar. The plugin is down, or what it speaks to: then everything fails, and each
+//! attempt is wasted. Or some events are poison: then they fail, and all others would succeed. The breaker tells
+//! the two apart by deliveries that have never run ("untried"), taken from all over the queue.
 //!
 //! ```text
-//!             so many attempts in a row failed
-//!   closed ─────────────────────────────────────► open ◄────────────┐
-//!     ▲                                             │ pause is over │ it fails: a longer pause
-//!     │  it does not fail                           ▼               │
-//!     └───────────────────────────────────────── half-open ─────────┘
-//!                                                one delivery is tried
+//!             so many different deliveries failed,
+//!             and none succeeded in between
+//!   closed ────────────────────────────────────────► open ◄────────────────┐
+//!     ▲                                               │                     │ all that were tried failed:
+//!     │                                               │ untried: at once    │ a longer pause
+//!     │  any attempt succeeds                         │ others: `until`     │
+//!     └──────────────────────────────────────────── trial ──────────────────┘
 //! ```
 //!
-//! An operator's `resume`, a new revision and other settings close it at once.
+//! - **What counts.** A delivery counts once, however often it fails. One that failed before another succeeded is
+//!   known to be bad and counts no more: it uses up its own attempts by its own back-off and becomes a dead letter.
+//! - **False alarms.** Each time that a success closes the breaker within one `pause`, it takes twice as many
+//!   failures to open it again, up to 16 times `failures`, for one `pause`.
+//! - **The first trial** begins at once, with as many untried deliveries as the plugin may run at a time, up to
+//!   `failures`: the newest, the oldest, and others at random.
+//! - **Untried deliveries** are tried at intervals that begin with the time of one attempt and double, up to
+//!   `max_pause`; up to [`Trip::WIDTH`] at a time. So one that would succeed waits about as long as the failures
+//!   before it have lasted.
+//! - **A delivery that failed** is tried when `pause` is over, the one with the fewest attempts first, one at a
+//!   time and only if none is untried. Those pauses double as well, up to `max_pause`, and keep no untried
+//!   delivery waiting.
+//!
+//! An operator's `resume`, a new revision and other settings close it at once. A start of the daemon has a trial
+//! at once.
 
 use std::{fmt, time::Duration};
 
@@ -22,9 +41,9 @@ use serde::{Deserialize, Serialize};
 pub enum BreakerState {
     /// Deliveries run.
     Closed,
-    /// They are held until the pause is over.
+    /// They are held until the pause is over, but for a few that have never run.
     Open,
-    /// They are held but for one, which is tried.
+    /// The pause is over: one is tried, whichever it is.
     HalfOpen,
 }
 
@@ -45,30 +64,134 @@ impl BreakerState {
 /// A breaker that is not closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trip {
-    /// Attempts in a row that had failed.
+    /// Different deliveries that had failed since the last success.
     pub failures: u32,
-    /// Pauses since, this one included.
+    /// Trials that failed, and one more for the failures that opened it.
     pub pauses: u32,
-    /// When the first of them began.
+    /// When it opened.
     pub since: Timestamp,
-    /// When this one ends.
+    /// From when on a delivery is tried that failed before.
     pub until: Timestamp,
-    /// Whether it has ended, and one delivery is tried.
+    /// Whether that time has come.
     pub trying: bool,
+    /// From when on untried deliveries are tried; none: at once.
+    #[serde(default)]
+    pub untried_from: Option<Timestamp>,
+    /// Whether that time has come.
+    #[serde(default)]
+    pub sifting: bool,
+    /// The last pause of untried deliveries, in milliseconds; 0 where none of them has failed in a trial.
+    #[serde(default)]
+    pub step: u64,
+    /// Trials in which a delivery failed that had failed before.
+    #[serde(default)]
+    pub retried: u32,
+}
+
+/// What a trial takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// The most deliveries at a time, at least 1.
+    pub width: u32,
+    /// Whether it takes one that failed before, where none is untried.
+    pub any: bool,
+}
+
+/// A trial in which everything failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vain {
+    /// The longest attempt of a delivery that had never run; none where no such delivery was tried.
+    pub untried: Option<Duration>,
+    /// Whether a delivery was tried that had failed before.
+    pub retried: bool,
+}
+
+/// How long a breaker's pauses may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// Before a delivery that failed is tried for the first time.
+    pub first: Duration,
+    /// The longest.
+    pub most: Duration,
 }
 
 impl Trip {
-    /// The first pause, after so many failures.
-    pub fn first(failures: u32, now: Timestamp, pause: Duration) -> Self {
-        Self { failures, pauses: 1, since: now, until: later(now, pause), trying: false }
+    /// Untried deliveries that one trial takes, the first excepted.
+    pub const WIDTH: u32 = 4;
+
+    /// The shortest pause.
+    const SHORTEST: Duration = Duration::from_millis(10);
+
+    /// It opens, after so many failures: untried deliveries are tried at once.
+    pub fn first(failures: u32, now: Timestamp, pauses: Pauses) -> Self {
+        Self {
+            failures,
+            pauses: 1,
+            since: now,
+            until: later(now, pauses.first),
+            trying: false,
+            untried_from: None,
+            sifting: true,
+            step: 0,
+            retried: 0,
+        }
     }
 
-    /// The next one: what was tried failed. Each is twice as long as the one before, up to `most`.
+    /// What comes after a trial in which everything failed.
     #[must_use]
-    pub fn again(self, now: Timestamp, pause: Duration, most: Duration) -> Self {
-        let times = 1_u32.checked_shl(self.pauses).unwrap_or(u32::MAX);
-        let pause = pause.saturating_mul(times).min(most);
-        Self { pauses: self.pauses.saturating_add(1), until: later(now, pause), trying: false, ..self }
+    pub fn again(self, now: Timestamp, vain: Vain, pauses: Pauses) -> Self {
+        let mut next = Self { pauses: self.pauses.saturating_add(1), trying: false, ..self };
+        if let Some(took) = vain.untried {
+            let step = match self.step {
+                0 => took.min(pauses.first).max(Self::SHORTEST),
+                step => Duration::from_millis(step).saturating_mul(2),
+            };
+            let step = step.min(pauses.most);
+            next.step = u64::try_from(step.as_millis()).unwrap_or(u64::MAX);
+            next.untried_from = Some(later(now, step));
+            next.sifting = false;
+        }
+        if vain.retried {
+            next.retried = self.retried.saturating_add(1);
+        }
+        let times = 1_u32.checked_shl(next.retried).unwrap_or(u32::MAX);
+        let until = later(now, pauses.first.saturating_mul(times).min(pauses.most));
+        next.until = next.untried_from.map_or(until, |from| from.max(until));
+        next
+    }
+
+    /// It, with what has come by this time; itself where nothing has.
+    #[must_use]
+    pub fn at(self, now: Timestamp, pauses: Pauses) -> Self {
+        let over = self.left(self.until, now, pauses).is_zero();
+        let sifts = self.untried_from.is_none_or(|from| self.left(from, now, pauses).is_zero());
+        Self { trying: self.trying || over, sifting: self.sifting || sifts || over, ..self }
+    }
+
+    /// It, as a daemon that has just started takes it: with a trial at once.
+    #[must_use]
+    pub fn at_start(self) -> Self {
+        Self { trying: true, sifting: true, ..self }
+    }
+
+    /// How long until [`Self::at`] says something else; none where it has nothing more to say.
+    pub fn next(&self, now: Timestamp, pauses: Pauses) -> Option<Duration> {
+        let until = (!self.trying).then_some(self.until);
+        let from = self.untried_from.filter(|_| !self.sifting && !self.trying);
+        [until, from].into_iter().flatten().map(|time| self.left(time, now, pauses)).min()
+    }
+
+    /// What may be tried now; none where nothing may. `at_once` deliveries may run at a time, and each of them
+    /// has `attempts` in all.
+    pub fn trial(&self, at_once: u32, attempts: u32) -> Option<Trial> {
+        let width = match (self.step, attempts) {
+            // What is tried in vain is lost.
+            (_, 0 | 1) => 1,
+            (0, _) => self.failures,
+            _ => Self::WIDTH,
+        };
+        let width = width.min(at_once).max(1);
+        (self.trying || self.sifting).then_some(Trial { width, any: self.trying })
     }
 
     /// Where it stands.
@@ -76,11 +199,11 @@ impl Trip {
         if self.trying { BreakerState::HalfOpen } else { BreakerState::Open }
     }
 
-    /// How much of the pause is left; nothing, too, where that is more than a pause can be: the clock was
+    /// How much is left until this time; nothing, too, where that is more than a pause can be: the clock was
     /// set back.
-    pub fn left(&self, now: Timestamp, most: Duration) -> Duration {
-        let left = Duration::try_from(self.until.duration_since(now)).unwrap_or_default();
-        if left > most { Duration::ZERO } else { left }
+    fn left(&self, time: Timestamp, now: Timestamp, pauses: Pauses) -> Duration {
+        let left = Duration::try_from(time.duration_since(now)).unwrap_or_default();
+        if left > pauses.most { Duration::ZERO } else { left }
     }
 }
 
@@ -90,16 +213,18 @@ fn later(now: Timestamp, pause: Duration) -> Timestamp {
 
 impl fmt::Display for Trip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tripped, as {} attempts in a row failed", self.failures)?;
+        write!(f, "tripped, as {} different deliveries failed in a row", self.failures)?;
         if self.pauses > 1 {
             let more = self.pauses - 1;
-            write!(f, ", and {more} more that {} tried since", if more == 1 { "was" } else { "were" })?;
+            write!(f, ", and {more} {} since", if more == 1 { "trial" } else { "trials" })?;
         }
-        if self.trying {
-            f.write_str("; one delivery is tried")
-        } else {
-            write!(f, "; the next is tried at {:.0}", self.until)
-        }
+        match (self.trying, self.sifting, self.untried_from) {
+            (true, ..) => f.write_str("; the next delivery is tried"),
+            (false, false, Some(from)) => write!(f, "; new ones are tried at {from:.0}"),
+            (false, false, None) => Ok(()),
+            (false, true, _) => f.write_str("; new ones are tried at once"),
+        }?;
+        if self.trying { Ok(()) } else { write!(f, "; those that failed at {:.0}", self.until) }
     }
 }
 
@@ -108,44 +233,92 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PAUSES: Pauses = Pauses { first: SECOND, most: Duration::from_secs(10) };
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+        to.duration_since(from).as_secs_f64()
+    }
+
     #[test]
-    fn each_pause_is_twice_as_long_up_to_the_most() {
-        let mut trip = Trip::first(20, at(0), SECOND);
-        let mut pauses = vec![trip.until.as_second()];
+    fn each_pause_of_what_failed_is_twice_as_long_up_to_the_most() {
+        let mut trip = Trip::first(20, at(0), PAUSES);
+        let mut pauses = vec![seconds(at(0), trip.until)];
         for _ in 0..40 {
             let now = trip.until;
-            trip = Trip { trying: true, ..trip }.again(now, SECOND, 10 * SECOND);
-            pauses.push(trip.until.as_second() - now.as_second());
+            trip = trip.at(now, PAUSES);
+            assert_eq!(trip.trial(8, 4), Some(Trial { width: 8, any: true }));
+            trip = trip.again(now, Vain { untried: None, retried: true }, PAUSES);
+            assert_eq!(
+                trip.trial(8, 4),
+                Some(Trial { width: 8, any: false }),
+                "one that never ran need not wait"
+            );
+            pauses.push(seconds(now, trip.until));
         }
-        assert_eq!(pauses[..6], [1, 2, 4, 8, 10, 10]);
-        assert!(pauses[6..].iter().all(|pause| *pause == 10), "{pauses:?}");
+        assert_eq!(pauses[..6], [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]);
+        assert!(pauses[6..].iter().all(|pause| *pause == 10.0), "{pauses:?}");
         assert_eq!((trip.failures, trip.pauses, trip.since), (20, 41, at(0)));
     }
 
     #[test]
+    fn the_pauses_of_what_never_ran_begin_with_the_time_of_an_attempt() {
+        let mut trip = Trip::first(20, at(0), PAUSES);
+        let (mut now, mut pauses) = (at(0), Vec::new());
+        for _ in 0..12 {
+            assert!(trip.trial(8, 4).is_some());
+            trip = trip.again(now, Vain { untried: Some(SECOND / 20), retried: false }, PAUSES);
+            assert_eq!(trip.trial(8, 4), None);
+            let from = trip.untried_from.unwrap();
+            assert!(trip.until >= from, "what failed never goes before");
+            assert_eq!(trip.next(now, PAUSES), Some(Duration::try_from(from.duration_since(now)).unwrap()));
+            pauses.push(seconds(now, from));
+            now = from;
+            trip = trip.at(now, PAUSES);
+        }
+        assert_eq!(pauses[..4], [0.05, 0.1, 0.2, 0.4]);
+        assert_eq!(pauses[8..], [10.0; 4]);
+        assert_eq!(trip.trial(8, 4).unwrap().width, Trip::WIDTH);
+        assert_eq!(trip.trial(2, 4).unwrap().width, 2);
+        assert_eq!(trip.trial(8, 1).unwrap().width, 1, "a delivery with one attempt is lost by it");
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_makes_no_pause_longer() {
-        let trip = Trip::first(3, at(7200), 60 * SECOND);
-        assert_eq!(trip.left(at(7200), 600 * SECOND), 60 * SECOND);
-        assert_eq!(trip.left(at(7261), 600 * SECOND), Duration::ZERO);
-        assert_eq!(trip.left(at(3600), 600 * SECOND), Duration::ZERO);
+        let trip = Trip::first(3, at(7200), PAUSES);
+        let tried = |second| trip.at(at(second), PAUSES).trying;
+        assert_eq!([tried(7200), tried(7201), tried(3600)], [false, true, true]);
+        let vain = trip.again(at(7200), Vain { untried: Some(SECOND), retried: false }, PAUSES);
+        let sifts = |second| vain.at(at(second), PAUSES).sifting;
+        assert_eq!([sifts(7200), sifts(7201), sifts(3600)], [false, true, true]);
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_is_read() {
+        let text = r#"{"failures":20,"pauses":3,"since":"1970-01-01T00:00:00Z","until":"1970-01-01T00:02:00Z",
+                       "trying":false}"#;
+        let trip: Trip = serde_json::from_str(text).unwrap();
+        assert_eq!((trip.pauses, trip.until, trip.step), (3, at(120), 0));
+        assert!(trip.at_start().trial(8, 4).unwrap().any);
     }
 
     #[test]
     fn it_says_what_happened_and_what_comes() {
-        let trip = Trip::first(3, at(0), SECOND);
+        let trip = Trip::first(3, at(0), PAUSES);
         assert_eq!(
             trip.to_string(),
-            "tripped, as 3 attempts in a row failed; the next is tried at 1970-01-01T00:00:01Z"
+            "tripped, as 3 different deliveries failed in a row; new ones are tried at once; those that failed at \
+             1970-01-01T00:00:01Z"
         );
-        let again = Trip { trying: true, ..trip.again(at(1), SECOND, 9 * SECOND) };
+        let vain = Vain { untried: Some(SECOND), retried: false };
         assert_eq!(
-            again.to_string(),
-            "tripped, as 3 attempts in a row failed, and 1 more that was tried since; one delivery is tried"
+            trip.again(at(1), vain, Pauses { first: 9 * SECOND, most: 9 * SECOND }).to_string(),
+            "tripped, as 3 different deliveries failed in a row, and 1 trial since; new ones are tried at \
+             1970-01-01T00:00:02Z; those that failed at 1970-01-01T00:00:10Z"
         );
+        assert!(trip.at_start().to_string().ends_with("in a row; the next delivery is tried"), "{trip}");
     }
 }

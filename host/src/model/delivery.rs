@@ -134,7 +134,7 @@ pub enum HeldReason {
     Broken(String),
     /// It requires what it was not granted; the lines of config.toml that would allow it.
     LacksGrant(String),
-    /// It failed again and again, and was paused on its own.
+    /// Different deliveries of it failed in a row, and it was paused on its own.
     Tripped(Trip),
 }
 

@@ -27,7 +27,7 @@ mod usage;
 mod web;
 
 pub use ambient::{Ambient, Clock, Random};
-pub use breaker::{BreakerState, Trip};
+pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
 pub use carried::Carried;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,

@@ -26,7 +26,7 @@ use crate::{
     config::PluginSettings,
     database::Database,
     imports::{KvSource, Terms},
-    model::{Ambient, BreakerState, HeldReason, Job, KvVersion, PluginId, Trip},
+    model::{Ambient, BreakerState, HeldReason, Job, KvVersion, PluginId, Trial, Trip},
     store::{PluginRecord, Store, StoreError},
 };
 
@@ -60,9 +60,14 @@ impl Plugin {
         self.record.held.is_none()
     }
 
-    /// Whether one delivery may run now, and no other: its breaker is half-open, and nothing else holds it.
-    pub fn is_on_trial(&self) -> bool {
-        matches!(self.record.held, Some(HeldReason::Tripped(Trip { trying: true, .. })))
+    /// What may be tried now although its breaker is not closed; none where that is closed, where its pause is not
+    /// over, or where something else holds the plugin.
+    pub fn trial(&self) -> Option<Trial> {
+        let at_once = u32::try_from(self.settings.concurrency).unwrap_or(u32::MAX);
+        match self.record.held {
+            Some(HeldReason::Tripped(trip)) => trip.trial(at_once, self.settings.retry.attempts),
+            _ => None,
+        }
     }
 
     /// Where its breaker stands.
@@ -100,12 +105,12 @@ impl Plugin {
 
     /// A plugin that the store remembers, before its file was looked for.
     pub(super) fn remembered(record: PluginRecord, settings: PluginSettings, ambient: Ambient) -> Self {
-        // That it was tripped when the daemon ended is not forgotten: one delivery is tried first.
+        // That it was tripped when the daemon ended is not forgotten: a trial comes first.
         let trip = match record.held {
-            Some(HeldReason::Tripped(trip)) => Some(Trip { trying: true, ..trip }),
+            Some(HeldReason::Tripped(trip)) => Some(trip.at_start()),
             _ => None,
         };
-        let (settings, streak) = (Arc::new(settings), Arc::default());
+        let (settings, streak) = (Arc::new(settings), Streak::of(trip.as_ref()));
         Self { record, settings, cause: None, trip, streak, runs: None, ambient }.held(HeldReason::Gone)
     }
 
@@ -163,7 +168,7 @@ impl Plugin {
         };
         let runs =
             Runs { engine: inner.engine.clone(), code: Arc::new(inspection.code), terms: Arc::new(terms) };
-        let (runs, streak) = (Some(runs), Arc::default());
+        let (runs, streak) = (Some(runs), Streak::of(trip.as_ref()));
         let next = Self { record, settings, cause, trip, streak, runs, ambient: self.ambient.clone() };
         next.settled()
     }
@@ -203,16 +208,15 @@ impl Plugin {
     pub(super) fn resumed(&self) -> Self {
         let mut next = self.copy();
         next.record.paused = false;
+        // What it counts starts over.
+        next.streak = Arc::default();
         next.with_trip(None)
     }
 
-    /// It with its breaker like this. What a closed one counts begins anew.
+    /// It with its breaker like this.
     pub(super) fn with_trip(&self, trip: Option<Trip>) -> Self {
         let mut next = self.copy();
         next.trip = trip;
-        if trip.is_none() {
-            next.streak = Arc::default();
-        }
         next.settled()
     }
 

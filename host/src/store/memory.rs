@@ -60,6 +60,8 @@ pub(super) struct Tally {
     pub(super) states: [i64; 5],
     pub(super) made: i64,
     pub(super) kv_bytes: i64,
+    /// How often one has become ready since the writer began, or since a rollback. Not written down.
+    pub(super) arrived: u64,
 }
 
 /// A row of `hour`.
@@ -129,6 +131,7 @@ impl Memory {
         let tally = self.change(plugin);
         tally.made += 1;
         tally.states[counter(state)] += 1;
+        tally.arrived += u64::from(state == code::READY);
         self.unfinished += 1;
     }
 
@@ -137,6 +140,7 @@ impl Memory {
         let tally = self.change(plugin);
         tally.states[counter(from)] -= 1;
         tally.states[counter(to)] += 1;
+        tally.arrived += u64::from(to == code::READY);
         self.unfinished += i64::from(to < code::DONE) - i64::from(from < code::DONE);
     }
 
@@ -199,7 +203,7 @@ impl Memory {
     /// Writes down what changed since the last time.
     pub(super) fn write(&mut self, connection: &Connection) -> Result<()> {
         for plugin in self.changed.drain() {
-            let Tally { states: [ready, leased, waiting, done, dead], made, kv_bytes } =
+            let Tally { states: [ready, leased, waiting, done, dead], made, kv_bytes, .. } =
                 self.tallies.get(&plugin).copied().unwrap_or_default();
             connection
                 .prepare_cached("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
@@ -294,7 +298,10 @@ pub(super) fn tallies(connection: &Connection) -> Result<HashMap<PluginId, Tally
         .prepare_cached("SELECT plugin, ready, leased, waiting, done, dead, made, kv_bytes FROM tally")?
         .query_map([], |row| {
             let states = [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?];
-            Ok((PluginId(row.get(0)?), Tally { states, made: row.get(6)?, kv_bytes: row.get(7)? }))
+            Ok((
+                PluginId(row.get(0)?),
+                Tally { states, made: row.get(6)?, kv_bytes: row.get(7)?, arrived: 0 },
+            ))
         })?
         .collect()
 }

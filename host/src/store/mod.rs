@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
+//!   trial                                                     what runs while a breaker is open
 //!   replay, retention, plugins, revisions                                         what else is written
 //!   query, search, dead, stats, series, senders, audit, views               what people see
 //!   backup, restore, copy, examine                                          a second file, and back
@@ -79,6 +80,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod time;
+mod trial;
 mod views;
 mod watch;
 mod writer;

@@ -10,6 +10,9 @@
 //!   replay of many ──► later ─────┴─► refill: read in order of due time, as room comes free
 //! ```
 //!
+//! The lane of a trial, of a plugin whose breaker is open, is filled by `trial` alone: nothing is handed over by
+//! `accept`, and what is due longest is not preferred.
+//!
 //! What is later becomes ready a few at a time, once its plugin has next to nothing to do.
 //!
 //! A lease is a row in state `leased` and a token in the writer's memory. A new writer knows no tokens,
@@ -32,14 +35,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     Store, StoreError,
     complete::Completion,
-    memory::Memory,
+    memory::{Memory, Tally},
     schema::code,
     time::timestamp,
     writer::{Op, Writer},
 };
 use crate::model::{
     DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, OrderKey, PluginId,
-    SourceName, TraceContext,
+    SourceName, TraceContext, Trial,
 };
 
 /// The most jobs read into one lane in one batch.
@@ -59,15 +62,33 @@ const LATER: &str = "
 SELECT id, order_key FROM delivery INDEXED BY delivery_later
 WHERE plugin = ?1 AND state = -2 ORDER BY id LIMIT ?2";
 
-/// Deliveries of a plugin that are due by ?2, first those that have been due longest; with ?4 only those
-/// that never waited.
-const DUE: &str = "
+/// Deliveries as jobs are made of them.
+macro_rules! jobs {
+    ($index:literal, $which:literal) => {
+        concat!(
+            "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
        e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at, e.trace, d.replay_of
-FROM delivery d INDEXED BY delivery_due
+FROM delivery d ",
+            $index,
+            "
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
-WHERE d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
-ORDER BY d.due_at, d.id LIMIT ?3";
+WHERE ",
+            $which
+        )
+    };
+}
+
+/// Deliveries of a plugin that are due by ?2, first those that have been due longest; with ?4 only those
+/// that never waited.
+const DUE: &str = jobs!(
+    "INDEXED BY delivery_due",
+    "d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
+ORDER BY d.due_at, d.id LIMIT ?3"
+);
+
+/// The delivery ?1.
+const CHOSEN: &str = jobs!("", "d.id = ?1 AND d.state IN (0, 2)");
 
 const NEXT_DUE: &str = "
 SELECT due_at FROM delivery INDEXED BY delivery_due
@@ -81,10 +102,28 @@ impl Store {
     /// # Errors
     /// When the store takes no work any more.
     pub async fn open_lane(&self, plugin: PluginId, capacity: usize) -> Result<Lane, StoreError> {
+        self.lane(plugin, capacity, None).await
+    }
+
+    /// As [`Self::open_lane`], for a trial of a plugin that fails: at most as many deliveries at a time as the trial
+    /// is wide. They come from all over what waits, those first that have never run.
+    ///
+    /// # Errors
+    /// When the store takes no work any more.
+    pub async fn open_trial(&self, plugin: PluginId, trial: Trial) -> Result<Lane, StoreError> {
+        self.lane(plugin, trial.width as usize, Some(trial)).await
+    }
+
+    async fn lane(
+        &self,
+        plugin: PluginId,
+        capacity: usize,
+        trial: Option<Trial>,
+    ) -> Result<Lane, StoreError> {
         // Kept for the day the lane is dropped, when nobody can wait for room in the queue.
         let farewell = self.reserve().await?;
         let (reply, opened) = oneshot::channel();
-        self.send(Op::OpenLane { plugin, capacity: capacity.max(1), reply }).await?;
+        self.send(Op::OpenLane { plugin, capacity: capacity.max(1), trial, reply }).await?;
         let OpenedLane { id, jobs, outstanding } = opened.await.map_err(|_| self.silence())?;
         Ok(Lane { id, plugin, jobs, received: VecDeque::new(), outstanding, farewell: Some(farewell) })
     }
@@ -202,6 +241,10 @@ struct LaneEnd {
     next_due: i64,
     /// Whether some may wait for their turn.
     later: bool,
+    /// What it takes, where it is that of a trial.
+    trial: Option<Trial>,
+    /// How many deliveries had become ready when a trial last looked for one; none where it has not looked.
+    looked: Option<u64>,
 }
 
 struct Lease {
@@ -224,12 +267,32 @@ impl LaneEnd {
 
     /// Whether there is room for a refill that is worth a read.
     fn wants(&self) -> bool {
-        self.free() * 2 >= self.capacity
+        match self.trial {
+            Some(_) => self.free() > 0,
+            None => self.free() * 2 >= self.capacity,
+        }
+    }
+
+    /// When it next has something to take; `i64::MAX` where nothing waits.
+    fn due(&self, tally: &Tally) -> i64 {
+        match self.trial {
+            None if tally.states[code::READY as usize] > 0 => 0,
+            None => self.next_due,
+            Some(_) if self.looked != Some(tally.arrived) => 0,
+            Some(trial) if trial.any && self.held() == 0 => self.next_due,
+            Some(_) => i64::MAX,
+        }
     }
 }
 
 impl LaneEnds {
-    pub(super) fn open(&mut self, plugin: PluginId, capacity: usize, reply: oneshot::Sender<OpenedLane>) {
+    pub(super) fn open(
+        &mut self,
+        plugin: PluginId,
+        capacity: usize,
+        trial: Option<Trial>,
+        reply: oneshot::Sender<OpenedLane>,
+    ) {
         self.last_lane += 1;
         let (sender, jobs) = mpsc::unbounded_channel();
         let outstanding = Arc::new(AtomicUsize::new(0));
@@ -244,6 +307,8 @@ impl LaneEnds {
             // Not known: the first refill finds out.
             next_due: 0,
             later: true,
+            trial,
+            looked: None,
         };
         if reply.send(OpenedLane { id: self.last_lane, jobs, outstanding }).is_ok()
             && let Some(former) = self.open.insert(plugin, end)
@@ -285,7 +350,7 @@ impl LaneEnds {
         older_ready: bool,
         now: i64,
     ) -> Option<LeaseToken> {
-        let lane = self.open.get(&plugin)?;
+        let lane = self.open.get(&plugin).filter(|lane| lane.trial.is_none())?;
         (!older_ready && lane.next_due > now && lane.free() > 0)
             .then(|| self.lease(plugin, delivery, order_key.cloned()))
             .flatten()
@@ -360,11 +425,7 @@ impl LaneEnds {
         self.open
             .iter()
             .filter(|(_, lane)| lane.wants())
-            .map(
-                |(&plugin, lane)| {
-                    if memory.tally(plugin).states[code::READY as usize] > 0 { 0 } else { lane.next_due }
-                },
-            )
+            .map(|(&plugin, lane)| lane.due(&memory.tally(plugin)))
             .filter(|&due| due != i64::MAX)
             .min()
     }
@@ -416,6 +477,7 @@ impl LaneEnds {
             lane.staged = 0;
             lane.next_due = 0;
             lane.later = true;
+            lane.looked = None;
         }
         self.open.retain(|plugin, _| plugin.0 >= 0);
         self.leases.extend(self.ended.drain(..));
@@ -434,17 +496,18 @@ impl Writer<'_> {
                 }
             }
         }
-        let behind: Vec<(PluginId, usize)> = self
+        let behind: Vec<(PluginId, usize, Option<Trial>, bool)> = self
             .lanes
             .open
             .iter()
             .filter(|(_, lane)| lane.wants() && lane.free() > 0)
-            .filter(|(plugin, lane)| {
-                lane.next_due <= self.now || self.memory.tally(**plugin).states[code::READY as usize] > 0
-            })
-            .map(|(plugin, lane)| (*plugin, lane.free().min(REFILL)))
+            .filter(|(plugin, lane)| lane.due(&self.memory.tally(**plugin)) <= self.now)
+            .map(|(plugin, lane)| (*plugin, lane.free().min(REFILL), lane.trial, lane.held() == 0))
             .collect();
-        behind.into_iter().try_for_each(|(plugin, room)| self.refill_lane(plugin, room))
+        behind.into_iter().try_for_each(|(plugin, room, trial, idle)| match trial {
+            None => self.refill_lane(plugin, room),
+            Some(trial) => self.refill_trial(plugin, room, trial.any && idle),
+        })
     }
 
     /// Whether the plugin has room for some that wait for their turn, if there are any.
@@ -484,6 +547,36 @@ impl Writer<'_> {
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
+        self.lease_due(plugin, due)?;
+        let next_due = if exhausted { self.earliest(plugin)? } else { self.now };
+        if let Some(lane) = self.lanes.open.get_mut(&plugin) {
+            lane.next_due = next_due;
+        }
+        Ok(())
+    }
+
+    /// Chooses what a trial tries: untried deliveries, or where there are none and `any` holds, one that failed.
+    fn refill_trial(&mut self, plugin: PluginId, room: usize, any: bool) -> Result<()> {
+        let arrived = self.memory.tally(plugin).arrived;
+        let mut chosen = self.untried(plugin, room)?;
+        if chosen.is_empty() && any {
+            chosen.extend(self.least_tried(plugin)?);
+        }
+        let mut due = Vec::with_capacity(chosen.len());
+        for delivery in chosen {
+            let mut chosen = self.connection.prepare_cached(CHOSEN)?;
+            due.extend(chosen.query_row([delivery], Due::from_row).optional()?);
+        }
+        self.lease_due(plugin, due)?;
+        let next_due = self.earliest(plugin)?;
+        if let Some(lane) = self.lanes.open.get_mut(&plugin) {
+            lane.next_due = next_due;
+            lane.looked = Some(arrived);
+        }
+        Ok(())
+    }
+
+    fn lease_due(&mut self, plugin: PluginId, due: Vec<Due>) -> Result<()> {
         for Due { delivery, state, attempts, may_have_run, order_key, due_at, replay, event } in due {
             let Some(token) = self.lanes.lease(plugin, delivery, order_key) else { continue };
             self.connection
@@ -505,10 +598,6 @@ impl Writer<'_> {
                 trace: None,
                 event,
             });
-        }
-        let next_due = if exhausted { self.earliest(plugin)? } else { self.now };
-        if let Some(lane) = self.lanes.open.get_mut(&plugin) {
-            lane.next_due = next_due;
         }
         Ok(())
     }

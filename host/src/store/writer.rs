@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     fault::{self, FaultPoint},
-    model::{Ambient, Job, NewEvent, PluginId, Subscriber},
+    model::{Ambient, Job, NewEvent, PluginId, Subscriber, Trial},
 };
 
 /// Operations that may wait; who comes then waits outside.
@@ -90,6 +90,7 @@ pub(super) enum Op {
     OpenLane {
         plugin: PluginId,
         capacity: usize,
+        trial: Option<Trial>,
         reply: oneshot::Sender<OpenedLane>,
     },
     CloseLane {
@@ -127,7 +128,7 @@ pub(super) struct Writer<'c> {
     pub(super) staged: Staged,
     pub(super) shared: Arc<Shared>,
     counting: Counting,
-    ambient: Ambient,
+    pub(super) ambient: Ambient,
     /// Completions of a batch that was rolled back: their attempts have run and must not be forgotten.
     carried: VecDeque<Op>,
     carried_until: Option<Instant>,
@@ -452,8 +453,8 @@ impl<'c> Writer<'c> {
                 self.staged.completions.push(completion);
                 result
             }
-            Op::OpenLane { plugin, capacity, reply } => {
-                self.lanes.open(plugin, capacity, reply);
+            Op::OpenLane { plugin, capacity, trial, reply } => {
+                self.lanes.open(plugin, capacity, trial, reply);
                 Ok(())
             }
             Op::CloseLane { plugin, lane, jobs, reply } => {

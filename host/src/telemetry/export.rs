@@ -213,7 +213,8 @@ impl Carrier {
                     if last || *self.stopped.borrow() {
                         break;
                     }
-                    let wait = wait.unwrap_or(pause).min(LONGEST_PAUSE);
+                    // A collector can ask for a longer pause, not for a shorter one.
+                    let wait = wait.unwrap_or_default().max(pause).min(LONGEST_PAUSE);
                     tokio::select! {
                         () = sleep(wait) => {}
                         _ = self.stopped.wait_for(|stopped| *stopped) => {}

@@ -166,11 +166,18 @@ impl Response {
             200..=299 => Ok(self),
             status => {
                 // A date in its place is as good as none: the plugin's own back-off holds.
-                let retry_after = self.header("retry-after").and_then(|value| value.trim().parse().ok());
+                let retry_after = self.header("retry-after").and_then(seconds);
                 Err(Error::Status { status, request: self.request, retry_after })
             }
         }
     }
+}
+
+/// The seconds of a `Retry-After`; as many as can be asked for, where it is more.
+fn seconds(text: &str) -> Option<u32> {
+    let digits = text.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
 /// Why there is no response, or none that is good.

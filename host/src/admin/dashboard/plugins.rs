@@ -165,7 +165,7 @@ fn breaker(plugin: &Plugin) -> Markup {
             _ if settings.failures == 0 => { "off: it is never paused on its own" }
             None => {
                 "closed: " (plugin.failures_in_a_row()) " of " (settings.failures)
-                " failed attempts in a row that would open it for " (pause(settings.pause))
+                " different deliveries failed in a row, which would open it for " (pause(settings.pause))
             }
             Some(trip) => {
                 span.warn { (trip.state().as_str()) } " since " (layout::time(trip.since)) ": " (trip)

@@ -67,6 +67,31 @@ fn guest(body: &str) -> Vec<u8> {
 
 /// A guest that traps before this second of its clock, and does its work from then on.
 pub(crate) fn sick_until(second: i64) -> Vec<u8> {
+    until(second, "unreachable")
+}
+
+/// A guest that asks for so many seconds before this second of its clock, and does its work from then on.
+pub(crate) fn busy_until(second: i64, after: u32) -> Vec<u8> {
+    until(
+        second,
+        &format!(
+            "(i32.store8 (i32.const 4096) (i32.const 1)) (i32.store8 (i32.const 4100) (i32.const 1))
+             (i32.store (i32.const 4104) (i32.const 256)) (i32.store (i32.const 4108) (i32.const 4))
+             (i32.store (i32.const 4112) (i32.const {after}))"
+        ),
+    )
+}
+
+/// A guest that traps at events of this type, by its length, and does its work at all others.
+pub(crate) fn chokes_on(event_type: &str) -> Vec<u8> {
+    let length = event_type.len();
+    guest(&format!(
+        "(if (i32.eq (i32.load offset=20 (local.get 0)) (i32.const {length})) (then unreachable))"
+    ))
+}
+
+/// A guest that does this before a second of its clock.
+fn until(second: i64, body: &str) -> Vec<u8> {
     const WORLD: &str = "
 package test:sick;
 
@@ -84,7 +109,7 @@ package wasi:clocks@0.2.0 {
 ";
     let handle = format!(
         "(call $now (i32.const 3072))
-         (if (i64.lt_u (i64.load (i32.const 3072)) (i64.const {second})) (then unreachable))"
+         (if (i64.lt_u (i64.load (i32.const 3072)) (i64.const {second})) (then {body}))"
     );
     let clock = r#"(import "wasi:clocks/wall-clock@0.2.0" "now" (func $now (param i32)))"#;
     let text = text(&handle, "(i32.const 16)").replacen("(memory", &format!("{clock} (memory"), 1);

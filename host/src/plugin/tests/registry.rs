@@ -282,43 +282,56 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     let most = settings().breaker.failures;
     house.put("greet", &guest("(call $say)"));
     house.registry.scan().await;
+    let next = std::cell::Cell::new(0);
+    let heed = async |health| {
+        next.set(next.get() + 1);
+        let plugin = house.registry.by_name("greet").unwrap();
+        house.registry.heed(&plugin, DeliveryId(next.get()), health).await;
+    };
     let fail = async |times: u32| {
         for _ in 0..times {
-            let plugin = house.registry.by_name("greet").unwrap();
-            house.registry.heed(&plugin, Health::Failed).await;
+            heed(Health::Failed).await;
         }
-    };
-    let heed = async |health| {
-        let plugin = house.registry.by_name("greet").unwrap();
-        house.registry.heed(&plugin, health).await
     };
     let state = || house.registry.by_name("greet").unwrap().breaker();
 
-    // In a row: what went well ends it, and what says nothing leaves it as it is.
+    // In a row: what succeeds ends it, and what says nothing leaves it as it is.
     fail(most - 1).await;
     heed(Health::Well).await;
     fail(most - 1).await;
-    heed(Health::Deferred).await;
     heed(Health::Unknown).await;
     assert_eq!(state(), BreakerState::Closed);
     let earlier = house.registry.by_name("greet").unwrap();
+    // One delivery counts once.
+    for _ in 0..2 * most {
+        house.registry.heed(&earlier, DeliveryId(next.get() - 1), Health::Failed).await;
+    }
+    assert_eq!(state(), BreakerState::Closed);
     fail(1).await;
     assert_eq!(state(), BreakerState::Open);
     let Some(HeldReason::Tripped(trip)) = house.record("greet").held else { panic!("it is held") };
     assert_eq!((trip.failures, trip.pauses), (most, 1));
     assert!(house.store.plugins().await.unwrap()[0].held.is_some(), "it is written down");
-    // Attempts that had begun before say nothing any more.
-    assert!(!house.registry.heed(&earlier, Health::Failed).await);
-    assert!(!house.registry.heed(&earlier, Health::Well).await);
+    // Another failure says nothing new.
+    house.registry.heed(&earlier, DeliveryId(-1), Health::Failed).await;
     assert_eq!((state(), house.record("greet").held), (BreakerState::Open, Some(HeldReason::Tripped(trip))));
+    // A success of an attempt that began before does: it ended after.
+    house.registry.heed(&earlier, DeliveryId(-2), Health::Well).await;
+    assert_eq!((state(), house.record("greet").held), (BreakerState::Closed, None));
+    assert_eq!(house.registry.by_name("greet").unwrap().failures_in_a_row(), 0);
+    fail(most).await;
+    assert_eq!(state(), BreakerState::Closed, "after a false alarm it takes more");
+    fail(most).await;
+    assert_eq!(state(), BreakerState::Open);
 
     // An operator's pause lies over it, and a resume ends both.
     house.registry.pause("greet").await.unwrap();
     assert_eq!((house.record("greet").held, state()), (Some(HeldReason::Paused), BreakerState::Open));
+    assert_eq!(house.registry.by_name("greet").unwrap().trial(), None, "nothing is tried");
     house.registry.resume("greet").await.unwrap();
     assert_eq!((house.record("greet").held, state()), (None, BreakerState::Closed));
 
-    // So does another revision, which begins to count anew.
+    // So does another revision, which starts to count from nothing.
     fail(most).await;
     assert_eq!(state(), BreakerState::Open);
     house.put("greet", &guest("(call $say) (call $say)"));
@@ -328,17 +341,21 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     assert_eq!(state(), BreakerState::Closed);
     fail(1).await;
 
-    // A start tries one delivery, and what comes of that turns the breaker.
+    // A start has a trial at once, and what comes of that turns the breaker.
     let House { bench, store, folder, registry } = house;
     drop(registry);
     let again = House::registry(&bench, &store, &folder, Ambient::new(Still, Still)).await;
     again.scan().await;
     let tried = again.by_name("greet").unwrap();
-    assert!(tried.is_on_trial() && !tried.serving(), "{:?}", tried.record);
-    assert!(!again.heed(&tried, Health::Unknown).await, "it did not run");
-    assert!(again.heed(&tried, Health::Failed).await);
+    assert!(tried.trial().is_some_and(|trial| trial.any) && !tried.serving(), "{:?}", tried.record);
+    let vain = Vain { untried: None, retried: true };
+    assert!(again.trial_failed(&tried, vain).await);
     let open = again.by_name("greet").unwrap();
     assert_eq!((open.breaker(), open.trip().unwrap().pauses), (BreakerState::Open, 2));
+    assert_eq!(open.trial().map(|trial| trial.any), Some(false), "what never ran need not wait");
+    assert!(!again.trial_failed(&tried, vain).await, "it is history");
     again.begin_trials().await;
     assert_eq!(again.by_name("greet").unwrap().breaker(), BreakerState::Open, "its pause is not over");
+    again.heed(&open, DeliveryId(-4), Health::Well).await;
+    assert_eq!(again.by_name("greet").unwrap().breaker(), BreakerState::Closed);
 }

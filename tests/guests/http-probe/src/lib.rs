@@ -3,7 +3,8 @@
 //! message where it was refused.
 //!
 //! The event's `data` is `{"requests": [{"url": "…"}]}`. A request may have `method`, `headers` (an array
-//! of pairs), `body`, `show` (names of headers of the response) and `later`, which stages it.
+//! of pairs), `body`, `show` (names of headers of the response), `later`, which stages it, and `must`, by which a
+//! status that is none of 2xx fails the attempt.
 //! `{"fail": 2}` fails the first two attempts, `{"trap": 1}` traps in the first, both after the requests;
 //! `{"times": 10}` does all of it so often.
 
@@ -41,6 +42,8 @@ struct Asked {
     show: Vec<String>,
     #[serde(default)]
     later: bool,
+    #[serde(default)]
+    must: bool,
 }
 
 fn once() -> u32 {
@@ -59,6 +62,9 @@ impl Plugin for HttpProbe {
     fn handle(event: Event, delivery: Delivery) -> Result<(), Failure> {
         let wish: Wish = event.json()?;
         for (place, asked) in (0..wish.times).flat_map(|_| &wish.requests).enumerate() {
+            if asked.must {
+                asked.request().fetch()?.success()?;
+            }
             kv::set(&format!("{}/{place}", event.id), asked.made())?;
         }
         assert!(delivery.attempt > wish.trap, "asked to trap");
@@ -70,12 +76,14 @@ impl Plugin for HttpProbe {
 }
 
 impl Asked {
+    fn request(&self) -> Request {
+        let request = Request::new(&self.method, &self.url).body(self.body.clone());
+        self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+    }
+
     /// Makes or stages it, and says what came of that.
     fn made(&self) -> String {
-        let mut request = Request::new(&self.method, &self.url).body(self.body.clone());
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
+        let request = self.request();
         if self.later {
             return match request.send_later() {
                 Ok(key) => format!("staged {key}"),

@@ -1,0 +1,37 @@
+//! `Retry-After` of an answer: how long the other side asks to be left alone (RFC 9110, 10.2.3).
+
+use std::time::{Duration, SystemTime};
+
+use jiff::Timestamp;
+
+/// What `Retry-After` says: seconds, or until a date; none where it can't be read. A number that is too large is
+/// the longest time there is. A date that has passed asks for no wait.
+pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    Some(until.duration_since(SystemTime::from(now)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_and_dates_are_read_and_nothing_overflows() {
+        let after = |text: &str| {
+            retry_after(text, "2026-03-01T12:00:00Z".parse().unwrap()).map(|wait| wait.as_secs())
+        };
+        assert_eq!([after("17"), after(" 0 "), after("00017")], [Some(17), Some(0), Some(17)]);
+        assert_eq!([after("18446744073709551615"), after("99999999999999999999999")], [Some(u64::MAX); 2]);
+        assert_eq!(after("Sun, 01 Mar 2026 12:00:30 GMT"), Some(30));
+        assert_eq!(after("Sunday, 01-Mar-26 12:01:00 GMT"), Some(60));
+        assert_eq!(after("Sun Mar  1 12:00:05 2026"), Some(5));
+        assert_eq!(after("Sun, 01 Mar 2026 11:00:00 GMT"), Some(0));
+        for odd in ["soon", "-1", "+1", "1.5", "", "1 s", "\u{e9}", "Sun, 99 Mar 2026 12:00:30 GMT"] {
+            assert_eq!(after(odd), None, "{odd}");
+        }
+    }
+}
