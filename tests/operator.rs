@@ -73,6 +73,72 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
 }
 
 #[test]
+fn dead_letters_of_one_cause_are_one_group_whatever_ids_are_in_their_reasons() {
+    let daemon = Daemon::builder(BINARY)
+        .guest("hostile")
+        .guest("http-probe")
+        .toml(
+            "[plugin.hostile]\nevents = [\"hostile.*\"]\nretry = { attempts = 1 }\n\
+             [plugin.http-probe]\nevents = [\"user.*\"]\nretry = { attempts = 1 }\n",
+        )
+        .start();
+    let post = |event: Event| assert!(daemon.post_event(&event).accepted());
+    for _ in 0..4 {
+        // Panics, and the panic names the event.
+        post(Event::new("hostile.asked").data(json!({ "action": "trap" })));
+    }
+    post(Event::new("hostile.asked").data(json!({ "action": "no-such" })));
+    for _ in 0..2 {
+        // Another panic.
+        post(Event::new("user.created").data(json!({ "trap": 9, "requests": [] })));
+    }
+    daemon.wait_settled();
+
+    let groups = || daemon.admin("GET", "/v1/dead-letters", None).json()["groups"].clone();
+    let group = |groups: &Value, words: &str| {
+        let found: Vec<_> = groups
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|group| group["reason"].as_str().unwrap().contains(words))
+            .cloned()
+            .collect();
+        assert_eq!(found.len(), 1, "{words}: {groups}");
+        found[0].clone()
+    };
+    let told = groups();
+    assert_eq!(told.as_array().unwrap().len(), 3, "{told}");
+    let wire = group(&told, "stepped on the wire with …");
+    assert_eq!((&wire["count"], &wire["plugin"]), (&json!(4), &json!("hostile")));
+    assert!(wire["reason"].as_str().unwrap().starts_with("panicked at "), "{wire}");
+    assert_eq!(group(&told, "asked to trap")["count"], json!(2));
+    // Each delivery keeps its whole reason, the event's id in it.
+    let dead =
+        done(&daemon.cli(&["deliveries", "--state", "dead", "--plugin", "hostile", "--json"])).json_lines();
+    let whole =
+        |delivery: &&Value| delivery["error"].as_str().unwrap().contains(delivery["event"].as_str().unwrap());
+    assert_eq!(dead.iter().filter(whole).count(), 5, "{dead:?}");
+
+    // A group is listed and run again by its cause, and by any reason in it.
+    let example = wire["example"].as_str().unwrap();
+    for reason in [example, wire["reason"].as_str().unwrap()] {
+        let listed = done(&daemon.cli(&["deliveries", "--state", "dead", "--reason", reason, "--json"]));
+        assert_eq!(listed.json_lines().len(), 4, "{listed:?}");
+    }
+    let counted = done(&daemon.cli(&["replay", "--dead", "--reason", example, "--dry-run"]));
+    assert_eq!(counted.stdout, "4 dead letters to replay\n");
+    done(&daemon.cli(&["replay", "--dead", "--reason", example]));
+    daemon.wait_settled();
+    let told = groups();
+    assert_eq!(group(&told, "stepped on the wire")["count"], json!(8));
+    assert_eq!(group(&told, "asked to trap")["to_replay"], json!(2), "the others were left alone");
+    let causes = done(&daemon.cli(&["deliveries", "--causes"])).stdout;
+    assert!(causes.contains("stepped on the wire with …") && causes.contains("asked to trap"), "{causes}");
+    let page = daemon.admin("GET", "/dead-letters", None).body;
+    assert!(page.contains("stepped on the wire with …"), "{page}");
+}
+
+#[test]
 fn a_paused_plugin_holds_its_deliveries_even_over_a_restart() {
     let mut daemon = Daemon::builder(BINARY).guest("counter").start();
     let said = done(&daemon.cli(&["plugins", "pause", "counter"]));

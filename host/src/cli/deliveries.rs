@@ -1,4 +1,4 @@
-//! `posthouse deliveries`: a list of deliveries, newest first.
+//! `posthouse deliveries`: a list of deliveries, newest first, or of dead letters by cause.
 
 use std::process::ExitCode;
 
@@ -28,6 +28,12 @@ pub struct Args {
     /// Only those of events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
+    /// Only those that failed for the cause of this reason: ids and numbers in it make no difference.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// List dead letters by plugin and cause in place of deliveries.
+    #[arg(long, conflicts_with_all = ["state", "plugin", "event_type", "reason", "since"])]
+    causes: bool,
     /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
@@ -65,10 +71,14 @@ struct Summary {
 /// # Errors
 /// [`CliError::Failure`] where the daemon does not answer.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    if args.causes {
+        return causes(&Client::new(config)?, args.limit, args.json);
+    }
     let query = [
         ("state", args.state),
         ("plugin", args.plugin),
         ("type", args.event_type.map(String::from)),
+        ("reason", args.reason),
         ("since", args.since.map(String::from)),
     ];
     let rows = Client::new(config)?.list("deliveries", &query, "id", args.limit)?;
@@ -89,6 +99,37 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let titles = ["delivery!", "state!", "plugin", "type", "tries", "finished or made!"];
     let notes: Vec<_> = deliveries.iter().map(Summary::note).collect();
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "deliveries"))
+}
+
+/// Dead letters that have one cause.
+#[derive(Deserialize)]
+struct Group {
+    plugin: String,
+    reason: String,
+    count: u64,
+    to_replay: u64,
+    last_at: Option<Timestamp>,
+}
+
+/// Lists dead letters by plugin and cause, those with the most to replay first.
+fn causes(client: &Client, limit: usize, json: bool) -> Result<ExitCode, CliError> {
+    let answer = client.get("/v1/dead-letters", &[])?;
+    let rows = answer["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let rows = &rows[..rows.len().min(limit)];
+    if json {
+        return table::print(&table::json_lines(rows));
+    }
+    let groups: Vec<Group> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = groups.iter().map(|group| {
+        let (count, left) = (group.count.to_string(), group.to_replay.to_string());
+        vec![group.plugin.clone(), count, left, group.last_at.map(time).unwrap_or_default()]
+    });
+    let titles = ["plugin!", "dead letters", "not replayed", "last!"];
+    let said = |group: &Group| {
+        if group.reason.is_empty() { "nothing was said".to_owned() } else { group.reason.clone() }
+    };
+    let notes: Vec<_> = groups.iter().map(said).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, limit, "causes"))
 }
 
 impl Summary {

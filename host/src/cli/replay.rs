@@ -26,6 +26,9 @@ pub struct Args {
     /// All dead letters.
     #[arg(long)]
     dead: bool,
+    /// Only dead letters of the cause of this reason: ids and numbers in it make no difference.
+    #[arg(long, value_name = "TEXT", requires = "dead")]
+    reason: Option<String>,
     /// Only dead letters given up since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
     #[arg(long, value_name = "TIME", requires = "dead")]
     since: Option<Since>,
@@ -67,7 +70,11 @@ fn one(client: &Client, event: &str, args: &Args) -> Result<ExitCode, CliError> 
 fn dead(client: &Client, args: &Args) -> Result<ExitCode, CliError> {
     let body = |dry_run| {
         let since = args.since.map(String::from);
-        json!({ "dead": true, "plugin": args.plugin, "since": since, "dry_run": dry_run })
+        let mut body = json!({ "dead": true, "plugin": args.plugin, "since": since, "dry_run": dry_run });
+        if let Some(reason) = &args.reason {
+            body["reason"] = json!(reason);
+        }
+        body
     };
     if args.json {
         let answer = client.post("/v1/replay", &body(args.dry_run))?;

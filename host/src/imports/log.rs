@@ -11,6 +11,18 @@ use crate::{
     model::{LogLevel, LogLine},
 };
 
+/// How a panic begins that Rust tells of.
+const PANICKED: &str = "panicked at ";
+
+/// How an exception begins that Python tells of.
+const TRACEBACK: &str = "Traceback (most recent call last):";
+
+/// Lines that are searched for a guest's last words.
+const LAST_LINES: usize = 100;
+
+/// Bytes of a guest's last words that are kept.
+const LAST_WORDS: usize = 1024;
+
 /// The lines of one attempt. Shared with the guest's standard output.
 #[derive(Debug, Clone)]
 pub(super) struct Log(Arc<Mutex<Lines>>);
@@ -124,6 +136,67 @@ impl Lines {
     }
 }
 
+/// The message of the last panic or exception in what a guest logged, in one line and at most 1 KiB; none where it
+/// logged none:
+///
+/// | who | writes |
+/// | --- | --- |
+/// | Rust with the SDK | one line of the log: `panicked at src/lib.rs:4:5:` and on a new line the message |
+/// | Rust without it | the same on standard error, after `thread '<unnamed>'` and before `note: run with …` |
+/// | Python | `Traceback (most recent call last):`, the stack with a margin, `ValueError: the message` |
+/// | JavaScript | `Error: the message`, perhaps after `uncaught exception: `, and the stack with a margin |
+pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
+    let last = &logged[logged.len().saturating_sub(LAST_LINES)..];
+    let lines: Vec<&str> = last.iter().flat_map(|line| line.message.lines()).map(str::trim_end).collect();
+    let at = lines.iter().rposition(|line| begins(line).is_some())?;
+    // The host language's runtime panics after an exception that nobody caught, and says nothing by that.
+    let traced = lines[..at].iter().rposition(|line| *line == TRACEBACK);
+    let at = traced
+        .and_then(|traced| {
+            let thrown = |line: &&str| begins(line).is_some_and(|words| !words.starts_with(PANICKED));
+            lines[traced..=at].iter().rposition(thrown).map(|thrown| traced + thrown)
+        })
+        .unwrap_or(at);
+    let mut words = begins(lines[at])?.to_owned();
+    // The message of a panic may have several lines; an exception is told whole by one.
+    if words.starts_with(PANICKED) {
+        for line in lines[at + 1..].iter().take_while(|line| !ends(line)) {
+            words.push(' ');
+            words.push_str(line.trim());
+        }
+    }
+    let mut words = words.trim().to_owned();
+    if cut(&mut words, LAST_WORDS) {
+        words.push('…');
+    }
+    Some(words)
+}
+
+/// The part of a line with which last words begin.
+fn begins(line: &str) -> Option<&str> {
+    if let Some(at) = line.find(PANICKED).filter(|at| *at == 0 || line.starts_with("thread ")) {
+        return Some(&line[at..]);
+    }
+    let line = ["uncaught exception: ", "Uncaught exception: ", "Uncaught "]
+        .into_iter()
+        .find_map(|prefix| line.strip_prefix(prefix))
+        .or_else(|| line.strip_prefix("Exception while ")?.split_once(": ").map(|(_, thrown)| thrown))
+        .unwrap_or(line);
+    // `json.decoder.JSONDecodeError: the message`, `TypeError: the message`, `KeyError: 'id'`
+    let class = line.split(':').next().unwrap_or_default();
+    let name = class.rsplit('.').next().unwrap_or_default();
+    let is_class = !class.is_empty()
+        && name.starts_with(|char: char| char.is_ascii_uppercase())
+        && class.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+        && ["Error", "Exception", "Exit", "Interrupt", "Warning"].iter().any(|ending| name.ends_with(ending));
+    is_class.then_some(line)
+}
+
+/// Whether a line of a log is no more part of a panic's message.
+fn ends(line: &str) -> bool {
+    line.starts_with("note: ") || line.starts_with("stack backtrace:")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +245,70 @@ mod tests {
         }
         assert!(log.0.lock().open[0].len() <= 12);
         assert!(log.take()[0].message.ends_with("reached: line cut]"));
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_the_panic_or_the_exception_in_any_language() {
+        let said = |lines: &[&str]| {
+            let log = Log::new(&limits());
+            for line in lines {
+                log.write(LogLevel::Error, (*line).to_owned()).unwrap();
+            }
+            last_words(&log.take())
+        };
+        let expect =
+            |lines: &[&str], words: &str| assert_eq!(said(lines).as_deref(), Some(words), "{lines:?}");
+        expect(
+            &["hello", "panicked at src/lib.rs:4:5:\nno user\n  at all"],
+            "panicked at src/lib.rs:4:5: no user at all",
+        );
+        expect(
+            &["panicked at a.rs:1:1:\nfirst", "panicked at a.rs:2:2:\nlast"],
+            "panicked at a.rs:2:2: last",
+        );
+        expect(
+            &[
+                "Traceback (most recent call last):",
+                "  File \"app.py\", line 7, in handle",
+                "    x = data['id']",
+                "KeyError: 'id'",
+            ],
+            "KeyError: 'id'",
+        );
+        expect(
+            &["json.decoder.JSONDecodeError: Expecting value"],
+            "json.decoder.JSONDecodeError: Expecting value",
+        );
+        expect(
+            &["uncaught exception: TypeError: a is undefined", "  handle@app.js:3:9"],
+            "TypeError: a is undefined",
+        );
+        expect(&["Error: boom", "Stack:", "  handle@app.js:3:9"], "Error: boom");
+        expect(&["Exception while calling handle: TypeError: no plan", "Stack:"], "TypeError: no plan");
+        expect(
+            &[
+                "Traceback (most recent call last):",
+                "  File \"app.py\", line 7, in handle",
+                "ValueError: no plan",
+                "thread '<unnamed>' panicked at runtime/src/lib.rs:1:2:",
+                "Python function threw an unexpected exception",
+            ],
+            "ValueError: no plan",
+        );
+        for nothing in [&["hello: world", "an Error: no", "HTTP: x", "the thread panicked at noon"][..], &[]]
+        {
+            assert_eq!(said(nothing), None, "{nothing:?}");
+        }
+        let long = said(&[&format!("Error: {}", "é".repeat(4000))]).unwrap();
+        assert!(long.len() <= LAST_WORDS + "…".len() && long.ends_with("é…"));
+
+        // On standard error, without the SDK, its last line without an end.
+        let log = Log::new(&limits());
+        log.print(
+            Stdio::Err,
+            b"\nthread '<unnamed>' panicked at src/lib.rs:9:1:\nboom\nnote: run with `RUST_BACKTRACE=1`",
+        )
+        .unwrap();
+        assert_eq!(last_words(&log.take()).as_deref(), Some("panicked at src/lib.rs:9:1: boom"));
     }
 }

@@ -26,6 +26,7 @@ use wasmtime::component::Linker;
 
 pub(crate) use kv::KvSource;
 pub(crate) use limits::{CORE_INSTANCES, HANDLES, MEMORIES, Meter, Stop, TABLE_ELEMENTS, TABLES, cut, size};
+pub(crate) use log::last_words;
 
 use self::{
     emit::Emitter,

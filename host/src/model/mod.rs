@@ -5,6 +5,7 @@
 mod ambient;
 mod breaker;
 mod carried;
+mod cause;
 mod delivery;
 mod derived;
 mod domain;
@@ -29,6 +30,7 @@ mod web;
 pub use ambient::{Ambient, Clock, Random};
 pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
 pub use carried::Carried;
+pub use cause::cause;
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,

@@ -12,7 +12,7 @@ use wasmtime_wasi::I32Exit;
 use super::engine::STACK;
 use crate::{
     database::{Over, Transaction},
-    imports::{Door, HANDLES, Stop, cut, size, v0_1::Failure},
+    imports::{Door, HANDLES, Stop, cut, last_words, size, v0_1::Failure},
     model::{Effects, Fetched, LogLine},
 };
 
@@ -102,7 +102,7 @@ pub(super) fn failed(failure: Failure, most: usize) -> AttemptFailure {
 }
 
 /// The guest did not return.
-pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door) -> AttemptFailure {
+pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door, logs: &[LogLine]) -> AttemptFailure {
     let not_run = match error.downcast_ref::<Stop>() {
         Some(Stop::Store(error)) => Some(format!("the store could not be read: {error}")),
         Some(Stop::Database(Over::Conflict)) => return AttemptFailure::Conflict,
@@ -116,10 +116,10 @@ pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door) -> AttemptFailur
         return AttemptFailure::NotRun { error };
     }
     let most = door.terms().settings.limits.reason;
-    AttemptFailure::Stopped { error: bounded(cause(error, door), most), trace: trace(error) }
+    AttemptFailure::Stopped { error: bounded(cause(error, door, logs), most), trace: trace(error) }
 }
 
-fn cause(error: &wasmtime::Error, door: &mut Door) -> String {
+fn cause(error: &wasmtime::Error, door: &mut Door, logs: &[LogLine]) -> String {
     let root = error.root_cause();
     let limit = if let Some(stop) = error.downcast_ref::<Stop>() {
         return stop.to_string();
@@ -128,7 +128,8 @@ fn cause(error: &wasmtime::Error, door: &mut Door) -> String {
     } else if own_stack_ran_out(error) {
         return format!("limit `stack` (the guest's own) reached: {root}");
     } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return format!("the guest exited with status {} in place of returning", exit.0);
+        let exited = format!("the guest exited with status {} in place of returning", exit.0);
+        return explained(logs, &exited);
     } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
         Some(Stop::count("handles", HANDLES))
     } else if root.to_string().contains("fuel allocated for hostcalls") {
@@ -139,7 +140,16 @@ fn cause(error: &wasmtime::Error, door: &mut Door) -> String {
     };
     match limit {
         Some(limit) => format!("{limit}: {root}"),
-        None => root.to_string(),
+        None => explained(logs, &root.to_string()),
+    }
+}
+
+/// A trap in the words of the guest's panic or exception, where it logged one: they tell one from another, and
+/// `unreachable` does not.
+fn explained(logs: &[LogLine], trap: &str) -> String {
+    match last_words(logs) {
+        Some(words) => format!("{words} ({trap})"),
+        None => trap.to_owned(),
     }
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn load(
     let mut instance = Instance::new(engine, terms, Errand::Describe, place);
     let manifest = instance.describe(&linked).await;
     let logs = instance.door().take_logs();
-    let manifest = manifest.map_err(|error| match report::stopped(&error, instance.door()) {
+    let manifest = manifest.map_err(|error| match report::stopped(&error, instance.door(), &logs) {
         AttemptFailure::Stopped { error, trace } => LoadError::Describe { error, trace },
         other => LoadError::Describe { error: format!("{other:?}"), trace: None },
     })?;
@@ -226,7 +226,7 @@ impl Code {
                 Ok(Finished { effects, transaction })
             }
             Ok(Err(failure)) => Err(report::failed(failure, terms.settings.limits.reason)),
-            Err(error) => Err(report::stopped(&error, door)),
+            Err(error) => Err(report::stopped(&error, door, &logs)),
         };
         let did = door.take_did();
         if result.is_ok() {

@@ -1,20 +1,25 @@
-//! Dead letters by plugin and reason: what went wrong how often, so that each can be dealt with as one.
+//! Dead letters by plugin and cause: what went wrong how often, so that each can be dealt with as one.
+//!
+//! The cause is worked out when it is asked for (`model/cause.rs`), so that each delivery keeps its whole reason.
 
 use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, Result};
 
 use super::{Store, StoreError, time::timestamp, views::DeadGroup};
-use crate::model::DeliveryId;
+use crate::model::{DeliveryId, cause};
 
 /// The most dead letters that are looked at, the newest.
 const MOST: i64 = 100_000;
 
-/// The most groups.
+/// The most groups that are told.
 const GROUPS: usize = 200;
 
+/// The most groups that are gathered, those of the newest dead letters.
+const GATHERED: usize = 10_000;
+
 impl Store {
-    /// The newest 100,000 dead letters by plugin and reason, those with the most to replay first; at most
+    /// The newest 100,000 dead letters by plugin and cause, those with the most to replay first; at most
     /// 200 groups.
     ///
     /// # Errors
@@ -48,39 +53,39 @@ fn groups(connection: &Connection) -> Result<Vec<DeadGroup>> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_>>()?;
 
-    let mut groups: HashMap<i64, HashMap<String, DeadGroup>> = HashMap::new();
+    let mut groups: HashMap<(i64, String), DeadGroup> = HashMap::new();
     let mut statement = snapshot.prepare_cached(
         "SELECT id, plugin, error, finished_at FROM delivery INDEXED BY delivery_dead
-         WHERE state = 4 AND id >= ?1 ORDER BY id",
+         WHERE state = 4 AND id >= ?1 ORDER BY id DESC",
     )?;
     let mut rows = statement.query([from])?;
     while let Some(row) = rows.next()? {
         let (id, plugin): (i64, i64) = (row.get(0)?, row.get(1)?);
         let reason = row.get_ref(2)?.as_str_or_null()?.unwrap_or_default();
         let at = row.get::<_, Option<i64>>(3)?.map(timestamp);
-        let of_plugin = groups.entry(plugin).or_default();
-        if !of_plugin.contains_key(reason) {
-            let group = DeadGroup {
-                plugin: names.get(&plugin).cloned().unwrap_or_default(),
-                reason: reason.to_owned(),
-                count: 0,
-                to_replay: 0,
-                first_at: at,
-                last_at: at,
-                newest: DeliveryId(id),
-            };
-            of_plugin.insert(reason.to_owned(), group);
+        let key = (plugin, cause(reason));
+        if groups.len() >= GATHERED && !groups.contains_key(&key) {
+            continue;
         }
-        let Some(group) = of_plugin.get_mut(reason) else { continue };
+        let cause = key.1.clone();
+        let group = groups.entry(key).or_insert_with(|| DeadGroup {
+            plugin: names.get(&plugin).cloned().unwrap_or_default(),
+            reason: cause,
+            example: reason.to_owned(),
+            count: 0,
+            to_replay: 0,
+            first_at: at,
+            last_at: at,
+            newest: DeliveryId(id),
+        });
         group.count += 1;
         group.to_replay += u64::from(!replayed.contains(&id));
         group.first_at = group.first_at.min(at).or(at);
         group.last_at = group.last_at.max(at);
-        group.newest = DeliveryId(id);
     }
     drop(rows);
     drop(statement);
-    let mut groups: Vec<_> = groups.into_values().flat_map(HashMap::into_values).collect();
+    let mut groups: Vec<_> = groups.into_values().collect();
     groups.sort_by(|a, b| b.to_replay.cmp(&a.to_replay).then(b.newest.cmp(&a.newest)));
     groups.truncate(GROUPS);
     Ok(groups)

@@ -22,7 +22,9 @@ use super::{
         EventSummary,
     },
 };
-use crate::model::{DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName, TraceContext};
+use crate::model::{
+    DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName, TraceContext, cause,
+};
 
 /// Rows that one step looks at.
 const STEP: i64 = 20_000;
@@ -302,6 +304,7 @@ fn deliveries_step<T>(
         Some(DeliveryState::Ready | DeliveryState::Waiting) => Some(false),
         _ => None,
     };
+    let wanted = filter.reason.as_deref().map(cause);
     let of_event = OF_EVENT.replace("?1", "?4");
     let sql = format!(
         "{DELIVERY_COLUMNS} FROM delivery d {hint} {DELIVERY_NAMES}
@@ -311,8 +314,7 @@ fn deliveries_step<T>(
          AND ifnull(d.finished_at, d.made_at) >= ?6
          AND ifnull(d.finished_at, d.made_at) <= ?9
          AND (?7 IS NULL OR (p.held IS NOT NULL) = ?7)
-         AND (?10 IS NULL OR ifnull(d.error, '') = ?10)
-         AND (?11 IS NULL OR s.name = ?11)
+         AND (?10 IS NULL OR s.name = ?10)
          ORDER BY d.id DESC LIMIT ?8",
         hint = if dead { "INDEXED BY delivery_dead" } else { "NOT INDEXED" },
         state = if dead { "d.state = 4".to_owned() } else { format!("d.state IN ({})", listed(states)) },
@@ -330,16 +332,21 @@ fn deliveries_step<T>(
         types(connection, filter.event_type.as_ref())?,
         filter.since.map_or(i64::MIN, nanos),
         held,
-        i64::try_from(room).unwrap_or(i64::MAX),
+        // A cause is no matter of SQL: all rows of the step are read for it.
+        if wanted.is_some() { STEP } else { i64::try_from(room).unwrap_or(i64::MAX) },
         filter.until.map_or(i64::MAX, nanos),
-        filter.reason,
         filter.source,
     ];
     let mut found = statement.query(parameters)?;
     let (mut rows, mut last) = (Vec::new(), None);
-    while let Some(found) = found.next()? {
-        last = Some(found.get(0)?);
-        rows.push(row(found)?);
+    while rows.len() < room
+        && let Some(found) = found.next()?
+    {
+        let error = found.get_ref(11)?.as_str_or_null()?.unwrap_or_default();
+        if wanted.as_ref().is_none_or(|wanted| cause(error) == *wanted) {
+            last = Some(found.get(0)?);
+            rows.push(row(found)?);
+        }
     }
     let next = if rows.len() == room { last } else { end };
     Ok(Step { rows, next })

@@ -148,7 +148,7 @@ pub struct DeliveryFilter {
     pub event_type: Option<Pattern>,
     /// Of events of this source.
     pub source: Option<String>,
-    /// With exactly this error; empty: with none.
+    /// With an error of the same cause as this one; empty: with none.
     pub reason: Option<String>,
     /// Finished, or where it is not finished made, at this time or later.
     pub since: Option<Timestamp>,
@@ -418,13 +418,15 @@ pub struct AuditEntry {
     pub outcome: Option<String>,
 }
 
-/// Dead letters of one plugin that were given up for the same reason.
+/// Dead letters of one plugin that have one cause.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeadGroup {
     /// The plugin.
     pub plugin: String,
-    /// What went wrong last; empty where nothing was said.
+    /// The cause: what went wrong last, with `…` for ids, numbers and values; empty where nothing was said.
     pub reason: String,
+    /// The whole reason of the newest.
+    pub example: String,
     /// How many there are.
     pub count: u64,
     /// How many of them have not been replayed.

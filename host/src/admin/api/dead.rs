@@ -1,4 +1,4 @@
-//! `GET /v1/dead-letters`: dead letters by plugin and reason.
+//! `GET /v1/dead-letters`: dead letters by plugin and cause.
 
 use axum::{Json, extract::State};
 use serde_json::{Value, json};

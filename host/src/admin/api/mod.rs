@@ -7,7 +7,7 @@
 //! | `GET /v1/openapi.json` | the description of all this | here |
 //! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; all of one | [`events`] |
 //! | `GET /v1/deliveries` | deliveries, newest first | [`deliveries`] |
-//! | `GET /v1/dead-letters` | dead letters by plugin and reason | [`dead`] |
+//! | `GET /v1/dead-letters` | dead letters by plugin and cause | [`dead`] |
 //! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
 //! | `GET /v1/outbox`, `POST /v1/outbox/replay` | what is on its way, and what was given up | [`outbox`] |
 //! | `GET /v1/plugins`, `/v1/plugins/{name}` | how each plugin stands | [`plugins`] |

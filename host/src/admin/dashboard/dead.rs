@@ -1,4 +1,4 @@
-//! Dead letters: by plugin and reason, each group to be run again once its cause is mended, with a count
+//! Dead letters: by plugin and cause, each group to be run again once its cause is mended, with a count
 //! first.
 
 use axum::{
@@ -35,7 +35,7 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
                             @let of = [("plugin", group.plugin.as_str()), ("reason", group.reason.as_str())];
                             tr {
                                 td { a href=(format!("/plugins/{}", layout::part(&group.plugin))) { (group.plugin) } }
-                                td { @if group.reason.is_empty() { span.soft { "nothing was said" } } @else { (group.reason) } }
+                                td { @if group.reason.is_empty() { span.soft { "nothing was said" } } @else { span title=(group.example) { (group.reason) } } }
                                 td.n { a.row href=(layout::link("/deliveries?state=dead", &of)) { (group.count) } }
                                 td.n { (layout::count(group.to_replay, &layout::link("/replay", &of))) }
                                 td { @if let Some(at) = group.first_at { (layout::time(at)) } }
@@ -51,7 +51,7 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
     let body = html! {
         (said.show())
         p.soft {
-            "Nothing of a failed attempt took effect, so running it again is safe. Mend the cause first: put the "
+            "Reasons that differ only in ids, numbers and quoted values (…) are one. Nothing of a failed attempt took effect, so running it again is safe. Mend the cause first: put the "
             "plugin's new file in place, or add the grant that it lacks. Each is run again once; what dies again is "
             "a dead letter of its own."
         }

@@ -107,7 +107,7 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
             }
             label { "Type" input name="type" value=(asked.event_type) placeholder="user.*"; }
             label { "Source" input name="source" value=(asked.source); }
-            label { "Reason, word for word" input name="reason" value=(asked.reason); }
+            label { "Reason (ids and numbers make no difference)" input name="reason" value=(asked.reason); }
             label { "Since" input name="since" value=(asked.since) placeholder="24h"; }
             label { "Until" input name="until" value=(asked.until); }
             div { button { "Filter" } " " a href="/deliveries" { "All" } }

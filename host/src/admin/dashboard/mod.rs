@@ -10,7 +10,7 @@
 //! | `/events` | search, its filters in the URL | [`events`] |
 //! | `/events/{source}/{id}` | one event, from socket to commit | [`event`] |
 //! | `/deliveries`, `/outbox` | what the numbers count | [`deliveries`] |
-//! | `/dead-letters`, `/replay` | by plugin and reason; a count, then the replay | [`dead`] |
+//! | `/dead-letters`, `/replay` | by plugin and cause; a count, then the replay | [`dead`] |
 //! | `/plugins`, `/plugins/{name}` | how each stands; pause, resume | [`plugins`] |
 //! | `/sources`, `/sources/{name}` | who sends, and a test event | [`sources`] |
 //! | `/audit` | what operators did | [`audit`] |

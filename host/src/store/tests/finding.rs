@@ -95,8 +95,10 @@ async fn every_minute_is_counted_over_a_restart_too() {
     assert_eq!(day.iter().map(|point| point.events).sum::<u64>(), 5);
 }
 
+const SERVER: &str = "no server for … (… tries)";
+
 #[tokio::test]
-async fn dead_letters_are_grouped_by_plugin_and_reason_and_a_group_is_replayed_alone() {
+async fn dead_letters_are_grouped_by_plugin_and_cause_and_a_group_is_replayed_alone() {
     let house = House::new();
     let (a, b) = (house.plugin("a").await, house.plugin("b").await);
     let mut lanes = [house.store.open_lane(a, 8).await.unwrap(), house.store.open_lane(b, 8).await.unwrap()];
@@ -107,7 +109,11 @@ async fn dead_letters_are_grouped_by_plugin_and_reason_and_a_group_is_replayed_a
         for n in 0..4 {
             let job = next(lane).await;
             let mut attempt = house.attempt(&job, &Verdict::Dead);
-            attempt.error = Some(if at == 0 && n == 0 { "odd" } else { "no server" }.to_owned());
+            let event = &job.event.content.id;
+            attempt.error = Some(match (at, n) {
+                (0, 0) => "odd".to_owned(),
+                _ => format!("no server for {event} ({} tries)", 10 + n),
+            });
             house.store.complete(job, attempt, Verdict::Dead).await.unwrap();
         }
     }
@@ -117,20 +123,25 @@ async fn dead_letters_are_grouped_by_plugin_and_reason_and_a_group_is_replayed_a
         groups.into_iter().map(|g| (g.plugin, g.reason, g.count, g.to_replay)).collect()
     };
     let group = |plugin: &str, reason: &str, count, left| (plugin.to_owned(), reason.to_owned(), count, left);
-    assert_eq!(
-        told().await,
-        [group("b", "no server", 4, 4), group("a", "no server", 3, 3), group("a", "odd", 1, 1)]
-    );
+    assert_eq!(told().await, [group("b", SERVER, 4, 4), group("a", SERVER, 3, 3), group("a", "odd", 1, 1)]);
+    let newest = house.store.dead_groups().await.unwrap()[0].clone();
+    let whole = house.store.deliveries(DeliveryFilter::default()).await.unwrap();
+    let whole = whole.into_iter().find(|delivery| delivery.id == newest.newest).unwrap().error.unwrap();
+    assert!(whole.contains("(13 tries)") && newest.example == whole, "the whole reason is kept: {whole}");
     let filter = DeliveryFilter {
         state: Some(DeliveryState::Dead),
         plugin: Some("a".into()),
-        reason: Some("no server".into()),
+        // Any reason of the group means the group, and so does its cause.
+        reason: Some("no server for evt_9 (999 tries)".into()),
         ..DeliveryFilter::default()
     };
+    let by_cause = DeliveryFilter { reason: Some(SERVER.into()), limit: 2, ..filter.clone() };
+    assert_eq!(house.store.count_deliveries(by_cause.clone()).await.unwrap(), 2, "its limit");
+    assert_eq!(house.store.deliveries(by_cause).await.unwrap().len(), 2);
     assert_eq!(house.store.count_deliveries(filter.clone()).await.unwrap(), 3);
     assert_eq!(house.store.replay_deliveries(filter.clone(), Orders::new()).await.unwrap(), 3);
     assert_eq!(house.store.count_deliveries(filter).await.unwrap(), 0);
-    assert_eq!(told().await[2], group("a", "no server", 3, 0));
+    assert_eq!(told().await[2], group("a", SERVER, 3, 0));
 }
 
 #[tokio::test]
