@@ -129,8 +129,8 @@ fn a_stream_or_connection_that_the_other_side_ends_is_told_so() {
         got[1],
         format!("failed no response from `{web}`: the other side ended the request (INTERNAL_ERROR)")
     );
-    // Its GOAWAY and the end of the connection come at once, and either may be seen first. It had taken the
-    // request, and so is not asked again by itself.
+    // Its GOAWAY and the end of the connection come at once, and either may be seen first. The request goes again,
+    // once, over a connection of its own, which ends as well.
     let ended = ["the connection broke off", "the other side ended the connection (ENHANCE_YOUR_CALM)"];
     let said = ended.map(|how| format!("failed no response from `{web}`: {how}"));
     assert!(said.contains(&got[3]), "{}", got[3]);
@@ -144,6 +144,22 @@ fn a_stream_or_connection_that_the_other_side_ends_is_told_so() {
         assert_eq!(requested(&daemon, &json!([{ "url": format!("{web}/well") }])), ["200 well"]);
         server.requests().last().is_some_and(|last| last.connection != requests[5].connection)
     });
+}
+
+#[test]
+fn a_request_that_meets_the_end_of_its_connection_goes_again_over_another() {
+    let server = WebServer::start_http2(&["web.test"], |request| match request.path.as_str() {
+        "/first" if request.connection == 1 => WebReply::HangsUp,
+        path => WebReply::text(path),
+    });
+    let (daemon, _dns) = start(&[("web", &server)], "");
+    let web = at("web", &server);
+    let asked =
+        json!([{ "url": format!("{web}/well") }, { "url": format!("{web}/first"), "method": "POST" }]);
+    assert_eq!(requested(&daemon, &asked), ["200 /well", "200 /first"]);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    assert_eq!((requests[1].key(), requests[2].header("content-length")), (requests[2].key(), Some("0")));
 }
 
 #[test]

@@ -4,11 +4,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
-use posthouse_harness::{Builder, Daemon, Event, WebReply, WebServer, eventually, wait_until};
+use posthouse_harness::{Builder, Daemon, Event, WebReply, WebRequest, WebServer, eventually, wait_until};
 use serde_json::{Value, json};
 
 #[test]
@@ -342,6 +345,110 @@ fn what_can_not_be_sent_is_refused_when_it_is_staged() {
         let text = &told[&format!("{}/{place}", event.id)];
         assert!(text.starts_with(says), "{text}");
     }
+}
+
+#[test]
+fn a_request_that_might_have_a_body_says_that_it_has_none() {
+    let server = WebServer::start(|_| WebReply::status(204));
+    let daemon = sending(&format!("{:?}", server.url(""))).start();
+    let methods = ["POST", "PUT", "PATCH", "GET", "DELETE"];
+    let asked: Vec<_> = methods
+        .iter()
+        .flat_map(|method| {
+            [true, false].map(|later| {
+                json!({ "method": method, "later": later, "url": server.url(&format!("/{method}/{later}")) })
+            })
+        })
+        .collect();
+    let event = Event::new("user.created").data(json!({ "requests": asked }));
+    assert!(daemon.post_event(&event).accepted());
+    daemon.wait_mail_settled();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 10, "{requests:?}");
+    for request in requests {
+        let expected = matches!(request.method.as_str(), "POST" | "PUT" | "PATCH").then_some("0");
+        assert_eq!(request.header("content-length"), expected, "{request:?}");
+    }
+}
+
+#[test]
+fn the_status_decides_whatever_comes_with_it_and_after_it() {
+    let server = WebServer::start(|request| match request.path.as_str() {
+        "/wide" => (0..300).fold(WebReply::status(200), |reply, n| reply.with(&format!("x-{n}"), "y")),
+        "/long" => WebReply::status(201).with("x-long", "y".repeat(20_000)),
+        "/endless" => WebReply::Endless(10, Duration::from_millis(50)),
+        "/no" => (0..300).fold(WebReply::status(422), |reply, n| reply.with(&format!("x-{n}"), "y")),
+        _ => WebReply::status(500),
+    });
+    let daemon = sending(&format!("{:?}", server.url(""))).start();
+    let paths = ["/wide", "/long", "/endless", "/no"];
+    let asked: Vec<_> = paths
+        .iter()
+        .map(|path| json!({ "later": true, "method": "POST", "url": server.url(path), "body": "x" }))
+        .chain(["/wide", "/long"].map(|path| json!({ "url": server.url(path) })))
+        .collect();
+    let event = Event::new("user.created").data(json!({ "requests": asked }));
+    assert!(daemon.post_event(&event).accepted());
+    daemon.wait_mail_settled();
+
+    let outbox = daemon.event(&event.id)["history"][0]["outbox"].clone();
+    for (place, state) in ["sent", "sent", "sent", "dead"].iter().enumerate() {
+        assert_eq!(
+            (&outbox[place]["state"], &outbox[place]["attempts"]),
+            (&json!(state), &json!(1)),
+            "{outbox}"
+        );
+    }
+    // A guest that reads the response is told which limit it goes beyond.
+    let told = daemon.kv("http-probe");
+    for (place, says) in [(4, "limit the response has 30"), (5, "limit the response's head has 20")] {
+        let text = &told[&format!("{}/{place}", event.id)];
+        assert!(text.starts_with(says), "{text}");
+    }
+}
+
+#[test]
+fn a_connection_that_was_closed_while_it_was_idle_costs_no_try() {
+    // The second request of each connection finds it closed; those to /never find each closed at once.
+    let used = Mutex::new(BTreeSet::new());
+    let server = WebServer::start(move |request| match request.path.as_str() {
+        "/never" => WebReply::HangsUp,
+        _ if used.lock().unwrap().insert(request.connection) => WebReply::status(204),
+        _ => WebReply::HangsUp,
+    });
+    let daemon = sending(&format!("{:?}", server.url(""))).start();
+    for method in ["POST", "GET", "POST"] {
+        for later in [true, false] {
+            let before = server.requests().len();
+            let asked = json!({ "later": later, "method": method, "url": server.url("/") });
+            let event = Event::new("user.created").data(json!({ "requests": [asked] }));
+            assert!(daemon.post_event(&event).accepted());
+            daemon.wait_mail_settled();
+            let requests = server.requests()[before..].to_vec();
+            let keys: BTreeSet<_> = requests.iter().map(WebRequest::key).collect();
+            assert_eq!(keys.len(), 1, "each sending has the same key: {requests:?}");
+            let fresh = requests.last().unwrap().connection;
+            assert!(requests.len() <= 2 && requests.iter().filter(|r| r.connection == fresh).count() == 1);
+            if later {
+                let item = item(&daemon, &event);
+                assert_eq!((&item["state"], &item["attempts"]), (&json!("sent"), &json!(1)), "{item}");
+            } else {
+                assert_eq!(daemon.kv("http-probe")[&format!("{}/0", event.id)], "204 ");
+            }
+        }
+    }
+    let again = server.requests().iter().filter(|request| request.path == "/").count();
+    assert!(again > 6, "no connection was used twice: {again}");
+
+    // A connection that is closed at its first request is a failed try each time.
+    let asked = json!({ "later": true, "method": "POST", "url": server.url("/never") });
+    let event = Event::new("user.created").data(json!({ "requests": [asked] }));
+    assert!(daemon.post_event(&event).accepted());
+    daemon.wait_mail_settled();
+    assert_eq!(item(&daemon, &event)["state"], "dead");
+    let tries = server.requests().iter().filter(|request| request.path == "/never").count();
+    // The first may have found the connection of an earlier request.
+    assert!((4..=5).contains(&tries), "{tries}");
 }
 
 /// A daemon with the guest that makes requests, this its grant, and which tries again soon.

@@ -2,7 +2,7 @@
 //!
 //! | what comes back | what becomes of it |
 //! | --- | --- |
-//! | 2xx | sent |
+//! | 2xx, whatever its headers and its body are | sent |
 //! | 408, 425, 429, 5xx, no response | tried again, no sooner than `Retry-After` says, within a bound |
 //! | anything else | given up |
 //! | the grant does not reach so far (any more) | given up; a replay judges it anew |
@@ -73,7 +73,10 @@ impl Desk for RequestDesk {
 fn judge(sent: Result<Sent, Refusal>, now: Timestamp, most: Duration) -> Result<(), NotSent> {
     let Sent { status, retry_after } = match sent {
         Ok(sent) => sent,
-        Err(Refusal::Timeout(error) | Refusal::Failed(error)) => return Err(NotSent::Transient(error)),
+        // With a head that can't be read, nobody knows what the status was.
+        Err(Refusal::Timeout(error) | Refusal::Failed(error) | Refusal::Unreadable(error)) => {
+            return Err(NotSent::Transient(error));
+        }
         Err(Refusal::Denied(error) | Refusal::Invalid(error) | Refusal::Limit(error)) => {
             return Err(NotSent::Permanent(error));
         }

@@ -24,6 +24,7 @@ mod outlet;
 mod refusal;
 mod request;
 mod resolve;
+mod reuse;
 mod tls;
 mod wait;
 

@@ -22,6 +22,7 @@ use super::{
     refusal::Refusal,
     request::{HEADERS, read_headers, read_method, read_url},
     resolve::{Guard, Names, OutOfReach},
+    reuse::{self, Noted, was_dead},
 };
 use crate::{
     config::Limits,
@@ -47,8 +48,11 @@ const HEAD: u32 = 512 << 10;
 /// hangs.
 const SILENCE: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// What is read of a response nobody wants, so that its connection can serve again.
+/// The most headers of a response that are read: more than a guest may have, since the outbox wants the status alone.
+const READ_HEADERS: usize = 4096;
+/// What is read of a response nobody wants, so that its connection can serve again, and for how long.
 const UNWANTED: usize = 64 << 10;
+const UNWANTED_TIME: Duration = Duration::from_secs(2);
 /// What a header says besides its name and its value.
 const PER_HEADER: usize = 4;
 
@@ -106,8 +110,16 @@ pub struct Outlet {
 /// One entry of the grant.
 pub(super) struct Gate {
     pub(super) grant: HttpGrant,
-    /// Or why there is none.
-    client: Result<reqwest::Client, String>,
+    /// Or why there are none.
+    clients: Result<Clients, String>,
+}
+
+/// Who makes the requests of an entry.
+pub(super) struct Clients {
+    /// Keeps its connections for the next request.
+    pooled: reqwest::Client,
+    /// Makes one for each request.
+    fresh: reqwest::Client,
 }
 
 /// Which redirects are followed.
@@ -123,24 +135,30 @@ impl Outlet {
     pub(super) fn new(plugin: &str, grants: &[HttpGrant], tls: &rustls::ClientConfig, names: &Names) -> Self {
         let gate = |grant: &HttpGrant| {
             let guard = Guard { names: names.clone(), reach: Reach::of(grant) };
-            let client = reqwest::Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(guard)
-                .no_proxy()
-                .redirect(Policy::none())
-                .referer(false)
-                .user_agent(concat!("posthouse/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(CONNECT)
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .http1_max_headers(HEADERS)
-                .http2_initial_stream_window_size(WINDOW)
-                .http2_initial_connection_window_size(CONNECTION_WINDOW)
-                .http2_max_header_list_size(HEAD)
-                .http2_keep_alive_interval(SILENCE)
-                .http2_keep_alive_timeout(LAST_WORD)
-                .build();
-            Gate { grant: grant.clone(), client: client.map_err(|error| chain(&error)) }
+            let client = |idle| {
+                reqwest::Client::builder()
+                    .tls_backend_preconfigured(tls.clone())
+                    .dns_resolver(guard.clone())
+                    .connector_layer(Noted)
+                    .no_proxy()
+                    .redirect(Policy::none())
+                    .referer(false)
+                    .user_agent(concat!("posthouse/", env!("CARGO_PKG_VERSION")))
+                    .connect_timeout(CONNECT)
+                    .pool_idle_timeout(IDLE)
+                    .pool_max_idle_per_host(idle)
+                    .http1_max_headers(READ_HEADERS)
+                    .http2_initial_stream_window_size(WINDOW)
+                    .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                    .http2_max_header_list_size(HEAD)
+                    .http2_keep_alive_interval(SILENCE)
+                    .http2_keep_alive_timeout(LAST_WORD)
+                    .build()
+                    .map_err(|error| chain(&error))
+            };
+            let clients =
+                client(IDLE_CONNECTIONS).and_then(|pooled| Ok(Clients { pooled, fresh: client(0)? }));
+            Gate { grant: grant.clone(), clients }
         };
         Self { plugin: plugin.to_owned(), gates: grants.iter().map(gate).collect() }
     }
@@ -162,7 +180,8 @@ impl Outlet {
         trace: Option<&TraceContext>,
     ) -> Result<WebResponse, Refusal> {
         within(bounds.time, async {
-            let mut response = self.exchange(request, bounds, trace, Follow::All).await?;
+            let mut response = self.exchange(request, trace, Follow::All).await?;
+            check_head(response.headers(), bounds)?;
             let head = response.headers().iter();
             let headers = head.map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect();
             let body = self.body(&mut response, bounds.response).await?;
@@ -171,8 +190,8 @@ impl Outlet {
         .await
     }
 
-    /// Makes a request whose response nobody reads. A redirect that would make another request of it is
-    /// not followed.
+    /// Makes a request whose response nobody reads: its status says what became of it, whatever comes with that
+    /// and after it. A redirect that would make another request of it is not followed.
     ///
     /// # Errors
     /// [`Refusal`] says why there is no response.
@@ -182,22 +201,18 @@ impl Outlet {
         bounds: &Bounds,
         trace: Option<&TraceContext>,
     ) -> Result<Sent, Refusal> {
-        within(bounds.time, async {
-            let mut response = self.exchange(request, bounds, trace, Follow::Unchanged).await?;
-            let retry_after = response.headers().get(header::RETRY_AFTER);
-            let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let sent = Sent { status: response.status(), retry_after };
-            // The answer is there; what becomes of its body changes nothing.
-            drop(self.body(&mut response, UNWANTED).await);
-            Ok(sent)
-        })
-        .await
+        let mut response = within(bounds.time, self.exchange(request, trace, Follow::Unchanged)).await?;
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let sent = Sent { status: response.status(), retry_after };
+        // The answer is there; what becomes of its body changes nothing.
+        drop(tokio::time::timeout(UNWANTED_TIME, self.body(&mut response, UNWANTED)).await);
+        Ok(sent)
     }
 
     async fn exchange(
         &self,
         request: &WebRequest,
-        bounds: &Bounds,
         trace: Option<&TraceContext>,
         follow: Follow,
     ) -> Result<reqwest::Response, Refusal> {
@@ -218,15 +233,25 @@ impl Outlet {
         let origin = url.origin();
         let mut from: Option<Url> = None;
         for _ in 0..=REDIRECTS {
-            let (client, gate) = self.gate(&url, from.as_ref())?;
+            let (clients, gate) = self.gate(&url, from.as_ref())?;
             let mut sent = headers.clone();
             gate.grant.header.keys().for_each(|name| drop(sent.remove(name)));
             if url.origin() == origin {
                 gate.add_headers(&mut sent);
             }
-            let sending = client.request(method.clone(), url.clone()).headers(sent).body(body.clone());
-            let response = sending.send().await.map_err(|error| self.failure(&url, gate, error))?;
-            check_head(response.headers(), bounds)?;
+            // Some servers answer 411 to a request that might have a body and does not say how long it is.
+            if body.is_empty() && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+                sent.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            let sending = |client: &reqwest::Client| {
+                client.request(method.clone(), url.clone()).headers(sent.clone()).body(body.clone()).send()
+            };
+            let response = match reuse::sent(sending(&clients.pooled)).await {
+                // It bears an Idempotency-Key, so it may have arrived.
+                (Err(error), true) if was_dead(&error) => sending(&clients.fresh).await,
+                (response, _) => response,
+            };
+            let response = response.map_err(|error| self.failure(&url, gate, error))?;
             let Some(next) = redirect(&response, &url) else { return Ok(response) };
             if !keeps(response.status(), &method) {
                 if follow == Follow::Unchanged {
@@ -254,12 +279,12 @@ impl Outlet {
     }
 
     /// The first entry that means this URL, with its client.
-    pub(super) fn gate(&self, url: &Url, from: Option<&Url>) -> Result<(&reqwest::Client, &Gate), Refusal> {
+    pub(super) fn gate(&self, url: &Url, from: Option<&Url>) -> Result<(&Clients, &Gate), Refusal> {
         let Some(gate) = self.gates.iter().find(|gate| gate.grant.url.matches(url)) else {
             return Err(self.denied(url, from));
         };
-        match &gate.client {
-            Ok(client) => Ok((client, gate)),
+        match &gate.clients {
+            Ok(clients) => Ok((clients, gate)),
             Err(error) => Err(Refusal::Failed(format!("the client can't be made: {error}"))),
         }
     }
@@ -294,13 +319,13 @@ impl Outlet {
             ));
         }
         if source::<hyper::Error>(&error).is_some_and(hyper::Error::is_parse_too_large) {
-            return Refusal::Limit(format!(
-                "the response has more than {HEADERS} headers, or more bytes of them than limit \
+            return Refusal::Unreadable(format!(
+                "the response has more than {READ_HEADERS} headers, or more bytes of them than limit \
                  `http_headers` can be"
             ));
         }
         if source::<h2::Error>(&error).is_some_and(may_be_too_large) {
-            return Refusal::Limit(
+            return Refusal::Unreadable(
                 "the response's head has more bytes than limit `http_headers` can be, or is none of HTTP/2"
                     .to_owned(),
             );

@@ -14,6 +14,9 @@ pub enum Refusal {
     /// Request or response is larger than may be; the message names the limit.
     #[error("{0}")]
     Limit(String),
+    /// A response came, with a head that is too large to be read; the message names the limit.
+    #[error("{0}")]
+    Unreadable(String),
     /// No whole response came in time.
     #[error("{0}")]
     Timeout(String),
@@ -28,7 +31,7 @@ impl Refusal {
         match self {
             Self::Denied(_) => "denied",
             Self::Invalid(_) => "invalid",
-            Self::Limit(_) => "limit",
+            Self::Limit(_) | Self::Unreadable(_) => "limit",
             Self::Timeout(_) => "timeout",
             Self::Failed(_) => "failed",
         }

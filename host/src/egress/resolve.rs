@@ -65,6 +65,7 @@ impl fmt::Display for OutOfReach {
 impl Error for OutOfReach {}
 
 /// What a client of one entry of a grant resolves names by.
+#[derive(Clone)]
 pub(super) struct Guard {
     pub(super) names: Names,
     pub(super) reach: Reach,

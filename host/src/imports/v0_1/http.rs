@@ -45,7 +45,7 @@ impl From<Refusal> for http::Error {
         match refusal {
             Refusal::Denied(text) => Self::Denied(text),
             Refusal::Invalid(text) => Self::Invalid(text),
-            Refusal::Limit(text) => Self::Limit(text),
+            Refusal::Limit(text) | Refusal::Unreadable(text) => Self::Limit(text),
             Refusal::Timeout(text) => Self::Timeout(text),
             Refusal::Failed(text) => Self::Failed(text),
         }
