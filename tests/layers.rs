@@ -14,10 +14,11 @@ use std::{
 use posthouse_harness::workspace;
 
 /// What each top-level module may import. The order is that of the layers, lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("model", &[]),
     ("fault", &[]),
     ("flood", &[]),
+    ("escape", &[]),
     ("config", &["model"]),
     ("store", &["fault", "model", "config"]),
     ("database", &["fault", "model", "config"]),
@@ -45,6 +46,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     (
         "daemon",
         &[
+            "escape",
             "fault",
             "model",
             "config",
@@ -62,8 +64,8 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     (
         "cli",
         &[
-            "model", "config", "store", "database", "egress", "imports", "plugin", "ingress", "dispatch",
-            "admin", "daemon",
+            "escape", "model", "config", "store", "database", "egress", "imports", "plugin", "ingress",
+            "dispatch", "admin", "daemon",
         ],
     ),
 ];

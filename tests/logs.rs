@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
 
-use std::{fs::File, os::unix::fs::MetadataExt as _};
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+};
 
 use posthouse_harness::{Collector, Daemon, Event, SmtpOptions, SmtpServer, eventually};
 use serde_json::{Value, json};
@@ -95,5 +98,76 @@ fn in_the_journal_a_line_begins_with_its_priority_and_has_no_time_and_elsewhere_
             let timed = bare(ready).starts_with(|c: char| c.is_ascii_digit());
             assert_eq!(timed, !journal, "{ready}");
         }
+    }
+}
+
+/// What no text from outside may bring to a log or a terminal.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[test]
+fn a_name_from_outside_forges_no_line_of_the_log_and_steers_no_terminal() {
+    let odd =
+        "\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\r\n2026-01-15T10:30:00Z ERROR posthouse: forged\n\u{2028}<3>forged";
+    for (format, journal) in [("human", true), ("human", false), ("json", true), ("json", false)] {
+        let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+            .set("log", &format!("format = {format:?}"))
+            .set("log", "level = \"debug\"")
+            .guest("counter")
+            .prepare();
+        fs::write(daemon.dir().join("plugins").join(format!("{odd}.wasm")), "").unwrap();
+        let stderr = File::create(daemon.dir().join("stderr.log")).unwrap().metadata().unwrap();
+        if journal {
+            daemon.set_env("JOURNAL_STREAM", Some(&format!("{}:{}", stderr.dev(), stderr.ino())));
+        }
+        daemon.start();
+        let event =
+            Event::new("user.created").data(json!({ "log": odd, "mail": format!("a{odd}@example.com") }));
+        assert!(daemon.post_event(&event).accepted());
+        let dubious = Event::new(&format!("user{odd}"));
+        assert_eq!(daemon.post_event(&dubious).status, 400);
+        daemon.wait_settled();
+
+        let log = daemon.log();
+        assert!(!log.contains(|c| c != '\n' && steers(c)), "{log:?}");
+        let named: Vec<_> = log.lines().filter(|line| line.contains("ignored a file")).collect();
+        assert_eq!(named.len(), 1, "{log}");
+        assert!(
+            named[0].contains("forged") && named[0].contains("1b") && named[0].contains("202e"),
+            "{named:?}"
+        );
+        assert!(
+            !log.lines().any(|line| line.starts_with("2026-01-15") || line.starts_with("<3>forged")),
+            "{log}"
+        );
+        if format == "json" {
+            let line = named[0].split_once('{').map(|(_, rest)| format!("{{{rest}")).unwrap();
+            let line: Value = serde_json::from_str(&line).expect("JSON");
+            assert_eq!(line["file"], format!("{odd}.wasm"), "escaped, it means the same");
+        }
+
+        for asked in [
+            &["check"][..],
+            &["doctor"],
+            &["plugins"],
+            &["events"],
+            &["events", "show", &event.id],
+            &["events", "show", &event.id, "--body"],
+            &["events", "show", &event.id, "--body", "--json"],
+            &["deliveries"],
+            &["outbox"],
+            &["events", "show", odd],
+            &["plugins", "show", odd],
+            &["backup", &format!("nowhere{odd}/file")],
+        ] {
+            let told = daemon.cli(asked);
+            let text = format!("{}{}", told.stdout, told.stderr);
+            assert!(!text.is_empty() && !text.contains(|c| c != '\n' && steers(c)), "{asked:?}: {text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("2026-01-15T")), "{asked:?}: {text}");
+        }
+        let shown = daemon.cli(&["events", "show", &event.id, "--json"]).json_lines().remove(0);
+        let logged = &shown["history"][0]["attempt_log"][0]["logs"][0]["message"];
+        assert_eq!(logged, odd, "as JSON it is whole: {shown}");
     }
 }

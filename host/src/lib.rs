@@ -10,6 +10,7 @@
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
 //!      fault                          places where a test has the process die; empty in a release
 //!      flood                          a few lines of the log a second, and the rest counted
+//!      escape                         text from outside, before it reaches the log or a terminal
 //! ```
 //!
 //! Imports point downwards only; `tests/layers.rs` keeps it so.
@@ -21,6 +22,7 @@ pub mod daemon;
 pub mod database;
 pub mod dispatch;
 pub mod egress;
+mod escape;
 pub mod fault;
 mod flood;
 pub mod imports;

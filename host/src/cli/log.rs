@@ -4,12 +4,19 @@
 //! they hold what passes through them, parameters of SQL and headers of requests among it, and neither
 //! bodies nor secrets are for the log.
 
-use std::{fmt, io::IsTerminal as _};
+use std::{
+    fmt::{self, Write as _},
+    io::IsTerminal as _,
+};
 
 use rustix::fs::fstat;
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
+    field::RecordFields,
     filter::filter_fn,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
@@ -25,6 +32,7 @@ use super::CliError;
 use crate::{
     config::{Log, LogFormat},
     daemon::Relevel,
+    escape::{self, Escaping},
 };
 
 /// In place of `level` of `[log]`, where it is set.
@@ -39,12 +47,20 @@ pub(super) fn start(log: &Log) -> Result<Relevel, CliError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .log_internal_errors(false);
-    let json = Format::default().json().flatten_event(true);
-    let lines = match (log.format, in_the_journal()) {
-        (LogFormat::Human, false) => lines.boxed(),
-        (LogFormat::Human, true) => lines.event_format(Prioritized(Format::default().without_time())).boxed(),
-        (LogFormat::Json, false) => lines.json().event_format(json).boxed(),
-        (LogFormat::Json, true) => lines.json().event_format(Prioritized(json)).boxed(),
+    let journal = in_the_journal();
+    let lines = match (log.format, journal) {
+        (LogFormat::Human, false) => {
+            let inner = Format::default();
+            lines.fmt_fields(Fields).event_format(Line { inner, json: false, journal }).boxed()
+        }
+        (LogFormat::Human, true) => {
+            let inner = Format::default().without_time();
+            lines.fmt_fields(Fields).event_format(Line { inner, json: false, journal }).boxed()
+        }
+        (LogFormat::Json, _) => {
+            let inner = Format::default().json().flatten_event(true);
+            lines.json().event_format(Line { inner, json: true, journal }).boxed()
+        }
     };
     tracing_subscriber::registry()
         .with(filter)
@@ -82,10 +98,16 @@ fn in_the_journal() -> bool {
     named.is_some() && named == here
 }
 
-/// Lines that begin with how grave they are, as the journal takes it (sd-daemon(3)).
-struct Prioritized<F>(F);
+/// One event, one line: whatever came from outside leaves as its escape (see `escape`), so that nobody forges
+/// a line or steers the terminal that shows it. In the journal a line begins with how grave it is, as
+/// sd-daemon(3) takes it.
+struct Line<F> {
+    inner: F,
+    json: bool,
+    journal: bool,
+}
 
-impl<S, N, F> FormatEvent<S, N> for Prioritized<F>
+impl<S, N, F> FormatEvent<S, N> for Line<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -97,15 +119,61 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
+        if self.journal {
+            let priority = match *event.metadata().level() {
+                Level::ERROR => 3,
+                Level::WARN => 4,
+                Level::INFO => 6,
+                Level::DEBUG | Level::TRACE => 7,
+            };
+            write!(writer, "<{priority}>")?;
+        }
+        if !self.json {
+            return self.inner.format_event(context, writer, event);
+        }
         let mut text = String::new();
-        self.0.format_event(context, Writer::new(&mut text), event)?;
-        // A message of several lines is as many entries of the journal, all equally grave.
-        text.lines().try_for_each(|line| writeln!(writer, "<{priority}>{line}"))
+        self.inner.format_event(context, Writer::new(&mut text), event)?;
+        writeln!(writer, "{}", escape::json(text.trim_end()))
+    }
+}
+
+/// The fields of a line for people: the message, then `name=value`, each value escaped.
+struct Fields;
+
+impl<'a> FormatFields<'a> for Fields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'a>, fields: R) -> fmt::Result {
+        let mut written = Written { writer, first: true, result: Ok(()) };
+        fields.record(&mut written);
+        written.result
+    }
+}
+
+struct Written<'a> {
+    writer: Writer<'a>,
+    first: bool,
+    result: fmt::Result,
+}
+
+impl Written<'_> {
+    fn write(&mut self, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+        if !std::mem::replace(&mut self.first, false) {
+            self.writer.write_char(' ')?;
+        }
+        match (field.name(), self.writer.has_ansi_escapes()) {
+            ("message", _) => {}
+            // In italics, and the sign dimmed.
+            (name, true) => write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
+            (name, false) => write!(self.writer, "{name}=")?,
+        }
+        write!(Escaping(&mut self.writer), "{value:?}")
+    }
+}
+
+impl Visit for Written<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // What `log` says of its own lines is told already.
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.write(field, value);
+        }
     }
 }

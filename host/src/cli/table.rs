@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::CliError;
+use crate::escape;
 
 /// Only a line under the header.
 const LIGHT: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
@@ -96,7 +97,7 @@ pub fn facts(facts: &[(&str, String)]) -> String {
 
 /// One object a line, for programs.
 pub fn json_lines<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
-    values.into_iter().fold(String::new(), |lines, value| lines + &value.to_string() + "\n")
+    values.into_iter().fold(String::new(), |lines, value| lines + &escape::json(&value.to_string()) + "\n")
 }
 
 /// The answer of the daemon as what a command shows of it.
@@ -109,13 +110,14 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, CliError> {
     })
 }
 
-/// Prints the text. A reader that has gone away is no error.
+/// Prints the text; whatever is left in it that could steer a terminal leaves as its escape. A reader that
+/// has gone away is no error.
 ///
 /// # Errors
 /// [`CliError::Failure`] where it can't be written.
 pub fn print(text: &str) -> Result<ExitCode, CliError> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(escape::lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(CliError::Failure(format!("standard output can't be written: {error}")))
         }
@@ -126,19 +128,7 @@ pub fn print(text: &str) -> Result<ExitCode, CliError> {
 /// The text with everything escaped that could steer a terminal, line breaks and the marks that turn
 /// the direction of writing included.
 pub fn clean(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut cleaned = String::with_capacity(text.len());
-    for c in text.chars() {
-        if steers(c) {
-            cleaned.extend(c.escape_default());
-        } else {
-            cleaned.push(c);
-        }
-    }
-    cleaned
+    escape::text(text).into_owned()
 }
 
 /// The same for a text of several lines, each indented by so many spaces.

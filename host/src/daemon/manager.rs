@@ -6,6 +6,8 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 
+use crate::escape;
+
 /// The longest status, in bytes: it is one line of `systemctl status`.
 const LONGEST: usize = 400;
 
@@ -59,9 +61,9 @@ fn say(state: &[NotifyState<'_>]) {
     }
 }
 
-/// A text as one line that is not too long.
+/// A text as one line that is not too long and steers no terminal.
 fn line(text: &str) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = escape::text(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
     if line.len() > LONGEST {
         line.truncate(line.floor_char_boundary(LONGEST));
         line.push('…');

@@ -68,6 +68,8 @@ impl Inner {
             }
         };
         memory.blind = false;
+        // Who writes to the folder must not make this grow.
+        memory.warned.retain(|file| looked.ignored.iter().any(|(ignored, _)| ignored == file));
         for (file, why) in looked.ignored {
             if memory.warned.insert(file.clone()) {
                 tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");
