@@ -7,13 +7,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
     path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
-use posthouse_harness::{Builder, Daemon, Event, Load, Output, Postgres, wait_until};
-use rusqlite::Connection as Sqlite;
+use posthouse_harness::{Builder, Daemon, Event, Load, Output, Postgres, patience, seed, wait_until};
+use rusqlite::{Connection as Sqlite, OpenFlags};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 const TABLE: &str = "CREATE TABLE entry (event TEXT NOT NULL)";
 
@@ -180,10 +187,17 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
 
     let there = daemon.cli(&["restore", "backup.db"]);
     assert!(failed(&there).contains("--force"), "{there:?}");
+    // Without its checksum, as an older posthouse made it: what SQLite and the backup's own tables find.
     type Spoil<'a> = &'a dyn Fn(&Path);
-    let wrong: [(&str, Spoil<'_>); 6] = [
+    let wrong: [(&str, Spoil<'_>); 7] = [
         ("it is not there", &|file| fs::remove_file(file).expect("a file")),
-        ("no backup of a store", &|file| fs::write(file, "not a database ".repeat(1000)).expect("a file")),
+        ("it is no file", &|file| {
+            fs::remove_file(file).and_then(|()| fs::create_dir(file)).expect("a folder");
+        }),
+        ("no backup of a store", &|file| {
+            let _ = fs::remove_dir(file);
+            fs::write(file, "not a database ".repeat(1000)).expect("a file");
+        }),
         ("newer posthouse", &|file| pragma(file, "user_version = 99")),
         ("another program's", &|file| pragma(file, "application_id = 7")),
         ("malformed", &damage),
@@ -193,9 +207,12 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     ];
     for (reason, spoil) in wrong {
         let spoilt = daemon.dir().join("spoilt.db");
-        fs::copy(daemon.dir().join("backup.db"), &spoilt).expect("a copy");
+        if !spoilt.is_dir() {
+            let whole = fs::read(daemon.dir().join("backup.db")).expect("the backup");
+            fs::write(&spoilt, &whole[..whole.len() - SEAL]).expect("a copy");
+        }
         spoil(&spoilt);
-        let refused = daemon.cli(&["restore", "spoilt.db", "--force"]);
+        let refused = daemon.cli(&["restore", "spoilt.db", "--force", "--without-checksum"]);
         assert!(failed(&refused).contains(reason), "{reason}: {refused:?}");
         assert_eq!(failed(&refused).lines().count(), 1, "{refused:?}");
     }
@@ -225,6 +242,147 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     });
     let homeless = daemon.cli(&["restore", "backup.db", "--force"]);
     assert!(failed(&homeless).contains("[databases.app]"), "{homeless:?}");
+}
+
+/// Bytes of the checksum at a backup's end, with what belongs to it.
+const SEAL: usize = 56;
+
+/// Every file in a folder, by its name and SHA-256.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("a folder").flatten().filter(|entry| entry.path().is_file());
+    entries
+        .map(|entry| {
+            let content = fs::read(entry.path()).expect("a file");
+            (entry.file_name().to_string_lossy().into_owned(), Sha256::digest(&content).to_vec())
+        })
+        .collect()
+}
+
+#[test]
+fn a_damaged_backup_is_refused_by_name_and_changes_nothing() {
+    let mut daemon = on("sqlite:data/app.db").start();
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    daemon.wait_settled();
+    succeeded(daemon.cli(&["backup", "backup.db"]));
+    let checked = succeeded(daemon.cli(&["backup", "--check", "backup.db", "--json"])).json_lines().remove(0);
+    assert_eq!((&checked["events"], &checked["databases"][0][0]), (&json!(1), &json!("app")), "{checked}");
+    // Any tool for SQLite reads it.
+    let rows = Sqlite::open_with_flags(daemon.dir().join("backup.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .and_then(|file| {
+            assert_eq!(file.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?, "ok");
+            file.query_row("SELECT count(*) FROM event", [], |row| row.get::<_, i64>(0))
+        });
+    assert_eq!(rows, Ok(1));
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    daemon.wait_settled();
+    daemon.stop();
+
+    let whole = fs::read(daemon.dir().join("backup.db")).expect("the backup");
+    let state = files(&daemon.dir().join("data"));
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let end = whole.len();
+    let seed = seed();
+    let somewhere = |number: u64| (seed.rotate_left(7 * number as u32) % end as u64) as usize;
+    let mut damaged: Vec<(String, Vec<u8>)> =
+        [0, 30, 100, 5000, end / 2, end - 57, end - 56, end - 36, end - 1]
+            .into_iter()
+            .chain((0..5).map(somewhere))
+            .map(|at| (format!("byte {at} of {end}, seed {seed}"), flipped(at)))
+            .collect();
+    damaged.push(("cut".into(), whole[..end - 1].to_vec()));
+    damaged.push(("without its checksum".into(), whole[..end - SEAL].to_vec()));
+    damaged.push(("lengthened".into(), [&whole[..], b"\n"].concat()));
+    damaged.push(("twice".into(), [&whole[..], &whole[..]].concat()));
+    for (how, bytes) in damaged {
+        fs::write(daemon.dir().join("damaged.db"), bytes).expect("a file");
+        for asked in [&["restore", "damaged.db", "--force"][..], &["backup", "--check", "damaged.db"]] {
+            let refused = daemon.cli(asked);
+            let said = failed(&refused);
+            assert!(said.contains("damaged.db` ") && said.lines().count() == 1, "{how}: {refused:?}");
+            assert!(said.contains("is damaged: ") || said.contains("has no checksum"), "{how}: {said}");
+        }
+        assert_eq!(files(&daemon.dir().join("data")), state, "{how}");
+    }
+    // Into a folder with nothing in it, nothing is put either.
+    fs::rename(daemon.dir().join("data"), daemon.dir().join("before")).expect("the folder goes");
+    assert_eq!(daemon.cli(&["restore", "damaged.db"]).code, Some(1));
+    assert!(!daemon.dir().join("data").exists());
+    fs::rename(daemon.dir().join("before"), daemon.dir().join("data")).expect("the folder is back");
+    daemon.start();
+    assert_eq!(daemon.events().len(), 2);
+}
+
+#[test]
+fn what_root_restores_the_daemons_user_can_open() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can restore for another user");
+        return;
+    }
+    let mut daemon = on("sqlite:data/databases/app.db").prepare();
+    fs::create_dir_all(daemon.dir().join("data/databases")).expect("a folder");
+    let app = daemon.dir().join("data/databases/app.db");
+    Sqlite::open(app).and_then(|app| app.execute_batch(TABLE)).expect("a table");
+    daemon.start();
+    assert!(daemon.post_event(&Event::new("user.created")).accepted());
+    daemon.wait_settled();
+    succeeded(daemon.cli(&["backup", "backup.db"]));
+    daemon.stop();
+
+    // Where nothing is, where only the folder is, and over a store of the daemon's, with and without a lock.
+    let data = daemon.dir().join("data");
+    let (user, group) = (12_345, 12_346);
+    let owners = |dir: &Path| {
+        let mut owners = BTreeMap::new();
+        let mut folders = vec![dir.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()) {
+                let file = fs::symlink_metadata(&path).expect("a file");
+                owners.insert(path.clone(), (file.uid(), file.gid()));
+                folders.extend(file.is_dir().then_some(path));
+            }
+        }
+        owners
+    };
+    fs::remove_dir_all(&data).expect("the folder goes");
+    fs::create_dir(&data).and_then(|()| chown(&data, Some(user), Some(group))).expect("a folder");
+    for step in ["into an empty folder", "over a store of the daemon's", "where the lock is gone"] {
+        succeeded(daemon.cli(&["restore", "backup.db", "--force"]));
+        let strangers: Vec<_> =
+            owners(&data).into_iter().filter(|(_, owner)| *owner != (user, group)).collect();
+        assert!(strangers.is_empty(), "{step}: {strangers:?}");
+        assert!(data.join("posthouse.db").is_file() && data.join("databases/app.db").is_file());
+        fs::set_permissions(data.join("posthouse.db"), fs::Permissions::from_mode(0o640)).expect("a mode");
+        if step.starts_with("over") {
+            fs::remove_file(data.join("posthouse.db.lock")).expect("the lock goes");
+        }
+    }
+    let mode = fs::metadata(data.join("posthouse.db")).expect("the store").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640, "as that which it replaced");
+
+    // As this user the daemon starts on it.
+    for path in owners(daemon.dir()).into_keys().chain([daemon.dir().to_owned()]) {
+        if !path.starts_with(&data) {
+            chown(&path, Some(user), Some(group)).expect("the daemon's folder");
+        }
+    }
+    let binary = daemon.dir().join("posthouse");
+    fs::copy(env!("CARGO_BIN_EXE_posthouse"), &binary).expect("a binary that any user reaches");
+    let mut command = Command::new(&binary);
+    command.arg("serve").current_dir(daemon.dir()).uid(user).gid(group).stdin(Stdio::null());
+    let log = fs::File::create(daemon.dir().join("user.log")).expect("a file");
+    let mut child = command.stderr(log).spawn().expect("the daemon runs");
+    let began = Instant::now();
+    while !daemon.healthy() && began.elapsed() < patience() && matches!(child.try_wait(), Ok(None)) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    let started = daemon.healthy();
+    child.kill().and_then(|()| child.wait()).expect("the daemon ends");
+    let log = fs::read_to_string(daemon.dir().join("user.log")).expect("its log");
+    assert!(started, "{log}");
 }
 
 fn pragma(file: &Path, pragma: &str) {

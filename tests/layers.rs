@@ -14,13 +14,15 @@ use std::{
 use posthouse_harness::workspace;
 
 /// What each top-level module may import. The order is that of the layers, lowest first.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("fault", &[]),
     ("flood", &[]),
     ("escape", &[]),
+    ("seal", &[]),
+    ("owner", &[]),
     ("config", &["model"]),
-    ("store", &["fault", "model", "config"]),
+    ("store", &["fault", "seal", "owner", "model", "config"]),
     ("database", &["fault", "model", "config"]),
     ("egress", &["model", "config"]),
     ("telemetry", &["model", "config", "egress"]),
@@ -42,7 +44,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "plugin",
         ],
     ),
-    ("admin", &["model", "config", "store", "database", "imports", "plugin"]),
+    ("admin", &["owner", "model", "config", "store", "database", "imports", "plugin"]),
     (
         "daemon",
         &[

@@ -10,6 +10,7 @@
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
 //!      fault                          places where a test has the process die; empty in a release
 //!      flood                          a few lines of the log a second, and the rest counted
+//!      seal, owner                    a file proven whole; a file that root makes for the daemon
 //!      escape                         text from outside, before it reaches the log or a terminal
 //! ```
 //!
@@ -28,6 +29,8 @@ mod flood;
 pub mod imports;
 pub mod ingress;
 pub mod model;
+mod owner;
 pub mod plugin;
+mod seal;
 pub mod store;
 pub mod telemetry;

@@ -5,15 +5,16 @@
 //! read is refused rather than used.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     config::{Config, Secret, Unmeant, unmeant},
     model::Ambient,
+    owner,
 };
 
 /// The name of the file in the state folder.
@@ -116,8 +117,8 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
 
 /// Writes the file beside its place and renames it, so that a client never reads half a token.
 fn write(path: &Path, token: &str) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let folder = owner::folder_of(path);
+    owner::create_folders(folder, 0o700)?;
     let beside = path.with_extension("new");
     // What a crash left: it would keep `create_new` from making the file, and with it the mode.
     if let Err(error) = fs::remove_file(&beside)
@@ -125,7 +126,7 @@ fn write(path: &Path, token: &str) -> io::Result<()> {
     {
         return Err(error);
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    let mut file = owner::create(&beside, 0o600)?;
     writeln!(file, "{token}")?;
     file.sync_all()?;
     fs::rename(&beside, path)?;

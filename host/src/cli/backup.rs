@@ -36,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Args {
     /// The backup; it must not be there yet.
     file: PathBuf,
+    /// Read a backup that is there from its beginning to its end, and say what is in it or what is wrong.
+    #[arg(long, conflicts_with_all = ["force", "command"])]
+    check: bool,
     /// Replace a file that is there, once the new one is complete.
     #[arg(long)]
     force: bool,
@@ -55,6 +58,10 @@ pub struct Args {
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let began = Instant::now();
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    if args.check {
+        let contents = Contents::read(&args.file, false).map_err(|error| failed(&error))?;
+        return tell(&args, &contents, began, &[]);
+    }
     if !args.force && args.file.exists() {
         return Err(failed(&store::BackupError::Exists(args.file)));
     }
@@ -73,6 +80,12 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         copied.and(written.map_err(|error| failed(&error)))
     })?;
     let contents = written.put_in_place().map_err(|error| failed(&error))?;
+    let missing = if args.command.is_empty() { elsewhere } else { Vec::new() };
+    tell(&args, &contents, began, &missing)
+}
+
+/// Says that a backup is whole, and what is in it; `missing` are databases that are not, and should be copied.
+fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) -> Result<ExitCode, CliError> {
     let bytes = std::fs::metadata(&args.file).map(|file| file.len()).unwrap_or_default();
     if args.json {
         let mut told = json!(contents);
@@ -81,10 +94,9 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         told["seconds"] = json!(began.elapsed().as_secs_f64());
         return table::print(&table::json_lines([&told]));
     }
-    let mut text = format!("`{}` is complete and checked\n", table::clean(&args.file.display().to_string()));
-    let size = format!("{}, in {:.1} s", ByteSize(bytes), began.elapsed().as_secs_f64());
-    text += &facts(&contents, &size);
-    for name in elsewhere.iter().filter(|_| args.command.is_empty()) {
+    let mut text = format!("`{}` is complete and checked\n", shown(&args.file));
+    text += &facts(contents, &format!("{}, in {:.1} s", ByteSize(bytes), began.elapsed().as_secs_f64()));
+    for name in missing {
         text += &format!(
             "database `{}` is not in it: copy it by its own tools, in the same go: posthouse backup FILE -- COMMAND\n",
             table::clean(name)

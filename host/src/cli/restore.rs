@@ -20,6 +20,10 @@ pub struct Args {
     /// Replace what is there; it is kept beside, under a name with the time.
     #[arg(long)]
     force: bool,
+    /// Take a backup that has no checksum, such as one of an older posthouse; one that has one is checked all
+    /// the same.
+    #[arg(long)]
+    without_checksum: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -32,7 +36,8 @@ pub struct Args {
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let places = places(config);
     let place = &config.store.path;
-    let restored = store::restore(&args.file, place, &places, args.force, &daemon::ambient())
+    let allowed = store::Allowed { force: args.force, without_checksum: args.without_checksum };
+    let restored = store::restore(&args.file, place, &places, allowed, &daemon::ambient())
         .map_err(|error| CliError::Failure(error.to_string()))?;
     if args.json {
         let mut told = json!(restored);

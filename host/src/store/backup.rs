@@ -3,10 +3,11 @@
 //!
 //! The file is a copy of the store, as SQLite reads it, with three tables more: `backup` says when it was
 //! made and by what, `backup_database` names the databases, `backup_part` holds their bytes. So it needs no
-//! room twice for what is large, and any tool for SQLite can look into it.
+//! room twice for what is large, and any tool for SQLite can look into it. After it comes a checksum over all
+//! of it (`sealed.rs`).
 //!
 //! ```text
-//!   markers stay ─► snapshot of the store ─► snapshot of each database ─► copy, check ─► rename
+//!   markers stay ─► snapshot of the store ─► snapshot of each database ─► copy, seal, check ─► rename
 //! ```
 //!
 //! The order is what makes it safe to go back to. What an attempt has committed in a database and the store
@@ -23,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     copy::{CopyError, Snapshot, beside, settle, sync_folder_of, unread, unwritten},
     schema,
+    sealed::{self, BackupFile},
     time::{nanos, timestamp},
 };
 
@@ -56,9 +58,23 @@ pub enum BackupError {
     /// The file is there.
     #[error("`{0}` is there already; name another file, or say --force")]
     Exists(PathBuf),
+    /// The file is one of those that are to be backed up.
+    #[error("`{backup}` is `{original}`, of which it would be a backup; name another file")]
+    Itself {
+        /// Where the backup was to go.
+        backup: PathBuf,
+        /// What is there.
+        original: PathBuf,
+    },
     /// A file can't be read or written, or is damaged.
     #[error(transparent)]
     Copy(#[from] CopyError),
+    /// A backup has no checksum.
+    #[error(
+        "`{0}` has no checksum at its end: it was cut short or altered, or an older posthouse or another tool \
+         made it; use another backup, or, if you know that this one is whole, say --without-checksum"
+    )]
+    Unsealed(PathBuf),
     /// What was written is not what was to be written.
     #[error("`{path}` was written and does not hold what it should ({reason}); the disk may be failing")]
     Differs {
@@ -124,6 +140,8 @@ pub struct Contents {
 pub struct Backup {
     store: Snapshot,
     databases: Vec<(String, Snapshot)>,
+    /// The files that are backed up.
+    originals: Vec<PathBuf>,
     elsewhere: Vec<String>,
     made_at: Timestamp,
 }
@@ -141,12 +159,13 @@ impl Backup {
         let Beside { files, elsewhere } = beside;
         let snapshot = Snapshot::of(store)?;
         describe(store, &snapshot)?;
+        let originals = files.iter().map(|(_, path)| path.clone()).chain([store.to_owned()]).collect();
         let databases = files
             .into_iter()
             .filter(|(_, path)| path.exists())
             .map(|(name, path)| Ok((name, Snapshot::of(&path)?)))
             .collect::<Result<_, CopyError>>()?;
-        Ok(Self { store: snapshot, databases, elsewhere, made_at: now })
+        Ok(Self { store: snapshot, databases, originals, elsewhere, made_at: now })
     }
 
     /// Writes it beside `file`, readable by its owner alone, and checks what was written.
@@ -156,6 +175,9 @@ impl Backup {
     pub fn write(self, file: &Path, force: bool) -> Result<Written, BackupError> {
         if !force && file.exists() {
             return Err(BackupError::Exists(file.to_owned()));
+        }
+        if let Some(original) = self.originals.iter().find(|original| is_same_file(original, file)) {
+            return Err(BackupError::Itself { backup: file.to_owned(), original: original.clone() });
         }
         let partial = Scrap(beside(file, ".partial"));
         partial.remove();
@@ -184,8 +206,9 @@ impl Backup {
         }
         copy.execute_batch("COMMIT").map_err(failed)?;
         settle(&partial.0, copy)?;
+        sealed::seal(&partial.0)?;
 
-        let contents = Contents::read(&partial.0)?;
+        let contents = Contents::read(&partial.0, false)?;
         let counts = |contents: &Contents| (contents.schema, contents.events, contents.unfinished);
         if counts(&contents) != counts(&wanted) || contents.databases.len() != self.databases.len() {
             let reason = format!("{:?} in place of {:?}", counts(&contents), counts(&wanted));
@@ -223,28 +246,37 @@ DROP TABLE IF EXISTS backup_database;
 DROP TABLE IF EXISTS backup_part;";
 
 impl Contents {
-    /// Reads a backup whole, and says what is in it. The file of a store that was copied by other means is
-    /// one too.
+    /// Reads a backup whole, and says what is in it. Where it has no checksum, only if `unsealed` allows that:
+    /// it is the work of an older posthouse, or a store's file that was copied by other means.
     ///
     /// # Errors
     /// [`BackupError`] says why it is none, or can't be gone back to.
-    pub fn read(file: &Path) -> Result<Self, BackupError> {
-        let no_backup = |reason: String| BackupError::NoBackup { path: file.to_owned(), reason };
-        if !file.exists() {
-            return Err(no_backup("it is not there".to_owned()));
-        }
-        let snapshot = Snapshot::of(file).map_err(|error| no_backup(error.to_string()))?;
-        let mut contents = describe(file, &snapshot)?;
+    pub fn read(file: &Path, unsealed: bool) -> Result<Self, BackupError> {
+        let opened = BackupFile::open(file, unsealed)?;
+        opened.check()?;
+        let snapshot = match opened.is_sealed() {
+            true => Snapshot::of_finished(file, file),
+            false => Snapshot::of(file),
+        };
+        let snapshot = snapshot
+            .map_err(|error| BackupError::NoBackup { path: file.to_owned(), reason: error.to_string() })?;
+        let contents = Self::of(file, &snapshot)?;
         snapshot.check()?;
+        for (name, _) in &contents.databases {
+            take_database(&snapshot, file, name, |_| Ok(()))?;
+        }
+        Ok(contents)
+    }
+
+    /// What is in a backup, as it says itself.
+    pub(super) fn of(file: &Path, snapshot: &Snapshot) -> Result<Self, BackupError> {
+        let mut contents = describe(file, snapshot)?;
         if let Some((made_at, program)) = snapshot.read(origin)? {
             contents.made_at = Some(timestamp(made_at));
             contents.program = Some(program);
             for Database { name, bytes, .. } in snapshot.read(databases)? {
                 match bytes {
-                    Some(bytes) => {
-                        take_database(&snapshot, file, &name, |_| Ok(()))?;
-                        contents.databases.push((name, bytes));
-                    }
+                    Some(bytes) => contents.databases.push((name, bytes)),
                     None => contents.elsewhere.push(name),
                 }
             }
@@ -364,6 +396,13 @@ pub(super) fn take_database(
     let as_it_was =
         wanted.bytes == Some(bytes) && wanted.sha256.as_deref() == Some(sha256.finalize().as_slice());
     if as_it_was { Ok(()) } else { Err(damaged("not all is as it was put in")) }
+}
+
+/// Whether two paths lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    file(one).is_some_and(|one| file(other) == Some(one))
 }
 
 /// A file that is not to be there any more once this is dropped, nor what SQLite puts beside it.

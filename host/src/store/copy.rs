@@ -7,15 +7,18 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{
     Connection, OpenFlags,
     backup::{Backup, StepResult},
 };
+
+pub(super) use crate::owner::folder_of;
 
 /// Pages copied in one go: 4 MiB of the usual size.
 const PAGES: i32 = 1024;
@@ -67,15 +70,29 @@ pub(super) struct Snapshot {
 impl Snapshot {
     /// The file as it is now.
     pub(super) fn of(path: &Path) -> Result<Self, CopyError> {
+        Self::begun(path, path, read_only)
+    }
+
+    /// A file that nobody changes and that is whole by itself: a log or journal that lies beside it is none of
+    /// its own, and is not looked at. Errors name the file `shown`.
+    pub(super) fn of_finished(path: &Path, shown: &Path) -> Result<Self, CopyError> {
+        Self::begun(path, shown, immutable)
+    }
+
+    fn begun(
+        path: &Path,
+        shown: &Path,
+        opened: fn(&Path) -> rusqlite::Result<Connection>,
+    ) -> Result<Self, CopyError> {
         let open = || {
-            let connection = read_only(path)?;
+            let connection = opened(path)?;
             connection.execute_batch("BEGIN")?;
             // The transaction begins with its first read.
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
             Ok(connection)
         };
-        let connection = open().map_err(|error: rusqlite::Error| unread(path, &error))?;
-        Ok(Self { path: path.to_owned(), connection })
+        let connection = open().map_err(|error: rusqlite::Error| unread(shown, &error))?;
+        Ok(Self { path: shown.to_owned(), connection })
     }
 
     /// Reads from it.
@@ -140,11 +157,6 @@ pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// The path with this after its name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -159,6 +171,13 @@ pub(super) fn new_file(path: &Path) -> io::Result<File> {
 
 pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let path = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+    let uri = format!("file:{path}?immutable=1");
+    let mode = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    open(Path::new(&uri), mode)
 }
 
 pub(super) fn writable(path: &Path) -> rusqlite::Result<Connection> {

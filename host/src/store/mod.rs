@@ -71,6 +71,7 @@ mod restore;
 mod retention;
 mod revisions;
 mod schema;
+mod sealed;
 mod search;
 mod senders;
 mod series;
@@ -104,7 +105,7 @@ pub use inbox::Accepted;
 pub use leftover::{LeftoverError, put_away, put_away_of_store};
 pub use meters::{PluginMeters, StoreMeters};
 pub use queue::Lane;
-pub use restore::{RestoreError, Restored, restore};
+pub use restore::{Allowed, RestoreError, Restored, restore};
 pub use revisions::PluginRevision;
 pub use schema::KeptOut;
 pub use views::{

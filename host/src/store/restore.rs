@@ -1,9 +1,12 @@
 //! Going back to a backup: its store and its databases take the places of those that are there.
 //!
 //! ```text
-//!   read all of it ─► lock ─► write everything beside its place ─► `<store>.restoring` ─► rename, rename, …
+//!   check all of it ─► lock ─► copy it, check the copy ─► write everything beside its place
+//!     ─► `<store>.restoring` ─► rename, rename, …
 //! ```
 //!
+//! A backup that is damaged in one bit is refused before anything is made (`sealed.rs`). The bytes that are put
+//! in place are checked again while they are copied, so that a file which changes meanwhile changes nothing.
 //! Until the first rename nothing has changed. From there to the last one the file `<store>.restoring` stands,
 //! and no daemon starts on a store that has one: half of what was and half of what is would let effects happen
 //! twice, or never. What was there stays beside, under a name with the time.
@@ -15,9 +18,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -28,8 +31,9 @@ use super::{
     backup::{BackupError, Contents, DROP, Scrap, take_database},
     copy::{CopyError, Snapshot, beside, folder_of, new_file, settle, sync_folder_of, unwritten, writable},
     schema,
+    sealed::BackupFile,
 };
-use crate::model::Ambient;
+use crate::{model::Ambient, owner};
 
 /// Stands beside a store while a restore replaces it.
 pub(super) const RESTORING: &str = ".restoring";
@@ -75,6 +79,15 @@ pub struct Restored {
     pub kept: Vec<PathBuf>,
 }
 
+/// What an operator allows a restore.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowed {
+    /// To replace what is there.
+    pub force: bool,
+    /// To take a backup that has no checksum. One that has one is checked all the same.
+    pub without_checksum: bool,
+}
+
 /// Puts what is in the backup `file` in the places of `store` and of its databases.
 ///
 /// # Errors
@@ -84,32 +97,39 @@ pub fn restore(
     file: &Path,
     store: &Path,
     places: &BTreeMap<String, PathBuf>,
-    force: bool,
+    allowed: Allowed,
     ambient: &Ambient,
 ) -> Result<Restored, RestoreError> {
-    let contents = Contents::read(file)?;
-    let mut targets = Vec::new();
-    for (name, _) in &contents.databases {
-        let place = places.get(name).ok_or_else(|| RestoreError::NoPlace(name.clone()))?;
-        targets.push((name.as_str(), place.as_path()));
-    }
+    // Whatever is wrong with the backup shows here, before anything is made.
+    let contents = Contents::read(file, allowed.without_checksum)?;
+    targets(&contents, places)?;
     let _lock = schema::lock(store)?;
-    let all = || targets.iter().map(|(_, place)| *place).chain([store]);
-    if !force && let Some(there) = all().find(|place| place.exists()) {
-        return Err(RestoreError::Exists(there.to_owned()));
-    }
+    let may_go_to = |targets: &[(&str, &Path)]| {
+        let mut all = targets.iter().map(|(_, place)| *place).chain([store]);
+        match all.find(|place| !allowed.force && place.exists()) {
+            Some(there) => Err(RestoreError::Exists(there.to_owned())),
+            None => Ok(()),
+        }
+    };
+    may_go_to(&targets(&contents, places)?)?;
 
-    let snapshot = Snapshot::of(file)?;
-    let partial = |place: &Path| Scrap(beside(place, ".restore-partial"));
-    let made_store = partial(store);
-    write_store(&snapshot, &made_store, store, ambient)?;
+    let made_store = scrap(store);
+    let opened = BackupFile::open(file, allowed.without_checksum)?;
+    let snapshot = take_over(&opened, file, &made_store)?;
+    // Of what was copied: another file may have got the name since.
+    let contents = Contents::of(file, &snapshot)?;
+    let targets = targets(&contents, places)?;
+    may_go_to(&targets)?;
     let mut made = Vec::new();
     for (name, place) in &targets {
-        let scrap = partial(place);
+        let scrap = scrap(place);
         write_database(&snapshot, file, name, &scrap, place)?;
         made.push((scrap, *place));
     }
-    all().filter(|place| place.exists()).try_for_each(fold)?;
+    drop(snapshot);
+    write_store(&made_store, store, ambient)?;
+    let all = targets.iter().map(|(_, place)| *place).chain([store]);
+    all.filter(|place| place.exists()).try_for_each(fold)?;
 
     let restoring = beside(store, RESTORING);
     rename(&made_store.0, &restoring)?;
@@ -119,20 +139,53 @@ pub fn restore(
         kept.extend(replace(&scrap.0, place, &stamp)?);
     }
     kept.extend(replace(&restoring, store, &stamp)?);
+    drop(made);
     Ok(Restored { contents, kept })
 }
 
-/// The backup's store as a daemon can go on with it.
-fn write_store(snapshot: &Snapshot, scrap: &Scrap, place: &Path, ambient: &Ambient) -> Result<(), CopyError> {
+/// Where the databases of a backup go.
+fn targets<'a>(
+    contents: &'a Contents,
+    places: &'a BTreeMap<String, PathBuf>,
+) -> Result<Vec<(&'a str, &'a Path)>, RestoreError> {
+    let target = |(name, _): &'a (String, u64)| {
+        let place = places.get(name).ok_or_else(|| RestoreError::NoPlace(name.clone()))?;
+        Ok((name.as_str(), place.as_path()))
+    };
+    contents.databases.iter().map(target).collect()
+}
+
+/// What becomes the file in this place.
+fn scrap(place: &Path) -> Scrap {
+    let scrap = Scrap(beside(place, ".restore-partial"));
     scrap.remove();
-    let copy = snapshot.copy_to(&scrap.0)?;
-    make_fit(&copy, ambient).map_err(|error| unwritten(&scrap.0, &error))?;
+    scrap
+}
+
+/// Copies a backup to where the store will be made of it, and checks the very bytes that it copies.
+fn take_over(opened: &BackupFile, file: &Path, scrap: &Scrap) -> Result<Snapshot, BackupError> {
+    if opened.is_sealed() {
+        let failed = |error: io::Error| unwritten(&scrap.0, &error);
+        let mut written = new_file(&scrap.0).map_err(failed)?;
+        opened.read(|part| written.write_all(part).map_err(failed))?;
+    } else {
+        settle(&scrap.0, Snapshot::of(file)?.copy_to(&scrap.0)?)?;
+    }
+    Ok(Snapshot::of_finished(&scrap.0, file)?)
+}
+
+/// Makes of a backup's copy a store that a daemon can go on with.
+fn write_store(scrap: &Scrap, place: &Path, ambient: &Ambient) -> Result<(), CopyError> {
+    let failed = |error: rusqlite::Error| unwritten(&scrap.0, &error);
+    let copy = writable(&scrap.0).map_err(failed)?;
+    make_fit(&copy, ambient).map_err(failed)?;
     settle(&scrap.0, copy)?;
     own(&scrap.0, place)
 }
 
 fn make_fit(copy: &Connection, ambient: &Ambient) -> rusqlite::Result<()> {
-    copy.execute_batch("BEGIN")?;
+    // Where this fails the copy is thrown away, and a whole one is synced once.
+    copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; BEGIN")?;
     copy.execute_batch(DROP)?;
     let next: i64 = copy.query_row("SELECT next_delivery FROM sequence", [], |row| row.get(0))?;
     let further = 1 + ambient.random_u64() % FURTHEST;
@@ -152,24 +205,27 @@ fn write_database(
     scrap: &Scrap,
     place: &Path,
 ) -> Result<(), CopyError> {
-    scrap.remove();
     let failed = |error: io::Error| unwritten(&scrap.0, &error);
-    fs::create_dir_all(folder_of(place)).map_err(failed)?;
+    owner::create_folders(folder_of(place), 0o700).map_err(failed)?;
     let mut written = new_file(&scrap.0).map_err(failed)?;
     take_database(snapshot, file, name, |part| written.write_all(part).map_err(failed))?;
     written.sync_all().map_err(failed)?;
     own(&scrap.0, place)
 }
 
-/// What root restores belongs to whom the place belongs to: the daemon does not run as root.
+/// Gives a file the mode of the one that it replaces, and where root restores, its owner: the daemon does not
+/// run as root.
 fn own(file: &Path, place: &Path) -> Result<(), CopyError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    fs::metadata(place)
-        .or_else(|_| fs::metadata(folder_of(place)))
-        .and_then(|owner| chown(file, Some(owner.uid()), Some(owner.gid())))
-        .map_err(|error| unwritten(file, &error))
+    let owned = || {
+        // Opened as what was made, and no link that came in its place.
+        let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+        let made = OpenOptions::new().read(true).custom_flags(no_link).open(file)?;
+        if let Ok(replaced) = fs::metadata(place) {
+            made.set_permissions(Permissions::from_mode(replaced.permissions().mode() & 0o777))?;
+        }
+        owner::give(&made, &owner::of_place(place))
+    };
+    owned().map_err(|error: io::Error| unwritten(file, &error))
 }
 
 /// Folds in the write-ahead log of what is to be replaced, so that it is one file. What is too damaged for

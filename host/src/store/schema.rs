@@ -5,8 +5,7 @@
 //! other program's.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions, TryLockError},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +13,10 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::{OpenError, leftover, restore};
-use crate::model::{Ambient, DeliveryState};
+use crate::{
+    model::{Ambient, DeliveryState},
+    owner,
+};
 
 /// Says in the file's header whose it is: "post".
 pub(super) const APPLICATION: i64 = 0x706f_7374;
@@ -303,8 +305,8 @@ pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Opened, OpenError> 
 
 /// Makes the folder where it is missing, and has the store to itself until the lock is dropped.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| unusable(folder, &error))?;
+    let folder = owner::folder_of(path);
+    owner::create_folders(folder, 0o700).map_err(|error| unusable(folder, &error))?;
     let lock = private(&lock_path(path)).map_err(|error| unusable(&lock_path(path), &error))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -409,7 +411,7 @@ fn lock_path(path: &Path) -> PathBuf {
 
 /// Opens or makes a file that only its owner may read.
 fn private(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    owner::open_or_create(path, 0o600)
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> OpenError {
