@@ -27,7 +27,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("egress", &["model", "config"]),
     ("telemetry", &["model", "config", "egress"]),
     ("imports", &["model", "config", "store", "database", "egress"]),
-    ("plugin", &["model", "config", "store", "database", "egress", "imports"]),
+    ("plugin", &["seal", "model", "config", "store", "database", "egress", "imports"]),
     ("ingress", &["flood", "model", "config", "store", "database", "telemetry", "imports", "plugin"]),
     (
         "dispatch",

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use posthouse_harness::{Daemon, Event, Load, eventually, guest, new_revision, wait_until};
+use posthouse_harness::{Daemon, Event, Load, eventually, guest, new_revision, seed, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -132,4 +132,45 @@ fn counter_now(daemon: &Daemon) -> Value {
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn damaged_machine_code_is_compiled_again_and_never_loaded() {
+    let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("counter").start();
+    let handled = |daemon: &Daemon| {
+        assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
+        daemon.wait_settled();
+        daemon.deliveries_in("done")
+    };
+    assert_eq!(handled(&daemon), 1);
+    daemon.stop();
+    let code = || {
+        let files = std::fs::read_dir(daemon.dir().join("data/aot")).unwrap().flatten();
+        let mut files: Vec<_> =
+            files.map(|file| file.path()).filter(|path| path.extension() == Some("cwasm".as_ref())).collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+        files.remove(0)
+    };
+    let path = code();
+    let whole = std::fs::read(&path).unwrap();
+    let seed = seed();
+    let mut altered = whole.clone();
+    // A thousand bytes, so that code that runs is among them, and then one bit.
+    for number in 0..1000_u64 {
+        let at =
+            (seed.rotate_left((number % 64) as u32).wrapping_mul(number | 1) % whole.len() as u64) as usize;
+        altered[at] ^= 0xff;
+    }
+    let mut one_bit = whole.clone();
+    one_bit[(seed % whole.len() as u64) as usize] ^= 1;
+    let damaged = [altered, one_bit, whole[..whole.len() / 2].to_vec(), Vec::new()];
+    for (times, bytes) in damaged.into_iter().enumerate() {
+        std::fs::write(&path, bytes).unwrap();
+        daemon.start();
+        assert_eq!(handled(&daemon), times as u64 + 2);
+        daemon.stop();
+        let told = daemon.log().lines().filter(|line| line.contains("compiling the plugin again")).count();
+        assert_eq!(told, times + 1, "{}", daemon.log());
+        assert!(std::fs::read(&path).unwrap() == whole, "what is compiled again takes its place");
+    }
 }

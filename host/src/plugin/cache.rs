@@ -3,12 +3,16 @@
 //! What lies here runs as part of the daemon, so the folder is mode 0700 and is refused where somebody
 //! else owns it or could write to it. A file gets its name only once it is whole; its name is the
 //! SHA-256 of the wasm it was made of and a hash of everything that makes code fit this build of wasmtime.
+//!
+//! A seal (`crate::seal`) ends each file. It covers the code and the file's name, so neither damaged code nor
+//! that of another plugin, machine or version is loaded: it is dropped, and the plugin is compiled again. The
+//! seal has no key. Who can write to this folder runs as this user, and could read a key as well as the daemon.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
     hash::{DefaultHasher, Hash, Hasher},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -17,11 +21,14 @@ use tempfile::TempDir;
 use wasmtime::{Engine, Precompiled, component::Component};
 
 use super::aot;
+use crate::seal::{self, Sealer, Whole};
 
 /// Files kept that no present revision needs: a plugin that is rolled back starts at once.
 const SPARE: usize = 8;
 /// Bytes of the largest AOT file. CPython makes one of some 60 MB.
-const LARGEST: u64 = 1 << 30;
+pub(super) const LARGEST: u64 = 512 << 20;
+/// Bytes read at once while a file is sealed.
+const PART: usize = 1 << 20;
 
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -55,24 +62,31 @@ impl Cache {
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        // Files of a posthouse that sealed none do not fit.
+        seal::BYTES.hash(&mut hasher);
         let cache = Self { fit: format!("{:016x}", hasher.finish()), dir };
         cache.check()?;
         cache.sweep().map_err(|error| CacheError::Io { path: cache.dir.clone(), error })?;
         Ok(cache)
     }
 
-    /// The code of a revision, where it is here and fits.
+    /// The code of a revision, where it is here, whole and fits. What is not is removed.
     pub(super) fn get(&self, engine: &Engine, revision: &str) -> Result<Option<Component>, CacheError> {
         self.check()?;
         let path = self.path(revision);
-        let ours = fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && private(&file));
-        if !ours {
-            return Ok(None);
-        }
-        match aot::load(engine, &path) {
+        let Some(sealed) = read(&path) else { return Ok(None) };
+        // Checked and loaded is the same memory: the file is read once.
+        let loaded = Whole::of(&sealed, &self.name(revision))
+            .map_err(|broken| broken.to_string())
+            .and_then(|code| aot::load(engine, code).map_err(|error| format!("{error:#}")));
+        match loaded {
             Ok(component) => Ok(Some(component)),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), error = %format!("{error:#}"), "dropped AOT code that does not load");
+            Err(reason) => {
+                tracing::warn!(
+                    path = %path.display(),
+                    reason,
+                    "AOT file is damaged or does not fit; compiling the plugin again"
+                );
                 drop(fs::remove_file(&path));
                 Ok(None)
             }
@@ -88,15 +102,27 @@ impl Cache {
             .map_err(|error| CacheError::Io { path: self.dir.clone(), error })
     }
 
-    /// Takes in what a compiler wrote.
+    /// Takes in what a compiler wrote: seals it and gives it its name. A crash leaves it whole or not at all.
     pub(super) fn put(&self, revision: &str, file: &Path) -> Result<(), CacheError> {
         let failed = |error| CacheError::Io { path: file.to_owned(), error };
-        let length = fs::symlink_metadata(file).map_err(failed)?.len();
+        let mut written = open(file, OpenOptions::new().read(true).append(true)).map_err(failed)?;
+        let length = written.metadata().map_err(failed)?.len();
         let code = Engine::detect_precompiled_file(file);
         if length > LARGEST || !matches!(code, Ok(Some(Precompiled::Component))) {
             return Err(failed(io::Error::other("the compiler wrote no AOT code of a component")));
         }
-        fs::rename(file, self.path(revision)).map_err(failed)
+        let mut sealer = Sealer::default();
+        let mut part = vec![0; PART];
+        loop {
+            match written.read(&mut part).map_err(failed)? {
+                0 => break,
+                read => sealer.update(&part[..read]),
+            }
+        }
+        let seal = sealer.seal(&self.name(revision));
+        written.write_all(&seal).and_then(|()| written.sync_all()).map_err(failed)?;
+        fs::rename(file, self.path(revision)).map_err(failed)?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 
     /// Removes all but what the present revisions need and a few of the youngest others.
@@ -115,7 +141,11 @@ impl Cache {
     }
 
     fn path(&self, revision: &str) -> PathBuf {
-        self.dir.join(format!("{revision}-{}.cwasm", self.fit))
+        self.dir.join(self.name(revision))
+    }
+
+    fn name(&self, revision: &str) -> String {
+        format!("{revision}-{}.cwasm", self.fit)
     }
 
     /// That nobody else can put code here.
@@ -143,6 +173,24 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// A file of this user's alone, read whole; none where it is not there, or is something else.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    let file = open(path, OpenOptions::new().read(true)).ok()?;
+    let there = file.metadata().ok()?;
+    if !there.is_file() || !private(&there) || there.len() > LARGEST + seal::BYTES as u64 {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(there.len() as usize);
+    file.take(there.len()).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Opens a file, and no link.
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 fn is_code(path: &Path) -> bool {
@@ -205,6 +253,105 @@ mod tests {
         fs::write(cache.path("a"), b"not code").unwrap();
         assert!(cache.get(&engine(), "a").unwrap().is_none());
         assert!(!cache.path("a").exists(), "what does not load is dropped");
+    }
+
+    /// A component of some code, as the compiler writes it, put into a cache under this name.
+    fn put(cache: &Cache, engine: &Engine, revision: &str) -> Vec<u8> {
+        let component = wat::parse_str(
+            r#"(component
+                (core module $m (func (export "run") (result i32) (i32.const 42)))
+                (core instance $i (instantiate $m))
+                (func (export "run") (result u32) (canon lift (core func $i "run"))))"#,
+        );
+        let code = engine.precompile_component(&component.unwrap()).unwrap();
+        let scratch = cache.scratch().unwrap();
+        let file = scratch.path().join("out.cwasm");
+        fs::write(&file, &code).unwrap();
+        cache.put(revision, &file).unwrap();
+        code
+    }
+
+    #[test]
+    fn code_with_any_single_bit_changed_is_dropped_and_never_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(dir.path().join("aot"), &engine).unwrap();
+        let code = put(&cache, &engine, "a");
+        let path = cache.path("a");
+        assert!(cache.get(&engine, "a").unwrap().is_some());
+        let whole = fs::read(&path).unwrap();
+        assert_eq!(Whole::of(&whole, &cache.name("a")).unwrap().bytes(), code);
+
+        let seed: u64 = rand::random();
+        let mut chance = seed;
+        let bits = whole.len() as u64 * 8;
+        eprintln!("{bits} bits, seed {seed}");
+        let mut next = || {
+            // splitmix64
+            chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (chance ^ (chance >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % bits
+        };
+        let of_seal = bits - 8 * seal::BYTES as u64..bits;
+        let mut altered = whole.clone();
+        for bit in of_seal.chain((0..10_000).map(|_| next())) {
+            let (at, mask) = ((bit / 8) as usize, 1 << (bit % 8));
+            altered[at] ^= mask;
+            assert!(Whole::of(&altered, &cache.name("a")).is_err(), "bit {bit}, seed {seed}");
+            if bit % 16 == 0 {
+                fs::write(&path, &altered).unwrap();
+                assert!(cache.get(&engine, "a").unwrap().is_none(), "bit {bit}, seed {seed}");
+                assert!(!path.exists(), "bit {bit}, seed {seed}");
+            }
+            altered[at] ^= mask;
+        }
+        fs::write(&path, &whole).unwrap();
+        assert!(cache.get(&engine, "a").unwrap().is_some());
+    }
+
+    #[test]
+    fn code_that_is_cut_swapped_unsealed_or_of_another_fit_is_dropped_and_never_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(dir.path().join("aot"), &engine).unwrap();
+        let code = put(&cache, &engine, "a");
+        let whole = fs::read(cache.path("a")).unwrap();
+        let other = Cache { dir: cache.dir.clone(), fit: "0".repeat(16) };
+        let cut = |bytes: usize| whole[..bytes].to_vec();
+        for (place, bytes) in [
+            (cache.path("b"), whole.clone()),
+            (other.path("a"), whole.clone()),
+            (cache.path("a"), code),
+            (cache.path("a"), Vec::new()),
+            (cache.path("a"), cut(1)),
+            (cache.path("a"), cut(whole.len() / 2)),
+            (cache.path("a"), cut(whole.len() - 1)),
+            (cache.path("a"), [&whole[..], b"x"].concat()),
+        ] {
+            fs::write(&place, &bytes).unwrap();
+            let (cache, revision) = match &place {
+                place if *place == other.path("a") => (&other, "a"),
+                place if *place == cache.path("b") => (&cache, "b"),
+                _ => (&cache, "a"),
+            };
+            assert!(cache.get(&engine, revision).unwrap().is_none(), "{place:?}, {} bytes", bytes.len());
+            assert!(!place.exists(), "{place:?}, {} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_cache_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let cache = Cache::open(dir.path().join("aot"), &engine).unwrap();
+        put(&cache, &engine, "a");
+        let moved = dir.path().join("moved");
+        fs::rename(cache.path("a"), &moved).unwrap();
+        std::os::unix::fs::symlink(&moved, cache.path("a")).unwrap();
+        assert!(cache.get(&engine, "a").unwrap().is_none());
+        put(&cache, &engine, "a");
+        assert!(cache.get(&engine, "a").unwrap().is_some(), "what is compiled anew takes its place");
     }
 
     #[test]
