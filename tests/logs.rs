@@ -147,6 +147,9 @@ fn a_name_from_outside_forges_no_line_of_the_log_and_steers_no_terminal() {
             assert_eq!(line["file"], format!("{odd}.wasm"), "escaped, it means the same");
         }
 
+        if (format, journal) != ("human", false) {
+            continue;
+        }
         for asked in [
             &["check"][..],
             &["doctor"],

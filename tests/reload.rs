@@ -174,3 +174,86 @@ fn damaged_machine_code_is_compiled_again_and_never_loaded() {
         assert!(std::fs::read(&path).unwrap() == whole, "what is compiled again takes its place");
     }
 }
+
+/// A component that takes a compiler many seconds.
+fn heavy() -> Vec<u8> {
+    let body: String = (0..300_000)
+        .map(|round| {
+            let (a, b, c) = (round * 7 % 400, round * 13 % 400, round * 31 % 400);
+            format!("local.get {a} local.get {b} i32.mul local.tee {c} if local.get {b} local.set {a} end ")
+        })
+        .collect();
+    let locals = "i32 ".repeat(400);
+    let text = format!("(component (core module (func (export \"f\") (local {locals}) {body})))");
+    wat::parse_str(text).unwrap()
+}
+
+/// The compilers that a daemon runs.
+fn compilers(daemon: &Daemon) -> Vec<String> {
+    let parent = daemon.pid().as_raw_nonzero().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let children = processes.filter_map(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let (state, ppid) = (fields.next()?, fields.next()?);
+        (ppid == parent && state != "Z").then(|| entry.file_name().to_string_lossy().into_owned())
+    });
+    children.collect()
+}
+
+fn kill(pid: &str) {
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn the_daemon_outlives_its_compiler_and_no_compiler_the_daemon() {
+    let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        .guest("counter")
+        .start();
+    daemon.put_plugin("heavy", &heavy());
+    let compiler = eventually("it is compiled", || compilers(&daemon).pop());
+    let score = |pid: &str| -> i32 {
+        let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default();
+        score.trim().parse().unwrap_or_default()
+    };
+    wait_until("the kernel would end the compiler first", || score(&compiler) == 1000);
+    assert!(score(&daemon.pid().as_raw_nonzero().to_string()) < 1000);
+
+    // As the kernel does it when memory runs out.
+    kill(&compiler);
+    let plugin = eventually("its end is told", || {
+        Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
+    });
+    let said = plugin["last_error"].as_str().unwrap();
+    assert!(said.contains("SIGKILL") && !said.contains("limit"), "{said}");
+    assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
+    daemon.wait_settled();
+    assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("1"));
+
+    // And as it does it to both, where a container has one fate.
+    daemon.put_plugin("heavy", &new_revision(&heavy(), 1));
+    let compiler = eventually("it is compiled", || compilers(&daemon).pop());
+    daemon.kill();
+    let gone = || !std::fs::exists(format!("/proc/{compiler}/fd/0")).unwrap_or(false);
+    wait_until("the compiler ends with the daemon", gone);
+    // The next start waits for it, so that a file that is gone again must end that.
+    std::fs::remove_file(daemon.plugin_file("heavy")).unwrap();
+    daemon.start();
+    assert!(compilers(&daemon).is_empty());
+}
+
+#[test]
+fn a_compilation_beyond_its_memory_ends_and_names_the_key() {
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        .set("plugins.compile", r#"memory = "128MiB""#)
+        .start();
+    daemon.put_plugin("heavy", &heavy());
+    let plugin = eventually("its limit is told", || {
+        Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
+    });
+    let said = plugin["last_error"].as_str().unwrap();
+    assert!(said.contains("limit of 128 MiB of memory") && said.contains("plugins.compile.memory"), "{said}");
+}

@@ -227,7 +227,17 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
 
     manager::status("loading the plugins");
     let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
-    let registry = plugins(&config, Arc::clone(&in_force), &store, &egress, &ambient).await?;
+    let registry = registry(&config, Arc::clone(&in_force), &store, &egress, &ambient).await?;
+    // Compiling may take minutes, and a stop does not wait for it.
+    let stopped_early = tokio::select! {
+        () = registry.scan() => None,
+        signal = stop_signals.wait() => Some(signal),
+    };
+    if let Some(signal) = stopped_early {
+        info!(signal, "stopping while the plugins are loaded");
+        registry.stop_loading().await;
+        return Ok(store.close().await?);
+    }
     let sender = Sender::new(
         store.clone(),
         &config.mail,
@@ -286,7 +296,8 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     );
     let sender = attempts.spawn(sender.redacting(redactions).run(attempts_stopped));
     let rescan = config.plugins.rescan;
-    let watcher = attempts.spawn(async move { registry.watch(rescan).await });
+    let watched = registry.clone();
+    let watcher = attempts.spawn(async move { watched.watch(rescan).await });
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
 
     let (stop_requests, requests_stopped) = watch::channel(false);
@@ -323,6 +334,7 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     }
     watcher.abort();
     sweeper.abort();
+    registry.stop_loading().await;
     stop_attempts.send_replace(true);
     for (what, task) in [("dispatch", dispatch), ("sender", sender)] {
         if let Err(error) = task.await {
@@ -352,8 +364,8 @@ fn put_logs_away(config: &Config) -> Result<(), OpenError> {
     store::put_away_of_store(&config.store.path)
 }
 
-/// The engine and the registry, with the plugins that are in the folder now.
-async fn plugins(
+/// The engine and the registry, before it has looked into the folder.
+async fn registry(
     config: &Config,
     in_force: Arc<ArcSwap<Config>>,
     store: &Store,
@@ -365,6 +377,7 @@ async fn plugins(
             cache_dir: config.store.state_dir().join("aot"),
             instances: config.plugins.instances,
             compiler: EngineOptions::this_binary(),
+            compile: config.plugins.compile,
         },
         ambient.clone(),
     )?;
@@ -379,7 +392,6 @@ async fn plugins(
         ambient.clone(),
     )
     .await?;
-    registry.scan().await;
     Ok(registry)
 }
 

@@ -102,6 +102,7 @@ fn inspect_all(
         cache_dir: cache.path().join("aot"),
         instances: 1,
         compiler: EngineOptions::this_binary(),
+        compile: config.plugins.compile,
     };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed(&error))?;

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    Admin, Breaker, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Retry,
-    Server, Store, Telemetry,
+    Admin, Breaker, Compile, Http, Limits, Log, LogFormat, MailTarget, MailTransport, PluginSettings,
+    Plugins, Retry, Server, Store, Telemetry,
 };
 use crate::model::Grants;
 
@@ -95,8 +95,16 @@ impl Default for Plugins {
             dir: "plugins".into(),
             rescan: Duration::from_secs(2),
             instances: 64,
+            compile: Compile::default(),
             defaults: PluginSettings::default(),
         }
+    }
+}
+
+/// A CPython takes some 20 s.
+impl Default for Compile {
+    fn default() -> Self {
+        Self { memory: None, time: Duration::from_mins(2) }
     }
 }
 

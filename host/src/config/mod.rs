@@ -206,8 +206,19 @@ pub struct Plugins {
     pub rescan: Duration,
     /// The most instances at once, over all plugins; a further one waits. 64 by default.
     pub instances: u32,
+    /// What compiling a plugin may use.
+    pub compile: Compile,
     /// What holds for a plugin that says nothing else.
     pub defaults: PluginSettings,
+}
+
+/// `[plugins.compile]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compile {
+    /// Bytes of memory; by default three quarters of what the machine or container has, at most 4 GiB.
+    pub memory: Option<u64>,
+    /// Time of CPU; 2 min by default.
+    pub time: Duration,
 }
 
 /// `[plugin.<name>]`.

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{
-    Admin, Breaker, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log, LogFormat,
-    MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, SchemeName, Secret, Server,
-    Source, Store, Telemetry,
+    Admin, Breaker, Compile, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log,
+    LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, SchemeName, Secret,
+    Server, Source, Store, Telemetry,
     database::{database_url, named_database},
     diagnose::shown,
     egress::{headers, is_local},
@@ -156,7 +156,13 @@ fn plugins(table: &mut Table<'_>, plugins: &mut Plugins) {
     table.read("dir", &mut plugins.dir, path);
     table.read("rescan", &mut plugins.rescan, duration(millis(50)..=minutes(60)));
     table.read("instances", &mut plugins.instances, integer(1..=1024));
+    table.table("compile", |table| compile(table, &mut plugins.compile));
     running(table, &mut plugins.defaults);
+}
+
+fn compile(table: &mut Table<'_>, compile: &mut Compile) {
+    compile.memory = table.optional("memory", size(128 * MIB..=TIB));
+    table.read("time", &mut compile.time, duration(secs(1)..=minutes(60)));
 }
 
 /// What `[plugins]` sets for all and `[plugin.<name>]` for one.

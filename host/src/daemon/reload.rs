@@ -172,6 +172,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "plugins.dir": plugins.dir;
         "plugins.rescan": plugins.rescan;
         "plugins.instances": plugins.instances;
+        "plugins.compile": plugins.compile;
     }
     kept
 }

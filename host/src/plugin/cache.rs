@@ -27,6 +27,8 @@ use crate::seal::{self, Sealer, Whole};
 const SPARE: usize = 8;
 /// Bytes of the largest AOT file. CPython makes one of some 60 MB.
 pub(super) const LARGEST: u64 = 512 << 20;
+/// Markers of compilations that the daemon did not outlive, kept.
+const MARKERS: usize = 64;
 /// Bytes read at once while a file is sealed.
 const PART: usize = 1 << 20;
 
@@ -125,18 +127,25 @@ impl Cache {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 
+    /// Where it is marked that a revision is being compiled.
+    pub(super) fn marker(&self, revision: &str) -> PathBuf {
+        self.dir.join(format!("{revision}-{}.compiling", self.fit))
+    }
+
     /// Removes all but what the present revisions need and a few of the youngest others.
     pub(super) fn prune(&self, present: &[String]) {
         let needed: Vec<_> = present.iter().map(|revision| self.path(revision)).collect();
-        let Ok(entries) = fs::read_dir(&self.dir) else { return };
-        let mut spare: Vec<(SystemTime, PathBuf)> = entries
-            .flatten()
-            .filter(|entry| is_code(&entry.path()) && !needed.contains(&entry.path()))
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-            .collect();
-        spare.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, path) in spare.into_iter().skip(SPARE) {
-            drop(fs::remove_file(path));
+        for (extension, most) in [("cwasm", SPARE), ("compiling", MARKERS)] {
+            let Ok(entries) = fs::read_dir(&self.dir) else { return };
+            let mut spare: Vec<(SystemTime, PathBuf)> = entries
+                .flatten()
+                .filter(|entry| has_extension(&entry.path(), extension) && !needed.contains(&entry.path()))
+                .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+                .collect();
+            spare.sort_unstable_by(|a, b| b.cmp(a));
+            for (_, path) in spare.into_iter().skip(most) {
+                drop(fs::remove_file(path));
+            }
         }
     }
 
@@ -193,8 +202,8 @@ fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     options.custom_flags(flags.bits().cast_signed()).open(path)
 }
 
-fn is_code(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "cwasm")
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension == wanted)
 }
 
 /// Whether only this user can write to it.

@@ -22,6 +22,7 @@ use wasmtime::{
 
 use super::{cache::Cache, compile::Compiler};
 use crate::{
+    config::Compile,
     imports::{self, CORE_INSTANCES, Door, MEMORIES, TABLE_ELEMENTS, TABLES},
     model::{Ambient, Usage},
 };
@@ -46,6 +47,8 @@ pub struct EngineOptions {
     pub instances: u32,
     /// The binary whose subcommand `compile` compiles plugins; see [`EngineOptions::this_binary`].
     pub compiler: PathBuf,
+    /// What a compilation may use.
+    pub compile: Compile,
 }
 
 impl EngineOptions {
@@ -97,7 +100,13 @@ impl Engine {
         let instances = options.instances as usize;
         Ok(Self(Arc::new(Inner {
             ticker: Ticker::start(&wasm)?,
-            parts: Parts { wasm, linker, cache, compiler: Compiler::new(options.compiler), ambient },
+            parts: Parts {
+                wasm,
+                linker,
+                cache,
+                compiler: Compiler::new(options.compiler, options.compile),
+                ambient,
+            },
             running: Arc::new(Semaphore::new(instances)),
             idle: Arc::new(Semaphore::new(instances)),
             loading: Arc::new(Semaphore::new(LOADING as usize)),

@@ -29,7 +29,7 @@ mod watcher;
 pub(crate) mod tests;
 
 pub use breaker::Health;
-pub use compile::compile_child;
+pub use compile::{Given, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
 pub(crate) use folder::{Found, look};

@@ -52,7 +52,7 @@ pub(super) struct Inner {
     /// Held while the folder is looked through: that is never done twice at once.
     scan: Mutex<Memory>,
     /// What became of files that were loaded, with a bell for who waits.
-    pub(super) visited: parking_lot::Mutex<Vec<(String, Seen)>>,
+    pub(super) visited: parking_lot::Mutex<Vec<(String, Option<Seen>)>>,
     pub(super) bell: Notify,
     pub(super) loads: parking_lot::Mutex<BTreeMap<String, Loads>>,
     /// Held while the list changes; never while something compiles.
@@ -139,9 +139,13 @@ impl Registry {
     pub async fn scan(&self) {
         let mut memory = self.0.scan.lock().await;
         self.0.look(&mut memory, true).await;
-        while memory.visits.join_next().await.is_some() {}
-        self.0.note(&mut memory);
+        self.0.finish(&mut memory).await;
         self.0.prune().await;
+    }
+
+    /// Ends what is being loaded, as the daemon is about to end: what is compiled then is no fault of its file.
+    pub async fn stop_loading(&self) {
+        self.0.scan.lock().await.stop().await;
     }
 
     /// Loads anew each plugin that gets something else than it did: `settings` says otherwise now. Its
@@ -149,8 +153,7 @@ impl Registry {
     pub async fn resettle(&self) {
         let mut memory = self.0.scan.lock().await;
         // What is being loaded may have asked for its settings before they changed.
-        while memory.visits.join_next().await.is_some() {}
-        self.0.note(&mut memory);
+        self.0.finish(&mut memory).await;
         for plugin in self.list() {
             let name = &plugin.record.name;
             if *plugin.settings != (self.0.settings)(name) {
@@ -158,8 +161,7 @@ impl Registry {
             }
         }
         self.0.look(&mut memory, true).await;
-        while memory.visits.join_next().await.is_some() {}
-        self.0.note(&mut memory);
+        self.0.finish(&mut memory).await;
     }
 
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.

@@ -8,8 +8,10 @@
 use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
+use wasmtime::component::Component;
 
 use super::{
+    compile::Compiled,
     engine::Engine,
     folder::{self, Content, ReadError},
     instance::Instance,
@@ -136,16 +138,35 @@ pub(super) async fn load(
 async fn link(engine: &Engine, content: &Content) -> Result<Linked, LoadError> {
     let parts = engine.parts();
     let failed = |error: &dyn std::error::Error| LoadError::Compile(error.to_string());
-    let cached = || parts.cache.get(&parts.wasm, &content.revision).map_err(|error| failed(&error));
-    let component = match cached()? {
+    let component = match cached(engine, content, None).await? {
         Some(component) => component,
         None => {
             let compiled = parts.compiler.compile(&parts.cache, &content.revision, &content.wasm).await;
-            compiled.map_err(|error| failed(&error))?;
-            cached()?.ok_or_else(|| LoadError::Compile("its AOT code does not load".to_owned()))?
+            let compiled = compiled.map_err(|error| failed(&error))?;
+            let component = cached(engine, content, Some(compiled)).await?;
+            component.ok_or_else(|| LoadError::Compile("its AOT code does not load".to_owned()))?
         }
     };
     Linked::new(&parts.linker, &component).map_err(|error| LoadError::Link(format!("{error:#}")))
+}
+
+/// The code of a revision from the cache, into which `compiled` goes first; off the runtime's threads, since
+/// all of it is read and hashed.
+async fn cached(
+    engine: &Engine,
+    content: &Content,
+    compiled: Option<Compiled>,
+) -> Result<Option<Component>, LoadError> {
+    let (engine, revision) = (engine.clone(), content.revision.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let parts = engine.parts();
+        if let Some(compiled) = compiled {
+            parts.cache.put(&revision, &compiled.file())?;
+        }
+        parts.cache.get(&parts.wasm, &revision)
+    });
+    let looked = looked.await.map_err(|error| LoadError::Compile(error.to_string()))?;
+    looked.map_err(|error| LoadError::Compile(error.to_string()))
 }
 
 /// Checks what a guest says of itself.

@@ -6,18 +6,23 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
+    path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use tokio::task::JoinSet;
+use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
-    folder::{self, Found, ReadError, Stamp},
+    folder::{self, Content, Found, ReadError, Stamp},
     registry::Inner,
     revision::{self, Inspection, LoadError},
     standing::Plugin,
 };
 use crate::{config::PluginSettings, model::HeldReason, store::StoreError};
+
+/// Between two looks at the folder while files are waited for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What a scan remembers of those before it.
 #[derive(Default)]
@@ -25,12 +30,20 @@ pub(super) struct Memory {
     files: HashMap<String, Seen>,
     /// Files that are being loaded.
     pub(super) visits: JoinSet<()>,
-    busy: HashSet<String>,
+    busy: HashMap<String, Busy>,
     warned: HashSet<OsString>,
     /// The folder could not be read last time.
     blind: bool,
     /// The first scan writes down how plugins stand that were serving when the daemon ended.
     again: bool,
+}
+
+/// A file that is being loaded.
+struct Busy {
+    /// As it was when it was last looked at; none where it was gone.
+    stamp: Option<Stamp>,
+    /// Rings when it is another.
+    changed: Arc<Notify>,
 }
 
 #[derive(Clone, Copy)]
@@ -44,6 +57,22 @@ impl Memory {
     /// Has the file loaded again, though it has not changed.
     pub(super) fn forget(&mut self, name: &str) {
         self.files.remove(name);
+    }
+
+    /// Ends what is being loaded.
+    pub(super) async fn stop(&mut self) {
+        self.visits.shutdown().await;
+        self.busy.clear();
+    }
+
+    /// Tells those that load a file where it has changed or gone, so that nothing outdated is compiled.
+    fn tell_busy(&mut self, present: &[Found]) {
+        for (name, busy) in &mut self.busy {
+            let stamp = present.iter().find(|found| found.name == *name).map(|found| found.stamp);
+            if std::mem::replace(&mut busy.stamp, stamp) != stamp {
+                busy.changed.notify_one();
+            }
+        }
     }
 }
 
@@ -75,6 +104,7 @@ impl Inner {
                 tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");
             }
         }
+        memory.tell_busy(&looked.plugins);
         let names: HashSet<_> = looked.plugins.iter().map(|found| found.name.clone()).collect();
         memory.files.retain(|name, _| names.contains(name));
         for found in looked.plugins {
@@ -84,11 +114,14 @@ impl Inner {
                 Some(seen) if seen.settled => seen.stamp != found.stamp,
                 Some(_) => eager,
             };
-            if due && memory.busy.insert(found.name.clone()) {
+            if due && !memory.busy.contains_key(&found.name) {
                 let inner = Arc::clone(self);
+                let changed = Arc::new(Notify::new());
+                let busy = Busy { stamp: Some(found.stamp), changed: Arc::clone(&changed) };
+                memory.busy.insert(found.name.clone(), busy);
                 memory.visits.spawn(async move {
                     let name = found.name.clone();
-                    let seen = inner.visit(found, seen).await;
+                    let seen = inner.visit(found, seen, &changed).await;
                     inner.visited.lock().push((name, seen));
                     inner.bell.notify_one();
                 });
@@ -98,7 +131,7 @@ impl Inner {
         let first = !std::mem::replace(&mut memory.again, true);
         for (name, plugin) in &self.list.load_full().by_name {
             // One that is being loaded is looked for again when that is done.
-            let left = !names.contains(name) && !memory.busy.contains(name);
+            let left = !names.contains(name) && !memory.busy.contains_key(name);
             if left && (first || !plugin.is_gone()) {
                 settled &= self.lose(name).await;
             }
@@ -111,12 +144,32 @@ impl Inner {
         while memory.visits.try_join_next().is_some() {}
         for (name, seen) in self.visited.lock().drain(..) {
             memory.busy.remove(&name);
-            memory.files.insert(name, seen);
+            match seen {
+                Some(seen) => memory.files.insert(name, seen),
+                None => memory.files.remove(&name),
+            };
         }
     }
 
-    /// Loads a file that is new or has changed, or that did not settle last time.
-    async fn visit(&self, found: Found, seen: Option<Seen>) -> Seen {
+    /// Waits until all files are loaded that are being loaded, and ends what loads one that changes or goes.
+    pub(super) async fn finish(&self, memory: &mut Memory) {
+        loop {
+            tokio::select! {
+                ended = memory.visits.join_next() => if ended.is_none() { break },
+                () = tokio::time::sleep(LOOK) => {
+                    let dir = self.dir.clone();
+                    if let Ok(Ok(looked)) = tokio::task::spawn_blocking(move || folder::look(&dir)).await {
+                        memory.tell_busy(&looked.plugins);
+                    }
+                }
+            }
+        }
+        self.note(memory);
+    }
+
+    /// Loads a file that is new or has changed, or that did not settle last time. None where it changed or went
+    /// meanwhile: it is to be looked at again.
+    async fn visit(&self, found: Found, seen: Option<Seen>, changed: &Notify) -> Option<Seen> {
         let Found { name, path, mut stamp } = found;
         let settings = Arc::new((self.settings)(&name));
         let mut sha256 = None;
@@ -127,8 +180,17 @@ impl Inner {
                 let same =
                     |plugin: &Arc<Plugin>| plugin.runs(&content.revision) && plugin.settings == settings;
                 match self.by_name(&name).filter(same) {
-                    Some(plugin) => return self.recover(&plugin, stamp).await,
-                    None => revision::load(&self.engine, &name, &content, Arc::clone(&settings)).await,
+                    Some(plugin) => return Some(self.recover(&plugin, stamp).await),
+                    None => {
+                        let loading = revision::load(&self.engine, &name, &content, Arc::clone(&settings));
+                        tokio::select! {
+                            loaded = loading => loaded,
+                            () = outdated(&path, &content, changed) => {
+                                tracing::info!(plugin = name, "file changed or left while it was loaded");
+                                return None;
+                            }
+                        }
+                    }
                 }
             }
             Err(error) => Err(error.into()),
@@ -143,13 +205,13 @@ impl Inner {
                     "a file that just changed does not load yet; it is tried again"
                 );
             }
-            return Seen { stamp, settled: false };
+            return Some(Seen { stamp, settled: false });
         }
         let kept = self.settle(&name, settings, loaded, sha256.as_deref()).await;
         if let Err(error) = &kept {
             tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
         }
-        Seen { stamp, settled: kept.is_ok() }
+        Some(Seen { stamp, settled: kept.is_ok() })
     }
 
     /// Puts into force what loading a file came to.
@@ -220,6 +282,19 @@ impl Inner {
                 tracing::error!(plugin = name, %error, "the store did not take in that the plugin's file left");
                 false
             }
+        }
+    }
+}
+
+/// Returns once the file is gone or has another content than this. A file that was merely touched has not.
+async fn outdated(path: &Path, content: &Content, changed: &Notify) {
+    loop {
+        changed.notified().await;
+        match revision::read(path).await {
+            Ok(now) if now.revision == content.revision => {}
+            // Somebody writes to it: the next look tells what became of it.
+            Err(ReadError::Changing(_)) => {}
+            _ => return,
         }
     }
 }

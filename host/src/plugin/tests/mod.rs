@@ -2,6 +2,7 @@
 //! limits, reports, registry.
 
 mod attempts;
+mod compiling;
 mod registry;
 mod wasi;
 
@@ -17,11 +18,11 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use super::{
-    AttemptReport, Engine, EngineOptions, compile_child,
+    AttemptReport, Engine, EngineOptions, Given, compile_child,
     revision::{self, Code},
 };
 use crate::{
-    config::{PluginSettings, Retry},
+    config::{Compile, PluginSettings, Retry},
     imports::{
         KvSource, Terms,
         tests::{MemoryKv, limits},
@@ -180,18 +181,35 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(instances: u32) -> Self {
+        Self::compiling(instances, Compile::default())
+    }
+
+    pub(crate) fn compiling(instances: u32, compile: Compile) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let compiler = dir.path().join("compiler");
         let this = std::env::current_exe().unwrap();
         let script = format!(
-            "#!/bin/sh\nIN=\"$2\" OUT=\"$3\" exec {} --exact plugin::tests::plays_the_compiler --ignored --nocapture\n",
+            "#!/bin/sh\nIN=\"$2\" OUT=\"$3\" MEMORY=\"$5\" SECONDS=\"$7\" exec {} --exact plugin::tests::plays_the_compiler --ignored --nocapture\n",
             this.display()
         );
         fs::write(&compiler, script).unwrap();
         fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
-        let options = EngineOptions { cache_dir: dir.path().join("aot"), instances, compiler };
+        let cache_dir = dir.path().join("aot");
+        let options = EngineOptions { cache_dir, instances, compiler, compile };
         let engine = Engine::new(options, Ambient::new(Still, Still)).unwrap();
         Self { dir, engine }
+    }
+
+    /// Has the compiler do this first, in the words of a shell; the wasm is `$2`.
+    pub(crate) fn compiler_begins_with(&self, words: &str) {
+        let compiler = self.dir.path().join("compiler");
+        let script = fs::read_to_string(&compiler).unwrap();
+        let begun = script.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{words}\n"), 1);
+        // Renamed into its place: one that runs is not written to.
+        let beside = self.dir.path().join("compiler.new");
+        fs::write(&beside, begun).unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(beside, compiler).unwrap();
     }
 
     fn file(&self, wasm: &[u8]) -> PathBuf {
@@ -269,6 +287,8 @@ fn job(event_type: &str) -> Job {
 #[ignore = "run as the compiler child of the other tests"]
 fn plays_the_compiler() {
     if let (Some(wasm), Some(out)) = (std::env::var_os("IN"), std::env::var_os("OUT")) {
-        std::process::exit(compile_child(Path::new(&wasm), Path::new(&out)));
+        let number = |name: &str| std::env::var(name).unwrap().parse().unwrap();
+        let given = Given { memory: number("MEMORY"), seconds: number("SECONDS"), attached: true };
+        std::process::exit(compile_child(Path::new(&wasm), Path::new(&out), given));
     }
 }

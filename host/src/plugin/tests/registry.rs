@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The clock of the machine: what makes a file young.
-struct Wall;
+pub(super) struct Wall;
 
 impl Clock for Wall {
     #[allow(clippy::disallowed_methods, reason = "a test of what the time of the machine decides")]
@@ -22,15 +22,15 @@ impl Clock for Wall {
 }
 
 /// A folder with a registry of it.
-struct House {
-    bench: Bench,
+pub(super) struct House {
+    pub(super) bench: Bench,
     store: Store,
     folder: PathBuf,
-    registry: Registry,
+    pub(super) registry: Registry,
 }
 
 impl House {
-    async fn new(clock: impl Clock + 'static) -> Self {
+    pub(super) async fn new(clock: impl Clock + 'static) -> Self {
         let bench = Bench::new(4);
         let ambient = Ambient::new(clock, Still);
         let options = StoreOptions {
@@ -66,14 +66,14 @@ impl House {
         .unwrap()
     }
 
-    fn put(&self, name: &str, wasm: &[u8]) {
+    pub(super) fn put(&self, name: &str, wasm: &[u8]) {
         // As a deployment does it: the file is whole when it gets its name.
         let path = self.folder.join(format!("{name}.tmp"));
         fs::write(&path, wasm).unwrap();
         fs::rename(path, self.folder.join(format!("{name}.wasm"))).unwrap();
     }
 
-    fn remove(&self, name: &str) {
+    pub(super) fn remove(&self, name: &str) {
         fs::remove_file(self.folder.join(format!("{name}.wasm"))).unwrap();
     }
 
@@ -240,10 +240,7 @@ async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
     let house = House::new(Still).await;
     let mut changes = house.registry.changes();
     // A compiler that never ends with the slow one.
-    let compiler = house.bench.dir.path().join("compiler");
-    let script = fs::read_to_string(&compiler).unwrap();
-    let stuck = "#!/bin/sh\ngrep -q stuck \"$2\" && exec sleep 600\n";
-    fs::write(&compiler, script.replacen("#!/bin/sh\n", stuck, 1)).unwrap();
+    house.bench.compiler_begins_with("grep -q stuck \"$2\" && exec sleep 600");
     house.put("slow", b"stuck");
     let watched = house.registry.clone();
     let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
@@ -258,11 +255,8 @@ async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
 #[tokio::test]
 async fn a_file_half_written_is_not_tried_over_and_over() {
     let house = House::new(Wall).await;
-    let compiler = house.bench.dir.path().join("compiler");
     let counted = house.bench.dir.path().join("count");
-    let script = fs::read_to_string(&compiler).unwrap();
-    let counting = format!("#!/bin/sh\necho once >> {}\n", counted.display());
-    fs::write(&compiler, script.replacen("#!/bin/sh\n", &counting, 1)).unwrap();
+    house.bench.compiler_begins_with(&format!("echo once >> {}", counted.display()));
     let whole = guest("");
     fs::write(house.folder.join("greet.wasm"), &whole[..whole.len() / 2]).unwrap();
     let mut changes = house.registry.changes();

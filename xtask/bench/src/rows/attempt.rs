@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use posthouse::{
-    config::{Http, PluginSettings},
+    config::{Compile, Http, PluginSettings},
     daemon::ambient,
     database::Databases,
     egress::Egress,
@@ -62,8 +62,12 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
             max_size: None,
         };
         let store = Store::open(options, ambient.clone()).expect("a new store");
-        let options =
-            EngineOptions { cache_dir: dir.join("data/aot"), instances: 64, compiler: bench.binary() };
+        let options = EngineOptions {
+            cache_dir: dir.join("data/aot"),
+            instances: 64,
+            compiler: bench.binary(),
+            compile: Compile::default(),
+        };
         let engine = Engine::new(options, ambient.clone()).expect("an engine");
         let settings = Arc::new(move |_: &str| PluginSettings { reuse, ..PluginSettings::default() });
         let registry = Registry::new(
