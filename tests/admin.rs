@@ -56,6 +56,27 @@ fn a_browser_that_was_tricked_gets_nothing() {
 }
 
 #[test]
+fn the_listener_answers_to_the_names_that_the_operator_gave_it() {
+    let daemon =
+        Daemon::builder(BINARY).set("admin", "hosts = [\"posthouse\", \"Hooks.example.com\"]").start();
+    let ask = |host: &str| {
+        let token = daemon.admin_token();
+        ask(
+            &daemon,
+            &format!("GET /metrics HTTP/1.1\r\nauthorization: Bearer {token}\r\nhost: {host}\r\n"),
+            "",
+        )
+    };
+    for host in ["posthouse:8401", "posthouse", "POSTHOUSE:1", "hooks.example.com:8401", "localhost"] {
+        assert!(ask(host).starts_with("HTTP/1.1 200 "), "{host}: {}", ask(host));
+    }
+    for host in ["posthouse.evil.example:8401", "example.com", "evil-posthouse"] {
+        let answer = ask(host);
+        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("`hosts` of [admin]"), "{answer}");
+    }
+}
+
+#[test]
 fn secrets_stay_inside() {
     let daemon = Daemon::builder(BINARY)
         .guest("counter")

@@ -69,7 +69,7 @@ lisen = "127.0.0.1:1""#,
 # a comment with an ä
 colour = 1",
         &[
-            "config.toml:3:1: unknown key `colour` in `server`; the keys in `server` are `listen`, `max_body`, `max_requests`, `header_timeout`, `body_timeout` and `shutdown_timeout`",
+            "config.toml:3:1: unknown key `colour` in `server`; the keys in `server` are `listen`, `max_body`, `max_requests`, `header_timeout`, `body_timeout`, `idle_timeout`, `trusted_proxies` and `shutdown_timeout`",
         ],
     );
     refused(
@@ -260,6 +260,21 @@ dir = 2026-01-01",
         "[store]
 max_backlog = 1.5",
         &["config.toml:2:15: `store.max_backlog` is a float; write a whole number"],
+    );
+}
+
+#[test]
+fn addresses_and_names_of_hosts_are_read_or_said_to_be_none() {
+    refused(
+        "[server]
+trusted_proxies = [\"10.0.0.0/8\", \"proxy\"]
+
+[admin]
+hosts = [\"posthouse\", \"posthouse:8401\"]",
+        &[
+            r#"config.toml:2:34: `server.trusted_proxies` holds `proxy`, which is no network; write one such as "10.0.0.0/8" or "127.0.0.1""#,
+            r#"config.toml:5:23: `admin.hosts` holds `posthouse:8401`, which is no host name; write one such as "posthouse", without a port"#,
+        ],
     );
 }
 

@@ -64,6 +64,55 @@ fn a_line_about_an_event_says_which_for_whom_and_under_which_trace() {
 }
 
 #[test]
+fn a_stray_request_is_in_the_log_with_its_path_its_peer_and_the_source_that_may_be_meant() {
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("log", "format = \"json\"")
+        .set("server", "trusted_proxies = [\"127.0.0.0/8\"]")
+        .start();
+    let ask = |target: &str, more: &str| {
+        let mut connection = daemon.connect();
+        let head = format!("PUT {target} HTTP/1.1\r\nhost: x\r\n{more}content-length: 1000\r\n\r\n");
+        connection.send(head.as_bytes()).unwrap();
+        connection.answer().unwrap().status
+    };
+    let line = |message: &str, path: &str| {
+        eventually(message, || {
+            let log = daemon.log();
+            let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect(line));
+            lines.find(|line| {
+                line["message"].as_str().is_some_and(|said| said.contains(message))
+                    && (path.is_empty() || line["path"] == path)
+            })
+        })
+    };
+    let client = "x-forwarded-for: 198.51.100.7, 203.0.113.9, 127.0.0.3\r\n";
+    assert_eq!(ask("/webhook/scalekit?token=a-secret", client), 404);
+    let near = line("no source has this path", "/webhook/scalekit");
+    assert_eq!((&near["level"], &near["method"]), (&json!("INFO"), &json!("PUT")), "{near}");
+    assert_eq!(near["peer"], "203.0.113.9", "{near}");
+    let said = near["message"].as_str().unwrap();
+    assert!(said.contains("`/webhooks/scalekit` of the source `scalekit`"), "{near}");
+
+    let long = format!("/{}%1b[31m", "x".repeat(5000));
+    assert_eq!(ask(&long, ""), 404);
+    let far = line("no source has this path", &format!("/{}…", "x".repeat(59)));
+    assert!(far["peer"] == "127.0.0.1" && !far["message"].as_str().unwrap().contains("mean"), "{far}");
+
+    // Likewise a request that is refused for its signature, or before anybody has looked at it.
+    let mut connection = daemon.connect();
+    let head = format!("POST /webhooks/scalekit HTTP/1.1\r\nhost: x\r\n{client}content-length: 9\r\n\r\n");
+    connection.send(head.as_bytes()).unwrap();
+    assert_eq!(connection.answer().unwrap().status, 401);
+    assert_eq!(line("signature refused", "")["peer"], "203.0.113.9");
+    let mut connection = daemon.connect();
+    connection.send(b"no HTTP\r\n\r\n").unwrap();
+    assert_eq!(connection.answer().unwrap().status, 400);
+    let broken = line("before it reached a source", "");
+    assert_eq!((&broken["reason"], &broken["peer"]), (&json!("malformed-request"), &json!("127.0.0.1")));
+    assert!(!daemon.log().contains("a-secret"), "{}", daemon.log());
+}
+
+#[test]
 fn in_the_journal_a_line_begins_with_its_priority_and_has_no_time_and_elsewhere_it_does() {
     for (format, journal) in [("human", true), ("human", false), ("json", true), ("json", false)] {
         let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))

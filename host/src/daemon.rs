@@ -8,6 +8,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | [`files`] | how many connections the limit of open files leaves room for |
 //! | [`sockets`] | the two listeners: systemd's, else our own |
 //! | [`clock`] | the time of day, which is never set back |
 //! | [`manager`] | what systemd hears of us |
@@ -18,6 +19,7 @@
 //! business then, and no request waits behind it.
 
 mod clock;
+mod files;
 mod manager;
 mod reload;
 mod senders;
@@ -28,7 +30,6 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rand::TryRng;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -43,7 +44,7 @@ use self::{
     vitals::Vitals,
 };
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, WayIn},
     config::{Config, ConfigError, DatabaseTarget, Files, Log},
     database::Databases,
     dispatch::{self, Dispatch, Redactions, Sender},
@@ -163,23 +164,14 @@ const LAST_WORK: Duration = Duration::from_secs(60);
 /// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
 pub fn run(service: Service) -> Result<(), DaemonError> {
     let passed = Passed::take()?;
-    raise_open_files();
+    let open_files = files::raise_limit();
     let requests = runtime("requests")?;
     let attempts = runtime("attempts")?;
-    let result = requests.block_on(serve(service, passed, &attempts));
+    let result = requests.block_on(serve(service, passed, &attempts, open_files));
     // What is left on them has been given its time; a guest that still spins must not hold up the exit.
     attempts.shutdown_background();
     requests.shutdown_background();
     result
-}
-
-/// Lets this process have as many connections as the system allows it: the usual soft limit of 1,024 is
-/// for programs that call `select`, and less than the connections of `server.max_requests`.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
@@ -190,7 +182,12 @@ fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
         .map_err(|error| DaemonError::System { what: "can't start threads", error })
 }
 
-async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Result<(), DaemonError> {
+async fn serve(
+    service: Service,
+    mut passed: Passed,
+    attempts: &Runtime,
+    open_files: usize,
+) -> Result<(), DaemonError> {
     let Service { config, path, files, relevel } = service;
     let clock = Steady::new();
     let ambient = Ambient::new(clock.clone(), System);
@@ -267,8 +264,15 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
         let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
         senders::senders(Arc::new(move || config.load().sources.clone()), listen, ambient.clone())
     };
-    let admin =
-        Admin::new(store.clone(), registry.clone(), ledgers, senders, token, started_at, ambient.clone());
+    let admin = Admin::new(
+        store.clone(),
+        registry.clone(),
+        ledgers,
+        senders,
+        WayIn::new(&config, token),
+        started_at,
+        ambient.clone(),
+    );
     let redactions: Redactions = {
         let config = Arc::clone(&in_force);
         Arc::new(move |name: &SourceName| {
@@ -301,11 +305,12 @@ async fn serve(service: Service, mut passed: Passed, attempts: &Runtime) -> Resu
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
 
     let (stop_requests, requests_stopped) = watch::channel(false);
+    let connections = files::connections(&config, open_files);
     let ingress = {
         let stopped = stopped(requests_stopped.clone());
-        tokio::spawn(async move { ingress.serve(webhooks, stopped).await })
+        tokio::spawn(async move { ingress.serve(webhooks, connections.webhooks, stopped).await })
     };
-    let admin = tokio::spawn(admin.serve(operators, stopped(requests_stopped)));
+    let admin = tokio::spawn(admin.serve(operators, connections.admin, stopped(requests_stopped)));
     vitals.prove(FIRST_PROOF).await?;
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
     manager::ready(&vitals.status().await);

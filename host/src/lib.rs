@@ -7,6 +7,7 @@
 //!      telemetry                      traces: OTLP stands here and nowhere else
 //! L2   store │ database │ egress      rows and no HTTP; HTTP and no rows; none knows wasmtime
 //! L1   config
+//!      listener                       connections of the two listeners: bounds, timeouts, strict HTTP/1.1
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
 //!      fault                          places where a test has the process die; empty in a release
 //!      flood                          a few lines of the log a second, and the rest counted
@@ -28,6 +29,7 @@ pub mod fault;
 mod flood;
 pub mod imports;
 pub mod ingress;
+mod listener;
 pub mod model;
 mod owner;
 pub mod plugin;

@@ -1,8 +1,9 @@
 //! Slows down who guesses.
 //!
-//! After a few wrong tokens each further one is answered later and later, up to five seconds. There are
-//! so many connections and no more, so that the guesses of all guessers together are a few a second. The
-//! right token is never kept waiting, and a guesser can't lock an operator out.
+//! After a few wrong tokens each further one is answered later and later, up to five seconds. Whoever reads its
+//! answers makes a few guesses a second on all connections together. Whoever does not wait for them makes more:
+//! what keeps it out is the length of the token. The right token is never kept waiting, and a guesser, whose
+//! connection leaves for any other, can't lock an operator out.
 
 use std::time::{Duration, Instant};
 

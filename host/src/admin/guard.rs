@@ -2,8 +2,8 @@
 //!
 //! The token keeps out who has no account here. The two other checks are against a browser that runs
 //! beside the daemon and visits a hostile page: by DNS rebinding that page can reach a loopback
-//! address under its own name, so a `Host` that is a name is refused; and a page's request to another
-//! origin says so in `Origin`.
+//! address under its own name, so a `Host` that is a name is refused unless `[admin] hosts` has it; and a
+//! page's request to another origin says so in `Origin`.
 //!
 //! A program brings the token, and no `Origin`. A browser brings the cookie of a session, which it got for
 //! the token ([`super::session`]) and which it sends from our own pages alone (`SameSite=Strict`); what it
@@ -22,16 +22,23 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
 use super::{
+    WayIn,
     audit::Actor,
     brake::Brake,
     dashboard,
     error::ApiError,
     session::{LIFETIME, Sessions},
 };
-use crate::{config::Secret, model::Ambient};
+use crate::{
+    config::Secret,
+    flood::FloodGate,
+    listener::{self, Peer},
+    model::Ambient,
+};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -44,31 +51,50 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(super) struct Guard {
     token: Secret,
     listen: IpAddr,
+    hosts: Vec<String>,
+    proxies: Arc<[IpNet]>,
     /// The name of the cookie; cookies do not tell ports apart.
     cookie: String,
     sessions: Sessions,
     brake: Brake,
+    gate: FloodGate,
     ambient: Ambient,
 }
 
 impl Guard {
-    pub(super) fn new(token: Secret, listen: SocketAddr, ambient: Ambient) -> Self {
-        let cookie = format!("posthouse-{}", listen.port());
-        let (sessions, brake) = (Sessions::default(), Brake::default());
-        Self { token, listen: listen.ip(), cookie, sessions, brake, ambient }
+    pub(super) fn new(listen: SocketAddr, way_in: &WayIn, ambient: Ambient) -> Self {
+        Self {
+            token: way_in.token.clone(),
+            listen: listen.ip(),
+            hosts: way_in.hosts.clone(),
+            proxies: Arc::clone(&way_in.proxies),
+            cookie: format!("posthouse-{}", listen.port()),
+            sessions: Sessions::default(),
+            brake: Brake::default(),
+            gate: FloodGate::default(),
+            ambient,
+        }
     }
 
-    /// Whether this is the token. A wrong one is counted, and its answer waits.
-    pub(super) async fn is_token(&self, given: &str) -> bool {
+    /// Whether this is the token. A wrong one is counted, and its answer waits. Meanwhile its connection can
+    /// be closed for any other, so that a guesser takes nobody's place.
+    pub(super) async fn is_token(&self, given: &str, client: IpAddr) -> bool {
         if given.as_bytes().ct_eq(self.token.expose().as_bytes()).into() {
             return true;
         }
         let wait = self.brake.wrong(Instant::now());
         if !wait.is_zero() {
-            tracing::warn!(?wait, "a wrong admin token, and not the first one");
+            if let Some(held_back) = self.gate.admit() {
+                tracing::warn!(?wait, peer = %client, held_back, "a wrong admin token, and not the first one");
+            }
             tokio::time::sleep(wait).await;
         }
         false
+    }
+
+    /// Where a request comes from, behind trusted proxies.
+    pub(super) fn client(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {
+        listener::client(peer.address(), headers, &self.proxies)
     }
 
     /// Begins a session; returns the header that sets its cookie.
@@ -94,7 +120,7 @@ impl Guard {
             .find_map(|(name, key)| (name == self.cookie).then_some(key))
     }
 
-    async fn admit(&self, request: &Parts) -> Result<Actor, ApiError> {
+    async fn admit(&self, request: &Parts, peer: &Peer) -> Result<Actor, ApiError> {
         let headers = &request.headers;
         let host = single(headers, &header::HOST);
         let named = host.and_then(|host| host.parse::<Authority>().ok());
@@ -104,7 +130,8 @@ impl Guard {
         {
             return Err(ApiError::new(
                 StatusCode::MISDIRECTED_REQUEST,
-                "the Host header names another host; use `localhost` or the address of [admin]",
+                "the Host header names another host; use `localhost` or the address of [admin], or put the \
+                 name into `hosts` of [admin]",
             ));
         }
         let foreign =
@@ -116,14 +143,14 @@ impl Guard {
             return Err(foreign());
         }
         if let Some(token) = single(headers, &header::AUTHORIZATION).and_then(bearer) {
-            if self.is_token(token).await {
-                return Ok(Actor::token());
+            if self.is_token(token, self.client(peer, headers)).await {
+                return admitted(peer, Actor::token());
             }
         } else if !headers.contains_key(header::AUTHORIZATION)
             && let Some(mark) = self.key(headers).and_then(|key| self.sessions.mark(key, self.ambient.now()))
         {
             if request.method.is_safe() || own {
-                return Ok(Actor::session(&mark));
+                return admitted(peer, Actor::session(&mark));
             }
             return Err(foreign());
         }
@@ -136,10 +163,11 @@ impl Guard {
         ))
     }
 
-    /// Whether the name in a request can only mean this listener: a name could be anybody's, an address
-    /// can't be rebound.
+    /// Whether the name in a request can only mean this listener: a name could be anybody's, unless the
+    /// operator knows it; an address can't be rebound.
     fn is_here(&self, host: &str) -> bool {
-        if host.eq_ignore_ascii_case("localhost") {
+        let named = |known: &str| host.eq_ignore_ascii_case(known);
+        if named("localhost") || self.hosts.iter().any(|known| named(known)) {
             return true;
         }
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
@@ -152,7 +180,10 @@ impl Guard {
 /// Lets a request through, or says why not; a browser that is not logged in gets the way in.
 pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match guard.admit(&parts).await {
+    let Some(peer) = parts.extensions.get::<Arc<Peer>>().cloned() else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    match guard.admit(&parts, &peer).await {
         Ok(actor) => {
             parts.extensions.insert(actor);
             parts.extensions.insert(Arc::clone(&guard));
@@ -184,6 +215,16 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
 pub(super) async fn within_time(request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::time::timeout(ANSWER, next.run(request)).await.map_err(|_| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {} s", ANSWER.as_secs()))
+    })
+}
+
+/// Lets in whoever has shown who they are, as long as there is a place.
+fn admitted(peer: &Peer, actor: Actor) -> Result<Actor, ApiError> {
+    peer.admit().map(|()| actor).map_err(|_| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many requests of operators are under way; close a page or a live feed, and try again",
+        )
     })
 }
 
@@ -240,7 +281,13 @@ mod tests {
 
     fn guard(listen: &str) -> Guard {
         let listen = SocketAddr::new(listen.parse().unwrap(), 8401);
-        Guard::new(Secret::new(TOKEN), listen, Ambient::new(Nothing, Nothing))
+        let way_in = WayIn {
+            token: Secret::new(TOKEN),
+            hosts: vec!["posthouse".into(), "hooks.example.com".into()],
+            idle_timeout: Duration::from_secs(1),
+            proxies: Arc::new([]),
+        };
+        Guard::new(listen, &way_in, Ambient::new(Nothing, Nothing))
     }
 
     async fn answer(listen: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
@@ -251,7 +298,7 @@ mod tests {
         let guard = Arc::new(guard(listen));
         let router = Router::new().route("/", get(|| async { "inside" }));
         let router = router.layer(from_fn_with_state(guard, check));
-        let mut request = Request::builder().uri(target);
+        let mut request = Request::builder().uri(target).extension(Arc::new(Peer::alone()));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -300,6 +347,11 @@ mod tests {
             ("10.0.0.5", "10.0.0.6:8401", false),
             ("0.0.0.0", "192.0.2.7:8401", true),
             ("0.0.0.0", "evil.example", false),
+            ("127.0.0.1", "posthouse:8401", true),
+            ("127.0.0.1", "POSTHOUSE", true),
+            ("127.0.0.1", "hooks.example.com", true),
+            ("127.0.0.1", "posthouse.evil.example", false),
+            ("127.0.0.1", "evil.hooks.example.com", false),
         ] {
             let (status, _) = answer(listen, &[("host", host), AUTH]).await;
             let expected = if let_in { StatusCode::OK } else { StatusCode::MISDIRECTED_REQUEST };
@@ -334,6 +386,7 @@ mod tests {
         let router = router.layer(from_fn_with_state(Arc::clone(&guard), check));
         let status = async |method: &str, headers: &[(&str, &str)]| {
             let mut request = Request::builder().method(method).uri("/").header("host", "127.0.0.1:8401");
+            request = request.extension(Arc::new(Peer::alone()));
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }

@@ -14,7 +14,7 @@
 //! guard        who may: Host, Origin, token, session      brake    slows down who guesses
 //! session      what a login gives a browser               token    the secret
 //! audit        what an operator did, written down         error    how a refusal looks
-//! serve        bounds on connections                      since    times that people write
+//! serve        what a connection may take                     since    times that people write
 //! ```
 
 mod api;
@@ -29,13 +29,14 @@ mod session;
 pub mod since;
 pub mod token;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     middleware::{from_fn, from_fn_with_state},
 };
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::{
     net::TcpListener,
@@ -43,6 +44,7 @@ use tokio::{
 };
 
 use self::audit::Actor;
+pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
     api::{
         OPENAPI,
@@ -53,7 +55,7 @@ pub use self::{
     token::{TokenError, token},
 };
 use crate::{
-    config::Secret,
+    config::{Config, Secret},
     model::{Ambient, ReloadLedger, RequestLedger},
     plugin::Registry,
     store::Store,
@@ -65,6 +67,32 @@ const MAX_BODY: usize = 64 * 1024;
 /// The ledger of each source, by its name, as they are now: a reload brings new sources.
 pub type Ledgers = Arc<dyn Fn() -> BTreeMap<String, Arc<RequestLedger>> + Send + Sync>;
 
+/// How its listener is reached, as config.toml says it.
+#[derive(Debug, Clone)]
+pub struct WayIn {
+    /// The bearer token.
+    pub token: Secret,
+    /// Names by which it may be asked besides `localhost` and its addresses, in lower case.
+    pub hosts: Vec<String>,
+    /// How long a connection may be idle between two requests.
+    pub idle_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed, in the log.
+    pub proxies: Arc<[IpNet]>,
+}
+
+impl WayIn {
+    /// What this configuration says, with this token.
+    pub fn new(config: &Config, token: Secret) -> Self {
+        let server = &config.server;
+        Self {
+            token,
+            hosts: config.admin.hosts.clone(),
+            idle_timeout: server.idle_timeout,
+            proxies: server.trusted_proxies.clone().into(),
+        }
+    }
+}
+
 /// What the operator can see and do. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin(Arc<Office>);
@@ -74,7 +102,7 @@ struct Office {
     registry: Registry,
     ledgers: Ledgers,
     senders: Senders,
-    token: Secret,
+    way_in: WayIn,
     started_at: Timestamp,
     ambient: Ambient,
     /// A seat for each live feed.
@@ -92,7 +120,7 @@ impl Admin {
         registry: Registry,
         ledgers: Ledgers,
         senders: Senders,
-        token: Secret,
+        way_in: WayIn,
         started_at: Timestamp,
         ambient: Ambient,
     ) -> Self {
@@ -103,7 +131,7 @@ impl Admin {
             registry,
             ledgers,
             senders,
-            token,
+            way_in,
             started_at,
             ambient,
             feeds,
@@ -118,20 +146,23 @@ impl Admin {
         Arc::clone(&self.0.reloads)
     }
 
-    /// Answers requests until `shutdown` ends, and those under way after that.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+    /// Answers requests on up to so many connections until `shutdown` ends, and those under way after that.
+    pub async fn serve(self, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
         let listen = match listener.local_addr() {
             Ok(address) => address,
             Err(error) => return tracing::error!(%error, "the admin listener has no address"),
         };
-        let guard = guard::Guard::new(self.0.token.clone(), listen, self.0.ambient.clone());
+        let way_in = &self.0.way_in;
+        let guard = guard::Guard::new(listen, way_in, self.0.ambient.clone());
+        let (idle_timeout, proxies) = (way_in.idle_timeout, Arc::clone(&way_in.proxies));
         let admin = self.clone();
         let shutdown = async move {
             shutdown.await;
             // Live feeds would never end by themselves.
             admin.0.stopping.send_replace(true);
         };
-        serve::serve(listener, self.router(guard), shutdown).await;
+        let router = self.router(guard);
+        serve::serve(listener, router, connections, idle_timeout, proxies, shutdown).await;
     }
 
     fn router(self, guard: guard::Guard) -> Router {

@@ -1,77 +1,86 @@
-//! Takes connections, with bounds: how many there are at once, how long a header may take, and how long
-//! the end may take.
+//! Requests by way of [`crate::listener`]: what the admin listener allows a connection.
+//!
+//! Requests with the token, or with a session, have places of their own, and so has the health. The places
+//! beside them are for the login and for guessers, of whom the oldest leaves when somebody else connects.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use axum::{Router, body::Body};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tower::ServiceExt as _;
+
+use crate::{
+    flood::FloodGate,
+    listener::{self, Bounds, Handler, Peer, Pulse, Unhandled},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
 
-/// The most connections at once; the next one waits.
-const CONNECTIONS: usize = 64;
-/// How long the header of a request may take, and so how long a connection may say nothing.
-const HEADER: Duration = Duration::from_secs(10);
+/// The most requests with the token, or with a session, at once; a further one gets 503.
+const ADMITTED: usize = 64;
+/// So many questions for the health at once can't be crowded out by other strangers.
+const HEALTH: usize = 16;
+/// Connections at once: the more there are, the longer a stranger may take to become somebody who is known.
+pub(crate) const CONNECTIONS: RangeInclusive<usize> = 2 * ADMITTED..=8 * ADMITTED;
+/// How long a head, a body, or the reading of an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what is under way at the end may take.
 const ENDING: Duration = Duration::from_secs(5);
 
 /// Answers requests until `shutdown` ends, and then those under way.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    tokio::pin!(shutdown);
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
-    let (stopping, stopped) = watch::channel(());
-    let mut open = JoinSet::new();
-    loop {
-        let next = async {
-            let seat = Arc::clone(&seats).acquire_owned().await;
-            (seat, listener.accept().await)
-        };
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = open.join_next() => {}
-            (seat, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let (router, stopped) = (router.clone(), stopped.clone());
-                    open.spawn(async move {
-                        let _seat = seat;
-                        connection(stream, router, stopped).await;
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely; to ask again at once would only burn time.
-                    tracing::warn!(%error, "the admin listener can't take a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    let _ = stopping.send(());
-    let ended = async { while open.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(ENDING, ended).await;
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: usize,
+    idle_timeout: Duration,
+    proxies: Arc<[IpNet]>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let bounds = Bounds {
+        name: "admin",
+        connections,
+        admitted: ADMITTED,
+        shielded: HEALTH,
+        header_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        idle_timeout,
+        write_timeout: PATIENCE,
+        shutdown_timeout: ENDING,
+        // A live feed, or a long search, ends when nobody reads it any more.
+        half_close: false,
+    };
+    let routes = Arc::new(Routes { router, gate: FloodGate::default() });
+    // Nobody asks whether this loop turns: the health is asked by way of it.
+    let asked = Pulse::default().asked();
+    listener::serve(listener, bounds, proxies, routes, asked, shutdown).await;
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stopped: watch::Receiver<()>) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    let told_to_stop = tokio::select! {
-        // An error is the client's doing: it went away, or did not speak HTTP.
-        _ = &mut connection => false,
-        _ = stopped.changed() => true,
-    };
-    if told_to_stop {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+struct Routes {
+    router: Router,
+    gate: FloodGate,
+}
+
+impl Handler for Routes {
+    type Body = Body;
+
+    async fn handle(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Body> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(peer));
+        match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    fn unhandled(&self, what: Unhandled, peer: IpAddr) {
+        // The listener has a line of its own for those that found no room.
+        if what != Unhandled::Crowded
+            && let Some(held_back) = self.gate.admit()
+        {
+            let reason = what.label();
+            tracing::info!(reason, %peer, held_back, "admin request refused before its handler");
+        }
     }
 }
 
@@ -80,6 +89,7 @@ mod tests {
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
         sync::{Notify, oneshot},
     };
 
@@ -97,9 +107,11 @@ mod tests {
             "done"
         };
         let (stop, stopping) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, Router::new().route("/", get(handler)), async move {
-            let _ = stopping.await;
-        }));
+        let router = Router::new().route("/", get(handler));
+        let serving =
+            tokio::spawn(serve(listener, router, *CONNECTIONS.end(), PATIENCE, Arc::new([]), async move {
+                let _ = stopping.await;
+            }));
 
         let mut busy = TcpStream::connect(address).await.unwrap();
         busy.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();

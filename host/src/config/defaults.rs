@@ -26,6 +26,8 @@ impl Default for Server {
             max_requests: 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            trusted_proxies: Vec::new(),
             shutdown_timeout: Duration::from_secs(10),
         }
     }
@@ -33,7 +35,7 @@ impl Default for Server {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8401)), token: None }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8401)), token: None, hosts: Vec::new() }
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn listed(words: &[&str]) -> String {
 }
 
 /// What somebody wrote, fit for one line: escaped, and cut where it is long.
-pub(super) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const MOST: usize = 60;
     let cut: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
     if text.chars().nth(MOST).is_some() { cut + "…" } else { cut }

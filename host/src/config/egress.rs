@@ -1,17 +1,16 @@
 //! One entry of a plugin's `http` grant: where it may make requests to, which headers the host adds, and
 //! which addresses its names may lead to besides those of the open network.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
 
 use super::{
     Secret,
     diagnose::shown,
     secret::secret,
     table::{Fault, Table, Value},
-    value::{list, text},
+    value::{list, network, text},
 };
 use crate::model::{HttpGrant, WebPattern, is_reserved_header};
 
@@ -67,17 +66,6 @@ fn pattern(value: &Value<'_>) -> Result<WebPattern, Fault> {
         value.fault(format_args!(
             "{text}{problem}; write one such as \"https://api.example.com\" or \
              \"https://*.example.com:8443/v1/\""
-        ))
-    })
-}
-
-/// A network, or one address.
-fn network(value: &Value<'_>) -> Result<IpNet, Fault> {
-    let text = text(value)?;
-    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
-        value.fault(format_args!(
-            "holds `{}`, which is no network; write one such as \"10.0.0.0/8\" or \"127.0.0.1\"",
-            shown(text)
         ))
     })
 }

@@ -33,10 +33,11 @@ mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use url::Url;
 
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
-pub use diagnose::{ConfigError, Finding, nearest};
+pub use diagnose::{ConfigError, Finding, nearest, shown};
 pub use files::Files;
 pub use load::{Loaded, Secrets};
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
@@ -93,6 +94,10 @@ pub struct Server {
     pub header_timeout: Duration,
     /// How long the body of a request may take; 10 s by default.
     pub body_timeout: Duration,
+    /// How long a connection may be idle between two requests, on both listeners; 75 s by default.
+    pub idle_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed, in the log of both listeners; none by default.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long requests and attempts may take to end when the daemon is told to stop; 10 s by default.
     pub shutdown_timeout: Duration,
 }
@@ -105,6 +110,8 @@ pub struct Admin {
     /// The bearer token; where none is given it is made at the first start and kept in the file
     /// `admin-token` (mode 0600) in the state folder.
     pub token: Option<Secret>,
+    /// Names by which the listener may be asked besides `localhost` and its addresses, in lower case.
+    pub hosts: Vec<String>,
 }
 
 /// `[store]`.

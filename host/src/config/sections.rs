@@ -17,9 +17,9 @@ use super::{
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
-        address, as_guest_text, collector, duration, integer, list, log_level, mail_url, nameserver, number,
-        one_line, order_by, path, pattern, pointer, recipient, scheme, sender, size, source_name, store_url,
-        url_path, word,
+        address, as_guest_text, collector, duration, host_name, integer, list, log_level, mail_url,
+        nameserver, network, number, one_line, order_by, path, pattern, pointer, recipient, scheme, sender,
+        size, source_name, store_url, url_path, word,
     },
 };
 use crate::model::{Grants, MailGrant, Pattern, Redact};
@@ -81,6 +81,9 @@ fn server(table: &mut Table<'_>, server: &mut Server) {
     table.read("max_requests", &mut server.max_requests, integer(1..=65_536));
     table.read("header_timeout", &mut server.header_timeout, duration(millis(100)..=minutes(10)));
     table.read("body_timeout", &mut server.body_timeout, duration(millis(100)..=minutes(10)));
+    table.read("idle_timeout", &mut server.idle_timeout, duration(millis(100)..=hours(1)));
+    server.trusted_proxies =
+        table.optional("trusted_proxies", list(network, "[\"127.0.0.1\"]")).unwrap_or_default();
     table.read("shutdown_timeout", &mut server.shutdown_timeout, duration(Duration::ZERO..=minutes(10)));
 }
 
@@ -97,6 +100,7 @@ fn admin(table: &mut Table<'_>, admin: &mut Admin, server: &Server) {
             false => Err(value.fault("holds what is not visible ASCII, which a bearer token must be")),
         }
     });
+    admin.hosts = table.optional("hosts", list(host_name, "[\"posthouse\"]")).unwrap_or_default();
 }
 
 fn store(table: &mut Table<'_>, store: &mut Store) {
@@ -441,6 +445,10 @@ const fn secs(secs: u64) -> Duration {
 
 const fn minutes(minutes: u64) -> Duration {
     Duration::from_mins(minutes)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_hours(hours)
 }
 
 const fn days(days: u64) -> Duration {

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use lettre::{Address, message::Mailbox};
 use toml::de::DeValue;
 use url::Url;
@@ -111,6 +112,33 @@ pub(super) fn nameserver(value: &Value<'_>) -> Result<SocketAddr, Fault> {
             shown(text)
         ))
     })
+}
+
+/// A network, or one address.
+pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Fault> {
+    let text = text(value)?;
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
+        value.fault(format_args!(
+            "holds `{}`, which is no network; write one such as \"10.0.0.0/8\" or \"127.0.0.1\"",
+            shown(text)
+        ))
+    })
+}
+
+/// A name that a `Host` header may hold, in lower case: no port, no pattern.
+pub(super) fn host_name(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    let label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(plain)
+    };
+    if text.len() <= 253 && (text.split('.').all(label) || text.parse::<IpAddr>().is_ok()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(value.fault(format_args!(
+        "holds `{}`, which is no host name; write one such as \"posthouse\", without a port",
+        shown(text)
+    )))
 }
 
 /// A path; a relative one starts at the folder of config.toml.

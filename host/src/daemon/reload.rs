@@ -149,9 +149,12 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "server.max_requests": server.max_requests;
         "server.header_timeout": server.header_timeout;
         "server.body_timeout": server.body_timeout;
+        "server.idle_timeout": server.idle_timeout;
+        "server.trusted_proxies": server.trusted_proxies;
         "server.shutdown_timeout": server.shutdown_timeout;
         "admin.listen": admin.listen;
         "admin.token": admin.token;
+        "admin.hosts": admin.hosts;
         "store.url": store.path;
         "store.retention": store.retention;
         "store.max_backlog": store.max_backlog;

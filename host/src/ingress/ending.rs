@@ -72,6 +72,7 @@ impl Ending {
             Self::Unread(BodyError::TooLarge) => Rejected("body-too-large"),
             Self::Unread(BodyError::Slow) => Rejected("body-timeout"),
             Self::Unread(BodyError::Broken) => Rejected("body-broken"),
+            Self::Unread(BodyError::Dropped) => Failed("body-dropped"),
             Self::Refused(refusal) => Rejected(refusal.label()),
             Self::NoEvent(error) => Rejected(error.label()),
             Self::TooMany { .. } => Rejected("rate-limited"),
@@ -112,6 +113,7 @@ impl Ending {
             Self::Unread(BodyError::Broken) => {
                 with(json(StatusCode::BAD_REQUEST, r#"{"error":"Incomplete body"}"#), CONNECTION, "close")
             }
+            Self::Unread(BodyError::Dropped) => with(unavailable("1"), CONNECTION, "close"),
             Self::Refused(_) => json(StatusCode::UNAUTHORIZED, r#"{"error":"Invalid signature"}"#),
             Self::NoEvent(error) => {
                 let body = serde_json::json!({ "error": "Invalid payload", "detail": error.to_string() });

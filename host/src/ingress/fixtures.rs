@@ -157,6 +157,8 @@ impl TestServer {
             max_requests: 1024,
             header_timeout: PATIENCE,
             body_timeout: PATIENCE,
+            idle_timeout: PATIENCE,
+            trusted_proxies: Vec::new(),
             shutdown_timeout: PATIENCE,
         };
         change(&mut server);
@@ -182,7 +184,8 @@ impl TestServer {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn({
             let ingress = ingress.clone();
-            async move { ingress.serve(listener, async { drop(stopped.await) }).await }
+            let connections = server.max_requests * super::server::CONNECTIONS_PER_REQUEST;
+            async move { ingress.serve(listener, connections, async { drop(stopped.await) }).await }
         });
         Self { inbox, source, address, ingress, stop: Some(stop), serving }
     }

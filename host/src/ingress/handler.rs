@@ -2,29 +2,33 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{
-    KeyError, RawRequest, Verifier,
+    KeyError, Refusal, Verifier,
     body::{BodyReader, content_coding},
+    claim::Claim,
     ending::Ending,
     envelope,
     handling::Handling,
-    pulse::Pulse,
     rate::Allowance,
+    stray,
 };
 use crate::{
     config::{self, Rate, Respond},
     flood::FloodGate,
+    listener::{self, Peer, Pulse},
     model::{Ambient, NewEvent, Pattern, RequestLedger, SourceName, Subscriber},
     store::{Accepted, Store, StoreError, Watcher, watch},
     telemetry::{RequestTrace, Telemetry},
@@ -82,17 +86,18 @@ pub(super) struct Shared<I> {
     ambient: Ambient,
     telemetry: Telemetry,
     bodies: BodyReader,
-    /// One for each request that may be under way.
+    /// One for each request that may be under way, from when its body is whole.
     pub(super) places: Semaphore,
+    pub(super) proxies: Arc<[IpNet]>,
     pub(super) server: config::Server,
 }
 
 /// The sources by path.
-type Routes = HashMap<String, Arc<Route>>;
+pub(super) type Routes = HashMap<String, Arc<Route>>;
 
 /// A source, ready for its requests.
-struct Route {
-    source: SourceName,
+pub(super) struct Route {
+    pub(super) source: SourceName,
     path: String,
     verifier: Verifier,
     events: Vec<Pattern>,
@@ -140,6 +145,7 @@ impl<I: Inbox> Ingress<I> {
             telemetry,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
+            proxies: server.trusted_proxies.clone().into(),
             server: server.clone(),
         }));
         ingress.replace_sources(sources)?;
@@ -193,19 +199,24 @@ impl<I: Inbox> Ingress<I> {
 
 impl<I: Inbox> Shared<I> {
     /// Answers a request. Dropped on its way it counts as failed.
-    pub(super) async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let route = self.routes.load().get(request.uri().path()).cloned();
-        let Some(route) = route else {
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let client = || listener::client(peer.address(), &head.headers, &self.proxies);
+        let routes = self.routes.load();
+        let Some(route) = routes.get(head.uri.path()).cloned() else {
             let receipt = self.strays.ledger.receive();
-            self.strays.log(NO_SOURCE, &Ending::UnknownPath);
+            if let Some(held_back) = self.strays.gate.admit() {
+                stray::log(&head.method, head.uri.path(), client(), &routes, held_back);
+            }
             receipt.settle(Ending::UnknownPath.outcome());
             return Ending::UnknownPath.response();
         };
+        drop(routes);
         let receipt = route.tally.ledger.receive();
         let mut trace = self.telemetry.request();
-        let taken_in = self.take_in(&route, request, &mut trace).await;
+        let taken_in = self.take_in(&route, &head, body, peer, &mut trace).await;
         let (ending, handling) = taken_in.unwrap_or_else(|ending| (ending, None));
-        route.tally.log(route.source.as_str(), &ending);
+        route.tally.log(route.source.as_str(), &ending, client);
         // The event is on disk: it counts as accepted whether its sender waits for the end or not.
         receipt.settle(ending.outcome());
         let response = match handling {
@@ -216,25 +227,30 @@ impl<I: Inbox> Shared<I> {
         response
     }
 
+    /// Refuses by the head what can be refused by it, before anything of the body is read. Only a whole body
+    /// takes one of the places of `max_requests`.
     async fn take_in(
         &self,
         route: &Route,
-        request: Request<Incoming>,
+        head: &Parts,
+        body: Incoming,
+        peer: &Peer,
         trace: &mut RequestTrace,
     ) -> Result<(Ending, Option<Handling>), Ending> {
-        if request.method() != Method::POST {
+        if head.method != Method::POST {
             return Err(Ending::WrongMethod);
         }
         // Senders sign a body as it is before it is compressed. Verified as it came it would be a bad signature,
         // which says nothing of the cause; unpacked for strangers it could be a bomb.
-        if content_coding(request.headers()).is_some() {
+        if content_coding(&head.headers).is_some() {
             return Err(Ending::Compressed);
         }
+        self.bodies.check_length(&body)?;
+        let claim = self.claim(route, &head.headers)?;
+        let (body, _room) = self.bodies.read(body).await?;
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
-        let (head, body) = request.into_parts();
-        let (body, _large) = self.bodies.read(body).await?;
         trace.read();
-        let event = self.event(route, head.headers, body, trace)?;
+        let event = self.event(route, &head.headers, &claim, &body, peer, trace)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok((Ending::Filtered, None));
         }
@@ -262,47 +278,69 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
+    /// What the headers claim, if that can be true now.
+    fn claim<'r>(&'r self, route: &'r Route, headers: &'r HeaderMap) -> Result<Claim<'r, 'r>, Refusal> {
+        let claim = route.verifier.claim(headers)?;
+        self.check_age(route, &claim)?;
+        Ok(claim)
+    }
+
+    /// Where the clock was set back it may have been wrong before or be wrong now: a sender's fits one.
+    fn check_age(&self, route: &Route, claim: &Claim<'_, '_>) -> Result<(), Refusal> {
+        match route.verifier.check_age(claim, self.ambient.now()) {
+            Err(refusal) if self.ambient.set_back().is_some() => {
+                route.verifier.check_age(claim, self.ambient.wall()).map_err(|_| refusal)
+            }
+            other => other,
+        }
+    }
+
     /// The event in a request, if its sender is the source's.
     fn event(
         &self,
         route: &Route,
-        headers: HeaderMap,
-        body: Bytes,
+        headers: &HeaderMap,
+        claim: &Claim<'_, '_>,
+        body: &Bytes,
+        peer: &Peer,
         trace: &mut RequestTrace,
     ) -> Result<NewEvent, Ending> {
-        let request = RawRequest { headers, body };
-        let now = self.ambient.now();
-        let verified = match route.verifier.verify(&request, now) {
-            // The clock was set back, and may have been wrong before or be wrong now: a sender's fits one.
-            Err(refusal) if self.ambient.set_back().is_some() => {
-                route.verifier.verify(&request, self.ambient.wall()).map_err(|_| refusal)?
-            }
-            other => other?,
-        };
+        // A body may take its time to come, and the claim may have become too old meanwhile.
+        self.check_age(route, claim)?;
+        let verified = route.verifier.verify_claim(claim, body)?;
+        peer.admit().map_err(|_| Ending::Busy)?;
         if let Some(allowance) = &route.allowance {
             allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
         }
-        let mut event = envelope::read(&verified, &route.source, now)?;
-        trace.verified(&request.headers, &mut event);
+        let mut event = envelope::read(&verified, &route.source, self.ambient.now())?;
+        trace.verified(headers, &mut event);
         Ok(event)
     }
 }
 
 impl Tally {
-    /// Writes down a request that did not end well, unless too many did just now.
-    fn log(&self, source: &str, ending: &Ending) {
+    /// Writes down a request that did not end well, and from where it was, unless too many did just now.
+    fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr) {
         if matches!(ending, Ending::Accepted | Ending::Duplicate | Ending::Filtered) {
             return;
         }
         let Some(held_back) = self.gate.admit() else { return };
+        let peer = tracing::field::display(client());
         match ending {
             Ending::Refused(refusal) => {
-                tracing::warn!(source, reason = refusal.label(), held_back, "signature refused: {refusal}");
+                tracing::warn!(
+                    source,
+                    reason = refusal.label(),
+                    peer,
+                    held_back,
+                    "signature refused: {refusal}"
+                );
             }
             Ending::NoEvent(error) => {
                 tracing::warn!(
                     source,
                     reason = error.label(),
+                    peer,
                     held_back,
                     "payload refused: {}",
                     error.for_the_log()
@@ -312,20 +350,24 @@ impl Tally {
                 tracing::error!(source, held_back, "event not taken in: {error}");
             }
             Ending::Busy => {
-                tracing::warn!(source, held_back, "too many requests at once; see `max_requests`")
+                tracing::warn!(source, peer, held_back, "too many requests at once; see `max_requests`");
             }
             Ending::TooMany { seconds } => {
-                tracing::warn!(source, seconds, held_back, "more signed requests than `rate` allows")
+                tracing::warn!(source, seconds, peer, held_back, "more signed requests than `rate` allows");
             }
             Ending::Compressed => {
                 tracing::warn!(
                     source,
+                    peer,
                     held_back,
                     "request refused: its body is compressed (Content-Encoding)"
-                )
+                );
             }
-            Ending::Unread(error) => tracing::warn!(source, held_back, "request refused: {error}"),
-            other => tracing::debug!(source, held_back, "request refused: {other:?}"),
+            Ending::Unread(error) => tracing::warn!(source, peer, held_back, "request refused: {error}"),
+            Ending::WrongMethod => {
+                tracing::info!(source, peer, held_back, "request refused: the method is not POST");
+            }
+            other => tracing::debug!(source, peer, held_back, "request refused: {other:?}"),
         }
     }
 }

@@ -2,12 +2,16 @@
 //! on disk before its sender hears of it.
 //!
 //! ```text
-//!  server     connections: accept, bounds, time-outs, drain
+//!  server     what a connection may take (crate::listener) · stray: what reaches no source
 //!    ▼
-//!  handler    the source by path ── body ──► RawRequest
-//!    ▼                              (bounds)
-//!  verify     RawRequest ──► Verified     scheme: the rows · keys: the secrets, prepared
+//!  handler    the source by path
+//!    ▼
+//!  verify     headers ──► Claim           scheme: the rows · keys: the secrets, prepared
 //!    │                                    claim: the headers, read · refusal: why not
+//!    ▼
+//!  body       read whole, within bounds
+//!    ▼
+//!  verify     Claim and body ──► Verified
 //!    ▼
 //!  rate       how many of those a source may send
 //!    ▼
@@ -32,12 +36,12 @@ mod handler;
 mod handling;
 mod keys;
 mod offline;
-mod pulse;
 mod rate;
 mod refusal;
 mod scheme;
 mod server;
 mod sign;
+mod stray;
 mod verify;
 
 pub use envelope::InvalidPayload;

@@ -1,275 +1,99 @@
-//! Connections: accepted, bounded, timed, drained.
+//! Requests by way of [`crate::listener`]: what ingress allows a connection, and how it counts what no handler
+//! saw.
 //!
-//! Nothing a peer does holds anything for ever. A header and a body have their time, and so has an
-//! answer to be read; connections and requests have their number, and a connection over the number is
-//! told so and closed. Requests too broken to reach a handler are counted with those of no source, so
-//! that the ledger adds up.
-//!
-//! A peer that closes its sending half after the request still gets its answer; so an event is not
-//! dropped half-way when its sender gives up early.
+//! Requests too broken to reach a handler are counted with those of no source, so that the ledger adds up.
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc};
 
-use hyper::{
-    server::conn::http1::{Builder, Parts},
-    service::service_fn,
-};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
-    time::{sleep, timeout},
-};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::net::TcpListener;
 
-use super::{
-    Inbox, Ingress,
-    handler::{Shared, Tally},
+use super::{Inbox, Ingress, handler::Shared};
+use crate::{
+    listener::{self, Bounds, Handler, Peer, Unhandled},
+    model::RequestOutcome,
 };
-use crate::model::RequestOutcome;
 
 /// Open connections for each request that may be under way: most of them idle.
-const CONNECTIONS_PER_REQUEST: usize = 4;
-/// The largest request header in bytes; 100 lines is hyper's own bound. Beyond either: 431.
-const MAX_HEADER: usize = 16 * 1024;
-/// What a connection may buffer, in bytes.
-const MAX_BUFFER: usize = 32 * 1024;
-/// How long a peer that is being refused may go on sending, so that it reads why.
-const LINGER: Duration = Duration::from_secs(2);
-/// How long a connection that has asked nothing yet may take to, once the daemon is told to stop.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-/// Between two looks for it.
-const GLANCE: Duration = Duration::from_millis(5);
-/// How long accepting rests when the system has no more sockets.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n\
-    {\"error\":\"Service unavailable\"}";
-const HEADER_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
-    content-type: application/json\r\ncontent-length: 27\r\n\r\n{\"error\":\"Request timeout\"}";
+pub(super) const CONNECTIONS_PER_REQUEST: usize = 4;
+/// Of so many connections one is always left for whoever has no request under way.
+const SPARE: usize = 8;
 
 impl<I: Inbox> Ingress<I> {
-    /// Serves until `shutdown`; then takes no more connections, lets the requests under way end within
-    /// the configured time, and returns.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let most = self.0.server.max_requests.saturating_mul(CONNECTIONS_PER_REQUEST).clamp(1, 1 << 20);
-        let places = Arc::new(Semaphore::new(most));
-        let (stop, stopping) = watch::channel(false);
-        let mut asked = self.0.pulse.asked();
-        tokio::pin!(shutdown);
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                Some(answer) = asked.recv() => {
-                    let _ = answer.send(());
-                    continue;
-                }
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => {
-                        let connection = serve_connection(Arc::clone(&self.0), stream, stopping.clone());
-                        tokio::spawn(async move {
-                            connection.await;
-                            drop(place);
-                        });
-                    }
-                    Err(_) => self.0.strays.turn_away(&stream),
-                },
-                Err(error) => self.0.strays.accept_failed(&error).await,
-            }
-        }
-        drop(listener);
-        stop.send_replace(true);
-        let all = u32::try_from(most).unwrap_or(u32::MAX);
-        let drained = timeout(self.0.server.shutdown_timeout, places.acquire_many(all)).await;
-        if drained.is_err() {
-            tracing::warn!("requests under way were cut off after `shutdown_timeout`");
-        }
-    }
-}
-
-async fn serve_connection<I: Inbox>(
-    shared: Arc<Shared<I>>,
-    stream: TcpStream,
-    mut stopping: watch::Receiver<bool>,
-) {
-    // Answers are small and whole: waiting for more to send only delays them. Where that can't be had,
-    // they are slower and no less right.
-    let _ = stream.set_nodelay(true);
-    let (handler, activity) = (&*shared, &Activity::default());
-    let service = service_fn(|request| async move {
-        activity.mark();
-        let response = handler.handle(request).await;
-        activity.mark();
-        Ok::<_, Infallible>(response)
-    });
-    let mut connection = Builder::new()
-        .header_read_timeout(None) // `Activity` keeps it
-        .max_header_size(MAX_HEADER)
-        .max_buf_size(MAX_BUFFER)
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
-
-    let end = tokio::select! {
-        biased;
-        ended = &mut connection => Some(End::of(ended)),
-        () = activity.stalls_for(shared.server.header_timeout) => Some(End::Stalled),
-        () = told(&mut stopping) => None,
-    };
-    let Some(end) = end else {
-        // Whoever has only just connected has its request on the way, and hyper would close on it.
-        tokio::select! {
-            biased;
-            _ = &mut connection => return,
-            _ = timeout(FIRST_REQUEST, activity.begins()) => {}
-        }
-        Pin::new(&mut connection).graceful_shutdown();
-        // What has not ended by then is cut off; what has needs no more attention.
-        let _ = timeout(shared.server.shutdown_timeout, connection).await;
-        return;
-    };
-    let Parts { io, read_buf, .. } = connection.into_parts();
-    let last_words = shared.strays.count_unhandled(&end, &read_buf);
-    linger(io.into_inner(), last_words).await;
-}
-
-/// Waits for the word to stop.
-async fn told(stopping: &mut watch::Receiver<bool>) {
-    // An error means that the listener is gone, which is to stop as well.
-    let _ = stopping.wait_for(|stop| *stop).await;
-}
-
-/// How a connection came to its end.
-enum End {
-    /// As HTTP has it.
-    Proper,
-    /// By a request that hyper could not read.
-    Broken(hyper::Error),
-    /// By waiting too long for the peer to send a header, or to read an answer.
-    Stalled,
-}
-
-impl End {
-    fn of(ended: hyper::Result<()>) -> Self {
-        ended.err().map_or(Self::Proper, Self::Broken)
-    }
-}
-
-/// Counts the beginnings and ends of requests on a connection: odd while one is under way. A timer for
-/// each header would be exact, and costs more than verifying a signature does; looking now and then
-/// is as good.
-#[derive(Default)]
-struct Activity(AtomicU64);
-
-impl Activity {
-    fn mark(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// How many connections it would have at once, if the limit of open files allows that.
+    pub fn connections_wanted(server: &crate::config::Server) -> usize {
+        server.max_requests.saturating_mul(CONNECTIONS_PER_REQUEST).clamp(2, 1 << 20)
     }
 
-    /// Waits until the first request has begun.
-    async fn begins(&self) {
-        while self.0.load(Ordering::Relaxed) == 0 {
-            sleep(GLANCE).await;
-        }
-    }
-
-    /// Waits until no request has begun or ended or been under way for so long, or up to a quarter more.
-    async fn stalls_for(&self, time: Duration) {
-        const LOOKS: u32 = 4;
-        let (mut seen, mut quiet) = (0, 0);
-        while quiet < LOOKS {
-            sleep(time / LOOKS).await;
-            let marks = self.0.load(Ordering::Relaxed);
-            quiet = if marks == seen && marks.is_multiple_of(2) { quiet + 1 } else { 0 };
-            seen = marks;
-        }
-    }
-}
-
-/// Says the last words, then reads on for a while: a socket closed with bytes unread is reset, and the
-/// peer may lose its answer with it.
-async fn linger(mut stream: TcpStream, last_words: &[u8]) {
-    let rest = async {
-        stream.write_all(last_words).await?;
-        stream.shutdown().await?;
-        let mut unread = vec![0; 16 * 1024];
-        while stream.read(&mut unread).await? > 0 {}
-        io::Result::Ok(())
-    };
-    // Whether the peer took its answer is its own affair.
-    let _ = timeout(LINGER, rest).await;
-}
-
-impl Tally {
-    /// Counts a request that no handler saw. Gives what is left to say to the peer.
-    fn count_unhandled(&self, end: &End, unread: &[u8]) -> &'static [u8] {
-        let (reason, last_words): (_, &[u8]) = match end {
-            End::Broken(error) if error.is_parse_too_large() => ("header-too-large", b""),
-            End::Broken(error) if error.is_parse() => ("malformed-request", b""),
-            End::Broken(_) if !unread.is_empty() => ("header-broken", b""),
-            End::Stalled if !unread.is_empty() => ("header-timeout", HEADER_TIMEOUT),
-            // An idle connection that ends is no request.
-            End::Proper | End::Broken(_) | End::Stalled => return b"",
+    /// Serves on up to so many connections until `shutdown`; then takes no more of them, lets the requests
+    /// under way end within the configured time, and returns.
+    pub async fn serve(&self, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
+        let server = &self.0.server;
+        let bounds = Bounds {
+            name: "webhooks",
+            connections,
+            admitted: (connections - connections.div_ceil(SPARE)).max(1),
+            shielded: 0,
+            header_timeout: server.header_timeout,
+            // The handler keeps this time, and counts what takes longer; here it is for what no handler reads.
+            body_timeout: server.body_timeout * 2,
+            idle_timeout: server.idle_timeout,
+            write_timeout: server.header_timeout,
+            shutdown_timeout: server.shutdown_timeout,
+            half_close: true,
         };
-        self.ledger.receive().settle(RequestOutcome::Rejected(reason));
-        if let Some(held_back) = self.gate.admit() {
-            tracing::debug!(reason, held_back, "request refused before its handler");
-        }
-        last_words
+        let (proxies, asked) = (Arc::clone(&self.0.proxies), self.0.pulse.asked());
+        listener::serve(listener, bounds, proxies, Arc::clone(&self.0), asked, shutdown).await;
+    }
+}
+
+impl<I: Inbox> Handler for Shared<I> {
+    type Body = Full<Bytes>;
+
+    async fn handle(&self, request: Request<Incoming>, peer: &Arc<Peer>) -> Response<Full<Bytes>> {
+        self.answer(request, peer).await
     }
 
-    /// Answers a connection that is one too many.
-    fn turn_away(&self, stream: &TcpStream) {
-        let _ = stream.try_write(TOO_MANY_CONNECTIONS);
-        self.ledger.receive().settle(RequestOutcome::Failed("too-many-connections"));
-        if let Some(held_back) = self.gate.admit() {
-            tracing::warn!(held_back, "too many connections; see `max_requests`");
+    fn unhandled(&self, what: Unhandled, peer: IpAddr) {
+        let reason = what.label();
+        let outcome = match what {
+            Unhandled::Crowded => RequestOutcome::Failed(reason),
+            _ => RequestOutcome::Rejected(reason),
+        };
+        self.strays.ledger.receive().settle(outcome);
+        // The listener has a line of its own for those that found no room.
+        if what != Unhandled::Crowded
+            && let Some(held_back) = self.strays.gate.admit()
+        {
+            tracing::info!(reason, %peer, held_back, "request refused before it reached a source");
         }
-    }
-
-    /// Gives the system time where it has no more sockets; a peer that left early is no reason to wait.
-    async fn accept_failed(&self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset) {
-            return;
-        }
-        if let Some(held_back) = self.gate.admit() {
-            tracing::error!(
-                held_back,
-                "can't accept connections: {error}; is the limit of open files too low?"
-            );
-        }
-        sleep(ACCEPT_PAUSE).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::AsyncWriteExt as _,
+        net::TcpStream,
+        time::{sleep, timeout},
+    };
+
     use super::*;
     use crate::ingress::fixtures::{BODY, TestServer, read_answer, read_to_end};
 
     const HEAD: &str = "POST /webhooks/crm HTTP/1.1\r\nhost: x\r\n";
+    /// As in `listener::framing`.
+    const MAX_HEADER: usize = 16 * 1024;
 
-    #[test]
-    fn the_canned_answers_are_well_formed() {
-        for answer in [TOO_MANY_CONNECTIONS, HEADER_TIMEOUT] {
-            let (head, body) = std::str::from_utf8(answer).unwrap().split_once("\r\n\r\n").unwrap();
-            assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
-            serde_json::from_str::<serde_json::Value>(body).unwrap();
-        }
+    /// The head of a request whose headers may be a sender's, up to the lines that tell the length.
+    fn claimed(server: &TestServer) -> String {
+        let request = server.signed("msg_1", BODY);
+        request.split_once("content-length").unwrap().0.to_owned()
     }
 
     #[tokio::test]
@@ -330,7 +154,8 @@ mod tests {
 
         // Told while it comes; and a peer that goes on sending reads the answer nonetheless.
         let mut stream = server.connect().await;
-        stream.write_all(format!("{HEAD}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
+        let head = claimed(&server);
+        stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
         for _ in 0..1000 {
             stream.write_all(format!("400\r\n{}\r\n", "x".repeat(0x400)).as_bytes()).await.unwrap();
         }
@@ -395,7 +220,8 @@ mod tests {
     #[tokio::test]
     async fn a_slow_body_is_cut_off() {
         let server = TestServer::with(|server| server.body_timeout = Duration::from_millis(100)).await;
-        let (status, answer) = server.ask(&format!("{HEAD}content-length: 10\r\n\r\n{{")).await;
+        let request = format!("{}content-length: 10\r\n\r\n{{", claimed(&server));
+        let (status, answer) = server.ask(&request).await;
         assert!(status == 408 && answer.contains("connection: close"), "{answer}");
         assert_eq!(server.counts("crm").await.rejected["body-timeout"], 1);
     }
@@ -404,9 +230,11 @@ mod tests {
     async fn a_request_that_breaks_off_is_counted() {
         let server = TestServer::start().await;
         let mut stream = server.connect().await;
-        stream.write_all(format!("{HEAD}content-length: 10\r\n\r\n{{").as_bytes()).await.unwrap();
+        let request = format!("{}content-length: 10\r\n\r\n{{", claimed(&server));
+        stream.write_all(request.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
-        read_to_end(&mut stream).await;
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
         assert_eq!(server.counts("crm").await.rejected["body-broken"], 1);
 
         let mut stream = server.connect().await;
@@ -431,23 +259,139 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_connection_too_many_is_told_so() {
+    async fn a_request_that_its_headers_refuse_is_answered_before_its_body() {
+        let server = TestServer::start().await;
+        let stale = claimed(&server).replace("webhook-timestamp: 1", "webhook-timestamp: 2");
+        for (head, status) in [
+            (HEAD.to_owned(), 401),
+            (HEAD.replace("crm", "other"), 404),
+            (HEAD.replace("POST", "PUT"), 405),
+            (format!("{HEAD}webhook-id: 1\r\n"), 401),
+            (stale, 401),
+        ] {
+            for framing in ["content-length: 1000\r\n\r\nx", "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n"] {
+                let (answered, answer) = server.ask(&format!("{head}{framing}")).await;
+                assert_eq!(answered, status, "{head}{framing}{answer}");
+                assert!(answer.contains("connection: close\r\n"), "{answer}");
+            }
+            // With all of its body there the connection goes on.
+            let mut stream = server.connect().await;
+            for _ in 0..3 {
+                stream.write_all(format!("{head}content-length: 3\r\n\r\nxyz").as_bytes()).await.unwrap();
+                let (answered, answer) = read_answer(&mut stream).await;
+                assert!(answered == status && !answer.contains("connection: close"), "{head}: {answer}");
+            }
+        }
+        let counts = server.counts("crm").await;
+        assert_eq!((counts.rejected["unsigned"], counts.rejected["future-timestamp"]), (5, 5));
+    }
+
+    #[tokio::test]
+    async fn a_refused_sender_that_waits_to_be_asked_for_its_body_is_never_asked() {
+        let server = TestServer::start().await;
+        let expect = "expect: 100-continue\r\ncontent-length: 46\r\n\r\n";
+        assert_eq!(server.ask(&format!("{HEAD}{expect}")).await.0, 401);
+        let mut stream = server.connect().await;
+        stream.write_all(format!("{}{expect}", claimed(&server)).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.0, 100);
+        stream.write_all(BODY.as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_body_takes_no_place_among_the_requests() {
+        let server = TestServer::with(|server| server.max_requests = 2).await;
+        let mut unfinished = Vec::new();
+        for _ in 0..4 {
+            let mut stream = server.connect().await;
+            let request = format!("{}content-length: 1000\r\n\r\n{{", claimed(&server));
+            stream.write_all(request.as_bytes()).await.unwrap();
+            unfinished.push(stream);
+        }
+        for n in 0..20 {
+            assert_eq!(server.ask(&server.signed(&format!("msg_{n}"), BODY)).await.0, 200);
+        }
+        assert_eq!(server.places_left(), 2);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_that_never_end_are_dropped_for_one_that_waits() {
+        let server = TestServer::start().await;
+        let head = format!("{}content-length: 1048576\r\n\r\n{}", claimed(&server), "x".repeat(40_000));
+        let mut unfinished = Vec::new();
+        // As many as share the memory for them, and more that wait.
+        for _ in 0..100 {
+            let mut stream = server.connect().await;
+            stream.write_all(head.as_bytes()).await.unwrap();
+            unfinished.push(stream);
+        }
+        let body = format!(r#"{{"type":"user.created","data":"{}"}}"#, "x".repeat(500_000));
+        assert_eq!(server.ask(&server.signed("msg_1", &body)).await.0, 200);
+        let (status, answer) = read_answer(&mut unfinished[0]).await;
+        assert!(status == 503 && answer.contains("retry-after: 1"), "{answer}");
+        drop(unfinished);
+        assert!(server.counts("crm").await.failed["body-dropped"] >= 36);
+    }
+
+    #[tokio::test]
+    async fn a_new_connection_takes_the_place_of_the_oldest_that_proved_nothing() {
         let server = TestServer::with(|server| server.max_requests = 1).await;
+        let mut proven = server.connect().await;
+        proven.write_all(server.signed("msg_0", BODY).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut proven).await.0, 200);
+        let mut strangers = Vec::new();
+        for n in 1..100 {
+            let mut stranger = server.connect().await;
+            match n % 3 {
+                0 => stranger.write_all(HEAD.as_bytes()).await.unwrap(),
+                1 => stranger
+                    .write_all(format!("{}content-length: 9\r\n\r\n{{", claimed(&server)).as_bytes())
+                    .await
+                    .unwrap(),
+                _ => {}
+            }
+            strangers.push(stranger);
+            if n % 10 == 0 {
+                assert_eq!(server.ask(&server.signed(&format!("msg_{n}"), BODY)).await.0, 200);
+            }
+        }
+        // The first of them were told; who was taken in before goes on.
+        let answer = read_to_end(&mut strangers[0]).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+        proven.write_all(server.signed("msg_0", BODY).as_bytes()).await.unwrap();
+        assert_eq!(read_answer(&mut proven).await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn where_each_connection_has_a_request_under_way_a_new_one_is_told_so() {
+        let server = TestServer::with(|server| server.max_requests = 8).await;
+        let held = server.inbox.gate.acquire_many(1000).await.unwrap();
         let mut open = Vec::new();
-        for n in 0..CONNECTIONS_PER_REQUEST {
+        for n in 0..200 {
             let mut stream = server.connect().await;
             stream.write_all(server.signed(&format!("msg_{n}"), BODY).as_bytes()).await.unwrap();
-            assert_eq!(read_answer(&mut stream).await.0, 200);
             open.push(stream);
         }
-        let mut refused = server.connect().await;
-        let answer = read_to_end(&mut refused).await;
-        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
-        assert_eq!(server.counts(crate::ingress::NO_SOURCE).await.failed["too-many-connections"], 1);
-        // Those that are in go on, and a place that becomes free is taken.
-        open[0].write_all(server.signed("msg_0", BODY).as_bytes()).await.unwrap();
-        assert_eq!(read_answer(&mut open[0]).await.0, 200);
-        drop(open);
+        while server.places_left() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // Those beyond `max_requests` are told to come again, at once.
+        let (status, answer) = server.ask(&server.signed("msg_one_more", BODY)).await;
+        assert!(status == 503 && answer.contains("retry-after: 1"), "{answer}");
+        drop(held);
+        let mut accepted = 0;
+        for mut stream in open {
+            accepted += usize::from(read_to_end_of(&mut stream).await.starts_with("HTTP/1.1 200"));
+        }
+        assert_eq!(accepted, 8, "who was under way is answered");
+    }
+
+    /// What comes until the other side closes, or rests.
+    async fn read_to_end_of(stream: &mut TcpStream) -> String {
+        use tokio::io::AsyncReadExt as _;
+        let mut bytes = vec![0; 1024];
+        let read = timeout(Duration::from_secs(20), stream.read(&mut bytes)).await.unwrap();
+        String::from_utf8_lossy(&bytes[..read.unwrap_or(0)]).into_owned()
     }
 
     #[tokio::test]
@@ -481,7 +425,7 @@ mod tests {
         // They are taken in the order in which they come: once this one is answered the other is taken.
         assert_eq!(server.ask(&server.signed("msg_0", BODY)).await.0, 200);
         server.stop();
-        sleep(GLANCE).await;
+        sleep(Duration::from_millis(5)).await;
         fresh.write_all(server.signed("msg_1", BODY).as_bytes()).await.unwrap();
         assert_eq!(read_answer(&mut fresh).await.0, 200);
         server.stopped().await;

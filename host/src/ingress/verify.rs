@@ -60,9 +60,23 @@ impl Verifier {
     /// [`Refusal`] says what is wrong with it first.
     pub fn verify<'r>(&self, request: &'r RawRequest, now: Timestamp) -> Result<Verified<'r>, Refusal> {
         let claim = self.claim(&request.headers)?;
-        claim.check_age(self.tolerance, now)?;
-        claim.check_signatures(&request.body)?;
-        Ok(Verified { body: &request.body, event_id: claim.event_id() })
+        self.check_age(&claim, now)?;
+        self.verify_claim(&claim, &request.body)
+    }
+
+    /// Compares the time of signing with this moment.
+    pub(super) fn check_age(&self, claim: &Claim<'_, '_>, now: Timestamp) -> Result<(), Refusal> {
+        claim.check_age(self.tolerance, now)
+    }
+
+    /// Verifies that the sender of these headers has signed this body. The age of the claim is checked apart.
+    pub(super) fn verify_claim<'r>(
+        &self,
+        claim: &Claim<'_, 'r>,
+        body: &'r Bytes,
+    ) -> Result<Verified<'r>, Refusal> {
+        claim.check_signatures(body)?;
+        Ok(Verified { body, event_id: claim.event_id() })
     }
 
     /// One that reads every secret as its scheme does not. For people only, as it takes what was made
@@ -81,8 +95,9 @@ impl Verifier {
         self.keyrings.iter().flat_map(|keyring| keyring.scheme.families)
     }
 
-    /// Finds the one family of headers that the request carries, and reads it.
-    fn claim<'r>(&self, headers: &'r HeaderMap) -> Result<Claim<'_, 'r>, Refusal> {
+    /// Finds the one family of headers that the request carries, and reads it: all that can be known of a
+    /// request without its body, but for its age.
+    pub(super) fn claim<'r>(&self, headers: &'r HeaderMap) -> Result<Claim<'_, 'r>, Refusal> {
         let mut found: Option<(&Keyring, &'static Family)> = None;
         for keyring in &self.keyrings {
             for family in keyring.scheme.families {

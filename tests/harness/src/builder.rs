@@ -24,6 +24,7 @@ pub struct Builder {
     env: Vec<(String, String)>,
     below: PathBuf,
     sockets: Sockets,
+    open_files: Option<u32>,
     /// The bearer token of its admin listener: another one for each daemon, so that no test takes another
     /// test's daemon for its own.
     token: String,
@@ -48,6 +49,7 @@ impl Builder {
             env: Vec::new(),
             below: std::env::temp_dir(),
             sockets: Sockets::Own,
+            open_files: None,
             token: format!("test-admin-{:016x}", rand::random_range(0..u64::MAX)),
         };
         let token = format!("token = {:?}", builder.token);
@@ -118,6 +120,12 @@ impl Builder {
         self
     }
 
+    /// Lets the daemon have so many files and connections open. Not with passed sockets.
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// Makes the daemon's folder in this one and not in the system's for temporary files: a bench
     /// chooses the disk it measures.
     pub fn below(mut self, folder: &Path) -> Self {
@@ -164,7 +172,7 @@ impl Builder {
             env: self.env,
             token: self.token,
             listening: match self.sockets {
-                Sockets::Own => Listening::Itself,
+                Sockets::Own => Listening::Itself { open_files: self.open_files },
                 Sockets::Activated => Listening::Activated,
                 Sockets::Held => Listening::hold(webhooks, admin),
             },

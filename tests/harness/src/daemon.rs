@@ -574,7 +574,14 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log file");
         let stdout = log.try_clone().expect("the log file");
         let mut command = match &self.setup.listening {
-            Listening::Itself => self.command(&["serve"]),
+            Listening::Itself { open_files: None } => self.command(&["serve"]),
+            Listening::Itself { open_files: Some(limit) } => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {limit} && exec \"$0\" serve");
+                shell.arg("-c").arg(limited).arg(&self.setup.binary).current_dir(self.dir());
+                shell.envs(self.setup.env.iter().map(|(name, value)| (name, value)));
+                shell
+            }
             Listening::Activated => self.activated(),
             Listening::Held(..) => {
                 let mut shell = Command::new("sh");

@@ -118,6 +118,7 @@ impl Connection {
         let first = self.line()?;
         let status = first
             .strip_prefix("HTTP/1.1 ")
+            .or_else(|| first.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3))
             .and_then(|status| status.parse().ok())
             .ok_or_else(|| odd(&first))?;

@@ -22,6 +22,7 @@
 //! | [`Event`] | a webhook's body, of the shape real ones have |
 //! | [`Signer`] | both signature schemes, written anew here so that they check the daemon's |
 //! | [`Connection`] | HTTP by hand, for requests no client library would send |
+//! | [`Crowd`] | hostile peers in numbers that hold connections |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
 //! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
@@ -51,6 +52,7 @@ mod browser;
 mod builder;
 mod certificates;
 mod collector;
+mod crowd;
 mod daemon;
 mod dns;
 mod event;
@@ -74,6 +76,7 @@ mod worst;
 pub use browser::{browse, screenshots};
 pub use builder::Builder;
 pub use collector::{Collector, Span, SpanEvent};
+pub use crowd::{Crowd, Opening};
 pub use daemon::{Daemon, Output};
 pub use dns::DnsServer;
 pub use event::{Event, fresh_id};

@@ -97,8 +97,8 @@ impl Default for NotifySocket {
 /// How a daemon comes to its listeners.
 #[derive(Debug)]
 pub(crate) enum Listening {
-    /// It binds them itself.
-    Itself,
+    /// It binds them itself, and may have so many files open.
+    Itself { open_files: Option<u32> },
     /// `systemd-socket-activate` does, and starts it at the first connection.
     Activated,
     /// They are held here, and passed to each daemon that starts.

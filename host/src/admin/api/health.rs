@@ -4,10 +4,10 @@
 //! or the writer hangs. One that is not ready is to be sent no events for now, and to be left alone: its
 //! disk is full or nearly so, or too much is unfinished, and it recovers by itself.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::StatusCode,
     middleware::from_fn,
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::{Admin, guard},
+    listener::Peer,
     store::StoreError,
 };
 
@@ -29,11 +30,19 @@ pub(super) fn router() -> Router<Admin> {
     Router::new().route("/healthz", within(get(health))).route("/readyz", within(get(readiness)))
 }
 
-async fn health(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+async fn health(
+    State(admin): State<Admin>,
+    Extension(peer): Extension<Arc<Peer>>,
+) -> (StatusCode, Json<Value>) {
+    let _shield = peer.shield();
     answer("ok", "failed", admin.ailments().await)
 }
 
-async fn readiness(State(admin): State<Admin>) -> (StatusCode, Json<Value>) {
+async fn readiness(
+    State(admin): State<Admin>,
+    Extension(peer): Extension<Arc<Peer>>,
+) -> (StatusCode, Json<Value>) {
+    let _shield = peer.shield();
     let ailments = admin.ailments().await;
     answer("ready", "not ready", ailments.into_iter().chain(admin.obstacles()).collect())
 }

@@ -12,7 +12,10 @@ use maud::html;
 use serde::Deserialize;
 
 use super::{Page, layout};
-use crate::admin::{Actor, Admin, guard::Guard};
+use crate::{
+    admin::{Actor, Admin, guard::Guard},
+    listener::Peer,
+};
 
 #[derive(Deserialize)]
 pub(super) struct Asked {
@@ -58,13 +61,17 @@ fn shown(next: &str, said: &str) -> Response {
 pub(super) async fn log_in(
     State(admin): State<Admin>,
     Extension(guard): Extension<Arc<Guard>>,
+    Extension(peer): Extension<Arc<Peer>>,
+    headers: HeaderMap,
     given: Result<Form<Given>, FormRejection>,
 ) -> Page {
     let Form(given) = given?;
-    if !guard.is_token(given.token.trim()).await {
+    if !guard.is_token(given.token.trim(), guard.client(&peer, &headers)).await {
         admin.noted(&Actor::stranger(), "log in", "dashboard", "refused: a wrong token").await?;
         return Ok(refused(&given.next, "That is not the token."));
     }
+    // From here on it is nobody who could be crowded out; where there is no place, it takes its chance.
+    let _ = peer.admit();
     let cookie = guard.log_in();
     admin.noted(&Actor::stranger(), "log in", "dashboard", "done").await?;
     Ok(with_cookie(&cookie, own_path(&given.next)))

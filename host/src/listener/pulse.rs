@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 const WAITING: usize = 8;
 
 /// Between a loop and who watches over it.
-pub(super) struct Pulse {
+pub(crate) struct Pulse {
     ask: mpsc::Sender<oneshot::Sender<()>>,
     asked: Mutex<Option<Asked>>,
 }
 
 /// The questions, for the loop to answer.
-pub(super) type Asked = mpsc::Receiver<oneshot::Sender<()>>;
+pub(crate) type Asked = mpsc::Receiver<oneshot::Sender<()>>;
 
 impl Default for Pulse {
     fn default() -> Self {
@@ -26,7 +26,7 @@ impl Default for Pulse {
 
 impl Pulse {
     /// Returns once the loop has answered: never where it hangs, or has ended.
-    pub(super) async fn beat(&self) {
+    pub(crate) async fn beat(&self) {
         let (answer, answered) = oneshot::channel();
         if self.ask.send(answer).await.is_err() || answered.await.is_err() {
             std::future::pending::<()>().await;
@@ -34,7 +34,7 @@ impl Pulse {
     }
 
     /// For the loop: what it is asked. A second loop is asked nothing.
-    pub(super) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> Asked {
         self.asked.lock().take().unwrap_or_else(|| mpsc::channel(1).1)
     }
 }

@@ -1,0 +1,33 @@
+//! Requests for a path of no source: what the log says of them.
+//!
+//! Somebody configured a URL with a typing error, or tries out paths. The operator sees the path, cut and
+//! escaped, and which source is near. The query is never logged: it may hold a token.
+
+use std::net::IpAddr;
+
+use http::Method;
+
+use super::handler::Routes;
+use crate::config::{nearest, shown};
+
+/// The longest path that is compared with those of the sources, in bytes.
+const LONGEST: usize = 256;
+
+/// Logs a request for a path of no source.
+pub(super) fn log(method: &Method, path: &str, peer: IpAddr, routes: &Routes, held_back: u64) {
+    let (method, path) =
+        (shown(method.as_str()), Some(path).filter(|path| path.len() <= LONGEST).ok_or(path));
+    let near = path.ok().and_then(|path| nearest(path, routes.keys().map(String::as_str)));
+    let path = shown(path.unwrap_or_else(|path| path));
+    match near.and_then(|near| routes.get_key_value(near)) {
+        Some((near, route)) => tracing::info!(
+            method,
+            path,
+            %peer,
+            held_back,
+            "no source has this path; did the sender mean `{near}` of the source `{}`?",
+            route.source
+        ),
+        None => tracing::info!(method, path, %peer, held_back, "no source has this path"),
+    }
+}
