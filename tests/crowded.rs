@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use posthouse_harness::{Answer, Connection, Crowd, Daemon, Event, Opening, Source, unix_now, wait_until};
+use posthouse_harness::{Answer, Connection, Crowd, Daemon, Event, Opening, Source, wait_until};
 use rustix::process::{Resource, Rlimit, prlimit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");

@@ -29,7 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(name = "cargo xtask bench")]
 struct Arguments {
     /// Rows to measure, of: verify, accept, plugin, plugins, sql, fetch, attempt, order, reload, size, pages,
-    /// latency, memory
+    /// latency, crowd, memory
     #[arg(value_name = "ROW")]
     rows: Vec<rows::Name>,
     /// Seconds of a round

@@ -1,6 +1,7 @@
 //! The rows, one file for each kind of thing that is measured.
 
 mod attempt;
+mod crowd;
 mod fetch;
 mod held;
 mod latency;
@@ -30,11 +31,12 @@ pub(crate) enum Name {
     Size,
     Pages,
     Latency,
+    Crowd,
     Memory,
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Verify,
         Self::Accept,
         Self::Plugin,
@@ -48,6 +50,7 @@ impl Name {
         Self::Size,
         Self::Pages,
         Self::Latency,
+        Self::Crowd,
         Self::Memory,
     ];
 }
@@ -68,6 +71,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Size => size::measure(bench),
         Name::Pages => pages::measure(bench),
         Name::Latency => latency::measure(bench),
+        Name::Crowd => crowd::measure(bench),
         Name::Memory => memory::measure(bench),
     }
 }
