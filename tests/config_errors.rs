@@ -164,6 +164,17 @@ fn a_database_that_cant_be_is_named_with_the_way_out() {
         "[databases.app]",
         &[r#"config.toml:1:1: `databases.app.url` is missing; write url = "sqlite:data/app.db""#],
     );
+    let postgres = r#""postgres://host/app""#;
+    for name in ["", "a.b.c", "a.", "run(text)", "1st", "\\\"run\\\"", "drop table"] {
+        let shown = name.replace('\\', "");
+        refused(
+            &format!("{}\nfunctions = [\"{name}\"]", with(postgres)),
+            &[&format!(
+                "config.toml:3:14: `databases.app.functions` holds `{shown}`, which names no function; write its \
+                 name, or schema and name, such as \"similarity\" or \"app.next_invoice\""
+            )],
+        );
+    }
     refused(
         "[databases.App]\nurl = \"sqlite:a\"",
         &[

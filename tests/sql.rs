@@ -8,8 +8,13 @@ use serde_json::{Value, json};
 
 /// A daemon with `sql-probe` on the database of this URL.
 fn on(url: &str) -> Builder {
+    on_with(url, "")
+}
+
+/// The same, with these keys for the database.
+fn on_with(url: &str, keys: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("sql-probe").toml(&format!(
-        "[databases.app]\nurl = {url:?}\nstatement_timeout = \"500ms\"\n\
+        "[databases.app]\nurl = {url:?}\nstatement_timeout = \"500ms\"\n{keys}\n\
          [plugin.sql-probe]\nretry = {{ attempts = 3, base = \"20ms\", factor = 1.0 }}\n\
          limits = {{ time = \"20s\", sql_rows = 100, sql_bytes = \"16KiB\" }}\n\
          [plugin.sql-probe.grants]\ndatabase = \"app\"\n"
@@ -180,6 +185,50 @@ fn a_guest_cant_leave_its_transaction_or_reach_what_is_the_hosts() {
         }
         assert_eq!(rows(&daemon), "rows []", "none of them committed the insert");
     });
+}
+
+#[test]
+fn an_attempt_leaves_nothing_on_its_connection_that_hides_a_table_from_the_next() {
+    on_each(|mut daemon| {
+        create(&daemon);
+        let hiding = [
+            "CREATE TABLE temp.t (n BIGINT PRIMARY KEY, m TEXT)",
+            "CREATE VIEW \"temp\".t AS SELECT 99 AS n, 'hidden' AS m",
+            "CREATE TEMP TABLE t (n BIGINT PRIMARY KEY, m TEXT)",
+            "CREATE TABLE pg_temp.t (n BIGINT PRIMARY KEY, m TEXT)",
+        ];
+        let wishes: Vec<_> = hiding.iter().map(|sql| json!({ "sql": sql })).collect();
+        for line in said(&steps(&daemon, json!(wishes))) {
+            assert!(line.starts_with("refused: ") || line.starts_with("error "), "{line}");
+        }
+        for n in 0..5 {
+            let insert = json!([{ "sql": "INSERT INTO t VALUES ($1, 'row')", "with": [n] }]);
+            assert_eq!(said(&steps(&daemon, insert)), ["changed 1"]);
+        }
+        // What is on disk, and not only in a connection.
+        daemon.restart();
+        let expected: Vec<_> = (0..5).map(|n| format!("[Value::Integer({n})]")).collect();
+        assert_eq!(rows(&daemon), format!("rows [{}]", expected.join(", ")));
+    });
+}
+
+#[test]
+fn a_function_of_an_extension_runs_where_the_operator_granted_it_and_nowhere_else() {
+    let postgres = Postgres::start();
+    postgres.execute("CREATE EXTENSION pg_trgm; CREATE EXTENSION xml2");
+    let ask = json!([
+        { "sql": "SELECT similarity('ada', 'ada') = 1", "query": true },
+        { "sql": "SELECT * FROM xpath_table('1', '1', '1', '1', '1') AS x (n int)", "query": true },
+    ]);
+    let without = on(&postgres.url()).start();
+    let refused = said(&steps(&without, ask.clone()));
+    assert!(refused[0].contains("`functions = [\"similarity\"]` in [databases.app]"), "{refused:?}");
+    assert!(refused[1].starts_with("refused: the function `xpath_table`"), "{refused:?}");
+    drop(without);
+    let granted = on_with(&postgres.url(), "functions = [\"similarity\"]").start();
+    let answers = said(&steps(&granted, ask));
+    assert_eq!(answers[0], "rows [[Value::Boolean(true)]]");
+    assert!(answers[1].starts_with("refused: the function `xpath_table`"), "{answers:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //!
 //! Nothing of a PostgreSQL URL stands in an error, since it may hold a password.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use super::{
     Secret,
@@ -32,6 +32,9 @@ pub struct DatabaseSettings {
     /// The most bytes of the database. Of a file 1 GiB by default, and its log and its temporary files may each
     /// take a quarter more. On a PostgreSQL none by default: beyond it plugins may only read and delete.
     pub max_size: Option<u64>,
+    /// Functions of a PostgreSQL that plugins may call beside the built-in ones that only compute: `name` as
+    /// found on the search path, or `schema.name`. None by default.
+    pub functions: BTreeSet<String>,
 }
 
 /// The `url` of `[databases.<name>]`.
@@ -73,6 +76,27 @@ pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
         return Err(value.fault(format_args!("names no host; {way_out}")));
     }
     Ok(DatabaseTarget::Postgres(url))
+}
+
+/// The most bytes of a name in PostgreSQL.
+const NAME: usize = 63;
+
+/// The name of a function in PostgreSQL's catalog: `name` or `schema.name`.
+pub(super) fn function_name(value: &Value<'_>) -> Result<String, Fault> {
+    let name = text(value)?;
+    let is_part = |part: &str| {
+        let starts = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || !c.is_ascii());
+        let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii();
+        starts && part.len() <= NAME && part.chars().all(goes_on)
+    };
+    if name.split('.').count() <= 2 && name.split('.').all(is_part) {
+        return Ok(name.to_owned());
+    }
+    Err(value.fault(format_args!(
+        "holds `{}`, which names no function; write its name, or schema and name, such as \"similarity\" or \
+         \"app.next_invoice\"",
+        shown(name)
+    )))
 }
 
 /// Reads the URL of a PostgreSQL. `sslmode=verify-full`, which the driver has no word for, is what every mode

@@ -11,7 +11,7 @@ use super::{
     Admin, Breaker, Compile, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log,
     LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, SchemeName, Secret,
     Server, Source, Store, Telemetry,
-    database::{database_url, named_database},
+    database::{database_url, function_name, named_database},
     diagnose::shown,
     egress::{headers, is_local},
     secret::{reference, secret},
@@ -205,13 +205,15 @@ fn database(table: &mut Table<'_>) -> Option<DatabaseSettings> {
     table.read("pool", &mut pool, integer(1..=256));
     table.read("statement_timeout", &mut statement_timeout, duration(millis(10)..=minutes(10)));
     let ca = table.optional("ca", path);
+    let functions = table.optional("functions", list(function_name, "[\"similarity\"]"));
+    let functions = functions.into_iter().flatten().collect();
     let max_size = table.optional("max_size", size(MIB..=1024 * TIB));
     let target = target?;
     let max_size = match &target {
         DatabaseTarget::Sqlite(_) => max_size.or(Some(DATABASE_SIZE)),
         DatabaseTarget::Postgres(_) => max_size,
     };
-    Some(DatabaseSettings { target, pool, statement_timeout, ca, max_size })
+    Some(DatabaseSettings { target, pool, statement_timeout, ca, max_size, functions })
 }
 
 fn retry(table: &mut Table<'_>, retry: &mut Retry) {

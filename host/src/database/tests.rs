@@ -1,6 +1,12 @@
 //! One suite for every engine: what a transaction promises.
 
-use std::{collections::BTreeMap, time::Duration};
+mod neighbours;
+mod statements;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use posthouse_harness::Postgres;
 
@@ -21,11 +27,17 @@ impl House {
     }
 
     fn databases(&self) -> [Database; 2] {
-        self.bounded(None)
+        self.databases_with(&[], None)
     }
 
     /// The same with a size that they may have.
     fn bounded(&self, max_size: Option<u64>) -> [Database; 2] {
+        self.databases_with(&[], max_size)
+    }
+
+    /// The same, where the operator granted these functions.
+    fn databases_with(&self, functions: &[&str], max_size: Option<u64>) -> [Database; 2] {
+        let functions: BTreeSet<String> = functions.iter().map(|name| (*name).to_owned()).collect();
         [
             DatabaseTarget::Sqlite(self.folder.path().join("app.db")),
             DatabaseTarget::Postgres(Secret::new(self.postgres.url())),
@@ -36,6 +48,7 @@ impl House {
                 pool: 4,
                 statement_timeout: Duration::from_millis(500),
                 ca: None,
+                functions: functions.clone(),
                 max_size,
             };
             Database::new("app", &settings, 0)

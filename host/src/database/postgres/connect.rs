@@ -2,7 +2,6 @@
 //! host's own tables.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,14 +11,13 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use rustls::{
     CertificateError, ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::{
-    CancelToken, Client, Config, NoTls, Statement,
+    CancelToken, Client, Config, NoTls,
     config::{Host, SslMode},
     error::SqlState,
     tls::MakeTlsConnect,
@@ -28,7 +26,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
 use super::{
+    BY_COMMITS,
     frames::{Bound, OWN, Watched, WatchedTls},
+    session::{Proof, Session},
     wire::Wire,
 };
 use crate::config::read_postgres_url;
@@ -37,9 +37,6 @@ use crate::config::read_postgres_url;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a connection may rest before it is asked whether it still stands.
 const RESTED: Duration = Duration::from_secs(20);
-/// Statements that a connection keeps prepared.
-const PREPARED: usize = 256;
-
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS posthouse_deliveries (
     delivery_id bigint PRIMARY KEY,
@@ -68,16 +65,11 @@ pub(super) struct Server {
 /// A connection.
 pub(super) struct Link {
     session: Session,
+    /// What the session was when it had been set up.
+    at_first: Option<Proof>,
     /// After the session, which has to be gone when it takes its leave.
     wire: Wire,
     resting: Instant,
-}
-
-/// What is asked through a connection; answers come while [`Link::at_work`] waits for them.
-pub(super) struct Session {
-    pub(super) client: Client,
-    bound: Bound,
-    prepared: Mutex<HashMap<String, Statement>>,
 }
 
 impl Server {
@@ -122,9 +114,14 @@ impl Server {
                 tables(&session.client).await?;
                 self.tables.store(true, Ordering::Relaxed);
             }
+            // So that a commit sends all it has to send at once, and the proof after it.
+            let prepared = BY_COMMITS.map(|text| session.prepared(text));
+            futures_util::future::try_join_all(prepared).await.map_err(|error| said(&error))?;
             Ok::<_, String>(())
         })
         .await?;
+        link.at_first = link.at_work(OWN, async |session| session.proof().await).await;
+        link.session.bound.begin();
         Ok(link)
     }
 
@@ -163,8 +160,7 @@ impl Server {
                 (client, Wire::new(connection))
             }
         };
-        let session = Session { client, bound, prepared: Mutex::default() };
-        Ok(Link { session, wire, resting: Instant::now() })
+        Ok(Link { session: Session::new(client, bound), at_first: None, wire, resting: Instant::now() })
     }
 
     /// Why no connection over TLS came about, and the way out.
@@ -252,6 +248,12 @@ impl Link {
         self.wire.carry(work(&self.session)).await
     }
 
+    /// Whether the session is what it was when it had been set up, by this proof and by what the server said
+    /// of its own accord.
+    pub(super) fn is_as_at_first(&self, proof: Option<&Proof>) -> bool {
+        proof.is_some() && proof == self.at_first.as_ref() && !self.session.bound.has_changed()
+    }
+
     /// The bytes of the message that broke the connection, if one did.
     pub(super) fn over(&self) -> Option<usize> {
         self.session.bound.over()
@@ -277,24 +279,6 @@ impl Link {
         }
         let asked = self.at_work(OWN, async |session| session.client.check_connection().await);
         matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Ok(())))
-    }
-}
-
-impl Session {
-    /// The statement, prepared once a connection.
-    pub(super) async fn prepared(&self, text: &str) -> Result<Statement, tokio_postgres::Error> {
-        let known = self.prepared.lock().get(text).cloned();
-        if let Some(statement) = known {
-            return Ok(statement);
-        }
-        let statement = self.client.prepare(text).await?;
-        let mut prepared = self.prepared.lock();
-        if prepared.len() >= PREPARED {
-            // What is dropped is closed at the server too.
-            prepared.clear();
-        }
-        prepared.insert(text.to_owned(), statement.clone());
-        Ok(statement)
     }
 }
 

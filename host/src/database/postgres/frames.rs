@@ -3,13 +3,16 @@
 //! A row is read whole before anybody can look at it, and one value may have a gigabyte. So the length
 //! that the server announces is looked at as it comes in; a message beyond the bound breaks the connection,
 //! before there is room made for it.
+//!
+//! The server also says of its own accord when a setting of the session has changed (ParameterStatus) and when
+//! a channel that the session listens to has a notification. A session that was set up does neither.
 
 use std::{
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -19,6 +22,9 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 /// Bytes of a message that the host asked for itself.
 pub(super) const OWN: usize = 512 << 20;
+/// Letters of the messages that tell of a change of the session.
+const PARAMETER_STATUS: u8 = b'S';
+const NOTIFICATION: u8 = b'A';
 
 /// The bound, and the message that was over it.
 #[derive(Debug, Clone, Default)]
@@ -28,11 +34,12 @@ pub(super) struct Bound(Arc<Numbers>);
 struct Numbers {
     most: AtomicUsize,
     over: AtomicUsize,
+    changed: AtomicBool,
 }
 
 impl Default for Numbers {
     fn default() -> Self {
-        Self { most: AtomicUsize::new(OWN), over: AtomicUsize::new(0) }
+        Self { most: AtomicUsize::new(OWN), over: AtomicUsize::new(0), changed: AtomicBool::new(false) }
     }
 }
 
@@ -45,6 +52,22 @@ impl Bound {
     /// The bytes of the message that broke the connection, if one did.
     pub(super) fn over(&self) -> Option<usize> {
         Some(self.0.over.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    }
+
+    /// The session is set up: from now on no setting changes.
+    pub(super) fn begin(&self) {
+        self.0.changed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the server has told of a change of the session since then.
+    pub(super) fn has_changed(&self) -> bool {
+        self.0.changed.load(Ordering::Relaxed)
+    }
+
+    fn message(&self, kind: u8) {
+        if matches!(kind, PARAMETER_STATUS | NOTIFICATION) {
+            self.0.changed.store(true, Ordering::Relaxed);
+        }
     }
 
     fn check(&self, bytes: usize) -> io::Result<()> {
@@ -85,7 +108,8 @@ impl Frames {
             self.filled += 1;
             bytes = &bytes[1..];
             if self.filled == self.head.len() {
-                let [_, length @ ..] = self.head;
+                let [kind, length @ ..] = self.head;
+                bound.message(kind);
                 self.filled = 0;
                 self.left = (u32::from_be_bytes(length) as usize).saturating_sub(4);
                 bound.check(self.left)?;

@@ -16,11 +16,23 @@
 
 mod connect;
 mod frames;
+mod hidden;
+mod session;
 mod size;
+#[cfg(test)]
+mod tests;
 mod values;
 mod wire;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::TryStreamExt as _;
 use parking_lot::Mutex;
@@ -28,15 +40,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::error::SqlState;
 
 use self::{
-    connect::{Link, Server, Session, said},
+    connect::{Link, Server, said},
     frames::OWN,
+    hidden::Hides,
+    session::{MARK, Proof, Session},
     size::{Size, only_frees},
     values::{Column, Parameter},
 };
 use super::{
     Bounds, CommitError, Committed, Over, Past, Role, Rows, SqlError, Unavailable, Value, Waiting,
     error::FULL,
-    guard::{self, Checked, Dialect},
+    guard::{self, Checked, Dialect, Does, Grants},
     kv::{Change, Written},
     value::Gather,
     waiting::PATIENCE,
@@ -68,7 +82,8 @@ INSERT INTO posthouse_kv (plugin, key, value)
 SELECT $1, new.key, new.value FROM unnest($2::bytea[], $3::bytea[]) AS new (key, value)
 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value";
 const KV_DELETE: &str = "DELETE FROM posthouse_kv WHERE plugin = $1 AND key = ANY($2)";
-const MARK: &str = "INSERT INTO posthouse_deliveries (delivery_id, effects) VALUES ($1, $2)";
+/// What a commit sends.
+const BY_COMMITS: [&str; 3] = [KV_PUT, KV_DELETE, MARK];
 const FIND_MARK: &str = "SELECT effects FROM posthouse_deliveries WHERE delivery_id = $1";
 const MARKS: &str =
     "SELECT delivery_id FROM posthouse_deliveries WHERE delivery_id > $1 ORDER BY delivery_id LIMIT $2";
@@ -79,12 +94,15 @@ const HAS_WRITTEN: &str = "SELECT txid_current_if_assigned() IS NOT NULL";
 pub(super) struct Pool {
     name: String,
     server: Server,
+    grants: Grants,
     statement_timeout: Duration,
     size: Size,
     places: Arc<Semaphore>,
     all: u32,
     apart: Semaphore,
     idle: Mutex<Vec<Link>>,
+    /// The log has told of a session that was changed.
+    told: AtomicBool,
 }
 
 type Failure = tokio_postgres::Error;
@@ -94,12 +112,14 @@ impl Pool {
         Arc::new(Self {
             name: name.to_owned(),
             server: Server::new(name, url, settings.ca.clone(), settings.statement_timeout),
+            grants: Grants::new(name, &settings.functions),
             statement_timeout: settings.statement_timeout,
             size: Size::new(settings.max_size),
             places: Arc::new(Semaphore::new(settings.pool)),
             all: u32::try_from(settings.pool).unwrap_or(u32::MAX),
             apart: Semaphore::new(APART),
             idle: Mutex::default(),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -230,6 +250,19 @@ impl Pool {
         }
     }
 
+    /// Keeps a connection whose session is as it was at first. Another is closed, which the log tells once.
+    fn keep_if(&self, link: Link, proof: Option<Proof>) {
+        if link.is_as_at_first(proof.as_ref()) {
+            self.keep(link);
+        } else if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                database = self.name,
+                "connection closed because its session had changed; a function in `functions`, a trigger or a default \
+                 changes it, and each time costs a connection"
+            );
+        }
+    }
+
     fn keep(&self, mut link: Link) {
         link.rest();
         self.idle.lock().push(link);
@@ -299,7 +332,7 @@ impl Transaction {
         parameters: Vec<Value>,
         bounds: Bounds,
     ) -> Result<(Rows, u64), SqlError> {
-        let checked = guard::check(Dialect::Postgres, text).map_err(SqlError::Refused)?;
+        let checked = guard::check(Dialect::Postgres(&self.pool.grants), text).map_err(SqlError::Refused)?;
         bounds.check_parameters(&parameters).map_err(SqlError::Limit)?;
         if !checked.reads
             && !only_frees(&checked.text)
@@ -308,6 +341,7 @@ impl Transaction {
             return Err(SqlError::Statement { sqlstate: FULL.to_owned(), message });
         }
         let parameters: Vec<_> = parameters.into_iter().map(Parameter).collect();
+        let hidden = if checked.does != Does::Rows { Some(self.hidden().await?) } else { None };
         if self.state == State::Fresh {
             let before = self.begin();
             match self.answer(&before, State::Begun, &checked, &parameters, bounds).await? {
@@ -329,7 +363,12 @@ impl Transaction {
             State::Begun => "SAVEPOINT posthouse".to_owned(),
             State::Saved => "RELEASE SAVEPOINT posthouse; SAVEPOINT posthouse".to_owned(),
         };
-        let answer = self.answer(&before, State::Saved, &checked, &parameters, bounds).await?;
+        let mut answer = self.answer(&before, State::Saved, &checked, &parameters, bounds).await?;
+        if let (Some(hidden), true) = (hidden, answer.is_ok())
+            && let Some(hides) = self.hidden().await?.difference(&hidden).next()
+        {
+            answer = Err(SqlError::Refused(hides.to_string()));
+        }
         if answer.is_err() {
             self.host(async |session| session.client.batch_execute("ROLLBACK TO SAVEPOINT posthouse").await)
                 .await?;
@@ -347,8 +386,10 @@ impl Transaction {
         parameters: &[Parameter],
         bounds: Bounds,
     ) -> Result<Result<(Rows, u64), SqlError>, Over> {
+        let pool = Arc::clone(&self.pool);
         let both = self.at_work(bounds.bytes.saturating_add(SLACK), async |session| {
-            tokio::join!(session.client.batch_execute(before), run(session, checked, parameters, bounds))
+            let run = run(session, &pool.grants, checked, parameters, bounds);
+            tokio::join!(session.client.batch_execute(before), run)
         });
         let (begun, answer) = match both.await {
             Ok(both) => both,
@@ -370,6 +411,15 @@ impl Transaction {
             },
             Err(Ended::Answer(error)) => Ok(Err(error)),
         }
+    }
+
+    /// What a schema of the search path hides of a later one now.
+    async fn hidden(&mut self) -> Result<BTreeSet<Hides>, Over> {
+        let rows = self.host(async |session| {
+            let rows = session.client.query(&session.prepared(hidden::FIND).await?, &[]).await?;
+            rows.iter().map(Hides::read).collect()
+        });
+        rows.await
     }
 
     pub(super) async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
@@ -416,7 +466,7 @@ impl Transaction {
         if written.is_empty() && !self.has_written().await? {
             if self.state != State::Fresh {
                 // What it has read may turn out not to have been so.
-                self.end(async |session| session.client.batch_execute("COMMIT").await).await?;
+                self.end(async |session| session.end_and_prove("COMMIT").await).await?;
             }
             return Ok(Committed::NothingWritten);
         }
@@ -459,15 +509,16 @@ impl Transaction {
                     None => Ok(()),
                 }
             };
-            let mark = async { client.execute(&mark, &[&delivery, &carried]).await.map(drop) };
+            let mark = async { Proof::read(&client.query_one(&mark, &[&delivery, &carried]).await?) };
             if fault::is_awaited(FaultPoint::MarkerWritten) {
                 let (put, delete, mark) = tokio::join!(put, delete, mark);
-                put.and(delete).and(mark)?;
+                let proof = put.and(delete).and(mark)?;
                 fault::reached(FaultPoint::MarkerWritten);
-                return client.batch_execute("COMMIT").await;
+                return client.batch_execute("COMMIT").await.map(|()| Some(proof));
             }
             let (put, delete, mark, commit) = tokio::join!(put, delete, mark, client.batch_execute("COMMIT"));
-            put.and(delete).and(mark).and(commit)
+            let proof = put.and(delete).and(mark)?;
+            commit.map(|()| Some(proof))
         })
         .await?;
         fault::reached(FaultPoint::DatabaseCommitted);
@@ -556,20 +607,22 @@ impl Transaction {
         Ok(answer)
     }
 
-    /// Has the work done that ends the transaction by a commit, and gives the connection back.
+    /// Does the work that ends the transaction by a commit, and gives the connection back if the work proves that its
+    /// session is as it was at first.
     async fn end(
         &mut self,
-        work: impl AsyncFnOnce(&Session) -> Result<(), Failure>,
+        work: impl AsyncFnOnce(&Session) -> Result<Option<Proof>, Failure>,
     ) -> Result<(), CommitError> {
         if self.state == State::Fresh {
             self.host(async |_| Ok(())).await?;
         }
-        let ended = self.at_work(OWN, work).await;
-        let error = match ended {
+        let error = match self.at_work(OWN, work).await {
             Err(silent) => return Err(CommitError::Unknown(silent)),
-            Ok(Ok(())) => {
+            Ok(Ok(proof)) => {
                 self.busy = false;
-                self.link.take().into_iter().for_each(|link| self.pool.keep(link));
+                if let Some(link) = self.link.take() {
+                    self.pool.keep_if(link, proof);
+                }
                 return Ok(());
             }
             Ok(Err(error)) => error,
@@ -658,6 +711,7 @@ const LOCKS: i64 = 0x706F_7374_0000_0000;
 /// Runs a guest's statement.
 async fn run(
     session: &Session,
+    grants: &Grants,
     checked: &Checked,
     parameters: &[Parameter],
     bounds: Bounds,
@@ -665,7 +719,10 @@ async fn run(
     let answer = |sqlstate: &str, message: String| {
         Ended::Answer(SqlError::Statement { sqlstate: sqlstate.to_owned(), message })
     };
-    let statement = session.prepared(&checked.text).await?;
+    let statement = match session.prepared_for_guest(checked).await? {
+        Ok(statement) => statement,
+        Err(function) => return Err(Ended::Answer(SqlError::Refused(grants.refusal(&function)))),
+    };
     if statement.params().len() != parameters.len() {
         let (wants, given) = (statement.params().len(), parameters.len());
         return Err(answer(
@@ -722,10 +779,9 @@ async fn end(pool: Arc<Pool>, mut link: Link, _place: Option<OwnedSemaphorePermi
     } else if fresh {
         pool.keep(link);
     } else {
-        let rollback = link.at_work(OWN, async |session| session.client.batch_execute("ROLLBACK").await);
-        let ended = tokio::time::timeout(LAG, rollback).await;
-        if matches!(ended, Ok(Ok(()))) {
-            pool.keep(link);
+        let rollback = link.at_work(OWN, async |session| session.end_and_prove("ROLLBACK").await);
+        if let Ok(Ok(proof)) = tokio::time::timeout(LAG, rollback).await {
+            pool.keep_if(link, proof);
         }
     }
 }

@@ -12,18 +12,20 @@ use std::{
 use rusqlite::{
     Connection, OpenFlags,
     config::DbConfig,
-    hooks::{AuthAction, AuthContext, Authorization},
+    hooks::{AuthContext, Authorization},
     limits::Limit,
 };
 
 use super::{
+    authorizer,
     control::Control,
     functions,
     program::{self, Programs},
     room::{Guest, LONG_LOG, Room},
+    session::Session,
     sqlstate,
 };
-use crate::database::{Over, Unavailable};
+use crate::database::{Over, Unavailable, guard::Does};
 
 /// The host's own tables.
 const TABLES: &str = "
@@ -54,6 +56,7 @@ pub(in crate::database) struct Seat {
     /// What is known of its statements.
     pub(super) programs: Programs,
     pub(super) room: Arc<Room>,
+    at_first: Session,
     pub(super) control: Arc<Control>,
 }
 
@@ -70,10 +73,11 @@ impl Seat {
             reason: format!("`{}` can't be opened: {reason}", path.display()),
         };
         make(path).map_err(|error| failed(&error))?;
-        let (connection, syncs_itself) =
-            connect(path, statement_timeout, &control, &room).map_err(|error| failed(&error))?;
+        let opened = connect(path, statement_timeout, &control, &room)
+            .and_then(|(connection, syncs_itself)| Ok((Session::of(&connection)?, connection, syncs_itself)));
+        let (at_first, connection, syncs_itself) = opened.map_err(|error| failed(&error))?;
         let programs = Programs::default();
-        Ok(Self { connection, name, statement_timeout, syncs_itself, programs, room, control })
+        Ok(Self { connection, name, statement_timeout, syncs_itself, programs, room, at_first, control })
     }
 
     pub(super) fn control(&self) -> Arc<Control> {
@@ -89,21 +93,37 @@ impl Seat {
             .map_err(|error| self.over(&error))
     }
 
-    /// Has `work` done as a guest's: bounded in time and size, and not allowed what is the host's.
-    pub(super) fn as_guest<T>(&self, longest: usize, work: impl FnOnce(&Connection) -> T) -> T {
+    /// Does `work` for a guest's statement: bounded in time and size, and not allowed what is the host's. Also
+    /// returns why the authorizer refused it, if it did.
+    pub(super) fn as_guest<T>(
+        &self,
+        does: Does,
+        longest: usize,
+        work: impl FnOnce(&Connection) -> T,
+    ) -> (T, Option<String>) {
         self.set_longest(i32::try_from(longest).unwrap_or(LONGEST));
-        self.control.begin(self.connection.get_interrupt_handle(), self.statement_timeout);
+        self.control.begin(does, self.connection.get_interrupt_handle(), self.statement_timeout);
         let _guest = Guest::at_work();
         let answer = work(&self.connection);
-        self.control.end();
+        let refused = self.control.end();
         self.set_longest(LONGEST);
-        answer
+        (answer, refused)
     }
 
-    /// Ends a transaction that was not committed. False where the connection serves no more.
-    pub(super) fn rolled_back(&mut self) -> bool {
+    /// Ends a transaction that was not committed. Returns whether another attempt may have the connection: it
+    /// is as it was when it had been opened.
+    pub(super) fn may_return(&mut self) -> bool {
         self.control.go_on();
-        self.connection.is_autocommit() || self.host("ROLLBACK").is_ok()
+        if !self.connection.is_autocommit() && self.host("ROLLBACK").is_err() {
+            return false;
+        }
+        let now = Session::of(&self.connection);
+        let as_at_first = now.as_ref().is_ok_and(|now| *now == self.at_first);
+        // ALTER TABLE opens the temporary schema to look into it, so this happens without anybody's fault.
+        if !as_at_first {
+            tracing::debug!(database = self.name, session = ?now, "connection closed: its session has changed");
+        }
+        as_at_first
     }
 
     /// What the failure of a host's statement means.
@@ -200,7 +220,7 @@ fn connect(
     connection.progress_handler(STEPS, Some(move || clock.is_over()))?;
     let control = Arc::clone(control);
     connection.authorizer(Some(move |context: AuthContext<'_>| {
-        if control.is_guest() { allow(context, &control) } else { Authorization::Allow }
+        if control.is_guest() { authorize(context, &control) } else { Authorization::Allow }
     }))?;
     Ok((connection, syncs_itself))
 }
@@ -218,9 +238,9 @@ fn bound(connection: &Connection, room: &Room, syncs_itself: bool) -> rusqlite::
     ))
 }
 
-/// What a guest's statement may do. The guard has looked at its words before.
-fn allow(context: AuthContext<'_>, control: &Control) -> Authorization {
-    use AuthAction as A;
+/// What SQLite asks about a guest's statement. The guard has looked at its words before.
+fn authorize(context: AuthContext<'_>, control: &Control) -> Authorization {
+    use rusqlite::hooks::AuthAction as A;
     if control.is_over() || !control.ask() {
         return Authorization::Deny;
     }
@@ -228,43 +248,15 @@ fn allow(context: AuthContext<'_>, control: &Control) -> Authorization {
         A::DropTable { table_name: name } | A::DropIndex { index_name: name, .. } => control.drops(name),
         _ => {}
     }
-    let refused = match context.action {
-        A::Unknown { .. }
-        | A::Transaction { .. }
-        | A::Savepoint { .. }
-        | A::Attach { .. }
-        | A::Detach { .. }
-        | A::Pragma { .. }
-        | A::CreateTempIndex { .. }
-        | A::CreateTempTable { .. }
-        | A::CreateTempTrigger { .. }
-        | A::CreateTempView { .. }
-        | A::CreateTrigger { .. }
-        | A::CreateVtable { .. }
-        | A::DropVtable { .. }
-        | A::Analyze { .. } => true,
-        A::Read { table_name, .. }
-        | A::Insert { table_name }
-        | A::Update { table_name, .. }
-        | A::Delete { table_name }
-        | A::CreateTable { table_name }
-        | A::DropTable { table_name }
-        | A::AlterTable { table_name, .. }
-        | A::CreateIndex { table_name, .. }
-        | A::DropIndex { table_name, .. } => is_ours(table_name),
-        A::CreateView { view_name } => is_ours(view_name),
-        A::Function { function_name } => !functions::is_allowed(function_name),
-        _ => false,
-    };
-    match context.action {
-        _ if refused => Authorization::Deny,
+    match authorizer::check(control.does(), context) {
+        Err(why) => {
+            control.refuse(why);
+            Authorization::Deny
+        }
         // Each row by itself: SQLite would free all of a table in one step, without a look at the clock.
-        A::Delete { .. } if control.deletes() => Authorization::Ignore,
-        _ => Authorization::Allow,
+        Ok(()) if matches!(context.action, A::Delete { .. }) && control.does() == Does::Rows => {
+            Authorization::Ignore
+        }
+        Ok(()) => Authorization::Allow,
     }
-}
-
-fn is_ours(table: &str) -> bool {
-    const PREFIX: &str = "posthouse_";
-    table.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }

@@ -21,6 +21,8 @@ use std::{
 use parking_lot::Mutex;
 use rusqlite::{Error, InterruptHandle, ffi};
 
+use crate::database::guard::Does;
+
 /// Bytes that one of our own functions processes between two checks of the deadline: some 20 µs.
 const BETWEEN: usize = 64 << 10;
 
@@ -42,8 +44,10 @@ pub(super) struct Control {
     may_ask: AtomicU32,
     /// Tables and indexes that the statement drops.
     drops: Mutex<Vec<String>>,
-    /// Whether the statement deletes rows, and nothing from the schema.
-    deletes: AtomicBool,
+    /// What the statement does.
+    does: Mutex<Does>,
+    /// Why the authorizer refused the statement.
+    refused: Mutex<Option<String>>,
 }
 
 impl Control {
@@ -58,25 +62,28 @@ impl Control {
             asked: AtomicU32::new(0),
             may_ask: AtomicU32::new(u32::MAX),
             drops: Mutex::default(),
-            deletes: AtomicBool::new(false),
+            does: Mutex::new(Does::Rows),
+            refused: Mutex::default(),
         })
     }
 
     /// Starts a guest's statement with a deadline `time` from now.
-    pub(super) fn begin(&self, interrupt: InterruptHandle, time: Duration) {
+    pub(super) fn begin(&self, does: Does, interrupt: InterruptHandle, time: Duration) {
+        *self.does.lock() = does;
         let due = self.born.elapsed() + time;
         self.due.store(u64::try_from(due.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         *self.guest.lock() = Some(interrupt);
         self.set_guest(true);
     }
 
-    /// Ends the guest's statement.
-    pub(super) fn end(&self) {
+    /// Ends the guest's statement. Returns why the authorizer refused it, if it did.
+    pub(super) fn end(&self) -> Option<String> {
         self.set_guest(false);
         *self.guest.lock() = None;
         self.due.store(u64::MAX, Ordering::Relaxed);
         self.allow_questions(u32::MAX);
         self.drops.lock().clear();
+        self.refused.lock().take()
     }
 
     /// Whether what runs now is a guest's.
@@ -162,14 +169,14 @@ impl Control {
         std::mem::take(&mut *self.drops.lock())
     }
 
-    /// Sets whether the statement deletes rows, and nothing from the schema.
-    pub(super) fn set_deletes(&self, deletes: bool) {
-        self.deletes.store(deletes, Ordering::Relaxed);
+    /// What the statement does.
+    pub(super) fn does(&self) -> Does {
+        *self.does.lock()
     }
 
-    /// Whether the statement deletes rows, and nothing from the schema.
-    pub(super) fn deletes(&self) -> bool {
-        self.deletes.load(Ordering::Relaxed)
+    /// The authorizer refuses the statement; the first reason is kept.
+    pub(super) fn refuse(&self, why: String) {
+        self.refused.lock().get_or_insert(why);
     }
 
     /// Starts one call of an SQL function.

@@ -31,6 +31,7 @@ impl House {
             statement_timeout: Duration::from_secs(60),
             ca: None,
             max_size: Some(max_size),
+            functions: std::collections::BTreeSet::new(),
         };
         Self { pool: Pool::new("app", &path, &settings, min_free), folder }
     }

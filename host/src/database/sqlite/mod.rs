@@ -17,6 +17,7 @@
 //! the next writer writes meanwhile. Who waits for a turn gets a connection with it, the one that wrote last,
 //! whose pages in memory are the newest.
 
+mod authorizer;
 mod connection;
 mod control;
 mod dropping;
@@ -26,6 +27,7 @@ mod functions;
 mod nesting;
 mod program;
 mod room;
+mod session;
 mod sqlstate;
 mod statement;
 mod stuck;
@@ -400,7 +402,7 @@ impl Transaction {
             }
             // Where it has not committed nothing of it remains; in this order, so that the next writer finds
             // this connection.
-            if seat.rolled_back() {
+            if seat.may_return() {
                 pool.idle.lock().push(worker);
             }
             drop((turn, place, holding));
@@ -448,7 +450,7 @@ impl Drop for Transaction {
         let Some(worker) = self.worker.take() else { return };
         let pool = Arc::clone(&self.pool);
         worker.end(move |worker, seat| {
-            if seat.rolled_back() {
+            if seat.may_return() {
                 pool.idle.lock().push(worker);
             }
             drop((turn, place));

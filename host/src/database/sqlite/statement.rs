@@ -62,7 +62,7 @@ pub(super) fn run(
     if !checked.reads {
         seat.host("SAVEPOINT posthouse_statement")?;
     }
-    let answer = seat.as_guest(bounds.bytes, |connection| {
+    let (answer, refused) = seat.as_guest(checked.does, bounds.bytes, |connection| {
         let run = || step(seat, connection, checked, parameters, bounds);
         let mut answer = run();
         if answer.is_err() && seat.control.asked_too_often() {
@@ -85,7 +85,7 @@ pub(super) fn run(
             }
             return Ok(answer);
         }
-        Err(Ended::Engine(error)) => failed(seat, &error),
+        Err(Ended::Engine(error)) => failed(seat, &error, refused),
         Err(Ended::Answer(error)) => error,
     };
     if !checked.reads && !matches!(error, SqlError::Over(_)) {
@@ -108,7 +108,6 @@ fn step(
     bounds: Bounds,
 ) -> Result<(Rows, u64), Ended> {
     seat.control.allow_questions(u32::MAX);
-    seat.control.set_deletes(!checked.changes_schema());
     let mut statement = connection.prepare_cached(&checked.text)?;
     dropping::check(connection, &seat.control)?.map_err(|why| Ended::Answer(SqlError::Refused(why)))?;
     let longest = seat.programs.longest(connection, &seat.control, &checked.text, bounds.bytes)?;
@@ -184,7 +183,7 @@ fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Va
 }
 
 /// What the failure of a guest's statement means.
-fn failed(seat: &Seat, error: &Error) -> SqlError {
+fn failed(seat: &Seat, error: &Error, refused: Option<String>) -> SqlError {
     if sqlstate::is_conflict(error) {
         return Over::Conflict.into();
     }
@@ -223,7 +222,7 @@ fn failed(seat: &Seat, error: &Error) -> SqlError {
             sqlstate: state.to_owned(),
             message: format!("limit `statement_timeout` ({:?}) reached", seat.statement_timeout),
         },
-        (false, "42501") => SqlError::Refused(message),
+        (false, "42501") => SqlError::Refused(refused.unwrap_or(message)),
         (false, state) => SqlError::Statement { sqlstate: state.to_owned(), message },
     }
 }
@@ -350,7 +349,7 @@ pub(super) fn remove_markers(seat: &mut Seat, deliveries: &[DeliveryId]) -> Resu
     };
     let removed = remove().map_err(|error: Error| seat.over(&error)).and_then(|()| seat.host("COMMIT"));
     if removed.is_err() {
-        seat.rolled_back();
+        seat.may_return();
     }
     removed
 }

@@ -51,6 +51,7 @@ impl House {
             statement_timeout: Duration::from_secs(5),
             ca: None,
             max_size: None,
+            functions: BTreeSet::new(),
         };
         Pool::with("app", &settings, Room::new("app", &self.path(), 1 << 30, 0), Box::new(sync))
     }
@@ -189,6 +190,7 @@ async fn after_a_sync_that_failed_the_database_is_left_alone() {
         statement_timeout: Duration::from_secs(5),
         ca: None,
         max_size: None,
+        functions: BTreeSet::new(),
     };
     let room = Room::new("app", &house.path(), 1 << 30, 0);
     let pool = Pool::with("app", &settings, room, Box::new(|| Err(io::Error::other("no more space"))));
@@ -199,4 +201,62 @@ async fn after_a_sync_that_failed_the_database_is_left_alone() {
     assert!(pool.find_marker(DeliveryId(1)).await.is_err(), "nobody finishes from what may go");
     // The next start asks the disk anew.
     assert_eq!(house.pool(|| {}).find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
+}
+
+/// The thread that the next attempt runs on, and what its connection is.
+async fn next(pool: &Arc<Pool>) -> (std::thread::ThreadId, session::Session) {
+    let mut transaction = pool.begin(false, &Waiting::default()).await.unwrap();
+    let look = |seat: &mut Seat| {
+        Ok::<_, Over>((std::thread::current().id(), session::Session::of(&seat.connection).unwrap()))
+    };
+    let found = transaction.run(false, look).await.unwrap();
+    drop(transaction);
+    at_rest(pool).await;
+    found
+}
+
+/// Returns when every transaction that was dropped has been rolled back, and its connection is back.
+async fn at_rest(pool: &Pool) {
+    while pool.places.available_permits() < pool.all {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_whose_session_was_changed_is_closed_and_no_other() {
+    let house = House::new();
+    let pool = house.pool(|| {});
+    let (mut thread, at_first) = next(&pool).await;
+    // What no statement of a guest can do is done past the authorizer.
+    for dirt in [
+        "CREATE TEMP TABLE t (n INTEGER)",
+        "CREATE TEMP VIEW t AS SELECT 99 AS n",
+        "CREATE TEMP TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM t; END",
+        "CREATE TABLE temp.x (n); DROP TABLE temp.x",
+        "PRAGMA trusted_schema = 1",
+    ] {
+        for commits in [true, false] {
+            insert(&pool, 1).await.unwrap();
+            pool.remove_markers(vec![DeliveryId(1)]).await.unwrap();
+            assert_eq!(next(&pool).await, (thread, at_first), "it is used again");
+            let mut transaction = pool.begin(false, &Waiting::default()).await.unwrap();
+            let soil = move |seat: &mut Seat| {
+                seat.connection.execute_batch(dirt).unwrap();
+                Ok::<_, Over>(())
+            };
+            transaction.run(true, soil).await.unwrap();
+            if commits {
+                transaction.commit(DeliveryId(2), vec![], Written::default(), ()).await.unwrap();
+                pool.remove_markers(vec![DeliveryId(2)]).await.unwrap();
+            } else {
+                drop(transaction);
+                at_rest(&pool).await;
+            }
+            let (other, found) = next(&pool).await;
+            assert_eq!(found, at_first, "{dirt}, committed: {commits}");
+            // A rollback takes a table back, and leaves the schema open that it was in.
+            assert_ne!(other, thread, "{dirt}, committed: {commits}");
+            thread = other;
+        }
+    }
 }

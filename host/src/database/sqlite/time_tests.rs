@@ -29,6 +29,7 @@ fn pool_with(folder: &TempDir, before: &str, statement_timeout: Duration) -> Arc
         statement_timeout,
         ca: None,
         max_size: None,
+        functions: std::collections::BTreeSet::new(),
     };
     Pool::new("app", &path, &settings, 0)
 }
@@ -227,7 +228,7 @@ async fn a_statement_that_no_interrupt_ends_is_given_up_after_its_grace() {
     let (begun, begins) = oneshot::channel();
     let stuck = worker.run(move |seat| {
         let control = seat.control();
-        seat.as_guest(1000, |_| {
+        seat.as_guest(guard::Does::Rows, 1000, |_| {
             drop(begun.send(control));
             // As a function would that looks at no clock.
             let _ = ends.recv();

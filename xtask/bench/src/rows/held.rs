@@ -2,7 +2,7 @@
 //! moment when another attempt has the turn to write. The limit is `statement_timeout` and a second.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,7 @@ async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Dur
         statement_timeout: TIMEOUT,
         ca: None,
         max_size: None,
+        functions: BTreeSet::new(),
     };
     let databases = Databases::new(&BTreeMap::from([("app".to_owned(), settings)]), 0);
     let database = databases.get("app").expect("it is there");

@@ -188,11 +188,7 @@ const ALLOWED: &[(&str, u32)] = &[
     ("bm25", JSON),
     ("highlight", JSON),
     // The connection.
-    ("changes", 0),
-    ("total_changes", 0),
-    ("last_insert_rowid", 0),
     ("sqlite_version", 0),
-    ("sqlite_source_id", 0),
 ];
 
 /// Functions that SQLite calls for itself within `ALTER TABLE`; a statement can't.
