@@ -62,6 +62,27 @@ fn under_load_every_stop_is_clean_and_nothing_is_lost() {
     }
 }
 
+#[test]
+fn a_second_signal_ends_the_daemon_at_once_and_loses_nothing() {
+    let mut daemon = counting(r#"shutdown_timeout = "10m""#).start();
+    // Rounds that take a guest longer than this test may.
+    let event = Event::new("user.created").data(json!({ "spin": 1_000 * ABOUT_A_SECOND }));
+    assert!(daemon.post_event(&event).accepted());
+    wait_until("the attempt runs", || daemon.deliveries_in("leased") == 1);
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
+        daemon.signal(first);
+        wait_until("nothing is taken in any more", || Connection::open(daemon.address()).is_err());
+        daemon.signal(second);
+        assert!(daemon.wait_ended().success());
+        assert!(daemon.log().contains("a second signal stops at once"), "{}", daemon.log());
+        daemon.start();
+        wait_until("the delivery is there", || {
+            daemon.deliveries_in("leased") + daemon.deliveries_in("ready") == 1
+        });
+    }
+    assert_eq!(daemon.events().len(), 1);
+}
+
 fn counting(server: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .guest("counter")

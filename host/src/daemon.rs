@@ -33,7 +33,7 @@ use rand::TryRng;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 use tracing::{info, warn};
 
@@ -192,7 +192,7 @@ async fn serve(
     let clock = Steady::new();
     let ambient = Ambient::new(clock.clone(), System);
     let started_at = ambient.now();
-    let mut stop_signals = StopSignals::new()?;
+    let mut told_to_stop = heed_signals(StopSignals::new()?);
     let mut reasons = Reasons::new(path.clone())?;
 
     let webhooks = passed.webhooks(config.server.listen).await?;
@@ -227,11 +227,11 @@ async fn serve(
     let registry = registry(&config, Arc::clone(&in_force), &store, &egress, &ambient).await?;
     // Compiling may take minutes, and a stop does not wait for it.
     let stopped_early = tokio::select! {
-        () = registry.scan() => None,
-        signal = stop_signals.wait() => Some(signal),
+        () = registry.scan() => false,
+        _ = &mut told_to_stop => true,
     };
-    if let Some(signal) = stopped_early {
-        info!(signal, "stopping while the plugins are loaded");
+    if stopped_early {
+        info!("stopping while the plugins are loaded");
         registry.stop_loading().await;
         return Ok(store.close().await?);
     }
@@ -323,11 +323,10 @@ async fn serve(
             reloader.reload(why).await;
         }
     };
-    let signal = tokio::select! {
-        signal = stop_signals.wait() => signal,
-        signal = reloads => signal,
-    };
-    info!(signal, "stopping");
+    tokio::select! {
+        _ = &mut told_to_stop => {}
+        never = reloads => never,
+    }
     telling.abort();
     watching.abort();
     manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
@@ -407,6 +406,21 @@ async fn stopped(mut flag: watch::Receiver<bool>) {
 
 fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {
     signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
+}
+
+/// Ends at the first signal. A second one ends the process at once, whatever it is doing: what is acknowledged is on
+/// disk, and what was unfinished runs after the next start, as after a crash.
+fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
+    let (told, hears) = oneshot::channel();
+    tokio::spawn(async move {
+        let signal = signals.wait().await;
+        info!(signal, "stopping; a second signal stops at once");
+        let _ = told.send(());
+        let signal = signals.wait().await;
+        warn!(signal, "stopped at once by a second signal; unfinished deliveries run after the next start");
+        std::process::exit(0);
+    });
+    hears
 }
 
 /// SIGTERM and SIGINT.
