@@ -164,6 +164,23 @@ fn a_database_that_is_copied_later_by_its_own_tools_has_every_effect_once() {
 }
 
 #[test]
+fn a_backup_may_go_to_standard_output_and_makes_no_file_named_like_it() {
+    let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).start();
+    let event = Event::new("user.created");
+    assert!(daemon.post_event(&event).accepted());
+    let made = daemon.command(&["backup", "-"]).output().expect("the command runs");
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() && said.contains("`-` is complete and checked"), "{said}");
+    assert!(!daemon.dir().join("-").exists());
+    fs::write(daemon.dir().join("piped.db"), &made.stdout).expect("the backup");
+    daemon.stop();
+    fs::remove_dir_all(daemon.dir().join("data")).expect("the folder goes");
+    succeeded(daemon.cli(&["restore", "piped.db"]));
+    daemon.start();
+    assert_eq!(daemon.events()[0]["id"], event.id.as_str());
+}
+
+#[test]
 fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     let mut daemon = on("sqlite:data/app.db").prepare();
     let early = daemon.cli(&["backup", "backup.db"]);

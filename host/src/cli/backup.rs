@@ -5,6 +5,8 @@
 //! fixed, and copies what has tools of its own, such as a PostgreSQL.
 
 use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -34,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup; it must not be there yet.
+    /// The backup; it must not be there yet. `-` is standard output.
     file: PathBuf,
     /// Read a backup that is there from its beginning to its end, and say what is in it or what is wrong.
     #[arg(long, conflicts_with_all = ["force", "command"])]
@@ -56,14 +58,47 @@ pub struct Args {
 /// # Errors
 /// [`CliError::Failure`] where there is no backup.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    if args.check || args.file != Path::new("-") {
+        let told = write(&args, config)?;
+        return table::print(&told);
+    }
+    if io::stdout().is_terminal() {
+        return Err(CliError::Usage(
+            "a backup is no text for a terminal; write `posthouse backup FILE`, or `posthouse backup - > FILE`".to_owned(),
+        ));
+    }
+    // It is checked as a file before a byte of it leaves.
+    let failed = |error: io::Error| {
+        CliError::Failure(format!("the backup can't be written to standard output: {error}"))
+    };
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let args = Args { file: folder.path().join("backup.db"), ..args };
+    let told = write(&args, config)?;
+    let mut out = io::stdout().lock();
+    File::open(&args.file)
+        .and_then(|mut file| io::copy(&mut file, &mut out))
+        .and_then(|_| out.flush())
+        .map_err(failed)?;
+    eprint(&told.replace(&args.file.display().to_string(), "-"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints to standard error, where standard output has the backup.
+fn eprint(text: &str) {
+    // Nobody is left to be told that standard error is closed.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Writes the backup, and returns what to say of it.
+fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     let began = Instant::now();
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
     if args.check {
         let contents = Contents::read(&args.file, false).map_err(|error| failed(&error))?;
-        return tell(&args, &contents, began, &[]);
+        return Ok(tell(args, &contents, began, &[]));
     }
     if !args.force && args.file.exists() {
-        return Err(failed(&store::BackupError::Exists(args.file)));
+        return Err(failed(&store::BackupError::Exists(args.file.clone())));
     }
     let beside = beside(config);
     let elsewhere = beside.elsewhere.clone();
@@ -81,18 +116,18 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     })?;
     let contents = written.put_in_place().map_err(|error| failed(&error))?;
     let missing = if args.command.is_empty() { elsewhere } else { Vec::new() };
-    tell(&args, &contents, began, &missing)
+    Ok(tell(args, &contents, began, &missing))
 }
 
 /// Says that a backup is whole, and what is in it; `missing` are databases that are not, and should be copied.
-fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) -> Result<ExitCode, CliError> {
+fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) -> String {
     let bytes = std::fs::metadata(&args.file).map(|file| file.len()).unwrap_or_default();
     if args.json {
         let mut told = json!(contents);
         told["file"] = json!(args.file);
         told["bytes"] = json!(bytes);
         told["seconds"] = json!(began.elapsed().as_secs_f64());
-        return table::print(&table::json_lines([&told]));
+        return table::json_lines([&told]);
     }
     let mut text = format!("`{}` is complete and checked\n", shown(&args.file));
     text += &facts(contents, &format!("{}, in {:.1} s", ByteSize(bytes), began.elapsed().as_secs_f64()));
@@ -102,7 +137,7 @@ fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) ->
             table::clean(name)
         );
     }
-    table::print(&text)
+    text
 }
 
 /// What is in a backup, one a line.
