@@ -11,7 +11,7 @@ use crate::{
     daemon,
     egress::Egress,
     ingress::Verifier,
-    model::{Grants, Pattern},
+    model::{Grants, Pattern, counted},
     plugin::{self, Engine, EngineOptions, Inspection, LoadError},
 };
 
@@ -47,7 +47,10 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     config.sources.iter().try_for_each(tell_source)?;
     match check_plugins(&config)? {
         (0, _) => Ok(ExitCode::SUCCESS),
-        (bad, all) => Err(CliError::Failure(format!("{bad} of {all} plugins would not run; see above"))),
+        (bad, all) => Err(CliError::Failure(format!(
+            "{bad} of {} would not run; see above",
+            counted(all as u64, "plugin")
+        ))),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::model::{Derived, KvWrite, OutboxItem};
+use crate::model::{Derived, KvWrite, OutboxItem, counted};
 
 /// The most lines; of more the last says how many.
 const LINES: usize = 20;
@@ -66,7 +66,11 @@ impl Did {
         match (self.statements, self.changed) {
             (0, _) => {}
             (statements, changed) => {
-                self.line(format_args!("sql {statements} statements, {changed} rows changed"));
+                self.line(format_args!(
+                    "sql {}, {} changed",
+                    counted(statements, "statement"),
+                    counted(changed, "row")
+                ));
             }
         }
         for item in outbox {

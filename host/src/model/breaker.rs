@@ -35,6 +35,8 @@ use std::{fmt, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::counted;
+
 /// Where a breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -213,7 +215,7 @@ fn later(now: Timestamp, pause: Duration) -> Timestamp {
 
 impl fmt::Display for Trip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tripped, as {} different deliveries failed in a row", self.failures)?;
+        write!(f, "tripped, as {} failed in a row", counted(self.failures.into(), "different delivery"))?;
         if self.pauses > 1 {
             let more = self.pauses - 1;
             write!(f, ", and {more} {} since", if more == 1 { "trial" } else { "trials" })?;

@@ -6,6 +6,7 @@ mod ambient;
 mod breaker;
 mod carried;
 mod cause;
+mod count;
 mod delivery;
 mod derived;
 mod domain;
@@ -31,6 +32,7 @@ pub use ambient::{Ambient, Clock, Random};
 pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
 pub use carried::Carried;
 pub use cause::cause;
+pub use count::{counted, noun, turn};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,

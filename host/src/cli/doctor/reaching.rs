@@ -14,6 +14,7 @@ use crate::{
     config::{MailTarget, SmtpTls},
     daemon, dispatch,
     egress::Egress,
+    model::{counted, turn},
 };
 
 /// How long the daemon may take to answer.
@@ -133,18 +134,23 @@ fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
     let dead: u64 = groups.iter().filter_map(|group| group["to_replay"].as_u64()).sum();
     if dead > 0 {
         notes.warning(
-            format!("{dead} deliveries were given up"),
+            format!("{} {} given up", counted(dead, "delivery"), if dead == 1 { "was" } else { "were" }),
             "`posthouse deliveries --state dead` says why; `posthouse replay --dead` runs them again",
         );
     }
     let waiting = stats["store"]["replays_waiting"].as_u64().unwrap_or(0);
     if waiting > 0 {
-        notes.ok(format!("{waiting} replayed deliveries wait for their turn behind what comes in"));
+        let (what, turn) = (counted(waiting, "replayed delivery"), turn(waiting));
+        notes.ok(format!("{what} {turn}; new events run first"));
     }
     let unsent = stats["store"]["outbox"]["dead"].as_u64().unwrap_or(0);
     if unsent > 0 {
         notes.warning(
-            format!("{unsent} mails or requests were given up"),
+            format!(
+                "{} of the outbox {} given up",
+                counted(unsent, "item"),
+                if unsent == 1 { "was" } else { "were" }
+            ),
             "`posthouse outbox --state dead` says why; `posthouse outbox replay` sends them again",
         );
     }
