@@ -74,9 +74,15 @@ const stories = {
     const rows = await page.locator("tbody tr").count();
     assert.ok(rows > 0 && rows < data.events, `${rows}`);
     await page.goto(base + "/events?organization=nobody");
-    assert.match(await text(page), /No event is like that/);
-    await page.goto(base + "/events?since=yesterday");
-    assert.match(await text(page, ".error"), /yesterday/);
+    assert.match(await text(page), /No event matches/);
+    for (const [query, said] of [
+      ["since=tomorrow", /`tomorrow` is not a time/],
+      ["type=user.creatd", /did you mean `user.created`/],
+      ["source=scalekt", /did you mean `scalekit`/],
+    ]) {
+      await page.goto(base + "/events?" + query);
+      assert.match(await text(page, ".error"), said);
+    }
     // A number leads to what it counts.
     await page.goto(base + "/");
     const done = page.locator("a[href='/deliveries?state=done']").first();
@@ -89,21 +95,28 @@ const stories = {
     await page.locator("a.row").first().click();
     await page.waitForURL(/\/events\/scalekit\//);
     const story = await text(page);
-    for (const part of ["Taken in", "Delivery dlv_", "Attempt 1", "Committed"]) assert.ok(story.includes(part), story);
+    for (const part of ["Received", "Delivery dlv_", "Attempt 1", "Committed"]) assert.ok(story.includes(part), story);
+    // The id of a delivery finds its event.
+    const delivery = story.match(/dlv_[0-9]+/)[0];
+    await page.goto(base + "/events");
+    await page.fill("input[name=id]", delivery);
+    await page.press("input[name=id]", "Enter");
+    await page.waitForURL(/id=dlv_/);
+    assert.equal(await page.locator("tbody tr").count(), 1);
   },
 
   // A group of dead letters is counted, then run again.
   async replay({ page }) {
     await logIn(page, "/");
-    assert.match(await text(page, "#attention"), /3 deliveries were given up/);
+    assert.match(await text(page, "#attention"), /3 dead letters not replayed/);
     await page.click("#attention a[href='/dead-letters']");
     await page.waitForURL(/dead-letters/);
     assert.equal(await page.locator("tbody tr").count(), 2);
     const group = page.locator("tbody tr", { hasText: "asked to refuse" });
-    await group.getByText("Run again").click();
+    await group.getByText("Replay").click();
     await page.waitForURL(/\/replay\?/);
     assert.equal(await page.locator("#count").innerText(), "2");
-    await page.getByRole("button", { name: "Run 2 again" }).click();
+    await page.getByRole("button", { name: "Replay 2" }).click();
     await page.waitForURL(/said=replayed/);
     assert.match(await text(page, ".said"), /2 new deliveries/);
     // They die again, which the page hears of by itself.
@@ -168,7 +181,7 @@ const stories = {
   // A page changes as things happen, without being loaded again.
   async live({ page }) {
     await logIn(page, "/events");
-    assert.match(await text(page), /No event has come yet/);
+    assert.match(await text(page), /No event yet/);
     await page.evaluate(() => (window.untouched = true));
     await page.locator("#feed", { hasText: "live" }).waitFor();
     await send({ type: "user.created", id: "evt_seen_live" });
@@ -180,6 +193,115 @@ const stories = {
     await send({ type: "user.created", id: "evt_seen_later" });
     await page.getByText("evt_seen_later").waitFor();
     assert.equal(await page.inputValue("input[name=text]"), "half a wo");
+  },
+
+  // Times as people write and choose them; their own time is in the tooltip.
+  async times({ browser }) {
+    const context = await browser.newContext({ timezoneId: "Asia/Tokyo", locale: "en-GB" });
+    const page = await context.newPage();
+    await logIn(page, "/events");
+    for (const [since, rows] of [["yesterday", data.events], ["today", data.events], ["2h", data.events], ["2999-01-01", 0]]) {
+      await page.fill("input[name=since]", since);
+      await page.press("input[name=since]", "Enter");
+      await page.waitForURL((url) => url.searchParams.get("since") === since);
+      assert.equal(await page.locator("tbody tr").count(), rows, since);
+    }
+    const at = page.locator("input[type=datetime-local]").first();
+    await at.evaluate((picker) => {
+      picker.value = "2026-01-02T03:04";
+      picker.dispatchEvent(new Event("change"));
+    });
+    assert.equal(await page.inputValue("input[name=since]"), "2026-01-02 03:04");
+    await page.goto(base + "/events");
+    const time = page.locator("tbody time").first();
+    const utc = new Date(await time.getAttribute("datetime"));
+    const own = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "long", timeZone: "Asia/Tokyo" });
+    assert.equal(await time.getAttribute("title"), `${own.format(utc)} (Asia/Tokyo)`);
+    assert.match(await time.innerText(), /^[0-9-]{10} [0-9:]{8}Z$/);
+    assert.match(await text(page, "footer"), /Times are UTC.*Asia\/Tokyo/);
+    await context.close();
+    // Without a script the picker counts by itself.
+    const bare = await browser.newContext({ javaScriptEnabled: false });
+    const plain = await bare.newPage();
+    await logIn(plain, "/events");
+    await plain.fill("input[name=since_at]", "2999-01-01T00:00");
+    await plain.getByRole("button", { name: "Search" }).click();
+    assert.match(await text(plain), /No event matches/);
+    assert.equal(await plain.inputValue("input[name=since]"), "2999-01-01T00:00");
+    await bare.close();
+  },
+
+  // What was given up is found with its times and its event, and sent again, one or all.
+  async outbox({ page }) {
+    await logIn(page, "/outbox?state=dead");
+    const rows = page.locator("tbody tr");
+    assert.equal(await rows.count(), 2);
+    const row = rows.first();
+    assert.ok((await row.locator("time").count()) >= 2, await row.innerText());
+    await row.getByRole("button", { name: "Send again" }).click();
+    await page.waitForURL(/said=resent/);
+    assert.match(await text(page, ".said"), /1 item sent again/);
+    await page.locator("tbody tr", { hasText: "sent" }).first().waitFor();
+    await page.getByRole("button", { name: "Send the dead item again" }).click();
+    await page.waitForURL(/said=resent/);
+    await page.goto(base + "/outbox");
+    await page.locator("tbody .state.sent").nth(1).waitFor();
+    // From an item to its event, and back.
+    await page.locator("a.row").first().click();
+    await page.waitForURL(/\/events\/scalekit\/.*#dlv_/);
+    await page.locator("ol.timeline a[href*='/outbox?id=']").first().click();
+    await page.waitForURL(/\/outbox\?id=/);
+    assert.equal(await rows.count(), 1);
+  },
+
+  // What is not there is a page for people, and JSON for programs.
+  async lost({ page }) {
+    await logIn(page);
+    for (const path of ["/nowhere", "/events/scalekit/evt_nowhere", "/plugins/countr", "/events/", "/v2"]) {
+      const answer = await page.goto(base + path);
+      assert.equal(answer.status(), 404, path);
+      assert.match(answer.headers()["content-type"], /text\/html/, path);
+      assert.match(await text(page, "h1"), /Not found/, path);
+      assert.ok((await page.locator("nav a").count()) > 3, path);
+    }
+    await page.goto(base + "/plugins/countr");
+    assert.match(await text(page), /did you mean `counter`/);
+    for (const path of ["/v1/nowhere", "/v1/events/evt_nowhere"]) {
+      const answer = await page.goto(base + path);
+      assert.match(answer.headers()["content-type"], /application\/json/, path);
+    }
+  },
+
+  // Nothing is wider than the screen, however long the words are, and however empty a page is.
+  async widths({ browser }) {
+    if (shots) mkdirSync(join(shots, data.name), { recursive: true });
+    const problems = [];
+    for (const [width, height] of [[1280, 900], [1024, 768], [390, 844]]) {
+      const context = await browser.newContext({ viewport: { width, height } });
+      const page = await context.newPage();
+      await logIn(page);
+      const paths = [...PAGES.filter((path) => !data.without.includes(path)), ...data.pages];
+      for (const path of paths) {
+        const answer = await page.goto(base + path);
+        assert.ok([200, 404].includes(answer.status()), `${path}: ${answer.status()}`);
+        for (const opened of [false, true]) {
+          if (opened) await page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+          const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          if (over > 0) problems.push(`${path}: ${over} px wider than ${width}${opened ? ", opened" : ""}`);
+          // No column is shredded: the name of a column stands on one line.
+          const shreds = await page.evaluate(() => [...document.querySelectorAll("td.text, td.id")]
+            .filter((cell) => cell.getBoundingClientRect().width < 90 && cell.innerText.length > 20)
+            .map((cell) => cell.innerText.slice(0, 40)));
+          if (shreds.length > 0) problems.push(`${path} at ${width}: shredded: ${shreds[0]}`);
+          if (!opened && shots) {
+            const name = (path.split("?")[0].split("/").filter(Boolean).slice(0, 2).join("-") || "overview").slice(0, 40);
+            await page.screenshot({ path: join(shots, data.name, `${name}-${width}.png`), fullPage: true });
+          }
+        }
+      }
+      await context.close();
+    }
+    assert.deepEqual(problems, []);
   },
 
   // All by keys.

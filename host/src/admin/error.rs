@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::rejection::{JsonRejection, PathRejection, QueryRejection},
-    http::{Method, StatusCode, Uri, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
@@ -43,13 +43,19 @@ impl From<tokio::task::JoinError> for ApiError {
     }
 }
 
+/// Marks an answer as a refusal, with its words: the dashboard makes a page of it for a browser.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal(pub String);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.message }));
+        let mut response = (self.status, body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            return (self.status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        (self.status, body).into_response()
+        response.extensions_mut().insert(Refusal(self.message));
+        response
     }
 }
 
@@ -87,10 +93,17 @@ impl From<PathRejection> for ApiError {
     }
 }
 
+/// What somebody asked for, fit for an error: escaped, and cut if it is long.
+pub(super) fn shown(text: &str) -> String {
+    const MOST: usize = 80;
+    let cut: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() { cut + "…" } else { cut }
+}
+
 pub(super) async fn no_such_path(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("there is nothing at `{}`", uri.path()))
+    ApiError::not_found(format!("there is nothing at `{}`", shown(uri.path())))
 }
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` does not take {method}", uri.path()))
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` does not take {method}", shown(uri.path())))
 }

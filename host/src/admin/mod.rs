@@ -43,7 +43,7 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use self::audit::Actor;
+use self::audit::{Action, Actor};
 pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
     api::{
@@ -175,6 +175,7 @@ impl Admin {
             .layer(from_fn_with_state(Arc::new(guard), guard::check))
             // Asked by what watches over the daemon, which has no token.
             .merge(api::open_router())
+            .layer(from_fn(dashboard::refusals_as_pages))
             .layer(from_fn(guard::headers))
             .with_state(self)
     }

@@ -15,16 +15,17 @@ use crate::{admin::Since, config::Config};
 /// List what operators did, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this deed, such as `pause plugin`.
+    /// Only these actions: `pause plugin`, or a word of several such as `plugin` or `replay`.
     #[arg(long)]
     action: Option<String>,
-    /// Only what was done since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    /// Only what was done since then: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds
+    /// since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most entries.
+    /// The most entries to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -51,9 +52,10 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let entries: Vec<Entry> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
     let cells = entries.iter().map(|entry| {
-        let outcome = entry.outcome.clone().unwrap_or_else(|| "not known".to_owned());
+        let outcome =
+            entry.outcome.clone().unwrap_or_else(|| "unknown: the daemon ended meanwhile".to_owned());
         vec![time(entry.at), entry.actor.clone(), entry.action.clone(), entry.target.clone(), outcome]
     });
-    let titles = ["when!", "by", "what!", "to what", "came of it"];
-    table::print(&table::page(&titles, cells.collect(), args.limit, "entries"))
+    let titles = ["time!", "by", "action!", "target", "outcome"];
+    table::print(&table::page(&titles, cells.collect(), args.limit, "entry"))
 }

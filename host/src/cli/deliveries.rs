@@ -1,4 +1,5 @@
-//! `posthouse deliveries`: a list of deliveries, newest first, or of dead letters by cause.
+//! `posthouse deliveries`: a list of deliveries, newest first, or of dead letters by cause; `posthouse deliveries show ID`:
+//! all about one.
 
 use std::process::ExitCode;
 
@@ -7,7 +8,8 @@ use serde::Deserialize;
 
 use super::{
     CliError,
-    client::Client,
+    client::{Client, segment},
+    events::Delivery,
     table::{self, time},
 };
 use crate::{
@@ -16,31 +18,62 @@ use crate::{
     model::{DeliveryState, HeldReason, Pattern},
 };
 
-/// List deliveries, newest first.
+/// List deliveries, newest first, or show one.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Only those in this state.
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show one delivery: its attempts, and what they sent.
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The delivery, such as `dlv_123`; or the id of a mail or request that it sent.
+    id: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only deliveries in this state.
     #[arg(long, value_parser = state())]
     state: Option<String>,
-    /// Only those for this plugin.
+    /// Only deliveries to this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// Only those of events of these types, such as `user.created`, `membership.*`.
+    /// Only deliveries of events of this source.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Only deliveries of events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
-    /// Only those that failed for the cause of this reason: ids and numbers in it make no difference.
+    /// Only deliveries that failed for the cause of this reason: ids and numbers in it make no difference.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// List dead letters by plugin and cause in place of deliveries.
-    #[arg(long, conflicts_with_all = ["state", "plugin", "event_type", "reason", "since"])]
+    /// List dead letters by plugin and cause instead of deliveries.
+    #[arg(long, conflicts_with_all = ["state", "plugin", "source", "event_type", "reason", "since", "until"])]
     causes: bool,
-    /// Only those finished, or else made, since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    /// Only deliveries finished, or if they are not finished made, since then: `2h`, `7d`, `today`, `2026-11-30`,
+    /// `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most deliveries.
+    /// Only deliveries finished, or if they are not finished made, until then; a day counts to its end.
+    #[arg(long, value_name = "TIME")]
+    until: Option<Since>,
+    /// The most deliveries to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -69,19 +102,36 @@ struct Summary {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer.
+/// [`CliError::Failure`] if the daemon does not answer, or has no such delivery.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    if args.causes {
-        return causes(&Client::new(config)?, args.limit, args.json);
+    let client = Client::new(config)?;
+    match args.command {
+        Some(Command::Show(asked)) => show(&client, &asked),
+        None if args.list.causes => causes(&client, args.list.limit, args.list.json),
+        None => list(&client, args.list),
     }
+}
+
+fn show(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
+    let answer = client.get(&format!("/v1/deliveries/{}", segment(&asked.id)), &[])?;
+    if asked.json {
+        return table::print(&table::json_lines([&answer]));
+    }
+    let delivery: Delivery = table::read(&answer)?;
+    table::print(&format!("{}\n{}", delivery.facts(), delivery.story()))
+}
+
+fn list(client: &Client, args: List) -> Result<ExitCode, CliError> {
     let query = [
         ("state", args.state),
         ("plugin", args.plugin),
+        ("source", args.source),
         ("type", args.event_type.map(String::from)),
         ("reason", args.reason),
         ("since", args.since.map(String::from)),
+        ("until", args.until.map(String::from)),
     ];
-    let rows = Client::new(config)?.list("deliveries", &query, "id", args.limit)?;
+    let rows = client.list("deliveries", &query, "id", args.limit)?;
     if args.json {
         return table::print(&table::json_lines(&rows));
     }
@@ -96,9 +146,9 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             time(delivery.finished_at.unwrap_or(delivery.made_at)),
         ]
     });
-    let titles = ["delivery!", "state!", "plugin", "type", "tries", "finished or made!"];
+    let titles = ["delivery!", "state!", "plugin", "type", "attempts!", "finished or made!"];
     let notes: Vec<_> = deliveries.iter().map(Summary::note).collect();
-    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "deliveries"))
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "delivery"))
 }
 
 /// Dead letters that have one cause.
@@ -124,12 +174,12 @@ fn causes(client: &Client, limit: usize, json: bool) -> Result<ExitCode, CliErro
         let (count, left) = (group.count.to_string(), group.to_replay.to_string());
         vec![group.plugin.clone(), count, left, group.last_at.map(time).unwrap_or_default()]
     });
-    let titles = ["plugin!", "dead letters", "not replayed", "last!"];
+    let titles = ["plugin!", "dead letters!", "not replayed!", "last!"];
     let said = |group: &Group| {
-        if group.reason.is_empty() { "nothing was said".to_owned() } else { group.reason.clone() }
+        if group.reason.is_empty() { "no reason given".to_owned() } else { group.reason.clone() }
     };
     let notes: Vec<_> = groups.iter().map(said).collect();
-    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, limit, "causes"))
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, limit, "cause"))
 }
 
 impl Summary {

@@ -15,10 +15,10 @@ use super::{
 use crate::{
     admin::Since,
     config::Config,
-    model::{HeldReason, LogLine, Pattern},
+    model::{HeldReason, LogLine, Pattern, counted},
 };
 
-/// List events, newest first, or tell all about one.
+/// List events, newest first, or show one with all that happened to it.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Tell the whole story of one event.
+    /// Show one event: its deliveries, their attempts, and what they sent.
     Show(Show),
 }
 
@@ -45,26 +45,27 @@ struct List {
     /// Only events of this organization.
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
-    /// Only events taken in since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    /// Only events received since then: `2h`, `7d`, `today`, `yesterday`, `2026-11-30`, `"2026-11-30 14:00"`
+    /// (UTC), RFC 3339 or seconds since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only events taken in until then.
+    /// Only events received until then; a day counts to its end.
     #[arg(long, value_name = "TIME")]
     until: Option<Since>,
-    /// Only events with this text in the body, whatever the case of its letters.
+    /// Only events with this text in the body; upper and lower case are the same.
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
-    /// The most events.
+    /// The most events to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// The sender's id of the event.
+    /// The sender's id of the event; or the id of one of its deliveries, or of a mail or request that one sent.
     id: String,
     /// The source, where several have an event of this id.
     #[arg(long)]
@@ -72,7 +73,7 @@ struct Show {
     /// Print the body as well.
     #[arg(long)]
     body: bool,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -125,8 +126,8 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
             counts(&event.deliveries),
         ]
     });
-    let titles = ["event!", "type!", "source", "received!", "deliveries"];
-    table::print(&table::page(&titles, cells.collect(), asked.limit, "events"))
+    let titles = ["event!", "type", "source", "received!", "deliveries"];
+    table::print(&table::page(&titles, cells.collect(), asked.limit, "event"))
 }
 
 #[derive(Deserialize)]
@@ -140,8 +141,12 @@ struct Detail {
 }
 
 #[derive(Deserialize)]
-struct Delivery {
+pub(super) struct Delivery {
     id: String,
+    event: String,
+    source: String,
+    #[serde(rename = "type")]
+    event_type: String,
     plugin: String,
     state: String,
     held: Option<HeldReason>,
@@ -151,6 +156,7 @@ struct Delivery {
     behind: Option<String>,
     made_at: Timestamp,
     finished_at: Option<Timestamp>,
+    error: Option<String>,
     replay_of: Option<String>,
     attempt_log: Vec<Attempt>,
     outbox: Vec<outbox::Item>,
@@ -202,7 +208,7 @@ fn story(event: &Detail, with_body: bool) -> String {
         ("organization", organization.clone().unwrap_or_default()),
         ("occurred", occurred_at.map(time).unwrap_or_default()),
         ("received", time(*received_at)),
-        ("body", format!("{bytes} bytes{hint}")),
+        ("body", format!("{}{hint}", counted(*bytes, "byte"))),
         ("trace", event.trace.clone().unwrap_or_default()),
         ("deliveries", counts(&event.summary.deliveries)),
     ]);
@@ -218,7 +224,19 @@ fn story(event: &Detail, with_body: bool) -> String {
 }
 
 impl Delivery {
-    fn story(&self) -> String {
+    /// What it is of, before its story: for a delivery that is shown alone.
+    pub(super) fn facts(&self) -> String {
+        table::facts(&[
+            ("delivery", self.id.clone()),
+            ("event", self.event.clone()),
+            ("type", self.event_type.clone()),
+            ("source", self.source.clone()),
+            ("plugin", self.plugin.clone()),
+        ])
+    }
+
+    /// What became of it: its state, its attempts, what it sent. Each reason is printed once.
+    pub(super) fn story(&self) -> String {
         let mut text = format!("{} for {}: {}", clean(&self.id), clean(&self.plugin), clean(&self.state));
         if let Some(reason) = &self.held {
             let _ = write!(text, ", {}", clean(&reason.to_string()));
@@ -232,13 +250,27 @@ impl Delivery {
         if let Some(first) = &self.behind {
             let _ = write!(text, ", behind {}", clean(first));
         }
-        let _ = write!(text, ", {} attempt{}", self.attempts, if self.attempts == 1 { "" } else { "s" });
+        let _ = write!(text, ", {}", counted(self.attempts.into(), "attempt"));
         if let Some(first) = &self.replay_of {
             let _ = write!(text, ", a replay of {}", clean(first));
         }
         text.push('\n');
+        let mut told: Vec<(u32, &str)> = Vec::new();
         for attempt in &self.attempt_log {
-            text += &attempt.story();
+            let reason = attempt.error.as_deref().unwrap_or_default();
+            let before = told.iter().find(|(_, earlier)| *earlier == reason && !reason.is_empty());
+            text += &attempt.story(before.map(|(number, _)| *number));
+            if before.is_none() {
+                told.push((attempt.number, reason));
+            }
+        }
+        // A delivery that was given up without an attempt says why itself.
+        if let Some(error) = self
+            .error
+            .as_deref()
+            .filter(|error| self.state == "dead" && told.iter().all(|(_, told)| told != error))
+        {
+            text += &clean_lines(error, 2);
         }
         for item in &self.outbox {
             let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.standing());
@@ -249,7 +281,8 @@ impl Delivery {
 }
 
 impl Attempt {
-    fn story(&self) -> String {
+    /// What became of it. `same_as` is the attempt before it that failed for the same reason.
+    fn story(&self, same_as: Option<u32>) -> String {
         let mut text = format!(
             "  attempt {}, {}, {:.1} ms",
             self.number,
@@ -260,8 +293,10 @@ impl Attempt {
             let _ = write!(text, ", revision {}", clean(revision));
         }
         let _ = write!(text, ": {}", clean(&self.outcome));
-        if let Some(error) = &self.error {
-            let _ = write!(text, ": {}", clean(error));
+        match (&self.error, same_as) {
+            (Some(_), Some(number)) => _ = write!(text, ": the same reason as attempt {number}"),
+            (Some(error), None) => _ = write!(text, ": {}", clean(error)),
+            (None, _) => {}
         }
         text.push('\n');
         for line in &self.did {
@@ -312,6 +347,25 @@ mod tests {
                 }],
             }],
         })
+    }
+
+    #[test]
+    fn a_reason_is_told_once_however_many_attempts_had_it() {
+        let reason = "x".repeat(4096);
+        let mut event = event();
+        let attempt = event["history"][0]["attempt_log"][0].clone();
+        let attempts = (1..=4).map(|number| {
+            let mut attempt = attempt.clone();
+            attempt["number"] = json!(number);
+            attempt["error"] = json!(if number == 3 { "another" } else { &reason });
+            attempt
+        });
+        event["history"][0]["attempt_log"] = attempts.collect();
+        event["history"][0]["error"] = json!(reason);
+        let told = story(&table::read(&event).unwrap(), false);
+        assert_eq!(told.matches(&reason).count(), 1, "{told}");
+        assert_eq!(told.matches("the same reason as attempt 1").count(), 2, "{told}");
+        assert!(told.contains(": another"), "{told}");
     }
 
     #[test]

@@ -10,9 +10,13 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     client::{Client, segment},
-    table::{self, clean, counts, time},
+    complain,
+    table::{self, clean, clean_lines, counts, time},
 };
-use crate::config::Config;
+use crate::{
+    config::Config,
+    model::{counted, turn},
+};
 
 /// How much of a revision's SHA-256 a list shows.
 const SHORT: usize = 12;
@@ -23,7 +27,7 @@ const SHORT: usize = 12;
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }
@@ -32,9 +36,9 @@ pub struct Args {
 enum Command {
     /// Show all about one plugin.
     Show(Named),
-    /// Hold its deliveries; events are taken in all the same.
+    /// Hold its deliveries; events are still accepted.
     Pause(Named),
-    /// Let its deliveries run again.
+    /// Resume it: held deliveries run.
     Resume(Named),
     /// Drop a plugin whose file is gone, its keys and values, and its unfinished deliveries.
     Forget(Named),
@@ -71,6 +75,19 @@ struct Plugin {
     #[serde(default)]
     revisions: Vec<Revision>,
     breaker: Breaker,
+}
+
+/// A file of the plugins folder that is no plugin.
+#[derive(Deserialize)]
+struct Ignored {
+    file: String,
+    reason: String,
+}
+
+impl Ignored {
+    fn text(&self) -> String {
+        format!("ignored in the plugins folder: `{}`: {}", self.file, self.reason)
+    }
 }
 
 #[derive(Deserialize)]
@@ -114,7 +131,7 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             format!("`{name}` is paused; `posthouse plugins resume {name}` lets its deliveries run again\n")
         }),
         Some(Command::Resume(asked)) => {
-            act(&client, &asked, "resume", |name| format!("`{name}` is not paused any more\n"))
+            act(&client, &asked, "resume", |name| format!("`{name}` is resumed\n"))
         }
         Some(Command::Forget(asked)) => act(&client, &asked, "forget", |name| {
             format!("`{name}` is forgotten; its unfinished deliveries are dead letters\n")
@@ -125,7 +142,10 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
 fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
     let answer = client.get("/v1/plugins", &[])?;
     let rows = answer["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ignored: Vec<Ignored> = answer.get("ignored").map(table::read).transpose()?.unwrap_or_default();
     if json {
+        // A line of JSON is a plugin, and these are none.
+        ignored.iter().for_each(|file| complain(&format!("warning: {}", file.text())));
         return table::print(&table::json_lines(rows));
     }
     let plugins: Vec<Plugin> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
@@ -142,7 +162,11 @@ fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
     let titles = ["plugin!", "state!", "revision!", "events", "deliveries"];
     let why = |plugin: &Plugin| plugin.reason.clone().or_else(|| plugin.last_error.clone());
     let notes: Vec<_> = plugins.iter().map(|plugin| why(plugin).unwrap_or_default()).collect();
-    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, usize::MAX, "plugins"))
+    let mut text = table::page_with_notes(&titles, cells.collect(), &notes, usize::MAX, "plugin");
+    for file in &ignored {
+        text += &clean_lines(&file.text(), 0);
+    }
+    table::print(&text)
 }
 
 fn show(client: &Client, asked: &Named) -> Result<ExitCode, CliError> {
@@ -167,7 +191,7 @@ fn act(
     let mut text = said(&clean(&asked.name));
     // Resumed, it may still be held for another reason.
     if let Some(reason) = answer["reason"].as_str().filter(|_| action == "resume") {
-        text += &format!("it is held all the same: {}\n", clean(reason));
+        text += &format!("it is still held: {}\n", clean(reason));
     }
     table::print(&text)
 }
@@ -210,7 +234,7 @@ impl Plugin {
     fn replays(&self) -> String {
         match self.replays_waiting {
             0 => String::new(),
-            waiting => format!("{waiting} of those wait for their turn"),
+            waiting => format!("{waiting} of these {}", turn(waiting)),
         }
     }
 
@@ -232,7 +256,14 @@ impl Plugin {
             ("requires", self.requires.join(" ")),
             ("lacks", self.lacks.join(" ")),
             ("grants", grants.map_or_else(|| "none".to_owned(), |_| self.grants.to_string())),
-            ("concurrency", format!("{concurrency} attempts at once, {reuse} by one instance")),
+            (
+                "concurrency",
+                format!(
+                    "{} at once, {} per instance",
+                    counted(*concurrency, "attempt"),
+                    counted(*reuse, "attempt")
+                ),
+            ),
             ("order by", order_by.clone().unwrap_or_default()),
             ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
             ("breaker", self.breaker.text()),

@@ -9,12 +9,12 @@ use super::{
     client::Client,
     table::{self, clean},
 };
-use crate::{admin::Since, config::Config};
+use crate::{admin::Since, config::Config, model::counted};
 
-/// Deliver an old event once more, or all dead letters.
+/// Deliver an old event again, or all dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The sender's id of the event.
+    /// The sender's id of the event; or the id of a delivery: its event again, for its plugin.
     #[arg(required_unless_present = "dead", conflicts_with = "dead")]
     event: Option<String>,
     /// The source, where several have an event of this id.
@@ -23,16 +23,17 @@ pub struct Args {
     /// Only for this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// All dead letters.
+    /// All dead letters that were not replayed.
     #[arg(long)]
     dead: bool,
     /// Only dead letters of the cause of this reason: ids and numbers in it make no difference.
     #[arg(long, value_name = "TEXT", requires = "dead")]
     reason: Option<String>,
-    /// Only dead letters given up since then: `24h`, `7d`, `2026-03-01T12:00:00Z`.
+    /// Only dead letters given up since then: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or
+    /// seconds since 1970.
     #[arg(long, value_name = "TIME", requires = "dead")]
     since: Option<Since>,
-    /// Only say how many deliveries it would make.
+    /// Print how many deliveries it would make, and make none.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object.
@@ -85,8 +86,7 @@ fn dead(client: &Client, args: &Args) -> Result<ExitCode, CliError> {
         None => String::new(),
     };
     let count: u64 = table::read(&client.post("/v1/replay", &body(true))?["count"])?;
-    let letters = if count == 1 { "letter" } else { "letters" };
-    let done = table::print(&format!("{count} dead {letters}{of} to replay\n"))?;
+    let done = table::print(&format!("{}{of} to replay\n", counted(count, "dead letter")))?;
     if args.dry_run || count == 0 {
         return Ok(done);
     }
@@ -96,8 +96,5 @@ fn dead(client: &Client, args: &Args) -> Result<ExitCode, CliError> {
 
 /// `1 delivery`, `2 deliveries`.
 fn deliveries(answer: &Value) -> Result<String, CliError> {
-    Ok(match table::read(&answer["count"])? {
-        1_u64 => "1 delivery".to_owned(),
-        count => format!("{count} deliveries"),
-    })
+    Ok(counted(table::read(&answer["count"])?, "delivery"))
 }

@@ -9,11 +9,15 @@ use serde::Deserialize;
 use super::{
     CliError,
     client::Client,
-    table::{self, clean, counts, maybe_time, time},
+    table::{self, clean, counts, time},
 };
-use crate::{config::Config, model::DeliveryState};
+use crate::{
+    config::Config,
+    daemon,
+    model::{DeliveryState, counted, turn},
+};
 
-/// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
+/// Print what was received and what became of it; exit with 1 if the numbers do not add up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print one JSON object.
@@ -65,8 +69,8 @@ struct Type {
     total: u64,
     completed: u64,
     failed: u64,
-    average_ms: f64,
-    p99_ms: f64,
+    average_ms: Option<f64>,
+    p99_ms: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -84,21 +88,27 @@ struct Plugin {
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let answer = Client::new(config)?.get("/v1/stats", &[])?;
     let stats: Stats = table::read(&answer)?;
-    let text = if args.json { table::json_lines([&answer]) } else { stats.text() };
+    let text = if args.json { table::json_lines([&answer]) } else { stats.text(daemon::ambient().now()) };
     let printed = table::print(&text)?;
     Ok(if stats.balanced { printed } else { ExitCode::FAILURE })
 }
 
 impl Stats {
-    fn text(&self) -> String {
+    fn text(&self, now: Timestamp) -> String {
         let blocks = [
             format!("posthouse {}, up since {}\n", clean(&self.version), time(self.started_at)),
             format!("requests since then\n{}", self.requests()),
-            format!("deliveries\n{}", self.store.deliveries()),
+            format!("deliveries, total\n{}", self.store.deliveries(now)),
             format!("deliveries of the last 24 hours, by event type\n{}", self.store.types()),
             table::facts(&[
                 ("outbox", counts(&self.store.outbox)),
-                ("conflicts", format!("{} attempts began anew", self.store.conflicts)),
+                (
+                    "conflicts",
+                    format!(
+                        "{} retried after a transaction conflict",
+                        counted(self.store.conflicts, "attempt")
+                    ),
+                ),
                 ("replays", self.store.replays()),
                 ("store", self.store.size()),
             ]),
@@ -117,14 +127,35 @@ impl Stats {
                 counts.accepted.to_string(),
                 counts.duplicate.to_string(),
                 counts.filtered.to_string(),
-                by_reason(&counts.rejected),
-                by_reason(&counts.failed),
+                counts.rejected.values().sum::<u64>().to_string(),
+                counts.failed.values().sum::<u64>().to_string(),
                 counts.under_way.to_string(),
             ]
         });
-        let titles =
-            ["source", "received", "accepted", "duplicate", "filtered", "rejected", "failed", "under way"];
-        table::table(&titles, rows.collect())
+        let titles = [
+            "source",
+            "received!",
+            "accepted!",
+            "duplicate!",
+            "filtered!",
+            "rejected!",
+            "failed!",
+            "active!",
+        ];
+        table::table(&titles, rows.collect()) + &self.refused()
+    }
+
+    /// Why requests were rejected, or failed here; a line for each reason, none if none was.
+    fn refused(&self) -> String {
+        let mut text = String::new();
+        for (source, counts) in &self.requests {
+            for (what, reasons) in [("rejected", &counts.rejected), ("failed", &counts.failed)] {
+                for (reason, count) in reasons.iter().filter(|(_, count)| **count > 0) {
+                    text += &format!("  {what}, {}: {count} {}\n", clean(source), clean(reason));
+                }
+            }
+        }
+        text
     }
 
     fn verdict(&self) -> String {
@@ -144,24 +175,25 @@ impl Store {
     fn replays(&self) -> String {
         match self.replays_waiting {
             0 => String::new(),
-            waiting => format!("{waiting} wait for their turn; what is taken in meanwhile goes first"),
+            waiting => format!("{waiting} {}; new events run first", turn(waiting)),
         }
     }
 
     fn size(&self) -> String {
         let free = self.disk_free_bytes.map(|free| format!(", {} free on the disk", ByteSize(free)));
+        let all = ByteSize(self.store_bytes + self.wal_bytes);
         let (file, log) = (ByteSize(self.store_bytes), ByteSize(self.wal_bytes));
-        format!("{file}, write-ahead log {log}{}", free.unwrap_or_default())
+        format!("{all} (file {file}, write-ahead log {log}){}", free.unwrap_or_default())
     }
 
-    fn deliveries(&self) -> String {
+    fn deliveries(&self, now: Timestamp) -> String {
         let row = |name: &str, made: u64, states: &BTreeMap<String, u64>, oldest: Option<Timestamp>| {
             let in_state =
                 |state: DeliveryState| states.get(state.as_str()).copied().unwrap_or(0).to_string();
             [name.to_owned(), made.to_string()]
                 .into_iter()
                 .chain(DeliveryState::ALL.map(in_state))
-                .chain([maybe_time(oldest)])
+                .chain([age(oldest, now)])
                 .collect()
         };
         let mut rows: Vec<_> = self
@@ -173,10 +205,11 @@ impl Store {
             let oldest = self.plugins.iter().filter_map(|plugin| plugin.oldest_open).min();
             rows.push(row("all", self.made, &self.states, oldest));
         }
-        let titles: Vec<_> = ["plugin", "made"]
+        let states = DeliveryState::ALL.map(|state| format!("{}!", state.as_str()));
+        let titles: Vec<_> = ["plugin", "made!"]
             .into_iter()
-            .chain(DeliveryState::ALL.map(DeliveryState::as_str))
-            .chain(["oldest open"])
+            .chain(states.iter().map(String::as_str))
+            .chain(["oldest open!"])
             .collect();
         table::table(&titles, rows)
     }
@@ -188,20 +221,29 @@ impl Store {
                 counts.total.to_string(),
                 counts.completed.to_string(),
                 counts.failed.to_string(),
-                format!("{:.1} ms", counts.average_ms),
-                format!("{:.1} ms", counts.p99_ms),
+                millis(counts.average_ms),
+                millis(counts.p99_ms),
             ]
         });
-        let titles = ["type!", "total", "completed", "failed", "average", "p99"];
-        table::page(&titles, rows.collect(), usize::MAX, "deliveries")
+        let titles = ["type", "total!", "done!", "dead!", "average!", "p99!"];
+        table::page(&titles, rows.collect(), usize::MAX, "delivery")
     }
 }
 
-/// The sum, and what it is made of: `3 (2 signature, 1 stale)`.
-fn by_reason(reasons: &BTreeMap<String, u64>) -> String {
-    match reasons.values().sum::<u64>() {
-        0 => "0".to_owned(),
-        sum => format!("{sum} ({})", counts(reasons)),
+/// A duration; `–` if there is none: nothing ran.
+fn millis(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1} ms"))
+}
+
+/// How long ago that was, to the largest unit: `12 min`, `3 h`.
+fn age(since: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(since) = since else { return "-".to_owned() };
+    let seconds = now.duration_since(since).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -210,6 +252,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn now() -> Timestamp {
+        "2026-03-01T13:00:00Z".parse().unwrap()
+    }
 
     fn stats(balanced: bool) -> Stats {
         let requests = json!({
@@ -220,8 +266,8 @@ mod tests {
             "version": "0.1.0", "started_at": "2026-03-01T12:00:00Z",
             "requests": {"scalekit": requests, "other": requests}, "requests_total": requests,
             "store": {
-                "made": 2, "states": {"done": 1, "dead": 1}, "outbox": {"sent": 3}, "conflicts": 0,
-                "lost_leases": 0, "store_bytes": 4096, "wal_bytes": 0, "disk_free_bytes": 1_073_741_824,
+                "made": 2, "states": {"done": 1, "dead": 1}, "outbox": {"sent": 3}, "conflicts": 1,
+                "lost_leases": 0, "store_bytes": 4096, "wal_bytes": 8192, "disk_free_bytes": 1_073_741_824,
                 "by_type": [{
                     "type": "user.created", "total": 2, "completed": 1, "failed": 1,
                     "average_ms": 1.25, "p99_ms": 2.0,
@@ -237,19 +283,43 @@ mod tests {
 
     #[test]
     fn both_ledgers_are_there_and_the_verdict() {
-        let text = stats(true).text();
+        let text = stats(true).text(now());
         for part in [
-            "3 (2 signature, 1 stale)",
+            "rejected, scalekit: 2 signature\n",
             "1.0 GiB free on the disk",
             "counter",
             "user.created",
             "3 sent",
-            "4.0 KiB",
+            "1 attempt retried",
             "both ledgers add up",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
-        let text = stats(false).text();
+        let text = stats(false).text(now());
         assert!(text.contains("do NOT add up") && text.contains("plugin `counter`: 3"), "{text}");
+    }
+
+    #[test]
+    fn the_store_is_as_large_as_its_file_and_its_log_together() {
+        let text = stats(true).text(now());
+        assert!(text.contains("12.0 KiB (file 4.0 KiB, write-ahead log 8.0 KiB)"), "{text}");
+    }
+
+    #[test]
+    fn what_never_ran_has_no_duration() {
+        let mut stats = stats(true);
+        stats.store.by_type[0].average_ms = None;
+        stats.store.by_type[0].p99_ms = None;
+        let text = stats.text(now());
+        let row = text.lines().find(|line| line.starts_with("user.created")).unwrap();
+        assert!(row.contains('–') && !row.contains("ms"), "{text}");
+    }
+
+    #[test]
+    fn an_age_has_one_unit() {
+        let ages = [5, 600, 10_000, 200_000]
+            .map(|seconds| age(now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok(), now()));
+        assert_eq!(ages, ["5 s", "10 min", "2 h", "2 days"]);
+        assert_eq!(age(None, now()), "-");
     }
 }

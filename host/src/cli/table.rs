@@ -1,6 +1,10 @@
 //! How the online commands show things: tables that fit the terminal, facts one a line, JSON one object
 //! a line.
 //!
+//! In a terminal no line of a table is longer than the terminal is wide: what does not fit is cut, and ends with
+//! `…`. In a pipe every record is one line, with its note as the last column, so that `grep` and `awk` find it.
+//! `COLUMNS` in the environment sets the width in both cases.
+//!
 //! What is shown comes from senders, guests and mail servers, so whatever could steer a terminal is
 //! shown as its escape. A reader that goes away (`| head`) is no error.
 
@@ -10,79 +14,149 @@ use std::{
     process::ExitCode,
 };
 
-use comfy_table::{ColumnConstraint, ContentArrangement, LineStyle, Row, Table, TableStyle};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::CliError;
-use crate::escape;
+use crate::{
+    escape,
+    model::{counted, noun},
+};
 
-/// Only a line under the header.
-const LIGHT: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
+/// Columns of a terminal that does not say how many it has.
+const USUAL_WIDTH: usize = 80;
+/// Spaces between two columns.
+const GAP: usize = 2;
+/// A column is cut no further than this before those are cut that are to be copied.
+const NARROW: usize = 6;
+/// The most columns of a cell in a pipe; `show` and `--json` have all of it.
+const LONGEST: usize = 200;
+/// Spaces before a note.
+const INDENT: usize = 4;
 
-/// Rows for people, each on one line that fits the terminal: what is too long for it is cut, but for the
-/// columns whose title ends in `!`, which are to be copied.
+/// Rows for people, each on one line. The columns whose title ends in `!` are to be copied: they are cut last.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
-    render(titles, rows, &[], terminal_width())
+    render(titles, rows, &[], width())
 }
 
-/// The same, with what to say when there are none, or more than were asked for.
-pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, what: &str) -> String {
-    page_with_notes(titles, rows, &[], limit, what)
+/// The same, with what to say if there are none, or more than were asked for; `one` is the noun for a row.
+pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, one: &str) -> String {
+    page_with_notes(titles, rows, &[], limit, one)
 }
 
-/// The same with a note below each row, in full; an empty one is left out.
+/// The same with a note to each row; an empty one is left out.
 pub fn page_with_notes(
     titles: &[&str],
     rows: Vec<Vec<String>>,
     notes: &[String],
     limit: usize,
-    what: &str,
+    one: &str,
 ) -> String {
     let more = match rows.len() {
-        0 => return format!("no {what}\n"),
+        0 => return format!("no {}\n", noun(0, one)),
         all if all < limit => String::new(),
-        some => format!("the newest {some} {what}; --limit shows more\n"),
+        1 => format!("the newest {one}; --limit shows more\n"),
+        some => format!("the newest {}; --limit shows more\n", counted(some as u64, one)),
     };
-    render(titles, rows, notes, terminal_width()) + &more
+    render(titles, rows, notes, width()) + &more
 }
 
-fn render(titles: &[&str], rows: Vec<Vec<String>>, notes: &[String], width: Option<u16>) -> String {
-    let mut table = Table::new();
-    table.load_style(LIGHT).set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = width {
-        table.set_width(width);
-    }
-    table.set_header(one_line(titles.iter().map(|title| title.trim_end_matches('!').to_owned())));
-    for row in rows {
-        table.add_row(one_line(row.iter().map(|cell| clean(cell))));
-    }
-    for (at, title) in titles.iter().enumerate() {
-        if let Some(column) = table.column_mut(at) {
-            // One more space stands between columns.
-            column.set_padding((0, 1));
-            if title.ends_with('!') {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
+fn render(titles: &[&str], rows: Vec<Vec<String>>, notes: &[String], width: Option<usize>) -> String {
+    let mut titles: Vec<_> = titles.to_vec();
+    let mut rows: Vec<Vec<String>> =
+        rows.into_iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+    let mut notes: Vec<_> = notes.iter().map(|note| clean(note)).collect();
+    if width.is_none() && notes.iter().any(|note| !note.is_empty()) {
+        titles.push("details");
+        for (row, note) in rows.iter_mut().zip(notes.drain(..)) {
+            row.push(note);
         }
     }
+    let columns: Vec<_> = titles.iter().map(|title| Column::of(title)).collect();
+    let natural = columns.iter().enumerate().map(|(at, column)| {
+        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.width());
+        let widest = cells.chain([column.title.width()]).max().unwrap_or(0);
+        if width.is_none() && !column.whole { widest.min(LONGEST) } else { widest }
+    });
+    let mut widths: Vec<usize> = natural.collect();
+    if let Some(width) = width {
+        fit(&mut widths, &columns, width);
+    }
     let mut text = String::new();
-    for (at, line) in table.lines().enumerate() {
-        let _ = writeln!(text, "{}", line.trim_end());
-        // The titles and the line below them come first.
-        let note = at.checked_sub(2).and_then(|row| notes.get(row)).filter(|note| !note.is_empty());
-        if let Some(note) = note {
-            let _ = writeln!(text, "    {}", clean(note));
+    line(&mut text, &widths, columns.iter().map(|column| column.title));
+    let _ =
+        writeln!(text, "{}", "-".repeat(widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1)));
+    for (at, row) in rows.iter().enumerate() {
+        line(&mut text, &widths, row.iter().map(String::as_str));
+        if let Some(note) = notes.get(at).filter(|note| !note.is_empty()) {
+            let room = width.unwrap_or(LONGEST).saturating_sub(INDENT).max(1);
+            let _ = writeln!(text, "{:INDENT$}{}", "", cut(note, room));
         }
     }
     text
 }
 
-fn one_line(cells: impl Iterator<Item = String>) -> Row {
-    let mut row = Row::from(cells.collect::<Vec<_>>());
-    row.max_height(1);
-    row
+/// A column of a table.
+struct Column<'a> {
+    title: &'a str,
+    /// It is to be copied, so it is cut last.
+    whole: bool,
+}
+
+impl<'a> Column<'a> {
+    fn of(title: &'a str) -> Self {
+        let bare = title.strip_suffix('!');
+        Self { title: bare.unwrap_or(title), whole: bare.is_some() }
+    }
+}
+
+/// Makes the widest columns narrower until a line is at most `width` wide.
+fn fit(widths: &mut [usize], columns: &[Column<'_>], width: usize) {
+    let room = width.saturating_sub(GAP * widths.len().saturating_sub(1));
+    for (also_whole, least) in [(false, NARROW), (true, NARROW), (true, 1)] {
+        while widths.iter().sum::<usize>() > room {
+            let narrower = widths
+                .iter_mut()
+                .zip(columns)
+                .filter(|(width, column)| **width > least && (also_whole || !column.whole))
+                .max_by_key(|(width, _)| **width);
+            match narrower {
+                Some((width, _)) => *width -= 1,
+                None => break,
+            }
+        }
+    }
+}
+
+/// One line of a table, without spaces at its end.
+fn line<'a>(text: &mut String, widths: &[usize], cells: impl Iterator<Item = &'a str>) {
+    let mut line = String::new();
+    for (cell, width) in cells.zip(widths) {
+        let cell = cut(cell, *width);
+        line.push_str(&cell);
+        line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + GAP));
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+/// The text, or as much of it as fits with `…` behind it.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let (mut kept, mut used) = (String::new(), 0);
+    for c in text.chars() {
+        let wide = c.width().unwrap_or(0);
+        if used + wide >= width {
+            break;
+        }
+        used += wide;
+        kept.push(c);
+    }
+    kept.push('…');
+    kept
 }
 
 /// Names and values, one a line, the values below one another; those that are empty are left out.
@@ -160,12 +234,18 @@ pub fn counts<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> St
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
-fn terminal_width() -> Option<u16> {
+/// How wide a line may be; none if nothing bounds it: the output goes to a pipe or a file.
+fn width() -> Option<usize> {
+    let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    if let Some(columns @ 20..=10_000) = asked {
+        return Some(columns);
+    }
     let out = io::stdout();
     if !out.is_terminal() {
         return None;
     }
-    rustix::termios::tcgetwinsize(out).ok().map(|size| size.ws_col).filter(|width| *width > 0)
+    let columns = rustix::termios::tcgetwinsize(out).map_or(0, |size| size.ws_col.into());
+    Some(if columns == 0 { USUAL_WIDTH } else { columns })
 }
 
 #[cfg(test)]
@@ -179,35 +259,69 @@ mod tests {
         ]
     }
 
+    fn lines_of(text: &str) -> Vec<&str> {
+        text.lines().collect()
+    }
+
     #[test]
-    fn where_nothing_bounds_it_nothing_is_cut() {
-        let text = render(&["delivery!", "state", "why"], rows(), &[], None);
+    fn in_a_pipe_a_record_is_one_line_with_its_note_at_the_end() {
+        let notes = ["evt_1: it failed".to_owned(), String::new()];
+        let text = render(&["delivery!", "state", "why"], rows(), &notes, None);
         assert_eq!(
             text,
-            "delivery       state  why\n\
-             -----------------------------------------------------------------\n\
-             dlv_123456789  dead   the guest said a long and rather sad thing\n\
+            "delivery       state  why                                         details\n\
+             ----------------------------------------------------------------------------------\n\
+             dlv_123456789  dead   the guest said a long and rather sad thing  evt_1: it failed\n\
              dlv_1          done\n"
         );
+        let long = render(&["id!", "why"], vec![vec!["x".repeat(300), "y".repeat(4096)]], &[], None);
+        let row = lines_of(&long)[2];
+        assert!(row.starts_with(&"x".repeat(300)) && row.ends_with('…'), "{row}");
+        assert_eq!(row.chars().count(), 300 + GAP + LONGEST);
     }
 
     #[test]
-    fn a_row_is_one_line_that_fits_the_terminal_and_ids_are_whole() {
+    fn no_line_is_wider_than_the_terminal_whatever_stands_in_it() {
+        let titles = ["delivery!", "state!", "plugin", "type", "tries!", "why"];
+        let long = |c: &str, n: usize| c.repeat(n);
+        for width in [20, 40, 80, 132] {
+            for (id, name, why) in [
+                ("dlv_1".to_owned(), "counter".to_owned(), "short".to_owned()),
+                (long("i", 500), long("p", 64), long("r", 4096)),
+                ("dlv_2".to_owned(), "你好".repeat(40), long("你", 2000)),
+            ] {
+                let rows =
+                    vec![vec![id, "waiting".into(), name, long("t", 90), "1234567".into(), why.clone()]];
+                let text = render(&titles, rows, &[why], Some(width));
+                assert_eq!(lines_of(&text).len(), 4, "{text}");
+                assert!(lines_of(&text).iter().all(|line| line.width() <= width), "{width}:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_copied_is_cut_last() {
         let text = render(&["delivery!", "state", "why"], rows(), &[], Some(40));
-        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
-        assert_eq!(text.lines().count(), 4, "{text}");
         assert!(text.contains("dlv_123456789 ") && text.contains('…'), "{text}");
+        assert_eq!(lines_of(&text).len(), 4, "{text}");
     }
 
     #[test]
-    fn a_note_stands_in_full_below_its_row() {
-        let notes =
-            ["a note that is as long as it likes to be, whatever the width".to_owned(), String::new()];
+    fn a_note_in_a_terminal_stands_below_its_row_and_is_cut_to_fit() {
+        let notes = ["a note that is longer than the terminal is wide".to_owned(), String::new()];
         let text = render(&["delivery!", "state", "why"], rows(), &notes, Some(40));
-        let lines: Vec<_> = text.lines().collect();
+        let lines = lines_of(&text);
         assert_eq!(lines.len(), 5, "{text}");
-        assert_eq!(lines[3], format!("    {}", notes[0]));
+        assert_eq!(lines[3], "    a note that is longer than the term…");
         assert!(lines[4].starts_with("dlv_1 "), "{text}");
+    }
+
+    #[test]
+    fn one_row_is_not_several() {
+        let row = || vec![vec!["a".to_owned()]];
+        assert!(page(&["x"], row(), 1, "event").ends_with("the newest event; --limit shows more\n"));
+        assert!(page(&["x"], [row(), row()].concat(), 2, "delivery").contains("the newest 2 deliveries;"));
+        assert_eq!(page(&["x"], Vec::new(), 2, "entry"), "no entries\n");
     }
 
     #[test]

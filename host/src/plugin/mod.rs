@@ -33,7 +33,7 @@ pub use compile::{Given, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use folder::ReadError;
 pub(crate) use folder::{Found, look};
-pub use registry::{Loads, PluginError, Registry};
+pub use registry::{IgnoredFile, Loads, PluginError, Registry};
 pub use report::{AttemptFailure, AttemptReport, Finished};
 pub use revision::{Inspection, LoadError, inspect};
 pub use standing::Plugin;

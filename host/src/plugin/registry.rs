@@ -55,6 +55,8 @@ pub(super) struct Inner {
     pub(super) visited: parking_lot::Mutex<Vec<(String, Option<Seen>)>>,
     pub(super) bell: Notify,
     pub(super) loads: parking_lot::Mutex<BTreeMap<String, Loads>>,
+    /// Files of the folder that are no plugins though they look like some, as the last look found them.
+    pub(super) ignored: parking_lot::Mutex<Vec<IgnoredFile>>,
     /// Held while the list changes; never while something compiles.
     pub(super) edit: Mutex<()>,
 }
@@ -63,6 +65,15 @@ pub(super) struct Inner {
 pub(super) struct List {
     pub(super) by_name: BTreeMap<String, Arc<Plugin>>,
     by_id: HashMap<PluginId, Arc<Plugin>>,
+}
+
+/// A file of the plugins folder that looks like a plugin and is ignored.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct IgnoredFile {
+    /// Its name; what is not UTF-8 in it is replaced.
+    pub file: String,
+    /// Why it is ignored, and the way out.
+    pub reason: &'static str,
 }
 
 /// How often files of a plugin were loaded since the daemon started.
@@ -122,6 +133,7 @@ impl Registry {
             visited: parking_lot::Mutex::default(),
             bell: Notify::new(),
             loads: parking_lot::Mutex::default(),
+            ignored: parking_lot::Mutex::default(),
             edit: Mutex::default(),
         })))
     }
@@ -218,6 +230,11 @@ impl Registry {
     /// How often files of the plugin with this name were loaded, or were not, since the daemon started.
     pub fn loads(&self, name: &str) -> Loads {
         self.0.loads.lock().get(name).copied().unwrap_or_default()
+    }
+
+    /// Files of the plugins folder that are ignored, by name, with the reason.
+    pub fn ignored(&self) -> Vec<IgnoredFile> {
+        self.0.ignored.lock().clone()
     }
 
     /// All plugins, by name.

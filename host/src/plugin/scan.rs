@@ -15,7 +15,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     folder::{self, Content, Found, ReadError, Stamp},
-    registry::Inner,
+    registry::{IgnoredFile, Inner},
     revision::{self, Inspection, LoadError},
     standing::Plugin,
 };
@@ -99,6 +99,13 @@ impl Inner {
         memory.blind = false;
         // Who writes to the folder must not make this grow.
         memory.warned.retain(|file| looked.ignored.iter().any(|(ignored, _)| ignored == file));
+        let mut ignored: Vec<_> = looked
+            .ignored
+            .iter()
+            .map(|(file, reason)| IgnoredFile { file: file.to_string_lossy().into_owned(), reason })
+            .collect();
+        ignored.sort_unstable();
+        *self.ignored.lock() = ignored;
         for (file, why) in looked.ignored {
             if memory.warned.insert(file.clone()) {
                 tracing::warn!(file = %file.display(), why, "ignored a file in the plugins folder");

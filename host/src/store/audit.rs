@@ -60,7 +60,7 @@ impl Store {
             connection
                 .prepare_cached(
                     "SELECT id, at, actor, action, target, outcome FROM audit
-                     WHERE id < ?1 AND (?2 IS NULL OR action = ?2) AND at >= ?4 ORDER BY id DESC LIMIT ?3",
+                     WHERE id < ?1 AND (?2 IS NULL OR instr(' ' || action, ' ' || ?2) > 0) AND at >= ?4 ORDER BY id DESC LIMIT ?3",
                 )?
                 .query_map(
                     params![

@@ -58,6 +58,7 @@ mod leftover;
 mod memory;
 mod meters;
 mod minutes;
+mod names;
 mod order;
 mod outbox;
 mod plugins;
@@ -110,9 +111,9 @@ pub use revisions::PluginRevision;
 pub use schema::KeptOut;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
-    DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Origin, OutboxFilter,
-    OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord, PluginStats, Point, Recent,
-    StoreStats, TypeStats,
+    DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names,
+    Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord,
+    PluginStats, Point, Recent, StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 

@@ -125,12 +125,18 @@ impl Store {
             };
             let before = filter.before.map_or(i64::MAX, |OutboxId(id)| id);
             let limit = i64::from(super::query::page(filter.limit));
+            // One condition with an index, so that one item is found without a look at the others.
+            let (of, number) = match (filter.id, filter.delivery) {
+                (Some(OutboxId(id)), _) => ("o.id = ?4", id),
+                (None, Some(DeliveryId(id))) => ("o.delivery = ?4", id),
+                (None, None) => ("?4 = 0", 0),
+            };
             connection
                 .prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM outbox WHERE id < ?1 AND (?2 IS NULL OR state = ?2)
-                     ORDER BY id DESC LIMIT ?3"
+                    "{SUMMARY} WHERE o.id < ?1 AND (?2 IS NULL OR o.state = ?2) AND {of}
+                     ORDER BY o.id DESC LIMIT ?3"
                 ))?
-                .query_map(params![before, state, limit], summary)?
+                .query_map(params![before, state, limit, number], summary)?
                 .collect()
         })
         .await
@@ -162,31 +168,43 @@ impl Store {
     }
 }
 
-/// The columns that [`summary`] reads.
-pub(super) const COLUMNS: &str = "id, delivery, state, attempts, due_at, finished_at, error, item";
+/// The query whose rows [`summary`] reads, without its conditions.
+pub(super) const SUMMARY: &str = "
+SELECT o.id, o.delivery, o.state, o.attempts, o.due_at, o.finished_at, o.error, o.item,
+       e.id, s.name, p.name, d.finished_at
+FROM outbox o LEFT JOIN delivery d ON d.id = o.delivery LEFT JOIN event e ON e.seq = d.event
+LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin";
 
 pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
     let state: i64 = row.get(2)?;
-    let (kind, summary) = match serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?) {
+    let (kind, summary, key) = match serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?) {
         Ok(ref item @ OutboxItem::Mail(ref mail)) => {
             let to: Vec<&str> = mail.to.iter().chain(&mail.cc).chain(&mail.bcc).map(String::as_str).collect();
             let summary = format!("{} → {}: {}", mail.from, to.join(", "), mail.subject);
-            (item.kind().as_str().to_owned(), summary)
+            (item.kind().as_str().to_owned(), summary, Some(mail.message_id.clone()))
         }
         Ok(ref item @ OutboxItem::Request(ref request)) => {
-            (item.kind().as_str().to_owned(), request.summary())
+            (item.kind().as_str().to_owned(), request.summary(), Some(request.key.clone()))
         }
-        Err(error) => ("unknown".to_owned(), error.to_string()),
+        Err(error) => ("unknown".to_owned(), error.to_string(), None),
+    };
+    let time = |column: usize| -> Result<Option<jiff::Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(super::time::timestamp))
     };
     Ok(OutboxSummary {
         id: OutboxId(row.get(0)?),
         delivery: DeliveryId(row.get(1)?),
+        event: row.get(8)?,
+        source: row.get(9)?,
+        plugin: row.get(10)?,
         kind,
         summary,
+        key,
         state: STATES.get(state as usize).copied().unwrap_or("unknown").to_owned(),
         attempts: row.get(3)?,
-        due_at: (state < code::DONE).then_some(super::time::timestamp(row.get(4)?)),
-        finished_at: row.get::<_, Option<i64>>(5)?.map(super::time::timestamp),
+        staged_at: time(11)?,
+        due_at: if state < code::DONE { time(4)? } else { None },
+        finished_at: time(5)?,
         error: row.get(6)?,
     })
 }

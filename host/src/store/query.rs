@@ -228,10 +228,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
                 .query_map([id], attempt)?
                 .collect::<Result<_>>()?;
             let outbox = connection
-                .prepare_cached(&format!(
-                    "SELECT {} FROM outbox WHERE delivery = ?1 ORDER BY id",
-                    outbox::COLUMNS
-                ))?
+                .prepare_cached(&format!("{} WHERE o.delivery = ?1 ORDER BY o.id", outbox::SUMMARY))?
                 .query_map([id], outbox::summary)?
                 .collect::<Result<_>>()?;
             Ok(DeliveryDetail { summary, attempt_log, outbox })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Result, params};
 
-use super::{Store, StoreError, complete::outcome_of, histogram::Histogram, views::Recent};
+use super::{Store, StoreError, complete::outcome_of, views::Recent};
 use crate::model::{Outcome, PluginId};
 
 /// Deliveries, of whatever plugin, that are looked at.
@@ -31,11 +31,11 @@ fn recent(connection: &Connection, plugin: PluginId) -> Result<Recent> {
          ORDER BY d.id DESC LIMIT ?3",
     )?;
     let mut rows = statement.query(params![plugin.0, STEP, MOST as i64])?;
-    let (mut histogram, mut revisions) = (Histogram::default(), BTreeMap::<String, u64>::new());
+    let (mut durations, mut revisions) = (Vec::new(), BTreeMap::<String, u64>::new());
     let (mut attempts, mut failed) = (0, 0);
     while let Some(row) = rows.next()? {
         attempts += 1;
-        histogram.add(row.get::<_, i64>(0)?.unsigned_abs());
+        durations.push(row.get::<_, i64>(0)?.unsigned_abs());
         if outcome_of(row.get(1)?) != Outcome::Done {
             failed += 1;
         }
@@ -43,12 +43,34 @@ fn recent(connection: &Connection, plugin: PluginId) -> Result<Recent> {
             *revisions.entry(revision).or_default() += 1;
         }
     }
+    durations.sort_unstable();
     Ok(Recent {
         attempts,
         failed,
-        p50_ms: histogram.percentile(0.5) / 1000.0,
-        p95_ms: histogram.percentile(0.95) / 1000.0,
-        p99_ms: histogram.percentile(0.99) / 1000.0,
+        p50_ms: percentile(&durations, 0.5),
+        p95_ms: percentile(&durations, 0.95),
+        p99_ms: percentile(&durations, 0.99),
         revisions: revisions.into_iter().collect(),
     })
+}
+
+/// The duration in milliseconds that the share `of` (0 to 1) does not exceed; none if there are none.
+fn percentile(ascending: &[u64], of: f64) -> Option<f64> {
+    let rank = ((ascending.len() as f64 * of).ceil() as usize).max(1);
+    ascending.get(rank - 1).map(|micros| *micros as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_durations() {
+        let durations: Vec<u64> = (1..=100).map(|n| n * 1000).collect();
+        assert_eq!(
+            [0.5, 0.95, 0.99].map(|of| percentile(&durations, of)),
+            [Some(50.0), Some(95.0), Some(99.0)]
+        );
+        assert_eq!((percentile(&[7000], 0.99), percentile(&[], 0.5)), (Some(7.0), None));
+    }
 }

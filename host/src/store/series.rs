@@ -84,9 +84,9 @@ fn series(connection: &Connection, now: i64, points: i64, step: i64) -> Result<V
             completed: sum.completed,
             failed: sum.failed,
             unfinished,
-            p50_ms: sum.histogram.percentile(0.5) / 1000.0,
-            p95_ms: sum.histogram.percentile(0.95) / 1000.0,
-            p99_ms: sum.histogram.percentile(0.99) / 1000.0,
+            p50_ms: sum.histogram.percentile(0.5),
+            p95_ms: sum.histogram.percentile(0.95),
+            p99_ms: sum.histogram.percentile(0.99),
         }
     };
     Ok(sums.into_iter().zip((0..points).map(|n| first + n * step)).map(point).collect())

@@ -181,10 +181,10 @@ fn by_type(connection: &Connection, now: i64) -> Result<Vec<TypeStats>> {
             total: sum.total,
             completed: sum.completed,
             failed: sum.failed,
-            average_ms: sum.micros / 1000.0 / (sum.completed + sum.failed).max(1) as f64,
-            p50_ms: sum.histogram.percentile(0.5) / 1000.0,
-            p95_ms: sum.histogram.percentile(0.95) / 1000.0,
-            p99_ms: sum.histogram.percentile(0.99) / 1000.0,
+            average_ms: sum.histogram.average(sum.micros),
+            p50_ms: sum.histogram.percentile(0.5),
+            p95_ms: sum.histogram.percentile(0.95),
+            p99_ms: sum.histogram.percentile(0.99),
         })
         .collect();
     by_type.sort_by(|a, b| a.event_type.cmp(&b.event_type));

@@ -106,6 +106,10 @@ pub enum OutboxResult {
 pub struct OutboxFilter {
     /// `ready`, `leased`, `waiting`, `sent` or `dead`; none: all.
     pub state: Option<String>,
+    /// This one alone.
+    pub id: Option<OutboxId>,
+    /// Those that this delivery staged.
+    pub delivery: Option<DeliveryId>,
     /// The most rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only items with a smaller id: the next page.
@@ -210,6 +214,30 @@ pub struct EventDetail {
     pub history: Vec<DeliveryDetail>,
 }
 
+/// Which event a delivery is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPlace {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// The sender's id of the event.
+    pub event: String,
+    /// Who sent the event.
+    pub source: SourceName,
+    /// For which plugin the delivery is.
+    pub plugin: String,
+}
+
+/// Every name that the store has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Sources that sent an event.
+    pub sources: Vec<String>,
+    /// Plugins, forgotten ones included.
+    pub plugins: Vec<String>,
+    /// Types of events.
+    pub types: Vec<String>,
+}
+
 /// One delivery in a list.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeliverySummary {
@@ -295,14 +323,24 @@ pub struct OutboxSummary {
     pub id: OutboxId,
     /// The delivery that staged it.
     pub delivery: DeliveryId,
+    /// The sender's id of the event; none if the event has left the store.
+    pub event: Option<String>,
+    /// Who sent the event.
+    pub source: Option<String>,
+    /// The plugin that staged it.
+    pub plugin: Option<String>,
     /// The word for its kind.
     pub kind: String,
-    /// Addresses and subject of a mail; never its text.
+    /// Addresses and subject of a mail, method and URL of a request; never a text, header or body.
     pub summary: String,
+    /// The Message-ID of a mail, the Idempotency-Key of a request.
+    pub key: Option<String>,
     /// `ready`, `leased`, `waiting`, `sent` or `dead`.
     pub state: String,
     /// How often it was tried.
     pub attempts: u32,
+    /// When the delivery that staged it was committed.
+    pub staged_at: Option<Timestamp>,
     /// When it is tried (again); none once it has finished.
     pub due_at: Option<Timestamp>,
     /// When it was sent or given up.
@@ -358,14 +396,14 @@ pub struct TypeStats {
     pub completed: u64,
     /// Deliveries given up.
     pub failed: u64,
-    /// Mean duration of the attempts that ended a delivery, in milliseconds.
-    pub average_ms: f64,
+    /// Mean duration of the attempts that ended a delivery, in milliseconds; none if none did.
+    pub average_ms: Option<f64>,
     /// Half of those attempts took no longer, give or take a tenth; in milliseconds.
-    pub p50_ms: f64,
+    pub p50_ms: Option<f64>,
     /// 95 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
-    pub p95_ms: f64,
+    pub p95_ms: Option<f64>,
     /// 99 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
-    pub p99_ms: f64,
+    pub p99_ms: Option<f64>,
 }
 
 /// Deliveries of one plugin, ever.
@@ -391,7 +429,8 @@ pub struct AuditId(pub i64);
 /// Which entries of the audit log to list.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Only of this action.
+    /// Only of actions that hold these words, the last of which may be the beginning of one: `pause` and
+    /// `pause pl` mean `pause plugin`.
     pub action: Option<String>,
     /// Only what was begun then or later.
     pub since: Option<Timestamp>,
@@ -472,12 +511,12 @@ pub struct Point {
     pub failed: u64,
     /// Deliveries that were unfinished at its end.
     pub unfinished: u64,
-    /// Half of the attempts that ended a delivery took no longer; in milliseconds, 0 where none did.
-    pub p50_ms: f64,
+    /// Half of the attempts that ended a delivery took no longer; in milliseconds, none if none did.
+    pub p50_ms: Option<f64>,
     /// The same of 95 of 100.
-    pub p95_ms: f64,
+    pub p95_ms: Option<f64>,
     /// The same of 99 of 100.
-    pub p99_ms: f64,
+    pub p99_ms: Option<f64>,
 }
 
 /// The newest attempts of a plugin.
@@ -487,12 +526,12 @@ pub struct Recent {
     pub attempts: u64,
     /// How many of them did not end well.
     pub failed: u64,
-    /// Half of them took no longer; in milliseconds, 0 where there is none.
-    pub p50_ms: f64,
+    /// Half of them took no longer; in milliseconds, none if there is none.
+    pub p50_ms: Option<f64>,
     /// The same of 95 of 100.
-    pub p95_ms: f64,
+    pub p95_ms: Option<f64>,
     /// The same of 99 of 100.
-    pub p99_ms: f64,
+    pub p99_ms: Option<f64>,
     /// Which revisions ran, and how many of them each.
     pub revisions: Vec<(String, u64)>,
 }

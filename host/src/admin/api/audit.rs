@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::query;
 use crate::{
-    admin::{Admin, Since, error::ApiError},
+    admin::{Action, Admin, Since, error::ApiError},
     store::{AuditFilter, AuditId},
 };
 
@@ -28,8 +28,8 @@ pub(super) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     let Query(asked) = query?;
     let filter = AuditFilter {
-        action: asked.action,
-        since: admin.moment(asked.since),
+        action: Action::filter(asked.action.as_deref().unwrap_or_default())?,
+        since: admin.since(asked.since),
         limit: query::limit(asked.limit)?,
         before: asked.before.map(AuditId),
     };

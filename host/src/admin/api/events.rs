@@ -13,11 +13,14 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::query;
+use super::{ids::delivery, names::Asked, query};
 use crate::{
-    admin::{Admin, Since, error::ApiError},
+    admin::{
+        Admin, Since,
+        error::{ApiError, shown},
+    },
     model::{EventSeq, Pattern, SourceName},
-    store::{EventDetail, EventFilter},
+    store::{EventDetail, EventFilter, EventPage},
 };
 
 #[derive(Deserialize)]
@@ -40,18 +43,21 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(asked) = query?;
+    let names =
+        Asked { source: asked.source.as_deref(), event_type: asked.event_type.as_ref(), ..Asked::default() };
+    admin.known(names).await?;
     let filter = EventFilter {
         event_type: asked.event_type,
         source: asked.source,
         organization: asked.organization,
         id: asked.id,
         text: asked.text.filter(|text| !text.is_empty()),
-        since: admin.moment(asked.since),
-        until: admin.moment(asked.until),
+        since: admin.since(asked.since),
+        until: admin.until(asked.until),
         limit: query::limit(asked.limit)?,
         before: asked.before.map(EventSeq),
     };
-    let page = admin.0.store.search(filter, query::SEARCH).await?;
+    let page = admin.search(filter).await?;
     Ok(Json(json!({ "events": page.events, "next": page.next, "looked_to": page.looked_to })))
 }
 
@@ -72,18 +78,44 @@ pub(super) async fn show(
 }
 
 impl Admin {
-    /// The events of this id: one, or one of each source that has it; masked as the source says.
+    /// A page of a search. The id of a delivery, or of what it sent, finds the delivery's event.
+    pub(in crate::admin) async fn search(&self, filter: EventFilter) -> Result<EventPage, ApiError> {
+        let found = self.0.store.search(filter.clone(), query::SEARCH).await?;
+        if found.events.is_empty()
+            && let Some(place) = self.place(filter.id.as_deref().unwrap_or_default()).await?
+            && filter.source.as_deref().is_none_or(|source| source == place.source.as_str())
+        {
+            let (id, source) = (Some(place.event), Some(String::from(place.source)));
+            return Ok(self.0.store.search(EventFilter { id, source, ..filter }, query::SEARCH).await?);
+        }
+        Ok(found)
+    }
+
+    /// The events of this id: one, or one of each source that has it; masked as the source says. The id of a
+    /// delivery, or of what it sent, leads to the delivery's event.
     pub(in crate::admin) async fn find_events(
         &self,
         source: Option<SourceName>,
         id: &str,
     ) -> Result<Vec<EventDetail>, ApiError> {
         let mut events = self.0.store.event(source.clone(), id).await?;
+        if events.is_empty()
+            && let Some(place) = self.place(id).await?
+            && source.as_ref().is_none_or(|source| *source == place.source)
+        {
+            events = self.0.store.event(Some(place.source), &place.event).await?;
+        }
         if events.is_empty() {
+            let what = self.what_is(id).await?;
+            if !what.is_empty() {
+                return Err(ApiError::not_found(format!("no event `{}`; {what}", shown(id))));
+            }
             let at = source.map(|source| format!(" of source `{source}`")).unwrap_or_default();
             return Err(ApiError::not_found(format!(
-                "no event `{id}`{at} in the store; `posthouse events` lists them, and those older than the \
-                 retention are gone"
+                "no {} `{}`{at} in the store; `posthouse events` lists events, and those older than the \
+                 retention are gone",
+                if delivery(id).is_some() { "delivery" } else { "event" },
+                shown(id)
             )));
         }
         let admin = self.clone();

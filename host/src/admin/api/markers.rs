@@ -12,7 +12,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::{Actor, Admin, error::ApiError};
+use crate::admin::{Action, Actor, Admin, error::ApiError};
 
 /// The longest that they stay without being asked again, in seconds.
 const LONGEST: u64 = 3600;
@@ -48,8 +48,8 @@ pub(super) async fn keep(
     let kept = hold(Duration::from_secs(seconds))?;
     // The first word and the last are an operator's; those between them only say that he is still there.
     match (kept, seconds) {
-        (false, 1..) => admin.noted(&actor, "begin backup", &holder, "markers stay").await?,
-        (true, 0) => admin.noted(&actor, "end backup", &holder, "markers go").await?,
+        (false, 1..) => admin.noted(&actor, Action::BeginBackup, &holder, "markers stay").await?,
+        (true, 0) => admin.noted(&actor, Action::EndBackup, &holder, "markers go").await?,
         _ => {}
     }
     Ok(Json(json!({ "holder": holder, "seconds": seconds, "kept": kept })))

@@ -6,10 +6,10 @@
 //! | `GET /healthz`, `/readyz` | whether the daemon is alive; whether it takes events | [`health`] |
 //! | `GET /v1/openapi.json` | the description of all this | here |
 //! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; all of one | [`events`] |
-//! | `GET /v1/deliveries` | deliveries, newest first | [`deliveries`] |
+//! | `GET /v1/deliveries`, `/v1/deliveries/{id}` | deliveries, newest first; all of one | [`deliveries`] |
 //! | `GET /v1/dead-letters` | dead letters by plugin and cause | [`dead`] |
 //! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
-//! | `GET /v1/outbox`, `POST /v1/outbox/replay` | what is on its way, and what was given up | [`outbox`] |
+//! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | what is on its way, and what was given up | [`outbox`] |
 //! | `GET /v1/plugins`, `/v1/plugins/{name}` | how each plugin stands | [`plugins`] |
 //! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | what an operator can do to one | [`plugins`] |
 //! | `GET /v1/sources`, `/v1/sources/{name}` | who sends, what came of it | [`sources`] |
@@ -24,11 +24,13 @@
 
 mod audit;
 mod dead;
-mod deliveries;
+pub(super) mod deliveries;
 pub(super) mod events;
 pub(super) mod health;
+pub(super) mod ids;
 pub(super) mod live;
 mod markers;
+pub(super) mod names;
 pub(super) mod outbox;
 pub(super) mod plugins;
 pub(super) mod query;
@@ -70,9 +72,11 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/events", get(events::list)),
         route("get", "/v1/events/{id}", get(events::show)),
         route("get", "/v1/deliveries", get(deliveries::list)),
+        route("get", "/v1/deliveries/{id}", get(deliveries::show)),
         route("get", "/v1/dead-letters", get(dead::list)),
         slow("post", "/v1/replay", post(replay::replay)),
         route("get", "/v1/outbox", get(outbox::list)),
+        route("get", "/v1/outbox/{id}", get(outbox::show)),
         slow("post", "/v1/outbox/replay", post(outbox::replay)),
         route("get", "/v1/plugins", get(plugins::list)),
         route("get", "/v1/plugins/{name}", get(plugins::show)),

@@ -1,4 +1,4 @@
-//! `GET /v1/outbox`: items of the outbox, newest first; `POST /v1/outbox/replay`: those given up are
+//! `GET /v1/outbox`: items of the outbox, newest first; `GET /v1/outbox/{id}`: one of them; `POST /v1/outbox/replay`: those given up are
 //! tried again, with the Message-ID or Idempotency-Key they had.
 
 use std::collections::HashMap;
@@ -6,16 +6,19 @@ use std::collections::HashMap;
 use axum::{
     Extension, Json,
     extract::{
-        Query, State,
-        rejection::{JsonRejection, QueryRejection},
+        Path, Query, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
     },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::query;
+use super::{ids, query};
 use crate::{
-    admin::{Actor, Admin, error::ApiError},
+    admin::{
+        Action, Actor, Admin,
+        error::{ApiError, shown},
+    },
     store::{OutboxFilter, OutboxId, OutboxSummary},
 };
 
@@ -43,10 +46,19 @@ pub(super) async fn list(
         state: asked.state,
         limit: query::limit(asked.limit)?,
         before: asked.before.map(OutboxId),
+        ..OutboxFilter::default()
     };
     let items = admin.outbox(filter.clone()).await?;
     let next = items.last().filter(|_| items.len() == filter.limit as usize).map(|item| item.id);
     Ok(Json(json!({ "outbox": items, "next": next })))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id?;
+    Ok(Json(json!({ "outbox": admin.outbox_items(&id).await? })))
 }
 
 #[derive(Deserialize)]
@@ -102,6 +114,58 @@ impl Admin {
         Ok(items)
     }
 
+    /// The item of this number or of this Message-ID or Idempotency-Key, or all that a delivery staged.
+    ///
+    /// # Errors
+    /// 404 if there is none, with what else has the id.
+    pub(in crate::admin) async fn outbox_items(&self, id: &str) -> Result<Vec<OutboxSummary>, ApiError> {
+        let id = id.trim();
+        let filter = match (id.parse(), ids::delivery(id)) {
+            (Ok(number), _) => OutboxFilter { id: Some(OutboxId(number)), ..OutboxFilter::default() },
+            (Err(_), Some(delivery)) => {
+                OutboxFilter { delivery: Some(delivery), limit: query::MOST, ..OutboxFilter::default() }
+            }
+            (Err(_), None) => return Err(self.no_item(id).await?),
+        };
+        let mut items = self.outbox(filter).await?;
+        let key = |item: &OutboxSummary| item.key.as_deref().is_some_and(|key| same_key(key, id));
+        if items.iter().any(key) {
+            items.retain(key);
+        }
+        if items.is_empty() { Err(self.no_item(id).await?) } else { Ok(items) }
+    }
+
+    /// Why there is no such item: what else has this id, or nothing has.
+    async fn no_item(&self, id: &str) -> Result<ApiError, ApiError> {
+        let shown = shown(id);
+        let what = match (self.place(id).await?, self.0.store.event(None, id).await?.is_empty()) {
+            (Some(place), _) => format!("`{}` is a delivery that sent nothing", place.id),
+            (None, false) => format!("`{shown}` is an event: `posthouse events show {shown}`"),
+            (None, true) => self.what_is(id).await?,
+        };
+        let what =
+            if what.is_empty() { "`posthouse outbox` lists items by their numbers".to_owned() } else { what };
+        Ok(ApiError::not_found(format!("no item `{shown}` in the outbox; {what}")))
+    }
+
+    /// Checks that each of these items is there and was given up.
+    async fn given_up(&self, items: &[i64]) -> Result<(), ApiError> {
+        for item in items {
+            let filter = OutboxFilter { id: Some(OutboxId(*item)), ..OutboxFilter::default() };
+            match self.0.store.outbox(filter).await?.first() {
+                None => return Err(self.no_item(&item.to_string()).await?),
+                Some(found) if found.state != "dead" => {
+                    return Err(ApiError::conflict(format!(
+                        "item {item} of the outbox is `{}`; only an item that was given up (`dead`) can be sent again",
+                        found.state
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Tries items again that were given up; all of them where none is named. Returns how many.
     pub(in crate::admin) async fn replay_outbox(
         &self,
@@ -112,8 +176,17 @@ impl Admin {
             [] => "all that were given up".to_owned(),
             items => items.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         };
-        let (store, items) = (self.0.store.clone(), items.into_iter().map(OutboxId).collect());
-        let work = async move { Ok(store.replay_outbox(items).await?) };
-        self.audited(actor, "replay outbox", &target, work, |count| format!("{count} tried again")).await
+        let admin = self.clone();
+        let work = async move {
+            admin.given_up(&items).await?;
+            Ok(admin.0.store.replay_outbox(items.into_iter().map(OutboxId).collect()).await?)
+        };
+        self.audited(actor, Action::ReplayOutbox, &target, work, |count| format!("{count} tried again")).await
     }
+}
+
+/// Whether a text is this Message-ID or Idempotency-Key, with its angle brackets or without.
+fn same_key(key: &str, text: &str) -> bool {
+    let bare = |text: &str| text.trim_start_matches('<').trim_end_matches('>').to_owned();
+    bare(key) == bare(text)
 }

@@ -1,6 +1,10 @@
 //! `GET /v1/plugins`: how each plugin stands; `POST /v1/plugins/{name}/pause`, `/resume`, `/forget`.
 //!
+//! The list has the files of the plugins folder that are ignored, too, with the reason.
+//!
 //! What a plugin's `config` table holds is not shown: any value in it may be a secret.
+
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -9,7 +13,11 @@ use axum::{
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{Actor, Admin, error::ApiError},
+    admin::{
+        Action, Actor, Admin,
+        error::{ApiError, shown},
+    },
+    config::nearest,
     plugin::{Plugin, PluginError},
     store::PluginStats,
 };
@@ -17,7 +25,7 @@ use crate::{
 pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
     let stats = admin.0.store.stats().await?.plugins;
     let plugins: Vec<_> = admin.0.registry.list().iter().map(|plugin| view(plugin, &stats)).collect();
-    Ok(Json(json!({ "plugins": plugins })))
+    Ok(Json(json!({ "plugins": plugins, "ignored": admin.0.registry.ignored() })))
 }
 
 pub(super) async fn show(
@@ -25,9 +33,7 @@ pub(super) async fn show(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(name) = name?;
-    let Some(plugin) = admin.0.registry.by_name(&name) else {
-        return Err(PluginError::Unknown(name).into());
-    };
+    let plugin = admin.plugin(&name).await?;
     let stats = admin.0.store.stats().await?.plugins;
     let mut shown = view(&plugin, &stats);
     shown["revisions"] = json!(admin.0.store.revisions(plugin.record.id).await?);
@@ -69,12 +75,12 @@ pub(in crate::admin) enum Deed {
 }
 
 impl Deed {
-    /// The word for it.
-    pub(in crate::admin) fn as_str(self) -> &'static str {
+    /// What the audit log calls it.
+    fn action(self) -> Action {
         match self {
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Forget => "forget",
+            Self::Pause => Action::PausePlugin,
+            Self::Resume => Action::ResumePlugin,
+            Self::Forget => Action::ForgetPlugin,
         }
     }
 }
@@ -91,10 +97,40 @@ impl Admin {
         Ok(Json(view(&plugin, &stats)))
     }
 
+    /// The plugin of this name.
+    ///
+    /// # Errors
+    /// 404 with what else has the name, or with the nearest one.
+    pub(in crate::admin) async fn plugin(&self, name: &str) -> Result<Arc<Plugin>, ApiError> {
+        if let Some(plugin) = self.0.registry.by_name(name) {
+            return Ok(plugin);
+        }
+        let what = match self.place(name).await? {
+            Some(place) => format!("`{0}` is a delivery: `posthouse deliveries show {0}`", place.id),
+            None => self.what_is(name).await?,
+        };
+        if what.is_empty() {
+            return Err(self.no_plugin(name));
+        }
+        Err(ApiError::not_found(format!("no plugin `{}`; {what}", shown(name))))
+    }
+
+    /// There is no plugin of this name, with the nearest one.
+    pub(in crate::admin) fn no_plugin(&self, name: &str) -> ApiError {
+        let known = self.0.registry.list();
+        match nearest(name, known.iter().map(|plugin| plugin.record.name.as_str())) {
+            Some(near) => ApiError::not_found(format!("no plugin `{}`; did you mean `{near}`?", shown(name))),
+            None => PluginError::Unknown(name.to_owned()).into(),
+        }
+    }
+
     /// Pauses, resumes or forgets a plugin.
     pub(in crate::admin) async fn act(&self, actor: &Actor, deed: Deed, name: &str) -> Result<(), ApiError> {
-        let (registry, plugin) = (self.0.registry.clone(), name.to_owned());
+        let (admin, registry, plugin) = (self.clone(), self.0.registry.clone(), name.to_owned());
         let work = async move {
+            if registry.by_name(&plugin).is_none() {
+                return Err(admin.no_plugin(&plugin));
+            }
             match deed {
                 Deed::Pause => registry.pause(&plugin).await?,
                 Deed::Resume => registry.resume(&plugin).await?,
@@ -102,7 +138,7 @@ impl Admin {
             }
             Ok(())
         };
-        self.audited(actor, &format!("{} plugin", deed.as_str()), name, work, |()| "done".to_owned()).await
+        self.audited(actor, deed.action(), name, work, |()| "done".to_owned()).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! `POST /v1/replay`: new deliveries of old events.
 //!
-//! Of one event (`{"event":…}`): for the plugin that is named, or for each that subscribes to its type
+//! Of one event (`{"event":…}`, the id of the event or of one of its deliveries): for the plugin that is named, or for each that subscribes to its type
 //! now or has had a delivery of it. Of many: dead letters (`{"dead":true}`), or all that have finished
 //! (`{"finished":true}`), narrowed by plugin, source, type, reason and time, for the plugin that each was
 //! for; each is replayed once, however often this is asked. `dry_run` counts and makes nothing.
@@ -13,11 +13,11 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::{ids, names::Asked};
 use crate::{
-    admin::{Actor, Admin, Since, error::ApiError},
-    model::{DeliveryId, DeliveryState, EventType, Pattern, PluginId, SourceName},
-    plugin::PluginError,
-    store::{DeliveryFilter, EventDetail},
+    admin::{Action, Actor, Admin, Since, error::ApiError},
+    model::{DeliveryId, DeliveryState, EventType, Pattern, PluginId, SourceName, counted},
+    store::{DeliveryFilter, DeliveryPlace, EventDetail},
 };
 
 #[derive(Deserialize)]
@@ -55,6 +55,8 @@ pub(super) async fn replay(
     if let Some(name) = &asked.plugin {
         admin.plugin_id(name)?;
     }
+    let source = asked.source.as_ref().map(SourceName::as_str);
+    admin.known(Asked { source, event_type: asked.event_type.as_ref(), ..Asked::default() }).await?;
     let dry_run = asked.dry_run;
     if let (Some(event), false, false, false) = (&asked.event, asked.dead, asked.finished, asked.narrows()) {
         let replayed =
@@ -75,8 +77,8 @@ pub(super) async fn replay(
         source: asked.source.map(String::from),
         event_type: asked.event_type,
         reason: asked.reason,
-        since: admin.moment(asked.since),
-        until: admin.moment(asked.until),
+        since: admin.since(asked.since),
+        until: admin.until(asked.until),
         ..DeliveryFilter::default()
     };
     let count = if dry_run {
@@ -103,7 +105,10 @@ impl Admin {
         let target = described(&filter);
         let (store, orders) = (self.0.store.clone(), self.0.registry.orders());
         let work = async move { Ok(store.replay_deliveries(filter, orders).await?) };
-        self.audited(actor, "replay many", &target, work, |count| format!("{count} deliveries made")).await
+        self.audited(actor, Action::ReplayMany, &target, work, |count| {
+            format!("{} made", counted(*count, "delivery"))
+        })
+        .await
     }
 
     /// Replays one event.
@@ -115,6 +120,11 @@ impl Admin {
         plugin: Option<String>,
         dry_run: bool,
     ) -> Result<Replayed, ApiError> {
+        // The id of a delivery means that one again: its event, for its plugin.
+        let (event, source, plugin) = match self.replayed_by_delivery(&event, source.as_ref()).await? {
+            Some(place) => (place.event, Some(place.source), plugin.or(Some(place.plugin))),
+            None => (event, source, plugin),
+        };
         let id = plugin.as_deref().map(|name| self.plugin_id(name)).transpose()?;
         let target = match &plugin {
             Some(plugin) => format!("{event} for {plugin}"),
@@ -126,16 +136,28 @@ impl Admin {
             return work.await;
         }
         let said = |replayed: &Replayed| match replayed {
-            Replayed::Would(count) => format!("{count} deliveries would be made"),
-            Replayed::Made(ids) => format!("{} deliveries made", ids.len()),
+            Replayed::Would(count) => format!("{} would be made", counted(*count as u64, "delivery")),
+            Replayed::Made(ids) => format!("{} made", counted(ids.len() as u64, "delivery")),
         };
-        self.audited(actor, "replay event", &target, work, said).await
+        self.audited(actor, Action::ReplayEvent, &target, work, said).await
+    }
+
+    /// The delivery that the id means, unless an event has the id for its own.
+    async fn replayed_by_delivery(
+        &self,
+        id: &str,
+        source: Option<&SourceName>,
+    ) -> Result<Option<DeliveryPlace>, ApiError> {
+        if ids::delivery(id).is_none() || !self.0.store.event(source.cloned(), id).await?.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.place(id).await?.filter(|place| source.is_none_or(|source| *source == place.source)))
     }
 
     fn plugin_id(&self, name: &str) -> Result<PluginId, ApiError> {
         match self.0.registry.by_name(name) {
             Some(plugin) => Ok(plugin.record.id),
-            None => Err(PluginError::Unknown(name.to_owned()).into()),
+            None => Err(self.no_plugin(name)),
         }
     }
 

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json, value::RawValue};
 
 use super::stats::Requests;
 use crate::{
-    admin::{Actor, Admin, error::ApiError},
+    admin::{Action, Actor, Admin, error::ApiError},
     config::{Rate, Source},
     model::{EventId, EventType, RequestCounts, Samples, event_text, json, of_own_type},
     store::LastEvent,
@@ -209,7 +209,7 @@ impl Admin {
                 .map_err(|error| ApiError::new(StatusCode::CONFLICT, error))?;
             Ok(Sent { id, event_type, posted })
         };
-        self.audited(actor, "send test event", &target, work, |sent| {
+        self.audited(actor, Action::SendTestEvent, &target, work, |sent| {
             format!("answered with {}", sent.posted.status)
         })
         .await

@@ -1,5 +1,5 @@
-//! Charts as SVG, drawn here. They are decoration for who can't see them: what they show is said in the
-//! caption. Each column leads to what it counts.
+//! Charts as SVG, drawn here, with a scale beside them and the time below. They are decoration for who can't see them:
+//! what they show is said in the caption. Each column leads to what it counts.
 
 use maud::{Markup, html};
 
@@ -10,8 +10,8 @@ use crate::store::Point;
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 
-/// A line of a chart: its class, and a value for each point.
-type Line<'a> = (&'a str, &'a dyn Fn(&Point) -> f64);
+/// A line of a chart: its class, and a value for each point; none where there is nothing to show.
+type Line<'a> = (&'a str, &'a dyn Fn(&Point) -> Option<f64>);
 
 /// Columns of two colours, the second on top of the first.
 pub(super) fn columns(
@@ -20,58 +20,113 @@ pub(super) fn columns(
     path: &str,
     values: &dyn Fn(&Point) -> [u64; 2],
 ) -> Markup {
-    let most = points.iter().map(|point| values(point).iter().sum::<u64>()).max().unwrap_or(0).max(1) as f64;
+    let most = points.iter().map(|point| values(point).iter().sum::<u64>()).max().unwrap_or(0);
+    let top = scale(most as f64).max(2.0);
     let step = WIDTH / points.len().max(1) as f64;
-    drawn(
-        caption,
-        &html! {
-            @for (n, point) in points.iter().enumerate() {
-                @let [first, second] = values(point).map(|value| value as f64 / most * HEIGHT);
-                @let x = n as f64 * step;
-                a href=(within(path, point)) tabindex="-1" {
-                    title { (format!("{}: {}", point.at.strftime("%H:%M"), values(point).iter().sum::<u64>())) }
-                    rect.none x=(short(x)) y="0" width=(short(step)) height=(short(HEIGHT)) {}
-                    rect.bar x=(short(x + step * 0.1)) y=(short(HEIGHT - first)) width=(short(step * 0.8)) height=(short(first)) {}
-                    rect.bar2 x=(short(x + step * 0.1)) y=(short(HEIGHT - first - second)) width=(short(step * 0.8)) height=(short(second)) {}
-                }
+    let drawing = html! {
+        @for (n, point) in points.iter().enumerate() {
+            @let [first, second] = values(point).map(|value| value as f64 / top * HEIGHT);
+            @let x = n as f64 * step;
+            a href=(within(path, point)) tabindex="-1" {
+                title { (format!("{} UTC: {}", clock(point), values(point).iter().sum::<u64>())) }
+                rect.none x=(short(x)) y="0" width=(short(step)) height=(short(HEIGHT)) {}
+                rect.bar x=(short(x + step * 0.1)) y=(short(HEIGHT - first)) width=(short(step * 0.8)) height=(short(first)) {}
+                rect.bar2 x=(short(x + step * 0.1)) y=(short(HEIGHT - first - second)) width=(short(step * 0.8)) height=(short(second)) {}
             }
-        },
-    )
+        }
+    };
+    drawn(points, caption, whole, top, &drawing)
 }
 
-/// Lines, all to one scale.
-pub(super) fn lines(points: &[Point], caption: &Markup, path: &str, lines: &[Line<'_>]) -> Markup {
-    let values = points.iter().flat_map(|point| lines.iter().map(|(_, value)| value(point)));
-    let most = values.fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+/// Lines, all to one scale, whose numbers `say` writes.
+pub(super) fn lines(
+    points: &[Point],
+    caption: &Markup,
+    path: &str,
+    say: fn(f64) -> String,
+    lines: &[Line<'_>],
+) -> Markup {
+    let values = points.iter().flat_map(|point| lines.iter().filter_map(|(_, value)| value(point)));
+    let most = values.fold(0.0, f64::max);
+    let top = if say(0.5) == whole(0.5) { scale(most).max(2.0) } else { scale(most) };
     let step = WIDTH / points.len().max(1) as f64;
-    drawn(
-        caption,
-        &html! {
-            @for (n, point) in points.iter().enumerate() {
-                a href=(within(path, point)) tabindex="-1" {
-                    title { (point.at.strftime("%H:%M").to_string()) }
-                    rect.none x=(short(n as f64 * step)) y="0" width=(short(step)) height=(short(HEIGHT)) {}
-                }
+    let drawing = html! {
+        @for (n, point) in points.iter().enumerate() {
+            a href=(within(path, point)) tabindex="-1" {
+                title { (clock(point)) " UTC" @for (class, value) in lines { @if let Some(value) = value(point) { (format!(", {class} {}", say(value))) } } }
+                rect.none x=(short(n as f64 * step)) y="0" width=(short(step)) height=(short(HEIGHT)) {}
             }
-            @for (class, value) in lines {
-                @let at = |(n, point): (usize, &Point)| format!(
-                    "{},{}", short((n as f64 + 0.5) * step), short(HEIGHT - value(point) / most * HEIGHT));
-                polyline class=(class) points=(points.iter().enumerate().map(at).collect::<Vec<_>>().join(" ")) {}
+        }
+        @for (class, value) in lines {
+            @for run in runs(points, value) {
+                @let dot = if run.first() == run.last() { " dot" } else { "" };
+                polyline class=(format!("{class}{dot}")) points=(run.iter().map(|(n, value)| format!(
+                    "{},{}", short((*n as f64 + 0.5) * step), short(HEIGHT - value / top * HEIGHT)
+                )).collect::<Vec<_>>().join(" ")) {}
             }
-        },
-    )
+        }
+    };
+    drawn(points, caption, say, top, &drawing)
 }
 
-fn drawn(caption: &Markup, content: &Markup) -> Markup {
+/// The points that follow one another and have a value. One alone is doubled, so that its line is a dot.
+fn runs(points: &[Point], value: &dyn Fn(&Point) -> Option<f64>) -> Vec<Vec<(usize, f64)>> {
+    let mut runs: Vec<Vec<(usize, f64)>> = Vec::new();
+    let mut open = false;
+    for (n, point) in points.iter().enumerate() {
+        match (value(point), runs.last_mut()) {
+            (Some(value), Some(run)) if open => run.push((n, value)),
+            (Some(value), _) => runs.push(vec![(n, value)]),
+            (None, _) => {}
+        }
+        open = value(point).is_some();
+    }
+    for run in &mut runs {
+        if let [alone] = run[..] {
+            run.push(alone);
+        }
+    }
+    runs
+}
+
+/// The end of a scale that reaches so far, a round number whose half is round too; 1 for 0.
+fn scale(most: f64) -> f64 {
+    if most <= 0.0 {
+        return 1.0;
+    }
+    let power = 10_f64.powf(most.log10().floor());
+    [1.0, 2.0, 4.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(most)
+}
+
+/// A number of things.
+pub(super) fn whole(number: f64) -> String {
+    format!("{number:.0}")
+}
+
+fn drawn(points: &[Point], caption: &Markup, say: fn(f64) -> String, top: f64, drawing: &Markup) -> Markup {
+    let middle = points.get(points.len() / 2);
     html! {
         figure.card {
             figcaption { (caption) }
-            svg.chart viewBox=(format!("0 -2 {WIDTH} {}", HEIGHT + 4.0)) preserveAspectRatio="none" aria-hidden="true" {
-                (content)
-                line.axis x1="0" y1=(HEIGHT) x2=(WIDTH) y2=(HEIGHT) {}
+            div.plot aria-hidden="true" {
+                div.y { span { (say(top)) } span { (say(top / 2.0)) } span { "0" } }
+                svg.chart viewBox=(format!("0 -1 {WIDTH} {}", HEIGHT + 2.0)) preserveAspectRatio="none" aria-hidden="true" {
+                    @for y in [0.0, HEIGHT / 2.0] { line.grid-line x1="0" y1=(y) x2=(WIDTH) y2=(y) {} }
+                    (drawing)
+                    line.axis x1="0" y1=(HEIGHT) x2=(WIDTH) y2=(HEIGHT) {}
+                }
+                div.x {
+                    span { @if let Some(first) = points.first() { (clock(first)) } }
+                    span { @if let Some(middle) = middle { (clock(middle)) } }
+                    span { @if let Some(last) = points.last() { (clock(last)) " UTC" } }
+                }
             }
         }
     }
+}
+
+fn clock(point: &Point) -> String {
+    point.at.strftime("%H:%M").to_string()
 }
 
 /// What happened within a point.
@@ -83,4 +138,53 @@ fn within(path: &str, point: &Point) -> String {
 
 fn short(number: f64) -> String {
     format!("{number:.1}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(p50_ms: Option<f64>) -> Point {
+        Point {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            minutes: 1,
+            events: 0,
+            made: 0,
+            completed: 0,
+            failed: 0,
+            unfinished: 0,
+            p50_ms,
+            p95_ms: None,
+            p99_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_scale_ends_at_a_round_number_above_all() {
+        for (most, top) in
+            [(0.0, 1.0), (1.0, 1.0), (3.0, 4.0), (5.0, 10.0), (37.0, 40.0), (100.0, 100.0), (0.3, 0.4)]
+        {
+            assert!((scale(most) - top).abs() < 1e-9, "{most}: {}", scale(most));
+        }
+    }
+
+    #[test]
+    fn a_line_has_a_gap_where_nothing_ran() {
+        let points: Vec<_> = [Some(1.0), None, Some(2.0), Some(3.0), None].map(point).into();
+        assert_eq!(
+            runs(&points, &|point| point.p50_ms),
+            [vec![(0, 1.0), (0, 1.0)], vec![(2, 2.0), (3, 3.0)]]
+        );
+    }
+
+    #[test]
+    fn a_chart_of_nothing_has_a_scale_too() {
+        let shown =
+            lines(&[point(None)], &html! {}, "/", layout::millis, &[("p50", &|p| p.p50_ms)]).into_string();
+        assert!(
+            shown.contains("1.00 ms") && shown.contains("00:00 UTC") && !shown.contains("NaN"),
+            "{shown}"
+        );
+        assert!(!shown.contains("polyline"), "{shown}");
+    }
 }

@@ -1,5 +1,4 @@
-//! Dead letters: by plugin and cause, each group to be run again once its cause is mended, with a count
-//! first.
+//! Dead letters by plugin and cause. Each group can be replayed, after a page with the count.
 
 use axum::{
     Extension, Form,
@@ -24,23 +23,23 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
     let left: u64 = groups.iter().map(|group| group.to_replay).sum();
     let shown = html! {
         @if groups.is_empty() {
-            p.empty { "No delivery was given up. One is when its attempts are used up, or when its plugin refuses it for good." }
+            p.empty { "No dead letters. A delivery becomes one when its attempts are used up, or when its plugin rejects the event." }
         } @else {
-            @if left > 0 { p { a.button href="/replay" { "Run all " (left) " again …" } } }
+            @if left > 0 { p { a.button href="/replay" { "Replay " (if left == 1 { "it".to_owned() } else { format!("all {left}") }) " …" } } }
             div.scroll tabindex="0" role="region" aria-label="Dead letters by reason" {
-                table {
-                    thead { tr { th { "plugin" } th { "reason" } th.n { "dead" } th.n { "not run again" } th { "first" } th { "last" } th { "" span.soft { "do" } } } }
+                table.stack {
+                    thead { tr { th { "plugin" } th { "reason" } th.n { "dead" } th.n { "not replayed" } th { "first" } th { "last" } th { span.hidden { "action" } } } }
                     tbody {
                         @for group in &groups {
                             @let of = [("plugin", group.plugin.as_str()), ("reason", group.reason.as_str())];
                             tr {
-                                td { a href=(format!("/plugins/{}", layout::part(&group.plugin))) { (group.plugin) } }
-                                td { @if group.reason.is_empty() { span.soft { "nothing was said" } } @else { span title=(group.example) { (group.reason) } } }
-                                td.n { a.row href=(layout::link("/deliveries?state=dead", &of)) { (group.count) } }
-                                td.n { (layout::count(group.to_replay, &layout::link("/replay", &of))) }
-                                td { @if let Some(at) = group.first_at { (layout::time(at)) } }
-                                td { @if let Some(at) = group.last_at { (layout::time(at)) } }
-                                td { @if group.to_replay > 0 { a.button.plain href=(layout::link("/replay", &of)) { "Run again …" } } }
+                                td data-label="plugin" { a href=(format!("/plugins/{}", layout::part(&group.plugin))) { (group.plugin) } }
+                                td.text data-label="reason" { @if group.reason.is_empty() { span.soft { "no reason given" } } @else { span title=(group.example) { (layout::long(&group.reason)) } } }
+                                td.n data-label="dead" { a.row href=(layout::link("/deliveries?state=dead", &of)) { (group.count) } }
+                                td.n data-label="not replayed" { (layout::count(group.to_replay, &layout::link("/replay", &of))) }
+                                td data-label="first" { @if let Some(at) = group.first_at { (layout::time(at)) } }
+                                td data-label="last" { @if let Some(at) = group.last_at { (layout::time(at)) } }
+                                td data-label="" { @if group.to_replay > 0 { a.button.plain href=(layout::link("/replay", &of)) { "Replay …" } } }
                             }
                         }
                     }
@@ -51,9 +50,10 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
     let body = html! {
         (said.show())
         p.soft {
-            "Reasons that differ only in ids, numbers and quoted values (…) are one. Nothing of a failed attempt took effect, so running it again is safe. Mend the cause first: put the "
-            "plugin's new file in place, or add the grant that it lacks. Each is run again once; what dies again is "
-            "a dead letter of its own."
+            "Reasons that differ only in ids, numbers and quoted values (…) are one cause. "
+            "A failed attempt leaves no effects, so a replay is safe. Fix the cause first: deploy a new file of the "
+            "plugin, or add the grant that it lacks. Each dead letter is replayed once; a replay that fails becomes "
+            "a new dead letter."
         }
         (layout::live("dead", &shown))
     };
@@ -88,22 +88,22 @@ pub(super) async fn confirm(State(admin): State<Admin>, group: Result<Query<Grou
             dl.facts {
                 dt { "plugin" } dd { @if group.plugin.is_empty() { "all" } @else { (group.plugin) } }
                 dt { "reason" } dd {
-                    @match group.reason.as_deref() { None => "any", Some("") => "nothing was said", Some(reason) => (reason) }
+                    @match group.reason.as_deref() { None => "any", Some("") => "no reason given", Some(reason) => (reason) }
                 }
-                dt { "to run again" } dd { strong #count { (count) } }
+                dt { "to replay" } dd { strong #count { (count) } }
             }
             @if count == 0 {
-                p { "There is nothing to run again. " a href="/dead-letters" { "Back" } }
+                p { "Nothing to replay. " a href="/dead-letters" { "Back" } }
             } @else {
                 form method="post" action="/replay" {
                     input type="hidden" name="plugin" value=(group.plugin);
                     @if let Some(reason) = &group.reason { input type="hidden" name="reason" value=(reason); }
-                    p { button { "Run " (count) " again" } " " a.button.plain href="/dead-letters" { "Leave them" } }
+                    p { button { "Replay " (count) } " " a.button.plain href="/dead-letters" { "Cancel" } }
                 }
             }
         }
     };
-    Ok(layout::page("Run dead letters again", "/dead-letters", &body))
+    Ok(layout::page("Replay dead letters", "/dead-letters", &body))
 }
 
 pub(super) async fn replay(

@@ -1,17 +1,22 @@
-//! Deliveries and the outbox as lists: what the numbers of the other pages count.
+//! Deliveries as a list: what the numbers of the other pages count.
 
-use axum::{
-    Extension,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::extract::{Query, State, rejection::QueryRejection};
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{Done, Page, PageError, Said, done, events::moment, layout};
+use super::{
+    Page, PageError,
+    events::{moment, written},
+    layout,
+};
 use crate::{
-    admin::{Actor, Admin, OUTBOX_STATES, api::query::SEARCH, error::ApiError},
+    admin::{
+        Admin,
+        api::{names, query::SEARCH},
+        error::ApiError,
+    },
     model::{DeliveryState, Pattern},
-    store::{DeliveryFilter, DeliverySummary, OutboxFilter, OutboxId},
+    store::{DeliveryFilter, DeliveryPage, DeliverySummary},
 };
 
 /// Rows of a page.
@@ -27,7 +32,9 @@ pub(super) struct Asked {
     event_type: String,
     reason: String,
     since: String,
+    since_at: String,
     until: String,
+    until_at: String,
     before: String,
 }
 
@@ -65,8 +72,8 @@ impl Asked {
                 .transpose()
                 .map_err(|error| wrong(&error))?,
             reason: (!self.reason.is_empty()).then(|| self.reason.clone()),
-            since: admin.moment(moment(&self.since)?),
-            until: admin.moment(moment(&self.until)?),
+            since: admin.since(moment(&self.since)?),
+            until: admin.until(moment(&self.until)?),
             limit: ROWS,
             before: some(&self.before).map(|id| id.parse()).transpose().map_err(|error| wrong(&error))?,
             event: None,
@@ -75,18 +82,23 @@ impl Asked {
 }
 
 pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>, QueryRejection>) -> Page {
-    let Query(asked) = asked?;
-    let filter = asked.filter(&admin)?;
-    let found = admin.0.store.deliveries_within(filter, SEARCH).await.map_err(PageError::store)?;
+    let Query(mut asked) = asked?;
+    written(&mut asked.since, &asked.since_at);
+    written(&mut asked.until, &asked.until_at);
+    let (found, said) = match found(&admin, &asked).await {
+        Ok(found) => (found, String::new()),
+        Err(error) if error.status.is_client_error() => (DeliveryPage::default(), error.message),
+        Err(error) => return Err(PageError(error)),
+    };
     let plugins: Vec<_> = admin.0.registry.list().iter().map(|plugin| plugin.record.name.clone()).collect();
     let next = found.next.map(|next| {
         let before = next.to_string();
         layout::link("/deliveries", &[asked.parameters().as_slice(), &[("before", before.as_str())]].concat())
     });
     let shown = html! {
-        @if found.deliveries.is_empty() {
-            p.empty { @if next.is_some() { "Nothing so far." } @else { "No delivery is like that. " a href="/deliveries" { "Show all" } "." } }
-        } @else { (rows(&found.deliveries)) }
+        @if found.deliveries.is_empty() && said.is_empty() {
+            p.empty { @if next.is_some() { "Nothing found so far." } @else { "No delivery matches. " a href="/deliveries" { "Show all" } "." } }
+        } @else if !found.deliveries.is_empty() { (rows(&found.deliveries)) }
         p.pager { @if let Some(next) = &next { a.button.plain href=(next) rel="next" { "Older" } } }
     };
     let body = html! {
@@ -105,35 +117,47 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
                     @for plugin in &plugins { option value=(plugin) selected[*plugin == asked.plugin] { (plugin) } }
                 }
             }
-            label { "Type" input name="type" value=(asked.event_type) placeholder="user.*"; }
+            label { "Event type" input name="type" value=(asked.event_type) placeholder="user.*"; }
             label { "Source" input name="source" value=(asked.source); }
-            label { "Reason (ids and numbers make no difference)" input name="reason" value=(asked.reason); }
-            label { "Since" input name="since" value=(asked.since) placeholder="24h"; }
-            label { "Until" input name="until" value=(asked.until); }
-            div { button { "Filter" } " " a href="/deliveries" { "All" } }
+            label { "Reason, whatever its ids and numbers" input name="reason" value=(asked.reason); }
+            (layout::moment_field("since", "Since", &asked.since, "24h"))
+            (layout::moment_field("until", "Until", &asked.until, "now"))
+            div { button { "Filter" } " " a href="/deliveries" { "Clear" } }
         }
+        @if !said.is_empty() { p.error role="alert" { (said) } }
         @if asked.before.is_empty() { (layout::live("deliveries", &shown)) } @else { (shown) }
     };
-    Ok(layout::page("Deliveries", "", &body))
+    Ok(layout::page("Deliveries", "/deliveries", &body))
+}
+
+async fn found(admin: &Admin, asked: &Asked) -> Result<DeliveryPage, ApiError> {
+    let filter = asked.filter(admin)?;
+    let names = names::Asked {
+        source: filter.source.as_deref(),
+        plugin: filter.plugin.as_deref(),
+        event_type: filter.event_type.as_ref(),
+    };
+    admin.known(names).await?;
+    Ok(admin.0.store.deliveries_within(filter, SEARCH).await?)
 }
 
 /// Deliveries as a table.
 pub(super) fn rows(deliveries: &[DeliverySummary]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Deliveries" {
-            table {
-                thead { tr { th { "made" } th { "delivery" } th { "plugin" } th { "type" } th { "state" } th.n { "attempts" } th { "what went wrong" } } }
+            table.stack {
+                thead { tr { th { "made" } th { "delivery" } th { "plugin" } th { "type" } th { "state" } th.n { "attempts" } th { "reason" } } }
                 tbody {
                     @for delivery in deliveries {
                         tr {
-                            td { (layout::time(delivery.made_at)) }
-                            td { a.row.mono href=(layout::event(&delivery.source, &delivery.event)) { (delivery.id) } }
-                            td { a href=(format!("/plugins/{}", layout::part(&delivery.plugin))) { (delivery.plugin) } }
-                            td { (delivery.event_type) }
-                            td { (layout::state(delivery.state.as_str())) }
-                            td.n { (delivery.attempts) }
-                            td {
-                                (delivery.error.as_deref().unwrap_or_default())
+                            td data-label="made" { (layout::time(delivery.made_at)) }
+                            td.id data-label="delivery" { a.row.mono href=(layout::delivery(&delivery.source, &delivery.event, delivery.id)) { (delivery.id) } }
+                            td data-label="plugin" { a href=(format!("/plugins/{}", layout::part(&delivery.plugin))) { (delivery.plugin) } }
+                            td data-label="type" { (delivery.event_type) }
+                            td data-label="state" { (layout::state(delivery.state.as_str())) }
+                            td.n data-label="attempts" { (delivery.attempts) }
+                            td.text data-label="reason" {
+                                @if delivery.state != DeliveryState::Done { (layout::long(delivery.error.as_deref().unwrap_or_default())) }
                                 @if let Some(held) = &delivery.held { span.warn { (held) } }
                             }
                         }
@@ -142,72 +166,4 @@ pub(super) fn rows(deliveries: &[DeliverySummary]) -> Markup {
             }
         }
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct OutboxAsked {
-    state: String,
-    before: String,
-}
-
-pub(super) async fn outbox(
-    State(admin): State<Admin>,
-    asked: Result<Query<OutboxAsked>, QueryRejection>,
-    said: Result<Query<Done>, QueryRejection>,
-) -> Page {
-    let (Query(asked), Query(said)) = (asked?, said?);
-    if !asked.state.is_empty() && !OUTBOX_STATES.contains(&asked.state.as_str()) {
-        return Err(super::unknown(&asked.state));
-    }
-    let before = asked.before.parse().ok().map(OutboxId);
-    let filter =
-        OutboxFilter { state: (!asked.state.is_empty()).then(|| asked.state.clone()), limit: ROWS, before };
-    let items = admin.outbox(filter).await?;
-    let dead =
-        admin.0.store.stats().await.map_err(PageError::store)?.outbox.get("dead").copied().unwrap_or(0);
-    let next = items.last().filter(|_| items.len() == ROWS as usize).map(|item| item.id.0.to_string());
-    let shown = html! {
-        @if items.is_empty() {
-            p.empty { "Nothing here. What plugins send goes through the outbox once their delivery has committed." }
-        } @else {
-            div.scroll tabindex="0" role="region" aria-label="Outbox" {
-                table {
-                    thead { tr { th { "item" } th { "kind" } th { "state" } th.n { "tries" } th { "what" } th { "what went wrong" } } }
-                    tbody {
-                        @for item in &items {
-                            tr {
-                                td { (item.id.0) } td { (item.kind) } td { (layout::state(&item.state)) } td.n { (item.attempts) }
-                                td { (item.summary) } td { (item.error.as_deref().unwrap_or_default()) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    };
-    let body = html! {
-        (said.show())
-        p {
-            a href="/outbox" aria-current=[asked.state.is_empty().then_some("true")] { "all" } " "
-            @for state in OUTBOX_STATES {
-                a href=(format!("/outbox?state={state}")) aria-current=[(asked.state == state).then_some("true")] { (state) } " "
-            }
-        }
-        @if dead > 0 {
-            form method="post" action="/outbox/replay" {
-                p { button { "Try the " (dead) " given up again" } }
-            }
-        }
-        @if before.is_none() { (layout::live("outbox", &shown)) } @else { (shown) }
-        @if let Some(next) = next {
-            p.pager { a.button.plain rel="next" href=(layout::link("/outbox", &[("state", &asked.state), ("before", &next)])) { "Older" } }
-        }
-    };
-    Ok(layout::page("Outbox", "/outbox", &body))
-}
-
-pub(super) async fn replay(State(admin): State<Admin>, Extension(actor): Extension<Actor>) -> Page {
-    let count = admin.replay_outbox(&actor, Vec::new()).await?;
-    Ok(done("/outbox", Said::Resent, count))
 }

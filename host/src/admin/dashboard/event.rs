@@ -41,17 +41,18 @@ pub(super) async fn page(
                 @if let Some(organization) = &summary.organization {
                     dt { "organization" } dd { a href=(layout::link("/events", &[("organization", organization)])) { (organization) } }
                 }
+                dt { "received" } dd { (layout::time(summary.received_at)) }
                 dt { "number" } dd { (summary.seq.0) }
                 dt { "body" } dd { (layout::bytes(summary.bytes)) }
             }
             form method="post" action=(format!("{}/replay", layout::event(&summary.source, &summary.id))) {
                 p {
-                    button { "Run again" } " "
-                    span.soft { "for every plugin that subscribes to it now or had it before; it takes effect again" }
+                    button { "Replay" } " "
+                    span.soft { "for all plugins that subscribe to it or had a delivery of it; effects happen again" }
                 }
             }
         }
-        h2 { "From socket to commit" }
+        h2 { "Timeline" }
         (layout::live("timeline", &timeline(&event)))
         h2 { "Body" }
         details open[summary.bytes < 4096] {
@@ -102,15 +103,15 @@ fn timeline(event: &EventDetail) -> Markup {
     html! {
         ol.timeline {
             @if let Some(at) = event.summary.occurred_at {
-                li { "Happened, by the sender's clock" (offset(start, at)) div.soft { (layout::time(at)) } }
+                li { "Occurred, by the sender's clock" (offset(start, at)) div.soft { (layout::time(at)) } }
             }
             li.good {
-                "Taken in: signature checked, on disk, answered" (offset(start, start))
+                "Received: signature verified, on disk, answered" (offset(start, start))
                 div.soft { (layout::time(start)) }
                 @if let Some(trace) = &event.trace { div.soft { "Trace " code { (trace) } } }
             }
             @if event.history.is_empty() {
-                li { "No plugin subscribes to it, so there is no delivery. Put a plugin in place, then run it again." }
+                li { "No plugin subscribes to it, so there is no delivery. Deploy a plugin, then replay the event." }
             }
             @for delivery in &event.history { (of_delivery(start, delivery)) }
         }
@@ -126,30 +127,38 @@ fn of_delivery(start: Timestamp, delivery: &DeliveryDetail) -> Markup {
         "waiting" | "held" => "warn",
         _ => "",
     };
+    let mut told: Vec<(u32, &str)> = Vec::new();
     html! {
-        li {
+        li id=(summary.id) {
             "Delivery " code { (summary.id) } " for " a href=(plugin) { (summary.plugin) } " made" (offset(start, summary.made_at))
-            @if let Some(first) = summary.replay_of { div.soft { "a replay of " code { (first) } } }
+            @if let Some(first) = summary.replay_of { div.soft { "a replay of " a href=(format!("#{first}")) { code { (first) } } } }
         }
-        @for attempt in &delivery.attempt_log { (of_attempt(start, attempt)) }
+        @for attempt in &delivery.attempt_log {
+            @let reason = attempt.error.as_deref().unwrap_or_default();
+            @let before = told.iter().find(|(_, earlier)| *earlier == reason && !reason.is_empty()).map(|(number, _)| *number);
+            (of_attempt(start, attempt, before))
+            @if before.is_none() { ({ told.push((attempt.number, reason)); "" }) }
+        }
         li class=(class) {
             (layout::state(summary.state.as_str())) " "
             @match (summary.finished_at, summary.due_at) {
                 (Some(at), _) => {
-                    @if class == "good" { "Committed: its effects and “done”, in one transaction" } @else { "Given up" }
+                    @if class == "good" { "Committed: all effects, in one transaction" } @else { "Dead letter" }
                     (offset(start, at))
                 }
-                (None, Some(at)) => { "runs " @if summary.attempts > 0 { "again " } (layout::time(at)) }
+                (None, Some(at)) => { @if summary.attempts > 0 { "next attempt " } @else { "due " } (layout::time(at)) }
                 (None, None) => {}
             }
             @if let Some(held) = &summary.held { div.warn { (held) } }
-            @if class == "bad" { @if let Some(error) = &summary.error { div.bad { (error) } } }
+            // A delivery that was given up without an attempt says why itself.
+            @if class == "bad" { @if let Some(error) = summary.error.as_deref().filter(|error| told.iter().all(|(_, told)| told != error)) { div.bad { (error) } } }
         }
         @for item in &delivery.outbox { (of_item(start, item)) }
     }
 }
 
-fn of_attempt(start: Timestamp, attempt: &AttemptDetail) -> Markup {
+/// One attempt; `same_as` is the attempt before it that failed for the same reason.
+fn of_attempt(start: Timestamp, attempt: &AttemptDetail, same_as: Option<u32>) -> Markup {
     let class = match attempt.outcome {
         Outcome::Done => "good",
         Outcome::Retry => "warn",
@@ -160,7 +169,11 @@ fn of_attempt(start: Timestamp, attempt: &AttemptDetail) -> Markup {
             "Attempt " (attempt.number) " " (layout::state(attempt.outcome.as_str())) " in "
             (layout::millis(attempt.duration_us as f64 / 1000.0)) (offset(start, attempt.started_at))
             @if let Some(revision) = &attempt.revision { span.soft { " revision " code { (revision) } } }
-            @if let Some(error) = &attempt.error { div { (error) } }
+            @match (&attempt.error, same_as) {
+                (Some(_), Some(number)) => { div.soft { "the same reason as attempt " (number) } }
+                (Some(error), None) => { div { (error) } }
+                (None, _) => {}
+            }
             @if !attempt.did.is_empty() {
                 ul.did { @for line in &attempt.did { li { (line) } } }
             }
@@ -170,7 +183,7 @@ fn of_attempt(start: Timestamp, attempt: &AttemptDetail) -> Markup {
                 }
             }
             @if let Some(trace) = &attempt.trace {
-                details { summary { "Stack of the trap" } pre tabindex="0" { (trace) } }
+                details { summary { "Stack trace" } pre tabindex="0" { (trace) } }
             }
         }
     }
@@ -185,8 +198,9 @@ fn of_item(start: Timestamp, item: &OutboxSummary) -> Markup {
     };
     html! {
         li class=(class) {
-            "Outbox: " (item.kind) " " a href="/outbox" { (item.id.0) } " " (layout::state(&item.state))
+            "Outbox: " (item.kind) " " a href=(layout::link("/outbox", &[("id", &item.id.0.to_string())])) { (item.id.0) } " " (layout::state(&item.state))
             @if let Some(at) = item.finished_at { (offset(start, at)) }
+            @if let (Some(at), None, 1..) = (item.due_at, item.finished_at, item.attempts) { " next try " (layout::time(at)) }
             div { (item.summary) }
             @if let Some(error) = &item.error { div.bad { (error) } }
         }

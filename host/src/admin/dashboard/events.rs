@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Page, PageError, layout};
 use crate::{
-    admin::{Admin, Since, api::query::SEARCH, error::ApiError},
+    admin::{Admin, Since, api::names, error::ApiError},
     model::{EventSeq, Pattern},
     store::{EventFilter, EventPage},
 };
@@ -24,7 +24,9 @@ pub(super) struct Asked {
     id: String,
     text: String,
     since: String,
+    since_at: String,
     until: String,
+    until_at: String,
     before: String,
 }
 
@@ -49,8 +51,8 @@ impl Asked {
             organization: some(&self.organization),
             id: some(&self.id),
             text: some(&self.text),
-            since: admin.moment(moment(&self.since)?),
-            until: admin.moment(moment(&self.until)?),
+            since: admin.since(moment(&self.since)?),
+            until: admin.until(moment(&self.until)?),
             limit: ROWS,
             before: some(&self.before).map(|text| text.parse().map(EventSeq)).transpose().map_err(wrong)?,
         })
@@ -61,18 +63,28 @@ fn wrong(error: impl std::fmt::Display) -> ApiError {
     ApiError::bad_request(error.to_string())
 }
 
+/// What was chosen with the picker counts where nothing was written.
+pub(super) fn written(text: &mut String, picked: &str) {
+    if text.trim().is_empty() {
+        picked.clone_into(text);
+    }
+}
+
 /// A time as people write it; none where nothing is written.
 pub(super) fn moment(text: &str) -> Result<Option<Since>, ApiError> {
     if text.trim().is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
 }
 
 pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>, QueryRejection>) -> Page {
-    let Query(asked) = asked?;
+    let Query(mut asked) = asked?;
+    written(&mut asked.since, &asked.since_at);
+    written(&mut asked.until, &asked.until_at);
     let sources: Vec<_> =
         admin.0.store.last_events().await.map_err(PageError::store)?.into_iter().map(|e| e.source).collect();
-    let (found, said) = match asked.filter(&admin) {
-        Ok(filter) => (admin.0.store.search(filter, SEARCH).await.map_err(PageError::store)?, String::new()),
-        Err(error) => (EventPage::default(), error.message),
+    let (found, said) = match found(&admin, &asked).await {
+        Ok(found) => (found, String::new()),
+        Err(error) if error.status.is_client_error() => (EventPage::default(), error.message),
+        Err(error) => return Err(PageError(error)),
     };
     let body = html! {
         (form(&asked, &sources))
@@ -84,11 +96,22 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
     Ok(layout::page("Events", "/events", &body))
 }
 
+async fn found(admin: &Admin, asked: &Asked) -> Result<EventPage, ApiError> {
+    let filter = asked.filter(admin)?;
+    let names = names::Asked {
+        source: filter.source.as_deref(),
+        event_type: filter.event_type.as_ref(),
+        ..names::Asked::default()
+    };
+    admin.known(names).await?;
+    admin.search(filter).await
+}
+
 fn form(asked: &Asked, sources: &[String]) -> Markup {
     html! {
         form.filters.card method="get" action="/events" role="search" {
             label { "Text in the body" input type="search" name="text" value=(asked.text) placeholder="ada@example.com"; }
-            label { "Type" input name="type" value=(asked.event_type) placeholder="user.*"; }
+            label { "Event type" input name="type" value=(asked.event_type) placeholder="user.*"; }
             label { "Source"
                 select name="source" {
                     option value="" { "all" }
@@ -98,10 +121,10 @@ fn form(asked: &Asked, sources: &[String]) -> Markup {
                 }
             }
             label { "Organization" input name="organization" value=(asked.organization); }
-            label { "Id" input name="id" value=(asked.id); }
-            label { "Since" input name="since" value=(asked.since) placeholder="24h"; }
-            label { "Until" input name="until" value=(asked.until) placeholder="2026-03-01T12:00:00Z"; }
-            div { button { "Search" } " " a href="/events" { "All" } }
+            label { "Id of an event or delivery" input name="id" value=(asked.id); }
+            (layout::moment_field("since", "Since", &asked.since, "24h, yesterday"))
+            (layout::moment_field("until", "Until", &asked.until, "2026-11-30 14:00"))
+            div { button { "Search" } " " a href="/events" { "Clear" } }
         }
     }
 }
@@ -116,38 +139,38 @@ fn rows(asked: &Asked, found: &EventPage, asks_well: bool) -> Markup {
         @if found.events.is_empty() && asks_well {
             div.empty {
                 @if next.is_some() {
-                    "Nothing so far."
+                    "Nothing found so far."
                 } @else if narrowed {
-                    "No event is like that. " a href="/events" { "Show all" } ", or take a filter away."
+                    "No event matches. " a href="/events" { "Show all" } ", or remove a filter."
                 } @else {
-                    "No event has come yet. Enter the endpoint of a " a href="/sources" { "source" }
-                    " at its sender, or send a test event from there."
+                    "No event yet. Enter the endpoint of a " a href="/sources" { "source" }
+                    " at its sender, or send a test event from its page."
                 }
             }
         }
         @if !found.events.is_empty() {
             div.scroll tabindex="0" role="region" aria-label="Events" {
-                table {
+                table.stack {
                     thead { tr { th { "received" } th { "type" } th { "event" } th { "source" } th { "organization" } th.n { "bytes" } th { "deliveries" } } }
                     tbody {
                         @for event in &found.events {
                             @let href = layout::event(&event.source, &event.id);
                             tr {
-                                td { (layout::time(event.received_at)) }
-                                td { a href=(layout::link("/events", &[("type", &event.event_type)])) { (event.event_type) } }
-                                td { a.row.mono href=(href) { (event.id) } }
-                                td { (event.source) }
-                                td {
+                                td data-label="received" { (layout::time(event.received_at)) }
+                                td data-label="type" { a href=(layout::link("/events", &[("type", &event.event_type)])) { (event.event_type) } }
+                                td.id data-label="event" { a.row.mono.clip href=(href) { (event.id) } }
+                                td data-label="source" { (event.source) }
+                                td data-label="organization" {
                                     @if let Some(organization) = &event.organization {
                                         a href=(layout::link("/events", &[("organization", organization)])) { (organization) }
                                     }
                                 }
-                                td.n { (event.bytes) }
-                                td {
+                                td.n data-label="bytes" { (event.bytes) }
+                                td data-label="deliveries" {
                                     @for (state, count) in &event.deliveries {
                                         a href=(href) { span class=(format!("state {state}")) { (count) " " (state) } } " "
                                     }
-                                    @if event.deliveries.is_empty() { span.soft { "for nobody" } }
+                                    @if event.deliveries.is_empty() { span.soft { "none: no plugin subscribes" } }
                                 }
                             }
                         }
@@ -157,8 +180,8 @@ fn rows(asked: &Asked, found: &EventPage, asks_well: bool) -> Markup {
         }
         p.pager {
             @if let Some(next) = &next {
-                a.button.plain href=(next) rel="next" { @if found.events.len() < ROWS as usize { "Look further back" } @else { "Older" } }
-                @if let Some(at) = found.looked_to { span.soft { " looked back to " (layout::time(at)) } }
+                a.button.plain href=(next) rel="next" { @if found.events.len() < ROWS as usize { "Search further back" } @else { "Older" } }
+                @if let Some(at) = found.looked_to { span.soft { " searched back to " (layout::time(at)) } }
             }
         }
     }

@@ -8,15 +8,19 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::assets;
 
 /// The pages that stand in the head of each.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("/", "Overview"),
     ("/events", "Events"),
+    ("/deliveries", "Deliveries"),
     ("/dead-letters", "Dead letters"),
     ("/plugins", "Plugins"),
     ("/sources", "Sources"),
     ("/outbox", "Outbox"),
     ("/audit", "Audit log"),
 ];
+
+/// Characters of a long text that a list shows.
+const SHOWN: usize = 160;
 
 /// What needs no escape in a part of a URL.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -62,6 +66,7 @@ pub(super) fn framed(title: &str, head: &Markup, body: &Markup) -> Response {
                     h1 { (title) }
                     (body)
                 }
+                footer { "Times are UTC. " span #zone {} }
             }
         }
     };
@@ -89,6 +94,39 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// A duration of so many milliseconds; `–` if there is none: nothing ran.
+pub(super) fn maybe_millis(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "–".to_owned(), millis)
+}
+
+/// A text that may be long, in a list: its beginning, which opens into all of it.
+pub(super) fn long(text: &str) -> Markup {
+    let mut chars = text.char_indices();
+    let Some((cut, _)) = chars.nth(SHOWN).filter(|_| chars.nth(SHOWN / 4).is_some()) else {
+        return html! { (text) };
+    };
+    html! {
+        details.long {
+            summary { (text[..cut]) "…" }
+            (text)
+        }
+    }
+}
+
+/// A field for a moment, with a picker that fills it. The picker has a name of its own, which counts where nothing is
+/// written: a browser without scripts can't fill the field from it.
+pub(super) fn moment_field(name: &str, label: &str, value: &str, example: &str) -> Markup {
+    html! {
+        div.when {
+            label for=(name) { (label) ", UTC" }
+            div.both {
+                input id=(name) name=(name) value=(value) placeholder=(example) title="2h, 7d, today, yesterday, 2026-11-30, 2026-11-30 14:00";
+                input.picker type="datetime-local" name=(format!("{name}_at")) data-into=(name) aria-label=(format!("{label}: choose a date and time, UTC"));
+            }
+        }
+    }
+}
+
 /// A duration of so many milliseconds.
 pub(super) fn millis(ms: f64) -> String {
     match ms {
@@ -104,11 +142,6 @@ pub(super) fn millis(ms: f64) -> String {
 /// So many bytes.
 pub(super) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()
-}
-
-/// The word for one, or for several.
-pub(super) fn plural<'a>(count: u64, one: &'a str, several: &'a str) -> &'a str {
-    if count == 1 { one } else { several }
 }
 
 /// A state as a badge.
@@ -145,6 +178,11 @@ pub(super) fn source(name: &str) -> String {
     }
 }
 
+/// The page of an event, at one of its deliveries.
+pub(super) fn delivery(source: &str, event_id: &str, id: impl std::fmt::Display) -> String {
+    format!("{}#{id}", event(source, event_id))
+}
+
 /// Where all about an event stands.
 pub(super) fn event(source: &str, id: &str) -> String {
     format!("/events/{}/{}", part(source), part(id))
@@ -159,6 +197,14 @@ mod tests {
         assert_eq!(link("/events", &[("type", "user.*"), ("source", "")]), "/events?type=user.%2A");
         assert_eq!(link("/x?a=1", &[("b", "&c=d")]), "/x?a=1&b=%26c%3Dd");
         assert_eq!(event("plugin:a", "../b?c"), "/events/plugin%3Aa/..%2Fb%3Fc");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_in_a_list_and_all_there_when_it_is_opened() {
+        assert_eq!(long("short").into_string(), "short");
+        let text = "ä".repeat(4096);
+        let shown = long(&text).into_string();
+        assert!(shown.starts_with("<details") && shown.contains("…</summary>") && shown.contains(&text));
     }
 
     #[test]

@@ -41,6 +41,7 @@ function place(fresh) {
     const open = [...part.querySelectorAll("details")].map((one) => one.open);
     const key = inside ? focused.getAttribute("href") || focused.id : null;
     part.replaceChildren(...next.childNodes);
+    ownTimes(part);
     part.querySelectorAll("details").forEach((one, at) => {
       if (open[at]) one.open = true;
     });
@@ -69,6 +70,28 @@ if (document.querySelector("[data-live]")) {
     if (!document.hidden && wanted) refresh();
   });
   addEventListener("pagehide", () => feed.close());
+}
+
+// Times are shown in UTC; the reader's own time is in the tooltip.
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone || "local time";
+const own = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+function ownTimes(part) {
+  for (const time of part.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    if (!Number.isNaN(at.getTime())) time.title = `${own.format(at)} (${zone})`;
+  }
+}
+ownTimes(document);
+const footer = document.getElementById("zone");
+if (footer) footer.textContent = `Hover over one for your own time (${zone}).`;
+
+// What is chosen in a picker is written into the field that it belongs to.
+for (const picker of document.querySelectorAll("input[data-into]")) {
+  picker.removeAttribute("name");
+  picker.addEventListener("change", () => {
+    const field = document.getElementById(picker.dataset.into);
+    if (field && picker.value) field.value = picker.value.replace("T", " ");
+  });
 }
 
 // `/` goes to the search, j and k go through the rows of a list.

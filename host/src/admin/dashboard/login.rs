@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{Page, layout};
 use crate::{
-    admin::{Actor, Admin, guard::Guard},
+    admin::{Action, Actor, Admin, guard::Guard},
     listener::Peer,
 };
 
@@ -50,8 +50,8 @@ fn shown(next: &str, said: &str) -> Response {
                 p { button { "Log in" } }
             }
             p.soft {
-                "It is what " code { "[admin] token" } " of config.toml says; where that says nothing, it is in "
-                "the file " code { "admin-token" } " beside the store."
+                "The value of " code { "[admin] token" } " in config.toml; without one, it is in the file "
+                code { "admin-token" } " beside the store."
             }
         }
     };
@@ -67,13 +67,13 @@ pub(super) async fn log_in(
 ) -> Page {
     let Form(given) = given?;
     if !guard.is_token(given.token.trim(), guard.client(&peer, &headers)).await {
-        admin.noted(&Actor::stranger(), "log in", "dashboard", "refused: a wrong token").await?;
+        admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "refused: a wrong token").await?;
         return Ok(refused(&given.next, "That is not the token."));
     }
     // From here on it is nobody who could be crowded out; where there is no place, it takes its chance.
     let _ = peer.admit();
     let cookie = guard.log_in();
-    admin.noted(&Actor::stranger(), "log in", "dashboard", "done").await?;
+    admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "done").await?;
     Ok(with_cookie(&cookie, own_path(&given.next)))
 }
 
@@ -84,7 +84,7 @@ pub(super) async fn log_out(
     headers: HeaderMap,
 ) -> Page {
     let cookie = guard.log_out(&headers);
-    admin.noted(&actor, "log out", "dashboard", "done").await?;
+    admin.noted(&actor, Action::LogOut, "dashboard", "done").await?;
     Ok(with_cookie(&cookie, "/login"))
 }
 

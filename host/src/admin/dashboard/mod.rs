@@ -9,7 +9,8 @@
 //! | `/` | what needs attention, charts, the two ledgers | [`overview`], [`charts`] |
 //! | `/events` | search, its filters in the URL | [`events`] |
 //! | `/events/{source}/{id}` | one event, from socket to commit | [`event`] |
-//! | `/deliveries`, `/outbox` | what the numbers count | [`deliveries`] |
+//! | `/deliveries` | what the numbers count | [`deliveries`] |
+//! | `/outbox` | mail and requests of plugins; send again | [`outbox`] |
 //! | `/dead-letters`, `/replay` | by plugin and cause; a count, then the replay | [`dead`] |
 //! | `/plugins`, `/plugins/{name}` | how each stands; pause, resume | [`plugins`] |
 //! | `/sources`, `/sources/{name}` | who sends, and a test event | [`sources`] |
@@ -25,21 +26,27 @@ mod event;
 mod events;
 mod layout;
 mod login;
+mod outbox;
 mod overview;
 mod plugins;
 mod sources;
 
 use axum::{
     Router,
-    http::{Method, StatusCode, Uri},
-    middleware::from_fn,
+    extract::Request,
+    http::{Method, StatusCode, Uri, header},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use maud::html;
 
-use super::{Admin, error::ApiError, guard};
-use crate::store::StoreError;
+use super::{
+    Admin,
+    error::{ApiError, Refusal, shown},
+    guard,
+};
+use crate::{model::counted, store::StoreError};
 
 /// What needs a session, and the way to one.
 pub(super) fn router() -> Router<Admin> {
@@ -49,7 +56,7 @@ pub(super) fn router() -> Router<Admin> {
         .route("/events/{source}/{id}", get(event::page))
         .route("/deliveries", get(deliveries::page))
         .route("/dead-letters", get(dead::page))
-        .route("/outbox", get(deliveries::outbox))
+        .route("/outbox", get(outbox::page))
         .route("/plugins", get(plugins::list))
         .route("/plugins/{name}", get(plugins::page))
         .route("/plugins/{name}/{deed}", post(plugins::act))
@@ -66,7 +73,7 @@ pub(super) fn router() -> Router<Admin> {
     Router::new()
         .route("/replay", get(dead::confirm).post(dead::replay))
         .route("/events/{source}/{id}/replay", post(event::replay))
-        .route("/outbox/replay", post(deliveries::replay))
+        .route("/outbox/replay", post(outbox::replay))
         .route("/sources/{name}/test", post(sources::test))
         .merge(quick)
 }
@@ -107,10 +114,31 @@ impl IntoResponse for PageError {
         let Self(error) = self;
         let said = html! {
             p.error { (error.message) }
-            p { a href="/" { "To the overview" } }
+            p { a href="/" { "Overview" } " · " a href="/events" { "Events" } }
         };
-        (error.status, layout::page("Not possible", "", &said)).into_response()
+        let title = if error.status == StatusCode::NOT_FOUND { "Not found" } else { "Not possible" };
+        (error.status, layout::page(title, "", &said)).into_response()
     }
+}
+
+/// Shows a refusal as a page to a browser that asked for one, and as JSON to everybody else.
+pub(super) async fn refusals_as_pages(request: Request, next: Next) -> Response {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let page = accepts.is_some_and(|accept| accept.contains("text/html")) && !is_api(request.uri().path());
+    let mut response = next.run(request).await;
+    match response.extensions_mut().remove::<Refusal>() {
+        Some(Refusal(message)) if page => {
+            PageError(ApiError::new(response.status(), message)).into_response()
+        }
+        _ => response,
+    }
+}
+
+/// Whether a path is for programs.
+fn is_api(path: &str) -> bool {
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    ["/v1", "/admin", "/metrics", "/healthz", "/readyz"].into_iter().any(below)
 }
 
 /// After a form has done its work: a page that says so, and that can be loaded again.
@@ -154,11 +182,11 @@ impl Done {
         let n = self.n.unwrap_or(0);
         let text = match self.said {
             None => return html! {},
-            Some(Said::Paused) => "It is paused: its deliveries are held, and nothing is lost.".to_owned(),
-            Some(Said::Resumed) => "It is resumed: what was held runs now.".to_owned(),
-            Some(Said::Forgotten) => "It is forgotten.".to_owned(),
-            Some(Said::Replayed) => format!("{n} new {} made.", layout::plural(n, "delivery", "deliveries")),
-            Some(Said::Resent) => format!("{n} {} tried again.", layout::plural(n, "item is", "items are")),
+            Some(Said::Paused) => "Paused: its deliveries are held. Nothing is lost.".to_owned(),
+            Some(Said::Resumed) => "Resumed: held deliveries run now.".to_owned(),
+            Some(Said::Forgotten) => "The plugin is forgotten.".to_owned(),
+            Some(Said::Replayed) => format!("{} made.", counted(n, "new delivery")),
+            Some(Said::Resent) => format!("{} sent again.", counted(n, "item")),
         };
         html! { p.said role="status" { (text) } }
     }
@@ -172,5 +200,5 @@ impl From<axum::extract::rejection::FormRejection> for ApiError {
 
 /// A form that asks for what does not exist.
 fn unknown(what: &str) -> PageError {
-    PageError(ApiError::new(StatusCode::NOT_FOUND, format!("there is no `{what}`")))
+    PageError(ApiError::new(StatusCode::NOT_FOUND, format!("there is no `{}`", shown(what))))
 }

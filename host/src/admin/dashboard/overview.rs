@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Page, PageError, charts, layout};
 use crate::{
     admin::{Admin, api::stats::Stats, error::ApiError},
-    model::{DeliveryState, HeldReason},
+    model::{DeliveryState, HeldReason, counted, noun, turn},
     store::Point,
 };
 
@@ -42,11 +42,11 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
                     li.grave[*grave] { (text) }
                 }
                 @if attention.is_empty() {
-                    li.fine { "Nothing. Events are taken in, every plugin serves, and no delivery was given up." }
+                    li.fine { "Nothing. Events are accepted, every plugin is serving, and there are no dead letters to replay." }
                 }
             }
         }))
-        h2 { "The last " (name) }
+        h2 { "Last " (name) }
         p {
             @for (other, name, ..) in WINDOWS {
                 a.button.plain href=(format!("/?window={other}")) aria-current=[(other == word).then_some("true")] { (name) } " "
@@ -71,39 +71,39 @@ impl Admin {
         if let Some(reason) = self.0.store.failure() {
             notice(
                 true,
-                html! { "The store takes nothing more: " (reason) ". Mend the disk, then restart the daemon." },
+                html! { "The store has stopped: " (reason) ". Fix the disk, then restart the daemon." },
             );
         }
         if let Some(by) = self.0.ambient.set_back() {
             notice(
                 true,
                 html! {
-                    "The system's clock was set back by " (by.as_secs()) " s. Time goes on here as it was; set the clock right."
+                    "The system clock was set back by " (counted(by.as_secs().unsigned_abs(), "second")) ". posthouse continues with the time it had; correct the clock."
                 },
             );
         }
         if let Some(short) = self.0.store.shortage() {
-            notice(true, html! { "Events are answered 503: " (short) ". Make room on it." });
+            notice(true, html! { "Events are answered 503: " (short) ". Free some space." });
         }
         if let Some(trouble) = self.0.store.trouble() {
             notice(
                 true,
-                html! { "The last write failed: " (trouble) ". Make room on the disk of the store; all goes on by itself then." },
+                html! { "The last write failed: " (trouble) ". Free some space on the store's disk; posthouse then continues automatically." },
             );
         }
         if let (true, Some(most)) = (stats.store.oversize, stats.store.max_bytes) {
             notice(
                 false,
                 html! {
-                    "The store has " (layout::bytes(stats.store.live_bytes)) " in use, more than " code { "max_size" } " ("
-                    (layout::bytes(most)) "), and nothing is left that may leave. Replay the dead letters, or let it be larger."
+                    "The store uses " (layout::bytes(stats.store.live_bytes)) ", more than " code { "max_size" } " ("
+                    (layout::bytes(most)) "), and holds nothing that may be removed. Replay the dead letters, or raise " code { "max_size" } "."
                 },
             );
         }
         for problem in &stats.problems {
             notice(
                 true,
-                html! { "A ledger does not add up: " (problem) ". That is a defect of posthouse; please report it." },
+                html! { "The counts do not add up: " (problem) ". This is a bug of posthouse; please report it." },
             );
         }
         for plugin in self.0.registry.list() {
@@ -120,19 +120,28 @@ impl Admin {
                     if let Some(error) = &record.last_error {
                         notice(
                             false,
-                            html! { "A newer file of " a href=(href) { (record.name) } " does not load: " (error) },
+                            html! { "A newer file of " a href=(href) { (record.name) } " does not load: " (layout::long(error)) },
                         );
                     }
                 }
             }
+        }
+        let ignored = self.0.registry.ignored().len() as u64;
+        if ignored > 0 {
+            notice(
+                false,
+                html! {
+                    (layout::count(ignored, "/plugins#ignored")) " " (noun(ignored, "file")) " in the plugins folder "
+                    (if ignored == 1 { "is" } else { "are" }) " ignored."
+                },
+            );
         }
         let left: u64 = self.0.store.dead_groups().await?.iter().map(|group| group.to_replay).sum();
         if left > 0 {
             notice(
                 true,
                 html! {
-                    (layout::count(left, "/dead-letters")) " "
-                    (layout::plural(left, "delivery was", "deliveries were")) " given up and not run again."
+                    (layout::count(left, "/dead-letters")) " " (noun(left, "dead letter")) " not replayed."
                 },
             );
         }
@@ -141,8 +150,7 @@ impl Admin {
             notice(
                 true,
                 html! {
-                    (layout::count(dead, "/outbox?state=dead")) " "
-                    (layout::plural(dead, "item", "items")) " of the outbox could not be handed over."
+                    (layout::count(dead, "/outbox?state=dead")) " " (noun(dead, "item")) " of the outbox could not be sent."
                 },
             );
         }
@@ -155,7 +163,7 @@ impl Admin {
                 notice(
                     false,
                     html! {
-                        a href=(href) { (plugin.plugin) } " is behind: its oldest open delivery was made "
+                        a href=(href) { (plugin.plugin) } " is behind: its oldest unfinished delivery was made "
                         (layout::ago(oldest, now)) "."
                     },
                 );
@@ -166,9 +174,8 @@ impl Admin {
             notice(
                 false,
                 html! {
-                    (layout::count(waiting, "/deliveries?state=waiting")) " replayed "
-                    (layout::plural(waiting, "delivery waits for its", "deliveries wait for their"))
-                    " turn; what is taken in meanwhile goes first."
+                    (layout::count(waiting, "/deliveries?state=waiting")) " replayed " (noun(waiting, "delivery")) " "
+                    (turn(waiting)) "; new events run first."
                 },
             );
         }
@@ -178,13 +185,13 @@ impl Admin {
             if failed > 0 {
                 notice(
                     true,
-                    html! { (layout::count(failed, &href)) " requests to " (source) " could not be taken in since the start." },
+                    html! { (layout::count(failed, &href)) " " (noun(failed, "request")) " to " (source) " failed since the start." },
                 );
             }
             if rejected > 0 && rejected * 20 > requests.counts.received {
                 notice(
                     false,
-                    html! { (layout::count(rejected, &href)) " of " (requests.counts.received) " requests to " (source) " were rejected since the start." },
+                    html! { (layout::count(rejected, &href)) " of " (counted(requests.counts.received, "request")) " to " (source) " rejected since the start." },
                 );
             }
         }
@@ -201,28 +208,32 @@ fn graphs(points: &[Point]) -> Markup {
     let (events, completed, failed) =
         (total(&|point| point.events), total(&|point| point.completed), total(&|point| point.failed));
     let minutes = points.iter().map(|point| point.minutes).sum::<u64>().max(1);
-    let worst = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).fold(0.0, f64::max);
+    let highest = |of: fn(&Point) -> Option<f64>| {
+        layout::maybe_millis(points.iter().filter_map(of).max_by(f64::total_cmp))
+    };
+    let unfinished = |point: &Point| Some(point.unfinished as f64);
     let open = points.last().map_or(0, |point| point.unfinished);
     html! {
         div.grid {
             (charts::columns(points, &html! {
-                strong { "Events: " (events) }
-                (format!("{:.1} a minute", events as f64 / minutes as f64))
+                strong { "Events received: " (events) }
+                (format!("{:.1} per minute", events as f64 / minutes as f64))
             }, "/events", &|point| [point.events, 0]))
             (charts::columns(points, &html! {
-                strong { "Deliveries ended: " (completed + failed) }
-                (completed) " done, " span.key.failed { (failed) " given up" }
+                strong { "Deliveries finished: " (completed + failed) }
+                (completed) " done, " span.key.failed { (failed) " dead" }
             }, "/deliveries", &|point| [point.completed, point.failed]))
             (charts::lines(points, &html! {
-                strong { "Time of an attempt, at worst" }
-                span.key.p50 { "p50 " (layout::millis(worst(&|point| point.p50_ms))) } " · "
-                span.key.p95 { "p95 " (layout::millis(worst(&|point| point.p95_ms))) } " · "
-                span.key.p99 { "p99 " (layout::millis(worst(&|point| point.p99_ms))) }
-            }, "/deliveries", &[("p99", &|p| p.p99_ms), ("p95", &|p| p.p95_ms), ("p50", &|p| p.p50_ms)]))
+                strong { "Attempt duration (p50, p95, p99)" }
+                "highest: "
+                span.key.p50 { "p50 " (highest(|point| point.p50_ms)) } " · "
+                span.key.p95 { "p95 " (highest(|point| point.p95_ms)) } " · "
+                span.key.p99 { "p99 " (highest(|point| point.p99_ms)) }
+            }, "/deliveries", layout::millis, &[("p99", &|p| p.p99_ms), ("p95", &|p| p.p95_ms), ("p50", &|p| p.p50_ms)]))
             (charts::lines(points, &html! {
-                strong { "Backlog: " (open) }
-                "deliveries neither done nor given up, at most " (points.iter().map(|point| point.unfinished).max().unwrap_or(0))
-            }, "/deliveries", &[("line", &|point| point.unfinished as f64)]))
+                strong { "Unfinished deliveries: " (open) }
+                "highest: " (points.iter().map(|point| point.unfinished).max().unwrap_or(0))
+            }, "/deliveries", charts::whole, &[("line", &unfinished)]))
         }
     }
 }
@@ -236,7 +247,7 @@ fn ledgers(stats: &Stats) -> Markup {
             table {
                 thead { tr {
                     th { "source" }
-                    @for title in ["received", "accepted", "duplicate", "filtered", "rejected", "failed", "under way"] {
+                    @for title in ["received", "accepted", "duplicate", "filtered", "rejected", "failed", "active"] {
                         th.n { (title) }
                     }
                 } }
@@ -257,7 +268,7 @@ fn ledgers(stats: &Stats) -> Markup {
                 }
             }
         }
-        h2 { "Deliveries, ever" }
+        h2 { "Deliveries, total" }
         div.scroll tabindex="0" role="region" aria-label="Deliveries" {
             table {
                 thead { tr {
@@ -286,21 +297,22 @@ fn ledgers(stats: &Stats) -> Markup {
             }
         }
         p.soft {
-            @if stats.balanced { "Both ledgers add up. " } @else { span.bad { "A ledger does not add up; see above. " } }
+            @if stats.balanced { "All counts add up. " } @else { span.bad { "The counts do not add up; see above. " } }
             "Outbox: "
             @for (state, count) in &store.outbox { (layout::count(*count, &format!("/outbox?state={state}"))) " " (state) " " }
-            "· store " (layout::bytes(store.store_bytes)) ", write-ahead log " (layout::bytes(store.wal_bytes))
+            "· Store: " (layout::bytes(store.store_bytes + store.wal_bytes))
+            " (file " (layout::bytes(store.store_bytes)) ", write-ahead log " (layout::bytes(store.wal_bytes)) ")"
             @if let Some(free) = store.disk_free_bytes { ", " (layout::bytes(free)) " free on the disk" }
         }
-        h2 { "By event type, the last 24 hours" }
+        h2 { "Deliveries by event type, last 24 hours" }
         @if store.by_type.is_empty() {
-            p.empty { "No delivery was made. Send a test event: choose a " a href="/sources" { "source" } "." }
+            p.empty { "No deliveries. To send a test event, choose a " a href="/sources" { "source" } "." }
         } @else {
-            div.scroll tabindex="0" role="region" aria-label="By event type" {
+            div.scroll tabindex="0" role="region" aria-label="Deliveries by event type" {
                 table {
                     thead { tr {
                         th { "type" }
-                        @for title in ["total", "done", "given up", "average", "p50", "p95", "p99"] { th.n { (title) } }
+                        @for title in ["total", "done", "dead", "average", "p50", "p95", "p99"] { th.n { (title) } }
                     } }
                     tbody {
                         @for row in &store.by_type {
@@ -310,7 +322,7 @@ fn ledgers(stats: &Stats) -> Markup {
                                 td.n { (layout::count(row.total, &of(""))) }
                                 td.n { (layout::count(row.completed, &of("done"))) }
                                 td.n { (layout::count(row.failed, &of("dead"))) }
-                                @for ms in [row.average_ms, row.p50_ms, row.p95_ms, row.p99_ms] { td.n { (layout::millis(ms)) } }
+                                @for ms in [row.average_ms, row.p50_ms, row.p95_ms, row.p99_ms] { td.n { (layout::maybe_millis(ms)) } }
                             }
                         }
                     }

@@ -1,4 +1,4 @@
-//! Plugins: how each stands, what it asked for and was given, what it did of late; pause and resume.
+//! Plugins: state, grants and recent attempts of each; pause and resume; the files that are ignored.
 
 use axum::{
     Extension,
@@ -15,7 +15,7 @@ use crate::{
         Actor, Admin,
         api::{plugins::Deed, query::SEARCH},
     },
-    model::{BreakerState, DeliveryState, HeldReason},
+    model::{BreakerState, DeliveryState, HeldReason, counted},
     plugin::Plugin,
     store::{DeliveryFilter, PluginRevision, PluginStats, Recent},
 };
@@ -26,10 +26,10 @@ pub(super) async fn list(State(admin): State<Admin>, said: Result<Query<Done>, Q
     let plugins = admin.0.registry.list();
     let shown = html! {
         @if plugins.is_empty() {
-            p.empty { "No plugin is there. Put a " code { ".wasm" } " file into the plugins folder; it serves within a second." }
+            p.empty { "No plugins. Put a " code { ".wasm" } " file into the plugins folder; the daemon loads it within a second." }
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Plugins" {
-                table {
+                table.stack {
                     thead { tr {
                         th { "plugin" } th { "state" } th { "revision" } th { "subscribes to" }
                         @for state in DeliveryState::ALL { th.n { (state.as_str()) } }
@@ -39,17 +39,30 @@ pub(super) async fn list(State(admin): State<Admin>, said: Result<Query<Done>, Q
                             @let record = &plugin.record;
                             @let counts = stats.iter().find(|counts| counts.plugin == record.name);
                             tr {
-                                th scope="row" { a.row href=(format!("/plugins/{}", layout::part(&record.name))) { (record.name) } div.soft { (record.description) } }
-                                td { (standing(plugin)) }
-                                td.mono { (short(record.revision.as_deref())) }
-                                td { @for pattern in &record.events { code { (pattern.as_str()) } " " } }
+                                th.id scope="row" data-label="plugin" { a.row href=(format!("/plugins/{}", layout::part(&record.name))) { (record.name) } div.soft { (record.description) } }
+                                td.text data-label="state" { (standing(plugin)) }
+                                td.mono.rev data-label="revision" { (short(record.revision.as_deref())) }
+                                td data-label="subscribes to" { @for pattern in &record.events { code { (pattern.as_str()) } " " } }
                                 @for state in DeliveryState::ALL {
                                     @let href = layout::link("/deliveries", &[("plugin", &record.name), ("state", state.as_str())]);
-                                    td.n { (layout::count(counts.and_then(|counts| counts.states.get(&state)).copied().unwrap_or(0), &href)) }
+                                    td.n data-label=(state.as_str()) { (layout::count(counts.and_then(|counts| counts.states.get(&state)).copied().unwrap_or(0), &href)) }
                                 }
                             }
                         }
                     }
+                }
+            }
+        }
+    };
+    let ignored = admin.0.registry.ignored();
+    let shown = html! {
+        (shown)
+        @if !ignored.is_empty() {
+            h2 #ignored { "Ignored files" }
+            div.scroll tabindex="0" role="region" aria-label="Ignored files" {
+                table.stack {
+                    thead { tr { th { "file in the plugins folder" } th { "reason" } } }
+                    tbody { @for file in &ignored { tr { td.mono data-label="file" { (file.file) } td.text data-label="reason" { (file.reason) } } } }
                 }
             }
         }
@@ -64,7 +77,7 @@ pub(super) async fn page(
     said: Result<Query<Done>, QueryRejection>,
 ) -> Page {
     let (Path(name), Query(said)) = (name?, said?);
-    let Some(plugin) = admin.0.registry.by_name(&name) else { return Err(unknown(&name)) };
+    let plugin = admin.plugin(&name).await?;
     let store = &admin.0.store;
     let stats = store.stats().await.map_err(PageError::store)?.plugins;
     let recent = store.recent(plugin.record.id).await.map_err(PageError::store)?;
@@ -77,15 +90,15 @@ pub(super) async fn page(
         (layout::live("plugin", &html! {
             (facts(&plugin, counts))
             (buttons(&plugin))
-            h2 { "What it may do" }
+            h2 { "Its grants" }
             (grants(&plugin))
-            h2 { "Its last attempts" }
+            h2 { "Its recent attempts" }
             (attempts(&recent))
             h2 { "Its revisions" }
             (revisions(&history))
-            h2 { "Its newest deliveries" }
+            h2 { "Its recent deliveries" }
             @if newest.deliveries.is_empty() {
-                p.empty { "It has had none. Events of a type that it subscribes to make one each." }
+                p.empty { "No deliveries. Each event of a type that the plugin subscribes to makes one." }
             } @else { (deliveries::rows(&newest.deliveries)) }
         }))
     };
@@ -117,9 +130,9 @@ fn standing(plugin: &Plugin) -> Markup {
     html! {
         @match &plugin.record.held {
             None => { (layout::state("serving")) }
-            Some(reason) => { (layout::state("held")) div.warn { (reason) } }
+            Some(reason) => { (layout::state("held")) div.warn { (layout::long(&reason.to_string())) } }
         }
-        @if let Some(error) = &plugin.record.last_error { div.bad { (error) } }
+        @if let Some(error) = &plugin.record.last_error { div.bad { (layout::long(error)) } }
     }
 }
 
@@ -133,13 +146,13 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
         div.card {
             dl.facts {
                 dt { "state" } dd { (standing(plugin)) }
-                @if !record.description.is_empty() { dt { "says of itself" } dd { (record.description) } }
+                @if !record.description.is_empty() { dt { "description" } dd { (record.description) } }
                 dt { "revision" } dd.mono { (record.revision.as_deref().unwrap_or("none")) }
                 @if let Some(at) = record.loaded_at { dt { "loaded" } dd { (layout::time(at)) } }
                 dt { "subscribes to" } dd {
                     @for pattern in &record.events { a href=(layout::link("/events", &[("type", pattern.as_str())])) { code { (pattern.as_str()) } } " " }
                 }
-                dt { "breaker" } dd { (breaker(plugin)) }
+                dt { "circuit breaker" } dd { (breaker(plugin)) }
                 @if let Some(counts) = counts {
                     dt { "deliveries" } dd {
                         (layout::count(counts.made, &layout::link("/deliveries", &[("plugin", &record.name)]))) " made: "
@@ -148,9 +161,9 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
                         }
                     }
                 }
-                dt { "bounds" } dd {
-                    (settings.concurrency) " at once, " (settings.retry.attempts) " attempts of "
-                    (humantime::format_duration(settings.limits.time).to_string()) ", " (layout::bytes(settings.limits.memory as u64))
+                dt { "limits" } dd {
+                    (counted(settings.retry.attempts.into(), "attempt")) " per delivery, " (settings.concurrency) " at once; per attempt "
+                    (humantime::format_duration(settings.limits.time).to_string()) " and " (layout::bytes(settings.limits.memory as u64))
                 }
             }
         }
@@ -162,10 +175,10 @@ fn breaker(plugin: &Plugin) -> Markup {
     let pause = |pause| humantime::format_duration(pause).to_string();
     html! {
         @match plugin.trip() {
-            _ if settings.failures == 0 => { "off: it is never paused on its own" }
+            _ if settings.failures == 0 => { "off: the plugin is never paused automatically" }
             None => {
                 "closed: " (plugin.failures_in_a_row()) " of " (settings.failures)
-                " different deliveries failed in a row, which would open it for " (pause(settings.pause))
+                " different deliveries failed in a row; then it pauses the plugin for " (pause(settings.pause))
             }
             Some(trip) => {
                 span.warn { (trip.state().as_str()) } " since " (layout::time(trip.since)) ": " (trip)
@@ -184,11 +197,11 @@ fn buttons(plugin: &Plugin) -> Markup {
             } @else {
                 form.inline method="post" action=(action("pause")) { button #deed { "Pause" } }
                 @if plugin.breaker() != BreakerState::Closed {
-                    form.inline method="post" action=(action("resume")) { button #close { "Run its deliveries now" } }
+                    form.inline method="post" action=(action("resume")) { button #close { "Resume now" } }
                 }
             }
             @if record.held == Some(HeldReason::Gone) {
-                form.inline method="post" action=(action("forget")) { button.plain #forget { "Forget it, its keys and its unfinished deliveries" } }
+                form.inline method="post" action=(action("forget")) { button.plain #forget { "Forget the plugin, its keys and its unfinished deliveries" } }
             }
         }
     }
@@ -204,15 +217,15 @@ fn grants(plugin: &Plugin) -> Markup {
     html! {
         div.card {
             dl.facts {
-                dt { "asked for" } dd {
+                dt { "requires" } dd {
                     @if record.requires.is_empty() { "nothing" }
                     @for capability in &record.requires {
                         @if settings.grants.allows(*capability) { span.good { (capability) " ✓ " } }
-                        @else { span.bad { (capability) " is not granted: add " } code { (capability.example()) } " below " code { "[plugin." (record.name) ".grants]" } " " }
+                        @else { span.bad { (capability) " is not granted; add " } code { (capability.example()) } " to " code { "[plugin." (record.name) ".grants]" } " " }
                     }
                 }
-                dt { "given" } dd {
-                    @if given.is_empty() { "nothing but log, config and its own keys" }
+                dt { "granted" } dd {
+                    @if given.is_empty() { "only log, config and its own keys" }
                     @for (name, value) in &given { div { (name) " " code { (value) } } }
                 }
             }
@@ -222,18 +235,18 @@ fn grants(plugin: &Plugin) -> Markup {
 
 fn revisions(history: &[PluginRevision]) -> Markup {
     html! {
-        @if history.is_empty() { p.empty { "None has been loaded yet." } } @else {
+        @if history.is_empty() { p.empty { "No revision was loaded yet." } } @else {
             div.scroll tabindex="0" role="region" aria-label="Revisions" {
-                table {
-                    thead { tr { th { "revision" } th { "loaded" } th { "until" } th { "then" } th { "says of itself" } } }
+                table.stack {
+                    thead { tr { th { "revision" } th { "loaded" } th { "until" } th { "ended by" } th { "description" } } }
                     tbody {
                         @for revision in history {
                             tr {
-                                td.mono { (short(Some(&revision.sha256))) }
-                                td { (layout::time(revision.loaded_at)) }
-                                td { @match revision.ended_at { Some(at) => { (layout::time(at)) } None => { "now" } } }
-                                td { (revision.ending.as_deref().unwrap_or("serves")) }
-                                td { (revision.description) }
+                                td.mono.rev data-label="revision" { (short(Some(&revision.sha256))) }
+                                td data-label="loaded" { (layout::time(revision.loaded_at)) }
+                                td data-label="until" { @match revision.ended_at { Some(at) => { (layout::time(at)) } None => { "now" } } }
+                                td.text data-label="ended by" { (layout::long(revision.ending.as_deref().unwrap_or("serving"))) }
+                                td data-label="description" { (revision.description) }
                             }
                         }
                     }
@@ -245,16 +258,16 @@ fn revisions(history: &[PluginRevision]) -> Markup {
 
 fn attempts(recent: &Recent) -> Markup {
     html! {
-        @if recent.attempts == 0 { p.empty { "It has not run yet." } } @else {
+        @if recent.attempts == 0 { p.empty { "The plugin has not run yet." } } @else {
             div.card {
                 dl.facts {
-                    dt { "looked at" } dd { "the newest " (recent.attempts) }
+                    dt { "attempts" } dd { "the newest " (recent.attempts) }
                     dt { "failed" } dd { (recent.failed) }
-                    dt { "time" } dd {
-                        "p50 " (layout::millis(recent.p50_ms)) ", p95 " (layout::millis(recent.p95_ms)) ", p99 " (layout::millis(recent.p99_ms))
+                    dt { "duration" } dd {
+                        "p50 " (layout::maybe_millis(recent.p50_ms)) ", p95 " (layout::maybe_millis(recent.p95_ms)) ", p99 " (layout::maybe_millis(recent.p99_ms))
                     }
                     dt { "revisions" } dd {
-                        @for (revision, count) in &recent.revisions { div { code { (revision) } " ran " (count) " of them" } }
+                        @for (revision, count) in &recent.revisions { div { code { (revision) } ": " (counted(*count, "attempt")) } }
                     }
                 }
             }

@@ -28,30 +28,27 @@ const USUAL: &str = "user.created";
 
 /// What a reason of a rejection means, and what to do.
 const REASONS: [(&str, &str); 15] = [
-    (
-        "signature-mismatch",
-        "The secret is another than the sender's, or something changes the body on its way.",
-    ),
-    ("timestamp", "A clock is off, here or at the sender, or an old request was sent again."),
-    ("unsigned", "The request brings no signature: a stranger, or another scheme than the source's."),
-    ("signature", "None of its signatures is of a kind that this source takes."),
-    ("header", "Its signature headers can't be read: a part is missing, twice there or too long."),
+    ("signature-mismatch", "The secret differs from the sender's, or a proxy changes the body."),
+    ("timestamp", "A clock is wrong, here or at the sender, or an old request was sent again."),
+    ("unsigned", "The request has no signature: a stranger, or another scheme than the source's."),
+    ("signature", "None of its signatures is of a kind that this source accepts."),
+    ("header", "Its signature headers can't be read: a part is missing, repeated or too long."),
     ("body-too-large", "The body is larger than `server.max_body`."),
     (
         "body-compressed",
         "The body is compressed. Have the sender, or the proxy in between, send it without Content-Encoding.",
     ),
-    ("body-", "The body came too slowly, not whole, or is no JSON."),
-    ("member", "The body is signed, and lacks what an event has: an id and a type."),
-    ("bad-", "The id or the type of the event holds what may not stand there."),
+    ("body-", "The body arrived too slowly or incomplete, or is not JSON."),
+    ("member", "The body is signed, but has no id or no type."),
+    ("bad-", "The id or the type of the event contains characters that are not allowed."),
     ("wrong-method", "A webhook is a POST."),
     (
         "rate-limited",
-        "More signed requests than `rate` of the source allows; the sender was told when to come again.",
+        "More signed requests than `rate` of the source allows; the response says when to retry.",
     ),
-    ("disk-space", "The disk of the store is nearly full: make room, and events are taken in again."),
-    ("backlog", "Too much is unfinished: the sender is told to try again. See which plugin is behind."),
-    ("store", "The store takes nothing: see the overview, and mend the disk."),
+    ("disk-space", "The disk of the store is nearly full. Free some space, and events are accepted again."),
+    ("backlog", "Too many unfinished deliveries: the sender is told to retry. See which plugin is behind."),
+    ("store", "The store has stopped: see the overview, and fix the disk."),
 ];
 
 pub(super) async fn list(State(admin): State<Admin>) -> Page {
@@ -84,7 +81,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Page {
             }
         }
         @if strays.received > 0 {
-            h2 #none { "Of no source: " (strays.received) " requests" }
+            h2 #none { "Requests to no source: " (strays.received) }
             (refused(&strays))
         }
     };
@@ -132,8 +129,8 @@ pub(super) async fn test(
             let good = (200..300).contains(&sent.posted.status);
             let said = html! {
                 div #sent class=(if good { "said" } else { "error" }) role="status" {
-                    "The daemon's own listener answered " strong { (sent.posted.status) } " " code { (sent.posted.answer) } ". "
-                    a href=(layout::event(&name, &sent.id)) { "See what became of " (sent.id) }
+                    "The daemon answered " strong { (sent.posted.status) } " " code { (sent.posted.answer) } ". "
+                    a href=(layout::event(&name, &sent.id)) { "Show " (sent.id) }
                 }
             };
             shown(&admin, &name, &event_type, &form.payload, &said).await
@@ -157,15 +154,15 @@ async fn shown(admin: &Admin, name: &str, event_type: &str, payload: &str, said:
         h2 #test { "Send a test event" }
         div.card.stack {
             form method="get" action=(format!("/sources/{}", layout::part(name))) {
-                label for="type" { "A sample of this type" }
+                label for="type" { "Event type of the sample" }
                 select #type name="type" data-go {
                     @for known in samples.types() { option value=(known) selected[known == event_type] { (known) } }
                 }
-                noscript { button.plain { "Take it" } }
+                noscript { button.plain { "Load" } }
             }
             form method="post" action=(format!("/sources/{}/test", layout::part(name))) {
-                p { label for="payload" { "Payload, as it will be signed and sent" } textarea #payload name="payload" spellcheck="false" { (payload) } }
-                p { button #send { "Sign and send" } " " span.soft { "It is signed with the source's first secret and posted to the daemon's own listener. An id is taken in once." } }
+                p { label for="payload" { "Payload" } textarea #payload name="payload" spellcheck="false" { (payload) } }
+                p { button #send { "Sign and send" } " " span.soft { "Signed with the source's first secret and posted to the daemon's own listener. An id is accepted once." } }
             }
         }
     };
@@ -179,26 +176,26 @@ fn facts(source: &SourceView) -> Markup {
             dl.facts {
                 dt { "last event" } dd {
                     @match &source.last_event {
-                        None => "none has come yet",
+                        None => "none yet",
                         Some(last) => {
                             (layout::time(last.received_at)) " "
                             @if let Some(id) = &last.id { a href=(layout::event(&source.name, id)) { (id) } }
                         }
                     }
                 }
-                dt { "since the start" } dd {
+                dt { "requests since the start" } dd {
                     (counts.received) " received: "
                     a href=(layout::link("/events", &[("source", &source.name)])) { (counts.accepted) " accepted" }
                     ", " (counts.duplicate) " duplicate, " (counts.filtered) " filtered"
                 }
-                dt { "takes" } dd { @for pattern in &source.events { code { (pattern) } " " } }
-                dt { "clock may be off" } dd { (source.tolerance) }
-                @if let Some(rate) = source.rate { dt { "may send" } dd { (rate.per_second) " signed requests a second, " (rate.burst) " at once" } }
+                dt { "accepts" } dd { @for pattern in &source.events { code { (pattern) } " " } }
+                dt { "clock tolerance" } dd { (source.tolerance) }
+                @if let Some(rate) = source.rate { dt { "rate limit" } dd { (rate.per_second) " signed requests a second, bursts of " (rate.burst) } }
                 dt { "secrets" } dd { (source.secrets) ", never shown" }
-                @if !source.redact.is_empty() { dt { "masked" } dd { @for pointer in &source.redact { code { (pointer) } " " } } }
+                @if !source.redact.is_empty() { dt { "redacted" } dd { @for pointer in &source.redact { code { (pointer) } " " } } }
             }
             @if !counts.rejected.is_empty() || !counts.failed.is_empty() {
-                h3 { "Refused, by reason" }
+                h3 { "Rejected and failed requests" }
                 (refused(counts))
             }
         }
@@ -208,12 +205,12 @@ fn facts(source: &SourceView) -> Markup {
 /// What was refused, by reason.
 fn refused(counts: &RequestCounts) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Refused" {
+        div.scroll tabindex="0" role="region" aria-label="Rejected and failed requests" {
             table {
-                thead { tr { th { "reason" } th.n { "requests" } th { "what it means" } } }
+                thead { tr { th { "reason" } th.n { "requests" } th { "meaning" } } }
                 tbody {
                     @for (reason, count) in counts.rejected.iter().chain(&counts.failed) {
-                        tr { td { code { (reason) } } td.n { (count) } td { (meaning(reason)) } }
+                        tr { td { code { (reason) } } td.n { (count) } td.text { (meaning(reason)) } }
                     }
                 }
             }

@@ -27,8 +27,9 @@ async fn types_are_counted_over_a_day() {
     let of_type = house.store.stats().await.unwrap().by_type.remove(0);
     assert_eq!(of_type.event_type, "user.created");
     assert_eq!((of_type.total, of_type.completed, of_type.failed), (6, 4, 2));
-    assert!((of_type.average_ms - 25.0).abs() < 1e-9, "{}", of_type.average_ms);
-    assert!((of_type.p99_ms / 100.0 - 1.0).abs() <= 0.1, "{}", of_type.p99_ms);
+    let (average, p99) = (of_type.average_ms.unwrap(), of_type.p99_ms.unwrap());
+    assert!((average - 25.0).abs() < 1e-9, "{average}");
+    assert!((0.9..=1.0).contains(&(p99 / 100.0)), "{p99}");
     // The first two hours are out of the day.
     house.clock.advance(Duration::from_secs(19 * 3600 + 1));
     let of_type = house.store.stats().await.unwrap().by_type.remove(0);

@@ -4,7 +4,8 @@
 //! The event's `data` may ask for more, each after the counting, so that a failure has something to
 //! drop: `{"log": "text"}` logs, `{"spin": 1000000}` computes for so many rounds, `{"mail": "a@b.c"}`
 //! stages a mail to that address, `{"fail": 2}` fails the first two attempts, `{"retry_after": 3}` fails
-//! the first attempt and asks for so many seconds, `{"reject": true}` refuses for good.
+//! the first attempt and asks for so many seconds, `{"reject": true}` refuses for good. `{"reason": "text"}` is
+//! what it says when it fails or refuses.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, info, kv, outbox::Mail};
 use serde::Deserialize;
@@ -20,6 +21,7 @@ struct Wish {
     fail: u32,
     retry_after: Option<u32>,
     reject: bool,
+    reason: Option<String>,
 }
 
 impl Plugin for Counter {
@@ -42,10 +44,12 @@ impl Plugin for Counter {
             Some(seconds) if delivery.attempt == 1 => {
                 Err(Failure::retry_after("asked to fail once", seconds))
             }
-            _ if delivery.attempt <= wish.fail => {
-                Err(Failure::retry(format!("asked to fail {} times", wish.fail)))
+            _ if delivery.attempt <= wish.fail => Err(Failure::retry(
+                wish.reason.unwrap_or_else(|| format!("asked to fail {} times", wish.fail)),
+            )),
+            _ if wish.reject => {
+                Err(Failure::reject(wish.reason.unwrap_or_else(|| "asked to refuse".to_owned())))
             }
-            _ if wish.reject => Err(Failure::reject("asked to refuse")),
             _ => Ok(()),
         }
     }

@@ -1,0 +1,51 @@
+//! Names and ids that a person may ask for: every name the store has seen, and which event a delivery is of.
+
+use rusqlite::{Connection, OptionalExtension as _, Result};
+
+use super::{
+    Store, StoreError,
+    views::{DeliveryPlace, Names},
+};
+use crate::model::{DeliveryId, SourceName};
+
+impl Store {
+    /// Every name that the store has seen, in the order of the alphabet.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub async fn names(&self) -> Result<Names, StoreError> {
+        self.read(|connection| {
+            Ok(Names {
+                sources: column(connection, "SELECT name FROM source ORDER BY name")?,
+                plugins: column(connection, "SELECT name FROM plugin ORDER BY name")?,
+                types: column(connection, "SELECT name FROM event_type ORDER BY name")?,
+            })
+        })
+        .await
+    }
+
+    /// Which event a delivery is of; none if the store does not have that delivery.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub async fn place_of(&self, delivery: DeliveryId) -> Result<Option<DeliveryPlace>, StoreError> {
+        self.read(move |connection| {
+            let found: Option<(String, String, String)> = connection
+                .prepare_cached(
+                    "SELECT e.id, s.name, p.name FROM delivery d JOIN event e ON e.seq = d.event
+                     JOIN source s ON s.id = e.source JOIN plugin p ON p.id = d.plugin WHERE d.id = ?1",
+                )?
+                .query_row([delivery.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            Ok(found.and_then(|(event, source, plugin)| {
+                let source = SourceName::new(&source).ok()?;
+                Some(DeliveryPlace { id: delivery, event, source, plugin })
+            }))
+        })
+        .await
+    }
+}
+
+fn column(connection: &Connection, sql: &str) -> Result<Vec<String>> {
+    connection.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+}
