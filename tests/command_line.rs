@@ -7,10 +7,11 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
 };
 
-use posthouse_harness::{Daemon, Source, guest};
+use posthouse_harness::{Daemon, Source, guest, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -168,7 +169,10 @@ fn what_can_not_be_done_names_the_thing() {
         (&["send", "user.created", "--source", "either", "--data", "nowhere.json"], "`nowhere.json`"),
         (&["send", "user.created", "--source", "either", "--data", "-"], "no JSON"),
         (&["send", "user.created", "--source", "either", "--url", "http://127.0.0.1:9/w"], "posthouse serve"),
-        (&["send", "user.created", "--source", "either", "--url", "nonsense"], "`nonsense`"),
+        (
+            &["send", "user.created", "--source", "either", "--url", "nonsense"],
+            "did you mean `http://nonsense`?",
+        ),
     ] {
         let ended = shell.run(arguments, "{");
         assert!(ended.error(1).contains(part), "{arguments:?}: {}", ended.stderr);
@@ -186,6 +190,7 @@ fn help_and_version_go_to_standard_output() {
     let help = shell.run(&["--help"], "");
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
     for command in [
+        "init",
         "serve",
         "check",
         "verify",
@@ -200,12 +205,126 @@ fn help_and_version_go_to_standard_output() {
         "backup",
         "restore",
         "doctor",
+        "completions",
     ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in:\n{}", help.stdout);
         assert_eq!(shell.run(&[command, "--help"], "").code, Some(0), "{command}");
     }
     assert!(!help.stdout.contains("compile"), "{}", help.stdout);
     assert_eq!(shell.run(&["--version"], "").stdout, concat!("posthouse ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn nobody_is_offered_the_command_that_only_the_daemon_runs() {
+    let shell = Shell::new();
+    for name in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = shell.run(&["completions", name], "");
+        assert_eq!((script.code, script.stderr.as_str()), (Some(0), ""), "{name}");
+        assert!(script.stdout.contains("deliveries") && !script.stdout.contains("compile"), "{name}");
+    }
+    for wrong in ["compil", "compile", "compiles"] {
+        let refused = shell.run(&[wrong], "");
+        assert!(!refused.error(2).contains("'compile'") || wrong == "compile", "{refused:?}");
+    }
+    assert!(shell.run(&["completions", "basch"], "").error(2).contains("'bash'"));
+}
+
+#[test]
+fn an_address_without_its_scheme_and_a_file_in_another_encoding_are_told_apart_from_the_rest() {
+    let daemon = Daemon::builder(BINARY).start();
+    let host = daemon.address().to_string();
+    for url in [format!("{host}/webhooks/scalekit"), format!("localhost:{}/hook", daemon.address().port())] {
+        let refused = daemon.cli(&["send", "user.created", "--url", &url]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("did you mean `http://{url}`?")), "{refused:?}");
+    }
+    let text = "{\"name\":\"Zoë\"}";
+    let wide: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for bytes in [format!("\u{feff}{text}").into_bytes(), wide] {
+        fs::write(daemon.dir().join("data.json"), bytes).unwrap();
+        let sent = daemon.cli(&["send", "user.created", "--id", "evt_wide", "--data", "data.json"]);
+        assert_eq!(sent.code, Some(0), "{sent:?}");
+    }
+    let event = daemon.admin_get("/v1/events/evt_wide");
+    assert!(event["events"][0]["body"].as_str().unwrap().contains("Zoë"), "{event}");
+    fs::write(daemon.dir().join("data.json"), b"{\0\"\0a").unwrap();
+    let refused = daemon.cli(&["send", "user.created", "--data", "data.json"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("save it as UTF-8"), "{refused:?}");
+}
+
+/// From an empty folder to an event, with the binary alone.
+#[test]
+fn init_writes_a_configuration_that_check_passes_and_the_daemon_runs_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let shell = Shell(folder);
+    let ports: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let [webhooks, admin] = [0, 1].map(|at| ports[at].local_addr().unwrap().to_string());
+    drop(ports);
+    let listen = ["--listen", &webhooks, "--admin-listen", &admin];
+    let written = shell.run(&[&["init", "my hooks", "--name", "acme"], &listen[..]].concat(), "");
+    assert_eq!((written.code, written.stderr.as_str()), (Some(0), ""), "{written:?}");
+    for step in [
+        "https://YOUR-HOST/webhooks/acme",
+        "my hooks/secrets/acme",
+        "posthouse --config 'my hooks/config.toml' check",
+        "posthouse --config 'my hooks/config.toml' serve",
+        "posthouse --config 'my hooks/config.toml' send user.created",
+    ] {
+        assert!(written.stdout.contains(step), "{step} in\n{}", written.stdout);
+    }
+    let secret = shell.0.path().join("my hooks/secrets/acme");
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = fs::read(&secret).unwrap();
+
+    let again = shell.run(&["init", "my hooks"], "");
+    assert!(again.error(1).contains("`my hooks/config.toml` is there already"), "{again:?}");
+    assert_eq!(fs::read(&secret).unwrap(), before);
+
+    let config = ["--config", "my hooks/config.toml"];
+    let run = |arguments: &[&str]| shell.run(&[&config, arguments].concat(), "");
+    let checked = run(&["check"]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
+    assert!(checked.stdout.contains("source acme: /webhooks/acme, scheme scalekit"), "{checked:?}");
+    let mut served = Command::new(BINARY)
+        .args([&config[..], &["serve"]].concat())
+        .current_dir(shell.0.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the daemon answers", || run(&["events"]).code == Some(0));
+    let sent = run(&["send", "user.created", "--id", "evt_first"]);
+    let shown = run(&["events", "show", "evt_first"]);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&served), rustix::process::Signal::TERM)
+        .unwrap();
+    assert!(served.wait().unwrap().success());
+    assert!(sent.stdout.starts_with("200 {\"received\":true}"), "{sent:?}");
+    assert!(shown.stdout.contains("source    acme") || shown.stdout.contains("acme"), "{shown:?}");
+}
+
+#[test]
+fn init_takes_every_scheme_and_writes_nothing_for_an_argument_that_can_not_stand() {
+    for scheme in ["scalekit", "scalekit-documented", "standard-webhooks"] {
+        let shell = Shell(tempfile::tempdir().unwrap());
+        let written = shell.run(&["init", "--scheme", scheme], "");
+        assert_eq!(written.code, Some(0), "{written:?}");
+        let checked = shell.run(&["check"], "");
+        assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{checked:?}");
+        assert!(checked.stdout.contains(&format!("scheme {scheme}\n")), "{checked:?}");
+        let doctor = shell.run(&["doctor"], "");
+        assert!(
+            !doctor.stdout.lines().any(|line| line.starts_with("problem") && !line.contains("daemon")),
+            "{doctor:?}"
+        );
+    }
+    let shell = Shell(tempfile::tempdir().unwrap());
+    for wrong in
+        [&["init", "--name", "a/b"][..], &["init", "--path", "no slash"], &["init", "--scheme", "other"]]
+    {
+        let refused = shell.run(wrong, "");
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{wrong:?}: {refused:?}");
+        assert_eq!(fs::read_dir(shell.0.path()).unwrap().count(), 0, "{wrong:?}");
+    }
 }
 
 #[test]

@@ -1,13 +1,20 @@
 //! `posthouse compile`: what the daemon starts to compile one plugin, in a process that ends with it.
+//!
+//! It is not for people, so the command line that people see does not know it: no help, suggestion or completion
+//! names it.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use super::CliError;
+use clap::Parser;
+
 use crate::plugin::{self, Given};
 
+/// The word by which the daemon asks for it.
+const WORD: &str = "compile";
+
 /// The arguments.
-#[derive(Debug, clap::Args)]
-pub struct Args {
+#[derive(Debug, Parser)]
+struct Args {
     /// The plugin.
     wasm: PathBuf,
     /// Where its machine code goes.
@@ -23,12 +30,12 @@ pub struct Args {
     attached: bool,
 }
 
-/// Compiles, under limits that the process sets on itself.
-///
-/// # Errors
-/// None: what goes wrong is on standard error, and in the exit code.
-pub fn run(args: Args) -> Result<ExitCode, CliError> {
+/// Compiles, under limits that the process sets on itself, if these arguments of the process ask for that. What goes
+/// wrong is on standard error, and in the exit code.
+pub fn run(arguments: &[OsString]) -> Option<ExitCode> {
+    let asked = arguments.get(1..).filter(|asked| asked.first().is_some_and(|word| word == WORD))?;
+    let args = Args::try_parse_from(asked).ok()?;
     let given = Given { memory: args.memory, seconds: args.seconds, attached: args.attached };
     let code = plugin::compile_child(&args.wasm, &args.out, given);
-    Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+    Some(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
 }

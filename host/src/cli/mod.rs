@@ -9,9 +9,11 @@ pub mod backup;
 pub mod check;
 pub mod client;
 pub mod compile;
+pub mod completions;
 pub mod deliveries;
 pub mod doctor;
 pub mod events;
+pub mod init;
 mod log;
 pub mod outbox;
 pub mod output;
@@ -41,49 +43,50 @@ use crate::config::{ConfigError, Loaded, ProcessEnvironment, Secrets};
 #[derive(Debug, Parser)]
 #[command(name = "posthouse", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", default_value = "config.toml")]
     config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
 
-/// What it can be told to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon, until SIGTERM or SIGINT.
+    /// Write a first config.toml, and print the next steps.
+    Init(init::Args),
+    /// Run the daemon, until SIGTERM or SIGINT; a second signal stops it at once.
     Serve(serve::Args),
     /// Check config.toml and the plugins, and name what each plugin gets and what it lacks.
     Check(check::Args),
     /// Check a signature offline, with the daemon's own code, and say why it fails.
     Verify(verify::Args),
-    /// Print the headers by which a body is one of a source's.
+    /// Sign a body as a source would, and print the headers.
     Sign(sign::Args),
-    /// Send a sample event, signed, to the running daemon, and print its answer.
+    /// Send a signed sample event to the running daemon, and print the response.
     Send(send::Args),
-    /// List events, newest first, or tell all about one.
+    /// List events, newest first, or show one with all that happened to it.
     Events(events::Args),
-    /// List deliveries, newest first.
+    /// List deliveries, newest first, or show one.
     Deliveries(deliveries::Args),
-    /// Deliver an old event once more, or all dead letters.
+    /// Deliver an old event again, or all dead letters.
     Replay(replay::Args),
     /// List plugins, show one, pause or resume one.
     Plugins(plugins::Args),
-    /// List the outbox, newest first, or send again what was given up.
+    /// List mail and requests of plugins, newest first; show one; send again what was given up.
     Outbox(outbox::Args),
-    /// Print the ledgers of requests and deliveries; exit with 1 where they do not add up.
+    /// Print what was received and what became of it; exit with 1 if the numbers do not add up.
     Stats(stats::Args),
-    /// Look at everything that posthouse needs, and say what to do; exit with 1 where there is a problem.
+    /// Check everything that posthouse needs, and say what to do; exit with 1 if there is a problem.
     Doctor(doctor::Args),
     /// List what operators did, newest first.
     Audit(audit::Args),
-    /// Write one file with the store and the databases of plugins, while the daemon runs or not.
+    /// Write the store and the databases of plugins to one file, while the daemon runs or not.
     Backup(backup::Args),
-    /// Put a backup in the place of the store and of the databases of plugins.
+    /// Replace the store and the databases of plugins by those of a backup.
     Restore(restore::Args),
-    /// Compile a plugin; the daemon runs this in a process of its own.
-    #[command(hide = true)]
-    Compile(compile::Args),
+    /// Print the script by which a shell completes the command line.
+    Completions(completions::Args),
 }
 
 /// Why a command did not do its work.
@@ -115,6 +118,9 @@ impl CliError {
 
 /// The whole program: reads the arguments, runs the command, tells its error.
 pub fn main() -> ExitCode {
+    if let Some(code) = compile::run(&std::env::args_os().collect::<Vec<_>>()) {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(refused) => return told(&refused),
@@ -130,6 +136,7 @@ impl Cli {
         let path = &self.config;
         let online = || Ok::<_, CliError>(load(path, Secrets::OfAdmin)?.config);
         match self.command {
+            Command::Init(args) => init::run(args, path),
             Command::Serve(args) => serve::run(args, path, load(path, Secrets::All)?),
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
             Command::Verify(args) => verify::run(args, &load(path, Secrets::ToVerify)?.config),
@@ -145,7 +152,7 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &online()?),
             Command::Backup(args) => backup::run(args, &online()?),
             Command::Restore(args) => restore::run(args, &online()?),
-            Command::Compile(args) => compile::run(args),
+            Command::Completions(args) => completions::run(args),
         }
     }
 }

@@ -14,7 +14,7 @@ use ureq::Agent;
 use super::{
     CliError,
     client::reachable,
-    output::{body, say},
+    output::{body, say, text},
     source::source,
 };
 use crate::{
@@ -35,19 +35,19 @@ pub struct Args {
     /// The type of the event, such as `user.created`.
     #[arg(value_name = "TYPE", required_unless_present = "list")]
     event_type: Option<String>,
-    /// List the types there are samples of, and send nothing.
+    /// List the types that have a sample, and send nothing.
     #[arg(long, exclusive = true)]
     list: bool,
-    /// The source of config.toml that sends it; the only one where there is one.
+    /// The source of config.toml that sends it; needed if there are several.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// JSON to stand as `data` in place of the sample's; `-` is standard input. With it TYPE may be any.
+    /// A file with JSON to send as `data` instead of the sample's; `-` is standard input. TYPE may then be any type.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// The event's id; a new one for each event where it is left out.
+    /// The event's id; by default a new one for each event.
     #[arg(long)]
     id: Option<String>,
-    /// Where to post it; the listener of config.toml with the path of the source where it is left out.
+    /// Where to post it; by default to the listener of config.toml, at the path of the source.
     #[arg(long)]
     url: Option<String>,
     /// How many to send, one after another.
@@ -64,13 +64,15 @@ pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Res
     let Some(event_type) = args.event_type else {
         return samples.types().try_for_each(say).map(|()| ExitCode::SUCCESS);
     };
-    let data = args.data.as_deref().map(|file| data(&body(Some(file))?, &file.display())).transpose()?;
+    let data = args.data.as_deref().map(|file| data(body(Some(file))?, &file.display())).transpose()?;
     known(&event_type, &samples, data.is_some())?;
 
     let config = config()?;
     let source = source(&config, args.source.as_deref())?;
-    let url =
-        args.url.unwrap_or_else(|| format!("http://{}{}", reachable(config.server.listen), source.path));
+    let url = match args.url {
+        Some(url) => address(url)?,
+        None => format!("http://{}{}", reachable(config.server.listen), source.path),
+    };
     let sender = Sender::new(url, source);
     let made = |id: &str| {
         let at = sender.ambient.now();
@@ -107,8 +109,27 @@ fn is_good(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-fn data(bytes: &[u8], name: &dyn std::fmt::Display) -> Result<Box<RawValue>, CliError> {
-    serde_json::from_slice(bytes).map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
+fn data(bytes: Vec<u8>, name: &dyn std::fmt::Display) -> Result<Box<RawValue>, CliError> {
+    serde_json::from_str(&text(bytes, name)?)
+        .map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
+}
+
+/// A URL that can be posted to.
+fn address(text: String) -> Result<String, CliError> {
+    let refused = |what: &str| Err(CliError::Failure(format!("`{}` {what}", text.escape_debug())));
+    match url::Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text),
+        Ok(url) if text.contains("://") => {
+            refused(&format!("is no web address: `{}://` is not `http://` or `https://`", url.scheme()))
+        }
+        _ if text.contains("://") => {
+            refused("is no URL; one looks like `http://localhost:8400/webhooks/scalekit`")
+        }
+        _ => refused(&format!(
+            "is no URL: `http://` is missing; did you mean `http://{}`?",
+            text.trim_start_matches('/').escape_debug()
+        )),
+    }
 }
 
 /// A type there is a sample of, or any type where there is data for it.
@@ -181,5 +202,26 @@ mod tests {
         assert!(said.contains("`user.created`") && said.contains("--list"), "{said}");
         assert!(known("invoice.paid", &samples, true).is_ok());
         assert!(known("invoice paid", &samples, true).is_err());
+    }
+
+    #[test]
+    fn an_address_without_its_scheme_is_said_to_lack_it() {
+        for good in ["http://localhost:8600/hook", "https://example.com/hook", "HTTP://127.0.0.1:9/"] {
+            assert_eq!(address(good.to_owned()).unwrap(), good);
+        }
+        for odd in [
+            "localhost:8600/hook",
+            "localhost",
+            "127.0.0.1:8600",
+            "example.com/hook",
+            "//localhost/hook",
+            "[::1]:8600/",
+        ] {
+            let said = address(odd.to_owned()).unwrap_err().to_string();
+            assert!(said.contains("`http://` is missing") && said.contains(odd), "{said}");
+        }
+        for odd in ["ftp://example.com/", "http://", "http://:80/x"] {
+            assert!(address(odd.to_owned()).is_err(), "{odd}");
+        }
     }
 }

@@ -18,13 +18,13 @@ pub struct Args {
     /// The source of config.toml whose secret signs.
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// The time of signing, in seconds since 1970; now where it is left out.
+    /// The time of signing, in seconds since 1970; by default now.
     #[arg(long, value_name = "UNIX", value_parser = unix_seconds, allow_negative_numbers = true)]
     at: Option<Timestamp>,
-    /// The event's id; a new one where it is left out. A scheme without an id in its headers ignores it.
+    /// The event's id; by default a new one. A scheme without an id in its headers ignores it.
     #[arg(long)]
     id: Option<String>,
-    /// The body, byte for byte; standard input where it is left out.
+    /// A file with the body, byte for byte; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
 }

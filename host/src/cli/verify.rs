@@ -17,13 +17,13 @@ pub struct Args {
     /// The source of config.toml that is said to have sent it.
     #[arg(long, value_name = "NAME")]
     source: String,
-    /// The time of verification, in seconds since 1970; now where it is left out.
+    /// The time of verification, in seconds since 1970; by default now.
     #[arg(long, value_name = "UNIX", value_parser = unix_seconds, allow_negative_numbers = true)]
     at: Option<Timestamp>,
-    /// A header of the request; may be given many times.
+    /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// The body, byte for byte; standard input where it is left out.
+    /// A file with the body, byte for byte; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
 }
@@ -35,6 +35,8 @@ pub struct Args {
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let source = source(config, Some(&args.source))?;
     let body = body(args.body.as_deref())?;
+    let marked =
+        body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     let at = args.at.unwrap_or_else(|| daemon::ambient().now());
     let explanation = verify_offline(source, &args.headers, body.into(), at);
     let code = match explanation.verdict {
@@ -48,6 +50,9 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         }
     };
     explanation.hints.iter().for_each(|hint| complain(hint));
+    if code != ExitCode::SUCCESS && marked {
+        complain("the body begins with a byte order mark, which is part of what is verified: was it sent?");
+    }
     Ok(code)
 }
 
