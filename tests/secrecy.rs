@@ -189,6 +189,127 @@ fn nothing_shows(format: &str) {
     assert!(shown.contains("[redacted]") && shown.contains(MARK), "{shown}");
 }
 
+/// A plugin may keep what it was given, and tell of it when another event comes, of whatever source.
+#[test]
+fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
+    let address = format!("{MASKED}-ada@example.com");
+    let collector = Collector::start();
+    let mail = SmtpServer::start(&SmtpOptions { unknown: vec![address.clone()], ..SmtpOptions::default() });
+    let web = WebServer::start(|_| WebReply::status(500));
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("mail", "url = { env = \"MAIL_URL\" }\nretry = { attempts = 2, base = \"50ms\" }")
+        .set("http", "retry = { attempts = 2, base = \"50ms\" }")
+        .set("telemetry", &format!("otlp = {:?}", collector.url()))
+        .env("MAIL_URL", &mail.url())
+        .source(Source::new("masked").line("redact = [\"/data/user\", \"/data/log\"]"))
+        .source(Source::new("open"))
+        .guest("counter")
+        .guest("http-probe")
+        .guest("relay")
+        .guest("welcome-email")
+        .toml("[plugin.welcome-email.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }")
+        .toml("[plugin.welcome-email.config]\norganization_subject = \"Welcome {first_name}\"")
+        .toml("[plugin.relay.grants]\nemit = [\"user.*\"]")
+        .toml(&format!("[plugin.http-probe.grants]\nhttp = [{:?}]", web.url("")))
+        .start();
+    let user = json!({ "id": "usr_1", "email": address, "first_name": MASKED });
+    let post = |source: &str, event_type: &str, data: Value| {
+        let event = Event::new(event_type).data(data);
+        assert!(daemon.sender_of(source).post_event(&event).accepted());
+        daemon.wait_settled();
+        event.id
+    };
+    let events = [
+        // Kept in keys: the address and the name. Emitted: all of it, in an event of the plugin's own.
+        (
+            "masked",
+            post(
+                "masked",
+                "user.created",
+                json!({ "user": user, "log": MASKED, "emit": "user.echoed", "echo": true }),
+            ),
+        ),
+        // Neither names them: the mail's recipient and subject are from the keys.
+        (
+            "open",
+            post(
+                "open",
+                "membership.created",
+                json!({ "membership": { "user_id": "usr_1", "organization_id": "org_1" } }),
+            ),
+        ),
+        // As a plugin might, that has kept them elsewhere.
+        (
+            "open",
+            post(
+                "open",
+                "role.made",
+                json!({ "log": format!("told {address} and +44 1632 960-961"), "requests": [
+            { "url": web.url(&format!("/users/{MASKED}/{address}?q={MASKED}")), "method": "POST", "later": true },
+        ] }),
+            ),
+        ),
+    ];
+    daemon.wait_mail_settled();
+    let derived: Vec<String> = daemon
+        .events()
+        .iter()
+        .filter(|event| event["source"] == json!("plugin:relay"))
+        .map(|event| event["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!derived.is_empty(), "nothing was emitted");
+    collector.named("process welcome-email");
+
+    let marks = [
+        Kept::new("a masked value", MASKED),
+        Kept { what: "a telephone number", looks: vec!["1632".to_owned()] },
+    ];
+    let shows = |place: &str, text: &str| {
+        // What an event that is not masked says itself is no secret: its body, and the log lines of it as it came.
+        shows_none(&marks, place, text);
+        text.contains("[redacted]")
+    };
+    let mut masked = 0;
+    for arguments in [&["outbox"][..], &["outbox", "--json"], &["deliveries"], &["deliveries", "--json"]] {
+        let told = daemon.cli(arguments);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        masked += usize::from(shows(&format!("{arguments:?}"), &format!("{}{}", told.stdout, told.stderr)));
+    }
+    for (source, id) in &events {
+        let (body, page) = (["events", "show", id, "--body"], format!("/events/{source}/{id}"));
+        let open = *source == "open";
+        let story = daemon.cli(if open { &body[..3] } else { &body[..] }).stdout;
+        masked += usize::from(shows(&format!("{body:?}"), &story));
+        let page = daemon.admin("GET", &page, None).body;
+        let page = if open { page.split("<h2>Body</h2>").next().unwrap() } else { &page };
+        masked += usize::from(shows("the page", page));
+    }
+    for id in &derived {
+        masked +=
+            usize::from(shows("a derived event", &daemon.cli(&["events", "show", id, "--body"]).stdout));
+        masked += usize::from(shows(
+            "its page",
+            &daemon.admin("GET", &format!("/events/plugin%3Arelay/{id}"), None).body,
+        ));
+    }
+    for path in ["/outbox", "/deliveries", "/dead-letters", "/"] {
+        let page = daemon.admin("GET", path, None);
+        assert_eq!(page.status, 200, "{path}");
+        shows(path, &page.body);
+    }
+    assert!(masked >= 8, "only {masked} places have masks");
+    let listed = daemon.cli(&["outbox"]).stdout;
+    assert!(listed.contains("team@example.com") && listed.contains(&web.url("/")), "{listed}");
+    shows("the log", &daemon.log());
+    for request in collector.requests() {
+        shows("the traces", &String::from_utf8_lossy(&request.body));
+    }
+    // It is masked for people alone.
+    let asked = web.requests();
+    assert!(asked.iter().any(|request| request.path.contains(MASKED)), "{asked:?}");
+    assert!(daemon.kv("welcome-email").values().any(|value| value.contains(&address)));
+}
+
 /// Events that are taken in, each doing something that may let slip what it holds; the last is of the source
 /// that masks. Returns their ids.
 fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {

@@ -45,12 +45,12 @@ use self::{
 };
 use crate::{
     admin::{self, Admin, WayIn},
-    config::{Config, ConfigError, DatabaseTarget, Files, Log},
+    config::{Config, ConfigError, DatabaseTarget, Files, Log, Source},
     database::Databases,
     dispatch::{self, Dispatch, Redactions, Sender},
     egress::{Egress, EgressError},
     ingress::{Ingress, KeyError},
-    model::{Ambient, Random, SourceName},
+    model::{Ambient, Random},
     plugin::{Engine, EngineError, EngineOptions, Registry},
     store::{self, OpenError, Store, StoreError, StoreOptions, newest_event},
     telemetry::Telemetry,
@@ -275,11 +275,7 @@ async fn serve(
     );
     let redactions: Redactions = {
         let config = Arc::clone(&in_force);
-        Arc::new(move |name: &SourceName| {
-            let config = config.load();
-            let source = config.sources.iter().find(|source| source.name == *name);
-            source.map(|source| source.redact.clone()).unwrap_or_default()
-        })
+        Arc::new(move |name: &str| Source::redact_of(&config.load().sources, name))
     };
     let vitals = Vitals::new(store.clone(), ingress.clone(), registry.clone());
     let reloader = Reloader {

@@ -137,6 +137,8 @@ struct Detail {
     #[serde(default)]
     trace: Option<String>,
     body: String,
+    #[serde(default)]
+    masked: bool,
     history: Vec<Delivery>,
 }
 
@@ -200,7 +202,11 @@ fn tell(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
 fn story(event: &Detail, with_body: bool) -> String {
     let Summary { id, source, event_type, organization, occurred_at, received_at, bytes, .. } =
         &event.summary;
-    let hint = if with_body { "" } else { " (--body prints it)" };
+    let hint = match (with_body, event.masked) {
+        (false, _) => " (--body prints it)",
+        (true, false) => ", as received",
+        (true, true) => ", as received but for `[redacted]`",
+    };
     let mut text = table::facts(&[
         ("event", id.clone()),
         ("type", event_type.clone()),

@@ -344,6 +344,13 @@ pub struct Source {
     pub rate: Option<Rate>,
 }
 
+impl Source {
+    /// What is masked of an event, by the name of its source, where these are the sources.
+    pub fn redact_of(sources: &[Self], name: &str) -> Redact {
+        Redact::among(sources.iter().map(|source| (source.name.as_str(), &source.redact)), name)
+    }
+}
+
 /// `rate = { per_second = 50, burst = 100 }`: requests with a valid signature that a source may send.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Rate {

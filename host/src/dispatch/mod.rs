@@ -53,14 +53,13 @@ mod trial;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    model::{Ambient, PluginId, REDACTED, Redact, SourceName},
+    model::{Ambient, Mask, PluginId, REDACTED, Redact},
     plugin::{Plugin, Registry},
-    store::Store,
+    store::{Payloads, Store},
     telemetry::Telemetry,
 };
 
@@ -81,21 +80,22 @@ async fn apart<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send 
     if bytes <= QUICK { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
 }
 
-/// A text without what is masked of the payload.
-async fn masked(redact: Redact, payload: Bytes, mut text: String) -> String {
-    if redact.is_empty() {
-        return text;
-    }
-    let bytes = payload.len() + text.len();
+/// A text without what is masked of these payloads, and without what the plugin chose where that must not show.
+async fn masked(payloads: Payloads, redactions: Redactions, chosen: Vec<String>, mut text: String) -> String {
+    let bytes = payloads.bytes() + text.len();
     let mask = move || {
-        redact.mask(&payload).text(&mut text);
+        let mask = payloads.mask(|source| redactions(source));
+        if mask.hides_words_of_plugins() {
+            Mask::of_values(&chosen).text(&mut text);
+        }
+        mask.text(&mut text);
         text
     };
     apart(bytes, mask).await.unwrap_or_else(|| REDACTED.to_owned())
 }
 
 /// Says what is masked of the payloads of a source.
-pub type Redactions = Arc<dyn Fn(&SourceName) -> Redact + Send + Sync>;
+pub type Redactions = Arc<dyn Fn(&str) -> Redact + Send + Sync>;
 
 /// Keeps a runner for every plugin that serves.
 pub struct Dispatch {

@@ -53,7 +53,7 @@ use super::{
 };
 use crate::{
     flood::FloodGate,
-    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN, Trial},
+    model::{Ambient, Attempt, DeliveryId, Job, Outcome, REVISION_SHOWN, Trial, emitted_by, url_parts},
     plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin},
     store::{Lane, Store, StoreError, Verdict},
 };
@@ -251,9 +251,13 @@ impl Attempts {
         {
             about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
-        let AttemptReport { result, started_at, duration, logs, fetched, did } =
+        let AttemptReport { result, started_at, duration, logs, mut fetched, did } =
             self.attempt(plugin, &job).await;
         if let Some(trace) = &mut trace {
+            // By the name of no source: whether any has masks.
+            if !(self.redactions)("").is_empty() {
+                fetched.iter_mut().for_each(|fetched| fetched.url.truncate(url_parts(&fetched.url).0.len()));
+            }
             trace.fetched(fetched);
         }
         let attempt = Attempt {
@@ -326,12 +330,20 @@ impl Attempts {
         if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
             return attempt;
         }
-        let redact = (self.redactions)(&job.event.content.source);
+        let content = &job.event.content;
+        let (source, redactions) = (content.source.as_str(), Arc::clone(&self.redactions));
+        let redact = redactions(source);
         if redact.is_empty() {
             return attempt;
         }
+        let payloads = match emitted_by(source, content.id.as_str()) {
+            Some(cause) => self.store.payloads(vec![cause]).await.unwrap_or_default().remove(&cause),
+            None => None,
+        };
+        let payloads = payloads.unwrap_or_default();
         let event = Arc::clone(&job.event);
         let length = event.content.body.len()
+            + payloads.bytes()
             + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>()
             + [&attempt.error, &attempt.trace, &attempt.did]
                 .into_iter()
@@ -341,7 +353,7 @@ impl Attempts {
         // Without its words, should masking fail.
         let bare = Attempt { error: None, trace: None, did: None, logs: Vec::new(), ..attempt.clone() };
         let mask = move || {
-            let mask = redact.mask(&event.content.body);
+            let mask = redact.mask(&event.content.body).and(payloads.mask(|source| redactions(source)));
             attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
             let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.did];
             texts.into_iter().flatten().for_each(|text| mask.text(text));

@@ -158,7 +158,9 @@ impl Counter {
         let sent = desk.send(&job).await;
         if let Some(span) = span {
             let failed = sent.as_ref().err().map(NotSent::word);
-            span.end(job.id.0, job.delivery, job.attempt, &job.item, failed);
+            // By the name of no source: whether any has masks.
+            let masked = !(self.redactions)("").is_empty();
+            span.end(job.id.0, job.delivery, job.attempt, &job.item, masked, failed);
         }
         if sent.is_ok() {
             fault::reached(FaultPoint::ItemSent);
@@ -185,9 +187,11 @@ impl Counter {
         };
         let origin = self.store.origin(delivery).await.ok().flatten();
         let mut error = own_words(kind, error).to_owned();
-        if let Some(origin) = &origin {
-            let redact = (self.redactions)(&origin.source);
-            error = masked(redact, origin.body.clone(), error).await;
+        // By the name of no source: whether any has masks.
+        if !(self.redactions)("").is_empty() {
+            let payloads = self.store.payloads(vec![delivery]).await.unwrap_or_default().remove(&delivery);
+            let redactions = Arc::clone(&self.redactions);
+            error = masked(payloads.unwrap_or_default(), redactions, job.item.chosen(), error).await;
         }
         let (source, event, plugin) = match &origin {
             Some(Origin { source, event, plugin, .. }) => {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{EventId, EventType, NewEvent, SourceName, Subscriber, TraceContext};
+use super::{DeliveryId, EventId, EventType, NewEvent, SourceName, Subscriber, TraceContext};
 
 /// The longest chain of events, each derived of the one before it.
 pub const MAX_DEPTH: u8 = 8;
@@ -125,6 +125,11 @@ impl Derived {
             data: self.data.clone(),
         }
     }
+}
+
+/// The delivery that emitted an event, by the event's source and id; none of a webhook.
+pub fn emitted_by(source: &str, id: &str) -> Option<DeliveryId> {
+    source.starts_with("plugin:").then(|| id.split_once('.')?.0.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Derived, WebRequest};
+use super::{Derived, REDACTED, WebRequest};
 
 /// The store's number of the last write to a key. A key that was deleted and set again has another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +67,13 @@ pub struct Mail {
     pub html: Option<String>,
 }
 
+impl Mail {
+    /// Everybody who gets it.
+    fn recipients(&self) -> impl Iterator<Item = &String> {
+        self.to.iter().chain(&self.cc).chain(&self.bcc)
+    }
+}
+
 /// What leaves after the commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -107,6 +114,57 @@ impl OutboxItem {
             Self::Request(_) => OutboxKind::Request,
         }
     }
+
+    /// It in a line: sender, recipients and subject of a mail; method and URL of a request, without its query.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Mail(mail) => {
+                let to: Vec<_> = mail.recipients().map(String::as_str).collect();
+                format!("{} → {}: {}", mail.from, to.join(", "), mail.subject)
+            }
+            Self::Request(request) => request.summary(),
+        }
+    }
+
+    /// The same with all masked that the plugin chose. The sender's address and the origin of a URL are granted.
+    pub fn outline(&self) -> String {
+        match self {
+            Self::Mail(mail) => {
+                let to = match mail.recipients().count() {
+                    1 => REDACTED.to_owned(),
+                    many => format!("{many} × {REDACTED}"),
+                };
+                format!("{} → {to}: {REDACTED}", address(&mail.from))
+            }
+            Self::Request(request) => request.outline(),
+        }
+    }
+
+    /// What the plugin chose of it, in texts that an error may quote.
+    pub fn chosen(&self) -> Vec<String> {
+        match self {
+            Self::Mail(mail) => {
+                let whole =
+                    mail.recipients().chain(&mail.reply_to).chain([&mail.subject]).map(String::as_str);
+                let parts = mail.recipients().chain([&mail.from]).flat_map(|mailbox| {
+                    let address = address(mailbox);
+                    [address, mailbox.split('<').next().unwrap_or_default().trim_matches([' ', '"'])]
+                });
+                let sender = address(&mail.from);
+                whole.chain(parts).filter(|text| *text != sender).map(str::to_owned).collect()
+            }
+            Self::Request(request) => {
+                let (_, rest) = request.parts();
+                let parts = rest.split(['/', '?', '&', '=', '#']).filter(|part| part.len() > 3);
+                parts.chain([rest]).map(str::to_owned).collect()
+            }
+        }
+    }
+}
+
+/// The address of a mailbox, without the name.
+fn address(mailbox: &str) -> &str {
+    mailbox.rsplit_once('<').map_or(mailbox, |(_, address)| address.trim_end_matches('>'))
 }
 
 /// All that an attempt changed, and what it relied on.
@@ -122,4 +180,42 @@ pub struct Effects {
     pub emitted: Vec<Derived>,
     /// The most bytes that all keys and values of the plugin may have after the commit; none: any.
     pub kv_limit: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outline_shows_nothing_that_the_plugin_chose() {
+        let mail = |to: &[&str]| {
+            OutboxItem::Mail(Mail {
+                message_id: String::new(),
+                from: "Ada <team@example.com>".to_owned(),
+                to: to.iter().map(|text| (*text).to_owned()).collect(),
+                cc: Vec::new(),
+                bcc: Vec::new(),
+                reply_to: None,
+                subject: "For Lovelace".to_owned(),
+                text: String::new(),
+                html: None,
+            })
+        };
+        let one = mail(&["Ada Lovelace <ada@example.org>"]);
+        assert_eq!(one.outline(), "team@example.com → [redacted]: [redacted]");
+        assert_eq!(mail(&["a@b.c", "d@e.f"]).outline(), "team@example.com → 2 × [redacted]: [redacted]");
+        for chosen in ["ada@example.org", "Ada Lovelace", "For Lovelace", "Ada"] {
+            assert!(one.chosen().iter().any(|text| text == chosen), "{chosen}: {:?}", one.chosen());
+        }
+        assert!(!one.chosen().iter().any(|text| text == "team@example.com"));
+        let request = OutboxItem::Request(WebRequest {
+            key: String::new(),
+            method: "PUT".to_owned(),
+            url: "https://api.example.com:8443/users/ada?email=ada@example.org".to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        });
+        assert_eq!(request.outline(), "PUT https://api.example.com:8443/[redacted]");
+        assert!(request.chosen().iter().any(|text| text == "users"));
+    }
 }

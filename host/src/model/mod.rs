@@ -24,6 +24,7 @@ mod reloads;
 mod samples;
 mod secret;
 mod spread;
+mod strangers;
 mod trace;
 mod usage;
 mod web;
@@ -37,7 +38,7 @@ pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
-pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION};
+pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION, emitted_by};
 pub use domain::ascii_domain;
 pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
@@ -54,4 +55,4 @@ pub use secret::Secret;
 pub use spread::{LONG_TIMES, SHORT_TIMES, SIZES, Spread, SpreadCounts};
 pub use trace::{Fetched, TRACEPARENT, TraceContext};
 pub use usage::Usage;
-pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header};
+pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header, url_parts};

@@ -1,16 +1,32 @@
 //! Masking: which values of a source's payloads nobody is to read, and how they are kept from being read.
 //!
 //! A plugin gets the payload as it came; what is masked is what people see: the body, and each text that
-//! came of handling it (log lines, errors, the summary of a mail), wherever such a value stands in it.
+//! came of handling it (log lines, errors), wherever such a value stands in it.
+//!
+//! A plugin may also have kept a value of an earlier event, of the same source or another. Nothing remembers
+//! those values. So where any source has masks, two rules by form hold for all events: a mail address or a
+//! telephone number is masked in every text, and of an outbox item nothing shows that the plugin chose.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
-use serde_json::Value;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::IgnoredAny;
+use serde_json::Number;
 
-use super::Masker;
+use super::{
+    Masker,
+    json::{Token, Tokens, pointed_at, string},
+    strangers::mask_reachable,
+};
 
 /// What stands in place of a masked value.
 pub const REDACTED: &str = "[redacted]";
+
+/// The same as JSON.
+const MASK: &str = "\"[redacted]\"";
+
+/// All but what stands for itself in every part of a URL.
+const URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A shorter value is not looked for in other texts: it would be found everywhere.
 const SHORTEST: usize = 4;
@@ -51,82 +67,113 @@ impl fmt::Display for Pointer {
 
 /// What is masked of a source's payloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Redact(Vec<Pointer>);
+pub struct Redact {
+    pointers: Vec<Pointer>,
+    /// Some source has masks, so that a text may hold masked values of other events.
+    by_form: bool,
+}
 
 impl Redact {
     /// Masks what these point at.
     pub fn new(pointers: Vec<Pointer>) -> Self {
-        Self(pointers)
+        Self { pointers, by_form: false }
+    }
+
+    /// Masks for an event of one of these sources, which are given with their names. An event of none of them was
+    /// derived, or its source is no longer in config.toml: what any of them points at is masked.
+    pub fn among<'a>(sources: impl Iterator<Item = (&'a str, &'a Self)>, of: &str) -> Self {
+        let (mut own, mut all) = (None, Vec::new());
+        for (name, redact) in sources {
+            all.extend_from_slice(&redact.pointers);
+            if name == of {
+                own = Some(redact.pointers.clone());
+            }
+        }
+        Self { by_form: !all.is_empty(), pointers: own.unwrap_or(all) }
     }
 
     /// Whether nothing is masked.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pointers.is_empty() && !self.by_form
     }
 
     /// The pointers.
     pub fn pointers(&self) -> &[Pointer] {
-        &self.0
+        &self.pointers
     }
 
-    /// Masks a body, and remembers what was in it. One that is not JSON is masked whole.
+    /// Masks a body, and remembers what was in it: each value that is pointed at is replaced where it stands,
+    /// and all else stays byte for byte. One that is not JSON is masked whole.
     pub fn mask(&self, body: &[u8]) -> Mask {
-        if self.is_empty() {
-            return Mask { body: None, masker: None };
+        let by_form = self.by_form;
+        if self.pointers.is_empty() {
+            return Mask { by_form, ..Mask::default() };
         }
-        let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-            return Mask { body: Some(REDACTED.to_owned()), masker: None };
+        let json = std::str::from_utf8(body).ok();
+        let Some(json) = json.filter(|json| serde_json::from_str::<IgnoredAny>(json).is_ok()) else {
+            return Mask { body: Some(REDACTED.to_owned()), by_form, ..Mask::default() };
         };
+        let (mut masked, mut kept) = (String::with_capacity(json.len()), 0);
         let mut values = Vec::new();
-        for pointer in &self.0 {
-            hide(&mut value, &pointer.parts, &mut values);
+        for hidden in pointed_at(json, self.pointers.iter().map(|pointer| &*pointer.parts)) {
+            masked.push_str(&json[kept..hidden.start]);
+            masked.push_str(MASK);
+            kept = hidden.end;
+            collect(&json[hidden], &mut values);
         }
-        values.retain(|text| text.len() >= SHORTEST && text != REDACTED);
-        Mask { body: Some(value.to_string()), masker: Masker::new(values) }
+        masked.push_str(&json[kept..]);
+        Mask { body: Some(masked), by_form, ..Mask::default() }.with(values)
     }
 }
 
-/// Replaces what the pointer means, and collects the texts that stood there.
-fn hide(value: &mut Value, parts: &[String], values: &mut Vec<String>) {
-    let Some((part, rest)) = parts.split_first() else {
-        collect(value, values);
-        *value = REDACTED.into();
-        return;
-    };
-    match value {
-        Value::Object(members) if part == "*" => {
-            members.values_mut().for_each(|member| hide(member, rest, values));
-        }
-        Value::Array(items) if part == "*" => items.iter_mut().for_each(|item| hide(item, rest, values)),
-        Value::Object(members) => {
-            if let Some(member) = members.get_mut(part) {
-                hide(member, rest, values);
+/// Collects every text and number in this JSON, in each of the ways in which another text may contain it.
+fn collect(json: &str, values: &mut Vec<String>) {
+    let mut tokens = Tokens::of(json).peekable();
+    while let Some((_, token)) = tokens.next() {
+        match token {
+            Token::String(token) => {
+                let text = string(token).unwrap_or_default();
+                let name = matches!(tokens.peek(), Some((_, Token::Colon)));
+                // The name of a member is a value where it can't be a word of the sender's programmers.
+                if !name || !text.chars().all(|letter| letter.is_ascii_alphabetic() || "_-".contains(letter))
+                {
+                    of_text(&text, token, values);
+                }
             }
-        }
-        Value::Array(items) => {
-            if let Some(item) = part.parse::<usize>().ok().and_then(|at| items.get_mut(at)) {
-                hide(item, rest, values);
+            Token::Other(number)
+                if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) =>
+            {
+                values.push(number.to_owned());
+                // As programs write it that have read it.
+                if let Ok(number) = serde_json::from_str::<Number>(number) {
+                    let number = number.to_string();
+                    values.extend(number.strip_suffix(".0").map(str::to_owned));
+                    values.push(number);
+                }
             }
+            _ => {}
         }
-        _ => {}
     }
 }
 
-fn collect(value: &Value, values: &mut Vec<String>) {
-    match value {
-        Value::String(text) => values.push(text.clone()),
-        Value::Number(number) => values.push(number.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| collect(item, values)),
-        Value::Object(members) => members.values().for_each(|member| collect(member, values)),
-        Value::Null | Value::Bool(_) => {}
-    }
+/// The text itself, as the sender escaped it, and as JSON, Rust and URLs escape it.
+fn of_text(text: &str, token: &str, values: &mut Vec<String>) {
+    let debug = format!("{text:?}");
+    let json = serde_json::to_string(text).unwrap_or_default();
+    let url = utf8_percent_encode(text, URL).to_string();
+    let quoted = [token, &json, &debug]
+        .map(|quoted| quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default());
+    values.extend(quoted.into_iter().chain([text, &url]).map(str::to_owned));
 }
 
 /// What was masked of one payload.
 #[derive(Debug, Clone, Default)]
 pub struct Mask {
     body: Option<String>,
-    masker: Option<Masker>,
+    values: Vec<String>,
+    /// Made of the values when it is first needed.
+    masker: OnceLock<Option<Masker>>,
+    by_form: bool,
 }
 
 impl Mask {
@@ -135,9 +182,54 @@ impl Mask {
         self.body.as_deref()
     }
 
-    /// Masks each of the payload's hidden values in a text, whatever the case of its ASCII letters.
+    /// The same, masking the hidden values of another payload too.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.by_form |= other.by_form;
+        if other.values.is_empty() { self } else { self.with(other.values) }
+    }
+
+    /// What is masked of a text that came of these payloads, each given with the name of its source.
+    pub fn of_all<'a>(
+        payloads: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        redact: impl Fn(&str) -> Redact,
+    ) -> Self {
+        let payloads = payloads.into_iter();
+        payloads.fold(Self::default(), |mask, (source, body)| mask.and(redact(source).mask(body)))
+    }
+
+    /// Masks these values.
+    pub fn of_values(values: &[String]) -> Self {
+        Self::default().with(values.to_vec())
+    }
+
+    /// With these values too, but for those that are too short to look for.
+    fn with(self, more: Vec<String>) -> Self {
+        let Self { body, mut values, by_form, .. } = self;
+        values.extend(more);
+        values.retain(|text| text.len() >= SHORTEST && text != REDACTED);
+        values.sort_unstable();
+        values.dedup();
+        Self { body, values, masker: OnceLock::new(), by_form }
+    }
+
+    /// Whether nothing that a plugin chose may show, as it may be of another event.
+    pub fn hides_words_of_plugins(&self) -> bool {
+        self.by_form
+    }
+
+    /// Masks each of the payload's hidden values in a text, whatever the case of its ASCII letters; where any
+    /// source has masks, what a person can be reached by too.
     pub fn text(&self, text: &mut String) {
-        if let Some(masker) = &self.masker {
+        self.values(text);
+        if self.by_form {
+            mask_reachable(text);
+        }
+    }
+
+    /// Masks each of the payload's hidden values in a text, and nothing by its form.
+    pub fn values(&self, text: &mut String) {
+        if let Some(masker) = self.masker.get_or_init(|| Masker::new(&self.values)) {
             masker.mask(text);
         }
     }
@@ -156,10 +248,12 @@ mod tests {
         let body =
             br#"{"data":{"user":{"email":"Ada@example.com","id":"usr_1"},"list":[{"n":12345},{"n":1}]}}"#;
         let mask = redact(&["/data/user/email", "/data/list/*/n", "/data/never/there"]).mask(body);
-        let value: Value = serde_json::from_str(mask.body().unwrap()).unwrap();
-        assert_eq!(value["data"]["user"]["email"], REDACTED);
-        assert_eq!(value["data"]["user"]["id"], "usr_1");
-        assert_eq!(value["data"]["list"][1]["n"], REDACTED);
+        assert_eq!(
+            mask.body(),
+            Some(
+                r#"{"data":{"user":{"email":"[redacted]","id":"usr_1"},"list":[{"n":"[redacted]"},{"n":"[redacted]"}]}}"#
+            )
+        );
         let mut text = "mail to ada@EXAMPLE.com (12345), 1 of usr_1".to_owned();
         mask.text(&mut text);
         assert_eq!(text, "mail to [redacted] ([redacted]), 1 of usr_1");
@@ -175,9 +269,62 @@ mod tests {
     }
 
     #[test]
+    fn all_but_what_is_masked_stays_as_it_came() {
+        let body = r#"{ "z":0.10, "id":12345678901234567890123,"a":{"n":1E400, "n":1e999},"a" : {"n":"\ud800"},
+            "deep":[[[{"\ud800":-0}]]] ,"secret" : [ {"x":1} ] }"#;
+        let mask = redact(&["/a/n", "/secret"]).mask(body.as_bytes());
+        let expected = r#"{ "z":0.10, "id":12345678901234567890123,"a":{"n":"[redacted]", "n":"[redacted]"},"a" : {"n":"[redacted]"},
+            "deep":[[[{"\ud800":-0}]]] ,"secret" : "[redacted]" }"#;
+        assert_eq!(mask.body(), Some(expected));
+    }
+
+    #[test]
+    fn a_value_is_masked_in_each_of_its_spellings() {
+        let body = r#"{"data":{"name":"Zo\u00eb \"Q\" O'Neil","by":{"ada@example.com":{"first_name":"x"}},"n":12345.0}}"#;
+        let mask = redact(&["/data"]).mask(body.as_bytes());
+        for text in [
+            "hello Zoë \"Q\" O'Neil!",
+            r#"hello Zo\u00eb \"Q\" O'Neil!"#,
+            r#"hello Zoë \"Q\" O'Neil!"#,
+            "hello Zo%C3%AB%20%22Q%22%20O%27Neil!",
+            "hello ADA@example.com!",
+            "hello ada%40example.com!",
+            "hello 12345.0!",
+            "hello 12345!",
+        ] {
+            let mut masked = text.to_owned();
+            mask.text(&mut masked);
+            assert_eq!(masked, "hello [redacted]!", "{text}");
+        }
+        let mut harmless = "first_name of data".to_owned();
+        mask.text(&mut harmless);
+        assert_eq!(harmless, "first_name of data");
+    }
+
+    #[test]
     fn without_pointers_nothing_changes_and_what_is_no_json_goes_whole() {
         assert_eq!(redact(&[]).mask(b"{").body(), None);
         assert_eq!(redact(&["/a"]).mask(b"{").body(), Some(REDACTED));
+    }
+
+    #[test]
+    fn where_any_source_has_masks_the_form_counts_for_all() {
+        let (crm, shop) = (redact(&["/data/email"]), Redact::default());
+        let of = |name| Redact::among([("crm", &crm), ("shop", &shop)].into_iter(), name);
+        let body = br#"{"data":{"email":"ada@example.com","name":"Lovelace"}}"#;
+        for (name, masks_body) in [("crm", true), ("shop", false), ("plugin:x", true), ("gone", true)] {
+            let mask = of(name).mask(body);
+            assert_eq!(mask.body().is_some(), masks_body, "{name}");
+            let mut text = "Lovelace, bob@example.org, +441632960961".to_owned();
+            mask.text(&mut text);
+            assert_eq!(text, "Lovelace, [redacted], [redacted]", "{name}");
+            assert!(mask.hides_words_of_plugins());
+        }
+        let mut text = "Lovelace".to_owned();
+        of("shop").mask(b"{}").and(redact(&["/data/name"]).mask(body)).text(&mut text);
+        assert_eq!(text, REDACTED);
+        let none = Redact::among([("shop", &shop)].into_iter(), "shop");
+        assert!(none.is_empty() && !none.mask(body).hides_words_of_plugins());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeStruct};
 use url::{Host, Url};
 
-use super::Secret;
+use super::{REDACTED, Secret};
 
 /// Where requests may go: `https://api.example.com`, `https://*.example.com:8443/v1/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,11 +249,27 @@ impl WebRequest {
         format!("{} {url}", self.method)
     }
 
+    /// The same with all masked that the plugin chose within its grant: what comes after the origin.
+    pub fn outline(&self) -> String {
+        format!("{} {}/{REDACTED}", self.method, self.parts().0)
+    }
+
+    /// The origin of its URL and what comes after it.
+    pub fn parts(&self) -> (&str, &str) {
+        url_parts(&self.url)
+    }
+
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.key.len() + self.method.len() + self.url.len() + headers + self.body.len()
     }
+}
+
+/// The origin of a URL and what comes after it.
+pub fn url_parts(url: &str) -> (&str, &str) {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url.split_at(url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at))
 }
 
 fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -351,6 +367,7 @@ mod tests {
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<WebRequest>(&text).unwrap(), request);
         assert_eq!(request.summary(), "POST https://a.example/v1?…");
+        assert_eq!(request.outline(), "POST https://a.example/[redacted]");
     }
 
     #[test]

@@ -109,6 +109,7 @@ pub use queue::Lane;
 pub use restore::{Allowed, RestoreError, Restored, restore};
 pub use revisions::PluginRevision;
 pub use schema::KeptOut;
+pub use senders::Payloads;
 pub use views::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names,

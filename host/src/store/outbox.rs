@@ -83,8 +83,8 @@ impl Store {
                 .query_row([delivery.0], |row| Ok((row.get(0)?, EventSeq(row.get(1)?))))
                 .optional()?
                 .map(|(plugin, seq)| {
-                    let NewEvent { source, id, body, .. } = super::queue::read_event(connection, seq)?;
-                    Ok(Origin { source, event: id, plugin, body })
+                    let NewEvent { source, id, .. } = super::queue::read_event(connection, seq)?;
+                    Ok(Origin { source, event: id, plugin })
                 })
                 .transpose()
         })
@@ -177,16 +177,15 @@ LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin";
 
 pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
     let state: i64 = row.get(2)?;
-    let (kind, summary, key) = match serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?) {
-        Ok(ref item @ OutboxItem::Mail(ref mail)) => {
-            let to: Vec<&str> = mail.to.iter().chain(&mail.cc).chain(&mail.bcc).map(String::as_str).collect();
-            let summary = format!("{} → {}: {}", mail.from, to.join(", "), mail.subject);
-            (item.kind().as_str().to_owned(), summary, Some(mail.message_id.clone()))
-        }
-        Ok(ref item @ OutboxItem::Request(ref request)) => {
-            (item.kind().as_str().to_owned(), request.summary(), Some(request.key.clone()))
-        }
-        Err(error) => ("unknown".to_owned(), error.to_string(), None),
+    let item = serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?);
+    let (kind, summary, outline) = match &item {
+        Ok(item) => (item.kind().as_str().to_owned(), item.summary(), item.outline()),
+        Err(error) => ("unknown".to_owned(), error.to_string(), "unknown".to_owned()),
+    };
+    let key = match &item {
+        Ok(OutboxItem::Mail(mail)) => Some(mail.message_id.clone()),
+        Ok(OutboxItem::Request(request)) => Some(request.key.clone()),
+        Err(_) => None,
     };
     let time = |column: usize| -> Result<Option<jiff::Timestamp>> {
         Ok(row.get::<_, Option<i64>>(column)?.map(super::time::timestamp))
@@ -199,6 +198,8 @@ pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
         plugin: row.get(10)?,
         kind,
         summary,
+        outline,
+        chosen: item.map(|item| item.chosen()).unwrap_or_default(),
         key,
         state: STATES.get(state as usize).copied().unwrap_or("unknown").to_owned(),
         attempts: row.get(3)?,

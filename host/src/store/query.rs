@@ -234,7 +234,13 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
             Ok(DeliveryDetail { summary, attempt_log, outbox })
         })
         .collect::<Result<_>>()?;
-    Ok(EventDetail { summary, trace: None, body: String::from_utf8_lossy(body).into_owned(), history })
+    Ok(EventDetail {
+        summary,
+        trace: None,
+        body: String::from_utf8_lossy(body).into_owned(),
+        masked: false,
+        history,
+    })
 }
 
 fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {

@@ -3,28 +3,49 @@
 use std::collections::HashMap;
 
 use super::{Store, StoreError, time::timestamp, views::LastEvent};
-use crate::model::{DeliveryId, EventSeq};
+use crate::model::{DeliveryId, EventSeq, MAX_DEPTH, Mask, Redact, emitted_by};
+
+/// The source and the body of an event, and of those that it is derived of, up to the webhook.
+#[derive(Debug, Clone, Default)]
+pub struct Payloads(Vec<(String, Vec<u8>)>);
+
+impl Payloads {
+    /// Bytes of all bodies.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, body)| body.len()).sum()
+    }
+
+    /// What is masked of a text that came of them.
+    pub fn mask(&self, redact: impl Fn(&str) -> Redact) -> Mask {
+        Mask::of_all(self.0.iter().map(|(source, body)| (source.as_str(), &**body)), redact)
+    }
+}
 
 impl Store {
-    /// The source and the body of the event of each of these deliveries, for those that are in the store.
+    /// The payloads that each of these deliveries is because of, as far as they are in the store.
     ///
     /// # Errors
     /// When the store can't be read.
     pub async fn payloads(
         &self,
         deliveries: Vec<DeliveryId>,
-    ) -> Result<HashMap<DeliveryId, (String, Vec<u8>)>, StoreError> {
+    ) -> Result<HashMap<DeliveryId, Payloads>, StoreError> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT s.name, e.body FROM delivery d JOIN event e ON e.seq = d.event
+                "SELECT s.name, e.id, e.body FROM delivery d JOIN event e ON e.seq = d.event
                  JOIN source s ON s.id = e.source WHERE d.id = ?1",
             )?;
             let mut found = HashMap::new();
             for delivery in deliveries {
-                let mut rows = statement.query([delivery.0])?;
-                if let Some(row) = rows.next()? {
-                    found.insert(delivery, (row.get(0)?, row.get(1)?));
+                let (mut next, mut payloads) = (Some(delivery), Payloads::default());
+                while let Some(delivery) = next.filter(|_| payloads.0.len() <= usize::from(MAX_DEPTH)) {
+                    let mut rows = statement.query([delivery.0])?;
+                    let Some(row) = rows.next()? else { break };
+                    let source: String = row.get(0)?;
+                    next = emitted_by(&source, row.get_ref(1)?.as_str()?);
+                    payloads.0.push((source, row.get(2)?));
                 }
+                found.insert(delivery, payloads);
             }
             Ok(found)
         })

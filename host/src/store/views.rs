@@ -68,8 +68,6 @@ pub struct Origin {
     pub event: EventId,
     /// The plugin's name.
     pub plugin: String,
-    /// The event's body.
-    pub body: bytes::Bytes,
 }
 
 /// How many outbox items of a kind may be leased.
@@ -208,8 +206,10 @@ pub struct EventDetail {
     pub summary: EventSummary,
     /// The id of the trace that it belongs to, in hex; none where it is not traced.
     pub trace: Option<String>,
-    /// The verified body.
+    /// The verified body, as it was received but for what is masked.
     pub body: String,
+    /// Whether values of the body are masked. The store masks none.
+    pub masked: bool,
     /// Its deliveries, oldest first.
     pub history: Vec<DeliveryDetail>,
 }
@@ -333,6 +333,12 @@ pub struct OutboxSummary {
     pub kind: String,
     /// Addresses and subject of a mail, method and URL of a request; never a text, header or body.
     pub summary: String,
+    /// The same with all masked that the plugin chose.
+    #[serde(skip)]
+    pub outline: String,
+    /// What the plugin chose: addresses, names, the subject; what comes after the origin of a URL.
+    #[serde(skip)]
+    pub chosen: Vec<String>,
     /// The Message-ID of a mail, the Idempotency-Key of a request.
     pub key: Option<String>,
     /// `ready`, `leased`, `waiting`, `sent` or `dead`.

@@ -32,13 +32,14 @@ impl Telemetry {
 }
 
 impl SendTrace {
-    /// It has ended; `failed` is a word where the item did not leave.
+    /// It has ended; `failed` is a word where the item did not leave. With `masked`, of a URL only the origin is told.
     pub fn end(
         self,
         outbox: i64,
         delivery: DeliveryId,
         attempt: u32,
         item: &OutboxItem,
+        masked: bool,
         failed: Option<&'static str>,
     ) {
         let Self { telemetry, place, began } = self;
@@ -53,7 +54,8 @@ impl SendTrace {
             number("posthouse.attempt", attempt),
         ];
         if let OutboxItem::Request(request) = item {
-            span.attributes.extend(called(&request.method, &request.url));
+            let url = if masked { request.parts().0 } else { &request.url };
+            span.attributes.extend(called(&request.method, url));
         }
         if let Some(word) = failed {
             span::failed(&mut span, word, "");

@@ -3,6 +3,8 @@
 //! What a source's `redact` names is masked here, for all that show an event: in the body, and in every
 //! text that came of handling it.
 
+use std::collections::HashMap;
+
 use axum::{
     Json,
     extract::{
@@ -13,14 +15,15 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ids::delivery, names::Asked, query};
+use super::{ids::delivery, names::Asked, outbox, query};
 use crate::{
     admin::{
         Admin, Since,
         error::{ApiError, shown},
     },
-    model::{EventSeq, Pattern, SourceName},
-    store::{EventDetail, EventFilter, EventPage},
+    config::Source,
+    model::{DeliveryId, EventSeq, Pattern, SourceName, emitted_by},
+    store::{EventDetail, EventFilter, EventPage, Payloads},
 };
 
 #[derive(Deserialize)]
@@ -118,30 +121,43 @@ impl Admin {
                 shown(id)
             )));
         }
-        let admin = self.clone();
+        let sources = (self.0.senders.sources)();
+        if sources.iter().all(|source| source.redact.is_empty()) {
+            return Ok(events);
+        }
+        // What a plugin emitted was made of what other events held.
+        let causes: Vec<_> =
+            events.iter().filter_map(|event| emitted_by(&event.summary.source, &event.summary.id)).collect();
+        let payloads = self.0.store.payloads(causes).await?;
         // Off the runtime's threads: a payload may be long, and what was logged of it too.
         let masking = tokio::task::spawn_blocking(move || {
-            events.iter_mut().for_each(|event| admin.mask(event));
+            events.iter_mut().for_each(|event| mask(event, &sources, &payloads));
             events
         });
         Ok(masking.await?)
     }
+}
 
-    fn mask(&self, event: &mut EventDetail) {
-        let Some(source) = self.source(&event.summary.source) else { return };
-        let mask = source.redact.mask(event.body.as_bytes());
-        let Some(body) = mask.body() else { return };
+/// Masks what an event shows. What a plugin emitted is masked by what it came of too.
+fn mask(event: &mut EventDetail, sources: &[Source], payloads: &HashMap<DeliveryId, Payloads>) {
+    let redact = |source: &str| Source::redact_of(sources, source);
+    let mut mask = redact(&event.summary.source).mask(event.body.as_bytes());
+    let received = event.body.clone();
+    if let Some(body) = mask.body() {
         event.body = body.to_owned();
-        for delivery in &mut event.history {
-            delivery.summary.error.iter_mut().for_each(|text| mask.text(text));
-            for attempt in &mut delivery.attempt_log {
-                attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
-                attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-            }
-            for item in &mut delivery.outbox {
-                mask.text(&mut item.summary);
-                item.error.iter_mut().for_each(|text| mask.text(text));
-            }
+    }
+    if let Some(cause) = emitted_by(&event.summary.source, &event.summary.id) {
+        mask = mask.and(payloads.get(&cause).cloned().unwrap_or_default().mask(redact));
+        mask.text(&mut event.body);
+    }
+    event.masked = event.body != received;
+    for delivery in &mut event.history {
+        delivery.summary.error.iter_mut().for_each(|text| mask.text(text));
+        for attempt in &mut delivery.attempt_log {
+            attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
+            attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+            attempt.did.iter_mut().for_each(|line| mask.text(line));
         }
+        delivery.outbox.iter_mut().for_each(|item| outbox::mask(item, &mask));
     }
 }

@@ -19,6 +19,8 @@ use crate::{
         Action, Actor, Admin,
         error::{ApiError, shown},
     },
+    config::Source,
+    model::Mask,
     store::{OutboxFilter, OutboxId, OutboxSummary},
 };
 
@@ -84,6 +86,17 @@ pub(super) async fn replay(
     Ok(Json(json!({ "count": admin.replay_outbox(&actor, items).await? })))
 }
 
+/// Masks what an item shows. What the plugin chose of it may be of any event.
+pub(super) fn mask(item: &mut OutboxSummary, mask: &Mask) {
+    if mask.hides_words_of_plugins() {
+        item.summary.clone_from(&item.outline);
+        let chosen = Mask::of_values(&item.chosen);
+        item.error.iter_mut().for_each(|text| chosen.text(text));
+    }
+    mask.values(&mut item.summary);
+    item.error.iter_mut().for_each(|text| mask.text(text));
+}
+
 impl Admin {
     /// Items of the outbox, newest first, masked as the source of each says.
     pub(in crate::admin) async fn outbox(
@@ -91,21 +104,19 @@ impl Admin {
         filter: OutboxFilter,
     ) -> Result<Vec<OutboxSummary>, ApiError> {
         let mut items = self.0.store.outbox(filter).await?;
-        let masked = (self.0.senders.sources)().iter().any(|source| !source.redact.is_empty());
-        if masked {
+        let sources = (self.0.senders.sources)();
+        if sources.iter().any(|source| !source.redact.is_empty()) {
             let of = items.iter().map(|item| item.delivery).collect();
             let payloads = self.0.store.payloads(of).await?;
-            let admin = self.clone();
             // Off the runtime's threads: that reads the payload of each.
             let masking = tokio::task::spawn_blocking(move || {
                 let mut masks = HashMap::new();
                 for item in &mut items {
-                    let Some((source, body)) = payloads.get(&item.delivery) else { continue };
-                    let Some(source) = admin.source(source) else { continue };
-                    let mask = masks.entry(item.delivery).or_insert_with(|| source.redact.mask(body));
-                    std::iter::once(&mut item.summary)
-                        .chain(&mut item.error)
-                        .for_each(|text| mask.text(text));
+                    let of = || {
+                        let payloads = payloads.get(&item.delivery).cloned().unwrap_or_default();
+                        payloads.mask(|source| Source::redact_of(&sources, source))
+                    };
+                    mask(item, &*masks.entry(item.delivery).or_insert_with(of));
                 }
                 items
             });

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{Done, Page, Said, done, layout, unknown};
 use crate::{
     admin::{Actor, Admin, api::replay::Replayed},
-    model::{Outcome, SourceName},
+    model::{Outcome, REDACTED, SourceName, json::laid_out},
     store::{AttemptDetail, DeliveryDetail, EventDetail, OutboxSummary},
 };
 
@@ -55,10 +55,7 @@ pub(super) async fn page(
         h2 { "Timeline" }
         (layout::live("timeline", &timeline(&event)))
         h2 { "Body" }
-        details open[summary.bytes < 4096] {
-            summary { (layout::bytes(summary.bytes)) ", verified" }
-            pre tabindex="0" { (pretty(&event.body)) }
-        }
+        (of_body(&event))
     };
     Ok(layout::page(&summary.id, "/events", &body))
 }
@@ -85,11 +82,30 @@ pub(super) async fn replay(
     Ok(done(&layout::event(&source, &id), Said::Replayed, count as u64))
 }
 
-/// The body as people read it, where it is JSON.
-fn pretty(body: &str) -> String {
-    serde_json::from_str::<serde_json::Value>(body)
-        .and_then(|value| serde_json::to_string_pretty(&value))
-        .unwrap_or_else(|_| body.to_owned())
+/// The body, laid out and as it was received. Neither is ever written anew from values.
+fn of_body(event: &EventDetail) -> Markup {
+    let bytes = layout::bytes(event.summary.bytes);
+    let laid_out = laid_out(&event.body);
+    html! {
+        @if event.masked {
+            p.soft {
+                "The signature held over all " (bytes) ". Values that " code { "redact" } " names are replaced by "
+                code { (REDACTED) } "; the rest is as received."
+            }
+        } @else {
+            p.soft { "The signature held over these " (bytes) "." }
+        }
+        @if let Some(laid_out) = &laid_out {
+            details open[event.summary.bytes < 4096] {
+                summary { "Laid out: only white space differs" }
+                pre tabindex="0" { (laid_out) }
+            }
+        }
+        details open[laid_out.is_none() && event.summary.bytes < 4096] {
+            summary { "As received, byte for byte" @if event.masked { ", with masks" } }
+            pre tabindex="0" { (event.body) }
+        }
+    }
 }
 
 /// How long after the event was taken in.
