@@ -86,7 +86,7 @@ fn part(kind: ContentType, text: &str) -> SinglePart {
         Ok(Body::new(text))
     };
     // Quoted-printable can encode everything; lettre's type does not say so.
-    let body = encoding.unwrap_or_else(|bytes| Body::new(bytes));
+    let body = encoding.unwrap_or_else(Body::new);
     SinglePart::builder().content_type(kind).body(body)
 }
 
