@@ -60,8 +60,7 @@ pub(super) fn check(does: Does, context: AuthContext<'_>) -> Result<(), String> 
 }
 
 fn function(name: &str) -> Result<(), String> {
-    let is = |known: &&str| name.eq_ignore_ascii_case(known);
-    if OF_THE_CONNECTION.iter().any(|known| is(&known)) {
+    if OF_THE_CONNECTION.iter().any(|known| name.eq_ignore_ascii_case(known)) {
         return Err(format!(
             "`{name}()` tells what other statements of the connection did; use RETURNING, or the number of rows \
              that the call returns"

@@ -256,7 +256,12 @@ impl Pool {
             let all = u32::try_from(pool.all).unwrap_or(u32::MAX);
             if let Ok(Ok(_all)) = tokio::time::timeout(PATIENCE, pool.places.acquire_many(all)).await {
                 // What fails is tried again after the next commit.
-                let _ = pool.apart(true, |seat| Ok(seat.truncate_log())).await;
+                let _ = pool
+                    .apart(true, |seat| {
+                        seat.truncate_log();
+                        Ok(())
+                    })
+                    .await;
             }
             tokio::time::sleep(FOLD_PAUSE).await;
             pool.folding.store(false, Ordering::Relaxed);
