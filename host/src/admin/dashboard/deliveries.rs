@@ -151,9 +151,9 @@ pub(super) fn rows(deliveries: &[DeliverySummary]) -> Markup {
                     @for delivery in deliveries {
                         tr {
                             td data-label="made" { (layout::time(delivery.made_at)) }
-                            td.id data-label="delivery" { a.row.mono href=(layout::delivery(&delivery.source, &delivery.event, delivery.id)) { (delivery.id) } }
+                            td.rev data-label="delivery" { a.row.mono href=(layout::delivery(&delivery.source, &delivery.event, delivery.id)) { (delivery.id) } }
                             td data-label="plugin" { a href=(format!("/plugins/{}", layout::part(&delivery.plugin))) { (delivery.plugin) } }
-                            td data-label="type" { (delivery.event_type) }
+                            td.type data-label="type" { (delivery.event_type) }
                             td data-label="state" { (layout::state(delivery.state.as_str())) }
                             td.n data-label="attempts" { (delivery.attempts) }
                             td.text data-label="reason" {

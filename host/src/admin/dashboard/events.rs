@@ -157,7 +157,7 @@ fn rows(asked: &Asked, found: &EventPage, asks_well: bool) -> Markup {
                             @let href = layout::event(&event.source, &event.id);
                             tr {
                                 td data-label="received" { (layout::time(event.received_at)) }
-                                td data-label="type" { a href=(layout::link("/events", &[("type", &event.event_type)])) { (event.event_type) } }
+                                td.type data-label="type" { a href=(layout::link("/events", &[("type", &event.event_type)])) { (event.event_type) } }
                                 td.id data-label="event" { a.row.mono.clip href=(href) { (event.id) } }
                                 td data-label="source" { (event.source) }
                                 td data-label="organization" {

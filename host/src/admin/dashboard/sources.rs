@@ -235,7 +235,7 @@ fn advice(source: &SourceView) -> Markup {
                     "Copy the secret that it shows to where config.toml says that this source has its secrets, and reload. "
                     "The scheme is " code { (source.scheme) } "."
                 }
-                li { "Choose the event types that you want; this source takes " @for pattern in &source.events { code { (pattern) } " " } "." }
+                li { "Choose the event types that you want; this source accepts" @for pattern in &source.events { " " code { (pattern) } } "." }
                 li { "Send a test event from there, or from here, and watch it among the " a href=(layout::link("/events", &[("source", &source.name)])) { "events" } "." }
             }
         }
