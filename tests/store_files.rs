@@ -117,6 +117,7 @@ fn a_database_that_is_a_file_of_the_daemons_is_refused_with_the_line_however_it_
         let checked = daemon.cli(&["check"]);
         assert!(checked.code == Some(78) && checked.stderr.contains(what), "{url}: {checked:?}");
     }
+    fs::remove_file(data.join("admin-token")).expect("the admin token, which is not in use");
     daemon.edit_config(|_| format!("{config}[databases.app]\nurl = \"sqlite:data/app.db\"\n"));
     daemon.start();
     // A reload is held to the same.
