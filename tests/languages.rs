@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 #[test]
 fn a_plugin_in_javascript() {
-    works_in_fresh_and_in_used_instances("javascript");
+    works_in_fresh_and_in_used_instances("javascript", "TypeError: ");
 }
 
 #[test]
 fn a_plugin_in_python() {
-    works_in_fresh_and_in_used_instances("python");
+    works_in_fresh_and_in_used_instances("python", "ValueError: ");
 }
 
-fn works_in_fresh_and_in_used_instances(guest: &str) {
+fn works_in_fresh_and_in_used_instances(guest: &str, exception: &str) {
     let mut daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .guest(guest)
         .plugin_config(&format!(
@@ -23,6 +23,7 @@ fn works_in_fresh_and_in_used_instances(guest: &str) {
         ))
         .start();
     counts_logs_fails_and_refuses(&daemon, guest, 1);
+    says_what_was_thrown(&daemon, exception);
 
     daemon.edit_config(|config| config.replace("reuse = 1\n", "reuse = 100\n"));
     daemon.restart();
@@ -61,6 +62,23 @@ fn odd_json_is_read_as_it_is_in_rust(daemon: &Daemon, guest: &str) {
     for id in ["12345678901234567890123", "12345678901234567890124", "a\u{fffd}b", "7"] {
         assert_eq!(kv.get(&format!("id/{id}")).map(String::as_str), Some("1"), "{kv:?}");
     }
+}
+
+/// What is thrown and is no failure stands in the reason, so that one exception is told from another.
+fn says_what_was_thrown(daemon: &Daemon, exception: &str) {
+    let thrown = |text: String| post(daemon, json!({ "throw": text }));
+    let events = [thrown("no user 17".into()), thrown("no user 18".into()), thrown("no such plan".into())];
+    daemon.wait_settled();
+    for (event, words) in events.iter().zip(["no user 17", "no user 18", "no such plan"]) {
+        let error = delivery(daemon, event)["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with(&format!("{exception}{words} (")), "{error}");
+    }
+    let groups = daemon.admin("GET", "/v1/dead-letters", None).json()["groups"].clone();
+    let counts = |word: &str| -> Vec<_> {
+        let group = |group: &&Value| group["reason"].as_str().unwrap().contains(word);
+        groups.as_array().unwrap().iter().filter(group).map(|group| group["count"].clone()).collect()
+    };
+    assert_eq!((counts("no user …"), counts("no such plan")), (vec![json!(2)], vec![json!(1)]), "{groups}");
 }
 
 /// Posts events of every kind, the n-th time, and looks at what became of them.

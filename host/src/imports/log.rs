@@ -144,7 +144,7 @@ impl Lines {
 /// | Rust with the SDK | one line of the log: `panicked at src/lib.rs:4:5:` and on a new line the message |
 /// | Rust without it | the same on standard error, after `thread '<unnamed>'` and before `note: run with …` |
 /// | Python | `Traceback (most recent call last):`, the stack with a margin, `ValueError: the message` |
-/// | JavaScript | `Error: the message`, perhaps after `uncaught exception: `, and the stack with a margin |
+/// | JavaScript | ``invalid variant tag value `undefined` (received `Error: the message`) specified for `Failure` ``, or what is thrown alone, perhaps after `uncaught exception: `, and the stack with a margin |
 pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
     let last = &logged[logged.len().saturating_sub(LAST_LINES)..];
     let lines: Vec<&str> = last.iter().flat_map(|line| line.message.lines()).map(str::trim_end).collect();
@@ -176,6 +176,12 @@ pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
 fn begins(line: &str) -> Option<&str> {
     if let Some(at) = line.find(PANICKED).filter(|at| *at == 0 || line.starts_with("thread ")) {
         return Some(&line[at..]);
+    }
+    // What is thrown and is no failure, componentize-js reads as one that makes no sense.
+    if let Some((thrown, _)) =
+        line.split_once("(received `").and_then(|(_, received)| received.rsplit_once("`) specified for "))
+    {
+        return Some(thrown);
     }
     let line = ["uncaught exception: ", "Uncaught exception: ", "Uncaught "]
         .into_iter()
@@ -282,6 +288,13 @@ mod tests {
         expect(
             &["uncaught exception: TypeError: a is undefined", "  handle@app.js:3:9"],
             "TypeError: a is undefined",
+        );
+        expect(
+            &[
+                "invalid variant tag value `undefined` (received `TypeError: no `x``) specified for `Failure`",
+                "Stack:",
+            ],
+            "TypeError: no `x`",
         );
         expect(&["Error: boom", "Stack:", "  handle@app.js:3:9"], "Error: boom");
         expect(&["Exception while calling handle: TypeError: no plan", "Stack:"], "TypeError: no plan");

@@ -1,5 +1,5 @@
 // A plugin in JavaScript: counts events as the guest `counter` does, and does what `data` asks for:
-// {"log": "text"}, {"fail": 2}, {"reject": true}, {"id": 7} counts below `id/7`.
+// {"log": "text"}, {"fail": 2}, {"reject": true}, {"throw": "text"}, {"id": 7} counts below `id/7`.
 
 import * as kv from 'posthouse:plugin/kv@0.1.0';
 import { write } from 'posthouse:plugin/log@0.1.0';
@@ -32,6 +32,7 @@ export const guest = {
     if (wish.id !== undefined) kv.increment(`id/${clean(wish.id)}`, 1n);
     // What is thrown is the failure; anything else that is thrown is a trap.
     if (delivery.attempt <= wish.fail) throw { tag: 'retry', val: `asked to fail ${wish.fail} times` };
+    if (wish.throw) throw new TypeError(wish.throw);
     if (wish.reject) throw { tag: 'reject', val: 'asked to refuse' };
   },
 };

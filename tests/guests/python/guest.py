@@ -1,5 +1,5 @@
 """A plugin in Python: counts events as the guest `counter` does, and does what `data` asks for:
-{"log": "text"}, {"fail": 2}, {"reject": true}, {"id": 7} counts below `id/7`.
+{"log": "text"}, {"fail": 2}, {"reject": true}, {"throw": "text"}, {"id": 7} counts below `id/7`.
 """
 
 import json
@@ -42,5 +42,7 @@ class Guest(exports.Guest):
         # An Err that is raised is the failure; any other exception is a trap.
         if delivery.attempt <= wish.get("fail", 0):
             raise Err(Failure_Retry(f"asked to fail {wish['fail']} times"))
+        if wish.get("throw"):
+            raise ValueError(wish["throw"])
         if wish.get("reject"):
             raise Err(Failure_Reject("asked to refuse"))
