@@ -169,7 +169,7 @@ fn a_plugin_that_fills_its_database_fails_by_the_limit_and_keeps_no_sender_out()
     for (max_size, limit) in [("24MiB", "`max_size` (24.0 MiB) of [databases.app]"), ("1GiB", "`min_free`")] {
         let daemon = filling(&disk, max_size).set("store", "min_free = \"96MiB\"").start();
         let least = disk.watch();
-        let load = Load::start(&daemon.sender(), 20, |n| plain().id(&format!("evt_plain_{n}")));
+        let load = Load::start(&daemon.sender(), 20, |n| plain().id(format!("evt_plain_{n}")));
         wait_until("some events are taken in", || load.acknowledged() > 20);
         let fillers =
             [fill(90, 3_900_000), fill(9, 3_900_000), sort(90, 3_900_000)].map(|sql| steps(&[&sql]));

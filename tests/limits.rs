@@ -26,7 +26,7 @@ fn what_is_beyond_the_rate_is_told_when_to_come_again() {
     let requests = &stats["requests"]["slow"];
     assert_eq!(requests["rejected"], json!({ "rate-limited": 1 }), "{stats}");
     assert_eq!((&requests["received"], &stats["balanced"]), (&json!(4), &json!(true)));
-    assert!(daemon.cli(&["stats"]).stdout.contains("1 (1 rate-limited)"));
+    assert!(daemon.cli(&["stats"]).stdout.contains("rejected, slow: 1 rate-limited"));
     let source = daemon.admin_get("/v1/sources/slow");
     assert_eq!(source["rate"], json!({ "per_second": 0.05, "burst": 3 }), "{source}");
     let page = daemon.admin("GET", "/sources/slow", None).body;

@@ -3,6 +3,8 @@
 //! 200 events a second stream in all the while. At each step `posthouse plugins` must say what is going
 //! on, as an operator would look.
 
+#![allow(clippy::unwrap_used, reason = "what fails fails the test")]
+
 use std::collections::BTreeMap;
 
 use posthouse_harness::{Daemon, Event, Load, eventually, guest, new_revision, seed, wait_until};

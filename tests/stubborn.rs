@@ -30,7 +30,7 @@ fn daemon(postgres: &Postgres) -> Daemon {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .guest("sql-probe")
         .toml(&format!(
-            "[databases.app]\nurl = {:?}\n\
+            "[databases.app]\nurl = {:?}\nfunctions = [\"conflict\", \"die\"]\n\
              [plugin.sql-probe]\nretry = {{ attempts = 2, base = \"20ms\", factor = 1.0 }}\n\
              limits = {{ time = \"20s\" }}\n[plugin.sql-probe.grants]\ndatabase = \"app\"\n",
             postgres.url()

@@ -69,7 +69,7 @@ class Handler:
 
 
 def login(server, session, envelope, mechanism, credentials):
-    good = credentials.login == b"user" and credentials.password == b"password"
+    good = credentials.login == b"user" and credentials.password == b"two-doves"
     return AuthResult(success=good)
 
 

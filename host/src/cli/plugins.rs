@@ -86,7 +86,7 @@ struct Ignored {
 
 impl Ignored {
     fn text(&self) -> String {
-        format!("ignored in the plugins folder: `{}`: {}", self.file, self.reason)
+        format!("ignored in the plugins folder: `{}`: {}", clean(&self.file), clean(&self.reason))
     }
 }
 

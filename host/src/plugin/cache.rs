@@ -215,6 +215,8 @@ fn private(entry: &fs::Metadata) -> bool {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
     use super::*;
 
     fn engine() -> Engine {
@@ -291,20 +293,13 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         assert_eq!(Whole::of(&whole, &cache.name("a")).unwrap().bytes(), code);
 
-        let seed: u64 = rand::random();
-        let mut chance = seed;
+        let seed = posthouse_harness::seed();
+        let mut random = StdRng::seed_from_u64(seed);
         let bits = whole.len() as u64 * 8;
         eprintln!("{bits} bits, seed {seed}");
-        let mut next = || {
-            // splitmix64
-            chance = chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (chance ^ (chance >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (mixed ^ (mixed >> 31)) % bits
-        };
         let of_seal = bits - 8 * seal::BYTES as u64..bits;
         let mut altered = whole.clone();
-        for bit in of_seal.chain((0..10_000).map(|_| next())) {
+        for bit in of_seal.chain((0..10_000).map(|_| random.random_range(0..bits))) {
             let (at, mask) = ((bit / 8) as usize, 1 << (bit % 8));
             altered[at] ^= mask;
             assert!(Whole::of(&altered, &cache.name("a")).is_err(), "bit {bit}, seed {seed}");

@@ -14,7 +14,7 @@ use crate::{Mail, certificates, eventually, mail, ports, workspace};
 /// What the server demands, and where it fails.
 #[derive(Debug, Clone, Default)]
 pub struct SmtpOptions {
-    /// Demands STARTTLS, with a certificate made for this run, and a login of `user` and `password`.
+    /// Demands STARTTLS, with a certificate made for this run, and a login of `user` and `two-doves`.
     pub secured: bool,
     /// How many messages get 451, "try again later", before the first is taken.
     pub busy: u32,
@@ -72,7 +72,7 @@ impl SmtpServer {
     /// What `[mail]` needs as `url`.
     pub fn url(&self) -> String {
         if self.secured {
-            format!("smtp://user:password@localhost:{}?tls=required", self.port)
+            format!("smtp://user:two-doves@localhost:{}?tls=required", self.port)
         } else {
             format!("smtp://127.0.0.1:{}", self.port)
         }

@@ -225,14 +225,16 @@ fn whatever_one_plugin_runs_another_one_on_the_same_database_sees_and_loses_noth
         let mut runner = TestRunner::new(config);
         let checked = runner.run(&proptest::collection::vec(attempt(), 1..16), |attempts| {
             runtime.block_on(async {
-                let mut model = model.borrow_mut();
+                let mut model_now = model.take();
                 for attempt in attempts {
                     match attempt {
                         Attempt::Random(statements, commits) => random(database, &statements, commits).await,
-                        Attempt::Honest(work) => honest(database, work, &mut model).await?,
+                        Attempt::Honest(work) => honest(database, work, &mut model_now).await?,
                     }
                 }
-                honest(database, Work::Read, &mut model).await
+                let read = honest(database, Work::Read, &mut model_now).await;
+                model.replace(model_now);
+                read
             })
         });
         checked.unwrap();
