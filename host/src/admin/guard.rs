@@ -218,7 +218,7 @@ pub(super) async fn within_time(request: Request, next: Next) -> Result<Response
     })
 }
 
-/// Lets in whoever has shown who they are, as long as there is a place.
+/// Admits an authenticated request if a place is free.
 fn admitted(peer: &Peer, actor: Actor) -> Result<Actor, ApiError> {
     peer.admit().map(|()| actor).map_err(|_| {
         ApiError::new(

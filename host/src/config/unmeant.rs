@@ -135,7 +135,7 @@ pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<Unmean
         })
 }
 
-/// The text without what usually stands in front of a secret.
+/// The text without the usual prefixes of a secret.
 fn bare(text: &str) -> &str {
     ["whsec_", "whpk_", "Bearer ", "bearer ", "Basic ", "Token ", "token "]
         .iter()

@@ -82,7 +82,7 @@ pub(super) async fn replay(
     Ok(done(&layout::event(&source, &id), Said::Replayed, count as u64))
 }
 
-/// The body, laid out and as it was received. Neither is ever written anew from values.
+/// The body, laid out and as it was received. Neither view is serialised from parsed values.
 fn of_body(event: &EventDetail) -> Markup {
     let bytes = layout::bytes(event.summary.bytes);
     let laid_out = laid_out(&event.body);

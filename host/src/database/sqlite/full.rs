@@ -100,7 +100,7 @@ async fn a_file_never_grows_beyond_its_size_however_it_is_filled() {
         assert!(house.size("") <= 4 * MIB, "{filler}: {}", house.size(""));
         assert!(house.size("-wal") <= PART + MIB, "{filler}: {}", house.size("-wal"));
     }
-    // Nothing of it is left, and whoever deletes has room again.
+    // The rolled-back rows take no space, and deleting rows frees some.
     house.run(3, &["DELETE FROM t WHERE n <= 5", &insert(4, 100_000)]).await.unwrap();
     let rows = house.begin().await.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap().0.rows;
     assert_eq!(rows, [[Value::Integer(9)]]);
