@@ -39,6 +39,7 @@ mod operator;
 mod order;
 mod packaging;
 mod postgres_tls;
+mod promises;
 mod reconfigure;
 mod reload;
 mod replay_many;
