@@ -64,33 +64,33 @@ fn the_daemon_dies_at_every_step(database: Database) {
     let kills = std::env::var("POSTHOUSE_KILLS").map_or(KILLS, |text| text.parse().expect("a number"));
     let mut dice = StdRng::seed_from_u64(seed());
     let url = database.url();
-    let mut house = House::new(database, &url, &mut dice);
-    let load = house.load();
+    let mut fixture = Fixture::new(database, &url, &mut dice);
+    let load = fixture.load();
     // Each kill is at the next point of the list, or at a random time.
     let mut places: Vec<Option<FaultPoint>> = FaultPoint::ALL.into_iter().map(Some).collect();
     places.extend([None; 3]);
     let mut reached: BTreeMap<&str, u32> = BTreeMap::new();
-    house.daemon.kill();
+    fixture.daemon.kill();
     for kill in 0..kills {
         let place = places[kill as usize % places.len()];
         let fault = place.map(|point| format!("{}:{}", point.name(), dice.random_range(1..8)));
-        house.daemon.set_env("POSTHOUSE_FAULT", fault.as_deref());
-        house.daemon.launch();
+        fixture.daemon.set_env("POSTHOUSE_FAULT", fault.as_deref());
+        fixture.daemon.launch();
         // Long enough to reach the point; a batch of markers takes the longest.
         let limit = Duration::from_millis(if place.is_some() { 1200 } else { dice.random_range(0..600) });
-        if house.daemon.ended_within(limit) {
+        if fixture.daemon.ended_within(limit) {
             let point = place.expect("without a fault point the daemon does not end by itself");
             *reached.entry(point.name()).or_default() += 1;
         } else {
-            house.daemon.kill();
+            fixture.daemon.kill();
         }
         if kill % 50 == 49 {
             eprintln!("{} kills, {} events acknowledged; died at {reached:?}", kill + 1, load.acknowledged());
         }
     }
-    house.daemon.set_env("POSTHOUSE_FAULT", None);
-    house.daemon.start();
-    house.check(&load.stop());
+    fixture.daemon.set_env("POSTHOUSE_FAULT", None);
+    fixture.daemon.start();
+    fixture.check(&load.stop());
     eprintln!("{kills} kills, of them by themselves at {reached:?}");
     for point in FaultPoint::ALL {
         assert!(reached.contains_key(point.name()), "no kill was at `{}`", point.name());
@@ -102,11 +102,11 @@ fn the_database_dies_and_comes_back() {
     let mut dice = StdRng::seed_from_u64(seed());
     let database = Database::postgres();
     let url = database.url();
-    let mut house = House::new(database, &url, &mut dice);
-    let load = house.load();
+    let mut fixture = Fixture::new(database, &url, &mut dice);
+    let load = fixture.load();
     for _ in 0..DATABASE_KILLS {
         thread::sleep(Duration::from_millis(dice.random_range(0..900)));
-        let Database::Postgres(postgres) = &mut house.database else { unreachable!("it is a PostgreSQL") };
+        let Database::Postgres(postgres) = &mut fixture.database else { unreachable!("it is a PostgreSQL") };
         if dice.random_bool(0.7) {
             postgres.kill()
         } else {
@@ -115,7 +115,7 @@ fn the_database_dies_and_comes_back() {
         thread::sleep(Duration::from_millis(dice.random_range(0..400)));
         postgres.start_again();
     }
-    house.check(&load.stop());
+    fixture.check(&load.stop());
 }
 
 #[test]
@@ -124,10 +124,10 @@ fn the_network_before_the_database_hangs() {
     let Database::Postgres(postgres) = Database::postgres() else { unreachable!("it is a PostgreSQL") };
     let proxy = Proxy::start(postgres.port());
     let url = postgres.url_by(proxy.port());
-    let mut house = House::new(Database::Postgres(postgres), &url, &mut dice);
+    let mut fixture = Fixture::new(Database::Postgres(postgres), &url, &mut dice);
     // Requests are taken, and never answered.
-    house.silent.store(true, Ordering::SeqCst);
-    let load = house.load();
+    fixture.silent.store(true, Ordering::SeqCst);
+    let load = fixture.load();
     for _ in 0..STALLS {
         thread::sleep(Duration::from_millis(dice.random_range(200..1200)));
         proxy.stall();
@@ -138,12 +138,12 @@ fn the_network_before_the_database_hangs() {
         wait_until("an event is taken in", || load.acknowledged() > before);
         proxy.go_on();
     }
-    house.silent.store(false, Ordering::SeqCst);
-    house.check(&load.stop());
+    fixture.silent.store(false, Ordering::SeqCst);
+    fixture.check(&load.stop());
 }
 
 /// A daemon with the guest, its database, and who gets its requests.
-struct House {
+struct Fixture {
     daemon: Daemon,
     database: Database,
     receiver: WebServer,
@@ -152,7 +152,7 @@ struct House {
     nonce: u64,
 }
 
-impl House {
+impl Fixture {
     /// The daemon reaches the database by `url`.
     fn new(database: Database, url: &str, dice: &mut StdRng) -> Self {
         database.execute(TABLES);

@@ -264,20 +264,9 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::model::testing::still;
 
     const TOKEN: &str = "5f0c6b1a";
-
-    struct Nothing;
-    impl crate::model::Clock for Nothing {
-        fn now(&self) -> jiff::Timestamp {
-            jiff::Timestamp::UNIX_EPOCH
-        }
-    }
-    impl crate::model::Random for Nothing {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(7);
-        }
-    }
 
     fn guard(listen: &str) -> Guard {
         let listen = SocketAddr::new(listen.parse().unwrap(), 8401);
@@ -287,7 +276,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             proxies: Arc::new([]),
         };
-        Guard::new(listen, &way_in, Ambient::new(Nothing, Nothing))
+        Guard::new(listen, &way_in, still())
     }
 
     async fn answer(listen: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {

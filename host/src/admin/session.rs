@@ -63,35 +63,14 @@ fn digest(key: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicI64, AtomicU8, Ordering},
-        },
-        time::Duration,
-    };
+    use std::time::Duration;
 
     use super::*;
-    use crate::model::{Clock, Random};
-
-    struct Hands(Arc<AtomicI64>);
-    impl Clock for Hands {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_second(self.0.load(Ordering::SeqCst)).unwrap()
-        }
-    }
-
-    struct Counting(AtomicU8);
-    impl Random for Counting {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(self.0.fetch_add(1, Ordering::SeqCst));
-        }
-    }
+    use crate::model::testing::{ManualClock, Seeded};
 
     #[test]
     fn a_session_ends_by_its_age_by_a_logout_or_by_too_many_others() {
-        let clock = Arc::new(AtomicI64::new(1_000_000));
-        let ambient = Ambient::new(Hands(Arc::clone(&clock)), Counting(AtomicU8::new(0)));
+        let ambient = Ambient::new(ManualClock::epoch(), Seeded::new(1));
         let sessions = Sessions::default();
         let first = sessions.begin(&ambient);
         let mark = sessions.mark(&first, ambient.now()).unwrap();

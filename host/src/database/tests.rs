@@ -16,12 +16,12 @@ use crate::config::Secret;
 const BOUNDS: Bounds = Bounds { rows: 100, bytes: 64 << 10 };
 
 /// An empty database of each engine, and what holds it.
-struct House {
+struct Fixture {
     folder: tempfile::TempDir,
     postgres: Postgres,
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), postgres: Postgres::start() }
     }
@@ -90,8 +90,8 @@ async fn numbers(database: &Database, query: &str) -> Vec<i64> {
 
 #[tokio::test]
 async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         run(database, &["CREATE TABLE t (n BIGINT)"]).await;
         let mut kept = begin(database, 1).await;
         let changed = kept.execute(
@@ -118,11 +118,11 @@ async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
 
 #[tokio::test]
 async fn a_database_that_is_full_names_the_limit_and_gives_room_back() {
-    let house = House::new();
+    let fixture = Fixture::new();
     // An empty PostgreSQL has more than that already.
-    run(&house.databases()[1], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
-    run(&house.databases()[0], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
-    for database in house.bounded(Some(4 << 20)) {
+    run(&fixture.databases()[1], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
+    run(&fixture.databases()[0], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
+    for database in fixture.bounded(Some(4 << 20)) {
         let many = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200)
                     INSERT INTO t SELECT n, $1 FROM c";
         let refused = async |delivery: i64, sql: &str, parameters: Vec<Value>| {
@@ -149,8 +149,8 @@ async fn a_database_that_is_full_names_the_limit_and_gives_room_back() {
 
 #[tokio::test]
 async fn who_only_reads_leaves_no_marker() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         let mut reader = begin(database, 1).await;
         reader.query("SELECT 1", vec![], BOUNDS).await.unwrap();
         assert_eq!(reader.commit(vec![], ()).await, Ok(Committed::NothingWritten));
@@ -160,8 +160,8 @@ async fn who_only_reads_leaves_no_marker() {
 
 #[tokio::test]
 async fn kv_is_written_with_the_rows() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         let writes = BTreeMap::from([
             ("a".to_owned(), KvWrite::Set(b"1".to_vec())),
             ("b".to_owned(), KvWrite::Add(2)),
@@ -190,8 +190,8 @@ async fn kv_is_written_with_the_rows() {
 
 #[tokio::test]
 async fn who_read_what_another_has_changed_meets_a_conflict_once() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         run(database, &["CREATE TABLE t (n BIGINT)", "INSERT INTO t VALUES (0)"]).await;
         let mut slow = begin(database, 1).await;
         slow.query("SELECT n FROM t", vec![], BOUNDS).await.unwrap();
@@ -209,8 +209,8 @@ async fn who_read_what_another_has_changed_meets_a_conflict_once() {
 
 #[tokio::test]
 async fn a_statement_that_fails_leaves_the_transaction_as_before_it() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         run(database, &["CREATE TABLE t (n BIGINT PRIMARY KEY CHECK (n > 0), m TEXT NOT NULL)"]).await;
         let mut transaction = begin(database, 1).await;
         transaction.execute("INSERT INTO t VALUES (1, 'one')", vec![], BOUNDS).await.unwrap();
@@ -237,8 +237,8 @@ async fn a_statement_that_fails_leaves_the_transaction_as_before_it() {
 
 #[tokio::test]
 async fn answers_are_bounded_and_so_is_their_time() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         let count = |n: u32, what: &str| {
             format!(
                 "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {n}) SELECT {what} FROM c"
@@ -317,8 +317,8 @@ mod values {
     #[test]
     fn every_value_comes_back_as_it_went_in() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let house = House::new();
-        for database in &house.databases() {
+        let fixture = Fixture::new();
+        for database in &fixture.databases() {
             runtime.block_on(run(database, &[TABLE]));
             // A failing case prints its seed, and proptest tries it first from then on.
             let mut runner = TestRunner::default();
@@ -338,8 +338,8 @@ mod values {
 
     #[tokio::test]
     async fn what_an_engine_cant_keep_is_refused_and_never_changed_in_silence() {
-        let house = House::new();
-        let [sqlite, postgres] = &house.databases();
+        let fixture = Fixture::new();
+        let [sqlite, postgres] = &fixture.databases();
         for (database, column, value, sqlstate) in [
             (sqlite, "f", Value::Float(f64::NAN), "22023"),
             (postgres, "t", Value::Text("a\0b".into()), "22021"),
@@ -373,8 +373,8 @@ mod values {
 
 #[tokio::test]
 async fn one_value_that_is_too_large_is_not_taken_in() {
-    let house = House::new();
-    let [sqlite, postgres] = &house.databases();
+    let fixture = Fixture::new();
+    let [sqlite, postgres] = &fixture.databases();
     let mut transaction = begin(sqlite, 1).await;
     let huge = transaction.query("SELECT zeroblob(900000000)", vec![], BOUNDS).await;
     assert!(matches!(&huge, Err(SqlError::Statement { sqlstate, .. }) if sqlstate == "54000"), "{huge:?}");
@@ -387,8 +387,8 @@ async fn one_value_that_is_too_large_is_not_taken_in() {
 
 #[tokio::test]
 async fn a_statement_that_the_server_does_not_stop_costs_an_attempt_and_no_other_its_connection() {
-    let house = House::new();
-    let [_, postgres] = &house.databases();
+    let fixture = Fixture::new();
+    let [_, postgres] = &fixture.databases();
     let mut transaction = begin(postgres, 1).await;
     // PostgreSQL looks at no time-out within it, and would take an hour.
     let stuck = "SELECT length(btrim(repeat('c', 3000000), repeat('a', 1000000) || 'c'))";
@@ -400,8 +400,8 @@ async fn a_statement_that_the_server_does_not_stop_costs_an_attempt_and_no_other
 
 #[tokio::test]
 async fn an_attempt_that_is_dropped_in_the_midst_of_a_statement_leaves_nothing_locked() {
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         run(database, &["CREATE TABLE t (n BIGINT)", "INSERT INTO t VALUES (1)"]).await;
         let mut slow = begin(database, 1).await;
         slow.execute("UPDATE t SET n = 2", vec![], BOUNDS).await.unwrap();
@@ -416,15 +416,15 @@ async fn an_attempt_that_is_dropped_in_the_midst_of_a_statement_leaves_nothing_l
 
 #[tokio::test]
 async fn a_connection_that_was_closed_while_it_rested_is_not_used() {
-    let house = House::new();
-    let [_, database] = &house.databases();
+    let fixture = Fixture::new();
+    let [_, database] = &fixture.databases();
     // Two that rest.
     let both = (begin(database, 1).await, begin(database, 2).await);
     for mut transaction in [both.0, both.1] {
         transaction.query("SELECT 1", vec![], BOUNDS).await.unwrap();
         transaction.commit(vec![], ()).await.unwrap();
     }
-    let mut postgres = house.postgres;
+    let mut postgres = fixture.postgres;
     let restart = move || {
         postgres.stop();
         postgres.start_again();
@@ -437,8 +437,8 @@ async fn a_connection_that_was_closed_while_it_rested_is_not_used() {
 #[tokio::test]
 async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
     const ATTEMPTS: i64 = 24;
-    let house = House::new();
-    for database in &house.databases() {
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
         run(database, &["CREATE TABLE t (n BIGINT)", "INSERT INTO t VALUES (0)"]).await;
         let attempt = |delivery: i64| {
             let database = database.clone();
@@ -483,8 +483,8 @@ async fn attempts_on_the_same_rows_end_as_if_one_came_after_the_other() {
 
 #[tokio::test]
 async fn waiting_for_ones_turn_is_told_and_ends() {
-    let house = House::new();
-    let [sqlite, _] = &house.databases();
+    let fixture = Fixture::new();
+    let [sqlite, _] = &fixture.databases();
     run(sqlite, &["CREATE TABLE t (n BIGINT)"]).await;
     let mut first = begin(sqlite, 1).await;
     first.execute("INSERT INTO t VALUES (1)", vec![], BOUNDS).await.unwrap();

@@ -42,19 +42,7 @@ pub(super) fn wait_at_least(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Clock, Random};
-
-    struct Fixed(u8);
-    impl Clock for Fixed {
-        fn now(&self) -> jiff::Timestamp {
-            jiff::Timestamp::UNIX_EPOCH
-        }
-    }
-    impl Random for Fixed {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(self.0);
-        }
-    }
+    use crate::model::testing::{Constant, ManualClock};
 
     const PAGE: Retry = Retry {
         attempts: 4,
@@ -65,7 +53,7 @@ mod tests {
     };
 
     fn waits(retry: Retry, random: u8) -> Vec<Option<f64>> {
-        let ambient = Ambient::new(Fixed(random), Fixed(random));
+        let ambient = Ambient::new(ManualClock::epoch(), Constant(random));
         (1..=5).map(|n| wait_after(&retry, n, &ambient).map(|wait| wait.as_secs_f64())).collect()
     }
 
@@ -94,7 +82,7 @@ mod tests {
     #[test]
     fn a_wait_that_is_asked_for_is_the_least_within_a_day_and_adds_no_attempt() {
         let none = Retry { jitter: 0.0, ..PAGE };
-        let ambient = Ambient::new(Fixed(0), Fixed(0));
+        let ambient = Ambient::new(ManualClock::epoch(), Constant(0));
         let wait = |attempt, asked: Option<u64>| {
             let asked = asked_by_guest(&none, asked.map(Duration::from_secs));
             wait_at_least(&none, attempt, asked, &ambient).map(|wait| wait.as_secs())

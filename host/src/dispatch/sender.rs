@@ -252,24 +252,8 @@ fn cut(mut error: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::model::{Clock, Random};
-
-    struct Fixed;
-
-    impl Clock for Fixed {
-        fn now(&self) -> Timestamp {
-            Timestamp::UNIX_EPOCH
-        }
-    }
-
-    impl Random for Fixed {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(0);
-        }
-    }
+    use crate::model::testing::{Constant, ManualClock};
 
     fn retry() -> Retry {
         Retry {
@@ -282,7 +266,7 @@ mod tests {
     }
 
     fn after(attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
-        result(&retry(), &Ambient::new(Fixed, Fixed), attempt, sent)
+        result(&retry(), &Ambient::new(ManualClock::epoch(), Constant(0)), attempt, sent)
     }
 
     fn due_at(result: &OutboxResult) -> i64 {

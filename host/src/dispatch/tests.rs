@@ -1,15 +1,7 @@
 //! Plugins that fail, by a clock that runs as fast as the test: one that is down has its deliveries held, and they
 //! run when the cause is gone; one that is sent bad events goes on with the good ones.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -19,7 +11,10 @@ use crate::{
     config::{Breaker, Http, PluginSettings},
     database::Databases,
     egress::Egress,
-    model::{Ambient, BreakerState, Clock, DeliveryState, EventId, EventType, NewEvent, Random, SourceName},
+    model::{
+        Ambient, BreakerState, Clock as _, DeliveryState, EventId, EventType, NewEvent, SourceName,
+        testing::{Constant, ManualClock, Seeded},
+    },
     plugin::{
         Registry,
         tests::{Bench, busy_until, chokes_on, sick_until},
@@ -41,23 +36,8 @@ const ATTEMPT: i64 = 100;
 /// How long everything is to stand still before the clock goes on.
 const STILL: Duration = Duration::from_millis(60);
 
-/// Milliseconds since 1970.
-#[derive(Clone)]
-struct Simulated(Arc<AtomicI64>);
-
-impl Clock for Simulated {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millisecond(self.0.load(Ordering::SeqCst)).unwrap()
-    }
-}
-
-struct Middle;
-
-impl Random for Middle {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(0x7f);
-    }
-}
+/// In the middle of what chance allows.
+const MIDDLE: Constant = Constant(0x7f);
 
 type States = BTreeMap<DeliveryState, u64>;
 
@@ -82,43 +62,22 @@ impl Running {
     }
 }
 
-/// Randomness that a seed fixes.
-struct Seeded(std::cell::Cell<u64>);
-
-impl Seeded {
-    /// A number below `most`.
-    fn below(&self, most: usize) -> usize {
-        // SplitMix64.
-        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-        let mut z = self.0.get();
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % most as u64).unwrap()
-    }
-
-    fn shuffle<T>(&self, list: &mut [T]) {
-        for last in (1..list.len()).rev() {
-            list.swap(last, self.below(last + 1));
-        }
-    }
-}
-
-struct House {
+struct Fixture {
     _bench: Bench,
-    clock: Simulated,
+    clock: ManualClock,
     store: Store,
     registry: Registry,
 }
 
-impl House {
+impl Fixture {
     async fn new(guest: &[u8]) -> Self {
         Self::with(guest, PluginSettings::default()).await
     }
 
     async fn with(guest: &[u8], settings: PluginSettings) -> Self {
         let bench = Bench::new(4);
-        let clock = Simulated(Arc::new(AtomicI64::new(1000 * START)));
-        let ambient = Ambient::new(clock.clone(), Middle);
+        let clock = ManualClock::at(Timestamp::from_second(START).unwrap());
+        let ambient = Ambient::new(clock.clone(), MIDDLE);
         let options = StoreOptions {
             path: bench.dir.path().join("store.db"),
             retention: Duration::from_hours(24),
@@ -175,7 +134,7 @@ impl House {
 
     /// Lets so many seconds pass, and the store and the dispatch see it.
     async fn pass(&self, seconds: i64) {
-        self.clock.0.fetch_add(1000 * seconds, Ordering::SeqCst);
+        self.clock.advance(Duration::from_secs(seconds as u64));
         self.store.flush().await.unwrap();
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
@@ -196,7 +155,7 @@ impl House {
                 if seen.as_ref() != Some(&now) {
                     (seen, since) = (Some(now), tokio::time::Instant::now());
                 } else if since.elapsed() > STILL {
-                    self.clock.0.fetch_add(step, Ordering::SeqCst);
+                    self.clock.advance(Duration::from_millis(step as u64));
                     passed += step;
                     seen = None;
                 }
@@ -215,7 +174,7 @@ impl House {
 
     /// A dispatch that runs until it is told to stop.
     fn dispatch(&self) -> Running {
-        let ambient = Ambient::new(self.clock.clone(), Middle);
+        let ambient = Ambient::new(self.clock.clone(), MIDDLE);
         let (stop, stopped) = watch::channel(false);
         let telemetry = crate::telemetry::Telemetry::default();
         let dispatch = Dispatch::new(self.store.clone(), self.registry.clone(), ambient, telemetry);
@@ -229,18 +188,18 @@ impl House {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_itself() {
-    let house = House::new(&sick_until(START + HOUR)).await;
-    let running = house.dispatch();
+    let fixture = Fixture::new(&sick_until(START + HOUR)).await;
+    let running = fixture.dispatch();
 
     let events = HOUR / STEP;
     for n in 0..events {
-        house.accept(n).await;
-        house.pass(STEP).await;
+        fixture.accept(n).await;
+        fixture.pass(STEP).await;
     }
-    assert_ne!(house.breaker(), BreakerState::Closed);
-    let trip = house.registry.by_name("sick").unwrap().trip().unwrap();
+    assert_ne!(fixture.breaker(), BreakerState::Closed);
+    let trip = fixture.registry.by_name("sick").unwrap().trip().unwrap();
     assert!(trip.pauses > 1, "it was tried meanwhile: {trip:?}");
-    let during = house.store.states().await.unwrap();
+    let during = fixture.store.states().await.unwrap();
     // Those that failed before it tripped; what is tried since has never run, and keeps its other attempts.
     assert!(during[&DeliveryState::Dead] <= 12, "{during:?}");
     assert!(during[&DeliveryState::Held] > 300, "{during:?}");
@@ -249,9 +208,9 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     let mut seconds = 0;
     let done = tokio::time::timeout(PATIENCE, async {
         loop {
-            house.pass(STEP).await;
+            fixture.pass(STEP).await;
             seconds += STEP;
-            let states = house.store.states().await.unwrap();
+            let states = fixture.store.states().await.unwrap();
             let (done, dead) = (states[&DeliveryState::Done], states[&DeliveryState::Dead]);
             if done + dead == events as u64 {
                 return (done, dead);
@@ -260,8 +219,8 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     });
     let (done, dead) = done.await.expect("everything is finished");
     assert_eq!(dead, during[&DeliveryState::Dead], "nothing more was given up");
-    assert_eq!(done + dead, house.store.stats().await.unwrap().made);
-    assert_eq!(house.breaker(), BreakerState::Closed);
+    assert_eq!(done + dead, fixture.store.stats().await.unwrap().made);
+    assert_eq!(fixture.breaker(), BreakerState::Closed);
     eprintln!("{done} done, {dead} given up, {} pauses; well again {seconds} s after the hour", trip.pauses);
     running.stop().await;
 }
@@ -270,7 +229,7 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
 async fn good_events_are_done_within_ten_attempts_and_bad_ones_use_up_their_own() {
     let seed = std::process::id().into();
     eprintln!("seed {seed}");
-    let random = Seeded(std::cell::Cell::new(seed));
+    let random = Seeded::new(seed);
     for bad in [5, 20, 100] {
         for (shuffled, at_once) in [(false, true), (true, true), (false, false), (true, false)] {
             let mut types = vec![BAD; bad];
@@ -286,75 +245,75 @@ async fn good_events_are_done_within_ten_attempts_and_bad_ones_use_up_their_own(
 
 /// Sends events of these types, all before the first attempt or while they run.
 async fn good_ones_are_done(types: &[&str], at_once: bool, case: &str) {
-    let house = House::new(&chokes_on(BAD)).await;
-    let early = (!at_once).then(|| house.dispatch());
+    let fixture = Fixture::new(&chokes_on(BAD)).await;
+    let early = (!at_once).then(|| fixture.dispatch());
     for (event_type, n) in types.iter().zip(0..) {
-        house.accept_a(event_type, n).await;
+        fixture.accept_a(event_type, n).await;
     }
-    let running = early.unwrap_or_else(|| house.dispatch());
+    let running = early.unwrap_or_else(|| fixture.dispatch());
     let bad = types.iter().filter(|event_type| **event_type == BAD).count() as u64;
     let good = types.len() as u64 - bad;
 
-    let passed = house.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == good).await;
+    let passed = fixture.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == good).await;
     assert!(passed <= 10 * ATTEMPT, "{case}: {passed} ms until the good ones were done");
-    let passed = house.wait(1000, |states| unfinished(states) == 0).await;
+    let passed = fixture.wait(1000, |states| unfinished(states) == 0).await;
     // By their own back-off: 2, 4 and 8 s.
     assert!(passed <= 120_000, "{case}: {passed} ms until the bad ones were given up");
-    let states = house.store.states().await.unwrap();
+    let states = fixture.store.states().await.unwrap();
     assert_eq!((states[&DeliveryState::Done], states[&DeliveryState::Dead]), (good, bad), "{case}");
     let filter = DeliveryFilter { limit: 1000, ..DeliveryFilter::default() };
-    for delivery in house.store.deliveries(filter).await.unwrap() {
+    for delivery in fixture.store.deliveries(filter).await.unwrap() {
         let attempts = if delivery.state == DeliveryState::Dead { 4 } else { 1 };
         assert_eq!(delivery.attempts, attempts, "{case}: {delivery:?}");
     }
-    assert_eq!(house.breaker(), BreakerState::Closed, "{case}");
+    assert_eq!(fixture.breaker(), BreakerState::Closed, "{case}");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_event_that_comes_after_bad_ones_alone_runs_at_once() {
-    let house = House::new(&chokes_on(BAD)).await;
-    let running = house.dispatch();
+    let fixture = Fixture::new(&chokes_on(BAD)).await;
+    let running = fixture.dispatch();
     for n in 0..30 {
-        house.accept_a(BAD, n).await;
+        fixture.accept_a(BAD, n).await;
     }
-    house.wait(100, |states| states[&DeliveryState::Held] == 30).await;
+    fixture.wait(100, |states| states[&DeliveryState::Held] == 30).await;
     // They are held and use up few attempts, as nobody can tell them from a plugin that is down.
     for _ in 0..12 {
-        house.pass(STEP).await;
+        fixture.pass(STEP).await;
     }
-    assert_ne!(house.breaker(), BreakerState::Closed);
-    assert_eq!(house.store.states().await.unwrap()[&DeliveryState::Dead], 0);
+    assert_ne!(fixture.breaker(), BreakerState::Closed);
+    assert_eq!(fixture.store.states().await.unwrap()[&DeliveryState::Dead], 0);
 
-    house.accept(30).await;
-    let passed = house.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == 1).await;
+    fixture.accept(30).await;
+    let passed = fixture.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == 1).await;
     assert!(passed <= 10 * ATTEMPT, "{passed} ms");
-    house.wait(1000, |states| states[&DeliveryState::Dead] == 30).await;
-    assert_eq!(house.breaker(), BreakerState::Closed, "those that are known to be bad do not open it");
+    fixture.wait(1000, |states| states[&DeliveryState::Dead] == 30).await;
+    assert_eq!(fixture.breaker(), BreakerState::Closed, "those that are known to be bad do not open it");
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_is_down_is_tried_a_few_times_however_much_waits() {
-    let house = House::new(&sick_until(START + 2 * HOUR)).await;
+    let fixture = Fixture::new(&sick_until(START + 2 * HOUR)).await;
     for n in 0..1000 {
-        house.accept(n).await;
+        fixture.accept(n).await;
     }
-    let running = house.dispatch();
+    let running = fixture.dispatch();
     let attempts = async || {
         let filter = DeliveryFilter { limit: 1000, ..DeliveryFilter::default() };
-        let deliveries = house.store.deliveries(filter).await.unwrap();
+        let deliveries = fixture.store.deliveries(filter).await.unwrap();
         deliveries.iter().map(|delivery| u64::from(delivery.attempts)).sum::<u64>()
     };
-    house
-        .wait(100, |_| house.registry.by_name("sick").unwrap().trip().is_some_and(|trip| trip.pauses > 8))
+    fixture
+        .wait(100, |_| fixture.registry.by_name("sick").unwrap().trip().is_some_and(|trip| trip.pauses > 8))
         .await;
     for _ in 0..HOUR / STEP / 4 {
-        house.pass(4 * STEP).await;
+        fixture.pass(4 * STEP).await;
     }
     let tried = attempts().await;
     assert!(tried < 150, "{tried} attempts");
-    let states = house.store.states().await.unwrap();
+    let states = fixture.store.states().await.unwrap();
     assert_eq!((states[&DeliveryState::Dead], states[&DeliveryState::Held]), (0, 1000), "{states:?}");
     running.stop().await;
 }
@@ -364,13 +323,13 @@ async fn a_service_that_is_busy_for_longer_than_it_says_loses_nothing() {
     let off = Breaker { failures: 0, ..Breaker::default() };
     for (breaker, after) in [(Breaker::default(), 1), (Breaker::default(), 0), (off, 1)] {
         let settings = PluginSettings { breaker, ..PluginSettings::default() };
-        let house = House::with(&busy_until(START + 8, after), settings).await;
+        let fixture = Fixture::with(&busy_until(START + 8, after), settings).await;
         for n in 0..30 {
-            house.accept(n).await;
+            fixture.accept(n).await;
         }
-        let running = house.dispatch();
-        house.wait(500, |states| unfinished(states) == 0).await;
-        let states = house.store.states().await.unwrap();
+        let running = fixture.dispatch();
+        fixture.wait(500, |states| unfinished(states) == 0).await;
+        let states = fixture.store.states().await.unwrap();
         assert_eq!(states[&DeliveryState::Dead], 0, "{breaker:?}, {after} s: {states:?}");
         running.stop().await;
     }

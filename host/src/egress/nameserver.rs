@@ -178,21 +178,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::model::{Clock, Random};
-
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> jiff::Timestamp {
-            jiff::Timestamp::UNIX_EPOCH
-        }
-    }
-
-    impl Random for Still {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(7);
-        }
-    }
+    use crate::model::testing::still;
 
     /// What the fake server says over UDP, before it says more over TCP.
     #[derive(Clone, Copy, PartialEq)]
@@ -257,7 +243,7 @@ mod tests {
     }
 
     async fn look_up(servers: &[SocketAddr]) -> Result<Vec<IpAddr>, NoAddress> {
-        Nameservers::new(servers, Ambient::new(Still, Still)).look_up("a.example").await
+        Nameservers::new(servers, still()).look_up("a.example").await
     }
 
     #[tokio::test]

@@ -214,22 +214,8 @@ mod tests {
     use crate::{
         config::Http,
         imports::tests::limits,
-        model::{Ambient, Clock, HttpGrant, Random, Secret, WebPattern},
+        model::{HttpGrant, Secret, WebPattern, testing::still},
     };
-
-    struct Still;
-
-    impl Clock for Still {
-        fn now(&self) -> jiff::Timestamp {
-            jiff::Timestamp::UNIX_EPOCH
-        }
-    }
-
-    impl Random for Still {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(7);
-        }
-    }
 
     fn send(grant: Option<&MailGrant>, draft: Draft) -> Result<Mail, Fault<OutboxError>> {
         let mut staged = Vec::new();
@@ -255,7 +241,7 @@ mod tests {
             header: [("authorization".to_owned(), Secret::new("hunter2"))].into(),
         };
         let grants: Vec<_> = urls.iter().map(grant).collect();
-        let ambient = Ambient::new(Still, Still);
+        let ambient = still();
         egress::Egress::new(&Http::default(), ambient).unwrap().outlet("seats", &grants)
     }
 

@@ -21,7 +21,8 @@ use super::{Inbox, Ingress, NO_SOURCE, RawRequest, sign};
 use crate::{
     config::{Respond, SchemeName, Secret, Server, Source},
     model::{
-        Ambient, Clock, EventSeq, NewEvent, Pattern, PluginId, Random, RequestCounts, SourceName, Subscriber,
+        Ambient, EventSeq, NewEvent, Pattern, PluginId, RequestCounts, SourceName, Subscriber,
+        testing::{Constant, ManualClock},
     },
     store::{Accepted, StoreError, Watcher},
     telemetry::Telemetry,
@@ -140,15 +141,6 @@ impl TestServer {
     }
 
     async fn of(change_source: impl FnOnce(&mut Source), change: impl FnOnce(&mut Server)) -> Self {
-        struct Fixed;
-        impl Clock for Fixed {
-            fn now(&self) -> Timestamp {
-                Timestamp::from_second(NOW).unwrap()
-            }
-        }
-        impl Random for Fixed {
-            fn fill(&self, _: &mut [u8]) {}
-        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mut server = Server {
@@ -177,7 +169,7 @@ impl TestServer {
             &server,
             Arc::clone(&inbox),
             Arc::new(|_| vec![PluginId(7).into()]),
-            Ambient::new(Fixed, Fixed),
+            Ambient::new(ManualClock::at(Timestamp::from_second(NOW).unwrap()), Constant(0)),
             Telemetry::default(),
         );
         let ingress = ingress.unwrap();

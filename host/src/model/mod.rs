@@ -25,6 +25,8 @@ mod samples;
 mod secret;
 mod spread;
 mod strangers;
+#[cfg(test)]
+pub(crate) mod testing;
 mod trace;
 mod usage;
 mod web;

@@ -12,12 +12,12 @@ const MIB: u64 = 1 << 20;
 /// What the log, and the temporary files, of these small databases may take.
 const PART: u64 = 16 * MIB;
 
-struct House {
+struct Fixture {
     folder: TempDir,
     pool: Arc<Pool>,
 }
 
-impl House {
+impl Fixture {
     fn new(max_size: u64) -> Self {
         Self::with(max_size, 0)
     }
@@ -83,8 +83,8 @@ fn insert(rows: u64, bytes: u64) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_never_grows_beyond_its_size_however_it_is_filled() {
-    let house = House::new(4 * MIB);
-    house.run(1, &["CREATE TABLE t (n, b)", &insert(10, 100_000)]).await.unwrap();
+    let fixture = Fixture::new(4 * MIB);
+    fixture.run(1, &["CREATE TABLE t (n, b)", &insert(10, 100_000)]).await.unwrap();
     let fillers = [
         insert(90, 3_900_000),
         insert(2_000, 4_000),
@@ -95,24 +95,25 @@ async fn a_file_never_grows_beyond_its_size_however_it_is_filled() {
         "CREATE INDEX i ON t (b || zeroblob(900000))".to_owned(),
     ];
     for filler in &fillers {
-        let error = house.run(2, &["SELECT 1", filler]).await.unwrap_err();
+        let error = fixture.run(2, &["SELECT 1", filler]).await.unwrap_err();
         assert!(error.contains("`max_size` (4.0 MiB) of [databases.app]"), "{filler}: {error}");
-        assert!(house.size("") <= 4 * MIB, "{filler}: {}", house.size(""));
-        assert!(house.size("-wal") <= PART + MIB, "{filler}: {}", house.size("-wal"));
+        assert!(fixture.size("") <= 4 * MIB, "{filler}: {}", fixture.size(""));
+        assert!(fixture.size("-wal") <= PART + MIB, "{filler}: {}", fixture.size("-wal"));
     }
     // The rolled-back rows take no space, and deleting rows frees some.
-    house.run(3, &["DELETE FROM t WHERE n <= 5", &insert(4, 100_000)]).await.unwrap();
-    let rows = house.begin().await.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap().0.rows;
+    fixture.run(3, &["DELETE FROM t WHERE n <= 5", &insert(4, 100_000)]).await.unwrap();
+    let rows =
+        fixture.begin().await.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap().0.rows;
     assert_eq!(rows, [[Value::Integer(9)]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_commits_and_keys_meet_the_same_bound() {
-    let house = House::new(2 * MIB);
-    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    let fixture = Fixture::new(2 * MIB);
+    fixture.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
     let mut error = None;
     for delivery in 2..200 {
-        error = house.run(delivery, &[&insert(1, 50_000)]).await.err();
+        error = fixture.run(delivery, &[&insert(1, 50_000)]).await.err();
         if error.is_some() {
             break;
         }
@@ -124,44 +125,44 @@ async fn small_commits_and_keys_meet_the_same_bound() {
         most: u64::MAX,
         ..Written::default()
     };
-    let mut transaction = house.begin().await;
+    let mut transaction = fixture.begin().await;
     transaction.statement("SELECT 1", vec![], BOUNDS).await.unwrap();
     let error = transaction.commit(DeliveryId(300), vec![], written, ()).await.unwrap_err();
     assert!(
         matches!(&error, CommitError::Failed { sqlstate, message } if sqlstate == "53100" && message.contains("`max_size`")),
         "{error:?}"
     );
-    assert!(house.size("") <= 2 * MIB);
-    house.pool.remove_markers((1..200).map(DeliveryId).collect()).await.unwrap();
+    assert!(fixture.size("") <= 2 * MIB);
+    fixture.pool.remove_markers((1..200).map(DeliveryId).collect()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_transaction_writes_no_more_than_the_log_may_have() {
-    let house = House::new(60 * MIB);
-    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    let fixture = Fixture::new(60 * MIB);
+    fixture.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
     // Many rows, and one row that stands in many indexes: one step of the statement.
     let indexes: Vec<String> = (0..30).map(|i| format!("CREATE INDEX i{i} ON t (b, n + {i})")).collect();
     let all: Vec<&str> = indexes.iter().map(String::as_str).collect();
     for (before, filler) in [(vec![], insert(40, 1_000_000)), (all, insert(1, 1_000_000))] {
         let mut statements = before;
         statements.push(&filler);
-        let error = house.run(2, &statements).await.unwrap_err();
+        let error = fixture.run(2, &statements).await.unwrap_err();
         assert!(
             error.contains("`max_size` (60.0 MiB)") && error.contains("its log") | error.contains("the log"),
             "{error}"
         );
-        assert!(house.size("-wal") <= PART + MIB, "{}", house.size("-wal"));
+        assert!(fixture.size("-wal") <= PART + MIB, "{}", fixture.size("-wal"));
     }
     // In several transactions there is room for it, and their logs do not stay.
     for delivery in 3..8 {
-        house.run(delivery, &[&insert(9, 1_000_000)]).await.unwrap();
+        fixture.run(delivery, &[&insert(9, 1_000_000)]).await.unwrap();
     }
-    assert!(house.size("-wal") <= PART + MIB, "{}", house.size("-wal"));
+    assert!(fixture.size("-wal") <= PART + MIB, "{}", fixture.size("-wal"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_files_have_a_bound_and_lie_beside_the_database() {
-    let house = House::new(8 * MIB);
+    let fixture = Fixture::new(8 * MIB);
     let many = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 200)";
     let fillers = [
         format!(
@@ -177,9 +178,9 @@ async fn temporary_files_have_a_bound_and_lie_beside_the_database() {
             "{many} SELECT sum(length(b)) FROM (SELECT first_value(b) OVER (ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS b FROM (SELECT n, zeroblob(500000) AS b FROM c))"
         ),
     ];
-    house.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
+    fixture.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
     for filler in &fillers {
-        let mut transaction = house.begin().await;
+        let mut transaction = fixture.begin().await;
         let error = transaction.statement(filler, vec![], BOUNDS).await.unwrap_err();
         let (SqlError::Over(Over::Full(error)) | SqlError::Statement { message: error, .. }) = error else {
             panic!("{filler}: {error:?}")
@@ -188,11 +189,11 @@ async fn temporary_files_have_a_bound_and_lie_beside_the_database() {
         drop(transaction);
         // Its bound is given back, and its file has no name that could stay.
         let names: Vec<_> =
-            fs::read_dir(house.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            fs::read_dir(fixture.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert!(names.iter().all(|name| !name.to_string_lossy().contains("temporary")), "{names:?}");
     }
     let small = format!("{many} SELECT n, zeroblob(20000) AS b FROM c ORDER BY b, n DESC LIMIT 1");
-    house.begin().await.statement(&small, vec![], BOUNDS).await.unwrap();
+    fixture.begin().await.statement(&small, vec![], BOUNDS).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,27 +203,27 @@ async fn a_plugin_writes_nothing_where_less_than_min_free_is_left_and_reads_on()
         let disk = rustix::fs::statvfs(folder.path()).unwrap();
         disk.f_blocks * disk.f_frsize
     };
-    let house = House::with(1 << 30, disk);
-    let error = house.run(1, &["CREATE TABLE t (n)"]).await.unwrap_err();
+    let fixture = Fixture::with(1 << 30, disk);
+    let error = fixture.run(1, &["CREATE TABLE t (n)"]).await.unwrap_err();
     assert!(error.contains("`min_free` of [store]") && error.contains("app.db"), "{error}");
-    house.begin().await.statement("SELECT count(*) FROM sqlite_schema", vec![], BOUNDS).await.unwrap();
-    house.pool.remove_markers(vec![DeliveryId(1)]).await.unwrap();
+    fixture.begin().await.statement("SELECT count(*) FROM sqlite_schema", vec![], BOUNDS).await.unwrap();
+    fixture.pool.remove_markers(vec![DeliveryId(1)]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_hold_the_log_back_do_not_make_it_grow_for_ever() {
-    let house = House::new(60 * MIB);
-    house.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
-    let mut reader = house.begin().await;
+    let fixture = Fixture::new(60 * MIB);
+    fixture.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
+    let mut reader = fixture.begin().await;
     reader.statement("SELECT count(*) FROM t", vec![], BOUNDS).await.unwrap();
     let mut rows = 0;
-    while !house.pool.room.has_held_back_log() {
+    while !fixture.pool.room.has_held_back_log() {
         rows += 1;
-        house.run(1 + rows, &[&insert(1, 1_000_000)]).await.unwrap();
+        fixture.run(1 + rows, &[&insert(1, 1_000_000)]).await.unwrap();
     }
-    assert!(house.size("-wal") > PART / 2);
+    assert!(fixture.size("-wal") > PART / 2);
     // The next reader waits until the log has started over, and sees all of it then.
-    let pool = Arc::clone(&house.pool);
+    let pool = Arc::clone(&fixture.pool);
     tokio::time::sleep(Duration::from_millis(100)).await;
     let next = tokio::spawn(async move {
         let mut next = pool.begin(false, &Waiting::default()).await.unwrap();
@@ -230,29 +231,29 @@ async fn readers_that_hold_the_log_back_do_not_make_it_grow_for_ever() {
     });
     drop(reader);
     assert_eq!(next.await.unwrap(), [[Value::Integer(rows)]]);
-    assert_eq!(house.size("-wal"), 0);
+    assert_eq!(fixture.size("-wal"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_committed_to_a_file_that_was_moved_is_not_told_as_done() {
-    type Move = fn(&House);
+    type Move = fn(&Fixture);
     let moves: [(&str, Move); 4] = [
-        ("renamed or deleted", |house| fs::rename(house.file(""), house.file(".moved")).unwrap()),
-        ("replaced", |house| {
-            fs::copy(house.file(""), house.file(".copy")).unwrap();
-            fs::rename(house.file(".copy"), house.file("")).unwrap();
+        ("renamed or deleted", |fixture| fs::rename(fixture.file(""), fixture.file(".moved")).unwrap()),
+        ("replaced", |fixture| {
+            fs::copy(fixture.file(""), fixture.file(".copy")).unwrap();
+            fs::rename(fixture.file(".copy"), fixture.file("")).unwrap();
         }),
-        ("its log was renamed or deleted", |house| fs::remove_file(house.file("-wal")).unwrap()),
-        ("its log was replaced", |house| {
-            fs::copy(house.file("-wal"), house.file(".copy")).unwrap();
-            fs::rename(house.file(".copy"), house.file("-wal")).unwrap();
+        ("its log was renamed or deleted", |fixture| fs::remove_file(fixture.file("-wal")).unwrap()),
+        ("its log was replaced", |fixture| {
+            fs::copy(fixture.file("-wal"), fixture.file(".copy")).unwrap();
+            fs::rename(fixture.file(".copy"), fixture.file("-wal")).unwrap();
         }),
     ];
     for (what, moves) in moves {
-        let house = House::new(60 * MIB);
-        house.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
-        moves(&house);
-        let mut transaction = house.begin().await;
+        let fixture = Fixture::new(60 * MIB);
+        fixture.run(1, &["CREATE TABLE t (n)"]).await.unwrap();
+        moves(&fixture);
+        let mut transaction = fixture.begin().await;
         transaction.statement("INSERT INTO t VALUES (1)", vec![], BOUNDS).await.unwrap();
         let answer = transaction.commit(DeliveryId(2), vec![], Written::default(), ()).await;
         let Err(CommitError::Unknown(error)) = answer else { panic!("{what}: {answer:?}") };
@@ -260,7 +261,7 @@ async fn what_is_committed_to_a_file_that_was_moved_is_not_told_as_done() {
             error.to_string().contains(what) || what == "its log was renamed or deleted",
             "{what}: {error}"
         );
-        let Err(error) = house.pool.begin(false, &Waiting::default()).await else {
+        let Err(error) = fixture.pool.begin(false, &Waiting::default()).await else {
             panic!("{what}: it goes on")
         };
         assert!(error.to_string().contains("restart"), "{error}");
@@ -269,13 +270,13 @@ async fn what_is_committed_to_a_file_that_was_moved_is_not_told_as_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_its_file_is_not_thrown_away_for_a_new_file() {
-    let house = House::new(60 * MIB);
-    fs::write(house.file("-wal"), vec![7; 5000]).unwrap();
-    let mut transaction = house.begin().await;
+    let fixture = Fixture::new(60 * MIB);
+    fs::write(fixture.file("-wal"), vec![7; 5000]).unwrap();
+    let mut transaction = fixture.begin().await;
     let error = transaction.statement("SELECT 1", vec![], BOUNDS).await.unwrap_err();
     assert!(
         matches!(&error, SqlError::Over(Over::Unavailable(error)) if error.to_string().contains("put the file back")),
         "{error:?}"
     );
-    assert_eq!(house.size("-wal"), 5000);
+    assert_eq!(fixture.size("-wal"), 5000);
 }

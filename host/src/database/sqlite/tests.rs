@@ -14,18 +14,18 @@ const BOUNDS: Bounds = Bounds { rows: 100, bytes: 64 << 10 };
 
 /// A database, and what a machine would find of it that lost its power.
 #[derive(Clone)]
-struct House {
+struct Fixture {
     folder: Arc<TempDir>,
     /// The file and its log.
     disk: Arc<Mutex<Option<[Vec<u8>; 2]>>>,
 }
 
-impl House {
+impl Fixture {
     fn new() -> Self {
-        let house = Self { folder: Arc::new(tempfile::tempdir().unwrap()), disk: Arc::default() };
-        let connection = Connection::open(house.path()).unwrap();
+        let fixture = Self { folder: Arc::new(tempfile::tempdir().unwrap()), disk: Arc::default() };
+        let connection = Connection::open(fixture.path()).unwrap();
         connection.execute_batch("CREATE TABLE t (n INTEGER)").unwrap();
-        house
+        fixture
     }
 
     fn path(&self) -> PathBuf {
@@ -38,11 +38,11 @@ impl House {
 
     /// A pool whose syncs put on the fake disk what is in the files, each when `may` lets it.
     fn pool(&self, may: impl Fn() + Send + 'static) -> Arc<Pool> {
-        let house = self.clone();
+        let fixture = self.clone();
         let sync = move || -> io::Result<()> {
             may();
-            let files = [fs::read(house.path())?, fs::read(house.log())?];
-            *house.disk.lock() = Some(files);
+            let files = [fs::read(fixture.path())?, fs::read(fixture.log())?];
+            *fixture.disk.lock() = Some(files);
             Ok(())
         };
         let settings = DatabaseSettings {
@@ -94,8 +94,8 @@ async fn ends<T>(task: &mut tokio::task::JoinHandle<T>) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_told_of_a_commit_that_a_power_cut_would_take_back() {
     const COMMITS: i64 = 200;
-    let house = House::new();
-    let pool = house.pool(|| std::thread::sleep(Duration::from_millis(1)));
+    let fixture = Fixture::new();
+    let pool = fixture.pool(|| std::thread::sleep(Duration::from_millis(1)));
     let told = Arc::new(Mutex::new(BTreeSet::new()));
     let mut tasks = JoinSet::new();
     for first in 0..8 {
@@ -110,23 +110,23 @@ async fn nobody_is_told_of_a_commit_that_a_power_cut_would_take_back() {
     let mut lacking = 0;
     while told.lock().len() < COMMITS as usize {
         // In this order: what was told of before the power went.
-        let (told, seen) = (told.lock().clone(), house.in_sight());
-        let found = house.on_disk();
+        let (told, seen) = (told.lock().clone(), fixture.in_sight());
+        let found = fixture.on_disk();
         assert!(found.is_superset(&told), "told of, and lost: {:?}", told.difference(&found));
         lacking += usize::from(seen.difference(&found).next().is_some());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tasks.join_all().await;
     eprintln!("a power cut would have taken something back at {lacking} of the looks");
-    assert_eq!(house.on_disk(), (0..COMMITS).collect());
+    assert_eq!(fixture.on_disk(), (0..COMMITS).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits_too() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let (may, goes) = mpsc::channel::<()>();
     let goes = Mutex::new(goes);
-    let pool = house.pool(move || goes.lock().recv().unwrap());
+    let pool = fixture.pool(move || goes.lock().recv().unwrap());
     let spawn = |delivery| {
         let pool = Arc::clone(&pool);
         tokio::spawn(async move { insert(&pool, delivery).await })
@@ -135,8 +135,8 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
     assert!(!ends(&mut first).await);
     let mut second = spawn(2);
     assert!(!ends(&mut second).await);
-    assert_eq!(house.in_sight(), [1, 2].into(), "both have committed");
-    assert_eq!(house.on_disk(), [].into(), "and a power cut would take them back");
+    assert_eq!(fixture.in_sight(), [1, 2].into(), "both have committed");
+    assert_eq!(fixture.on_disk(), [].into(), "and a power cut would take them back");
     // One that only reads has seen them.
     let reading = Arc::clone(&pool);
     let mut reader = tokio::spawn(async move {
@@ -156,43 +156,43 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
     assert_eq!(second.await.unwrap(), Ok(Committed::Marked));
     assert_eq!(reader.await.unwrap(), Ok(Committed::NothingWritten));
     assert_eq!(failed.await.unwrap(), Ok(()));
-    assert_eq!(house.on_disk(), [1, 2].into());
+    assert_eq!(fixture.on_disk(), [1, 2].into());
     // Now there is nothing to wait for.
     assert_eq!(pool.settle().await, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_that_a_killed_daemon_left_is_on_disk_before_anybody_finishes_from_it() {
-    let house = House::new();
+    let fixture = Fixture::new();
     // Its sync never ends.
-    let killed = house.pool(|| {
+    let killed = fixture.pool(|| {
         loop {
             std::thread::park();
         }
     });
     let mut lost = tokio::spawn(async move { insert(&killed, 1).await });
     assert!(!ends(&mut lost).await);
-    let pool = house.pool(|| {});
-    assert_eq!(house.on_disk(), [].into());
+    let pool = fixture.pool(|| {});
+    assert_eq!(fixture.on_disk(), [].into());
     assert_eq!(pool.find_marker(DeliveryId(2)).await, Ok(None));
-    assert_eq!(house.on_disk(), [].into(), "no marker, nothing to sync");
+    assert_eq!(fixture.on_disk(), [].into(), "no marker, nothing to sync");
     assert_eq!(pool.find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
-    assert_eq!(house.on_disk(), [1].into());
+    assert_eq!(fixture.on_disk(), [1].into());
     lost.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_sync_that_failed_the_database_is_left_alone() {
-    let house = House::new();
+    let fixture = Fixture::new();
     let settings = DatabaseSettings {
-        target: DatabaseTarget::Sqlite(house.path()),
+        target: DatabaseTarget::Sqlite(fixture.path()),
         pool: 8,
         statement_timeout: Duration::from_secs(5),
         ca: None,
         max_size: None,
         functions: BTreeSet::new(),
     };
-    let room = Room::new("app", &house.path(), 1 << 30, 0);
+    let room = Room::new("app", &fixture.path(), 1 << 30, 0);
     let pool = Pool::with("app", &settings, room, Box::new(|| Err(io::Error::other("no more space"))));
     let answer = insert(&pool, 1).await;
     assert!(matches!(&answer, Err(CommitError::Unknown(_))), "{answer:?}");
@@ -200,7 +200,7 @@ async fn after_a_sync_that_failed_the_database_is_left_alone() {
     assert!(error.to_string().contains("no more space"), "{error}");
     assert!(pool.find_marker(DeliveryId(1)).await.is_err(), "nobody finishes from what may go");
     // The next start asks the disk anew.
-    assert_eq!(house.pool(|| {}).find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
+    assert_eq!(fixture.pool(|| {}).find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
 }
 
 /// The thread that the next attempt runs on, and what its connection is.
@@ -224,8 +224,8 @@ async fn at_rest(pool: &Pool) {
 
 #[tokio::test]
 async fn a_connection_whose_session_was_changed_is_closed_and_no_other() {
-    let house = House::new();
-    let pool = house.pool(|| {});
+    let fixture = Fixture::new();
+    let pool = fixture.pool(|| {});
     let (mut thread, at_first) = next(&pool).await;
     // What no statement of a guest can do is done past the authorizer.
     for dirt in [

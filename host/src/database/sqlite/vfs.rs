@@ -30,7 +30,7 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlit
 use super::room::{Kind, Room};
 
 /// What a VFS of ours points to.
-struct House {
+struct VfsData {
     room: Arc<Room>,
     system: *mut sqlite3_vfs,
 }
@@ -73,14 +73,14 @@ pub(super) fn register(room: Arc<Room>) -> Result<String, String> {
     }
     // SAFETY: SQLite returned it.
     let (size, longest) = unsafe { ((*system).szOsFile, (*system).mxPathname) };
-    let house = Box::leak(Box::new(House { room, system }));
+    let data = Box::leak(Box::new(VfsData { room, system }));
     let vfs = Box::leak(Box::new(sqlite3_vfs {
         iVersion: 2,
         szOsFile: size + size_of::<File>() as c_int,
         mxPathname: longest,
         pNext: ptr::null_mut(),
         zName: c_name.into_raw(),
-        pAppData: ptr::from_mut(house).cast(),
+        pAppData: ptr::from_mut(data).cast(),
         xOpen: Some(open),
         xDelete: Some(delete),
         xAccess: Some(access),
@@ -160,9 +160,9 @@ macro_rules! pass_on {
 /// Calls a function of the system's VFS.
 macro_rules! ask {
     ($vfs:expr, $function:ident ( $($argument:expr),* ), $missing:expr) => {{
-        // SAFETY: SQLite passes the VFS that it was given by `register`, whose data is a leaked `House`.
+        // SAFETY: SQLite passes the VFS that it was given by `register`, whose data is a leaked `VfsData`.
         unsafe {
-            let system = (*(*$vfs).pAppData.cast::<House>()).system;
+            let system = (*(*$vfs).pAppData.cast::<VfsData>()).system;
             match (*system).$function {
                 Some(function) => function(system, $($argument),*),
                 None => $missing,
@@ -179,7 +179,7 @@ unsafe extern "C" fn open(
     out_flags: *mut c_int,
 ) -> c_int {
     // SAFETY: SQLite passes the VFS that it was given by `register`.
-    let room = unsafe { Arc::clone(&(*(*vfs).pAppData.cast::<House>()).room) };
+    let room = unsafe { Arc::clone(&(*(*vfs).pAppData.cast::<VfsData>()).room) };
     // SAFETY: SQLite allocated both; null methods say that a file is not open.
     unsafe {
         (*file).pMethods = ptr::null();

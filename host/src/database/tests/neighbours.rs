@@ -208,12 +208,12 @@ async fn honest(database: &Database, work: Work, model: &mut Model) -> Result<()
 #[test]
 fn whatever_one_plugin_runs_another_one_on_the_same_database_sees_and_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let house = House::new();
+    let fixture = Fixture::new();
     // A schema that comes first on the path, before the one with the honest plugin's table.
-    house.postgres.execute(
+    fixture.postgres.execute(
         "CREATE SCHEMA posthouse; CREATE SCHEMA app; CREATE TABLE public.b_rows (id BIGINT PRIMARY KEY, name TEXT)",
     );
-    for database in &house.databases() {
+    for database in &fixture.databases() {
         if is_sqlite(database) {
             runtime.block_on(run(database, &["CREATE TABLE b_rows (id BIGINT PRIMARY KEY, name TEXT)"]));
         }

@@ -60,9 +60,9 @@ pub(super) fn refused() -> impl Iterator<Item = String> {
 }
 
 /// All that a statement could have changed: what is defined, and rows of the plugins and of the host.
-async fn everything(house: &House, database: &Database) -> Vec<String> {
+async fn everything(fixture: &Fixture, database: &Database) -> Vec<String> {
     let mut found: Vec<String> = if is_sqlite(database) {
-        let connection = rusqlite::Connection::open(house.folder.path().join("app.db")).unwrap();
+        let connection = rusqlite::Connection::open(fixture.folder.path().join("app.db")).unwrap();
         let mut schema = connection.prepare("SELECT sql FROM sqlite_schema ORDER BY 1").unwrap();
         schema.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap().flatten().flatten().collect()
     } else {
@@ -70,8 +70,8 @@ async fn everything(house: &House, database: &Database) -> Vec<String> {
              (SELECT string_agg(concat(attname, atttypid, atthasdef), ',' ORDER BY attnum) FROM pg_attribute \
              WHERE attrelid = c.oid) FROM pg_class c WHERE relnamespace > 16000 OR relname IN \
              ('t', 'users', 'v', 's', 'posthouse_kv', 'posthouse_deliveries') OR relnamespace = 2200 ORDER BY 1";
-        let rows = house.postgres.query(asked);
-        let functions = house.postgres.query("SELECT count(*), max(oid) FROM pg_proc");
+        let rows = fixture.postgres.query(asked);
+        let functions = fixture.postgres.query("SELECT count(*), max(oid) FROM pg_proc");
         rows.into_iter().chain(functions).map(|row| row.join(" ")).collect()
     };
     let mut transaction = begin(database, 902).await;
@@ -85,15 +85,15 @@ async fn everything(house: &House, database: &Database) -> Vec<String> {
 }
 
 /// The server's processes for posthouse's connections.
-fn connections(house: &House) -> Vec<Vec<String>> {
-    house.postgres.query(
+fn connections(fixture: &Fixture) -> Vec<Vec<String>> {
+    fixture.postgres.query(
         "SELECT pid, backend_start FROM pg_stat_activity WHERE application_name = 'posthouse' ORDER BY 1",
     )
 }
 
-async fn prepare(house: &House, database: &Database) {
+async fn prepare(fixture: &Fixture, database: &Database) {
     if !is_sqlite(database) {
-        house.postgres.execute(OPERATORS);
+        fixture.postgres.execute(OPERATORS);
     }
     let mut tables = vec![
         "CREATE TABLE t (n BIGINT PRIMARY KEY, m TEXT)",
@@ -111,7 +111,7 @@ async fn prepare(house: &House, database: &Database) {
     }
     run(database, &tables).await;
     if !is_sqlite(database) {
-        house.postgres.execute(HARMFUL);
+        fixture.postgres.execute(HARMFUL);
     }
     let mut neighbour = begin(database, 77).await;
     neighbour.stage_kv("neighbour", BTreeMap::from([("key".into(), KvWrite::Set(b"value".to_vec()))]), 1000);
@@ -153,11 +153,11 @@ async fn session(database: &Database) -> Vec<String> {
 async fn no_statement_on_the_list_runs_on_either_engine_and_nothing_of_the_session_changes() {
     let list = lines(REFUSED);
     assert!(list.len() >= 300, "{}", list.len());
-    let house = House::new();
-    for database in &house.databases() {
-        prepare(&house, database).await;
-        let before = everything(&house, database).await;
-        let at_first = connections(&house);
+    let fixture = Fixture::new();
+    for database in &fixture.databases() {
+        prepare(&fixture, database).await;
+        let before = everything(&fixture, database).await;
+        let at_first = connections(&fixture);
         let mut ran = Vec::new();
         for line in list.iter().filter(|line| line.is_for(database)) {
             let mut transaction = begin(database, 1).await;
@@ -176,12 +176,12 @@ async fn no_statement_on_the_list_runs_on_either_engine_and_nothing_of_the_sessi
             assert_eq!(rows.unwrap().rows, [[Value::Integer(1)]], "{}", line.statement);
         }
         assert!(ran.is_empty(), "{} of the list ran:\n{}", ran.len(), ran.join("\n"));
-        assert_eq!(everything(&house, database).await, before);
+        assert_eq!(everything(&fixture, database).await, before);
         if is_sqlite(database) {
             assert_eq!(session(database).await, ["Text(\"main\")", "Integer(1)", "Integer(1)"]);
         } else {
             // A rollback goes on while the next attempt begins, which may open one more.
-            let now = connections(&house);
+            let now = connections(&fixture);
             assert!(at_first.iter().all(|one| now.contains(one)), "{now:?} lacks one of {at_first:?}");
             assert!(now.len() <= 6, "no connection was closed: {now:?}");
         }
@@ -191,9 +191,10 @@ async fn no_statement_on_the_list_runs_on_either_engine_and_nothing_of_the_sessi
 #[tokio::test]
 async fn what_an_ordinary_plugin_does_runs_on_both_engines() {
     let list = lines(ALLOWED);
-    let house = House::new();
-    house.postgres.execute(OPERATORS);
-    for database in &house.databases_with(&["similarity", "app.next_invoice", "public.word_similarity"], None)
+    let fixture = Fixture::new();
+    fixture.postgres.execute(OPERATORS);
+    for database in
+        &fixture.databases_with(&["similarity", "app.next_invoice", "public.word_similarity"], None)
     {
         let mut transaction = begin(database, 1).await;
         let statements = list.iter().filter(|line| line.is_for(database));
@@ -211,9 +212,9 @@ async fn what_an_ordinary_plugin_does_runs_on_both_engines() {
 
 #[tokio::test]
 async fn a_grant_of_a_function_is_for_this_name_and_this_schema() {
-    let house = House::new();
-    house.postgres.execute(OPERATORS);
-    let [_, database] = &house.databases_with(&["similarity", "app.next_invoice"], None);
+    let fixture = Fixture::new();
+    fixture.postgres.execute(OPERATORS);
+    let [_, database] = &fixture.databases_with(&["similarity", "app.next_invoice"], None);
     let mut transaction = begin(database, 1).await;
     for statement in [
         "SELECT public.similarity('a', 'b')",
@@ -230,12 +231,12 @@ async fn a_grant_of_a_function_is_for_this_name_and_this_schema() {
 
 #[tokio::test]
 async fn what_would_hide_a_table_further_back_on_the_search_path_is_undone() {
-    let house = House::new();
+    let fixture = Fixture::new();
     // The first schema on the path is the one that is named like the role.
-    house.postgres.execute(
+    fixture.postgres.execute(
         "CREATE SCHEMA posthouse; CREATE TABLE public.users (id BIGINT); INSERT INTO public.users VALUES (7)",
     );
-    let [_, database] = &house.databases();
+    let [_, database] = &fixture.databases();
     let mut transaction = begin(database, 1).await;
     transaction.execute("CREATE TABLE mine (id BIGINT)", vec![], BOUNDS).await.unwrap();
     for statement in [
@@ -262,14 +263,14 @@ async fn what_would_hide_a_table_further_back_on_the_search_path_is_undone() {
 
 #[tokio::test]
 async fn the_built_in_functions_on_the_list_only_compute_and_no_other_runs() {
-    let house = House::new();
-    house.postgres.execute(OPERATORS);
-    let [_, database] = &house.databases();
+    let fixture = Fixture::new();
+    fixture.postgres.execute(OPERATORS);
+    let [_, database] = &fixture.databases();
     let names = guard::built_in().collect::<Vec<_>>();
     let listed = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(",");
     // PostgreSQL itself marks what must not run in a parallel worker: what writes, or keeps something in the
     // session. `age(xid)` and the random ones only read such a state.
-    let unsafe_ones = house.postgres.query(&format!(
+    let unsafe_ones = fixture.postgres.query(&format!(
         "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
          AND proparallel <> 's' AND proname IN ({listed}) ORDER BY 1"
     ));
@@ -277,7 +278,7 @@ async fn the_built_in_functions_on_the_list_only_compute_and_no_other_runs() {
     let doubled = names.iter().collect::<BTreeSet<_>>().len() < names.len();
     assert!(!doubled, "a name is on the list twice");
     // All other functions of the server, its extensions' and the operator's, are refused, called as one can.
-    let others = house.postgres.query(&format!(
+    let others = fixture.postgres.query(&format!(
         "SELECT DISTINCT nspname, proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace \
          WHERE (nspname <> 'pg_catalog' OR proname NOT IN ({listed})) \
          AND nspname <> 'information_schema'"

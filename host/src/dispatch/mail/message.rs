@@ -109,24 +109,10 @@ fn boundary(ambient: &Ambient) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::{Clock, Random};
-
-    struct Fixed;
-
-    impl Clock for Fixed {
-        fn now(&self) -> jiff::Timestamp {
-            "2026-03-01T12:00:00Z".parse().unwrap()
-        }
-    }
-
-    impl Random for Fixed {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(0xab);
-        }
-    }
+    use crate::model::testing::{Constant, ManualClock};
 
     pub(in super::super) fn ambient() -> Ambient {
-        Ambient::new(Fixed, Fixed)
+        Ambient::new(ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap()), Constant(0xab))
     }
 
     pub(in super::super) fn mail() -> Mail {

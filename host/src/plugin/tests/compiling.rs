@@ -2,18 +2,16 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use super::{
-    registry::{House, Wall},
-    *,
-};
+use super::{registry::Fixture, *};
+use crate::model::testing::{MachineClock, ManualClock};
 
 /// The longest that a test waits: a busy machine needs more than an idle one, and only a failure takes it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Has the compiler of a file with `stuck` in it never end, and write its process to a file.
-fn stick(house: &House) -> PathBuf {
-    let pid = house.bench.dir.path().join("pid");
-    house.bench.compiler_begins_with(&format!(
+fn stick(fixture: &Fixture) -> PathBuf {
+    let pid = fixture.bench.dir.path().join("pid");
+    fixture.bench.compiler_begins_with(&format!(
         "grep -q stuck \"$2\" && echo $$ >> {} && exec sleep 600",
         pid.display()
     ));
@@ -37,9 +35,9 @@ fn runs(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
 
-/// A watched house, and the end of watching.
-fn watched(house: &House) -> tokio::task::JoinHandle<()> {
-    let registry = house.registry.clone();
+/// A watched fixture, and the end of watching.
+fn watched(fixture: &Fixture) -> tokio::task::JoinHandle<()> {
+    let registry = fixture.registry.clone();
     tokio::spawn(async move { registry.watch(Duration::from_millis(200)).await })
 }
 
@@ -92,21 +90,21 @@ async fn a_file_that_takes_a_compiler_too_long_names_the_limit() {
 
 #[tokio::test]
 async fn a_file_that_leaves_takes_its_compiler_with_it() {
-    let house = House::new(Wall).await;
-    let pid = stick(&house);
-    let watching = watched(&house);
-    house.put("slow", b"stuck");
+    let fixture = Fixture::new(MachineClock).await;
+    let pid = stick(&fixture);
+    let watching = watched(&fixture);
+    fixture.put("slow", b"stuck");
     until("it is compiled", || !pids(&pid).is_empty()).await;
-    house.remove("slow");
+    fixture.remove("slow");
     until("its compiler ends", || !runs(&pids(&pid)[0])).await;
-    assert!(house.registry.by_name("slow").is_none(), "it was never a plugin");
+    assert!(fixture.registry.by_name("slow").is_none(), "it was never a plugin");
 
     // A start that waits for it, too.
-    house.put("slow", b"stuck once more");
+    fixture.put("slow", b"stuck once more");
     watching.abort();
-    let (scanned, ()) = tokio::join!(tokio::time::timeout(PATIENCE, house.registry.scan()), async {
+    let (scanned, ()) = tokio::join!(tokio::time::timeout(PATIENCE, fixture.registry.scan()), async {
         until("it is compiled again", || pids(&pid).len() == 2).await;
-        house.remove("slow");
+        fixture.remove("slow");
     });
     scanned.expect("the start goes on");
     until("its compiler ends", || !runs(&pids(&pid)[1])).await;
@@ -114,66 +112,68 @@ async fn a_file_that_leaves_takes_its_compiler_with_it() {
 
 #[tokio::test]
 async fn a_file_that_is_replaced_is_not_compiled_to_its_end_and_one_that_is_touched_is() {
-    let house = House::new(Wall).await;
-    let pid = stick(&house);
-    let watching = watched(&house);
-    house.put("greet", b"stuck");
+    let fixture = Fixture::new(MachineClock).await;
+    let pid = stick(&fixture);
+    let watching = watched(&fixture);
+    fixture.put("greet", b"stuck");
     until("it is compiled", || !pids(&pid).is_empty()).await;
-    house.put("greet", b"stuck");
+    fixture.put("greet", b"stuck");
     tokio::time::sleep(Duration::from_millis(1000)).await;
     assert!(pids(&pid).len() == 1 && runs(&pids(&pid)[0]), "the same content: {:?}", pids(&pid));
 
-    house.put("greet", &guest("(call $say)"));
-    until("the new content serves", || house.registry.by_name("greet").is_some_and(|it| it.serving())).await;
+    fixture.put("greet", &guest("(call $say)"));
+    until("the new content serves", || fixture.registry.by_name("greet").is_some_and(|it| it.serving()))
+        .await;
     assert!(!runs(&pids(&pid)[0]));
     watching.abort();
 }
 
 #[tokio::test]
 async fn two_files_that_compile_for_ever_keep_no_third_waiting() {
-    let house = House::new(Wall).await;
-    let pid = stick(&house);
-    let watching = watched(&house);
-    house.put("a", b"stuck");
-    house.put("b", b"stuck too");
+    let fixture = Fixture::new(MachineClock).await;
+    let pid = stick(&fixture);
+    let watching = watched(&fixture);
+    fixture.put("a", b"stuck");
+    fixture.put("b", b"stuck too");
     until("two are compiled", || pids(&pid).len() == 2).await;
-    house.put("greet", &guest("(call $say)"));
-    until("the third serves", || house.registry.by_name("greet").is_some_and(|it| it.serving())).await;
+    fixture.put("greet", &guest("(call $say)"));
+    until("the third serves", || fixture.registry.by_name("greet").is_some_and(|it| it.serving())).await;
     assert!(runs(&pids(&pid)[0]) || runs(&pids(&pid)[1]), "one goes on");
-    house.registry.stop_loading().await;
+    fixture.registry.stop_loading().await;
     watching.abort();
 }
 
 #[tokio::test]
 async fn a_file_that_the_daemon_died_of_three_times_is_held_until_something_changes() {
-    let house = House::new(Still).await;
-    let pid = stick(&house);
-    let aot = house.bench.dir.path().join("aot");
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    let pid = stick(&fixture);
+    let aot = fixture.bench.dir.path().join("aot");
     let markers = || {
         let files = fs::read_dir(&aot).unwrap().flatten().map(|entry| entry.path());
         files.filter(|path| path.extension() == Some("compiling".as_ref())).collect::<Vec<_>>()
     };
-    let watching = watched(&house);
-    house.put("greet", b"stuck");
+    let watching = watched(&fixture);
+    fixture.put("greet", b"stuck");
     until("it is compiled", || !pids(&pid).is_empty()).await;
     let marker = markers().remove(0);
     let once = fs::read_to_string(&marker).unwrap();
     let memory = once.strip_prefix("1 ").expect("one try").to_owned();
     watching.abort();
-    house.registry.stop_loading().await;
+    fixture.registry.stop_loading().await;
     assert!(markers().is_empty(), "a daemon that ends well blames no file");
 
     // As a daemon leaves it that was killed three times.
     fs::write(&marker, format!("3 {memory}")).unwrap();
-    house.registry.scan().await;
-    let Some(HeldReason::Broken(said)) = house.registry.by_name("greet").unwrap().record.held.clone() else {
+    fixture.registry.scan().await;
+    let Some(HeldReason::Broken(said)) = fixture.registry.by_name("greet").unwrap().record.held.clone()
+    else {
         panic!("it is held")
     };
     assert!(said.contains("3 times") && said.contains(&marker.display().to_string()), "{said}");
     assert_eq!(pids(&pid).len(), 1, "it was not tried");
 
     // Another content is another file.
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    assert!(house.registry.by_name("greet").unwrap().serving());
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    assert!(fixture.registry.by_name("greet").unwrap().serving());
 }

@@ -27,23 +27,8 @@ use crate::{
         KvSource, Terms,
         tests::{MemoryKv, limits},
     },
-    model::*,
+    model::{testing::still, *},
 };
-
-/// A clock and a randomness of no surprise.
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::UNIX_EPOCH
-    }
-}
-
-impl Random for Still {
-    fn fill(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
-    }
-}
 
 fn settings() -> PluginSettings {
     let second = Duration::from_secs(1);
@@ -196,7 +181,7 @@ impl Bench {
         fs::set_permissions(&compiler, fs::Permissions::from_mode(0o755)).unwrap();
         let cache_dir = dir.path().join("aot");
         let options = EngineOptions { cache_dir, instances, compiler, compile };
-        let engine = Engine::new(options, Ambient::new(Still, Still)).unwrap();
+        let engine = Engine::new(options, still()).unwrap();
         Self { dir, engine }
     }
 
@@ -224,7 +209,7 @@ impl Bench {
         let inspection =
             revision::load(&self.engine, "guest", &content, Arc::clone(&settings)).await.unwrap();
         let kv: Arc<dyn KvSource> = Arc::new(MemoryKv::default());
-        let ambient = Ambient::new(Still, Still);
+        let ambient = still();
         let terms = Arc::new(Terms {
             plugin: "guest".to_owned(),
             settings,

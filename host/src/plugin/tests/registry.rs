@@ -7,32 +7,23 @@ use crate::{
     config::Http,
     database::Databases,
     egress::Egress,
+    model::testing::{Constant, MachineClock, ManualClock},
     plugin::{Health, PluginError, Registry},
     store::{Store, StoreOptions},
 };
 
-/// The clock of the machine: what makes a file young.
-pub(super) struct Wall;
-
-impl Clock for Wall {
-    #[allow(clippy::disallowed_methods, reason = "a test of what the time of the machine decides")]
-    fn now(&self) -> Timestamp {
-        Timestamp::now()
-    }
-}
-
 /// A folder with a registry of it.
-pub(super) struct House {
+pub(super) struct Fixture {
     pub(super) bench: Bench,
     store: Store,
     folder: PathBuf,
     pub(super) registry: Registry,
 }
 
-impl House {
+impl Fixture {
     pub(super) async fn new(clock: impl Clock + 'static) -> Self {
         let bench = Bench::new(4);
-        let ambient = Ambient::new(clock, Still);
+        let ambient = Ambient::new(clock, Constant(7));
         let options = StoreOptions {
             path: bench.dir.path().join("store.db"),
             retention: Duration::from_secs(3600),
@@ -52,7 +43,7 @@ impl House {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
         });
-        let egress = Egress::new(&Http::default(), Ambient::new(Still, Still)).unwrap();
+        let egress = Egress::new(&Http::default(), still()).unwrap();
         Registry::new(
             bench.engine.clone(),
             store.clone(),
@@ -93,99 +84,102 @@ impl House {
 
 #[tokio::test]
 async fn a_revision_serves_until_another_loads() {
-    let house = House::new(Still).await;
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    let first = house.record("greet");
-    assert_eq!((first.held.clone(), house.lines("greet").await), (None, 1));
-    assert_eq!((house.subscribers("user.created"), house.subscribers("session.ended")), (1, 0));
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    let first = fixture.record("greet");
+    assert_eq!((first.held.clone(), fixture.lines("greet").await), (None, 1));
+    assert_eq!((fixture.subscribers("user.created"), fixture.subscribers("session.ended")), (1, 0));
 
-    house.put("greet", b"\0asm broken");
-    house.registry.scan().await;
-    let broken = house.record("greet");
+    fixture.put("greet", b"\0asm broken");
+    fixture.registry.scan().await;
+    let broken = fixture.record("greet");
     assert!(broken.last_error.unwrap().contains("it is not WebAssembly"));
-    assert_eq!((broken.held, broken.revision, house.lines("greet").await), (None, first.revision.clone(), 1));
+    assert_eq!(
+        (broken.held, broken.revision, fixture.lines("greet").await),
+        (None, first.revision.clone(), 1)
+    );
 
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    assert_eq!(house.record("greet").last_error, None, "the file is again what runs");
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    assert_eq!(fixture.record("greet").last_error, None, "the file is again what runs");
 
-    house.put("greet", &guest("(call $say) (call $say)"));
-    let before = house.registry.by_name("greet").unwrap();
-    house.registry.scan().await;
-    assert_eq!(house.lines("greet").await, 2);
-    assert_ne!(house.record("greet").revision, first.revision);
+    fixture.put("greet", &guest("(call $say) (call $say)"));
+    let before = fixture.registry.by_name("greet").unwrap();
+    fixture.registry.scan().await;
+    assert_eq!(fixture.lines("greet").await, 2);
+    assert_ne!(fixture.record("greet").revision, first.revision);
     assert_eq!(before.attempt(&job("user.created")).await.logs.len(), 1, "who holds the old one ends on it");
 }
 
 #[tokio::test]
 async fn a_plugin_that_is_gone_keeps_its_subscription_and_its_id() {
-    let house = House::new(Still).await;
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    let id = house.record("greet").id;
-    assert!(matches!(house.registry.forget("greet").await, Err(PluginError::StillThere(_))));
-    house.remove("greet");
-    house.registry.scan().await;
-    assert_eq!(house.record("greet").held, Some(HeldReason::Gone));
-    assert_eq!(house.subscribers("user.created"), 1);
-    let report = house.registry.get(id).unwrap().attempt(&job("user.created")).await;
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    let id = fixture.record("greet").id;
+    assert!(matches!(fixture.registry.forget("greet").await, Err(PluginError::StillThere(_))));
+    fixture.remove("greet");
+    fixture.registry.scan().await;
+    assert_eq!(fixture.record("greet").held, Some(HeldReason::Gone));
+    assert_eq!(fixture.subscribers("user.created"), 1);
+    let report = fixture.registry.get(id).unwrap().attempt(&job("user.created")).await;
     assert!(matches!(report.result, Err(crate::plugin::AttemptFailure::NotRun { .. })));
 
-    let again = House::registry(&house.bench, &house.store, &house.folder, Ambient::new(Still, Still)).await;
+    let again = Fixture::registry(&fixture.bench, &fixture.store, &fixture.folder, still()).await;
     assert_eq!(again.subscribers(&EventType::new("user.created").unwrap()), [id], "a restart remembers it");
 
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    assert_eq!((house.record("greet").held, house.record("greet").id), (None, id));
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    assert_eq!((fixture.record("greet").held, fixture.record("greet").id), (None, id));
 
-    house.remove("greet");
-    house.registry.scan().await;
-    house.registry.forget("greet").await.unwrap();
-    assert!(house.registry.by_name("greet").is_none() && house.registry.get(id).is_none());
-    assert!(matches!(house.registry.forget("greet").await, Err(PluginError::Unknown(_))));
+    fixture.remove("greet");
+    fixture.registry.scan().await;
+    fixture.registry.forget("greet").await.unwrap();
+    assert!(fixture.registry.by_name("greet").is_none() && fixture.registry.get(id).is_none());
+    assert!(matches!(fixture.registry.forget("greet").await, Err(PluginError::Unknown(_))));
 }
 
 #[tokio::test]
 async fn a_pause_lies_over_every_other_reason() {
-    let house = House::new(Still).await;
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
-    house.registry.pause("greet").await.unwrap();
-    assert_eq!(house.record("greet").held, Some(HeldReason::Paused));
-    house.put("greet", &guest("(call $say) (call $say)"));
-    house.registry.scan().await;
-    assert_eq!(house.record("greet").held, Some(HeldReason::Paused), "a new revision ends no pause");
-    house.remove("greet");
-    house.registry.scan().await;
-    assert_eq!(house.record("greet").held, Some(HeldReason::Paused));
-    house.registry.resume("greet").await.unwrap();
-    assert_eq!(house.record("greet").held, Some(HeldReason::Gone));
-    assert!(matches!(house.registry.pause("nobody").await, Err(PluginError::Unknown(_))));
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
+    fixture.registry.pause("greet").await.unwrap();
+    assert_eq!(fixture.record("greet").held, Some(HeldReason::Paused));
+    fixture.put("greet", &guest("(call $say) (call $say)"));
+    fixture.registry.scan().await;
+    assert_eq!(fixture.record("greet").held, Some(HeldReason::Paused), "a new revision ends no pause");
+    fixture.remove("greet");
+    fixture.registry.scan().await;
+    assert_eq!(fixture.record("greet").held, Some(HeldReason::Paused));
+    fixture.registry.resume("greet").await.unwrap();
+    assert_eq!(fixture.record("greet").held, Some(HeldReason::Gone));
+    assert!(matches!(fixture.registry.pause("nobody").await, Err(PluginError::Unknown(_))));
 }
 
 #[tokio::test]
 async fn a_plugin_is_held_until_it_is_granted_what_it_requires() {
-    let house = House::new(Still).await;
+    let fixture = Fixture::new(ManualClock::epoch()).await;
     // The manifest's list of capabilities: one, at 120, which is zero: mail.
-    house.put("greet", &module("", "(i32.store (i32.const 32) (i32.const 120)) (i32.store (i32.const 36) (i32.const 1)) (i32.const 16)"));
-    house.registry.scan().await;
-    let Some(HeldReason::LacksGrant(lines)) = house.record("greet").held else { panic!("it is held") };
+    fixture.put("greet", &module("", "(i32.store (i32.const 32) (i32.const 120)) (i32.store (i32.const 36) (i32.const 1)) (i32.const 16)"));
+    fixture.registry.scan().await;
+    let Some(HeldReason::LacksGrant(lines)) = fixture.record("greet").held else { panic!("it is held") };
     assert_eq!(
         lines,
         "add `mail = { from = [\"team@example.com\"], to = [\"*\"] }` below [plugin.greet.grants] in config.toml"
     );
-    assert_eq!(house.subscribers("user.created"), 1);
+    assert_eq!(fixture.subscribers("user.created"), 1);
 }
 
 #[tokio::test]
 async fn config_toml_has_the_last_word_on_events() {
-    let house = House::new(Still).await;
-    house.put("told", &guest(""));
-    house.registry.scan().await;
-    assert_eq!((house.subscribers("session.ended"), house.subscribers("user.created")), (1, 0));
-    house.put("told", b"broken");
-    let again = House::registry(&house.bench, &house.store, &house.folder, Ambient::new(Still, Still)).await;
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    fixture.put("told", &guest(""));
+    fixture.registry.scan().await;
+    assert_eq!((fixture.subscribers("session.ended"), fixture.subscribers("user.created")), (1, 0));
+    fixture.put("told", b"broken");
+    let again = Fixture::registry(&fixture.bench, &fixture.store, &fixture.folder, still()).await;
     again.scan().await;
     assert!(matches!(again.by_name("told").unwrap().record.held, Some(HeldReason::Broken(_))));
     assert_eq!(
@@ -197,27 +191,27 @@ async fn config_toml_has_the_last_word_on_events() {
 
 #[tokio::test]
 async fn a_file_half_written_is_no_error_yet() {
-    let house = House::new(Wall).await;
+    let fixture = Fixture::new(MachineClock).await;
     let whole = guest("(call $say)");
-    let path = house.folder.join("greet.wasm");
+    let path = fixture.folder.join("greet.wasm");
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-    house.registry.scan().await;
-    assert!(house.registry.by_name("greet").is_none(), "it may still be growing");
+    fixture.registry.scan().await;
+    assert!(fixture.registry.by_name("greet").is_none(), "it may still be growing");
     fs::write(&path, &whole).unwrap();
-    house.registry.scan().await;
-    assert_eq!((house.record("greet").held, house.record("greet").last_error), (None, None));
+    fixture.registry.scan().await;
+    assert_eq!((fixture.record("greet").held, fixture.record("greet").last_error), (None, None));
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    house.registry.scan().await;
-    assert!(house.record("greet").last_error.is_some(), "it has rested for a second: this is what it is");
-    assert_eq!(house.lines("greet").await, 1);
+    fixture.registry.scan().await;
+    assert!(fixture.record("greet").last_error.is_some(), "it has rested for a second: this is what it is");
+    assert_eq!(fixture.lines("greet").await, 1);
 }
 
 #[tokio::test]
 async fn watching_finds_what_comes_and_goes() {
-    let house = House::new(Wall).await;
-    let mut changes = house.registry.changes();
-    let watched = house.registry.clone();
+    let fixture = Fixture::new(MachineClock).await;
+    let mut changes = fixture.registry.changes();
+    let watched = fixture.registry.clone();
     let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
     let mut until = async |what: &str, reached: &dyn Fn() -> bool| {
         tokio::time::timeout(Duration::from_secs(60), changes.wait_for(|_| reached()))
@@ -226,45 +220,45 @@ async fn watching_finds_what_comes_and_goes() {
             .unwrap();
     };
     tokio::time::sleep(Duration::from_millis(100)).await;
-    house.put("greet", &guest("(call $say)"));
-    until("it is loaded", &|| house.registry.by_name("greet").is_some()).await;
-    house.remove("greet");
-    until("it is gone", &|| !house.registry.by_name("greet").unwrap().serving()).await;
-    fs::write(house.folder.join("odd.wasm"), b"odd").unwrap();
-    until("it is broken, though no event told so", &|| house.registry.by_name("odd").is_some()).await;
+    fixture.put("greet", &guest("(call $say)"));
+    until("it is loaded", &|| fixture.registry.by_name("greet").is_some()).await;
+    fixture.remove("greet");
+    until("it is gone", &|| !fixture.registry.by_name("greet").unwrap().serving()).await;
+    fs::write(fixture.folder.join("odd.wasm"), b"odd").unwrap();
+    until("it is broken, though no event told so", &|| fixture.registry.by_name("odd").is_some()).await;
     watching.abort();
 }
 
 #[tokio::test]
 async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
-    let house = House::new(Still).await;
-    let mut changes = house.registry.changes();
+    let fixture = Fixture::new(ManualClock::epoch()).await;
+    let mut changes = fixture.registry.changes();
     // A compiler that never ends with the slow one.
-    house.bench.compiler_begins_with("grep -q stuck \"$2\" && exec sleep 600");
-    house.put("slow", b"stuck");
-    let watched = house.registry.clone();
+    fixture.bench.compiler_begins_with("grep -q stuck \"$2\" && exec sleep 600");
+    fixture.put("slow", b"stuck");
+    let watched = fixture.registry.clone();
     let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    house.put("greet", &guest("(call $say)"));
-    let loaded = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    fixture.put("greet", &guest("(call $say)"));
+    let loaded = changes.wait_for(|_| fixture.registry.by_name("greet").is_some());
     tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("it is loaded").unwrap();
-    assert!(house.registry.by_name("slow").is_none());
+    assert!(fixture.registry.by_name("slow").is_none());
     watching.abort();
 }
 
 #[tokio::test]
 async fn a_file_half_written_is_not_tried_over_and_over() {
-    let house = House::new(Wall).await;
-    let counted = house.bench.dir.path().join("count");
-    house.bench.compiler_begins_with(&format!("echo once >> {}", counted.display()));
+    let fixture = Fixture::new(MachineClock).await;
+    let counted = fixture.bench.dir.path().join("count");
+    fixture.bench.compiler_begins_with(&format!("echo once >> {}", counted.display()));
     let whole = guest("");
-    fs::write(house.folder.join("greet.wasm"), &whole[..whole.len() / 2]).unwrap();
-    let mut changes = house.registry.changes();
-    let watched = house.registry.clone();
+    fs::write(fixture.folder.join("greet.wasm"), &whole[..whole.len() / 2]).unwrap();
+    let mut changes = fixture.registry.changes();
+    let watched = fixture.registry.clone();
     let watching = tokio::spawn(async move { watched.watch(Duration::from_secs(3600)).await });
-    let broken = changes.wait_for(|_| house.registry.by_name("greet").is_some());
+    let broken = changes.wait_for(|_| fixture.registry.by_name("greet").is_some());
     tokio::time::timeout(Duration::from_secs(60), broken).await.expect("it is broken in the end").unwrap();
-    assert!(!house.registry.by_name("greet").unwrap().serving());
+    assert!(!fixture.registry.by_name("greet").unwrap().serving());
     let tries = fs::read_to_string(&counted).unwrap().lines().count();
     assert!((2..=4).contains(&tries), "{tries} tries");
     watching.abort();
@@ -272,22 +266,22 @@ async fn a_file_half_written_is_not_tried_over_and_over() {
 
 #[tokio::test]
 async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_something_changes() {
-    let house = House::new(Still).await;
+    let fixture = Fixture::new(ManualClock::epoch()).await;
     let most = settings().breaker.failures;
-    house.put("greet", &guest("(call $say)"));
-    house.registry.scan().await;
+    fixture.put("greet", &guest("(call $say)"));
+    fixture.registry.scan().await;
     let next = std::cell::Cell::new(0);
     let heed = async |health| {
         next.set(next.get() + 1);
-        let plugin = house.registry.by_name("greet").unwrap();
-        house.registry.heed(&plugin, DeliveryId(next.get()), health).await;
+        let plugin = fixture.registry.by_name("greet").unwrap();
+        fixture.registry.heed(&plugin, DeliveryId(next.get()), health).await;
     };
     let fail = async |times: u32| {
         for _ in 0..times {
             heed(Health::Failed).await;
         }
     };
-    let state = || house.registry.by_name("greet").unwrap().breaker();
+    let state = || fixture.registry.by_name("greet").unwrap().breaker();
 
     // In a row: what succeeds ends it, and what says nothing leaves it as it is.
     fail(most - 1).await;
@@ -295,50 +289,53 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     fail(most - 1).await;
     heed(Health::Unknown).await;
     assert_eq!(state(), BreakerState::Closed);
-    let earlier = house.registry.by_name("greet").unwrap();
+    let earlier = fixture.registry.by_name("greet").unwrap();
     // One delivery counts once.
     for _ in 0..2 * most {
-        house.registry.heed(&earlier, DeliveryId(next.get() - 1), Health::Failed).await;
+        fixture.registry.heed(&earlier, DeliveryId(next.get() - 1), Health::Failed).await;
     }
     assert_eq!(state(), BreakerState::Closed);
     fail(1).await;
     assert_eq!(state(), BreakerState::Open);
-    let Some(HeldReason::Tripped(trip)) = house.record("greet").held else { panic!("it is held") };
+    let Some(HeldReason::Tripped(trip)) = fixture.record("greet").held else { panic!("it is held") };
     assert_eq!((trip.failures, trip.pauses), (most, 1));
-    assert!(house.store.plugins().await.unwrap()[0].held.is_some(), "it is written down");
+    assert!(fixture.store.plugins().await.unwrap()[0].held.is_some(), "it is written down");
     // Another failure says nothing new.
-    house.registry.heed(&earlier, DeliveryId(-1), Health::Failed).await;
-    assert_eq!((state(), house.record("greet").held), (BreakerState::Open, Some(HeldReason::Tripped(trip))));
+    fixture.registry.heed(&earlier, DeliveryId(-1), Health::Failed).await;
+    assert_eq!(
+        (state(), fixture.record("greet").held),
+        (BreakerState::Open, Some(HeldReason::Tripped(trip)))
+    );
     // A success of an attempt that began before does: it ended after.
-    house.registry.heed(&earlier, DeliveryId(-2), Health::Well).await;
-    assert_eq!((state(), house.record("greet").held), (BreakerState::Closed, None));
-    assert_eq!(house.registry.by_name("greet").unwrap().failures_in_a_row(), 0);
+    fixture.registry.heed(&earlier, DeliveryId(-2), Health::Well).await;
+    assert_eq!((state(), fixture.record("greet").held), (BreakerState::Closed, None));
+    assert_eq!(fixture.registry.by_name("greet").unwrap().failures_in_a_row(), 0);
     fail(most).await;
     assert_eq!(state(), BreakerState::Closed, "after a false alarm it takes more");
     fail(most).await;
     assert_eq!(state(), BreakerState::Open);
 
     // An operator's pause lies over it, and a resume ends both.
-    house.registry.pause("greet").await.unwrap();
-    assert_eq!((house.record("greet").held, state()), (Some(HeldReason::Paused), BreakerState::Open));
-    assert_eq!(house.registry.by_name("greet").unwrap().trial(), None, "nothing is tried");
-    house.registry.resume("greet").await.unwrap();
-    assert_eq!((house.record("greet").held, state()), (None, BreakerState::Closed));
+    fixture.registry.pause("greet").await.unwrap();
+    assert_eq!((fixture.record("greet").held, state()), (Some(HeldReason::Paused), BreakerState::Open));
+    assert_eq!(fixture.registry.by_name("greet").unwrap().trial(), None, "nothing is tried");
+    fixture.registry.resume("greet").await.unwrap();
+    assert_eq!((fixture.record("greet").held, state()), (None, BreakerState::Closed));
 
     // So does another revision, which starts to count from nothing.
     fail(most).await;
     assert_eq!(state(), BreakerState::Open);
-    house.put("greet", &guest("(call $say) (call $say)"));
-    house.registry.scan().await;
-    assert_eq!((house.record("greet").held, state()), (None, BreakerState::Closed));
+    fixture.put("greet", &guest("(call $say) (call $say)"));
+    fixture.registry.scan().await;
+    assert_eq!((fixture.record("greet").held, state()), (None, BreakerState::Closed));
     fail(most - 1).await;
     assert_eq!(state(), BreakerState::Closed);
     fail(1).await;
 
     // A start has a trial at once, and what comes of that turns the breaker.
-    let House { bench, store, folder, registry } = house;
+    let Fixture { bench, store, folder, registry } = fixture;
     drop(registry);
-    let again = House::registry(&bench, &store, &folder, Ambient::new(Still, Still)).await;
+    let again = Fixture::registry(&bench, &store, &folder, still()).await;
     again.scan().await;
     let tried = again.by_name("greet").unwrap();
     assert!(tried.trial().is_some_and(|trial| trial.any) && !tried.serving(), "{:?}", tried.record);
