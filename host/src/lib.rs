@@ -27,6 +27,8 @@ pub mod egress;
 mod escape;
 pub mod fault;
 mod flood;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod imports;
 pub mod ingress;
 mod listener;

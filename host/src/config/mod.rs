@@ -23,6 +23,8 @@ mod defaults;
 mod diagnose;
 mod egress;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod load;
 mod secret;
 mod sections;

@@ -32,6 +32,8 @@ mod ending;
 mod envelope;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handler;
 mod handling;
 mod keys;

@@ -20,6 +20,8 @@
 mod connection;
 mod forwarded;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gate;
 mod peer;
 mod places;

@@ -12,6 +12,8 @@ mod derived;
 mod domain;
 mod effects;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod grant;
 pub mod json;
 mod ledger;

@@ -89,14 +89,14 @@ pub(super) struct Watched<S> {
 
 /// Where in the messages the stream is: each is a letter, a length that counts itself, and the rest.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     head: [u8; 5],
     filled: usize,
     left: usize,
 }
 
 impl Frames {
-    fn pass(&mut self, mut bytes: &[u8], bound: &Bound) -> io::Result<()> {
+    pub(super) fn pass(&mut self, mut bytes: &[u8], bound: &Bound) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.left > 0 {
                 let within = self.left.min(bytes.len());

@@ -16,6 +16,8 @@
 
 mod connect;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod hidden;
 mod session;
 mod size;

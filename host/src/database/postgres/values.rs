@@ -118,7 +118,7 @@ fn is_text(ty: &Type) -> bool {
         || ty.name() == "citext"
 }
 
-fn read(ty: &Type, raw: &[u8]) -> Option<Value> {
+pub(super) fn read(ty: &Type, raw: &[u8]) -> Option<Value> {
     let text = |raw: &[u8]| String::from_utf8(raw.to_vec()).ok();
     match ty.kind() {
         Kind::Enum(_) => return text(raw).map(Value::Text),

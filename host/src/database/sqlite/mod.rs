@@ -24,6 +24,8 @@ mod dropping;
 #[cfg(test)]
 mod full;
 mod functions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod nesting;
 mod program;
 mod room;

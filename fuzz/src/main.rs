@@ -1,0 +1,32 @@
+//! The program that libFuzzer drives. `POSTHOUSE_FUZZ_TARGET` names one of the targets of `host/src/fuzz.rs`; the
+//! arguments are libFuzzer's own: folders of inputs, `-max_total_time=600`, or a file to run once.
+//!
+//! `cargo xtask soak` builds and runs it. With a PostgreSQL on the machine the target `guard` starts one of its own.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use posthouse::fuzz::{SERVER, TARGETS};
+use posthouse_harness::Postgres;
+
+static RUN: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+    let name = std::env::var("POSTHOUSE_FUZZ_TARGET").unwrap_or_default();
+    let names = TARGETS.map(|target| target.name).join(", ");
+    let target = TARGETS.iter().find(|target| target.name == name);
+    let target = target.unwrap_or_else(|| panic!("POSTHOUSE_FUZZ_TARGET is `{name}`; it may be {names}"));
+    if name == "guard" {
+        LazyLock::force(&POSTGRES);
+    }
+    target.run
+});
+
+static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
+    let postgres = Postgres::start();
+    postgres.execute(posthouse::fuzz::TABLES);
+    SERVER.get_or_init(|| postgres.url());
+    postgres
+});
+
+fuzz_target!(|input: &[u8]| RUN(input));

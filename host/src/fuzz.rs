@@ -1,0 +1,70 @@
+//! What a fuzzer calls: one function for each reader of bytes that come from outside.
+//!
+//! Each takes any bytes and panics if a promise is broken: a reader that panics itself, two readers that disagree, or
+//! something accepted that must not be. The functions are beside the readers (`fuzz.rs` of each folder), since most
+//! readers are private. `fuzz/` is the program for libFuzzer; the test below replays the committed inputs of
+//! `fuzz/corpus/`.
+
+use crate::{config, database, ingress, listener, model};
+
+pub use crate::database::fuzz::{SERVER, TABLES};
+
+/// A function to fuzz.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, which is also the name of its folder in `fuzz/corpus`.
+    pub name: &'static str,
+    /// Runs it on one input.
+    pub run: fn(&[u8]),
+}
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    Target { name: "carried", run: model::fuzz::carried },
+    Target { name: "config", run: config::fuzz::config },
+    Target { name: "envelope", run: ingress::fuzz::envelope },
+    Target { name: "framing", run: listener::fuzz::framing },
+    Target { name: "guard", run: database::fuzz::guard },
+    Target { name: "postgres_frames", run: database::fuzz::postgres_frames },
+    Target { name: "postgres_values", run: database::fuzz::postgres_values },
+    Target { name: "signature", run: ingress::fuzz::signature },
+];
+
+/// The inputs that the repository has for a target, with their names.
+#[cfg(test)]
+pub(crate) fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut inputs: Vec<_> =
+        paths.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
+    inputs.sort();
+    inputs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::{TARGETS, corpus};
+
+    #[test]
+    fn every_input_of_the_corpus_keeps_every_promise() {
+        for target in &TARGETS {
+            let inputs = corpus(target.name);
+            assert!(inputs.len() >= 3, "{} has {} inputs", target.name, inputs.len());
+            for (name, input) in inputs {
+                println!("{name}");
+                (target.run)(&input);
+            }
+        }
+    }
+
+    #[test]
+    fn every_folder_of_the_corpus_is_of_a_target() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+        for entry in fs::read_dir(folder).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(TARGETS.iter().any(|target| name == target.name), "{name:?}");
+        }
+    }
+}
