@@ -7,10 +7,13 @@ mod demo;
 mod guests;
 mod languages;
 mod python;
+mod report;
 mod shell;
+mod soak;
 mod stamp;
 mod test;
 mod toolchain;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -20,7 +23,10 @@ const USAGE: &str = "usage: cargo xtask <command>
   demo [--once]            shows posthouse at work, and stays up unless `--once`
   guests [--only NAME]...  builds the plugins, and the guests of the tests in Rust;
          [--languages]     those in JavaScript and Python too
-  test                     everything that CI runs; installs what it lacks";
+  soak [--kills N]         10,000 kills on each engine, then ten minutes for each fuzz
+       [--minutes N]       target, which takes hours; `--help` says more
+  test [--quick]           everything that CI runs, and installs what it lacks;
+                           with --quick the tests of a few minutes";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -30,6 +36,7 @@ fn main() -> ExitCode {
         "bench" => bench::run_command(&rest),
         "demo" => demo::run_command(&rest),
         "guests" => guests::run_command(&rest),
+        "soak" => soak::run_command(&rest),
         "test" => test::run_command(&rest),
         _ => {
             eprintln!("{USAGE}");

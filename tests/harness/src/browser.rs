@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Daemon, smtp::test_python, workspace};
+use crate::{Daemon, quick::refuse_in_quick_loop, smtp::test_python, workspace};
 
 /// Runs a story in a browser of its own against this daemon; `data` is what the story has to know.
 ///
@@ -16,6 +16,7 @@ use crate::{Daemon, smtp::test_python, workspace};
 /// needs.
 #[track_caller]
 pub fn browse(daemon: &Daemon, story: &str, data: &Value) {
+    refuse_in_quick_loop("a browser");
     let mut node = Command::new(test_node());
     node.arg(workspace().join("tests/browser/run.mjs"))
         .arg(story)

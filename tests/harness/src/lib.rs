@@ -66,6 +66,7 @@ mod ports;
 mod postgres;
 mod probe;
 mod proxy;
+mod quick;
 mod sender;
 mod signer;
 mod smtp;

@@ -14,7 +14,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{certificates, eventually, ports};
+use crate::{certificates, eventually, ports, quick::refuse_in_quick_loop};
 
 /// Who owns the server's databases.
 const USER: &str = "posthouse";
@@ -71,6 +71,7 @@ impl Postgres {
 
     #[track_caller]
     fn make(settings: &[&str], names: &[&str]) -> Self {
+        refuse_in_quick_loop("PostgreSQL");
         let dir = TempDir::with_prefix("posthouse-postgres-").expect("a folder of its own");
         let owner = rustix::process::geteuid().is_root().then(unprivileged);
         if let Some((user, group)) = owner {
