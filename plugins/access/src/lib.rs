@@ -1,23 +1,23 @@
-//! Keeps who may do what in which organization.
+//! Keeps the roles of each user in each organization.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `membership.created`, `membership.updated`, `user.organization_membership_created`, `…_updated` | the user holds in the organization the roles that the event names, and no others |
-//! | `membership.deleted`, `user.organization_membership_deleted` | the user's roles in the organization are revoked; with the last membership all grants of the user move to the archive |
+//! | `membership.created`, `membership.updated`, `user.organization_membership_created`, `…_updated` | the user has the roles in the organization that the event names, and no others |
+//! | `membership.deleted`, `user.organization_membership_deleted` | the user's roles in the organization are revoked; with the last membership, all grants of the user move to the archive |
 //!
-//! Events may come late, twice or in another order than they happened: the newest one holds, and an older
+//! Events may arrive late, twice or in another order than they happened. The newest event wins, and an older
 //! one changes nothing.
 //!
 //! ```toml
 //! [plugin.access.grants]
 //! database = "app"
 //!
-//! [plugin.access.config]                       # may be left out
-//! default_role = "member"                      # where an event names no role
+//! [plugin.access.config]                       # optional
+//! default_role = "member"                      # if an event names no role
 //! ```
 //!
-//! What a user may do is `SELECT role FROM access_grants WHERE organization_id = … AND user_id = … AND
-//! revoked_at IS NULL`. The tables are in `migrations/`.
+//! This query returns a user's roles: `SELECT role FROM access_grants WHERE organization_id = … AND user_id = …
+//! AND revoked_at IS NULL`. The tables are in `migrations/`.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +77,7 @@ fn shown(membership: &Membership) -> String {
     format!("`{}` in `{}`", membership.user_id, membership.organization_id)
 }
 
-/// Makes the membership what the event says; false if something newer is known of it.
+/// Writes the event's values to the membership. Returns false if the membership already has newer ones.
 fn write(event: &Event, membership: &Membership, active: bool) -> Result<bool, Failure> {
     let written = sql::execute(
         "INSERT INTO access_memberships (organization_id, user_id, active, updated_at, version) \
@@ -96,7 +96,7 @@ fn write(event: &Event, membership: &Membership, active: bool) -> Result<bool, F
     Ok(written > 0)
 }
 
-/// The roles of a member: those of the event, or else the default one.
+/// The roles of a member: those of the event, or the default role.
 fn roles(membership: &Membership) -> BTreeSet<String> {
     if membership.roles.is_empty() {
         let role = config::get("default_role").unwrap_or_else(|| "member".to_owned());
@@ -105,7 +105,7 @@ fn roles(membership: &Membership) -> BTreeSet<String> {
     membership.roles.iter().cloned().collect()
 }
 
-/// Grants these roles, and revokes all others that the member holds.
+/// Grants these roles, and revokes all others of the member.
 fn grant(membership: &Membership, roles: &BTreeSet<String>, at: Micros) -> Result<(), Failure> {
     let (organization, user) = (&membership.organization_id, &membership.user_id);
     let rows = sql::query(
@@ -133,13 +133,13 @@ fn grant(membership: &Membership, roles: &BTreeSet<String>, at: Micros) -> Resul
     Ok(())
 }
 
-/// Whether the user has a membership left.
+/// Whether the user still has a membership.
 fn belongs_anywhere(user: &str) -> Result<bool, Failure> {
     let left = "SELECT organization_id FROM access_memberships WHERE user_id = $1 AND active LIMIT 1";
     Ok(sql::query_row(left, &[&user])?.is_some())
 }
 
-/// Moves all grants of a user, who holds none of them any more, to the archive.
+/// Moves all grants of a user to the archive. All of them are revoked.
 fn archive(user: &str, at: Micros) -> Result<(), Failure> {
     sql::execute(
         "INSERT INTO access_archive (user_id, archived_at, organization_id, role, granted_at, revoked_at) \

@@ -10,7 +10,7 @@ fn host() -> Host {
     Host::new().grant(Capability::Sql)
 }
 
-/// An event about a membership of `usr_1` so many seconds after the first, as the page has it.
+/// An event about a membership of `usr_1`, that many seconds after the first, in the format of the page.
 fn page(event_type: &str, seconds: u64, organization: &str, roles: &[&str]) -> Event {
     let data = format!(
         r#"{{"membership": {{"id": "mem_1", "user_id": "usr_1", "organization_id": "{organization}",
@@ -19,7 +19,7 @@ fn page(event_type: &str, seconds: u64, organization: &str, roles: &[&str]) -> E
     at(seconds, testing::event(&format!("membership.{event_type}"), &data))
 }
 
-/// The same as real senders have it: they name no roles.
+/// The same in the format of real senders, which name no roles.
 fn real(event_type: &str, seconds: u64) -> Event {
     let data = r#"{"organization": {"id": "org_2", "display_name": "Acme Corp", "settings": {"features": []}},
         "user": {"id": "usr_1", "email": "ada@example.com", "external_id": "", "user_profile": {"groups": null}}}"#;
@@ -35,7 +35,7 @@ fn deliver(host: &mut Host, events: impl IntoIterator<Item = Event>) {
     events.into_iter().for_each(|event| host.deliver::<Access>(event).unwrap());
 }
 
-/// The roles that are held.
+/// The current roles.
 fn held(host: &Host) -> Vec<String> {
     host.rows(
         "SELECT organization_id, role FROM access_grants WHERE user_id = 'usr_1' AND revoked_at IS NULL \
@@ -43,7 +43,7 @@ fn held(host: &Host) -> Vec<String> {
     )
 }
 
-/// The roles that were held by those who belong nowhere any more.
+/// The former roles of users without any membership.
 fn archived(host: &Host) -> Vec<String> {
     host.rows(
         "SELECT organization_id, role, (revoked_at - granted_at) / 1000000 FROM access_archive \
@@ -71,7 +71,7 @@ fn with_the_last_membership_all_grants_are_archived() {
     assert!(held(&host).is_empty());
     assert_eq!(archived(&host), ["org_1|admin|10", "org_2|member|15"]);
     assert_eq!(host.rows("SELECT count(*) FROM access_grants"), ["0"]);
-    // Back again, and gone again: both times stay in the archive.
+    // Added and removed again: both periods stay in the archive.
     deliver(&mut host, [page("created", 30, "org_1", &["admin"])]);
     assert_eq!(held(&host), ["org_1|admin"]);
     deliver(&mut host, [page("deleted", 40, "org_1", &[])]);

@@ -1,36 +1,35 @@
-//! Watches logins: who logged in last and from where, how often, and what looks odd.
+//! Monitors logins: the last login and its address, login counts, and suspicious logins.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `session.created`, `user.login` | the user's last login is remembered, and counted for the user and for the organization; a record for analytics; an alert if it is odd |
-//! | `session.expired`, `user.logout` | an audit record; the session's key goes |
+//! | `session.created`, `user.login` | the plugin stores the user's last login, and counts it for the user and for the organization; a record for analytics; an alert if it is suspicious |
+//! | `session.expired`, `user.logout` | an audit record; the session's key is deleted |
 //!
-//! Odd is a login from an address never seen for this user (the first one ever is not), and more than
-//! `max_logins` of a user within `window_seconds`, which alerts at most once in that time. A session that
-//! both `session.created` and `user.login` tell of is one login.
+//! A login is suspicious if it comes from a new address (but not the user's very first one). More than
+//! `max_logins` of a user within `window_seconds` are suspicious too, with at most one alert in that time. If
+//! both `session.created` and `user.login` report a session, it counts as one login.
 //!
 //! ```toml
 //! [plugin.login-monitor.grants]
 //! mail = { from = ["Watch <watch@example.com>"], to = ["security@example.com"] }
-//! http = ["https://analytics.example.com"]   # needed for analytics_url alone
+//! http = ["https://analytics.example.com"]   # needed for analytics_url only
 //!
 //! [plugin.login-monitor.config]
-//! alert_to = "security@example.com"   # or several: ["a@example.com", "b@example.com"]; needed
+//! alert_to = "security@example.com"   # required; or several: ["a@example.com", "b@example.com"]
 //! max_logins = 10                     # these are the defaults
 //! window_seconds = 600
 //! subject = "Login alert for {user}: {alert}"
 //! audit_days = 365
 //! analytics_days = 30
-//! analytics_url = "https://analytics.example.com/v1/logins"   # left out: the records are kept here
+//! analytics_url = "https://analytics.example.com/v1/logins"   # without it the plugin keeps the records
 //! ```
 //!
-//! Placeholders of the subject are `alert`, `user` (the address, or else the id), `ip` and `organization`.
+//! Placeholders of the subject are `alert`, `user` (the address, or the id), `ip` and `organization`.
 //!
-//! Keys: `user/<user>` is what is known of a user, `logins/user/<user>` and
-//! `logins/organization/<organization>` count, `session/<session>` is an open session, and
-//! `audit/<time>/<event>` an ended one; `analytics/<time>/<event>` is the record of a login, if it is not
-//! sent: user, organization, method, location and time. The time in a key has 20 digits of nanoseconds, so
-//! that they list in order.
+//! Keys: `user/<user>` is the state of a user, `logins/user/<user>` and `logins/organization/<organization>` are
+//! counters, `session/<session>` is an open session, and `audit/<time>/<event>` an ended one. If records are not
+//! sent, `analytics/<time>/<event>` is the record of a login: user, organization, method, location and time. The
+//! time in a key has 20 digits of nanoseconds, so that keys sort by time.
 
 mod settings;
 mod user;
@@ -74,7 +73,7 @@ impl Plugin for LoginMonitor {
 
 posthouse_sdk::plugin!(LoginMonitor);
 
-/// A session that has not ended, as far as is known.
+/// A session that has not ended, as far as the plugin knows.
 #[derive(Serialize, Deserialize)]
 struct Open {
     user: String,
@@ -104,7 +103,7 @@ fn login(event: &Event, settings: &Settings) -> Result<(), Failure> {
     analyse(event, &session, settings)
 }
 
-/// What analytics is told of a login.
+/// The record of a login for analytics.
 #[derive(Serialize)]
 struct Analytics<'a> {
     user_id: &'a str,
@@ -114,7 +113,7 @@ struct Analytics<'a> {
     at: String,
 }
 
-/// Sends the record of a login to where analytics is, or keeps it where that is nowhere.
+/// Sends the record of a login to `analytics_url`, or stores it if that is not set.
 fn analyse(event: &Event, session: &Session, settings: &Settings) -> Result<(), Failure> {
     let at = event.time();
     let record = Analytics {
@@ -154,7 +153,7 @@ fn send(alert: &str, event: &Event, session: &Session, settings: &Settings) -> R
         ("Method", session.auth_method.as_deref()),
         ("Browser", session.user_agent.as_deref()),
     ] {
-        // What a browser says of itself must not look like another of these lines.
+        // A browser's user agent must not be able to imitate another of these lines.
         if let Some(value) = value {
             text.push_str(&format!("{name}: {}\n", Escape::Line.apply(value)));
         }
@@ -165,7 +164,7 @@ fn send(alert: &str, event: &Event, session: &Session, settings: &Settings) -> R
     Ok(())
 }
 
-/// What is kept of a session that has ended.
+/// The audit record of a session that has ended.
 #[derive(Serialize)]
 struct Audit<'a> {
     event: &'a str,
@@ -173,7 +172,7 @@ struct Audit<'a> {
     session: &'a str,
     organization: Option<&'a str>,
     ip: Option<&'a str>,
-    /// By the event that began it, where that has been here.
+    /// The time of the event that began the session, if the plugin got that event.
     started: Option<String>,
     ended: String,
 }
@@ -197,8 +196,8 @@ fn end(event: &Event, settings: &Settings) -> Result<(), Failure> {
     forget_old("audit", event.received_at, settings.audit)
 }
 
-/// Drops up to two records of this kind that are older than so many nanoseconds: as one comes with each
-/// event, they cannot pile up.
+/// Deletes up to two records of this kind that are older than `age`, in nanoseconds. Each event adds one record,
+/// so old records cannot pile up.
 fn forget_old(kind: &str, now: Timestamp, age: u64) -> Result<(), Failure> {
     let oldest = format!("{kind}/{:020}", now.saturating_sub(age));
     for entry in kv::list(&format!("{kind}/"), None, 2)? {

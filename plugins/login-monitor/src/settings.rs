@@ -5,13 +5,13 @@ use posthouse_sdk::config::{Error, get, parse_or, texts};
 const SECOND: u64 = 1_000_000_000;
 const DAY: u64 = 86_400 * SECOND;
 
-/// What the operator set, or the defaults.
+/// The operator's settings, or the defaults.
 pub(crate) struct Settings {
-    /// Who gets alerts.
+    /// The recipient of alerts.
     pub(crate) alert_to: String,
-    /// Who else gets them.
+    /// Further recipients.
     pub(crate) also_to: Vec<String>,
-    /// More logins than these within `window` are odd.
+    /// More logins than this within `window` are suspicious.
     pub(crate) max_logins: usize,
     /// In nanoseconds.
     pub(crate) window: u64,
@@ -21,12 +21,12 @@ pub(crate) struct Settings {
     pub(crate) audit: u64,
     /// Where analytics records are sent.
     pub(crate) analytics_url: Option<String>,
-    /// How long analytics records are kept that are sent nowhere, in nanoseconds.
+    /// How long analytics records are kept if they are not sent, in nanoseconds.
     pub(crate) analytics: u64,
 }
 
 impl Settings {
-    /// Reads it whole, so that a mistake shows at the first event and not at the first alert.
+    /// Reads the whole table, so that a mistake shows at the first event and not at the first alert.
     pub(crate) fn read() -> Result<Self, Error> {
         let mut recipients = texts("alert_to")?.into_iter().filter(|address| !address.is_empty());
         Ok(Self {

@@ -10,7 +10,7 @@ fn host() -> Host {
     Host::new().grant(Capability::Mail).config("alert_to", "watch@example.com")
 }
 
-/// A login as the page has it, so many seconds after the first, from 192.0.2.`ip`.
+/// A login in the format of the page, that many seconds after the first, from 192.0.2.`ip`.
 fn page(session: u32, seconds: u64, ip: u32) -> Event {
     let data = format!(
         r#"{{"session": {{"id": "ses_{session}", "user_id": "usr_1", "organization_id": "org_1",
@@ -48,7 +48,7 @@ fn logins_are_counted_and_the_last_is_remembered() {
     let mut host = host();
     host.deliver::<LoginMonitor>(page(1, 0, 1)).unwrap();
     host.deliver::<LoginMonitor>(real("user.login", 2, 3600, 1)).unwrap();
-    // Happened before the two above.
+    // This one happened before the two above.
     host.deliver::<LoginMonitor>(page(3, 60, 1)).unwrap();
     assert_eq!(host.text("logins/user/usr_1").as_deref(), Some("3"));
     assert_eq!(host.text("logins/organization/org_1").as_deref(), Some("3"));
@@ -205,7 +205,7 @@ fn a_login_leaves_a_record_for_analytics() {
 fn the_record_is_sent_and_not_kept_where_analytics_has_an_url() {
     let mut host =
         host().grant(Capability::Http).config("analytics_url", "https://analytics.example.com/v1/logins");
-    // The second tells of the same login.
+    // The second event reports the same login.
     host.deliver::<LoginMonitor>(page(1, 0, 1)).unwrap();
     host.deliver::<LoginMonitor>(real("user.login", 1, 0, 1)).unwrap();
     let [request] = host.requests() else { panic!("{:?}", host.requests()) };

@@ -1,23 +1,23 @@
-//! What is known of a user, and what is odd about a login.
+//! The state of a user, and the check for suspicious logins.
 
 use posthouse_sdk::{Timestamp, event::Session};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
 
-/// The most addresses that are remembered of a user: those seen last.
+/// The maximum number of addresses kept for a user: those seen last.
 const ADDRESSES: usize = 50;
 
-/// What is known of a user. Bounded: a user has one of these for ever.
+/// The state of a user. Its size is limited, because it is kept forever.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct User {
     last: Option<Login>,
-    /// Seen longest ago first.
+    /// The address seen longest ago comes first.
     addresses: Vec<String>,
-    /// Logins within the window, oldest first, and no more than tell that there are too many.
+    /// Logins within the window, oldest first; no more than needed to see that there are too many.
     recent: Vec<Timestamp>,
-    /// When too many logins last gave an alert.
+    /// The time of the last alert about too many logins.
     alerted: Option<Timestamp>,
 }
 
@@ -31,8 +31,8 @@ struct Login {
 }
 
 impl User {
-    /// Takes note of a login, and says what is odd about it. Events may come in another order than
-    /// they happened.
+    /// Records a login, and returns a text for each suspicious property. Events may arrive in another order
+    /// than they happened.
     pub(crate) fn log_in(&mut self, at: Timestamp, session: &Session, settings: &Settings) -> Vec<String> {
         if self.last.as_ref().is_none_or(|last| last.at <= at) {
             self.last = Some(Login {

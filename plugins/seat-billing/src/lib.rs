@@ -1,31 +1,31 @@
-//! Counts the seats that each organization takes, and tells billing when the count changes.
+//! Counts the seats of each organization, and notifies billing when the count changes.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `membership.created`, `membership.updated`, `user.organization_membership_created`, `…_updated` | the user takes a seat in the organization, if none is taken yet |
+//! | `membership.created`, `membership.updated`, `user.organization_membership_created`, `…_updated` | the user takes a seat in the organization, unless the user has one |
 //! | `membership.deleted`, `user.organization_membership_deleted` | the user's seat is free again |
 //!
-//! When the count of an organization changes, billing gets the new one, and `seat.changed` is emitted where
-//! that is granted.
+//! When the count of an organization changes, billing gets the new count. The plugin also emits `seat.changed`
+//! if that is granted.
 //!
 //! ```toml
 //! [plugin.seat-billing.grants]
 //! database = "app"
-//! http = ["https://billing.example.com"]       # needed for billing_url alone
-//! emit = ["seat.changed"]                      # may be left out: then nobody hears of it
+//! http = ["https://billing.example.com"]       # needed for billing_url only
+//! emit = ["seat.changed"]                      # optional: without it the event is not emitted
 //!
-//! [plugin.seat-billing.config]                 # may be left out
+//! [plugin.seat-billing.config]                 # optional
 //! billing_url = "https://billing.example.com/v1/seats"
 //! ```
 //!
-//! The counts are exact whatever comes when: a seat is a row for the user and the organization, which holds
-//! what the newest event says; only an event that changes that row changes the count, in the same
-//! transaction. Two attempts that count for one organization at once end as if one came after the other:
-//! the second runs again.
+//! The counts are exact in whatever order events arrive. A seat is a row for the user and the organization,
+//! with the values of the newest event. Only an event that changes that row changes the count, in the same
+//! transaction. Two concurrent attempts for one organization have the same result as two in sequence: the
+//! second runs again.
 //!
-//! Billing gets `PUT <billing_url>/<organization>` with the count, by the outbox, at least once and under one
-//! `Idempotency-Key`. Two such requests may arrive in another order than they were sent: `change` in each
-//! grows by one with every change of the organization's count, so that the greatest one holds.
+//! Billing gets `PUT <billing_url>/<organization>` with the count, by the outbox, at least once and with one
+//! `Idempotency-Key`. Two such requests may arrive in another order than they were sent. `change` in each
+//! grows by one with every change of the organization's count, so the request with the greatest is current.
 //!
 //! The tables are in `migrations/`.
 

@@ -1,4 +1,4 @@
-//! The counting. It stands by itself, so that a guest of the tests can run it within another plugin.
+//! The counting. A separate module, so that a guest of the tests can run it within another plugin.
 
 use posthouse_sdk::{
     Capability, Delivery, Event, Failure, Manifest, Plugin, config, debug,
@@ -53,11 +53,11 @@ impl Plugin for SeatBilling {
     }
 }
 
-/// Takes or frees the user's seat and returns by how much that changes the count; none if something newer
-/// is known of it.
+/// Takes or frees the user's seat and returns the change of the count, or none if the row already has newer
+/// values.
 ///
-/// One statement and no look before it: two attempts are in each other's way only if they are about the
-/// same user in the same organization.
+/// This is one statement without a query before it. So two attempts conflict only if they are about the same
+/// user in the same organization.
 fn take(event: &Event, membership: &Membership, seat: i64) -> Result<Option<i64>, Failure> {
     let row = sql::query_row(
         "INSERT INTO seat_members (organization_id, user_id, seat, difference, version) \
@@ -71,12 +71,12 @@ fn take(event: &Event, membership: &Membership, seat: i64) -> Result<Option<i64>
     Ok(row.map(|row| row.get("difference")).transpose()?)
 }
 
-/// What billing, and who listens for `seat.changed`, is told.
+/// The message to billing, and the data of `seat.changed`.
 #[derive(Serialize)]
 struct Count<'a> {
     organization_id: &'a str,
     seats: i64,
-    /// Which change of this organization's count it is, from 1.
+    /// The number of this change of the organization's count, from 1.
     change: i64,
 }
 

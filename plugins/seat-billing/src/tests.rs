@@ -13,7 +13,7 @@ fn host() -> Host {
     Host::new().grant(Capability::Sql)
 }
 
-/// An event about a membership so many seconds after the first, as the page has it.
+/// An event about a membership, that many seconds after the first, in the format of the page.
 fn page(event_type: &str, seconds: u64, user: u32, organization: u32) -> Event {
     let data = format!(
         r#"{{"membership": {{"id": "mem_1", "user_id": "usr_{user}", "organization_id": "org_{organization}",
@@ -22,7 +22,7 @@ fn page(event_type: &str, seconds: u64, user: u32, organization: u32) -> Event {
     at(seconds, testing::event(&format!("membership.{event_type}"), &data))
 }
 
-/// The same as real senders have it.
+/// The same in the format of real senders.
 fn real(event_type: &str, seconds: u64, user: u32, organization: u32) -> Event {
     let data = format!(
         r#"{{"organization": {{"id": "org_{organization}", "display_name": "Acme Corp", "metadata": null}},

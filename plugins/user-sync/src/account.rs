@@ -1,4 +1,4 @@
-//! The user's account at another service, if config.toml names one.
+//! The user's account at an external service, if config.toml names one.
 
 use posthouse_sdk::{
     Event, Failure, config,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::person::Person;
 
-/// What the other service gets.
+/// The request to the external service.
 #[derive(Serialize)]
 struct Profile<'a> {
     user_id: &'a str,
@@ -22,13 +22,13 @@ struct Profile<'a> {
     version: i64,
 }
 
-/// What it may say.
+/// Its response, as far as the plugin uses it.
 #[derive(Deserialize)]
 struct Account {
     id: String,
 }
 
-/// Makes the account, or changes it.
+/// Creates or updates the account.
 pub(crate) fn put(event: &Event, person: &Person) -> Result<(), Failure> {
     let Some(url) = url(person) else { return Ok(()) };
     let profile = Profile {
@@ -47,7 +47,7 @@ pub(crate) fn put(event: &Event, person: &Person) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Deletes the account; that there is none is as good.
+/// Deletes the account. A missing account is not an error.
 pub(crate) fn delete(person: &Person) -> Result<(), Failure> {
     let Some(url) = url(person) else { return Ok(()) };
     let answer = Request::delete(url).fetch()?;

@@ -1,32 +1,32 @@
-//! Keeps a table of users in step with the sender's, gives each new one settings and an account elsewhere.
+//! Keeps a table of users in sync with the sender, and gives each new user settings and an external account.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `user.created`, `user.signup`, `user.updated` | the row in `users` becomes what the event says; a new user gets the default settings and the event `user.onboarding` |
+//! | `user.created`, `user.signup`, `user.updated` | the row in `users` gets the values of the event; a new user gets the default settings and the event `user.onboarding` |
 //! | `organization.directory.user_created`, `…_updated` | the same for a user of an organization's directory |
-//! | `user.deleted`, `organization.directory.user_deleted` | settings and whatever is personal go; the id stays, with the time |
+//! | `user.deleted`, `organization.directory.user_deleted` | the settings and all personal data are deleted; the id and the time of deletion remain |
 //!
-//! Events may come late, twice or in another order than they happened: the newest one holds, and an older
-//! one changes nothing. Each event says all that is known of the user; only the organization is kept
-//! where a newer event names none.
+//! Events may arrive late, twice or in another order than they happened. The newest event wins, and an older
+//! one changes nothing. Each event contains all data of the user. Only the organization is kept if a newer
+//! event names none.
 //!
 //! ```toml
 //! [plugin.user-sync.grants]
 //! database = "app"
-//! http = ["https://accounts.example.com"]      # needed for accounts_url alone
-//! emit = ["user.onboarding"]                   # may be left out: then nobody hears of new users
+//! http = ["https://accounts.example.com"]      # needed for accounts_url only
+//! emit = ["user.onboarding"]                   # optional: without it the event is not emitted
 //!
-//! [plugin.user-sync.config]                    # each line may be left out
+//! [plugin.user-sync.config]                    # every line is optional
 //! settings = { language = "en" }               # of a new user
 //! accounts_url = "https://accounts.example.com/v1/accounts"
 //! ```
 //!
-//! The account is made and changed by `PUT <accounts_url>/<user>` with the user as JSON, and goes by
-//! `DELETE`; if the answer is JSON with an `id`, that is kept as `account_id`. It is asked for at once and
-//! not by the outbox: the user's row is held meanwhile, so that requests about one user leave in the order
-//! of their versions. On SQLite, where one attempt writes at a time, it holds the whole file so long: give
-//! this plugin a database of its own there. An attempt that fails afterwards sends the request again, which
-//! a `PUT` stands.
+//! The plugin creates and updates the account by `PUT <accounts_url>/<user>` with the user as JSON, and deletes
+//! it by `DELETE`. If the response is JSON with an `id`, the plugin stores it as `account_id`. It fetches during
+//! the attempt and does not use the outbox. The attempt locks the user's row meanwhile, so that requests about
+//! one user are sent in the order of their versions. On SQLite, where one attempt writes at a time, it locks the
+//! whole file: give this plugin its own database there. If the attempt fails afterwards, the next one sends the
+//! request again. A repeated `PUT` does no harm.
 //!
 //! The tables are in `migrations/`.
 
@@ -88,12 +88,12 @@ posthouse_sdk::plugin!(UserSync);
 
 /// What an event did to a user's row.
 enum Change {
-    /// The user is there, and was not before.
+    /// The user exists now, and did not before.
     Appeared,
     Changed,
 }
 
-/// Makes the user's row what the event says; none if it says something newer already.
+/// Writes the event's values to the user's row. Returns none if the row already has newer ones.
 fn write(event: &Event, person: &Person) -> Result<Option<Change>, Failure> {
     let at = Micros::of(event.time());
     let deleted_at = person.deleted.then_some(at);
@@ -128,7 +128,7 @@ fn write(event: &Event, person: &Person) -> Result<Option<Change>, Failure> {
     Ok(appeared.map(|appeared| if appeared { Change::Appeared } else { Change::Changed }))
 }
 
-/// Remembers the organization, unless a newer event has named one.
+/// Stores the organization, unless a newer event has named one.
 fn place(event: &Event, person: &Person, organization: &str) -> Result<(), Failure> {
     sql::execute(
         "UPDATE users SET organization_id = $2, organization_version = $3 \
@@ -138,7 +138,7 @@ fn place(event: &Event, person: &Person, organization: &str) -> Result<(), Failu
     Ok(())
 }
 
-/// Gives a new user what every user starts with.
+/// Gives a new user the default settings.
 fn settle(person: &Person) -> Result<(), Failure> {
     for (name, value) in config::json::<Map<String, Value>>("settings")?.unwrap_or_default() {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

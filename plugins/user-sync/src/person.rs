@@ -1,8 +1,8 @@
-//! What an event says of a user, in the two forms it comes in: a user, or a user of a directory.
+//! The user in an event, in either of two forms: a user, or a user of a directory.
 
 use posthouse_sdk::{Event, Failure, debug};
 
-/// A user, as far as an event tells.
+/// A user, with the data that the event contains.
 #[derive(Debug, Default)]
 pub(crate) struct Person {
     pub(crate) id: String,
@@ -18,7 +18,7 @@ pub(crate) struct Person {
 }
 
 impl Person {
-    /// None: the event is about something else.
+    /// The user of an event, or none if the event is about something else.
     pub(crate) fn of(event: &Event) -> Result<Option<Self>, Failure> {
         let person = match event.event_type.as_str() {
             "user.deleted" => Self::deleted(event.user()?.id),
@@ -35,7 +35,7 @@ impl Person {
         Ok(Some(person))
     }
 
-    /// Nothing personal is kept of who was deleted.
+    /// A deleted user, without personal data.
     fn deleted(id: String) -> Self {
         Self { id, deleted: true, ..Self::default() }
     }

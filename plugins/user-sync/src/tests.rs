@@ -15,7 +15,7 @@ fn with_accounts() -> Host {
     host().grant(Capability::Http).config("accounts_url", ACCOUNTS)
 }
 
-/// An event about a user so many seconds after the first, as the page has it.
+/// An event about a user, that many seconds after the first, in the format of the page.
 fn page(event_type: &str, seconds: u64, email: &str) -> Event {
     let data = format!(
         r#"{{"user": {{"id": "usr_1", "email": "{email}", "first_name": "Ada", "last_name": "Byron",
@@ -24,7 +24,7 @@ fn page(event_type: &str, seconds: u64, email: &str) -> Event {
     at(seconds, testing::event(event_type, &data))
 }
 
-/// The same about another user, as real senders have it.
+/// The same about another user, in the format of real senders.
 fn real(event_type: &str, seconds: u64) -> Event {
     let data = r#"{"organization": {"id": "org_2", "display_name": "", "external_id": null, "settings": {}},
         "user": {"id": "usr_2", "email": "grace@example.com", "external_id": "", "metadata": {},
@@ -77,7 +77,7 @@ fn in_whatever_order_and_however_often_events_come_the_newest_state_is_left() {
         page("user.deleted", 30, "third@example.com"),
         page("user.created", 40, "fourth@example.com"),
     ];
-    // What is left after the first so many of them.
+    // The expected row after the first 1, 2, … of them.
     let left = [
         "usr_1|first@example.com|Ada Byron|org_1|0",
         "usr_1|second@example.com|Ada Byron|org_1|0",
@@ -88,7 +88,7 @@ fn in_whatever_order_and_however_often_events_come_the_newest_state_is_left() {
     for (count, left) in (1..).zip(left) {
         for order in orders(count) {
             let mut host = host();
-            // Each comes once more at the end.
+            // Each event arrives once more at the end.
             for index in order.iter().chain(&order) {
                 host.deliver::<UserSync>(events[*index].clone()).unwrap();
             }
@@ -99,7 +99,7 @@ fn in_whatever_order_and_however_often_events_come_the_newest_state_is_left() {
     }
 }
 
-/// All orders of so many things.
+/// All permutations of that many things.
 fn orders(count: usize) -> Vec<Vec<usize>> {
     let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
     let insert = |order: &Vec<usize>, place| {
@@ -116,7 +116,7 @@ fn settings_that_the_user_changed_stay() {
     host.deliver::<UserSync>(page("user.created", 0, "ada@example.com")).unwrap();
     let settings = "SELECT name FROM user_settings ORDER BY name";
     assert_eq!(host.rows(settings).len(), 2);
-    // By another hand: the user's own application.
+    // Changed by somebody else: the user's application.
     host.rows("DELETE FROM user_settings WHERE name = 'beta'");
     host.deliver::<UserSync>(page("user.updated", 10, "ada@example.com")).unwrap();
     assert_eq!(host.rows(settings), ["language"]);
@@ -129,7 +129,7 @@ fn users_of_a_directory_are_users_until_they_are_deleted_from_it() {
         "email": "ada@example.com", "given_name": "Ada", "family_name": "Byron", "name": "Ada Byron",
         "groups": [], "roles": [{"role_name": "admin"}]}"#;
     let idle = ada.replace("true", "false");
-    // All at one time, as a directory that is synchronised may have it, and in the wrong order.
+    // All with the same time, as a directory sync may send them, and in the wrong order.
     host.deliver::<UserSync>(directory("user_updated", &idle)).unwrap();
     host.deliver::<UserSync>(directory("user_created", ada)).unwrap();
     let row = "SELECT id, external_id, email, active, organization_id FROM users";

@@ -1,35 +1,35 @@
-//! Welcomes people by mail: a user once, ever, and once to each organization the user joins.
+//! Sends welcome mails: exactly one to each user, and one for each organization that the user joins.
 //!
 //! | event | mail |
 //! | --- | --- |
 //! | `user.created`, `user.signup` | a welcome, unless this user has had one |
 //! | `membership.created`, `user.organization_membership_created` | a welcome to the organization, unless this user has had one to it |
 //!
-//! A membership may name its user by id alone. Then the mail goes to the address that the user was created
-//! with, if that event has been here; if not, the attempt fails and is tried again, for the two may
-//! come in either order. An event of a new user without an address is refused for good.
+//! A membership may name its user only by id. Then the mail goes to the address from the event that created the
+//! user. If that event has not arrived yet, the attempt fails and is retried, because the two may arrive in
+//! either order. The plugin rejects an event of a new user without an address.
 //!
 //! ```toml
 //! [plugin.welcome-email.grants]
 //! mail = { from = ["Team <team@example.com>"], to = ["*"] }
 //!
-//! [plugin.welcome-email.config]                # each line may be left out
+//! [plugin.welcome-email.config]                # every line is optional
 //! product = "Example"
-//! from = "Ada <ada@example.com>"               # else the first address of the grant
+//! from = "Ada <ada@example.com>"               # default: the first address of the grant
 //! reply_to = "help@example.com"
 //! subject = "Welcome to {product}"
 //! text = "Hello {first_name|there}, …"
-//! html = "<p>Hello {first_name|there}, …</p>"  # else there is only text
+//! html = "<p>Hello {first_name|there}, …</p>"  # default: text only
 //! organization_subject = "Welcome to {organization|your new organization}"
 //! organization_text = "…"
 //! organization_html = "…"
 //! ```
 //!
-//! Placeholders are `first_name`, `last_name`, `name`, `email`, `organization` and `product`; what stands
-//! after `|` is for when nothing is known.
+//! Placeholders are `first_name`, `last_name`, `name`, `email`, `organization` and `product`. The text after `|`
+//! is the default.
 //!
-//! Keys: `user/<user>` is the address and the name, `welcomed/<user>` and
-//! `welcomed/<user>/<organization>` are the Message-IDs of the mails.
+//! Keys: `user/<user>` is the address and the name; `welcomed/<user>` and `welcomed/<user>/<organization>` are
+//! the Message-IDs of the mails.
 
 use posthouse_sdk::{
     Capability, Delivery, Event, Failure, Manifest, Plugin, config, debug,
@@ -67,7 +67,7 @@ posthouse_sdk::plugin!(WelcomeEmail);
 fn welcome_user(event: &Event) -> Result<(), Failure> {
     let user = event.user()?;
     let person = Person::of(&user).ok_or_else(|| event.missing("data.user.email"))?;
-    // Kept even if the welcome has been sent: a membership that follows may need the address.
+    // Stored even if the welcome has been sent: a later membership may need the address.
     kv::set_json(&format!("user/{}", user.id), &person)?;
     let organization = event.organization().ok();
     WELCOME.send_once(&format!("welcomed/{}", user.id), &person, organization.as_ref())
@@ -89,7 +89,7 @@ fn welcome_to_organization(event: &Event) -> Result<(), Failure> {
     WELCOME_TO_ORGANIZATION.send_once(&key, &person, membership.organization.as_ref())
 }
 
-/// Who is welcomed, as far as it is known.
+/// The recipient, with the known data.
 #[derive(Serialize, Deserialize)]
 struct Person {
     email: String,
@@ -99,7 +99,7 @@ struct Person {
 }
 
 impl Person {
-    /// None: the user has no address.
+    /// The recipient, or none if the user has no address.
     fn of(user: &User) -> Option<Self> {
         Some(Self {
             email: user.email.clone()?,
@@ -110,7 +110,7 @@ impl Person {
     }
 }
 
-/// One kind of mail: its keys in config.toml, and what stands there by default.
+/// One kind of mail: its keys in config.toml, and their defaults.
 struct Letter {
     subject: (&'static str, &'static str),
     text: (&'static str, &'static str),
@@ -138,7 +138,7 @@ const WELCOME_TO_ORGANIZATION: Letter = Letter {
 };
 
 impl Letter {
-    /// Sends it, unless `key` says that it was sent; the key and the mail take effect together.
+    /// Sends the mail, unless `key` says that it was sent. The key and the mail take effect together.
     fn send_once(
         &self,
         key: &str,

@@ -1,29 +1,29 @@
-//! Opens a workspace for each organization, tells the team of it, and has it provisioned elsewhere.
+//! Creates a workspace for each organization, notifies the team, and provisions it at an external service.
 //!
 //! | event | what happens |
 //! | --- | --- |
-//! | `organization.created`, `organization.updated` | the row in `workspaces` becomes what the event says; a new one gets the default settings, and the team a mail |
-//! | `organization.deleted` | the row stays, with the time; its settings stay |
+//! | `organization.created`, `organization.updated` | the row in `workspaces` gets the values of the event; for a new one the plugin adds the default settings and mails the team |
+//! | `organization.deleted` | the row stays, with the time of deletion; its settings stay |
 //!
-//! Events may come late, twice or in another order than they happened: the newest one holds, and an older
+//! Events may arrive late, twice or in another order than they happened. The newest event wins, and an older
 //! one changes nothing.
 //!
 //! ```toml
 //! [plugin.workspace.grants]
 //! database = "app"
-//! mail = { from = ["Workspaces <workspaces@example.com>"], to = ["team@example.com"] }  # for notify alone
-//! http = ["https://provision.example.com"]                                      # for provision_url alone
+//! mail = { from = ["Workspaces <workspaces@example.com>"], to = ["team@example.com"] }  # for notify only
+//! http = ["https://provision.example.com"]                                      # for provision_url only
 //!
-//! [plugin.workspace.config]                    # each line may be left out
+//! [plugin.workspace.config]                    # every line is optional
 //! settings = { plan = "trial" }                # of a new workspace
 //! notify = "team@example.com"                  # or several: ["a@example.com", "b@example.com"]
 //! provision_url = "https://provision.example.com/v1/workspaces"
 //! ```
 //!
-//! Provisioning is `PUT <provision_url>/<organization>` with the workspace as JSON, and `DELETE` in the
-//! end. It leaves by the outbox, after the row is committed and only then: nothing of the answer is needed
-//! here, and what is slow or out of order there must not hold up the events. Two such requests may
-//! arrive in another order than they were sent: the `version` in each tells which is the newer.
+//! Provisioning is `PUT <provision_url>/<organization>` with the workspace as JSON, and finally `DELETE`. The
+//! outbox sends the request after the row is committed, and only then. The plugin does not need the response,
+//! and a slow or failing service must not delay events. Two such requests may arrive in another order than
+//! they were sent: the `version` in each shows which is newer.
 //!
 //! The tables are in `migrations/`.
 
@@ -76,8 +76,8 @@ impl Plugin for Workspace {
 
 posthouse_sdk::plugin!(Workspace);
 
-/// Makes the row what the event says, and tells whether the workspace is there and was not before; none
-/// if the row says something newer already.
+/// Writes the event's values to the row. Returns whether the workspace exists now and did not before, or none
+/// if the row already has newer values.
 fn write(event: &Event, organization: &Organization, deleted: bool) -> Result<Option<bool>, Failure> {
     let at = Micros::of(event.time());
     let row = sql::query_row(
@@ -105,7 +105,7 @@ fn write(event: &Event, organization: &Organization, deleted: bool) -> Result<Op
     Ok(row.map(|row| row.get("appeared")).transpose()?)
 }
 
-/// Gives a new workspace what every workspace starts with.
+/// Gives a new workspace the default settings.
 fn settle(organization: &Organization) -> Result<(), Failure> {
     for (name, value) in config::json::<Map<String, Value>>("settings")?.unwrap_or_default() {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -118,7 +118,7 @@ fn settle(organization: &Organization) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells the team of a new workspace.
+/// Mails the team about a new workspace.
 fn notify(organization: &Organization) -> Result<(), Failure> {
     let mut team = config::texts("notify")?.into_iter().filter(|address| !address.is_empty());
     let Some(first) = team.next() else { return Ok(()) };
@@ -134,7 +134,7 @@ fn notify(organization: &Organization) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the workspace made, changed or deleted elsewhere, if config.toml says where.
+/// Creates, updates or deletes the workspace at the external service, if config.toml names one.
 fn provision(event: &Event, organization: &Organization, deleted: bool) -> Result<(), Failure> {
     let Some(url) = config::get("provision_url").filter(|url| !url.is_empty()) else { return Ok(()) };
     let url = format!("{}/{}", url.trim_end_matches('/'), segment(&organization.id));

@@ -1,4 +1,4 @@
-//! Each promise of the header, on a host in memory.
+//! Each promise of the module's header, on an in-memory host.
 
 use posthouse_sdk::testing::{self, Host, RECEIVED_AT};
 
@@ -10,14 +10,14 @@ fn host() -> Host {
     Host::new().grant(Capability::Sql).config("settings", r#"{"plan": "trial", "seats": 5}"#)
 }
 
-/// An event about an organization so many seconds after the first, as the page has it.
+/// An event about an organization, `seconds` after the first, in the format of the page.
 fn page(event_type: &str, seconds: u64, name: &str) -> Event {
     let data =
         format!(r#"{{"organization": {{"id": "org_1", "display_name": "{name}", "external_id": "ext_1"}}}}"#);
     at(seconds, testing::event(event_type, &data))
 }
 
-/// The same about another organization, as real senders have it.
+/// The same about another organization, in the format of real senders.
 fn real(event_type: &str, seconds: u64) -> Event {
     let data = r#"{"create_time": "2025-12-09T09:25:02.02Z", "display_name": "AcmeCorp", "external_id": null,
         "id": "org_2", "metadata": null, "region_code": "US", "update_time": "2025-12-09T09:25:02.025330364Z",
@@ -88,7 +88,7 @@ fn the_team_is_told_of_a_new_workspace_once() {
     assert_eq!(mail.to, ["team@example.com", "boss@example.com"]);
     assert_eq!(mail.subject, "New workspace: Example Corp");
     assert_eq!(mail.text, "Example Corp has a workspace now.\n\nOrganization: org_1\nExternal id: ext_1\n");
-    // Gone and back again: new once more.
+    // Deleted and created again: new once more.
     host.deliver::<Workspace>(page("organization.deleted", 30, "Example")).unwrap();
     host.deliver::<Workspace>(page("organization.created", 40, "Example")).unwrap();
     assert_eq!(host.mails().len(), 2);
