@@ -1,17 +1,17 @@
-//! The memory of a guest: an arena that is there from the start, so that an attempt never grows its
-//! memory. To grow costs page-table work in the host, which is half of what a small attempt takes.
+//! The memory of a guest: an arena that exists from the start, so that an attempt does not grow its memory.
+//! Growing needs page-table work in the host, which is half the cost of a small attempt.
 //!
 //! ```text
 //!   arena   ████ live ████ free ██ live ██│···················│
 //!           0                             bump              SIZE
 //! ```
 //!
-//! Sizes are rounded up to classes, four to an octave. A freed block goes to the list of its class, or
-//! lowers the bump if it was the last; when nothing is live all is one free piece again. So an instance
-//! that serves many attempts finds what earlier ones freed. What does not fit goes to the fallback, which
-//! grows memory and knows how to free.
+//! Sizes are rounded up to classes, four to an octave. A freed block goes to the list of its class, or lowers
+//! the bump if it was the last one. When nothing is live, the whole arena is free again. So an instance that
+//! serves many attempts reuses the blocks that earlier ones freed. Larger requests go to the fallback
+//! allocator, which grows the memory and can free blocks.
 //!
-//! A guest has one thread: nothing here is safe for two.
+//! A guest has one thread. Nothing here is thread-safe.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -19,7 +19,7 @@ use std::{
     ptr::{self, null_mut},
 };
 
-/// Bytes of the arena. The state of an instance that is kept resident is larger than this.
+/// Bytes of the arena. The host keeps more than this resident for an instance.
 #[cfg(target_family = "wasm")]
 const SIZE: usize = 192 * 1024;
 
@@ -27,21 +27,21 @@ const SIZE: usize = 192 * 1024;
 #[global_allocator]
 static ARENA: Arena<SIZE> = Arena::new(System);
 
-/// Every block begins at a multiple of it; more is the fallback's business.
+/// Every block begins at a multiple of this; the fallback handles larger alignments.
 const ALIGN: usize = 16;
 
 /// Classes of blocks up to 256 KiB: 16, 32, 48, 64, and then four to an octave.
 const CLASSES: usize = 4 + 4 * 12;
 
-/// An allocator of `SIZE` bytes, and another for what they can't hold. All zeros at first, so that it takes
-/// no room in the module.
+/// An allocator of `SIZE` bytes, and another for requests that do not fit. It is all zeros at first, so that
+/// it takes no room in the module.
 pub(crate) struct Arena<const SIZE: usize, F = System> {
     memory: Memory<SIZE>,
     book: UnsafeCell<Book>,
     fallback: F,
 }
 
-/// What blocks are made of. Only ever reached by raw pointers: blocks in use are part of it.
+/// The memory of the blocks. Accessed only by raw pointers, because blocks in use are part of it.
 #[repr(align(16))]
 struct Memory<const SIZE: usize>(UnsafeCell<[u8; SIZE]>);
 
@@ -55,50 +55,50 @@ impl<const SIZE: usize, F> Arena<SIZE, F> {
         Self { memory: Memory(UnsafeCell::new([0; SIZE])), book: UnsafeCell::new(Book::NEW), fallback }
     }
 
-    /// Where the arena begins.
+    /// The beginning of the arena.
     fn start(&self) -> *mut u8 {
         self.memory.0.get().cast()
     }
 
-    /// Where in the arena this block begins, if it is one of the arena's.
+    /// The block's offset in the arena, or none if it is not in the arena.
     fn offset(&self, block: *mut u8) -> Option<usize> {
         (block as usize).checked_sub(self.start() as usize).filter(|offset| *offset < SIZE)
     }
 }
 
-// SAFETY: blocks come from disjoint parts of `memory`, aligned to `ALIGN`, or from the fallback; each goes
-// back to where it came from. References to the book do not outlive a call.
+// SAFETY: blocks are disjoint parts of `memory`, aligned to `ALIGN`, or are from the fallback; each is
+// returned to its origin. References to the book do not outlive a call.
 unsafe impl<const SIZE: usize, F: GlobalAlloc> GlobalAlloc for Arena<SIZE, F> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= ALIGN && layout.size() <= SIZE {
-            // SAFETY: one thread; the book speaks of this memory, which has `SIZE` bytes.
+            // SAFETY: one thread; the book describes this memory, which has `SIZE` bytes.
             let taken = unsafe { (*self.book.get()).take(self.start(), SIZE, Class::of(layout.size())) };
             if let Some(offset) = taken {
                 return self.start().wrapping_add(offset);
             }
         }
-        // SAFETY: the caller's own promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.fallback.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match self.offset(block) {
-            // SAFETY: as in `alloc`; the block is in use and of this class, by the caller's promise.
+            // SAFETY: as in `alloc`; the caller guarantees that the block is in use and of this class.
             Some(offset) => unsafe {
                 (*self.book.get()).give(self.start(), offset, Class::of(layout.size()));
             },
-            // SAFETY: the fallback made it.
+            // SAFETY: the fallback allocated it.
             None => unsafe { self.fallback.dealloc(block, layout) },
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(offset) = self.offset(block) else {
-            // SAFETY: the fallback made it, and keeps it.
+            // SAFETY: the fallback allocated it, and still owns it.
             return unsafe { self.fallback.realloc(block, layout, size) };
         };
-        // SAFETY: as in `dealloc`. The new layout is sound by the caller's promise; the blocks do not
-        // overlap, and as many bytes are copied as the smaller one has.
+        // SAFETY: as in `dealloc`. The caller guarantees that the new layout is sound. The blocks do not
+        // overlap, and the copy has the size of the smaller one.
         unsafe {
             if size <= SIZE
                 && (*self.book.get()).resize(SIZE, offset, Class::of(layout.size()), Class::of(size))
@@ -118,29 +118,29 @@ unsafe impl<const SIZE: usize, F: GlobalAlloc> GlobalAlloc for Arena<SIZE, F> {
 
 /// Which parts of the arena are in use.
 struct Book {
-    /// Where the untouched part begins.
+    /// The beginning of the untouched part.
     bump: usize,
-    /// Blocks that are in use.
+    /// The number of blocks in use.
     live: usize,
-    /// Whether any list holds a block.
+    /// Whether any list contains a block.
     any_free: bool,
-    /// The first free block of each class: its offset plus one, or 0 for none. A free block begins with
-    /// the same of the next.
+    /// The first free block of each class: its offset plus one, or 0 for none. A free block begins with the
+    /// same value for the next one.
     free: [u32; CLASSES],
 }
 
 impl Book {
     const NEW: Self = Self { bump: 0, live: 0, any_free: false, free: [0; CLASSES] };
 
-    /// A block of this class, by its offset.
+    /// Takes a block of this class and returns its offset.
     ///
     /// # Safety
-    /// `memory` is where the arena begins, and has `size` bytes.
+    /// `memory` points to the beginning of the arena, which has `size` bytes.
     unsafe fn take(&mut self, memory: *mut u8, size: usize, class: Class) -> Option<usize> {
         let head = &mut self.free[class.index];
         let offset = if *head != 0 {
             let offset = *head as usize - 1;
-            // SAFETY: what is in a list is free, and holds the link that `give` wrote.
+            // SAFETY: a block in a list is free, and contains the link that `give` wrote.
             *head = unsafe { memory.add(offset).cast::<u32>().read() };
             offset
         } else if class.size <= size - self.bump {
@@ -154,10 +154,10 @@ impl Book {
         Some(offset)
     }
 
-    /// Takes a block back.
+    /// Returns a block to the arena.
     ///
     /// # Safety
-    /// `memory` is where the arena begins; the block is in use and of this class.
+    /// `memory` points to the beginning of the arena; the block is in use and of this class.
     unsafe fn give(&mut self, memory: *mut u8, offset: usize, class: Class) {
         self.live -= 1;
         if self.live == 0 {
@@ -169,15 +169,15 @@ impl Book {
         } else if offset + class.size == self.bump {
             self.bump = offset;
         } else {
-            // SAFETY: the block is the book's again, and has room for a link.
+            // SAFETY: the block is free again, and has room for a link.
             unsafe { memory.add(offset).cast::<u32>().write(self.free[class.index]) };
             self.free[class.index] = offset as u32 + 1;
             self.any_free = true;
         }
     }
 
-    /// Whether the block can be of another class where it stands, and now is. One that is not the last
-    /// keeps its class, or else its rest would be lost when it is freed.
+    /// Changes the class of a block in place, if possible, and returns whether it did. A block that is not
+    /// the last keeps its class; otherwise its rest would be lost when it is freed.
     fn resize(&mut self, size: usize, offset: usize, old: Class, new: Class) -> bool {
         if offset + old.size == self.bump && new.size <= size - offset {
             self.bump = offset + new.size;
@@ -191,12 +191,12 @@ impl Book {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Class {
     index: usize,
-    /// Bytes of each block in it.
+    /// Bytes of each block of this class.
     size: usize,
 }
 
 impl Class {
-    /// The smallest class that holds `size` bytes, which are 1 to 256 KiB.
+    /// The smallest class for `size` bytes, which may be 1 to 256 KiB.
     fn of(size: usize) -> Self {
         let most = size.max(1) - 1;
         if most < 64 {
@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// The system's allocator, which counts what it has given and not got back.
+    /// The system's allocator, which counts its live allocations.
     #[derive(Default)]
     struct Counting(Cell<isize>);
 

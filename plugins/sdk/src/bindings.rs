@@ -1,4 +1,4 @@
-//! What wit-bindgen makes of `wit/`, as it comes. The other modules give it a shape.
+//! The unchanged output of wit-bindgen for `wit/`. The other modules wrap it.
 
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 

@@ -1,7 +1,7 @@
 //! The plugin's own table of config.toml, `[plugin.<name>.config]`.
 //!
-//! A mistake in it is refused for good, with a message that says what to write: after mending it the
-//! operator replays the dead letters.
+//! If the table has a mistake, the attempt is rejected with a message that says what to write. After fixing
+//! it the operator replays the dead letters.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -9,23 +9,23 @@ use serde::de::DeserializeOwned;
 
 use crate::{Failure, host};
 
-/// A value as text, or none where the key is absent. What is no string in config.toml comes as JSON.
+/// Returns a value as text, or none if the key is absent. Values other than strings are returned as JSON.
 pub fn get(key: &str) -> Option<String> {
     host::config::get(key)
 }
 
-/// A value as text.
+/// Returns a value as text.
 ///
 /// # Errors
-/// [`Error::Missing`] where the key is absent or empty.
+/// [`Error::Missing`] if the key is absent or empty.
 pub fn require(key: &str) -> Result<String, Error> {
     get(key).filter(|value| !value.is_empty()).ok_or_else(|| Error::Missing(key.to_owned()))
 }
 
-/// A value that is parsed from text, such as a number; or `default` where the key is absent.
+/// Returns a value parsed from text, such as a number, or `default` if the key is absent.
 ///
 /// # Errors
-/// [`Error::Invalid`] where it does not parse.
+/// [`Error::Invalid`] if it does not parse.
 pub fn parse_or<T: FromStr<Err: Display>>(key: &str, default: T) -> Result<T, Error> {
     match get(key) {
         None => Ok(default),
@@ -33,18 +33,18 @@ pub fn parse_or<T: FromStr<Err: Display>>(key: &str, default: T) -> Result<T, Er
     }
 }
 
-/// A value that is an array or a table, or none where the key is absent.
+/// Returns a value that is an array or a table, or none if the key is absent.
 ///
 /// # Errors
-/// [`Error::Invalid`] where it is something else.
+/// [`Error::Invalid`] if it is something else.
 pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     get(key).map(|value| serde_json::from_str(&value).map_err(|error| Error::invalid(key, error))).transpose()
 }
 
-/// One text or several: `"a"` as well as `["a", "b"]`. None where the key is absent.
+/// Returns one text or several, for `"a"` as well as `["a", "b"]`. The result is empty if the key is absent.
 ///
 /// # Errors
-/// [`Error::Invalid`] where an array holds something else than texts.
+/// [`Error::Invalid`] if an array contains anything but texts.
 pub fn texts(key: &str) -> Result<Vec<String>, Error> {
     match get(key) {
         None => Ok(Vec::new()),
@@ -58,19 +58,19 @@ pub fn texts(key: &str) -> Result<Vec<String>, Error> {
 /// A mistake in the plugin's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// This key is needed.
+    /// This key is required.
     Missing(String),
     /// This key's value does not parse.
     Invalid {
-        /// Which.
+        /// The key.
         key: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }
 
 impl Error {
-    /// The value of `key` is of no use.
+    /// An error that the value of `key` is invalid.
     pub fn invalid(key: &str, problem: impl Display) -> Self {
         Self::Invalid { key: key.to_owned(), problem: problem.to_string() }
     }

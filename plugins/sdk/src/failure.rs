@@ -1,27 +1,27 @@
-//! Why an attempt did not do its work, and which errors mean what.
+//! Failures of an attempt, and the conversion of errors to failures.
 //!
-//! The rule: what another attempt would run into again is refused for good (a dead letter, which the
-//! operator sees and may replay after mending the cause); what may pass by itself is tried again.
+//! The rule: an error that another attempt would repeat is a rejection. The delivery becomes a dead letter,
+//! which the operator sees and may replay after fixing the cause. An error that may disappear is retried.
 
 use crate::{Delay, Failure, http, kv, outbox, sql};
 
 impl Failure {
-    /// Try again after the plugin's own back-off.
+    /// Retry after the plugin's usual back-off.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry(reason.into())
     }
 
-    /// Try again, but not before so many seconds.
+    /// Retry after at least this many seconds.
     pub fn retry_after(reason: impl Into<String>, seconds: u32) -> Self {
         Self::RetryAfter(Delay { reason: reason.into(), seconds })
     }
 
-    /// Never try again.
+    /// Never retry: the delivery becomes a dead letter.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject(reason.into())
     }
 
-    /// Why.
+    /// The reason.
     pub fn reason(&self) -> &str {
         match self {
             Self::Retry(reason) | Self::Reject(reason) => reason,
@@ -33,7 +33,7 @@ impl Failure {
 impl From<kv::Error> for Failure {
     fn from(error: kv::Error) -> Self {
         match error {
-            // Others may make room, or the operator more of it.
+            // Other attempts may free room, or the operator may raise the limit.
             kv::Error::Quota(_) => Self::retry(error.to_string()),
             _ => Self::reject(error.to_string()),
         }
@@ -57,7 +57,7 @@ impl From<http::Error> for Failure {
         let reason = error.to_string();
         match error {
             http::Error::Timeout(_) | http::Error::Failed(_) => Self::retry(reason),
-            // Those that the outbox tries again as well.
+            // The statuses that the outbox retries as well.
             http::Error::Status { status: 408 | 425 | 429 | 500..=599, retry_after, .. } => match retry_after
             {
                 Some(seconds) => Self::retry_after(reason, seconds),

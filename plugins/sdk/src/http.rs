@@ -1,9 +1,9 @@
-//! HTTP requests to where config.toml allows: `http = ["https://api.example.com"]`.
+//! HTTP requests to the URLs that config.toml grants: `http = ["https://api.example.com"]`.
 //!
-//! [`Request::fetch`] makes one now and returns the response. It can't be undone: an attempt that runs
-//! again makes it again, with the same `Idempotency-Key`. Where the response does not matter,
-//! [`Request::send_later`] is the better way: the request leaves after the attempt has committed, if it
-//! does, and is tried until it arrives.
+//! [`Request::fetch`] sends a request immediately and returns the response. It cannot be undone: an attempt
+//! that runs again sends it again, with the same `Idempotency-Key`. If the response does not matter, prefer
+//! [`Request::send_later`]: the host sends the request after the commit, and only then, and retries until it
+//! arrives.
 //!
 //! ```
 //! use posthouse_sdk::{Failure, http::Request};
@@ -33,12 +33,12 @@ use crate::{
     host, outbox,
 };
 
-/// A request in the making.
+/// A request that is being built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request(pub(crate) HostRequest);
 
 impl Request {
-    /// A request with this method, such as `PUT`, and no body.
+    /// Creates a request with this method, such as `PUT`, and no body.
     pub fn new(method: &str, url: impl Into<String>) -> Self {
         Self(HostRequest {
             method: method.to_owned(),
@@ -48,58 +48,58 @@ impl Request {
         })
     }
 
-    /// A `GET`.
+    /// Creates a `GET` request.
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
-    /// A `POST`.
+    /// Creates a `POST` request.
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
-    /// A `PUT`.
+    /// Creates a `PUT` request.
     pub fn put(url: impl Into<String>) -> Self {
         Self::new("PUT", url)
     }
 
-    /// A `DELETE`.
+    /// Creates a `DELETE` request.
     pub fn delete(url: impl Into<String>) -> Self {
         Self::new("DELETE", url)
     }
 
-    /// Adds a header. The host sets `Host`, `Content-Length`, `Idempotency-Key` and what the grant adds.
+    /// Adds a header. The host sets `Host`, `Content-Length`, `Idempotency-Key` and the headers of the grant.
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.0.headers.push(Header { name: name.to_owned(), value: value.into() });
         self
     }
 
-    /// Gives it a body.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.0.body = body.into();
         self
     }
 
-    /// Gives it a body of JSON, and says so in `Content-Type`.
+    /// Sets the body to JSON, and sets `Content-Type`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where there is no JSON for it.
+    /// [`Error::Invalid`] if the value cannot be represented as JSON.
     pub fn json<T: Serialize + ?Sized>(self, body: &T) -> Result<Self, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::Invalid(format!("body: {error}")))?;
         Ok(self.header("content-type", "application/json").body(body))
     }
 
-    /// Makes it now.
+    /// Sends the request immediately.
     ///
     /// # Errors
-    /// See [`Error`]. That the status is no good one is no error: see [`Response::success`].
+    /// See [`Error`]. A status other than 2xx is not an error here: see [`Response::success`].
     pub fn fetch(&self) -> Result<Response, Error> {
         let response = host::http::fetch(&self.0)?;
         Ok(Response { response, request: format!("{} {}", self.0.method, self.0.url) })
     }
 
-    /// Stages it: it is made after the attempt has committed, at least once, and returns its
-    /// Idempotency-Key, which is the same in every attempt and every sending.
+    /// Stages the request and returns its Idempotency-Key. The host sends it after the attempt has committed,
+    /// at least once. The key is the same in every attempt and every sending.
     ///
     /// # Errors
     /// See [`outbox::Error`].
@@ -108,14 +108,14 @@ impl Request {
     }
 }
 
-/// A text from outside as one segment of a URL's path: what could end or leave the segment is escaped.
+/// Escapes a text from outside as one segment of a URL's path, so that it cannot end or leave the segment.
 pub fn segment(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => segment.push(byte.into()),
             b'.' if text.bytes().any(|byte| byte != b'.') => segment.push('.'),
-            // `..` would lead upwards, and to a parser of URLs `%2E%2E` is the same.
+            // `..` would lead upwards, and URL parsers treat `%2E%2E` in the same way.
             b'.' => segment.push_str("%252E"),
             other => segment.push_str(&format!("%{other:02X}")),
         }
@@ -123,7 +123,7 @@ pub fn segment(text: &str) -> String {
     segment
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     response: HostResponse,
@@ -136,7 +136,7 @@ impl Response {
         self.response.status
     }
 
-    /// The first header of this name, in whatever case.
+    /// The first header of this name, case-insensitive.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.response.headers.iter();
         headers.find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.as_str())
@@ -147,17 +147,17 @@ impl Response {
         &self.response.body
     }
 
-    /// The body, which is JSON.
+    /// Returns the body, parsed as JSON.
     ///
     /// # Errors
-    /// [`Error::Failed`] where it is not such JSON.
+    /// [`Error::Failed`] if it is not such JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.response.body).map_err(|error| {
             Error::Failed(format!("the answer to `{}` is no such JSON: {error}", self.request))
         })
     }
 
-    /// Itself, if the status is 2xx.
+    /// Returns the response itself if the status is 2xx.
     ///
     /// # Errors
     /// [`Error::Status`] otherwise.
@@ -165,7 +165,7 @@ impl Response {
         match self.status() {
             200..=299 => Ok(self),
             status => {
-                // A date in its place is as good as none: the plugin's own back-off holds.
+                // A date counts as absent: the plugin's usual back-off applies.
                 let retry_after = self.header("retry-after").and_then(seconds);
                 Err(Error::Status { status, request: self.request, retry_after })
             }
@@ -173,33 +173,33 @@ impl Response {
     }
 }
 
-/// The seconds of a `Retry-After`; as many as can be asked for, where it is more.
+/// The seconds of a `Retry-After`, or the maximum if it is larger.
 fn seconds(text: &str) -> Option<u32> {
     let digits = text.trim();
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
-/// Why there is no response, or none that is good.
+/// Why there is no response, or no successful one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Not granted; the message names the line of config.toml that would allow it.
+    /// Not granted; the message contains the line for config.toml that would allow it.
     Denied(String),
-    /// Not a request: the message names the field.
+    /// Not a valid request; the message names the field.
     Invalid(String),
-    /// Request or response is larger than may be.
+    /// The request or the response is too large.
     Limit(String),
-    /// No whole response came in time.
+    /// No complete response arrived in time.
     Timeout(String),
-    /// No response came, or one that can't be read.
+    /// No response arrived, or it cannot be read.
     Failed(String),
-    /// The status is none of 2xx.
+    /// The status is not 2xx.
     Status {
-        /// Which it is.
+        /// The status.
         status: u16,
-        /// Method and URL.
+        /// The method and the URL.
         request: String,
-        /// How many seconds the other side asks to wait.
+        /// The number of seconds that the other side asks to wait.
         retry_after: Option<u32>,
     },
 }

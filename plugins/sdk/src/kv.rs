@@ -1,8 +1,8 @@
-//! Keys and values in the plugin's own name space.
+//! Keys and values in the plugin's own namespace.
 //!
-//! An attempt sees its own writes. What it read is checked when it commits: if another attempt changed
-//! it meanwhile, this one runs again from the start, so reading, changing and writing is safe.
-//! [`increment`] never runs into that.
+//! An attempt sees its own writes. The host checks at the commit whether another attempt has changed a value
+//! that this attempt read. If so, this attempt runs again from the start. So it is safe to read, change and
+//! write a value. [`increment`] does not conflict, unless the plugin has a database.
 
 use std::fmt;
 
@@ -11,10 +11,10 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use crate::bindings::posthouse::plugin::kv::Entry;
 use crate::{bindings::posthouse::plugin::kv::Error as HostError, host};
 
-/// The most entries that come with one listing.
+/// The maximum number of entries in one page.
 const PAGE: u32 = 1000;
 
-/// The value of a key.
+/// Returns the value of a key.
 ///
 /// # Errors
 /// [`Error::InvalidKey`].
@@ -22,28 +22,28 @@ pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
     Ok(host::kv::get(key)?)
 }
 
-/// The value of a key, which is text.
+/// Returns the value of a key as text.
 ///
 /// # Errors
-/// [`Error::InvalidKey`], [`Error::Unreadable`] where it is not UTF-8.
+/// [`Error::InvalidKey`], [`Error::Unreadable`] if it is not UTF-8.
 pub fn get_string(key: &str) -> Result<Option<String>, Error> {
     get(key)?.map(|value| String::from_utf8(value).map_err(|error| Error::unreadable(key, error))).transpose()
 }
 
-/// The value of a key, which is JSON.
+/// Returns the value of a key, parsed as JSON.
 ///
 /// # Errors
-/// [`Error::InvalidKey`], [`Error::Unreadable`] where it is not such JSON.
+/// [`Error::InvalidKey`], [`Error::Unreadable`] if it is not such JSON.
 pub fn get_json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     get(key)?
         .map(|value| serde_json::from_slice(&value).map_err(|error| Error::unreadable(key, error)))
         .transpose()
 }
 
-/// The value of a key, which is a decimal number; 0 where the key is absent.
+/// Returns the value of a key as a decimal number; 0 if the key is absent.
 ///
 /// # Errors
-/// [`Error::InvalidKey`], [`Error::Unreadable`] where it is no number.
+/// [`Error::InvalidKey`], [`Error::Unreadable`] if it is not a number.
 pub fn get_number(key: &str) -> Result<i64, Error> {
     match get_string(key)? {
         None => Ok(0),
@@ -51,7 +51,7 @@ pub fn get_number(key: &str) -> Result<i64, Error> {
     }
 }
 
-/// Gives a key a value.
+/// Sets the value of a key.
 ///
 /// # Errors
 /// [`Error::InvalidKey`], [`Error::ValueTooLarge`], [`Error::Quota`].
@@ -59,15 +59,15 @@ pub fn set(key: &str, value: impl AsRef<[u8]>) -> Result<(), Error> {
     Ok(host::kv::set(key, value.as_ref())?)
 }
 
-/// Gives a key a value, as JSON.
+/// Sets the value of a key to JSON.
 ///
 /// # Errors
-/// As of [`set`], and [`Error::Unreadable`] where there is no JSON for it.
+/// As for [`set`], and [`Error::Unreadable`] if the value cannot be represented as JSON.
 pub fn set_json<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<(), Error> {
     set(key, serde_json::to_vec(value).map_err(|error| Error::unreadable(key, error))?)
 }
 
-/// Deletes a key; that it is not there is no error.
+/// Deletes a key. A missing key is not an error.
 ///
 /// # Errors
 /// [`Error::InvalidKey`].
@@ -75,7 +75,7 @@ pub fn delete(key: &str) -> Result<(), Error> {
     Ok(host::kv::delete(key)?)
 }
 
-/// Adds to a decimal number, an absent one being 0.
+/// Adds to a decimal number; an absent one counts as 0.
 ///
 /// # Errors
 /// [`Error::InvalidKey`], [`Error::NotAnInteger`], [`Error::Quota`].
@@ -83,7 +83,7 @@ pub fn increment(key: &str, by: i64) -> Result<(), Error> {
     Ok(host::kv::increment(key, by)?)
 }
 
-/// One page of entries: those whose key starts with `prefix`, after the key `after`, at most `limit`.
+/// Returns one page of entries: those whose key starts with `prefix`, after the key `after`, at most `limit`.
 ///
 /// # Errors
 /// [`Error::InvalidKey`].
@@ -91,7 +91,8 @@ pub fn list(prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<Entry>,
     Ok(host::kv::list(prefix, after, limit)?)
 }
 
-/// Every entry whose key starts with `prefix`, in the order of their keys, fetched by the page.
+/// Iterates over all entries whose key starts with `prefix`, in the order of their keys. It fetches one page
+/// at a time.
 pub fn entries(prefix: &str) -> impl Iterator<Item = Result<Entry, Error>> {
     let mut page = Vec::new().into_iter();
     let mut after: Option<String> = None;
@@ -121,11 +122,11 @@ pub enum Error {
     InvalidKey(String),
     /// The value is longer than the limit.
     ValueTooLarge(String),
-    /// The plugin's name space is full.
+    /// The plugin's namespace is full.
     Quota(String),
-    /// What stands there is no decimal number within 64 bits, or would leave them.
+    /// The value is not a decimal 64-bit integer, or would overflow.
     NotAnInteger(String),
-    /// What stands there is not what the caller wanted.
+    /// The value does not have the requested type.
     Unreadable(String),
 }
 

@@ -1,6 +1,6 @@
-//! What posthouse plugins in Rust share.
+//! The SDK for posthouse plugins in Rust.
 //!
-//! A plugin is a type with two functions: what it wants, and what it does with one event.
+//! A plugin is a type with two functions: one declares what it wants, the other handles one event.
 //!
 //! ```
 //! use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, info, kv};
@@ -23,11 +23,11 @@
 //! posthouse_sdk::plugin!(Signups);
 //! ```
 //!
-//! Whatever `handle` changes takes effect if, and only if, it returns `Ok`; so it may return early at
-//! any point with `?`. Nothing of one attempt can be seen by another, unless the operator set `reuse`:
-//! then statics live on, and nothing should depend on them.
+//! The changes of `handle` take effect if, and only if, it returns `Ok`. So it may return early at any point
+//! with `?`. Attempts share no memory, unless the operator set `reuse`. Then statics persist, and plugins
+//! should not depend on them.
 //!
-//! Built for any target but WebAssembly, the same code talks to the fake host of [`testing`].
+//! Built for a target other than WebAssembly, the same code talks to the fake host of [`testing`].
 
 #[cfg(any(test, target_family = "wasm"))]
 mod arena;
@@ -52,19 +52,19 @@ pub use bindings::posthouse::plugin::types::{
     Capability, Delay, Delivery, Event, Failure, Manifest, Timestamp,
 };
 
-/// What a plugin is.
+/// A plugin.
 pub trait Plugin {
-    /// What the plugin says of itself. Called once when a revision is loaded, with no grants.
+    /// Describes the plugin. The host calls it once when it loads a revision, without grants.
     fn manifest() -> Manifest;
 
-    /// One attempt at one event.
+    /// Handles one event, in one attempt.
     ///
     /// # Errors
-    /// A [`Failure`] drops all that was staged; its kind says whether to try again.
+    /// A [`Failure`] drops everything that was staged. Its kind says whether to retry.
     fn handle(event: Event, delivery: Delivery) -> Result<(), Failure>;
 }
 
-/// Makes this type the plugin of this crate, which must be a `cdylib`.
+/// Exports this type as the plugin of this crate, which must be a `cdylib`.
 #[macro_export]
 macro_rules! plugin {
     ($plugin:ty) => {

@@ -1,9 +1,9 @@
-//! What a plugin says of itself.
+//! The manifest: a plugin's description of itself.
 
 use crate::{Capability, Manifest};
 
 impl Manifest {
-    /// A manifest with one line for people, that wants no events yet.
+    /// Creates a manifest with a description of one line, and no events yet.
     pub fn new(description: &str) -> Self {
         Self { description: description.to_owned(), events: Vec::new(), requires: Vec::new() }
     }
@@ -14,7 +14,7 @@ impl Manifest {
         self
     }
 
-    /// Adds what the plugin cannot do without: it is held until the operator grants it.
+    /// Adds a capability that the plugin requires: its deliveries are held until the operator grants it.
     pub fn requires(mut self, capability: Capability) -> Self {
         self.requires.push(capability);
         self

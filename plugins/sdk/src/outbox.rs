@@ -1,4 +1,4 @@
-//! What leaves after the attempt has committed, and only then.
+//! Mails, requests and events that are sent after the attempt has committed, and only then.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
 pub struct Mail(HostMail);
 
 impl Mail {
-    /// A mail from the first address the grant allows.
+    /// Creates a mail from the first address that the grant allows.
     pub fn new(to: impl Into<String>, subject: impl Into<String>, text: impl Into<String>) -> Self {
         Self(HostMail {
             from: None,
@@ -29,43 +29,43 @@ impl Mail {
         })
     }
 
-    /// Sends it from this address, which the grant must allow.
+    /// Sets the sender's address, which the grant must allow.
     pub fn from(mut self, address: impl Into<String>) -> Self {
         self.0.from = Some(address.into());
         self
     }
 
-    /// Adds somebody to whom it goes.
+    /// Adds a recipient.
     pub fn to(mut self, address: impl Into<String>) -> Self {
         self.0.to.push(address.into());
         self
     }
 
-    /// Adds somebody who gets a copy.
+    /// Adds a recipient of a copy.
     pub fn cc(mut self, address: impl Into<String>) -> Self {
         self.0.cc.push(address.into());
         self
     }
 
-    /// Adds somebody who gets a copy unseen.
+    /// Adds a recipient of a blind copy.
     pub fn bcc(mut self, address: impl Into<String>) -> Self {
         self.0.bcc.push(address.into());
         self
     }
 
-    /// Where answers go.
+    /// Sets the address for replies.
     pub fn reply_to(mut self, address: impl Into<String>) -> Self {
         self.0.reply_to = Some(address.into());
         self
     }
 
-    /// The same as HTML. Whatever comes from outside must be escaped in it.
+    /// Sets the HTML version. Escape all values from outside.
     pub fn html(mut self, html: impl Into<String>) -> Self {
         self.0.html = Some(html.into());
         self
     }
 
-    /// Stages it, and returns its Message-ID, which is the same in every attempt.
+    /// Stages the mail and returns its Message-ID. The Message-ID is the same in every attempt.
     ///
     /// # Errors
     /// See [`Error`].
@@ -74,9 +74,9 @@ impl Mail {
     }
 }
 
-/// Stages a request that is made later, at least once, and returns its Idempotency-Key, which is the same
-/// in every attempt and every sending. A status of 2xx ends it; 408, 425, 429 and 5xx are tried again, as
-/// is what brought no response; any other is given up.
+/// Stages a request and returns its Idempotency-Key. The key is the same in every attempt and every sending.
+/// The host sends the request after the commit, at least once. A status of 2xx ends it. The host retries
+/// after 408, 425, 429 and 5xx, and if there is no response. Any other status makes it a dead letter.
 ///
 /// # Errors
 /// See [`Error`].
@@ -89,22 +89,22 @@ pub fn send_request(request: &Request) -> Result<String, Error> {
 pub struct Derived(HostDerived);
 
 impl Derived {
-    /// An event of this type about the organization of the event at hand, with `data` as JSON.
+    /// Creates an event of this type about the organization of the event at hand, with `data` as JSON.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where there is no JSON for `data`.
+    /// [`Error::Invalid`] if `data` cannot be represented as JSON.
     pub fn new<T: Serialize + ?Sized>(event_type: &str, data: &T) -> Result<Self, Error> {
         let data = serde_json::to_string(data).map_err(|error| Error::Invalid(format!("data: {error}")))?;
         Ok(Self(HostDerived { event_type: event_type.to_owned(), organization_id: None, data }))
     }
 
-    /// Makes it about this organization.
+    /// Sets the organization that the event is about.
     pub fn organization(mut self, id: impl Into<String>) -> Self {
         self.0.organization_id = Some(id.into());
         self
     }
 
-    /// Stages it, and returns its id, which is the same in every attempt.
+    /// Stages the event and returns its id. The id is the same in every attempt.
     ///
     /// # Errors
     /// See [`Error`].
@@ -113,7 +113,7 @@ impl Derived {
     }
 }
 
-/// What came of staging something that the plugin can do without: none where it is not granted.
+/// The result of staging something optional: none if it is not granted.
 ///
 /// # Errors
 /// Any other [`Error`].
@@ -127,11 +127,11 @@ pub fn if_granted(staged: Result<String, Error>) -> Result<Option<String>, Error
 /// Why a mail, a request or an event was not staged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Not granted; the message names the line of config.toml that would allow it.
+    /// Not granted; the message contains the line for config.toml that would allow it.
     Denied(String),
-    /// Not a mail, a request or an event: the message names the field.
+    /// Not a valid mail, request or event; the message names the field.
     Invalid(String),
-    /// The attempt has staged all it may.
+    /// The item is too large; the message names the field.
     Limit(String),
 }
 

@@ -1,23 +1,23 @@
-//! Text with placeholders, for what operators write in config.toml: `Hello {first_name|there},`.
+//! Text with placeholders, for templates in config.toml: `Hello {first_name|there},`.
 //!
-//! A placeholder is a name in braces (`a-z` and `_`), with a text after `|` for when nothing is known.
-//! Any other brace stands for itself, so that CSS needs no escaping. A value is never read as a template.
+//! A placeholder is a name in braces (`a-z` and `_`). A text after `|` is the default. Any other brace is
+//! literal, so that CSS needs no escaping. Values are never parsed as templates.
 
 use std::fmt;
 
-/// What happens to a value on its way into the text. Values come from outside.
+/// How to escape a value in the text. Values are from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Escape {
-    /// Nothing: plain text.
+    /// No escaping: plain text.
     Text,
-    /// Control characters become spaces: a subject must stay one line.
+    /// Control characters become spaces, because a subject must be one line.
     Line,
-    /// `& < > " '` become references: HTML.
+    /// `& < > " '` become character references: HTML.
     Html,
 }
 
 impl Escape {
-    /// The value as it may stand in the text.
+    /// Returns the escaped value.
     pub fn apply(self, value: &str) -> String {
         match self {
             Self::Text => value.to_owned(),
@@ -40,10 +40,10 @@ impl Escape {
     }
 }
 
-/// Fills in the placeholders of `template`. `values` names all there are.
+/// Fills in the placeholders of `template`. `values` lists all valid names.
 ///
 /// # Errors
-/// [`Unknown`] where the template has another.
+/// [`Unknown`] if the template has another name.
 pub fn fill(template: &str, escape: Escape, values: &[(&str, Option<&str>)]) -> Result<String, Unknown> {
     let mut text = String::with_capacity(template.len() + 64);
     let mut rest = template;
@@ -70,7 +70,7 @@ pub fn fill(template: &str, escape: Escape, values: &[(&str, Option<&str>)]) -> 
     Ok(text)
 }
 
-/// Splits `name|otherwise}rest`, if that is what it is.
+/// Splits a text of the form `name|otherwise}rest`.
 fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     let (inner, rest) = text.split_once('}')?;
     let (name, otherwise) = inner.split_once('|').unwrap_or((inner, ""));
@@ -78,7 +78,7 @@ fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
     (is_name && !otherwise.contains('{')).then_some((name, otherwise, rest))
 }
 
-/// A template has a placeholder that nothing is known of.
+/// A template has an unknown placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unknown {
     name: String,

@@ -2,7 +2,7 @@
 
 use crate::Timestamp;
 
-/// A timestamp as RFC 3339 in UTC, to the second: `2026-01-02T03:04:05Z`.
+/// Formats a timestamp as RFC 3339 in UTC, to the second: `2026-01-02T03:04:05Z`.
 pub fn rfc3339(at: Timestamp) -> String {
     let seconds = at / 1_000_000_000;
     let (year, month, day) = date(seconds / 86_400);
@@ -11,9 +11,10 @@ pub fn rfc3339(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day, of a number of days since 1970-01-01.
+/// Returns the year, month and day of a number of days since 1970-01-01.
 fn date(days: u64) -> (u64, u64, u64) {
-    // Counted from 0000-03-01: leap days come last in their years, and 400 years have 146,097 days.
+    // Counted from 0000-03-01: leap days are then the last days of their years, and 400 years have 146,097
+    // days.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

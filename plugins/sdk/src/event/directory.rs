@@ -1,4 +1,4 @@
-//! Directories that are synchronised by SCIM, and who is in them.
+//! Directories that are synchronised by SCIM, with their users and groups.
 
 use super::{
     Malformed,
@@ -10,13 +10,13 @@ use super::{
 pub struct Directory {
     /// The sender's id.
     pub id: String,
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: Option<String>,
-    /// Who keeps it, such as `OKTA`.
+    /// The provider, such as `OKTA`.
     pub provider: Option<String>,
-    /// How it is synchronised, such as `SCIM`.
+    /// The protocol of synchronisation, such as `SCIM`.
     pub directory_type: Option<String>,
-    /// Whether it is in use.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
 }
 
@@ -35,30 +35,30 @@ impl Entity for Directory {
     }
 }
 
-/// A user in a directory, who need not have logged in yet.
+/// A user in a directory, who may not have logged in yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DirectoryUser {
     /// The sender's id.
     pub id: String,
-    /// Whose directory it is.
+    /// The organization that owns the directory.
     pub organization_id: Option<String>,
-    /// The id in the directory itself.
+    /// The id in the directory.
     pub directory_provider_id: Option<String>,
-    /// The address.
+    /// The mail address.
     pub email: Option<String>,
     /// The given name.
     pub first_name: Option<String>,
     /// The family name.
     pub last_name: Option<String>,
-    /// The whole name.
+    /// The full name.
     pub name: Option<String>,
-    /// The name to log in with.
+    /// The user name for the login.
     pub preferred_username: Option<String>,
     /// Whether the user may log in.
     pub active: Option<bool>,
-    /// What the user does.
+    /// The job title.
     pub title: Option<String>,
-    /// Where the user works.
+    /// The department.
     pub department: Option<String>,
     /// The names of the groups.
     pub groups: Vec<String>,
@@ -94,15 +94,15 @@ impl Entity for DirectoryUser {
 pub struct DirectoryGroup {
     /// The sender's id.
     pub id: String,
-    /// Whose directory it is.
+    /// The organization that owns the directory.
     pub organization_id: Option<String>,
-    /// In which directory.
+    /// The directory.
     pub directory_id: Option<String>,
-    /// The id in the directory itself.
+    /// The id in the directory.
     pub directory_provider_id: Option<String>,
     /// The id in the operator's own system.
     pub external_id: Option<String>,
-    /// What it is called.
+    /// The name.
     pub display_name: Option<String>,
 }
 
@@ -122,10 +122,10 @@ impl Entity for DirectoryGroup {
     }
 }
 
-/// The organization the object names, or else the event.
+/// The organization that the object names, or the one of the event.
 ///
 /// # Errors
-/// Where the object's own is none.
+/// The object's own organization id is invalid.
 pub(super) fn organization_id(node: &Node<'_>) -> Result<Option<String>, Malformed> {
     Ok(node.id(&["organization_id"])?.or_else(|| node.event.organization_id.clone()))
 }

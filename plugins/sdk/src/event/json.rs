@@ -1,9 +1,9 @@
-//! Reads single members out of an event's JSON and skips everything else unparsed, so that a member that
-//! nobody reads can't fail an attempt, whatever it contains.
+//! Reads single members of an event's JSON and skips everything else unparsed. So a member that nobody reads
+//! cannot fail an attempt, whatever it contains.
 //!
 //! - Of several members with one name the last one counts.
-//! - Half of a surrogate pair (`"\ud800"`) becomes U+FFFD, and so does U+0000, which PostgreSQL can't keep.
-//! - A number is its own text, digit for digit.
+//! - A lone surrogate (`"\ud800"`) becomes U+FFFD, and so does U+0000, which PostgreSQL cannot store.
+//! - A number keeps its text, digit for digit.
 
 use std::{borrow::Cow, fmt, rc::Rc};
 
@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A JSON string as bytes: UTF-8 but for halves of surrogate pairs, which have three bytes each (WTF-8).
+/// A JSON string as bytes: UTF-8, except that a lone surrogate has three bytes (WTF-8).
 pub(super) struct JsonStr<'a>(pub(super) Cow<'a, [u8]>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonStr<'a> {
@@ -34,21 +34,21 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonStr<'a> {
                 Ok(JsonStr(Cow::Owned(bytes.to_owned())))
             }
         }
-        // As bytes, because serde_json refuses half of a surrogate pair in a `str`.
+        // As bytes, because serde_json refuses a lone surrogate in a `str`.
         deserializer.deserialize_bytes(Bytes)
     }
 }
 
-/// What a scalar says.
+/// The text of a scalar.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Text {
     pub(super) text: String,
-    /// It held what no text can keep, and has U+FFFD in its place.
+    /// Whether the text contained an invalid character and now has U+FFFD instead.
     pub(super) mended: bool,
 }
 
 impl Text {
-    /// A string that is not empty, or a number as it is written; none of any other JSON.
+    /// Returns the text of a string that is not empty, or of a number as written. None for any other JSON.
     pub(super) fn of(json: &str) -> Option<Self> {
         match json.as_bytes().first()? {
             b'"' => {
@@ -83,14 +83,14 @@ impl Text {
 #[derive(Clone)]
 pub(super) struct Object<'a>(Rc<[Member<'a>]>);
 
-/// A name, as WTF-8, and the value's JSON text.
+/// A member's name, as WTF-8, and the JSON text of its value.
 type Member<'a> = (Cow<'a, [u8]>, &'a str);
 
 impl<'a> Object<'a> {
-    /// Reads the names of an object; its values are only looked at when they are asked for.
+    /// Reads the names of an object. It parses a value only on request.
     ///
     /// # Errors
-    /// Where the text is no JSON object.
+    /// The text is not a JSON object.
     pub(super) fn read(json: &'a str) -> serde_json::Result<Self> {
         serde_json::from_str(json)
     }
@@ -128,7 +128,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// The JSON texts of an array's elements; none of any other JSON.
+/// The JSON texts of an array's elements; none for any other JSON.
 pub(super) fn elements(json: &str) -> Vec<&str> {
     serde_json::from_str::<Vec<&RawValue>>(json).unwrap_or_default().into_iter().map(RawValue::get).collect()
 }

@@ -1,12 +1,12 @@
-//! Events as types. A plugin asks for the user, the organization, the session an event is about, and
-//! need not know in which of the two shapes the sender put it: wrapped (`data.user`) or as `data` itself.
+//! Typed access to events. A plugin asks for the user, the organization or the session of an event. It need
+//! not know which of the two formats the sender uses: wrapped (`data.user`) or `data` itself.
 //!
-//! Members that are unknown are passed over unread, whatever they contain; those that are absent, null, empty
-//! or of another type than expected are `None`, unless the type cannot do without them.
+//! Unknown members are skipped unread, whatever they contain. Members that are absent, null, empty or of
+//! another type than expected are `None`, unless the type requires them.
 //!
-//! What is read of odd JSON is defined. Of several members with one name the last counts. A number is its own
-//! text, so that large ids keep every digit (and `1e2` is another id than `100`). In a text, half of a
-//! surrogate pair and U+0000 become U+FFFD; in an id they are an error, because two ids could become one.
+//! The result for odd JSON is defined. Of several members with one name the last counts. A number keeps its
+//! text, so that large ids keep every digit (and `1e2` is another id than `100`). In a text, a lone surrogate
+//! and U+0000 become U+FFFD. In an id they are an error, because two ids could become equal.
 
 mod directory;
 mod json;
@@ -25,22 +25,23 @@ pub use settings::{ConnectedAccount, Connection, Domain, Permission, Role};
 use crate::{Event, Failure, Timestamp};
 
 impl Event {
-    /// When it happened: by the sender's word, or else when posthouse took it in.
+    /// The time at which the event happened, according to the sender; without one, the time at which
+    /// posthouse received it.
     ///
-    /// For an event that names no time, the time of its arrival is all there is. It is that of the attempt that
-    /// got through, so an event that a sender retries late looks new.
+    /// If the event names no time, only the time of its arrival is known. That is the arrival of the
+    /// successful attempt, so an event that a sender retries late looks new.
     pub fn time(&self) -> Timestamp {
         self.occurred_at.unwrap_or(self.received_at)
     }
 
-    /// A number that tells which of two events about the same thing is the newer: the one with the greater
-    /// number, in whatever order they come. An event that comes again has the number it had. So a plugin
-    /// that keeps the newest state passes over what is old with
+    /// A version number. Of two events about the same object, the one with the greater number is newer, in
+    /// whatever order they arrive. A repeated event has the same number. So a plugin that keeps the newest
+    /// state can ignore older events with
     /// `ON CONFLICT (id) DO UPDATE SET … WHERE users.version <= excluded.version`.
     ///
-    /// It is the time in nanoseconds; its last two bits put what is deleted after what is updated, and that
-    /// after the rest, where a sender gives them the same time. Of two updates at the same time the one that
-    /// came last is as good a guess as any, and right under `order_by`: therefore `<=`.
+    /// The number is the time in nanoseconds. Its last two bits order events with the same time: deletions
+    /// after updates, and updates after the rest. Of two updates with the same time the later arrival is the
+    /// best guess, and is right under `order_by`. Therefore the comparison is `<=`.
     pub fn version(&self) -> i64 {
         let kind = match self.event_type.rsplit(['.', '_']).next() {
             Some("deleted") => 2,
@@ -50,21 +51,21 @@ impl Event {
         i64::try_from(self.time() & !3).map_or(i64::MAX, |time| time | kind)
     }
 
-    /// `data` as a type of the plugin's own.
+    /// Returns `data` as the plugin's own type.
     ///
-    /// Members that the type does not name are not read. Of several members with one name the last counts, and
-    /// half of a surrogate pair becomes U+FFFD. A type that holds all of `data`, such as `serde_json::Value`,
-    /// reads all of it: then a number beyond the range of `f64`, and more than 128 levels, are errors.
+    /// Members that the type does not name are not read. Of several members with one name the last counts,
+    /// and a lone surrogate becomes U+FFFD. A type that contains all of `data`, such as `serde_json::Value`,
+    /// reads all of it. Then a number beyond the range of `f64`, and more than 128 levels, are errors.
     ///
     /// # Errors
-    /// [`Malformed`] where it is something else.
+    /// [`Malformed`] if it is something else.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Malformed> {
         serde_json::from_str(&self.data)
             .or_else(|_| serde_json::from_str(&tidy::tidy(&self.data)))
             .map_err(|error| Malformed::new(self, format!("`data`: {error}")))
     }
 
-    /// The error that this member is missing, for a plugin that can't do without it.
+    /// Returns the error that this member is missing, for a plugin that requires it.
     pub fn missing(&self, member: &str) -> Malformed {
         Malformed::new(self, format!("it has no `{member}`"))
     }
@@ -77,7 +78,7 @@ macro_rules! accessors {
                 $(#[$doc])*
                 ///
                 /// # Errors
-                /// [`Malformed`] names the event and the member it lacks.
+                /// [`Malformed`] names the event and the missing member.
                 pub fn $name(&self) -> Result<$entity, Malformed> {
                     node::read(self)
                 }
@@ -87,10 +88,10 @@ macro_rules! accessors {
 }
 
 accessors! {
-    /// The user of `user.*`, and of whatever else carries a `data.user`.
+    /// The user of `user.*`, and of any other event with a `data.user`.
     user: User;
-    /// The organization of `organization.created`, `.updated` and `.deleted`, and of whatever else
-    /// carries a `data.organization`.
+    /// The organization of `organization.created`, `.updated` and `.deleted`, and of any other event with a
+    /// `data.organization`.
     organization: Organization;
     /// The membership of `membership.*`, `user.organization_membership_*`, `user.organization_invitation`
     /// and `user.signup`.
@@ -115,7 +116,7 @@ accessors! {
     connected_account: ConnectedAccount;
 }
 
-/// The event does not hold what the plugin needs of it.
+/// The event lacks data that the plugin requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
     event_type: String,
@@ -138,7 +139,7 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl From<Malformed> for Failure {
-    /// The event will be no better at the next attempt.
+    /// Another attempt would not change the event.
     fn from(malformed: Malformed) -> Self {
         Self::reject(malformed.to_string())
     }

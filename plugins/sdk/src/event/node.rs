@@ -8,18 +8,18 @@ use super::{
 };
 use crate::Event;
 
-/// What an event can be about.
+/// An object that an event can be about.
 pub(super) trait Entity: Sized {
-    /// Members of `data` that hold it.
+    /// Members of `data` that may contain the object.
     const MEMBERS: &'static [&'static str];
-    /// The event types, or the beginnings of them, of which `data` itself is it.
+    /// The event types, or their prefixes, whose `data` is the object itself.
     const WHOLE: &'static [&'static str];
 
-    /// Reads it.
+    /// Reads the object.
     fn read(node: &Node<'_>) -> Result<Self, Malformed>;
 }
 
-/// Reads what an event is about.
+/// Reads the object that an event is about.
 pub(super) fn read<T: Entity>(event: &Event) -> Result<T, Malformed> {
     let data = Object::read(&event.data).map_err(|error| match error.classify() {
         Category::Data => Malformed::new(event, "its `data` is no object".to_owned()),
@@ -33,7 +33,7 @@ pub(super) fn read<T: Entity>(event: &Event) -> Result<T, Malformed> {
     }
 }
 
-/// An object inside of an event, and where it stands.
+/// An object in an event, and its path.
 pub(super) struct Node<'a> {
     pub(super) event: &'a Event,
     path: String,
@@ -49,7 +49,7 @@ impl<'a> Node<'a> {
         Some(Node { event: self.event, path, members, data: self.data.clone() })
     }
 
-    /// The object in this member, or else in the member of `data` of the same name.
+    /// The object in this member, or in the member of `data` with the same name.
     pub(super) fn child_or_sibling(&self, member: &str) -> Option<Node<'a>> {
         self.child(member).or_else(|| {
             let members = self.data.object(member)?;
@@ -58,15 +58,15 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The first of these members that has any text. A dot leads into an object.
+    /// The text of the first of these members that has one. A dot descends into an object.
     pub(super) fn text(&self, names: &[&str]) -> Option<String> {
         names.iter().find_map(|name| Text::of(self.value(name)?)).map(|text| text.text)
     }
 
-    /// The same of a text by which things are told apart.
+    /// The same for an id.
     ///
     /// # Errors
-    /// Where it holds what no text can keep: two such ids could become one.
+    /// The id contains an invalid character: two such ids could become equal.
     pub(super) fn id(&self, names: &[&str]) -> Result<Option<String>, Malformed> {
         let found = names.iter().find_map(|name| Some((name, Text::of(self.value(name)?)?)));
         match found {
@@ -78,7 +78,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The first of these members that has any text, by which things are told apart.
+    /// The id in the first of these members that has a text.
     pub(super) fn need(&self, names: &[&str]) -> Result<String, Malformed> {
         self.id(names)?.ok_or_else(|| {
             let name = names.first().unwrap_or(&"id");
@@ -86,7 +86,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The first of these members that is true or false.
+    /// The value of the first of these members that is true or false.
     pub(super) fn flag(&self, names: &[&str]) -> Option<bool> {
         names.iter().find_map(|name| match self.value(name)? {
             "true" => Some(true),
@@ -95,7 +95,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The texts of an array: those it holds, or one of `names` in each object it holds.
+    /// The texts of an array: its texts, or the member of each of its objects that `names` lists.
     pub(super) fn texts(&self, member: &str, names: &[&str]) -> Vec<String> {
         let named = |item: &str| {
             let item = Object::read(item).ok()?;

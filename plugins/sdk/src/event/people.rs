@@ -1,4 +1,4 @@
-//! Users, organizations, and what binds them: memberships and sessions.
+//! Users, organizations, memberships and sessions.
 
 use super::{
     Malformed,
@@ -13,20 +13,20 @@ pub struct User {
     pub id: String,
     /// The id in the operator's own system.
     pub external_id: Option<String>,
-    /// The address.
+    /// The mail address.
     pub email: Option<String>,
-    /// Whether the address was proven.
+    /// Whether the address was verified.
     pub email_verified: Option<bool>,
     /// The given name.
     pub first_name: Option<String>,
     /// The family name.
     pub last_name: Option<String>,
-    /// The whole name, as the sender has it.
+    /// The full name, as the sender has it.
     pub name: Option<String>,
 }
 
 impl User {
-    /// What to call the user: the whole name, or what is known of it.
+    /// The name to display: the full name, or the known part of it.
     pub fn display_name(&self) -> Option<String> {
         self.name.clone().or_else(|| match (&self.first_name, &self.last_name) {
             (Some(first), Some(last)) => Some(format!("{first} {last}")),
@@ -69,9 +69,9 @@ pub struct Organization {
     pub id: String,
     /// The id in the operator's own system.
     pub external_id: Option<String>,
-    /// What it is called.
+    /// The name.
     pub display_name: Option<String>,
-    /// Where its data is kept.
+    /// The region of its data.
     pub region_code: Option<String>,
 }
 
@@ -90,20 +90,20 @@ impl Entity for Organization {
     }
 }
 
-/// That a user belongs to an organization.
+/// The membership of a user in an organization.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// The sender's id of it, where it has one.
+    /// The sender's id of the membership, if it has one.
     pub id: Option<String>,
-    /// Who.
+    /// The user's id.
     pub user_id: String,
-    /// Where.
+    /// The organization's id.
     pub organization_id: String,
     /// The names of the roles.
     pub roles: Vec<String>,
-    /// The user, where the event tells more than the id.
+    /// The user, if the event contains more than the id.
     pub user: Option<User>,
-    /// The organization, where the event tells more than the id.
+    /// The organization, if the event contains more than the id.
     pub organization: Option<Organization>,
 }
 
@@ -141,26 +141,26 @@ impl Entity for Membership {
     }
 }
 
-/// That a user is logged in.
+/// A session of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session {
     /// The sender's id.
     pub id: String,
-    /// Who.
+    /// The user's id.
     pub user_id: String,
-    /// Where.
+    /// The organization's id.
     pub organization_id: Option<String>,
-    /// The address the user logged in from.
+    /// The IP address of the login.
     pub ip: Option<String>,
-    /// Where that is, in words.
+    /// The location of the address, in words.
     pub location: Option<String>,
-    /// How the user proved to be that user.
+    /// The method of authentication.
     pub auth_method: Option<String>,
-    /// The user's browser, in its own words.
+    /// The user agent of the browser.
     pub user_agent: Option<String>,
-    /// `ACTIVE`, or how it ended.
+    /// `ACTIVE`, or the way the session ended.
     pub status: Option<String>,
-    /// The user, where the event tells more than the id.
+    /// The user, if the event contains more than the id.
     pub user: Option<User>,
 }
 

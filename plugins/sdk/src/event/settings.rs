@@ -1,5 +1,5 @@
-//! What organizations and environments set up: SSO connections, domains, roles, permissions, accounts
-//! at third parties.
+//! Settings of organizations and environments: SSO connections, domains, roles, permissions, third-party
+//! accounts.
 
 use super::{
     Malformed,
@@ -7,20 +7,20 @@ use super::{
     node::{Entity, Node},
 };
 
-/// A way for an organization's users to log in.
+/// An SSO connection of an organization.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connection {
     /// The sender's id.
     pub id: String,
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: Option<String>,
-    /// How it works, such as `OIDC`.
+    /// The protocol, such as `OIDC`.
     pub connection_type: Option<String>,
-    /// Who runs it, such as `OKTA`.
+    /// The provider, such as `OKTA`.
     pub provider: Option<String>,
-    /// Whether it is in use.
+    /// Whether it is enabled.
     pub enabled: Option<bool>,
-    /// How far its setting up is.
+    /// The state of its setup.
     pub status: Option<String>,
 }
 
@@ -40,20 +40,20 @@ impl Entity for Connection {
     }
 }
 
-/// A domain that an organization says is its own.
+/// A domain that an organization claims.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Domain {
     /// The sender's id.
     pub id: String,
-    /// Whose it is.
+    /// The organization that owns it.
     pub organization_id: Option<String>,
     /// The domain.
     pub domain: Option<String>,
-    /// What it is for, such as `ORGANIZATION_DOMAIN`.
+    /// The purpose, such as `ORGANIZATION_DOMAIN`.
     pub domain_type: Option<String>,
     /// `PENDING`, `VERIFIED` or `FAILED`.
     pub verification_status: Option<String>,
-    /// How it is proven, such as `DNS`.
+    /// The method of verification, such as `DNS`.
     pub verification_method: Option<String>,
 }
 
@@ -78,13 +78,13 @@ impl Entity for Domain {
 pub struct Role {
     /// The sender's id.
     pub id: String,
-    /// What programs call it.
+    /// The name for programs.
     pub name: Option<String>,
-    /// What people call it.
+    /// The name for people.
     pub display_name: Option<String>,
-    /// What it is for.
+    /// The description.
     pub description: Option<String>,
-    /// The role it builds upon.
+    /// The role that it extends.
     pub extends: Option<String>,
 }
 
@@ -103,14 +103,14 @@ impl Entity for Role {
     }
 }
 
-/// What a role allows.
+/// A permission of a role.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permission {
     /// The sender's id.
     pub id: String,
-    /// What programs call it.
+    /// The name for programs.
     pub name: Option<String>,
-    /// What it is for.
+    /// The description.
     pub description: Option<String>,
 }
 
@@ -127,24 +127,24 @@ impl Entity for Permission {
     }
 }
 
-/// An account at a third party, used on a user's behalf.
+/// A third-party account that is used on behalf of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectedAccount {
     /// The sender's id.
     pub id: String,
-    /// Whose it is, in the operator's words.
+    /// The owner, as named by the operator.
     pub identifier: Option<String>,
-    /// Through which connection.
+    /// The connection.
     pub connection_id: Option<String>,
-    /// At whose service, such as `GMAIL`.
+    /// The provider, such as `GMAIL`.
     pub provider: Option<String>,
-    /// How it was allowed, such as `OAUTH`.
+    /// The type of authorization, such as `OAUTH`.
     pub authorization_type: Option<String>,
-    /// How it stands, such as `ACTIVE`.
+    /// The state, such as `ACTIVE`.
     pub status: Option<String>,
-    /// How it stood before.
+    /// The previous state.
     pub old_status: Option<String>,
-    /// Until when its token holds, as RFC 3339.
+    /// The time at which its token expires, as RFC 3339.
     pub token_expires_at: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Every type of event, in the shape its sender gives it, read by every accessor: those that fit give
-//! what the event says, and the others say what is missing.
+//! Every type of event, in its sender's format, read by every accessor. The accessors that fit return the data of the
+//! event; the others name the missing member.
 
 use super::*;
 use crate::testing;

@@ -1,15 +1,15 @@
-//! JSON text without what serde's derived types stumble over, though JSON allows it.
+//! Removes from a JSON text the parts that JSON allows but serde's derived types cannot handle.
 //!
-//! - A member that a later one of the same name replaces is cut out, as that later one counts.
-//! - Half of a surrogate pair (`\ud800`) becomes `\ufffd`.
+//! - If a later member has the same name, the earlier one is removed, because the later one counts.
+//! - A lone surrogate (`\ud800`) becomes `\ufffd`.
 //!
-//! All else is left byte for byte. Nothing recurses, so depth does not matter.
+//! Everything else stays byte for byte. The code does not recurse, so depth does not matter.
 
 use std::{borrow::Cow, collections::HashSet, ops::Range};
 
 use super::json::JsonStr;
 
-/// The tidied text. What is no JSON comes back as something that is no JSON either.
+/// Returns the tidied text. If the input is not JSON, the result is not JSON either.
 pub(super) fn tidy(json: &str) -> String {
     let mut edits = Edits::default();
     let mut open: Vec<Open<'_>> = Vec::new();
@@ -47,20 +47,20 @@ pub(super) fn tidy(json: &str) -> String {
     edits.applied(json)
 }
 
-/// An object or an array whose end has not come.
+/// An object or an array that is still open.
 struct Open<'a> {
-    /// The names of an object's members, and where each member begins.
+    /// The names of an object's members, and the offset of each member.
     names: Option<Vec<(Cow<'a, [u8]>, usize)>>,
-    /// The next string is a name, if this is an object.
+    /// Whether the next string is a name, if this is an object.
     at_name: bool,
 }
 
-/// Parts of the text and what replaces each.
+/// Parts of the text and their replacements.
 #[derive(Default)]
 struct Edits(Vec<(Range<usize>, &'static str)>);
 
 impl Edits {
-    /// Cuts out each member that has a later one of the same name.
+    /// Removes each member that has a later one with the same name.
     fn cut_replaced(&mut self, names: &[(Cow<'_, [u8]>, usize)]) {
         let mut later = HashSet::new();
         let mut next = 0;
@@ -72,7 +72,7 @@ impl Edits {
         }
     }
 
-    /// Goes over a string from its opening quote, replaces halves of surrogate pairs, returns its end.
+    /// Scans a string from its opening quote, replaces lone surrogates, and returns its end.
     fn mend(&mut self, bytes: &[u8], begin: usize) -> usize {
         let mut at = begin + 1;
         loop {
@@ -95,7 +95,7 @@ impl Edits {
     }
 
     fn applied(mut self, json: &str) -> String {
-        // What is cut out goes with all that is edited within it.
+        // A removed part includes all edits within it.
         self.0.sort_by_key(|(part, _)| (part.start, std::cmp::Reverse(part.end)));
         let (mut text, mut kept) = (String::with_capacity(json.len()), 0);
         for (part, replacement) in self.0 {
@@ -110,7 +110,7 @@ impl Edits {
     }
 }
 
-/// The UTF-16 unit that `\uXXXX` stands for, if that is what begins here.
+/// The UTF-16 unit of a `\uXXXX` escape that begins here, if there is one.
 fn unit(bytes: &[u8], at: usize) -> Option<u32> {
     let escape = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
     u32::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()

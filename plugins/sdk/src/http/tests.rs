@@ -1,4 +1,4 @@
-//! Requests that are made at once, requests that leave later, and events, on a host in memory.
+//! Immediate requests, staged requests, and events, on an in-memory host.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
 
 const URL: &str = "https://api.example.com/v1/accounts";
 
-/// Makes a request, then stages one that tells of the answer, and an event.
+/// Fetches, then stages a request that contains the answer, and an event.
 struct Accounts;
 
 impl Plugin for Accounts {

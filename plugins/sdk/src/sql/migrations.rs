@@ -1,25 +1,26 @@
-//! A plugin's tables, which it brings along and makes itself.
+//! A plugin's tables, which the plugin creates itself.
 //!
-//! They are files `migrations/<name>.sql` of its crate, applied in their order, each once for the database
-//! and within the transaction of the attempt that finds it missing: if that attempt fails, its tables
-//! were never made, and of two that make them at once one is tried again. The table `plugin_migrations`
-//! remembers which ran. When all have, [`Migrations::apply`] costs one query; that is not remembered in
-//! the instance, for an attempt can be rolled back after it applied one.
+//! Migrations are files `migrations/<name>.sql` of the plugin's crate. They are applied in order, each once
+//! per database, in the transaction of the attempt that finds it missing. If that attempt fails, its tables
+//! are rolled back. If two attempts apply a migration at once, one of them is retried. The table
+//! `plugin_migrations` records which migrations ran. When all have run, [`Migrations::apply`] costs one
+//! query. The instance does not cache this, because an attempt can be rolled back after it applied a
+//! migration.
 //!
-//! Statements end with a `;` at the end of a line. Lines that begin with `--` are comments. A file that
-//! has run is never changed: a new one changes what it made.
+//! Statements end with a `;` at the end of a line. Lines that begin with `--` are comments. Never change a
+//! file that has run: write a new one that changes its tables.
 
 use super::{Error, execute, query_row};
 
-/// The migrations of a plugin, in most cases made by [`migrations!`](crate::migrations).
+/// The migrations of a plugin, usually created by [`migrations!`](crate::migrations).
 #[derive(Debug, Clone, Copy)]
 pub struct Migrations {
     plugin: &'static str,
     files: &'static [&'static str],
 }
 
-/// The files `migrations/<name>.sql` of this crate, in the order in which they were written. It stands in a
-/// file of the folder `src`, beside which `migrations` is.
+/// Includes the files `migrations/<name>.sql` of this crate, in this order. Use the macro in a file in the
+/// folder `src`; the folder `migrations` is next to `src`.
 ///
 /// ```ignore
 /// const TABLES: Migrations = posthouse_sdk::migrations!["001_users", "002_settings"];
@@ -38,17 +39,17 @@ const MAKE: &str = "CREATE TABLE IF NOT EXISTS plugin_migrations \
     (plugin TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (plugin, version))";
 
 impl Migrations {
-    /// The migrations of the plugin of this name, each a file as a text.
+    /// Creates the migrations of the plugin of this name, each the text of a file.
     pub const fn new(plugin: &'static str, files: &'static [&'static str]) -> Self {
         Self { plugin, files }
     }
 
-    /// Applies those that this database has not seen. Called at the head of `handle`, before any other
-    /// statement.
+    /// Applies the migrations that this database has not seen. Call it at the beginning of `handle`, before
+    /// any other statement.
     ///
     /// # Errors
-    /// [`Error::Migration`] says what the database has against it, for example that the role may not make
-    /// tables. Then a person applies the files, and notes each in `plugin_migrations`.
+    /// [`Error::Migration`] contains the database's error, for example that the role may not create tables.
+    /// Then a person applies the files, and records each in `plugin_migrations`.
     pub fn apply(&self) -> Result<(), Error> {
         let seen = self.seen()?;
         for (version, file) in (1_i64..).zip(self.files).filter(|(version, _)| *version > seen) {
@@ -69,7 +70,7 @@ impl Migrations {
         Ok(())
     }
 
-    /// The last one that this database has seen.
+    /// The last migration that this database has seen.
     fn seen(&self) -> Result<i64, Error> {
         let last = || {
             let query = "SELECT max(version) AS version FROM plugin_migrations WHERE plugin = $1";
@@ -77,8 +78,9 @@ impl Migrations {
             Ok(row.map(|row| row.get("version")).transpose()?.flatten().unwrap_or(0))
         };
         match last() {
-            // No such table, in all likelihood. If it is something else, the next fails as well, and says so.
-            // Another attempt may have made it in between, and more.
+            // The table most likely does not exist. With any other error, the next statement fails as well,
+            // and reports it.
+            // Another attempt may have created it meanwhile, and applied migrations.
             Err(Error::Statement { .. }) => {
                 let what = || "the table `plugin_migrations` was not made".to_owned();
                 execute(MAKE, &[]).map_err(|error| unmade(error, what))?;
@@ -89,8 +91,8 @@ impl Migrations {
     }
 }
 
-/// A table that was not made may be there now: another attempt was faster. `IF NOT EXISTS` is no help against
-/// that, since PostgreSQL looks and makes in two steps. So this may pass.
+/// Another attempt may have created the table first. `IF NOT EXISTS` does not prevent this error, because
+/// PostgreSQL checks and creates in two steps. So a retry may succeed.
 fn unmade(error: Error, what: impl Fn() -> String) -> Error {
     match error {
         Error::Statement { .. } => Error::Migration(format!("{}: {error}", what())),

@@ -1,10 +1,10 @@
 //! SQL on the one database that config.toml grants: `database = "app"`.
 //!
-//! All statements of an attempt, and its `kv`, are one transaction. It is committed when `handle` returns
-//! `Ok`, together with the mail, the requests and the events that were staged, and rolled back otherwise.
-//! The same statements run on SQLite and on PostgreSQL as long as they keep to what both have: `$1` for
-//! parameters, `INSERT … ON CONFLICT … DO UPDATE … RETURNING`, and the types `TEXT`, `BIGINT`,
-//! `DOUBLE PRECISION` and `BOOLEAN`.
+//! All statements of an attempt, and its `kv`, are one transaction. The host commits it when `handle` returns
+//! `Ok`, together with the staged mails, requests and events. Otherwise it rolls it back. The same statements
+//! run on SQLite and on PostgreSQL if they use only what both have: `$1` for parameters,
+//! `INSERT … ON CONFLICT … DO UPDATE … RETURNING`, and the types `TEXT`, `BIGINT`, `DOUBLE PRECISION` and
+//! `BOOLEAN`.
 //!
 //! ```
 //! use posthouse_sdk::{Failure, sql};
@@ -33,7 +33,7 @@ use crate::{
 /// Runs one statement and returns its rows.
 ///
 /// # Errors
-/// See [`Error`]; the attempt may go on after [`Error::Statement`].
+/// See [`Error`]; the attempt may continue after [`Error::Statement`].
 pub fn query(statement: &str, parameters: &[&dyn ToValue]) -> Result<Rows, Error> {
     Ok(Rows(host::sql::query(statement, &values(parameters))?))
 }
@@ -41,7 +41,7 @@ pub fn query(statement: &str, parameters: &[&dyn ToValue]) -> Result<Rows, Error
 /// Runs one statement and returns its first row, if there is one.
 ///
 /// # Errors
-/// As of [`query`].
+/// As for [`query`].
 pub fn query_row(statement: &str, parameters: &[&dyn ToValue]) -> Result<Option<OwnedRow>, Error> {
     let HostRows { columns, rows } = query(statement, parameters)?.0;
     Ok(rows.into_iter().next().map(|values| OwnedRow { columns, values }))
@@ -50,7 +50,7 @@ pub fn query_row(statement: &str, parameters: &[&dyn ToValue]) -> Result<Option<
 /// Runs one statement and returns the number of rows it changed.
 ///
 /// # Errors
-/// As of [`query`].
+/// As for [`query`].
 pub fn execute(statement: &str, parameters: &[&dyn ToValue]) -> Result<u64, Error> {
     Ok(host::sql::execute(statement, &values(parameters))?)
 }
@@ -59,7 +59,7 @@ fn values(parameters: &[&dyn ToValue]) -> Vec<Value> {
     parameters.iter().map(|parameter| parameter.to_value()).collect()
 }
 
-/// What a statement returned.
+/// The rows that a statement returned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows(HostRows);
 
@@ -69,12 +69,12 @@ impl Rows {
         self.0.rows.iter().map(|values| Row { columns: &self.0.columns, values })
     }
 
-    /// How many there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.0.rows.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.0.rows.is_empty()
     }
@@ -88,10 +88,10 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The value in the column of this name.
+    /// Returns the value in the column of this name.
     ///
     /// # Errors
-    /// [`Error::Column`] where there is no such column, or it holds something else.
+    /// [`Error::Column`] if there is no such column, or its value has another type.
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
         let index = self.columns.iter().position(|name| name == column);
         let Some(value) = index.and_then(|index| self.values.get(index)) else {
@@ -107,7 +107,7 @@ impl Row<'_> {
     }
 }
 
-/// A row by itself.
+/// A single row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnedRow {
     columns: Vec<String>,
@@ -115,10 +115,10 @@ pub struct OwnedRow {
 }
 
 impl OwnedRow {
-    /// As [`Row::get`].
+    /// Like [`Row::get`].
     ///
     /// # Errors
-    /// As of [`Row::get`].
+    /// As for [`Row::get`].
     pub fn get<T: FromValue>(&self, column: &str) -> Result<T, Error> {
         Row { columns: &self.columns, values: &self.values }.get(column)
     }
@@ -127,28 +127,28 @@ impl OwnedRow {
 /// Why a call of this module failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
-    /// Not granted; the message names the line of config.toml that would allow it.
+    /// Not granted; the message contains the line for config.toml that would allow it.
     Denied(String),
-    /// Not one statement, or one that is the host's alone, such as `COMMIT`.
+    /// Not exactly one statement, or one that only the host may run, such as `COMMIT`.
     Refused(String),
-    /// What the database says against the statement. What it had begun is undone; the attempt may go on.
+    /// The database refused the statement and rolled it back; the attempt may continue.
     Statement {
-        /// Five characters, as in SQL:2016; `HY000` where the engine names none.
+        /// Five characters, as in SQL:2016; `HY000` if the engine gives none.
         sqlstate: String,
-        /// In the database's own words.
+        /// The database's message.
         message: String,
     },
-    /// A table could not be made or changed: by this plugin's own doing, or because another attempt is making
-    /// it at the same time and has it ready at the next.
+    /// A table could not be created or changed. Either the plugin's migration is wrong, or another attempt is
+    /// creating the table at the same time. In that case the table exists at the next attempt.
     Migration(String),
     /// More rows, bytes or parameters than one call may pass.
     Limit(String),
-    /// The rows have no such column, or it holds something else than was asked for.
+    /// The rows have no such column, or its value has another type than the requested one.
     Column(String),
 }
 
 impl Error {
-    /// The SQLSTATE, where it is the database that speaks.
+    /// The SQLSTATE, if this is the database's error.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Statement { sqlstate, .. } => Some(sqlstate),
@@ -156,9 +156,9 @@ impl Error {
         }
     }
 
-    /// Whether the same call would fail in the same way again. Of a statement its SQLSTATE tells: it, or a
-    /// value in it, is wrong, or it asks for what the role may not do. All else may pass: a constraint that
-    /// is broken may hold once another event has come.
+    /// Whether the same call would fail in the same way again. For a statement the SQLSTATE decides: the
+    /// statement or a value in it is wrong, or the role lacks a privilege. Any other error may disappear: a
+    /// violated constraint may hold once another event has arrived.
     pub(crate) fn is_lasting(&self) -> bool {
         const LASTING: [&str; 5] = ["07", "0A", "21", "22", "42"];
         match self {

@@ -1,4 +1,4 @@
-//! Statements through the door, on a host in memory.
+//! Statements through the SDK, on an in-memory host.
 
 use super::*;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     testing::{self, Host},
 };
 
-/// Runs what the test wants within an attempt.
+/// Runs the test's closure within an attempt.
 struct Attempt;
 
 thread_local! {
@@ -42,7 +42,7 @@ fn rows_are_read_by_the_names_of_their_columns() {
         TABLES.apply()?;
         let none: Option<&str> = None;
         for (id, age, name) in [("a", 7, Some("Ada")), ("b", 8, none)] {
-            // SQLite takes `$2` for a name: the numbers must hold all the same.
+            // SQLite treats `$2` as a name; the numbers must still be right.
             execute("INSERT INTO users (age, id, name) VALUES ($2, $1, $3)", &[&id, &age, &name])?;
         }
         let rows = query("SELECT * FROM users WHERE age > $1 ORDER BY id", &[&6])?;
@@ -134,7 +134,7 @@ fn migrations_are_applied_once_and_go_with_the_attempt_that_fails() {
     }
     assert_eq!(host.rows("SELECT * FROM plugin_migrations ORDER BY version"), ["test|1", "test|2"]);
 
-    // A later revision of the plugin, which has one more.
+    // A later revision of the plugin, with one more migration.
     const MORE: Migrations = Migrations::new("test", &[FIRST, SECOND, "CREATE TABLE more (id TEXT);"]);
     attempt(&mut host, || Ok(MORE.apply()?)).unwrap();
     assert_eq!(host.rows("SELECT max(version) FROM plugin_migrations"), ["3"]);

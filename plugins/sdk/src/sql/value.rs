@@ -1,32 +1,32 @@
-//! From Rust's types to the values of a statement, and back.
+//! Conversion between Rust's types and the values of a statement.
 //!
-//! Back is tolerant where the engines differ: SQLite has no type for truth, time, JSON or UUID, and gives
-//! an integer or a text instead.
+//! The conversion from values is tolerant where the engines differ: SQLite has no type for booleans, times,
+//! JSON or UUIDs, and returns an integer or a text instead.
 
 use super::Value;
 use crate::Timestamp;
 
-/// What may be a parameter.
+/// A type that can be a parameter.
 pub trait ToValue {
     /// The parameter.
     fn to_value(&self) -> Value;
 }
 
-/// What a column can be read as.
+/// A type that a column can be read as.
 pub trait FromValue: Sized {
-    /// What is expected, for messages.
+    /// The expected type, for messages.
     const WANTED: &'static str;
 
-    /// None: the value is something else.
+    /// Converts a value. None if the value has another type.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
-/// A moment, in microseconds since 1970-01-01T00:00:00Z: as exact as databases are.
+/// A time, in microseconds since 1970-01-01T00:00:00Z, which is the precision of databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Micros(pub i64);
 
 impl Micros {
-    /// The moment of an event, which is in nanoseconds.
+    /// Converts the time of an event, which is in nanoseconds.
     pub fn of(at: Timestamp) -> Self {
         Self((at / 1000) as i64)
     }
@@ -130,7 +130,7 @@ impl<T: FromValue> FromValue for Option<T> {
     }
 }
 
-/// What a value is, for messages.
+/// The type of a value, for messages.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -1,4 +1,4 @@
-//! A database in memory: SQLite, with values as the host gives and takes them.
+//! An in-memory SQLite database, with the host's conversion of values.
 
 use rusqlite::{
     Connection, ErrorCode, Statement, params_from_iter,
@@ -7,11 +7,11 @@ use rusqlite::{
 
 use crate::bindings::posthouse::plugin::sql::{Error, Rows, StatementError, Value};
 
-/// Statements that are the host's alone.
+/// Statements that only the host may run.
 const RESERVED: [&str; 8] =
     ["BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE", "ATTACH", "PRAGMA"];
 
-/// The database, and the transaction of the attempt that runs.
+/// The database, and the transaction of the running attempt.
 #[derive(Debug)]
 pub(super) struct Database(Connection);
 
@@ -41,7 +41,7 @@ impl Database {
         Ok(self.0.total_changes() - before)
     }
 
-    /// What a query finds, a text a row.
+    /// Returns the result of a query, one text per row.
     pub(super) fn texts(&self, query: &str) -> Vec<String> {
         let rows = self.run(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}"));
         let text = |value: &Value| match value {
@@ -84,7 +84,7 @@ impl Database {
     }
 }
 
-/// The parameters in SQLite's order, to which `$1` is a name like any other.
+/// The parameters in SQLite's order. SQLite treats `$1` as a name like any other.
 fn in_order(statement: &Statement<'_>, parameters: &[Value]) -> Result<Vec<Stored>, Error> {
     let unbound = |name: &str| {
         let message = format!("`{name}` is none of the {} parameters given", parameters.len());
@@ -121,7 +121,7 @@ fn given(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// What SQLite says against a statement, with the SQLSTATE that PostgreSQL would give.
+/// SQLite's error for a statement, with the SQLSTATE that PostgreSQL would give.
 fn refusal(error: &rusqlite::Error) -> Error {
     let message = error.to_string();
     let sqlstate = match error.sqlite_error_code() {

@@ -1,4 +1,4 @@
-//! The imports, as wit-bindgen would give them.
+//! The imports, with the signatures that wit-bindgen generates.
 
 use super::{Capability, current};
 

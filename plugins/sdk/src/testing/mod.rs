@@ -1,5 +1,5 @@
-//! A host in memory, for plugins' own unit tests: what an attempt stages is kept if it returns `Ok`, and
-//! dropped if not, as the real host does.
+//! An in-memory host, for plugins' own unit tests. Like the real host, it keeps what an attempt stages if the
+//! attempt returns `Ok`, and drops it otherwise.
 //!
 //! ```
 //! use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, kv, testing};
@@ -37,10 +37,10 @@ pub use crate::bindings::posthouse::plugin::{
 };
 use crate::{Capability, Delivery, Event, Failure, Plugin, Timestamp, testing::database::Database};
 
-/// When events of [`event`] came in: 2026-01-02T03:04:05Z.
+/// The time of receipt of the events of [`event`]: 2026-01-02T03:04:05Z.
 pub const RECEIVED_AT: Timestamp = 1_767_323_045_000_000_000;
 
-/// An event of source `test` with this type and `data`; the id is `evt_1`.
+/// Creates an event of source `test` with this type and `data`; the id is `evt_1`.
 pub fn event(event_type: &str, data: &str) -> Event {
     Event {
         id: "evt_1".to_owned(),
@@ -68,7 +68,7 @@ pub struct Host {
     deliveries: u32,
 }
 
-/// What an attempt changes if it returns `Ok`.
+/// The state that an attempt changes if it returns `Ok`.
 #[derive(Debug, Clone, Default)]
 struct Effects {
     kv: BTreeMap<String, Vec<u8>>,
@@ -78,7 +78,7 @@ struct Effects {
 }
 
 impl Host {
-    /// A host whose store is empty and that grants nothing.
+    /// Creates a host with an empty store and no grants.
     pub fn new() -> Self {
         Self::default()
     }
@@ -89,10 +89,10 @@ impl Host {
         self
     }
 
-    /// Grants a capability. With [`Capability::Sql`] comes an empty SQLite database in memory.
+    /// Grants a capability. [`Capability::Sql`] also creates an empty in-memory SQLite database.
     ///
     /// # Panics
-    /// Where SQLite does not open one.
+    /// If SQLite cannot open one.
     pub fn grant(mut self, capability: Capability) -> Self {
         if capability == Capability::Sql {
             self.database = Some(Database::open());
@@ -101,32 +101,32 @@ impl Host {
         self
     }
 
-    /// Lets the next request that is made now, and for which nothing was said yet, have this answer. Those
-    /// for which nothing is said get 200 with the body `{}`.
+    /// Adds an answer for immediate requests. Each request takes the next answer; a request without one gets
+    /// 200 with the body `{}`.
     pub fn answer(mut self, status: u16, body: &str) -> Self {
         self.answer_next(Ok(Response { status, headers: Vec::new(), body: body.into() }));
         self
     }
 
-    /// As [`Host::answer`], with headers, or with no response at all.
+    /// Like [`Host::answer`], with headers, or with no response at all.
     pub fn answer_next(&mut self, answer: Result<Response, HttpError>) {
         self.answers.push_back(answer);
     }
 
-    /// Makes a new delivery of the event, and its first attempt.
+    /// Creates a delivery of the event, and runs its first attempt.
     ///
     /// # Errors
-    /// What the plugin returned.
+    /// The plugin's failure.
     pub fn deliver<P: Plugin>(&mut self, event: Event) -> Result<(), Failure> {
         self.deliveries += 1;
         let delivery = Delivery { id: format!("dlv_{}", self.deliveries), attempt: 1 };
         self.attempt::<P>(event, delivery)
     }
 
-    /// Makes one attempt. One that panics leaves nothing either.
+    /// Runs one attempt. An attempt that panics leaves no changes either.
     ///
     /// # Errors
-    /// What the plugin returned.
+    /// The plugin's failure.
     pub fn attempt<P: Plugin>(&mut self, event: Event, delivery: Delivery) -> Result<(), Failure> {
         self.delivery.clone_from(&delivery.id);
         let before = self.effects.clone();
@@ -143,50 +143,50 @@ impl Host {
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// The keys there are.
+    /// All keys.
     pub fn keys(&self) -> Vec<&str> {
         self.effects.kv.keys().map(String::as_str).collect()
     }
 
-    /// A value as text.
+    /// Returns a value as text.
     pub fn text(&self, key: &str) -> Option<String> {
         self.effects.kv.get(key).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// What this query finds in the database, a text a row: `usr_1|ada@example.com|NULL`.
+    /// Returns the result of a query, one text per row: `usr_1|ada@example.com|NULL`.
     ///
     /// # Panics
-    /// Where it is no query, or no database is granted.
+    /// If it is not a query, or no database is granted.
     pub fn rows(&self, query: &str) -> Vec<String> {
         self.database.as_ref().expect("a database is granted").texts(query)
     }
 
-    /// The mails that would have left, in order.
+    /// The mails that would be sent, in order.
     pub fn mails(&self) -> &[Mail] {
         &self.effects.mails
     }
 
-    /// The requests that would leave after the commit, in order.
+    /// The requests that would be sent after the commit, in order.
     pub fn requests(&self) -> &[Request] {
         &self.effects.requests
     }
 
-    /// The requests that were made at once, by attempts that failed as well.
+    /// The immediate requests, including those of failed attempts.
     pub fn fetched(&self) -> &[Request] {
         &self.fetched
     }
 
-    /// The events that were derived, in order.
+    /// The derived events, in order.
     pub fn emitted(&self) -> &[Derived] {
         &self.effects.emitted
     }
 
-    /// What was logged, by attempts that failed as well.
+    /// The log lines, including those of failed attempts.
     pub fn logs(&self) -> &[(Level, String)] {
         &self.logs
     }
 
-    /// What a call says that is not granted; none where it is.
+    /// The error of a call that is not granted; none if it is granted.
     fn denial(&self, capability: Capability, line: &str) -> Option<String> {
         let granted = self.granted.contains(&capability);
         (!granted).then(|| format!("this is not granted: add `{line}` to the plugin's grants"))
@@ -194,11 +194,11 @@ impl Host {
 }
 
 thread_local! {
-    /// The host of the attempt that this thread runs.
+    /// The host of this thread's attempt.
     static CURRENT: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
-/// Speaks to the host of this thread's attempt; outside of one, to an empty host that forgets.
+/// Calls the host of this thread's attempt; outside of an attempt, an empty host that keeps nothing.
 fn current<T>(call: impl FnOnce(&mut Host) -> T) -> T {
     CURRENT.with_borrow_mut(|host| call(host.as_mut().unwrap_or(&mut Host::default())))
 }
