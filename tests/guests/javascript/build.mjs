@@ -1,6 +1,6 @@
 // node build.mjs <wit folder> <component to write>
 //
-// Without `http` and `fetch-event` the component does not import wasi:http, which posthouse does not have.
+// Without `http` and `fetch-event` the component does not import wasi:http, which posthouse does not provide.
 // package.json pins jco to a version with few dependencies; its own `jco componentize` is not used.
 
 import { writeFile } from 'node:fs/promises';

@@ -1,11 +1,11 @@
-// A plugin in JavaScript: counts events as the guest `counter` does, and does what `data` asks for:
+// A plugin in JavaScript. It counts events like the guest `counter`, and performs the actions in `data`:
 // {"log": "text"}, {"fail": 2}, {"reject": true}, {"throw": "text"}, {"id": 7} counts below `id/7`.
 
 import * as kv from 'posthouse:plugin/kv@0.1.0';
 import { write } from 'posthouse:plugin/log@0.1.0';
 
-// JSON.parse makes a double of every number. Those that a double does not hold, such as large ids, become
-// their own text here instead: digits are kept, and two ids stay two.
+// JSON.parse converts every number to a double. If a double cannot represent a number, such as a large id, this
+// keeps its text instead: no digits are lost, and two ids stay different.
 function parse(json) {
   const tokens = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
   return JSON.parse(json.replace(tokens, (token) => {
@@ -16,7 +16,7 @@ function parse(json) {
   }));
 }
 
-// Half of a surrogate pair is no Unicode: the host would get U+FFFD for it, and so do we.
+// A lone surrogate is not valid Unicode. The host would get U+FFFD for it, so this replaces it in the same way.
 const clean = (text) => String(text).toWellFormed();
 
 export const guest = {
@@ -30,7 +30,7 @@ export const guest = {
     const wish = parse(event.data) ?? {};
     if (wish.log) write('info', clean(wish.log));
     if (wish.id !== undefined) kv.increment(`id/${clean(wish.id)}`, 1n);
-    // What is thrown is the failure; anything else that is thrown is a trap.
+    // The thrown value is the failure; any other exception is a trap.
     if (delivery.attempt <= wish.fail) throw { tag: 'retry', val: `asked to fail ${wish.fail} times` };
     if (wish.throw) throw new TypeError(wish.throw);
     if (wish.reject) throw { tag: 'reject', val: 'asked to refuse' };

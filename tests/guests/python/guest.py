@@ -1,4 +1,4 @@
-"""A plugin in Python: counts events as the guest `counter` does, and does what `data` asks for:
+"""A plugin in Python. It counts events like the guest `counter`, and performs the actions in `data`:
 {"log": "text"}, {"fail": 2}, {"reject": true}, {"throw": "text"}, {"id": 7} counts below `id/7`.
 """
 
@@ -39,7 +39,7 @@ class Guest(exports.Guest):
             log.write(log.Level.INFO, clean(wish["log"]))
         if "id" in wish:
             kv.increment(f"id/{clean(wish['id'])}", 1)
-        # An Err that is raised is the failure; any other exception is a trap.
+        # A raised Err is the failure; any other exception is a trap.
         if delivery.attempt <= wish.get("fail", 0):
             raise Err(Failure_Retry(f"asked to fail {wish['fail']} times"))
         if wish.get("throw"):

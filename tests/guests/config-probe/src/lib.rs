@@ -1,5 +1,5 @@
-//! Tells what it sees: under `config/<key>` each configuration value that the event's `data` asks for
-//! (`{"keys": ["a", "b"]}`), `event/<id>` all of the event as text.
+//! Stores what it sees: `config/<key>` is each configuration value that the event's `data` asks for
+//! (`{"keys": ["a", "b"]}`), and `event/<id>` is the whole event as text.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, config, kv};
 use serde::Deserialize;

@@ -1,11 +1,11 @@
-//! Counts events: key `count` counts all, `seen/<event id>` each by itself. So a test can tell how often
-//! an event took effect, which must be once.
+//! Counts events: key `count` counts all of them, and `seen/<event id>` counts each one separately. So a test
+//! can check how often an event took effect. It must be once.
 //!
-//! The event's `data` may ask for more, each after the counting, so that a failure has something to
-//! drop: `{"log": "text"}` logs, `{"spin": 1000000}` computes for so many rounds, `{"mail": "a@b.c"}`
+//! The event's `data` may ask for further actions. They run after the counting, so that a failure has something
+//! to drop: `{"log": "text"}` logs, `{"spin": 1000000}` computes for that many rounds, `{"mail": "a@b.c"}`
 //! stages a mail to that address, `{"fail": 2}` fails the first two attempts, `{"retry_after": 3}` fails
-//! the first attempt and asks for so many seconds, `{"reject": true}` refuses for good. `{"reason": "text"}` is
-//! what it says when it fails or refuses.
+//! the first attempt and asks for that many seconds, `{"reject": true}` rejects the event. `{"reason": "text"}`
+//! is the reason of the failure or rejection.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, info, kv, outbox::Mail};
 use serde::Deserialize;

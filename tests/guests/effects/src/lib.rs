@@ -1,14 +1,14 @@
-//! Has every kind of effect at once, each in a way that shows when it took place twice, or in part:
+//! Has every kind of effect at once. Each effect shows whether it happened twice, or only in part:
 //!
-//! | effect | what it leaves |
+//! | effect | result |
 //! | --- | --- |
-//! | kv | `seen/<event>` and `count/<bucket>`, each one higher |
-//! | sql | a row of `entry` for the event; `bucket.n` one higher, and what it was then in that row |
-//! | mail | `did <event>`, where `data.mail` has an address |
-//! | request | a POST of the event's id, where `data.request` has a URL |
+//! | kv | `seen/<event>` and `count/<bucket>`, each increased by one |
+//! | sql | a row of `entry` for the event; `bucket.n` increased by one, with the new value in that row |
+//! | mail | `did <event>`, if `data.mail` has an address |
+//! | request | a POST of the event's id, if `data.request` has a URL |
 //!
-//! The test makes the tables. `data.bucket` is which bucket counts; `{"fail": 2}` fails the first two
-//! attempts after all of it, `{"spin": 1000000}` computes for so many rounds before it returns.
+//! The test creates the tables. `data.bucket` selects the bucket. `{"fail": 2}` fails the first two attempts
+//! after all effects, `{"spin": 1000000}` computes for that many rounds before it returns.
 
 use posthouse_sdk::{
     Capability, Delivery, Event, Failure, Manifest, Plugin, http::Request, kv, outbox::Mail, sql,
@@ -36,7 +36,7 @@ impl Plugin for Effects {
         let wish: Wish = event.json().unwrap_or_default();
         kv::increment(&format!("seen/{}", event.id), 1)?;
         kv::increment(&format!("count/{}", wish.bucket), 1)?;
-        // Read and written back: what comes between must make one of the two run again.
+        // Read and written back: if another attempt writes in between, one of the two must run again.
         let n: i64 = sql::query_row("SELECT n FROM bucket WHERE id = $1", &[&wish.bucket])?
             .ok_or_else(|| Failure::reject("no such bucket"))?
             .get("n")?;

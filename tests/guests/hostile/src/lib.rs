@@ -1,7 +1,7 @@
-//! Does what a plugin must not, one thing an event: `data` is `{"action": "…"}`.
+//! Misbehaves, in one way per event: `data` is `{"action": "…"}`.
 //!
-//! Where the host refuses a call, the refusal becomes the failure's reason, so that a test sees it. An
-//! action that the host does not stop ends in `ok`, or never.
+//! If the host refuses a call, the refusal becomes the failure's reason, so that a test sees it. An action that
+//! the host does not stop ends in `ok`, or never.
 
 use std::{
     hint::black_box,
@@ -20,13 +20,13 @@ struct Hostile;
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Action {
-    /// Computes for ever.
+    /// Computes forever.
     Spin,
-    /// Takes memory without end.
+    /// Allocates memory endlessly.
     Grow,
-    /// Calls itself without end.
+    /// Recurses endlessly.
     Recurse,
-    /// Calls itself without end, with frames in linear memory.
+    /// Recurses endlessly, with frames in linear memory.
     Nest,
     /// Panics, in a function with a name.
     Trap,
@@ -36,19 +36,19 @@ enum Action {
     BigLine,
     /// Fails with a reason of 1 MB.
     HugeReason,
-    /// Writes keys without end.
+    /// Writes keys endlessly.
     StageFlood,
-    /// Sends mails without end.
+    /// Sends mails endlessly.
     MailFlood,
     /// Writes a value of 16 MiB.
     BigValue,
     /// Reads a key of 16 MiB.
     BigKey,
-    /// Lists everything, again and again.
+    /// Lists everything, repeatedly.
     ListFlood,
-    /// Takes effect, and then panics.
+    /// Has effects, and then panics.
     StageAndTrap,
-    /// Behaves.
+    /// Behaves well.
     Ok,
 }
 
@@ -111,7 +111,7 @@ fn grow() {
     }
 }
 
-/// Keeps nothing in linear memory, so that it is the host's stack that runs out and not the guest's own.
+/// Keeps nothing in linear memory, so that the host's stack overflows and not the guest's own.
 #[inline(never)]
 #[allow(unconditional_recursion, reason = "that is what it is for")]
 fn recurse(depth: &AtomicU64) -> u64 {
@@ -119,7 +119,7 @@ fn recurse(depth: &AtomicU64) -> u64 {
     recurse(depth) + depth.load(Relaxed)
 }
 
-/// Keeps its frame in linear memory, so that it is the guest's own stack that runs out.
+/// Keeps its frame in linear memory, so that the guest's own stack overflows.
 #[inline(never)]
 #[allow(unconditional_recursion, reason = "that is what it is for")]
 fn nest(depth: u64) -> u64 {

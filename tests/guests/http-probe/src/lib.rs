@@ -1,12 +1,12 @@
-//! Makes the requests an event asks for, and tells what came of each: under `<event id>/<place>` stands
-//! `200 body` (with `name=value` of the headers named in `show` between), `staged <key>`, or a word and a
-//! message where it was refused.
+//! Makes the requests that an event asks for, and stores the result of each in `<event id>/<place>`. The result is
+//! `200 body` (with `name=value` of the headers named in `show` in between), `staged <key>`, or a word and a
+//! message if the request was refused.
 //!
 //! The event's `data` is `{"requests": [{"url": "…"}]}`. A request may have `method`, `headers` (an array
-//! of pairs), `body`, `show` (names of headers of the response), `later`, which stages it, and `must`, by which a
-//! status that is none of 2xx fails the attempt.
+//! of pairs), `body`, `show` (names of headers of the response), and `later`, which stages it. With `must`, a
+//! status other than 2xx fails the attempt.
 //! `{"fail": 2}` fails the first two attempts, `{"trap": 1}` traps in the first, both after the requests;
-//! `{"times": 10}` does all of it so often.
+//! `{"times": 10}` repeats everything that often.
 
 use posthouse_sdk::{
     Delivery, Event, Failure, Manifest, Plugin,
@@ -81,7 +81,7 @@ impl Asked {
         self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
-    /// Makes or stages it, and says what came of that.
+    /// Sends or stages the request, and returns the result.
     fn made(&self) -> String {
         let request = self.request();
         if self.later {

@@ -10,7 +10,7 @@ impl Plugin for KvBench {
     }
 
     fn handle(event: Event, _delivery: Delivery) -> Result<(), Failure> {
-        // FNV-1a: spreads events over the keys, so that the store's pages are not all one.
+        // FNV-1a: spreads events over the keys, so that they use many pages of the store.
         let hash = event
             .id
             .bytes()

@@ -1,9 +1,9 @@
-//! Keeps what the last event said of each user: key `state/<id>` is `created`, `updated` or `deleted` and
-//! the event's number, whichever event wrote it last, and `log/<id>` the numbers in the order in which
-//! they took effect. So it ends right only where its events run in order.
+//! Keeps the state of each user after the last event. Key `state/<id>` is `created`, `updated` or `deleted` with
+//! the number of the event that wrote it last, and `log/<id>` has the numbers in the order in which the events
+//! took effect. So the result is right only if its events run in order.
 //!
 //! `data` is `{"user": {"id": …}, "n": 3}`; `"fail": 2` fails the first two attempts after they have
-//! written, `"trap": true` makes that a panic, `"reject": true` refuses for good.
+//! written, `"trap": true` makes that a panic, `"reject": true` rejects the event.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, kv};
 use serde::Deserialize;

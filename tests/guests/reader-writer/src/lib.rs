@@ -1,5 +1,5 @@
-//! Reads key `value`, adds one and writes it: attempts that run at once conflict, and yet the number must
-//! be that of the events in the end.
+//! Reads key `value`, adds one and writes it. Concurrent attempts conflict, but the final value must still be the
+//! number of events.
 
 use posthouse_sdk::{Delivery, Event, Failure, Manifest, Plugin, kv};
 

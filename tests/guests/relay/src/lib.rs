@@ -1,9 +1,9 @@
-//! Emits events: `{"emit": "seat.added", "times": 2}` emits two of this type, whose `data` is `{"of": …}`
-//! with the id of the event at hand. With `"echo": true` it is the `data` of that event: as relay gets
-//! every event it gets those too, and so on, a chain that only the host ends.
+//! Emits events: `{"emit": "seat.added", "times": 2}` emits two of this type. Their `data` is `{"of": …}`
+//! with the id of the event at hand. With `"echo": true` it is the `data` of that event. Relay gets every event,
+//! and so also the events it emits, in a chain that only the host ends.
 //!
-//! What the host refuses is refused in the same words. `{"fail": 1}` fails the first attempt after it has
-//! emitted, saying the ids; `{"trap": true}` panics there. Key `emitted` counts what took effect.
+//! If the host refuses an event, relay rejects with the same message. `{"fail": 1}` fails the first attempt after
+//! it has emitted, with the ids as the reason; `{"trap": true}` panics there. Key `emitted` counts committed events.
 
 use posthouse_sdk::{
     Delivery, Event, Failure, Manifest, Plugin,

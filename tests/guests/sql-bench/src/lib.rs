@@ -1,5 +1,5 @@
-//! The smallest useful plugin with SQL, for benches: one statement an event, on one of 4096 rows, no JSON.
-//! The table `last` is there already; the bench's plain client runs the same statement.
+//! The smallest useful plugin with SQL, for benches: one statement per event, on one of 4096 rows, no JSON.
+//! The table `last` exists already; the bench's plain client runs the same statement.
 
 use posthouse_sdk::{Capability, Delivery, Event, Failure, Manifest, Plugin, sql};
 
@@ -11,7 +11,7 @@ impl Plugin for SqlBench {
     }
 
     fn handle(event: Event, _delivery: Delivery) -> Result<(), Failure> {
-        // FNV-1a: spreads events over the rows, so that attempts seldom meet at one.
+        // FNV-1a: spreads events over the rows, so that attempts rarely use the same one.
         let hash = event
             .id
             .bytes()

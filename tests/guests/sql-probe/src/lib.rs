@@ -1,4 +1,4 @@
-//! Does what events ask for, step by step, and logs what came of each step:
+//! Performs the steps in an event, and logs the result of each step:
 //!
 //! ```json
 //! {"steps": [
@@ -8,8 +8,8 @@
 //!   {"fail": 2}, {"trap": true}, {"wait": 100000000}
 //! ]}
 //! ```
-//! `fail` returns a failure up to that attempt, `wait` counts so far. A statement with `"must": true` that
-//! fails is the failure of the attempt.
+//! `fail` returns a failure up to that attempt, `wait` counts up to that number. If a statement with
+//! `"must": true` fails, the attempt fails with its error.
 
 use posthouse_sdk::{
     Delivery, Event, Failure, Manifest, Plugin,

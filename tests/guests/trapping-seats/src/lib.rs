@@ -1,9 +1,9 @@
-//! The plugin seat-billing as it is, of which every tenth attempt traps after it has done its work: when
-//! there is most to take back. Which ones is decided by the delivery's id and the attempt's number, so that
-//! a delivery does not trap for ever.
+//! The unchanged plugin seat-billing, except that every tenth attempt traps after its work, when there is most to
+//! roll back. The delivery's id and the attempt's number decide which attempts trap, so that a delivery does not
+//! trap forever.
 
-// Its source, and not the crate: as a dependency that would be built once more, without being a plugin, and
-// take the other's place in the folder of built modules.
+// This includes the source instead of using the crate: a dependency would be built again, without being a plugin,
+// and would replace the other module in the folder of built modules.
 #[path = "../../../../plugins/seat-billing/src/seats.rs"]
 mod seats;
 
@@ -28,10 +28,10 @@ impl Plugin for TrappingSeats {
 
 posthouse_sdk::plugin!(TrappingSeats);
 
-/// A hash that is the same everywhere and always.
+/// A hash that is the same on every machine and in every version.
 fn fnv1a(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    // Its low bits alone are not even enough.
+    // The low bits alone are not uniform enough.
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix);
     hash ^ (hash >> 32)
 }
