@@ -1103,6 +1103,7 @@ fn arbitrary_file() -> impl Strategy<Value = String> {
         "max_body",
         "max_requests",
         "url",
+        "state",
         "retention",
         "min_free",
         "max_size",

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     CliError,
@@ -119,11 +119,26 @@ fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     Ok(tell(args, &contents, began, &missing))
 }
 
+/// What a backup holds, as JSON.
+pub(super) fn shape(contents: &Contents) -> Value {
+    let Contents { made_at, program, schema, events, newest, unfinished, databases, elsewhere } = contents;
+    json!({
+        "made_at": made_at,
+        "program": program,
+        "schema": schema,
+        "events": events,
+        "newest": newest,
+        "unfinished": unfinished,
+        "databases": databases,
+        "elsewhere": elsewhere,
+    })
+}
+
 /// Says that a backup is whole, and what is in it; `missing` are databases that are not, and should be copied.
 fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) -> String {
     let bytes = std::fs::metadata(&args.file).map(|file| file.len()).unwrap_or_default();
     if args.json {
-        let mut told = json!(contents);
+        let mut told = shape(contents);
         told["file"] = json!(args.file);
         told["bytes"] = json!(bytes);
         told["seconds"] = json!(began.elapsed().as_secs_f64());

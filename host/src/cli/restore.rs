@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     CliError,
-    backup::{facts, places, shown},
+    backup::{facts, places, shape, shown},
     table,
 };
 use crate::{config::Config, daemon, store};
@@ -40,7 +40,8 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let restored = store::restore(&args.file, place, &places, allowed, &daemon::ambient())
         .map_err(|error| CliError::Failure(error.to_string()))?;
     if args.json {
-        let mut told = json!(restored);
+        let mut told = shape(&restored.contents);
+        told["kept"] = json!(restored.kept);
         told["store"] = json!(place);
         return table::print(&table::json_lines([&told]));
     }

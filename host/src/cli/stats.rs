@@ -55,8 +55,8 @@ struct Store {
     outbox: BTreeMap<String, u64>,
     plugins: Vec<Plugin>,
     conflicts: u64,
-    store_bytes: u64,
-    wal_bytes: u64,
+    store_bytes: Option<u64>,
+    wal_bytes: Option<u64>,
     disk_free_bytes: Option<u64>,
     #[serde(default)]
     replays_waiting: u64,
@@ -181,8 +181,9 @@ impl Store {
 
     fn size(&self) -> String {
         let free = self.disk_free_bytes.map(|free| format!(", {} free on the disk", ByteSize(free)));
-        let all = ByteSize(self.store_bytes + self.wal_bytes);
-        let (file, log) = (ByteSize(self.store_bytes), ByteSize(self.wal_bytes));
+        let (file, log) = (self.store_bytes.unwrap_or(0), self.wal_bytes.unwrap_or(0));
+        let all = ByteSize(file + log);
+        let (file, log) = (ByteSize(file), ByteSize(log));
         format!("{all} (file {file}, write-ahead log {log}){}", free.unwrap_or_default())
     }
 

@@ -43,6 +43,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             path: "data/posthouse.db".into(),
+            state: None,
             retention: days(30),
             max_backlog: 1_000_000,
             min_free: 256 * MIB as u64,

@@ -119,9 +119,10 @@ pub struct Admin {
 /// `[store]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Store {
-    /// The file of the SQLite store, from `url = "sqlite:data/posthouse.db"`. Its folder is the state
-    /// folder: the AOT cache and the admin token are there too.
+    /// The file of the SQLite store, from `url = "sqlite:data/posthouse.db"`.
     pub path: PathBuf,
+    /// The folder of the AOT cache and the admin token; the store file's folder by default.
+    pub state: Option<PathBuf>,
     /// How long finished events are kept; 30 days by default.
     pub retention: Duration,
     /// The most unfinished deliveries; beyond it the answer is 503. 1,000,000 by default.
@@ -135,9 +136,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// The folder that holds the store, the AOT cache and the admin token.
+    /// The folder that holds the AOT cache and the admin token.
     pub fn state_dir(&self) -> PathBuf {
-        self.path.parent().map(PathBuf::from).unwrap_or_default()
+        match &self.state {
+            Some(folder) => folder.clone(),
+            None => self.path.parent().map(PathBuf::from).unwrap_or_default(),
+        }
     }
 }
 

@@ -109,6 +109,7 @@ fn store(table: &mut Table<'_>, store: &mut Store) {
         value.document.leads(value, &file);
         Ok(file)
     });
+    store.state = table.optional("state", path);
     table.read("retention", &mut store.retention, duration(secs(1)..=TEN_YEARS));
     table.read("max_backlog", &mut store.max_backlog, integer(1..=1_000_000_000));
     table.read("min_free", &mut store.min_free, size(0..=TIB));

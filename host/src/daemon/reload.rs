@@ -156,6 +156,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         "admin.token": admin.token;
         "admin.hosts": admin.hosts;
         "store.url": store.path;
+        "store.state": store.state;
         "store.retention": store.retention;
         "store.max_backlog": store.max_backlog;
         "store.min_free": store.min_free;

@@ -42,6 +42,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use parking_lot::RwLock;
 
 pub use error::{CommitError, Committed, Over, SqlError, Unavailable};
+pub use sqlite::{Integrity, inspect};
 pub use value::{Bounds, Rows, Value};
 pub use waiting::Waiting;
 

@@ -22,7 +22,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::{registry::Registry, standing::Plugin};
-use crate::model::{DeliveryId, Pauses, Trip, Vain};
+use crate::{
+    model::{DeliveryId, Pauses, Trip, Vain},
+    store::PluginChange,
+};
 
 /// Deliveries that are remembered as bad, at most; beyond them the memory starts over.
 const KNOWN: usize = 16_384;
@@ -271,7 +274,7 @@ impl Registry {
         };
         let Some(trip) = turn(&current) else { return false };
         let next = current.with_trip(trip);
-        if let Err(error) = inner.store.save_plugin(next.record.clone()).await {
+        if let Err(error) = inner.save(&next, PluginChange::Held).await {
             tracing::warn!(plugin = name, %error, "the store did not take in that the plugin's breaker turned");
             return false;
         }

@@ -26,7 +26,7 @@ use crate::{
     database::Databases,
     egress::Egress,
     model::{Ambient, EventType, NewEvent, Orders, PluginId, Subscriber, Usage},
-    store::{Store, StoreError},
+    store::{PluginChange, PluginUpdate, Store, StoreError},
 };
 
 /// How soon a file is looked at again that may have been half written.
@@ -262,7 +262,7 @@ impl Registry {
     /// # Errors
     /// [`PluginError`] says why it was not.
     pub async fn pause(&self, name: &str) -> Result<(), PluginError> {
-        self.0.told(name, "pause", Plugin::paused).await
+        self.0.told(name, "pause", PluginChange::Paused(true), Plugin::paused).await
     }
 
     /// Ends a pause, an operator's or its breaker's. A plugin that has another reason to be held stays so.
@@ -270,7 +270,7 @@ impl Registry {
     /// # Errors
     /// [`PluginError`] says why it was not.
     pub async fn resume(&self, name: &str) -> Result<(), PluginError> {
-        self.0.told(name, "resume", Plugin::resumed).await
+        self.0.told(name, "resume", PluginChange::Paused(false), Plugin::resumed).await
     }
 
     /// Forgets a plugin whose file is gone.
@@ -308,24 +308,32 @@ impl Inner {
         &self,
         name: &str,
         word: &str,
+        change: PluginChange,
         next: impl FnOnce(&Plugin) -> Plugin,
     ) -> Result<(), PluginError> {
-        self.change(name, next).await?;
+        self.change(name, change, next).await?;
         tracing::info!(plugin = name, word, "an operator's word");
         Ok(())
     }
 
-    /// Replaces a plugin by what becomes of it.
+    /// Replaces a plugin by what `next` makes of it, once the store has the change.
     pub(super) async fn change(
         &self,
         name: &str,
+        change: PluginChange,
         next: impl FnOnce(&Plugin) -> Plugin,
     ) -> Result<(), PluginError> {
         let _edit = self.edit.lock().await;
         let next = next(&*self.known(name)?);
-        self.store.save_plugin(next.record.clone()).await?;
+        self.save(&next, change).await?;
         self.swap(|list| list.insert(next));
         Ok(())
+    }
+
+    /// Writes what changed of a plugin.
+    pub(super) async fn save(&self, plugin: &Plugin, change: PluginChange) -> Result<(), StoreError> {
+        let held = plugin.record.held.clone();
+        self.store.update_plugin(plugin.record.id, PluginUpdate { held, change }).await
     }
 
     pub(super) fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {

@@ -19,7 +19,11 @@ use super::{
     revision::{self, Inspection, LoadError},
     standing::Plugin,
 };
-use crate::{config::PluginSettings, model::HeldReason, store::StoreError};
+use crate::{
+    config::PluginSettings,
+    model::HeldReason,
+    store::{PluginChange, PluginRecord, StoreError},
+};
 
 /// Between two looks at the folder while files are waited for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -234,15 +238,25 @@ impl Inner {
             Some(plugin) => plugin,
             None => {
                 let id = self.store.plugin_id(name).await?;
-                Arc::new(Plugin::new(id, name, Arc::clone(&settings), self.ambient.clone()))
+                let new = Plugin::new(id, name, Arc::clone(&settings), self.ambient.clone());
+                self.save(&new, PluginChange::Subscribed(new.record.events.clone())).await?;
+                Arc::new(new)
             }
         };
         let loads = loaded.is_ok();
-        let next = match loaded {
-            Ok(inspection) => before.loaded(self, settings, inspection),
-            Err(error) => before.failed(error.to_string()),
+        let (next, change) = match loaded {
+            Ok(inspection) => {
+                let next = before.loaded(self, settings, inspection);
+                let PluginRecord { revision, description, events, requires, loaded_at, .. } =
+                    next.record.clone();
+                (next, PluginChange::Loaded { revision, description, events, requires, loaded_at })
+            }
+            Err(error) => {
+                let error = error.to_string();
+                (before.failed(error.clone()), PluginChange::Failed(error))
+            }
         };
-        self.store.save_plugin(next.record.clone()).await?;
+        self.save(&next, change).await?;
         let record = &next.record;
         match (&record.last_error, sha256) {
             (None, Some(sha256)) => {
@@ -267,14 +281,14 @@ impl Inner {
     /// The file is again what runs: an error of a content in between is history.
     async fn recover(&self, plugin: &Plugin, stamp: Stamp) -> Seen {
         let settled = plugin.record.last_error.is_none()
-            || self.change(&plugin.record.name, Plugin::recovered).await.is_ok();
+            || self.change(&plugin.record.name, PluginChange::Recovered, Plugin::recovered).await.is_ok();
         Seen { stamp, settled }
     }
 
     /// The file left.
     async fn lose(&self, name: &str) -> bool {
         let was_gone = self.by_name(name).is_some_and(|plugin| plugin.is_gone());
-        match self.change(name, Plugin::gone).await {
+        match self.change(name, PluginChange::Held, Plugin::gone).await {
             Ok(()) if !was_gone => {
                 if let Some(plugin) = self.by_name(name)
                     && let Err(error) = self.store.revision_removed(plugin.record.id).await

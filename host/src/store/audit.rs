@@ -7,7 +7,7 @@ use super::{
     Store, StoreError,
     query::page,
     time::{nanos, timestamp},
-    views::{AuditEntry, AuditFilter, AuditId},
+    types::{AuditEntry, AuditFilter, AuditId},
 };
 
 /// The most entries; the oldest go first.

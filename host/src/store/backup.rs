@@ -116,7 +116,7 @@ pub struct Beside {
 }
 
 /// What a backup holds.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
     /// When it was made; none where it was made by other means.
     pub made_at: Option<Timestamp>,

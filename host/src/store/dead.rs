@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use super::{Store, StoreError, time::timestamp, views::DeadGroup};
+use super::{Store, StoreError, time::timestamp, types::DeadGroup};
 use crate::model::{DeliveryId, cause};
 
 /// The most dead letters that are looked at, the newest.

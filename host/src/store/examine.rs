@@ -36,7 +36,7 @@ pub struct Examination {
     pub integrity: Integrity,
 }
 
-/// Whether a file of SQLite's holds together.
+/// Whether the store's file is intact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Integrity {
     /// It does.
@@ -100,16 +100,6 @@ pub fn newest_event(path: &Path) -> Result<Option<Timestamp>, String> {
         })
         .map_err(|error| error.to_string())?;
     Ok(newest.map(timestamp))
-}
-
-/// Looks whether a database of plugins holds together, for no longer than `patience`.
-///
-/// # Errors
-/// Why it can't be read.
-pub fn examine_database(path: &Path, patience: Duration) -> Result<Integrity, String> {
-    let until = Instant::now() + patience;
-    let snapshot = Snapshot::of(path).and_then(|snapshot| snapshot.until(until));
-    integrity(snapshot.map_err(|error| error.to_string())?)
 }
 
 fn integrity(snapshot: Snapshot) -> Result<Integrity, String> {

@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::RwLock;
 
-use super::{Store, views::OutboxResult};
+use super::{Store, types::OutboxResult};
 use crate::model::{
     EventType, LONG_TIMES, OutboxKind, Outcome, PluginId, SHORT_TIMES, SIZES, Spread, SpreadCounts,
     known_type, known_types,

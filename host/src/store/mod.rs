@@ -8,7 +8,7 @@
 //!   inbox ──► queue ──► (an attempt runs) ──► complete ──► kv, outbox        the way of an event
 //!   trial                                                     what runs while a breaker is open
 //!   replay, retention, plugins, revisions                                         what else is written
-//!   query, search, dead, stats, series, senders, audit, views               what people see
+//!   query, search, dead, stats, series, senders, audit, types               what people see
 //!   backup, restore, copy, examine                                          a second file, and back
 //!   writer, memory, minutes, shared, readers, gentle, checkpoint, schema           what carries it
 //!   space, present, leftover                                                         its disk
@@ -83,7 +83,7 @@ mod stats;
 mod tests;
 mod time;
 mod trial;
-mod views;
+mod types;
 mod watch;
 mod writer;
 
@@ -101,7 +101,7 @@ pub use backup::{Backup, BackupError, Beside, Contents, Written};
 pub use complete::{Completed, HandedIn, Verdict};
 pub use copy::CopyError;
 pub use error::{OpenError, StoreError};
-pub use examine::{Examination, Integrity, examine, examine_database, newest_event, restore_is_unfinished};
+pub use examine::{Examination, Integrity, examine, newest_event, restore_is_unfinished};
 pub use inbox::Accepted;
 pub use leftover::{LeftoverError, put_away, put_away_of_store};
 pub use meters::{PluginMeters, StoreMeters};
@@ -110,11 +110,11 @@ pub use restore::{Allowed, RestoreError, Restored, restore};
 pub use revisions::PluginRevision;
 pub use schema::KeptOut;
 pub use senders::Payloads;
-pub use views::{
+pub use types::{
     AttemptDetail, AuditEntry, AuditFilter, AuditId, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
     DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names,
-    Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginRecord,
-    PluginStats, Point, Recent, StoreStats, TypeStats,
+    Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places, PluginChange,
+    PluginRecord, PluginStats, PluginUpdate, Point, Recent, StoreStats, TypeStats,
 };
 pub use watch::{FirstAttempt, FirstAttempts, Watcher, watch};
 

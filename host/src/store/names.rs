@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result};
 
 use super::{
     Store, StoreError,
-    views::{DeliveryPlace, Names},
+    types::{DeliveryPlace, Names},
 };
 use crate::model::{DeliveryId, SourceName};
 

@@ -26,7 +26,7 @@ use super::{
     Store, StoreError,
     schema::code,
     time::nanos,
-    views::{Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places},
+    types::{Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places},
     writer::{Op, Work, Writer},
 };
 use crate::model::{DeliveryId, EventSeq, Job, NewEvent, OutboxItem, OutboxKind, PluginId, TraceContext};

@@ -1,13 +1,13 @@
 //! What is known of plugins, those included whose files have gone.
 
-use rusqlite::{Result, Row, params, types::Type};
+use rusqlite::{Result, Row, ToSql, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Store, StoreError,
     schema::code,
     time::{nanos, timestamp},
-    views::PluginRecord,
+    types::{PluginChange, PluginRecord, PluginUpdate},
     writer::Writer,
 };
 use crate::model::{DeliveryId, PluginId};
@@ -32,32 +32,12 @@ impl Store {
         .await
     }
 
-    /// Writes down what is known of a plugin.
+    /// Writes the fields of a plugin's record that the update names; the others stay as they are.
     ///
     /// # Errors
     /// When it could not be written.
-    pub async fn save_plugin(&self, plugin: PluginRecord) -> Result<(), StoreError> {
-        self.write(move |writer| {
-            writer
-                .connection
-                .prepare_cached(
-                    "UPDATE plugin SET revision = ?2, description = ?3, events = ?4, requires = ?5, held = ?6,
-                     last_error = ?7, paused = ?8, loaded_at = ?9, forgotten = 0 WHERE id = ?1",
-                )?
-                .execute(params![
-                    plugin.id.0,
-                    plugin.revision,
-                    plugin.description,
-                    json(&plugin.events)?,
-                    json(&plugin.requires)?,
-                    plugin.held.as_ref().map(json).transpose()?,
-                    plugin.last_error,
-                    plugin.paused,
-                    plugin.loaded_at.map(nanos),
-                ])
-                .map(drop)
-        })
-        .await
+    pub async fn update_plugin(&self, plugin: PluginId, update: PluginUpdate) -> Result<(), StoreError> {
+        self.write(move |writer| writer.update_plugin(plugin, &update)).await
     }
 
     /// Every plugin ever seen and not forgotten, by name.
@@ -102,6 +82,27 @@ impl Store {
 }
 
 impl Writer<'_> {
+    fn update_plugin(&mut self, plugin: PluginId, update: &PluginUpdate) -> Result<()> {
+        let held = update.held.as_ref().map(json).transpose()?;
+        let set = |fields: &str, values: &[&dyn ToSql]| {
+            let sql = format!("UPDATE plugin SET forgotten = 0, held = ?2{fields} WHERE id = ?1");
+            let values = [&[&plugin.0 as &dyn ToSql, &held], values].concat();
+            self.connection.prepare_cached(&sql)?.execute(&*values).map(drop)
+        };
+        match &update.change {
+            PluginChange::Loaded { revision, description, events, requires, loaded_at } => set(
+                ", revision = ifnull(?3, revision), description = ?4, events = ?5, requires = ?6,
+                 loaded_at = ?7, last_error = NULL",
+                &[revision, description, &json(events)?, &json(requires)?, &loaded_at.map(nanos)],
+            ),
+            PluginChange::Subscribed(events) => set(", events = ?3", &[&json(events)?]),
+            PluginChange::Failed(error) => set(", last_error = ?3", &[error]),
+            PluginChange::Recovered => set(", last_error = NULL", &[]),
+            PluginChange::Paused(paused) => set(", paused = ?3", &[paused]),
+            PluginChange::Held => set("", &[]),
+        }
+    }
+
     /// Makes dead letters of some unfinished deliveries; whether there are more.
     fn give_up_some(&mut self, plugin: PluginId) -> Result<bool> {
         let mut open = Vec::new();

@@ -17,7 +17,7 @@ use super::{
     outbox, plugins,
     schema::{code, state_of},
     time::{nanos, timestamp},
-    views::{
+    types::{
         AttemptDetail, DeliveryDetail, DeliveryFilter, DeliveryPage, DeliverySummary, EventDetail,
         EventSummary,
     },

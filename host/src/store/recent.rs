@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Result, params};
 
-use super::{Store, StoreError, complete::outcome_of, views::Recent};
+use super::{Store, StoreError, complete::outcome_of, types::Recent};
 use crate::model::{Outcome, PluginId};
 
 /// Deliveries, of whatever plugin, that are looked at.

@@ -16,7 +16,7 @@ use super::{
     query::{OF_EVENT, Walk},
     queue,
     schema::code,
-    views::DeliveryFilter,
+    types::DeliveryFilter,
     writer::Writer,
 };
 use crate::model::{DeliveryId, EventSeq, EventType, OrderKey, Orders, PluginId};

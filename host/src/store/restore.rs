@@ -70,10 +70,9 @@ pub enum RestoreError {
 }
 
 /// What was restored.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
     /// What the backup holds.
-    #[serde(flatten)]
     pub contents: Contents,
     /// Where what was there is kept.
     pub kept: Vec<PathBuf>,

@@ -4,7 +4,6 @@
 //! ends as it begins.
 
 use rusqlite::{OptionalExtension as _, Result, params};
-use serde::Serialize;
 
 use super::{Store, StoreError, time::timestamp, writer::Writer};
 use crate::model::PluginId;
@@ -16,7 +15,7 @@ const KEPT: i64 = 50;
 const LONGEST: usize = 1000;
 
 /// One content that a plugin's file has had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginRevision {
     /// The SHA-256 of the file, hexadecimal.
     pub sha256: String,

@@ -13,7 +13,7 @@ use super::{
     Store, StoreError,
     query::{CLOCK_STEP, EVENT_COLUMNS, EVENT_NAMES, event_states, event_summary, page, sources, types},
     time::{nanos, timestamp},
-    views::{EventFilter, EventPage, EventSummary},
+    types::{EventFilter, EventPage, EventSummary},
 };
 use crate::model::EventSeq;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Store, StoreError, time::timestamp, views::LastEvent};
+use super::{Store, StoreError, time::timestamp, types::LastEvent};
 use crate::model::{DeliveryId, EventSeq, MAX_DEPTH, Mask, Redact, emitted_by};
 
 /// The source and the body of an event, and of those that it is derived of, up to the webhook.

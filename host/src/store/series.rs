@@ -9,7 +9,7 @@ use super::{
     histogram::Histogram,
     minutes::MINUTE,
     time::{nanos, timestamp},
-    views::Point,
+    types::Point,
 };
 
 /// The longest window: what the writer keeps.

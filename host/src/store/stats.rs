@@ -12,7 +12,7 @@ use super::{
     retention::live_bytes,
     schema::state_of,
     time::{nanos, timestamp},
-    views::{PluginStats, StoreStats, TypeStats},
+    types::{PluginStats, StoreStats, TypeStats},
 };
 use crate::model::{DeliveryState, PluginId};
 use jiff::Timestamp;
@@ -32,8 +32,8 @@ impl Store {
             let snapshot = connection.unchecked_transaction()?;
             let mut stats = ledger(&snapshot)?;
             stats.by_type = by_type(&snapshot, now)?;
-            stats.store_bytes = store_bytes;
-            stats.wal_bytes = wal_bytes;
+            stats.store_bytes = Some(store_bytes);
+            stats.wal_bytes = Some(wal_bytes);
             stats.live_bytes = live_bytes(&snapshot)?;
             stats.max_bytes = max_bytes;
             stats.oversize = oversize;

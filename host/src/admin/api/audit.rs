@@ -7,7 +7,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::query;
+use super::{query, rows};
 use crate::{
     admin::{Action, Admin, Since, error::ApiError},
     store::{AuditFilter, AuditId},
@@ -34,6 +34,6 @@ pub(super) async fn list(
         before: asked.before.map(AuditId),
     };
     let entries = admin.0.store.audit(filter.clone()).await?;
-    let next = entries.last().filter(|_| entries.len() == filter.limit as usize).map(|entry| entry.id);
-    Ok(Json(json!({ "audit": entries, "next": next })))
+    let next = entries.last().filter(|_| entries.len() == filter.limit as usize).map(|entry| entry.id.0);
+    Ok(Json(json!({ "audit": rows::all::<_, rows::AuditEntry>(entries), "next": next })))
 }

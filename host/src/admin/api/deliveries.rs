@@ -10,7 +10,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ids, names::Asked, query};
+use super::{ids, names::Asked, query, rows};
 use crate::{
     admin::{
         Admin, Since,
@@ -63,7 +63,9 @@ pub(super) async fn list(
         before,
     };
     let page = admin.0.store.deliveries_within(filter, query::SEARCH).await?;
-    Ok(Json(json!({ "deliveries": page.deliveries, "next": page.next })))
+    Ok(Json(
+        json!({ "deliveries": rows::all::<_, rows::DeliverySummary>(page.deliveries), "next": page.next }),
+    ))
 }
 
 pub(super) async fn show(
@@ -71,7 +73,7 @@ pub(super) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(id) = id?;
-    Ok(Json(json!(admin.delivery(&id).await?)))
+    Ok(Json(json!(rows::DeliveryDetail::from(admin.delivery(&id).await?))))
 }
 
 impl Admin {

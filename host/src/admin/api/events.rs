@@ -15,7 +15,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ids::delivery, names::Asked, outbox, query};
+use super::{ids::delivery, names::Asked, outbox, query, rows};
 use crate::{
     admin::{
         Admin, Since,
@@ -61,7 +61,9 @@ pub(super) async fn list(
         before: asked.before.map(EventSeq),
     };
     let page = admin.search(filter).await?;
-    Ok(Json(json!({ "events": page.events, "next": page.next, "looked_to": page.looked_to })))
+    Ok(Json(
+        json!({ "events": rows::all::<_, rows::EventSummary>(page.events), "next": page.next, "looked_to": page.looked_to }),
+    ))
 }
 
 #[derive(Deserialize)]
@@ -77,7 +79,7 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, ApiError> {
     let (Path(id), Query(asked)) = (id?, query?);
     let events = admin.find_events(asked.source, &id).await?;
-    Ok(Json(json!({ "events": events })))
+    Ok(Json(json!({ "events": rows::all::<_, rows::EventDetail>(events) })))
 }
 
 impl Admin {

@@ -5,7 +5,11 @@
 //! comes when that has changed. The store is looked at after a commit and at most once a second, however
 //! much comes in and however many look: the accept path does no work for it.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    time::Duration,
+};
 
 use axum::{
     extract::State,
@@ -16,10 +20,11 @@ use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use super::rows;
 use crate::{
     admin::{Admin, error::ApiError},
     model::EventSeq,
-    store::{EventFilter, StoreError},
+    store::{EventFilter, EventSummary, StoreError},
 };
 
 /// The most feeds at once.
@@ -53,8 +58,9 @@ pub(in crate::admin) struct Feed {
     admin: Admin,
     commits: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
-    /// The newest event that was sent.
-    seen: i64,
+    /// The newest events at the last look. A commit may show an event with a lower number later than one with
+    /// a higher number, so the feed compares pages and not numbers.
+    seen: BTreeSet<EventSeq>,
     counts: BTreeMap<String, u64>,
     begun: bool,
     _seat: OwnedSemaphorePermit,
@@ -73,13 +79,12 @@ impl Admin {
             admin: self.clone(),
             commits: self.0.store.commits(),
             stopping: self.0.stopping.subscribe(),
-            seen: 0,
+            seen: BTreeSet::new(),
             counts: BTreeMap::new(),
             begun: false,
             _seat: seat,
         };
-        let newest = self.0.store.events(EventFilter { limit: 1, ..EventFilter::default() }).await?;
-        feed.seen = newest.first().map_or(0, |event| event.seq.0);
+        feed.seen = feed.newest().await?.iter().map(|event| event.seq).collect();
         Ok(feed)
     }
 }
@@ -115,17 +120,25 @@ impl Feed {
         }
     }
 
+    /// The newest events of the store, newest first.
+    async fn newest(&self) -> Result<Vec<EventSummary>, StoreError> {
+        self.admin.0.store.events(EventFilter { limit: MOST, ..EventFilter::default() }).await
+    }
+
     async fn look(&mut self) -> Result<Vec<(&'static str, Value)>, StoreError> {
-        let store = &self.admin.0.store;
-        let newest = store.events(EventFilter { limit: MOST, ..EventFilter::default() }).await?;
+        let newest = self.newest().await?;
+        let page = newest.iter().map(|event| event.seq).collect();
+        let seen = std::mem::replace(&mut self.seen, page);
+        // Where retention made room, older events slide into the page; they are not new.
+        let oldest = if seen.len() < MOST as usize { None } else { seen.first().copied() };
+        let is_new = |event: &EventSummary| !seen.contains(&event.seq) && Some(event.seq) > oldest;
         let mut news: Vec<_> = newest
-            .iter()
+            .into_iter()
             .rev()
-            .filter(|event| event.seq > EventSeq(self.seen))
-            .map(|event| ("event", json!(event)))
+            .filter(is_new)
+            .map(|event| ("event", json!(rows::EventSummary::from(event))))
             .collect();
-        self.seen = newest.first().map_or(self.seen, |event| event.seq.0.max(self.seen));
-        let stats = store.stats().await?;
+        let stats = self.admin.0.store.stats().await?;
         let states: BTreeMap<_, _> =
             stats.states.iter().map(|(state, count)| (state.to_string(), *count)).collect();
         if states != self.counts {

@@ -35,6 +35,7 @@ pub(super) mod outbox;
 pub(super) mod plugins;
 pub(super) mod query;
 pub(super) mod replay;
+mod rows;
 pub(super) mod sources;
 pub(super) mod stats;
 

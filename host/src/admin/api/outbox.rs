@@ -13,7 +13,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ids, query};
+use super::{ids, query, rows};
 use crate::{
     admin::{
         Action, Actor, Admin,
@@ -51,8 +51,8 @@ pub(super) async fn list(
         ..OutboxFilter::default()
     };
     let items = admin.outbox(filter.clone()).await?;
-    let next = items.last().filter(|_| items.len() == filter.limit as usize).map(|item| item.id);
-    Ok(Json(json!({ "outbox": items, "next": next })))
+    let next = items.last().filter(|_| items.len() == filter.limit as usize).map(|item| item.id.0);
+    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(items), "next": next })))
 }
 
 pub(super) async fn show(
@@ -60,7 +60,7 @@ pub(super) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(id) = id?;
-    Ok(Json(json!({ "outbox": admin.outbox_items(&id).await? })))
+    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(admin.outbox_items(&id).await?) })))
 }
 
 #[derive(Deserialize)]

@@ -12,6 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
+use super::rows;
 use crate::{
     admin::{
         Action, Actor, Admin,
@@ -36,7 +37,8 @@ pub(super) async fn show(
     let plugin = admin.plugin(&name).await?;
     let stats = admin.0.store.stats().await?.plugins;
     let mut shown = view(&plugin, &stats);
-    shown["revisions"] = json!(admin.0.store.revisions(plugin.record.id).await?);
+    let revisions = admin.0.store.revisions(plugin.record.id).await?;
+    shown["revisions"] = json!(rows::all::<_, rows::PluginRevision>(revisions));
     Ok(Json(shown))
 }
 

@@ -17,7 +17,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use super::stats::Requests;
+use super::{rows, stats::Requests};
 use crate::{
     admin::{Action, Actor, Admin, error::ApiError},
     config::{Rate, Source},
@@ -62,6 +62,7 @@ pub(in crate::admin) struct SourceView {
     pub(in crate::admin) rate: Option<Rate>,
     /// Its ledger of requests since the daemon started.
     pub(in crate::admin) requests: Requests,
+    #[serde(serialize_with = "rows::last_event")]
     pub(in crate::admin) last_event: Option<LastEvent>,
 }
 

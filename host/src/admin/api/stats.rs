@@ -16,6 +16,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::rows;
 use crate::{
     admin::{Admin, Since, error::ApiError},
     model::{DeliveryState, RequestCounts},
@@ -30,6 +31,7 @@ pub(in crate::admin) struct Stats {
     /// Each source's ledger of requests.
     pub(in crate::admin) requests: BTreeMap<String, Requests>,
     pub(in crate::admin) requests_total: Requests,
+    #[serde(serialize_with = "rows::stats")]
     pub(in crate::admin) store: StoreStats,
     /// By how much the system's clock was set back, where it is behind.
     pub(in crate::admin) clock_set_back_seconds: f64,
@@ -74,7 +76,7 @@ pub(super) async fn series(
         Some(points @ 1..=240) => points,
         Some(odd) => return Err(ApiError::bad_request(format!("`points` is {odd}; 1 to 240 is allowed"))),
     };
-    Ok(Json(json!({ "points": admin.0.store.series(window, points).await? })))
+    Ok(Json(json!({ "points": rows::all::<_, rows::Point>(admin.0.store.series(window, points).await?) })))
 }
 
 pub(super) async fn webhooks(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {

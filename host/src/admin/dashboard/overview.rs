@@ -300,8 +300,10 @@ fn ledgers(stats: &Stats) -> Markup {
             @if stats.balanced { "All counts add up. " } @else { span.bad { "The counts do not add up; see above. " } }
             "Outbox: "
             @for (state, count) in &store.outbox { (layout::count(*count, &format!("/outbox?state={state}"))) " " (state) " " }
-            "· Store: " (layout::bytes(store.store_bytes + store.wal_bytes))
-            " (file " (layout::bytes(store.store_bytes)) ", write-ahead log " (layout::bytes(store.wal_bytes)) ")"
+            @if let (Some(file), Some(log)) = (store.store_bytes, store.wal_bytes) {
+                "· Store: " (layout::bytes(file + log))
+                " (file " (layout::bytes(file)) ", write-ahead log " (layout::bytes(log)) ")"
+            }
             @if let Some(free) = store.disk_free_bytes { ", " (layout::bytes(free)) " free on the disk" }
         }
         h2 { "Deliveries by event type, last 24 hours" }

@@ -214,8 +214,11 @@ fn ledger(
     sheet.level(&DISK_LEAST, [], stats.min_free_bytes as f64);
     sheet.level(&STORE_LIVE, [], stats.live_bytes as f64);
     sheet.level(&STORE_LIMIT, [], stats.max_bytes.unwrap_or(0) as f64);
-    sheet.level(&STORE_SIZE, [], stats.store_bytes as f64);
-    sheet.level(&WAL_SIZE, [], stats.wal_bytes as f64);
+    for (size, bytes) in [(&STORE_SIZE, stats.store_bytes), (&WAL_SIZE, stats.wal_bytes)] {
+        if let Some(bytes) = bytes {
+            sheet.level(size, [], bytes as f64);
+        }
+    }
 }
 
 /// What the system says of this process.

@@ -9,7 +9,7 @@ use super::{Notes, Patient, plugins::runtime, table};
 use crate::{
     config::DatabaseTarget,
     daemon,
-    database::Databases,
+    database::{self, Databases},
     store::{self, Integrity},
 };
 
@@ -95,21 +95,21 @@ pub(super) fn databases(patient: &Patient, notes: &mut Notes) {
         return notes.ok("there are none");
     }
     let all = Databases::new(settings, patient.config.store.min_free);
-    for (name, database) in settings {
-        match &database.target {
+    for (name, own) in settings {
+        match &own.target {
             DatabaseTarget::Sqlite(path) if !path.exists() => {
                 notes.ok(format!(
                     "`{name}`: `{}` is not there yet; it is made when it is used",
                     path.display()
                 ));
             }
-            DatabaseTarget::Sqlite(path) => match store::examine_database(path, notes.patience) {
-                Ok(Integrity::Whole) => whole(name, path, database.max_size, notes),
-                Ok(Integrity::Damaged(said)) => notes.problem(
+            DatabaseTarget::Sqlite(path) => match database::inspect(path, notes.patience) {
+                Ok(database::Integrity::Whole) => whole(name, path, own.max_size, notes),
+                Ok(database::Integrity::Damaged(said)) => notes.problem(
                     format!("`{name}`: `{}` is damaged: {said}", path.display()),
                     "stop the daemon, and restore the last backup",
                 ),
-                Ok(Integrity::NotTold) => notes.warning(
+                Ok(database::Integrity::NotTold) => notes.warning(
                     format!("`{name}`: `{}` was not read to its end", path.display()),
                     "give it longer: posthouse doctor --patience 600",
                 ),

@@ -127,6 +127,9 @@ fn folders(patient: &Patient) -> BTreeMap<PathBuf, String> {
         _ => PathBuf::from("."),
     };
     let mut all = vec![(parent(&config.store.path), "store".to_owned())];
+    if let Some(folder) = &config.store.state {
+        all.push((folder.clone(), "state".to_owned()));
+    }
     if let MailTarget::Folder(folder) = &config.mail.target {
         all.push((folder.clone(), "mail".to_owned()));
     }

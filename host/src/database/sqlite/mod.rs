@@ -26,6 +26,7 @@ mod full;
 mod functions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzz;
+mod inspect;
 mod nesting;
 mod program;
 mod room;
@@ -54,6 +55,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+pub use self::inspect::{Integrity, inspect};
 use self::{connection::Seat, room::Room, syncer::Syncer, worker::Worker};
 use super::{
     Bounds, CommitError, Committed, Over, Rows, SqlError, Unavailable, Value, Waiting,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::support::*;
 use crate::{
     model::{HeldReason, LeaseToken},
-    store::{DeliveryFilter, Verdict},
+    store::{DeliveryFilter, PluginChange, PluginUpdate, Verdict},
 };
 
 #[tokio::test]
@@ -197,22 +197,23 @@ async fn deliveries_of_a_held_plugin_show_as_held() {
         house.accept(n, &[plugin]).await;
     }
     let job = next(&mut lane).await;
-    let mut record = house.store.plugins().await.unwrap().remove(0);
-    record.held = Some(HeldReason::LacksGrant("mail = {}".to_owned()));
-    record.paused = true;
-    house.store.save_plugin(record.clone()).await.unwrap();
+    let held = Some(HeldReason::LacksGrant("mail = {}".to_owned()));
+    let update = |held, change| house.store.update_plugin(plugin, PluginUpdate { held, change });
+    update(held.clone(), PluginChange::Paused(true)).await.unwrap();
+    update(held.clone(), PluginChange::Failed("it does not load".to_owned())).await.unwrap();
     assert_eq!(house.states().await, ["leased", "held", "held"]);
     let summary = house.store.deliveries(DeliveryFilter::default()).await.unwrap().remove(0);
-    assert_eq!(summary.held, record.held);
+    assert_eq!(summary.held, held);
     house.assert_balanced().await;
     lane.close().await;
     house.store.release(job).await.unwrap();
 
     let house = house.reopened().await;
-    assert!(house.store.plugins().await.unwrap()[0].paused);
+    let record = house.store.plugins().await.unwrap().remove(0);
+    assert!(record.paused && record.last_error.is_some(), "no update wrote another's field: {record:?}");
     assert_eq!(house.states().await, ["held"; 3]);
-    record.held = None;
-    house.store.save_plugin(record).await.unwrap();
+    let update = PluginUpdate { held: None, change: PluginChange::Recovered };
+    house.store.update_plugin(plugin, update).await.unwrap();
     assert_eq!(house.states().await, ["ready"; 3]);
     house.assert_balanced().await;
 }

@@ -128,5 +128,9 @@ async fn writer_cost_of_an_event() {
         println!("{thread}: {:.2} µs CPU an event", (cpu(thread) - before) as f64 / 1000.0 / events as f64);
     }
     let stats = house.store.stats().await.unwrap();
-    println!("store {} MiB, log {} MiB", stats.store_bytes >> 20, stats.wal_bytes >> 20);
+    println!(
+        "store {} MiB, log {} MiB",
+        stats.store_bytes.unwrap_or(0) >> 20,
+        stats.wal_bytes.unwrap_or(0) >> 20
+    );
 }

@@ -1,10 +1,10 @@
-//! What the store shows: rows as people and the upper layers read them, and the filters that choose
-//! among them. No type of a database stands in here.
+//! Rows that the store returns, and the filters that select them.
+//!
+//! The types name no database and derive no `Serialize`: the admin API owns its JSON (`admin/api/rows.rs`).
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::model::{
     Capability, DeliveryId, DeliveryState, EventId, EventSeq, HeldReason, LogLine, OutboxItem, Outcome,
@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 /// What is known of a plugin, as the store keeps it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct PluginRecord {
     /// Its number, which stays with the name.
     pub id: PluginId,
@@ -36,9 +36,46 @@ pub struct PluginRecord {
     pub loaded_at: Option<Timestamp>,
 }
 
+/// One change of a plugin's record. An update writes the fields that it names and no others, so that two
+/// writers never overwrite each other's fields.
+#[derive(Debug, Clone)]
+pub struct PluginUpdate {
+    /// Why the plugin is held after the change; none: it serves.
+    pub held: Option<HeldReason>,
+    /// The fields that change beside `held`.
+    pub change: PluginChange,
+}
+
+/// The fields of a [`PluginUpdate`].
+#[derive(Debug, Clone)]
+pub enum PluginChange {
+    /// A revision was loaded. Clears the last error.
+    Loaded {
+        /// SHA-256 of the file, hexadecimal; none: unchanged.
+        revision: Option<String>,
+        /// What the revision says of itself, in a line.
+        description: String,
+        /// The subscription in force.
+        events: Vec<Pattern>,
+        /// What it can't work without.
+        requires: Vec<Capability>,
+        /// When it was loaded.
+        loaded_at: Option<Timestamp>,
+    },
+    /// The subscription changed, and no revision was loaded.
+    Subscribed(Vec<Pattern>),
+    /// The file did not load; the error.
+    Failed(String),
+    /// The file is again the revision that runs. Clears the last error.
+    Recovered,
+    /// An operator paused or resumed it.
+    Paused(bool),
+    /// Nothing but `held`.
+    Held,
+}
+
 /// The store's number of an outbox item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OutboxId(pub i64);
 
 /// A leased outbox item on its way to the sender.
@@ -164,7 +201,7 @@ pub struct DeliveryFilter {
 }
 
 /// One event in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct EventSummary {
     /// The store's number of it.
     pub seq: EventSeq,
@@ -173,7 +210,6 @@ pub struct EventSummary {
     /// The sender's id.
     pub id: String,
     /// What it is about.
-    #[serde(rename = "type")]
     pub event_type: String,
     /// The organization it concerns.
     pub organization: Option<String>,
@@ -188,7 +224,7 @@ pub struct EventSummary {
 }
 
 /// A page of a search.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct EventPage {
     /// What was found, newest first.
     pub events: Vec<EventSummary>,
@@ -199,10 +235,9 @@ pub struct EventPage {
 }
 
 /// All of one event.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct EventDetail {
     /// As in a list.
-    #[serde(flatten)]
     pub summary: EventSummary,
     /// The id of the trace that it belongs to, in hex; none where it is not traced.
     pub trace: Option<String>,
@@ -239,7 +274,7 @@ pub struct Names {
 }
 
 /// One delivery in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct DeliverySummary {
     /// Its id.
     pub id: DeliveryId,
@@ -248,7 +283,6 @@ pub struct DeliverySummary {
     /// Who sent the event.
     pub source: String,
     /// What the event is about.
-    #[serde(rename = "type")]
     pub event_type: String,
     /// For which plugin.
     pub plugin: String,
@@ -273,7 +307,7 @@ pub struct DeliverySummary {
 }
 
 /// A page of deliveries.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct DeliveryPage {
     /// What was found, newest first.
     pub deliveries: Vec<DeliverySummary>,
@@ -282,10 +316,9 @@ pub struct DeliveryPage {
 }
 
 /// All of one delivery.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct DeliveryDetail {
     /// As in a list.
-    #[serde(flatten)]
     pub summary: DeliverySummary,
     /// Its attempts, first to last.
     pub attempt_log: Vec<AttemptDetail>,
@@ -294,7 +327,7 @@ pub struct DeliveryDetail {
 }
 
 /// One attempt.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct AttemptDetail {
     /// From 1.
     pub number: u32,
@@ -317,7 +350,7 @@ pub struct AttemptDetail {
 }
 
 /// One outbox item in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct OutboxSummary {
     /// Its id.
     pub id: OutboxId,
@@ -334,10 +367,8 @@ pub struct OutboxSummary {
     /// Addresses and subject of a mail, method and URL of a request; never a text, header or body.
     pub summary: String,
     /// The same with all masked that the plugin chose.
-    #[serde(skip)]
     pub outline: String,
     /// What the plugin chose: addresses, names, the subject; what comes after the origin of a URL.
-    #[serde(skip)]
     pub chosen: Vec<String>,
     /// The Message-ID of a mail, the Idempotency-Key of a request.
     pub key: Option<String>,
@@ -356,7 +387,7 @@ pub struct OutboxSummary {
 }
 
 /// The ledger of deliveries, the outbox, and the last 24 hours by event type.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default)]
 pub struct StoreStats {
     /// Deliveries ever made, those included that retention has removed.
     pub made: u64,
@@ -372,10 +403,10 @@ pub struct StoreStats {
     pub conflicts: u64,
     /// Completions that came without a valid lease; nothing of them was written.
     pub lost_leases: u64,
-    /// Size of the store's file.
-    pub store_bytes: u64,
-    /// Size of its write-ahead log.
-    pub wal_bytes: u64,
+    /// Size of the store's file; none if the engine has no file.
+    pub store_bytes: Option<u64>,
+    /// Size of its write-ahead log; none if the engine has none of its own.
+    pub wal_bytes: Option<u64>,
     /// Free on its disk; none where the system does not say.
     pub disk_free_bytes: Option<u64>,
     /// What is to stay free; with less nothing is taken in. 0: no bound.
@@ -391,10 +422,9 @@ pub struct StoreStats {
 }
 
 /// Deliveries of one event type over the last 24 hours (the present hour and the 23 before it).
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct TypeStats {
     /// The type.
-    #[serde(rename = "type")]
     pub event_type: String,
     /// Deliveries made.
     pub total: u64,
@@ -413,7 +443,7 @@ pub struct TypeStats {
 }
 
 /// Deliveries of one plugin, ever.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct PluginStats {
     /// Its name.
     pub plugin: String,
@@ -428,8 +458,7 @@ pub struct PluginStats {
 }
 
 /// The store's number of an entry of the audit log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AuditId(pub i64);
 
 /// Which entries of the audit log to list.
@@ -447,7 +476,7 @@ pub struct AuditFilter {
 }
 
 /// Something that an operator did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct AuditEntry {
     /// Its number.
     pub id: AuditId,
@@ -464,7 +493,7 @@ pub struct AuditEntry {
 }
 
 /// Dead letters of one plugin that have one cause.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct DeadGroup {
     /// The plugin.
     pub plugin: String,
@@ -485,7 +514,7 @@ pub struct DeadGroup {
 }
 
 /// The newest event of a source.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct LastEvent {
     /// The source.
     pub source: String,
@@ -496,12 +525,11 @@ pub struct LastEvent {
     /// The sender's id; none where it has left the store.
     pub id: Option<String>,
     /// What it is about; none where it has left the store.
-    #[serde(rename = "type")]
     pub event_type: Option<String>,
 }
 
 /// What happened within a part of a series.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Point {
     /// When it begins.
     pub at: Timestamp,
@@ -526,7 +554,7 @@ pub struct Point {
 }
 
 /// The newest attempts of a plugin.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Recent {
     /// How many were looked at.
     pub attempts: u64,
