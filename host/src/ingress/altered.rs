@@ -1,7 +1,7 @@
-//! What usually happens to a body between its sender and a file: for `posthouse verify`, which looks for the one
-//! alteration under which a signature fits.
+//! How bodies usually change between their sender and a file. `posthouse verify` uses this to find the one
+//! change under which a signature is valid.
 //!
-//! A signature is over bytes. Editors, shells, proxies and programs that read and write JSON all keep the meaning
+//! A signature covers bytes. Editors, shells, proxies and programs that read and write JSON keep the meaning
 //! and change the bytes.
 
 use std::{borrow::Cow, io::Read as _};
@@ -11,30 +11,32 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
 use crate::model::json::{Token, Tokens};
 
-/// The most bytes that a compressed body is unpacked to.
+/// A compressed body is decompressed to this many bytes at most.
 const MOST: u64 = 64 << 20;
-/// Of a larger body only its ends are looked at: rewriting it in each way would take too long.
+/// The size, in bytes, above which only the ends of a body are tried. Each other change rewrites all of it, which
+/// takes long.
 const LARGE: usize = 4 << 20;
 
 /// A body that the sender may have signed.
 pub(super) struct Original {
     pub(super) bytes: Vec<u8>,
-    /// What would have happened to it since.
+    /// The change that turned the original into the body at hand, for a hint.
     pub(super) what: Cow<'static, str>,
 }
 
-/// How a body is compressed, by its first bytes; none where they say nothing. Brotli leaves no mark.
+/// The compression of a body by its first bytes, or none if they match no format. Brotli has no magic number.
 pub(super) fn compression(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, ..] => Some("gzip"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
-        // Deflate with a window, and a header that is a multiple of 31. `x` and these bytes begin no JSON.
+        // zlib: a window size, and a header that is a multiple of 31. No JSON text begins with `x` and these
+        // bytes.
         [0x78, second, ..] if (0x7800 + u16::from(*second)).is_multiple_of(31) => Some("deflate"),
         _ => None,
     }
 }
 
-/// The bodies that may have become this one, the likeliest first.
+/// The original bodies that may have become this one, the likeliest first.
 pub(super) fn originals(body: &[u8]) -> Vec<Original> {
     let mut originals = Vec::new();
     let mut add = |bytes: Option<Vec<u8>>, what: &'static str| {
@@ -68,7 +70,7 @@ fn unpacked(body: &[u8]) -> Option<Vec<u8>> {
 
 type Add<'a> = dyn FnMut(Option<Vec<u8>>, &'static str) + 'a;
 
-/// What happens at the ends of a body.
+/// Undoes changes at the ends of a body.
 fn ends(body: &[u8], add: &mut Add<'_>) {
     let without = "without the line break at its end";
     for ending in [&b"\r\n"[..], b"\n"] {
@@ -86,7 +88,7 @@ fn ends(body: &[u8], add: &mut Add<'_>) {
     add(Some([mark, body].concat()), "with a byte order mark at its beginning");
 }
 
-/// What happens to all of a body.
+/// Undoes changes that affect all of a body.
 fn whole(body: &[u8], add: &mut Add<'_>) {
     let to_unix = replaced(body, b"\r\n", b"\n");
     add(Some(replaced(&to_unix, b"\n", b"\r\n")), "with Windows line ends (CRLF) in place of LF");
@@ -118,28 +120,28 @@ fn replaced(body: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     replaced
 }
 
-/// How programs write JSON.
+/// A way in which programs write JSON.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// After a comma and a colon, on one line.
+    /// Whether a blank follows each comma and colon, on one line.
     blank: bool,
-    /// One member or element a line, indented by this.
+    /// If set: one member or element a line, with this indentation for each level.
     indent: Option<&'static str>,
     escapes: Escapes,
 }
 
-/// Which characters of a string are escaped though they need not be.
+/// The characters of a string that are escaped without need.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Escapes {
-    /// As they are written here.
+    /// The same as in the body at hand.
     Kept,
-    /// None.
+    /// No character.
     Least,
-    /// All beyond ASCII, and `/`, as PHP has it.
+    /// Every character outside ASCII, and `/`, as PHP does.
     Php,
-    /// All beyond ASCII, as Python has it.
+    /// Every character outside ASCII, as Python does.
     Python,
-    /// `<`, `>` and `&`, as Go has it.
+    /// `<`, `>`, `&`, U+2028 and U+2029, as Go does.
     Go,
 }
 
@@ -151,7 +153,7 @@ const fn lines(indent: &'static str, escapes: Escapes) -> Layout {
     Layout { blank: false, indent: Some(indent), escapes }
 }
 
-/// The layouts that are tried. Members keep their order: one that was lost can't be guessed.
+/// The layouts to try. Members keep their order, because a lost order cannot be reconstructed.
 const LAYOUTS: [(Layout, &str); 13] = [
     (one_line(false, Escapes::Kept), "written on one line without blanks; something has laid it out"),
     (
@@ -189,7 +191,7 @@ const LAYOUTS: [(Layout, &str); 13] = [
     ),
 ];
 
-/// The tokens of a JSON text, written like this.
+/// Writes the tokens of a JSON text in this layout.
 fn written(json: &str, layout: Layout) -> String {
     let mut written = String::with_capacity(json.len() + json.len() / 4);
     let mut depth = 0usize;
@@ -197,7 +199,7 @@ fn written(json: &str, layout: Layout) -> String {
     let line = |written: &mut String, depth: usize| {
         if let Some(indent) = layout.indent {
             written.push('\n');
-            // Deeper than any program lays out, and bounded.
+            // A limit; no program nests its output as deep.
             (0..depth.min(64)).for_each(|_| written.push_str(indent));
         }
     };
@@ -232,7 +234,7 @@ fn written(json: &str, layout: Layout) -> String {
     written
 }
 
-/// A JSON string with these escapes; as it is where it holds what no text can.
+/// Writes a JSON string with these escapes. Returns it unchanged if it is not valid text.
 fn escaped(token: &str, escapes: Escapes) -> Cow<'_, str> {
     if escapes == Escapes::Kept {
         return Cow::Borrowed(token);
@@ -266,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether the first body is among those that may have become the second.
+    /// The change by which the first body became the second, if [`originals`] finds it.
     fn becomes(signed: &[u8], here: &[u8]) -> Option<String> {
         originals(here)
             .into_iter()

@@ -1,8 +1,9 @@
-//! Reading a body: whole, once, within bounds of size, time and memory.
+//! Reads the body of a request within limits of size, time and memory. The handler calls it once for each
+//! request.
 //!
-//! A body that came in one piece, which nearly all do, is not copied. Many senders that trickle large bodies
-//! could fill the memory, and nobody knows yet who they are. So large bodies share a budget of bytes and wait
-//! for their part of it. While one waits, the oldest body that is not complete after a while is dropped.
+//! A body that arrives in one piece is not copied; nearly all do. Many senders that trickle large bodies could
+//! fill the memory, and they are not verified yet. So large bodies share a budget of bytes, and each waits for
+//! its part. While one waits, the reader drops the oldest body that is still incomplete after a second.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -18,11 +19,11 @@ use tokio::{
 
 /// The largest body that needs no part of the budget, in bytes.
 const SMALL: usize = 32 * 1024;
-/// All large bodies at once, in KiB; more where two of the largest need more.
+/// The budget of all large bodies together, in KiB. It is larger if two bodies of the largest size need more.
 const BUDGET: usize = 64 * 1024;
-/// How long a large body may hold its part before it can be dropped for another.
+/// A large body holds its part at least this long before another can displace it.
 const UNDISTURBED: Duration = Duration::from_secs(1);
-/// What a body that was dropped may take to give its part back, before another is dropped.
+/// After dropping a body, the reader waits this long for its part before it drops another.
 const GIVEN_BACK: Duration = Duration::from_millis(20);
 
 /// Why a body could not be read.
@@ -38,7 +39,7 @@ pub(super) enum BodyError {
     Dropped,
 }
 
-/// How a body is encoded, by its `Content-Encoding`; none where it is sent as it is. Cut where it is long.
+/// The `Content-Encoding` of a body, cut to 60 characters; none if the body is sent unencoded.
 pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     const MOST: usize = 60;
     let values =
@@ -50,40 +51,46 @@ pub(super) fn content_coding(headers: &HeaderMap) -> Option<String> {
     (!codings.is_empty()).then(|| codings.join(", ").chars().take(MOST).collect())
 }
 
-/// Reads bodies.
+/// Reads bodies; shared by all requests.
 pub(super) struct BodyReader {
     limit: u64,
     time: Duration,
-    /// A permit for each KiB.
+    /// One permit for each KiB.
     budget: Semaphore,
     unfinished: Mutex<Unfinished>,
 }
 
-/// The large bodies that have their part of the budget and are not complete.
+/// The large bodies that hold their part of the budget and are incomplete.
 #[derive(Default)]
 struct Unfinished {
     next: u64,
     bodies: BTreeMap<u64, (Instant, Arc<Notify>)>,
 }
 
-/// The part of the budget that a large body holds while anybody needs it.
+/// The part of the budget that a large body holds while the caller uses it; none for a small body.
 pub(super) type Room<'b> = Option<SemaphorePermit<'b>>;
 
 impl BodyReader {
-    /// A reader of bodies of up to `limit` bytes that take up to `time`.
+    /// A reader of bodies of up to `limit` bytes, each within `time`.
     pub(super) fn new(limit: u64, time: Duration) -> Self {
-        // Offsets in a body are u32.
+        // `NewEvent` keeps offsets into the body as u32.
         let limit = limit.min(u32::MAX.into());
         let budget = Semaphore::new(BUDGET.max(2 * kib(limit) as usize));
         Self { limit, time, budget, unfinished: Mutex::default() }
     }
 
-    /// Whether a body may be as long as it says.
+    /// Checks the announced length of a body against the limit.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] if the length is above the limit.
     pub(super) fn check_length(&self, body: &Incoming) -> Result<(), BodyError> {
         if body.size_hint().lower() > self.limit { Err(BodyError::TooLarge) } else { Ok(()) }
     }
 
-    /// The whole body.
+    /// Reads the whole body, and returns it with its part of the budget.
+    ///
+    /// # Errors
+    /// [`BodyError`] says why it cannot be read.
     pub(super) async fn read(&self, body: Incoming) -> Result<(Bytes, Room<'_>), BodyError> {
         timeout(self.time, self.collect(body)).await.unwrap_or(Err(BodyError::Slow))
     }
@@ -112,13 +119,13 @@ impl BodyReader {
         Ok((if joined.is_empty() { first } else { joined.freeze() }, None))
     }
 
-    /// The same for one of which there is more than [`SMALL`].
+    /// Goes on with a body of which more than [`SMALL`] bytes have arrived.
     async fn collect_large(
         &self,
         mut joined: BytesMut,
         mut body: Incoming,
     ) -> Result<(Bytes, Room<'_>), BodyError> {
-        // One that does not say its length may be as long as any.
+        // A body without a length may be as long as the limit.
         let length = joined.len() as u64 + body.size_hint().exact().unwrap_or(self.limit);
         let room = self.room(kib(length.min(self.limit))).await?;
         joined.reserve(usize::try_from(body.size_hint().lower().min(self.limit)).unwrap_or(0));
@@ -143,14 +150,15 @@ impl BodyReader {
         ended.map(|()| (joined.freeze(), Some(room)))
     }
 
-    /// Waits for a part of the budget; has older bodies dropped for it, one after another.
+    /// Waits for a part of the budget. Drops older incomplete bodies, one after another, until it gets that
+    /// part.
     async fn room(&self, kib: u32) -> Result<SemaphorePermit<'_>, BodyError> {
         let permit = self.budget.acquire_many(kib);
         tokio::pin!(permit);
         let mut next = Instant::now();
         loop {
             let oldest = self.unfinished.lock().bodies.values().next().map(|(began, _)| *began);
-            // Without one, all of the budget is with bodies that are complete.
+            // If no body is incomplete, complete ones hold all of the budget.
             let over = oldest.unwrap_or_else(Instant::now) + UNDISTURBED;
             tokio::select! {
                 biased;
@@ -161,7 +169,7 @@ impl BodyReader {
         }
     }
 
-    /// Drops the oldest body that is not complete, if it has had its time.
+    /// Drops the oldest incomplete body if it has held its part for [`UNDISTURBED`].
     fn drop_oldest(&self) {
         let mut unfinished = self.unfinished.lock();
         if let Some(oldest) = unfinished.bodies.first_entry()
@@ -180,7 +188,7 @@ impl BodyReader {
     }
 }
 
-/// A large body that is being read.
+/// Removes a large body from the incomplete ones when its reading ends.
 struct Begun<'b> {
     reader: &'b BodyReader,
     number: u64,
@@ -192,7 +200,7 @@ impl Drop for Begun<'_> {
     }
 }
 
-/// So many bytes in KiB, rounded up.
+/// This many bytes in KiB, rounded up.
 fn kib(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

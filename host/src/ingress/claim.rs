@@ -1,8 +1,8 @@
-//! A claim: what the headers of a request say of its sender, and whether its signatures bear it out.
+//! A claim: what the headers of a request say about its sender, and the check of its signatures.
 //!
-//! All entries are compared with all keys, each in constant time and none cutting the rest short, so
-//! that the time taken says nothing about which matched. What has two ways of being written is refused,
-//! or skipped where others stand beside it.
+//! Each entry is compared with each key, in constant time. No match ends the comparison early, so the time
+//! taken does not reveal which key matched. A value in an ambiguous spelling makes the request invalid; among
+//! the entries of a signature header, it is only skipped.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::Signature;
@@ -17,20 +17,23 @@ use super::{
     scheme::{Algorithm, Encoding, EventIdFrom, Family, Place, Scheme},
 };
 
-/// What a request says of itself, well-formed but not believed yet.
+/// What a request says about itself: well-formed, not verified yet.
 pub(super) struct Claim<'k, 'r> {
     keyring: &'k Keyring,
     family: &'static Family,
-    /// Empty where the scheme has none.
+    /// Empty if the scheme signs no id.
     id: &'r str,
     timestamp: &'r str,
-    /// The same as a number.
+    /// `timestamp` as a number.
     signed_at: i64,
     signatures: &'r str,
 }
 
 impl<'k, 'r> Claim<'k, 'r> {
-    /// Reads the headers of one family, each of which must be there once.
+    /// Reads the headers of one family. Each must be present exactly once.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the header that is missing, repeated or malformed.
     pub(super) fn read(
         keyring: &'k Keyring,
         family: &'static Family,
@@ -55,7 +58,10 @@ impl<'k, 'r> Claim<'k, 'r> {
         Ok(Self { keyring, family, id, timestamp, signed_at, signatures })
     }
 
-    /// Compares the time of signing with this moment.
+    /// Checks that the time of signing is at most `tolerance` seconds away from `now`.
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`] or [`Refusal::Future`], with the distance.
     pub(super) fn check_age(&self, tolerance: u64, now: Timestamp) -> Result<(), Refusal> {
         let now = now.as_second();
         let distance = now.abs_diff(self.signed_at);
@@ -66,7 +72,10 @@ impl<'k, 'r> Claim<'k, 'r> {
         }
     }
 
-    /// Looks for a signature over this body that one of the keys made.
+    /// Checks that one of the keys made a signature over this body.
+    ///
+    /// # Errors
+    /// [`Refusal::Mismatch`] if none did; another [`Refusal`] if no entry can be compared.
     pub(super) fn check_signatures(&self, body: &[u8]) -> Result<(), Refusal> {
         let Keyring { scheme, shared, public } = self.keyring;
         let candidates = self.candidates()?;
@@ -97,7 +106,7 @@ impl<'k, 'r> Claim<'k, 'r> {
         if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
     }
 
-    /// The entries that can be compared; all others are skipped.
+    /// The entries that can be compared. Entries of an unknown version or malformed entries are skipped.
     fn candidates(&self) -> Result<Vec<Candidate>, Refusal> {
         let scheme = self.keyring.scheme;
         let mut candidates = Vec::new();
@@ -122,13 +131,13 @@ impl<'k, 'r> Claim<'k, 'r> {
         Ok(candidates)
     }
 
-    /// The event's id, where the scheme has it in a header.
+    /// The event's id, if the scheme signs it in a header.
     pub(super) fn event_id(&self) -> Option<&'r str> {
         (self.keyring.scheme.event_id == EventIdFrom::SignedId).then_some(self.id)
     }
 }
 
-/// A signature that may fit.
+/// A well-formed signature, ready for comparison.
 enum Candidate {
     Hmac([u8; 32]),
     Ed25519(Signature),
@@ -147,14 +156,14 @@ impl Candidate {
 }
 
 impl Scheme {
-    /// The entries of a signature header, each a version and a value; none where it has no such form.
+    /// The entries of a signature header, each as version and value. An entry of another form is `None`.
     fn entries<'r>(&self, header: &'r str) -> impl Iterator<Item = Option<(&'r str, &'r str)>> {
         let within = self.within_entry;
         header.split(self.between_entries).map(move |entry| entry.split_once(within))
     }
 }
 
-/// The one value of a header.
+/// The value of a header that must be present exactly once.
 fn only<'r>(headers: &'r HeaderMap, name: &'static str) -> Result<&'r str, Refusal> {
     let mut values = headers.get_all(name).iter();
     let value = values.next().ok_or(Refusal::Missing(name))?;
@@ -167,20 +176,21 @@ fn only<'r>(headers: &'r HeaderMap, name: &'static str) -> Result<&'r str, Refus
     std::str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NotText(name))
 }
 
-/// The value of the one entry with this label.
+/// The value of the only entry with this label.
 fn only_entry<'r>(scheme: &Scheme, header: &'r str, label: &'static str) -> Result<&'r str, Refusal> {
     let mut values = scheme.entries(header).flatten().filter(|(of, _)| *of == label).map(|(_, value)| value);
     let value = values.next().ok_or(Refusal::Missing(label))?;
     if values.next().is_some() { Err(Refusal::Repeated(label)) } else { Ok(value) }
 }
 
-/// Reads `[1-9][0-9]*`.
+/// Parses a time that matches `[1-9][0-9]*`.
 fn unix_seconds(text: &str) -> Option<i64> {
     let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
     if digits_only && !text.starts_with('0') { text.parse().ok() } else { None }
 }
 
-/// Reads exactly `N` bytes in their one way of being written (hexadecimal digits may be of either case).
+/// Decodes exactly `N` bytes and accepts only their canonical spelling; hexadecimal digits may have either
+/// case.
 fn decode<const N: usize>(encoding: Encoding, text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     match encoding {

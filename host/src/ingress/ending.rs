@@ -1,6 +1,6 @@
-//! How a request ends: what is counted and what is answered, in one place.
+//! How a request ends: the outcome for the ledger, and the response for the sender.
 //!
-//! The sender of a bad signature learns nothing but that; the reason is for the operator.
+//! The sender of a bad signature learns only that it is bad. The reason is for the operator.
 
 use bytes::Bytes;
 use http::{
@@ -12,7 +12,7 @@ use http_body_util::Full;
 use super::{InvalidPayload, Refusal, body::BodyError};
 use crate::{model::RequestOutcome, store::StoreError};
 
-/// The end of a request that reached a handler.
+/// How a request that reached a handler ended.
 #[derive(Debug)]
 pub(super) enum Ending {
     Accepted,
@@ -20,16 +20,17 @@ pub(super) enum Ending {
     Filtered,
     UnknownPath,
     WrongMethod,
-    /// The body is compressed, as its `Content-Encoding` says.
+    /// The `Content-Encoding` says that the body is compressed.
     Compressed,
     Unread(BodyError),
     Refused(Refusal),
     NoEvent(InvalidPayload),
-    /// It is signed, and one more than the source's rate allows; the next may come in so many seconds.
+    /// The signature is valid, but the source's rate is used up. The next request may follow in this many
+    /// seconds.
     TooMany {
         seconds: u64,
     },
-    /// As many requests are under way as may be.
+    /// `max_requests` requests are active already.
     Busy,
     NotStored(StoreError),
 }
@@ -59,7 +60,7 @@ impl From<StoreError> for Ending {
 }
 
 impl Ending {
-    /// What the ledger counts.
+    /// The outcome that the ledger counts.
     pub(super) fn outcome(&self) -> RequestOutcome {
         use RequestOutcome::{Failed, Rejected};
         match self {
@@ -85,7 +86,7 @@ impl Ending {
         }
     }
 
-    /// What the sender gets.
+    /// The response for the sender.
     pub(super) fn response(&self) -> Response<Full<Bytes>> {
         match self {
             Self::Accepted => json(StatusCode::OK, r#"{"received":true}"#),
@@ -95,13 +96,13 @@ impl Ending {
             Self::WrongMethod => {
                 with(json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"Method not allowed"}"#), ALLOW, "POST")
             }
-            // By RFC 9110, section 15.5.16, with what would do. The body is not read.
+            // RFC 9110, section 15.5.16, with the accepted encoding. The body is not read.
             Self::Compressed => {
                 let answer = r#"{"error":"Unsupported media type","detail":"the body is compressed; send it without Content-Encoding"}"#;
                 let response = json(StatusCode::UNSUPPORTED_MEDIA_TYPE, answer);
                 with(with(response, ACCEPT_ENCODING, "identity"), CONNECTION, "close")
             }
-            // What is left of the body is not read, so the connection can't go on.
+            // The rest of the body is not read, so the connection cannot continue.
             Self::Unread(BodyError::TooLarge) => with(
                 json(StatusCode::PAYLOAD_TOO_LARGE, r#"{"error":"Payload too large"}"#),
                 CONNECTION,
@@ -134,12 +135,12 @@ impl Ending {
     }
 }
 
-/// An answer that asks to be tried again, after so many seconds.
+/// A 503 that asks the sender to retry after this many seconds.
 fn unavailable(seconds: &'static str) -> Response<Full<Bytes>> {
     with(json(StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"Service unavailable"}"#), RETRY_AFTER, seconds)
 }
 
-/// An answer with this body, which is JSON.
+/// A response with this JSON as its body.
 pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;

@@ -1,14 +1,14 @@
-//! The envelope: what posthouse itself reads of a verified body.
+//! The envelope: the members of a verified body that posthouse itself reads.
 //!
-//! Real bodies carry `id`, `type`, `occurred_at`, `organization_id` and `data`. Those of Standard Webhooks
-//! carry `timestamp` as their time. Those of Scalekit's page carry `created_at`, and name the organization
-//! within `data`. All are read in one pass that skips everything else without building it: depth, large
-//! numbers and halves of surrogate pairs do not matter there.
+//! Real bodies have `id`, `type`, `occurred_at`, `organization_id` and `data`. Bodies of Standard Webhooks have
+//! their time in `timestamp`. Bodies of Scalekit's page have it in `created_at`, and name the organization
+//! within `data`. One pass reads all of these and skips the rest without building values. So depth, large
+//! numbers and halves of surrogate pairs in the rest do no harm.
 //!
-//! Without a good id and type an event can't be told apart or routed, so it is refused. The rest is
-//! worth having and no reason to lose an event: a time or an organization that can't be read is none.
-//! A member of the body itself that is there twice is refused, because two readers may take different
-//! ones. Within `data` the last one counts.
+//! An event without a valid id and type cannot be recognised or routed, so posthouse refuses it. The other
+//! members are useful, but an invalid one is no reason to lose an event: an unreadable time or organization is
+//! left out. If the body repeats a member of its top level, posthouse refuses the body, because two readers may
+//! choose different ones. Within `data` the last one counts.
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
@@ -25,11 +25,11 @@ use crate::model::{
     json::{self, JsonStr},
 };
 
-/// The longest organization, and the longest name of a member in an error, in bytes.
+/// The longest organization, and the longest member name in an error, in bytes.
 const MAX_TEXT: usize = 255;
 
-/// Why a verified body is no event. The sentence goes to the sender: it names members, and shows
-/// nothing else of the body.
+/// Why a verified body is no event. The sender gets the sentence. It names members and contains nothing else of
+/// the body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPayload {
     /// The bytes are compressed text, though no header says so.
@@ -49,25 +49,25 @@ pub enum InvalidPayload {
     /// The JSON is not an object.
     #[error("the body is not a JSON object")]
     NotAnObject,
-    /// One member is there more than once.
+    /// A member of the top level is present more than once.
     #[error("`{0}` is there more than once")]
     Repeated(String),
-    /// A member that an event can't be without.
+    /// A required member is missing.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// A member of another type.
+    /// A required member is not a string.
     #[error("`{0}` is not a string")]
     NotText(&'static str),
-    /// An id that can't be kept.
+    /// The id is not 1 to 255 bytes of visible ASCII.
     #[error("the event's id must be 1 to 255 bytes of visible ASCII")]
     BadId,
-    /// A type that can't be kept.
+    /// The type is not 1 to 128 letters, digits and `. _ - : /`.
     #[error("`type` must be 1 to 128 of letters, digits and `. _ - : /`")]
     BadType,
 }
 
 impl InvalidPayload {
-    /// As the log shows it: with nothing of the body, not even a member's name.
+    /// The error for the log, without anything of the body: not even a member's name.
     pub(super) fn for_the_log(&self) -> String {
         match self {
             Self::Repeated(_) => "a member is there more than once".to_owned(),
@@ -75,7 +75,7 @@ impl InvalidPayload {
         }
     }
 
-    /// Its name in the ledger and the metrics; it never changes.
+    /// The label in the ledger and the metrics. It never changes.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Compressed(_) => "body-compressed",
@@ -91,10 +91,10 @@ impl InvalidPayload {
     }
 }
 
-/// Reads a verified body as an event. The body is shared, not copied.
+/// Reads a verified body as an event. The event shares the body's bytes.
 ///
 /// # Errors
-/// [`InvalidPayload`] says what an event would need.
+/// [`InvalidPayload`] says what is missing or wrong.
 pub(super) fn read(
     verified: &Verified<'_>,
     source: &SourceName,
@@ -140,7 +140,7 @@ struct Members<'a> {
     times: [Option<&'a RawValue>; TIME_MEMBERS.len()],
     organization_id: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
-    /// A name that is there more than once, read or not, cut to a bounded length.
+    /// The name of a member that is present more than once, read or not, cut to [`MAX_TEXT`].
     repeated: Option<String>,
 }
 
@@ -184,23 +184,26 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// A string, borrowed where it holds no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The member's string, which holds no half of a surrogate pair; none where it is something else.
+/// The member's string; none if it is another type or contains half of a surrogate pair.
 fn string(member: Option<&RawValue>) -> Option<Cow<'_, str>> {
     serde_json::from_str(member?.get()).ok().map(|Text(text)| text)
 }
 
-/// The string of a member that must be there.
+/// The string of a required member.
+///
+/// # Errors
+/// [`InvalidPayload`] if it is missing, null or not a string.
 fn required<'a>(member: Option<&'a RawValue>, name: &'static str) -> Result<Cow<'a, str>, InvalidPayload> {
     let member = member.filter(|value| value.get() != "null").ok_or(InvalidPayload::Missing(name))?;
     string(Some(member)).ok_or(InvalidPayload::NotText(name))
 }
 
-/// `organization_id`, or else where the page's events have it: `data.organization.id`, or the
-/// `organization_id` of what `data` is about.
+/// The organization: `organization_id`, or else its place in events of Scalekit's page. There it is
+/// `data.organization.id`, or the `organization_id` of `data`, of its membership or of its session.
 fn organization(members: &Members<'_>) -> Option<Arc<str>> {
     let good = |text: Cow<'_, str>| {
         let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -218,7 +221,7 @@ fn organization(members: &Members<'_>) -> Option<Arc<str>> {
     })
 }
 
-/// Where a part of a text stands in it.
+/// The range of a part within the text that contains it; empty if it does not fit in u32.
 fn range_within(whole: &str, part: &str) -> Range<u32> {
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
     match (u32::try_from(start), u32::try_from(start + part.len())) {
@@ -227,7 +230,7 @@ fn range_within(whole: &str, part: &str) -> Range<u32> {
     }
 }
 
-/// The beginning of a name, for an error.
+/// The name for an error, cut to [`MAX_TEXT`] bytes.
 fn cut(name: &str) -> String {
     name[..name.floor_char_boundary(MAX_TEXT)].to_owned()
 }
@@ -253,7 +256,7 @@ mod tests {
         read(&verifier.verify(&request, now).unwrap(), &source.name, now)
     }
 
-    /// Reads the body of a scheme that takes the id from it.
+    /// Reads the body of a scheme whose event id is in the body.
     fn event(body: &str) -> Result<NewEvent, InvalidPayload> {
         read_as(SchemeName::ScalekitDocumented, body.as_bytes())
     }
@@ -298,7 +301,7 @@ mod tests {
             (r#"{"membership":{"user_id":"usr_1","organization_id":"org_1"}}"#, Some("org_1")),
             (r#"{"session":{"id":"ses_1","organization_id":"org_2"}}"#, Some("org_2")),
             (r#"{"user":{"id":"usr_1"},"organization_id":"org_3"}"#, Some("org_3")),
-            // What stands nearest to the top counts; what can't be read hides nothing.
+            // The member nearest to the top wins; an unreadable one hides no other.
             (r#"{"organization":{"id":"org_4"},"membership":{"organization_id":"org_5"}}"#, Some("org_4")),
             (r#"{"organization":"?","membership":{"organization_id":"org_6"}}"#, Some("org_6")),
             (r#"{"membership":[],"session":{"organization_id":"org_7"}}"#, Some("org_7")),

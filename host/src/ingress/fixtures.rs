@@ -1,4 +1,4 @@
-//! What the tests of this folder share.
+//! Fixtures of the tests in this folder.
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,12 +30,12 @@ use crate::{
 
 /// The time of the tests' clock, in Unix seconds.
 pub(super) const NOW: i64 = 1_765_281_881;
-/// A body that is an event.
+/// A body that is a valid event.
 pub(super) const BODY: &str = r#"{"id":"evt_1","type":"user.created","data":{}}"#;
-/// How long anything may take before a test gives up on it.
+/// A test fails if something takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A source named `crm` with one secret, which serves in every scheme.
+/// A source named `crm` with one secret that is valid in every scheme.
 pub(super) fn source(scheme: SchemeName) -> Source {
     Source {
         name: SourceName::new("crm").unwrap(),
@@ -60,8 +60,8 @@ pub(super) fn request(headers: &[(&str, &str)], body: &[u8]) -> RawRequest {
     RawRequest { headers: map, body: Bytes::copy_from_slice(body) }
 }
 
-/// The headers of a sender that signs any id and timestamp, however odd. Written out apart from
-/// `sign`, so that the two check each other.
+/// The headers of a sender that signs any id and timestamp, valid or not. This does not use `sign`, so that the
+/// two check each other.
 pub(super) fn standard_headers(
     source: &Source,
     id: &str,
@@ -79,7 +79,7 @@ pub(super) fn standard_headers(
     ]
 }
 
-/// Keeps what it is given, or fails as told; answers while its gate has room.
+/// An inbox in memory. It stores events or fails with `failure`, and answers while `gate` has permits.
 pub(super) struct FakeInbox {
     pub(super) taken: Mutex<Vec<(NewEvent, Vec<Subscriber>)>>,
     pub(super) failure: Mutex<Option<StoreError>>,
@@ -109,7 +109,7 @@ impl Inbox for Arc<FakeInbox> {
     }
 }
 
-/// An ingress that serves on a port of its own.
+/// An ingress that serves on a free port.
 pub(super) struct TestServer {
     pub(super) inbox: Arc<FakeInbox>,
     pub(super) source: Source,
@@ -120,22 +120,22 @@ pub(super) struct TestServer {
 }
 
 impl TestServer {
-    /// One with the defaults of config.toml.
+    /// A server with the defaults of config.toml.
     pub(super) async fn start() -> Self {
         Self::with(|_| ()).await
     }
 
-    /// One with these changes to the defaults.
+    /// A server with these changes to the defaults.
     pub(super) async fn with(change: impl FnOnce(&mut Server)) -> Self {
         Self::answering(Respond::Accepted, change).await
     }
 
-    /// One with these changes to its source.
+    /// A server with these changes to its source.
     pub(super) async fn at(change: impl FnOnce(&mut Source)) -> Self {
         Self::of(change, |_| ()).await
     }
 
-    /// The same with this `respond` of its source.
+    /// A server with this `respond` in its source, and these changes to the defaults.
     pub(super) async fn answering(respond: Respond, change: impl FnOnce(&mut Server)) -> Self {
         Self::of(|source| source.respond = respond, change).await
     }
@@ -182,14 +182,14 @@ impl TestServer {
         Self { inbox, source, address, ingress, stop: Some(stop), serving }
     }
 
-    /// Puts its source in place of itself, with these changes.
+    /// Replaces its source by a copy with these changes.
     pub(super) fn replace(&self, change: impl FnOnce(&mut Source)) {
         let mut source = self.source.clone();
         change(&mut source);
         self.ingress.replace_sources(&[source]).unwrap();
     }
 
-    /// A signed request for this event, as text up to the end of its body.
+    /// A signed request for this event, as text, with its body.
     pub(super) fn signed(&self, id: &str, body: &str) -> String {
         let at = Timestamp::from_second(NOW).unwrap();
         let headers = sign(&self.source, id, at, body.as_bytes()).unwrap();
@@ -202,14 +202,14 @@ impl TestServer {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// The status and the rest of the answer to one request.
+    /// Sends one request. Returns the status and the rest of the answer.
     pub(super) async fn ask(&self, request: &str) -> (u16, String) {
         let mut stream = self.connect().await;
         stream.write_all(request.as_bytes()).await.unwrap();
         read_answer(&mut stream).await
     }
 
-    /// The counts of the source, once no request is under way.
+    /// The counts of the source, once no request is active.
     pub(super) async fn counts(&self, of: &str) -> RequestCounts {
         let ledger = &self.ingress.ledger()[of];
         timeout(PATIENCE, async {
@@ -222,28 +222,28 @@ impl TestServer {
         ledger.snapshot()
     }
 
-    /// How many more requests may be under way.
+    /// How many more requests may be active.
     pub(super) fn places_left(&self) -> usize {
         self.ingress.0.places.available_permits()
     }
 
-    /// Why requests of no source were refused.
+    /// The rejected requests of no source, by reason.
     pub(super) async fn strays(&self) -> Vec<(String, u64)> {
         self.counts(NO_SOURCE).await.rejected.into_iter().collect()
     }
 
-    /// Tells it to stop.
+    /// Tells the server to stop.
     pub(super) fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    /// Waits until it has stopped.
+    /// Waits until the server has stopped.
     pub(super) async fn stopped(self) {
         timeout(PATIENCE, self.serving).await.expect("it never stops").unwrap();
     }
 }
 
-/// Reads one answer: its status, and the rest with the head in lower case.
+/// Reads one answer. Returns its status, and the rest with the head in lower case.
 pub(super) async fn read_answer(stream: &mut TcpStream) -> (u16, String) {
     let mut text = Vec::new();
     let read = async {
@@ -261,7 +261,7 @@ pub(super) async fn read_answer(stream: &mut TcpStream) -> (u16, String) {
     timeout(PATIENCE, read).await.expect("no answer comes")
 }
 
-/// What comes until the other side closes.
+/// Reads until the other side closes.
 pub(super) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("it never closes").unwrap();

@@ -1,4 +1,4 @@
-//! The fuzz targets of what senders post: the headers with the signature, and the body.
+//! Fuzz targets for what senders post: the headers with the signature, and the body.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a fuzz target panics where a promise is broken")]
 
@@ -49,7 +49,7 @@ fn hmac(key: &[u8], text: &[&[u8]]) -> Vec<u8> {
     hmac.finalize().into_bytes().to_vec()
 }
 
-/// The signatures of Standard Webhooks and of Scalekit's page, written apart from [`super::sign`].
+/// The signatures of Standard Webhooks and of Scalekit's page. This does not use [`super::sign`].
 fn signatures(id: &str, time: &str, body: &[u8]) -> (String, String) {
     let key = BASE64.decode(&SECRET["whsec_".len()..]).expect("base64");
     let standard = hmac(&key, &[id.as_bytes(), b".", time.as_bytes(), b".", body]);
@@ -57,12 +57,12 @@ fn signatures(id: &str, time: &str, body: &[u8]) -> (String, String) {
     (BASE64.encode(standard), hex::encode(documented))
 }
 
-/// The first byte is the scheme. Then come header lines up to an empty one, and the body. In a header's value,
-/// `{standard}` and `{documented}` stand for the right signature of the id `evt_1` at [`NOW`], so that a fuzzer need
-/// not guess one.
+/// The first byte selects the scheme. Header lines up to an empty line follow, then the body. In a header's
+/// value, `{standard}` and `{documented}` mean the valid signature of the id `evt_1` at [`NOW`], so that a
+/// fuzzer need not guess one.
 ///
-/// A request whose signature holds has that signature in a header of the only family that it carries, and a time
-/// within the tolerance. The offline check gives the same verdict, and nothing shows the secret.
+/// A request that is accepted has a valid signature in a header of its only family, and a time within the
+/// tolerance. The offline check gives the same verdict, and nothing shows the secret.
 pub(crate) fn signature(input: &[u8]) {
     let Some((&scheme, rest)) = input.split_first() else { return };
     let source = source(SCHEMES[usize::from(scheme) % SCHEMES.len()]);
@@ -104,7 +104,7 @@ pub(crate) fn signature(input: &[u8]) {
     assert!(!format!("{offline:?}").contains(&SECRET["whsec_".len()..]), "{offline:?}");
 }
 
-/// Whether the request carries one family of headers, with a right signature in it and a fresh time.
+/// Whether the request has one family of headers, with a valid signature and a time within the tolerance.
 fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();
@@ -145,9 +145,10 @@ fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
     }
 }
 
-/// The first byte says whether the event's id comes in a header or in the body; the rest is the body, rightly signed.
+/// The first byte decides whether the event's id is in a header or in the body. The rest is the body, validly
+/// signed.
 ///
-/// What posthouse reads of a body is what serde_json reads there, and it reads at least as much.
+/// posthouse reads the same values from a body as serde_json, and accepts at least as many bodies.
 pub(crate) fn envelope(input: &[u8]) {
     let Some((&first, body)) = input.split_first() else { return };
     let id_in_body = first % 2 == 1;

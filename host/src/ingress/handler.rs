@@ -1,4 +1,4 @@
-//! One request: from its path to its end.
+//! Handles one request, from its path to its response.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -37,13 +37,13 @@ use crate::{
 /// The ledger's key for requests that belong to no source.
 pub const NO_SOURCE: &str = "(none)";
 
-/// Who gets this event.
+/// Selects the plugins that get an event.
 pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
-/// Where events go: the store, or what stands for it in a test.
+/// Where verified events go: the store, or a fake in tests.
 pub trait Inbox: Send + Sync + 'static {
-    /// Takes in an event with a delivery for each subscriber; returns when both are on disk. The watcher
-    /// is told how the first attempt of each ended, unless its plugin is held.
+    /// Stores an event with a delivery for each subscriber, and returns when both are on disk. The watcher
+    /// learns how the first attempt of each delivery ended, except for plugins that are held.
     fn accept(
         &self,
         event: NewEvent,
@@ -63,7 +63,7 @@ impl Inbox for Store {
     }
 }
 
-/// Takes webhooks in; cheap to clone.
+/// Accepts webhooks; cheap to clone.
 pub struct Ingress<I = Store>(pub(super) Arc<Shared<I>>);
 
 impl<I> Clone for Ingress<I> {
@@ -72,12 +72,12 @@ impl<I> Clone for Ingress<I> {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub(super) struct Shared<I> {
-    /// Replaced whole when config.toml is read anew; a request keeps the one that it began with.
+    /// A reload of config.toml replaces all of it. A request keeps the route that it began with.
     routes: ArcSwap<Routes>,
-    /// Of every source there has been since the start, by its name: a source that is left out and comes
-    /// back counts on.
+    /// One for every source since the start, by name. A source that is removed and added back continues its
+    /// counts.
     tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
     pub(super) strays: Tally,
     pub(super) pulse: Pulse,
@@ -86,7 +86,7 @@ pub(super) struct Shared<I> {
     ambient: Ambient,
     telemetry: Telemetry,
     bodies: BodyReader,
-    /// One for each request that may be under way, from when its body is whole.
+    /// One permit for each active request. A request is active from when its body is complete.
     pub(super) places: Semaphore,
     pub(super) proxies: Arc<[IpNet]>,
     pub(super) server: config::Server,
@@ -95,26 +95,26 @@ pub(super) struct Shared<I> {
 /// The sources by path.
 pub(super) type Routes = HashMap<String, Arc<Route>>;
 
-/// A source, ready for its requests.
+/// A source with everything that its requests need.
 pub(super) struct Route {
     pub(super) source: SourceName,
     path: String,
     verifier: Verifier,
     events: Vec<Pattern>,
     respond: Respond,
-    /// None: it may send any number.
+    /// None if the source has no rate.
     allowance: Option<Arc<Allowance>>,
     tally: Arc<Tally>,
 }
 
 impl Route {
-    /// Whether this is its rate.
+    /// Whether the source has this rate.
     fn has(&self, rate: Rate) -> bool {
         self.allowance.as_ref().is_some_and(|allowance| allowance.rate() == rate)
     }
 }
 
-/// Where requests are counted and, if they end badly, logged.
+/// Where requests are counted and, if they fail, logged.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) ledger: Arc<RequestLedger>,
@@ -125,7 +125,7 @@ impl<I: Inbox> Ingress<I> {
     /// Prepares the sources and their keys.
     ///
     /// # Errors
-    /// [`KeyError`] names the secret that can't serve.
+    /// [`KeyError`] names the secret that cannot be used.
     pub fn new(
         sources: &[config::Source],
         server: &config::Server,
@@ -152,11 +152,10 @@ impl<I: Inbox> Ingress<I> {
         Ok(ingress)
     }
 
-    /// Puts these sources in place of those there are: all of them at once, or none. A request under way
-    /// ends by the source that it began with.
+    /// Replaces all sources at once, or none. An active request ends with the source that it began with.
     ///
     /// # Errors
-    /// [`KeyError`] names the secret that can't serve; nothing has changed then.
+    /// [`KeyError`] names the secret that cannot be used; then nothing has changed.
     pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
         let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
         let running = self.0.routes.load_full();
@@ -167,7 +166,7 @@ impl<I: Inbox> Ingress<I> {
             let tally = Arc::clone(tally);
             let config::Source { name, events, respond, rate, .. } = source;
             let allowance = rate.and_then(|rate| match running.get(&path) {
-                // What was used up stays so, however often config.toml is read.
+                // A reload does not refill an unchanged rate.
                 Some(route) if route.source == name && route.has(rate) => route.allowance.clone(),
                 _ => Some(Arc::new(Allowance::new(rate))),
             });
@@ -180,12 +179,12 @@ impl<I: Inbox> Ingress<I> {
         Ok(())
     }
 
-    /// Returns when the loop that takes connections has come round once more.
+    /// Returns when the loop that accepts connections has run once more.
     pub async fn turns(&self) {
         self.0.pulse.beat().await;
     }
 
-    /// The ledger of each source, of those that are no more too, and of [`NO_SOURCE`].
+    /// The ledger of each source, including removed ones, and of [`NO_SOURCE`].
     pub fn ledger(&self) -> BTreeMap<String, Arc<RequestLedger>> {
         let tallies = self.0.tallies.lock();
         tallies
@@ -198,7 +197,7 @@ impl<I: Inbox> Ingress<I> {
 }
 
 impl<I: Inbox> Shared<I> {
-    /// Answers a request. Dropped on its way it counts as failed.
+    /// Answers a request. If its future is dropped, the ledger counts the request as failed.
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let client = || listener::client(peer.address(), &head.headers, &self.proxies);
@@ -217,7 +216,7 @@ impl<I: Inbox> Shared<I> {
         let taken_in = self.take_in(&route, &head, body, peer, &mut trace).await;
         let (ending, handling) = taken_in.unwrap_or_else(|ending| (ending, None));
         route.tally.log(route.source.as_str(), &ending, client);
-        // The event is on disk: it counts as accepted whether its sender waits for the end or not.
+        // The event is on disk, so it counts as accepted even if its sender does not wait for the response.
         receipt.settle(ending.outcome());
         let response = match handling {
             Some(handling) => handling.response().await,
@@ -227,8 +226,8 @@ impl<I: Inbox> Shared<I> {
         response
     }
 
-    /// Refuses by the head what can be refused by it, before anything of the body is read. Only a whole body
-    /// takes one of the places of `max_requests`.
+    /// Verifies and stores a request. Anything that the head alone can refuse, it refuses before it reads the
+    /// body. Only a complete body takes one of the `max_requests` places.
     async fn take_in(
         &self,
         route: &Route,
@@ -240,8 +239,9 @@ impl<I: Inbox> Shared<I> {
         if head.method != Method::POST {
             return Err(Ending::WrongMethod);
         }
-        // Senders sign a body as it is before it is compressed. Verified as it came it would be a bad signature,
-        // which says nothing of the cause; unpacked for strangers it could be a bomb.
+        // Senders sign a body before it is compressed. If posthouse verified the compressed bytes, the answer
+        // would be a bad signature, which hides the cause. If it unpacked them for strangers, they could be a
+        // decompression bomb.
         if content_coding(&head.headers).is_some() {
             return Err(Ending::Compressed);
         }
@@ -278,14 +278,14 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// What the headers claim, if that can be true now.
+    /// What the headers claim, if the time of signing is acceptable now.
     fn claim<'r>(&'r self, route: &'r Route, headers: &'r HeaderMap) -> Result<Claim<'r, 'r>, Refusal> {
         let claim = route.verifier.claim(headers)?;
         self.check_age(route, &claim)?;
         Ok(claim)
     }
 
-    /// Where the clock was set back it may have been wrong before or be wrong now: a sender's fits one.
+    /// Checks the age of a claim. If the clock was set back, a timestamp that fits either clock is accepted.
     fn check_age(&self, route: &Route, claim: &Claim<'_, '_>) -> Result<(), Refusal> {
         match route.verifier.check_age(claim, self.ambient.now()) {
             Err(refusal) if self.ambient.set_back().is_some() => {
@@ -295,7 +295,7 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// The event in a request, if its sender is the source's.
+    /// The event in a request, if its signature is valid.
     fn event(
         &self,
         route: &Route,
@@ -305,7 +305,7 @@ impl<I: Inbox> Shared<I> {
         peer: &Peer,
         trace: &mut RequestTrace,
     ) -> Result<NewEvent, Ending> {
-        // A body may take its time to come, and the claim may have become too old meanwhile.
+        // The body may have taken long to arrive, and the claim may be too old by now.
         self.check_age(route, claim)?;
         let verified = route.verifier.verify_claim(claim, body)?;
         peer.admit().map_err(|_| Ending::Busy)?;
@@ -319,7 +319,7 @@ impl<I: Inbox> Shared<I> {
 }
 
 impl Tally {
-    /// Writes down a request that did not end well, and from where it was, unless too many did just now.
+    /// Logs a request that failed, with its client. [`FloodGate`] limits the lines.
     fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr) {
         if matches!(ending, Ending::Accepted | Ending::Duplicate | Ending::Filtered) {
             return;
@@ -498,7 +498,7 @@ mod tests {
             while server.inbox.watchers.lock().is_empty() {
                 tokio::task::yield_now().await;
             }
-            // Taken in, and not waited for: it has been seen.
+            // Stored already, so this request does not wait.
             let duplicate = server.ask(&request).await;
             let watcher = server.inbox.watchers.lock().remove(0);
             watcher.tell(FirstAttempt::Failed);
@@ -519,7 +519,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(server.ask(&forged).await.0, 401);
         }
-        // What can't be an event, what is not wanted and what was seen before count like any other.
+        // Invalid events, unwanted types and duplicates count as well.
         for (id, body, status) in [("msg_1", BODY, 200), ("msg_1", BODY, 200), ("msg_2", "{}", 400)] {
             assert_eq!(server.ask(&server.signed(id, body)).await.0, status);
         }
@@ -529,7 +529,7 @@ mod tests {
         let (_, wait) = answer.split_once("retry-after: ").unwrap();
         let wait: u64 = wait.lines().next().unwrap().parse().unwrap();
         assert!((1..=50).contains(&wait), "{answer}");
-        // To read config.toml anew fills nothing up; another rate does.
+        // A reload of config.toml refills nothing; another rate does.
         server.replace(|source| source.rate = Some(rate));
         assert_eq!(server.ask(&server.signed("msg_3", BODY)).await.0, 429);
         server.replace(|source| source.rate = Some(Rate { burst: 1, ..rate }));

@@ -1,14 +1,14 @@
-//! `respond = "handled"`: the answer waits for the first attempt of every delivery of its event.
+//! `respond = "handled"`: the response waits for the first attempt of each of the event's deliveries.
 //!
-//! | what became of them | answer |
+//! | first attempts | answer |
 //! | --- | --- |
 //! | all done | 200 `{"received":true}` |
-//! | one was refused for good | 200 with `"warning"`, in the plugin's words |
-//! | one failed | 500 `{"error":"Critical processing error"}`, at once |
+//! | a plugin rejected the event permanently | 200 with `"warning"`, in the plugin's words |
+//! | one failed otherwise | 500 `{"error":"Critical processing error"}`, at once |
 //! | one has not ended in time, or its plugin is held | 200 with `"pending":true` |
 //!
-//! The event is on disk in every case, and posthouse's own retries go on whatever the sender was told. A
-//! sender that posts again after a 500 is told that it is a duplicate.
+//! The event is on disk in every case, and posthouse's own retries continue whatever the sender got. A sender
+//! that retries after a 500 gets `duplicate`.
 
 use std::time::Duration;
 
@@ -23,24 +23,24 @@ use crate::{
     store::{FirstAttempt, FirstAttempts},
 };
 
-/// Bytes of all warnings in an answer.
+/// The longest `warning`, in bytes, of all warnings together.
 const WARNING: usize = 4 << 10;
 
-/// An event that is on disk and is being handled.
+/// An event that is on disk, and whose first attempts run.
 pub(super) struct Handling {
     attempts: FirstAttempts,
     /// How many deliveries are watched.
     watched: usize,
-    /// Whether others wait for their plugin.
+    /// Whether other deliveries wait because their plugin is held.
     held: bool,
     patience: Duration,
 }
 
-/// What is known of the first attempts.
+/// The result of the first attempts.
 #[derive(Debug, PartialEq, Eq)]
 enum Handled {
     Failed,
-    /// The words of those who refused, and whether some have not ended.
+    /// The reasons of the rejections, and whether some attempts have not ended.
     Taken {
         warnings: Vec<String>,
         pending: bool,
@@ -53,7 +53,7 @@ impl Handling {
         Self { attempts, watched, held: watched < subscribers.len(), patience }
     }
 
-    /// Waits, and says what the sender gets.
+    /// Waits for the attempts, and returns the response for the sender.
     pub(super) async fn response(self) -> Response<Full<Bytes>> {
         match self.wait().await {
             Handled::Failed => {
@@ -82,7 +82,7 @@ impl Handling {
                 Ok(Some(FirstAttempt::Done)) => {}
                 Ok(Some(FirstAttempt::Refused(reason))) => warnings.push(reason),
                 Ok(Some(FirstAttempt::Failed)) => return Handled::Failed,
-                // Too late, or nobody will tell.
+                // The time is up, or the store has stopped.
                 Ok(None) | Err(_) => return Handled::Taken { warnings, pending: true },
             }
         }

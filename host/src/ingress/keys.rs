@@ -1,7 +1,7 @@
-//! The secrets of a source, made into keys once, when config.toml is read.
+//! The secrets of a source, parsed into keys once when config.toml is read.
 //!
-//! A `whpk_` text is a public key and never serves as a shared one: whoever knows it, which is
-//! everybody, could sign. An empty secret is refused for the same reason, and so is a placeholder.
+//! A `whpk_` text is a public key and is never used as a shared secret: public keys are public, so anyone could
+//! sign. An empty secret or a placeholder is refused for the same reason.
 
 use std::{fmt, sync::Arc};
 
@@ -17,17 +17,17 @@ use sha2::Sha256;
 use super::scheme::{self, Scheme, SecretText};
 use crate::{config, model::SourceName};
 
-/// An HMAC-SHA256 that has taken its key in; each use begins with a clone.
+/// An HMAC-SHA256 with its key; each use begins with a clone.
 pub(super) type KeyedHmac = Hmac<Sha256>;
 
-/// What a sender's page shows in front of a shared key.
+/// The prefix of a shared key on a sender's page.
 const SHARED: &str = "whsec_";
-/// And in front of the public half of a pair.
+/// The prefix of the public half of a key pair.
 const PUBLIC: &str = "whpk_";
-/// And in front of the private half, which stays with the sender.
+/// The prefix of the private half, which stays with the sender.
 const PRIVATE: &str = "whsk_";
 
-/// Keys as senders' libraries read them: with or without padding, whatever the spare bits.
+/// Decodes keys as senders' libraries do: with or without padding, and with any trailing bits.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -35,26 +35,26 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A secret that can't serve. It never shows the secret itself.
+/// A secret that cannot be used. The error never shows the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyError {
-    /// Whose secret.
+    /// The source of the secret.
     owner: SourceName,
-    /// Which of its secrets, from 1.
+    /// The position among its secrets, from 1.
     number: usize,
-    /// Where it is written in config.toml.
+    /// The position in config.toml.
     place: Option<Arc<str>>,
     problem: KeyProblem,
 }
 
 impl KeyError {
-    /// What is wrong, without the place.
+    /// The problem, without the position in config.toml.
     pub(super) fn problem(&self) -> String {
         let Self { owner, number, problem, .. } = self;
         format!("secret {number} of source `{owner}` {problem}")
     }
 
-    /// Where the secret is written, such as `config.toml:69:12`.
+    /// The position of the secret, such as `config.toml:69:12`.
     pub(super) fn place(&self) -> Option<&str> {
         self.place.as_deref()
     }
@@ -95,13 +95,13 @@ enum KeyProblem {
 }
 
 impl KeyProblem {
-    /// Whether the secret may still be meant for another scheme of the same source.
+    /// Whether another scheme of the same source may still accept the secret.
     fn is_of_scheme(self) -> bool {
         matches!(self, Self::NotForScheme(_) | Self::PublicForScheme(_))
     }
 }
 
-/// What one scheme can verify with.
+/// The keys with which one scheme verifies.
 pub(super) struct Keyring {
     pub(super) scheme: &'static Scheme,
     pub(super) shared: Vec<KeyedHmac>,
@@ -109,8 +109,8 @@ pub(super) struct Keyring {
 }
 
 impl Keyring {
-    /// A keyring for each scheme that the source takes. Where it takes several, a secret serves in
-    /// each in whose terms it makes a key.
+    /// A keyring for each scheme that the source accepts. With several schemes, a secret is a key in each
+    /// scheme that can parse it.
     pub(super) fn all(source: &config::Source) -> Result<Vec<Self>, KeyError> {
         let rows = scheme::rows(source.scheme);
         let mut keyrings: Vec<_> =
@@ -144,8 +144,8 @@ impl Keyring {
         Ok(keyrings)
     }
 
-    /// The same with each secret read as its scheme does not: the text itself for the key where base64
-    /// is meant, and the other way round. Good for finding out what a sender did wrong, nothing else.
+    /// The same, but each secret is read as its scheme does not: as literal text instead of base64, and the
+    /// other way round. This only serves to explain a sender's mistake.
     pub(super) fn all_misread(source: &config::Source) -> Vec<Self> {
         let texts =
             || source.secrets.iter().map(config::Secret::expose).filter(|text| !text.starts_with(PUBLIC));
@@ -170,7 +170,7 @@ impl Keyring {
     }
 }
 
-/// A secret's text, made usable.
+/// A secret, parsed.
 pub(super) enum Key {
     Shared(KeyedHmac),
     Public(VerifyingKey),
@@ -224,7 +224,7 @@ impl Key {
     }
 }
 
-/// What is wrong with a text that is no base64.
+/// The problem of a text that is not base64.
 fn damage(text: &str) -> KeyProblem {
     match KEY_BASE64.decode(text.replace('-', "+").replace('_', "/")) {
         Ok(_) => KeyProblem::ForUrls,

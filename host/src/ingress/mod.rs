@@ -1,29 +1,29 @@
-//! Ingress: where webhooks come in. A request becomes verified bytes, those an event, and the event is
-//! on disk before its sender hears of it.
+//! Ingress accepts webhooks. It verifies a request, reads the event in it, and stores that event on disk before
+//! it answers the sender.
 //!
 //! ```text
-//!  server     what a connection may take (crate::listener) · stray: what reaches no source
+//!  server     the limits of a connection (crate::listener) · stray: requests for no source
 //!    ▼
-//!  handler    the source by path
+//!  handler    finds the source by path
 //!    ▼
-//!  verify     headers ──► Claim           scheme: the rows · keys: the secrets, prepared
-//!    │                                    claim: the headers, read · refusal: why not
+//!  verify     headers ──► Claim           scheme: the table · keys: the parsed secrets
+//!    │                                    claim: the parsed headers · refusal: the reasons
 //!    ▼
-//!  body       read whole, within bounds
+//!  body       reads all of it, within limits
 //!    ▼
 //!  verify     Claim and body ──► Verified
 //!    ▼
-//!  rate       how many of those a source may send
+//!  rate       limits the valid requests of a source
 //!    ▼
 //!  envelope   Verified ──► NewEvent
 //!    ▼
 //!  Inbox      NewEvent ──► on disk
 //!    ▼
-//!  ending     what is counted, what is answered
+//!  ending     the outcome and the response
 //! ```
 //!
-//! `sign` does the sender's part. `offline` verifies for a person who wants to know why, and `altered` knows what
-//! usually happens to a body.
+//! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
+//! knows how bodies usually change on their way.
 
 mod altered;
 mod body;

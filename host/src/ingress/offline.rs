@@ -1,7 +1,7 @@
-//! Verification for a person who wants to know why a signature fails: `posthouse verify`.
+//! Explains to a person why a signature is invalid: `posthouse verify`.
 //!
-//! It runs the same code as the daemon. Beyond the verdict it tries the usual mistakes and tells which
-//! one would explain what it sees. None of this ever goes to a sender.
+//! It runs the same code as the daemon. In addition it tries the usual mistakes, and reports the one that
+//! explains the failure. A sender never sees these hints.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,25 +10,25 @@ use jiff::Timestamp;
 use super::{KeyError, RawRequest, Refusal, Verifier, altered, body::content_coding, envelope, scheme};
 use crate::config;
 
-/// How far off a timestamp in milliseconds is, at least, in seconds.
+/// A timestamp in milliseconds is at least this many seconds off.
 const MILLISECONDS: u64 = 1_000_000_000_000;
 
-/// What came of it, and what may explain it.
+/// The verdict, and hints that may explain it.
 #[derive(Debug)]
 pub struct Explanation {
-    /// Whether the signature holds.
+    /// Whether the signature is valid.
     pub verdict: Result<(), Unverified>,
-    /// Sentences for a person; none shows a secret.
+    /// Sentences for a person. None shows a secret.
     pub hints: Vec<String>,
 }
 
-/// Why a signature does not hold, or could not be looked at.
+/// Why a signature is invalid, or could not be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unverified {
-    /// A secret of the source can't serve.
+    /// A secret of the source cannot be used.
     #[error("{}", .0.problem())]
     Key(#[from] KeyError),
-    /// A header that no HTTP request can carry.
+    /// A header that no HTTP request can have.
     #[error("`{0}` is no header that a request can carry")]
     Header(String),
     /// The daemon would refuse the request.
@@ -83,7 +83,7 @@ fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Unverified> {
     Ok(map)
 }
 
-/// What may explain the refusal.
+/// Hints that may explain the refusal.
 fn hints(
     source: &config::Source,
     verifier: &Verifier,
@@ -150,7 +150,7 @@ fn mismatch_hints(source: &config::Source, verifier: &Verifier, request: &RawReq
     hints
 }
 
-/// That the body is compressed, by its header or its first bytes.
+/// Reports that the body is compressed, by its header or its first bytes.
 fn compressed(request: &RawRequest) -> Option<String> {
     let coding = content_coding(&request.headers);
     let coding = coding.as_deref().or_else(|| altered::compression(&request.body))?;
@@ -180,7 +180,7 @@ mod tests {
         headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// The verdict and the hints, as lines.
+    /// The verdict and the hints, one a line.
     fn explain(source: &Source, headers: &[(String, String)], body: &str) -> String {
         let explanation = verify_offline(source, headers, Bytes::copy_from_slice(body.as_bytes()), at(NOW));
         let verdict = explanation.verdict.map_or_else(|error| error.to_string(), |()| "valid".to_owned());

@@ -1,8 +1,8 @@
 //! The rate of a source: how many signed requests it may send, by the generic cell rate algorithm.
 //!
-//! It counts requests whose signature is valid, and nothing else: who can't sign uses up nothing of what
-//! the sender has, and costs a check of a signature at most. What counts then counts whatever becomes of it;
-//! a duplicate, too, as to find out costs what it costs to take an event in.
+//! Only requests with a valid signature count. A stranger cannot use up the sender's rate, and costs one
+//! signature check at most. A valid request counts whatever its outcome. A duplicate counts too, since
+//! detecting it costs as much as storing an event.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,31 +13,31 @@ use governor::{
 
 use crate::config::Rate;
 
-/// What a source may still send. A reload that leaves the rate as it is keeps it.
+/// The requests that a source may still send. It survives a reload that leaves the rate unchanged.
 pub(super) struct Allowance {
     rate: Rate,
     limiter: DefaultDirectRateLimiter,
 }
 
 impl Allowance {
-    /// A full one.
+    /// An unused allowance.
     pub(super) fn new(rate: Rate) -> Self {
         let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
-        // The range of the rate in config.toml leaves each of them more than nothing.
+        // config.toml restricts the rate, so neither fallback is reached with a valid one.
         let period = Duration::from_secs_f64(1.0 / rate.per_second.max(0.01)).max(Duration::from_nanos(1));
         let quota = Quota::with_period(period).unwrap_or_else(|| Quota::per_second(burst));
         Self { rate, limiter: RateLimiter::direct(quota.allow_burst(burst)) }
     }
 
-    /// The rate that it was made for.
+    /// The rate that this allowance enforces.
     pub(super) fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Takes one request off it.
+    /// Takes one request off the allowance.
     ///
     /// # Errors
-    /// Where nothing is left: in how many seconds there is, at least 1.
+    /// If none is left: the seconds until one is, at least 1.
     pub(super) fn take(&self) -> Result<(), u64> {
         self.limiter.check().map_err(|not_yet| {
             let wait = not_yet.wait_time_from(DefaultClock::default().now());

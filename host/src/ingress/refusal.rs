@@ -1,69 +1,69 @@
-//! Why a signature does not hold, and the bounds beyond which nobody looks.
+//! Why a signature is invalid, and the limits of what is checked.
 
-/// The most entries of a signature header; a sender that rotates its keys sends two.
+/// The most entries in a signature header. A sender that rotates its keys sends two.
 pub(super) const MAX_ENTRIES: usize = 64;
-/// The most of them that are tried with public keys, which cost a pass over the body each.
+/// The most of them that are checked with public keys. Each check reads the whole body.
 pub(super) const MAX_ED25519: usize = 8;
-/// The longest header of a signature, in bytes: room for the entries allowed.
+/// The longest header of a signature, in bytes: room for the allowed entries.
 pub(super) const MAX_HEADER: usize = 8 * 1024;
 
-/// Why a signature does not hold. Each has a label for counters and a sentence for people; neither
-/// shows a secret, a signature or a part of the body.
+/// Why a signature is invalid. Each reason has a label for counters and a sentence for people. Neither shows a
+/// secret, a signature or a part of the body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is nothing to verify.
+    /// The request has none of the scheme's headers.
     #[error("the request carries none of the headers of this source's scheme")]
     Unsigned,
-    /// Two families of headers are there; they could be two requests in one.
+    /// The request has two families of headers, and could mean two things.
     #[error("`{0}` and `{1}` are both signed headers; a request may carry those of one sender only")]
     Ambiguous(&'static str, &'static str),
-    /// One of a family's headers, or `t` in it, is not there.
+    /// A header of the family is missing, or the entry `t` in it.
     #[error("`{0}` is missing")]
     Missing(&'static str),
-    /// One of them is there twice.
+    /// A header of the family is present twice.
     #[error("`{0}` is there more than once")]
     Repeated(&'static str),
-    /// One of them is longer than any sender makes it.
+    /// A header of the family is longer than any sender makes it.
     #[error("`{0}` is longer than {MAX_HEADER} bytes")]
     TooLong(&'static str),
-    /// One of them is not text.
+    /// A header of the family is not text.
     #[error("`{0}` is not UTF-8")]
     NotText(&'static str),
-    /// An id that makes the signed text ambiguous.
+    /// The id makes the signed text ambiguous.
     #[error("`{0}` is empty or holds a dot")]
     BadId(&'static str),
-    /// Not `[1-9][0-9]*`, or not a number of this age.
+    /// The time does not match `[1-9][0-9]*`, or is too large for a time.
     #[error("`{0}` is not a time in Unix seconds: digits only, no leading zero")]
     BadTimestamp(&'static str),
-    /// A replay, or clocks that differ.
+    /// The request is a replay, or the clocks differ.
     #[error("the timestamp is {age} s old; the tolerance is {tolerance} s")]
     Stale {
-        /// How old, in seconds.
+        /// The age, in seconds.
         age: u64,
-        /// What the source allows, in seconds.
+        /// The source's tolerance, in seconds.
         tolerance: u64,
     },
-    /// Clocks that differ.
+    /// The clocks differ.
     #[error("the timestamp is {ahead} s in the future; the tolerance is {tolerance} s")]
     Future {
-        /// How far ahead, in seconds.
+        /// The distance into the future, in seconds.
         ahead: u64,
-        /// What the source allows, in seconds.
+        /// The source's tolerance, in seconds.
         tolerance: u64,
     },
-    /// More entries than any sender makes.
+    /// The header has more entries than any sender makes.
     #[error("there are too many signatures; {MAX_ENTRIES} are read, and {MAX_ED25519} of public keys")]
     TooMany,
-    /// No entry is of a known version and well-formed.
+    /// No entry is well-formed and of a known version.
     #[error("`{0}` holds no well-formed signature of a version that the scheme knows")]
     NoneUsable(&'static str),
-    /// The signatures are of others, or of other bytes.
+    /// The signatures were made with other keys, or over other bytes.
     #[error("no signature fits: it was made with another secret, or over other bytes")]
     Mismatch,
 }
 
 impl Refusal {
-    /// Its name in the ledger and the metrics; it never changes.
+    /// The label in the ledger and the metrics. It never changes.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Unsigned => "unsigned",

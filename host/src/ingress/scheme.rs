@@ -1,8 +1,8 @@
-//! Signature schemes, as data: a new sender is a new row here, not a new branch elsewhere.
+//! Signature schemes, as data: to support a new sender, add a row here, not a branch elsewhere.
 //!
-//! A row says under which headers the parts of a signature come, how the signature header falls into
-//! entries, what text is signed, and how keys and signatures are written. [`super::verify`] and
-//! [`super::sign`] read any row; only the clock tolerance and the secrets come from config.toml.
+//! A row names the headers of a signature's parts, the form of the signature header's entries, the signed text,
+//! and the encoding of keys and signatures. [`super::verify`] and [`super::sign`] read any row. Only the clock
+//! tolerance and the secrets are in config.toml.
 
 use http::HeaderMap;
 
@@ -11,26 +11,26 @@ use crate::config::SchemeName;
 /// One way of signing.
 #[derive(Debug)]
 pub(super) struct Scheme {
-    /// What config.toml calls it.
+    /// The name in config.toml.
     pub(super) name: &'static str,
-    /// The families of headers it comes under. A request carries exactly one of them, each header once.
+    /// Its families of headers. A request has exactly one of them, and each header once.
     pub(super) families: &'static [Family],
-    /// What stands between two entries of the signature header.
+    /// Separates two entries of the signature header.
     pub(super) between_entries: char,
-    /// What stands between the version and the value of an entry.
+    /// Separates the version of an entry from its value.
     pub(super) within_entry: char,
-    /// The parts of the signed text, which dots join.
+    /// The parts of the signed text, joined by dots.
     pub(super) signed: &'static [Part],
-    /// The versions of a signature; entries of any other are skipped. Signing uses the first.
+    /// The versions of a signature. Entries of any other version are skipped. Signing uses the first.
     pub(super) versions: &'static [Version],
-    /// How config.toml writes a secret.
+    /// The form of a secret in config.toml.
     pub(super) secret: SecretText,
-    /// Where the event's id comes from.
+    /// The source of the event's id.
     pub(super) event_id: EventIdFrom,
 }
 
 impl Scheme {
-    /// The signed text, piece by piece, so that nobody has to copy the body.
+    /// The signed text in pieces, so that callers need not copy the body.
     pub(super) fn signed_text<'a>(
         &self,
         id: &'a str,
@@ -52,16 +52,16 @@ impl Scheme {
 /// The headers of one signature.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// The header with the message's id, where the scheme has one.
+    /// The header with the message's id, if the scheme has one.
     pub(super) id: Option<&'static str>,
-    /// Where the time of signing stands.
+    /// The place of the time of signing.
     pub(super) timestamp: Place,
     /// The header with the signatures.
     pub(super) signatures: &'static str,
 }
 
 impl Family {
-    /// Its headers, in the order in which they are written.
+    /// Its headers, in the order in which a sender writes them.
     pub(super) fn headers(&self) -> impl Iterator<Item = &'static str> {
         let timestamp = match self.timestamp {
             Place::Header(name) => Some(name),
@@ -70,18 +70,18 @@ impl Family {
         self.id.into_iter().chain(timestamp).chain([self.signatures])
     }
 
-    /// Whether a request carries any of its headers.
+    /// Whether a request has any of its headers.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
         self.headers().any(|name| headers.contains_key(name))
     }
 }
 
-/// Where a part stands.
+/// The place of a part.
 #[derive(Debug)]
 pub(super) enum Place {
-    /// In a header of its own.
+    /// A separate header.
     Header(&'static str),
-    /// In the signature header, as the entry of this version.
+    /// The entry with this label in the signature header.
     Entry(&'static str),
 }
 
@@ -99,53 +99,53 @@ pub(super) enum Part {
 /// A version of a signature.
 #[derive(Debug)]
 pub(super) struct Version {
-    /// What its entries begin with.
+    /// The label of its entries.
     pub(super) label: &'static str,
-    /// How it is made.
+    /// How the signature is computed.
     pub(super) algorithm: Algorithm,
-    /// How it is written.
+    /// How the signature is encoded.
     pub(super) encoding: Encoding,
 }
 
-/// How a signature is made.
+/// How a signature is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Algorithm {
-    /// RFC 2104 with SHA-256; a shared key.
+    /// RFC 2104 with SHA-256; both sides share the key.
     HmacSha256,
-    /// RFC 8032; the receiver holds a public key.
+    /// RFC 8032; the receiver has a public key.
     Ed25519,
 }
 
-/// How a signature is written.
+/// How a signature is encoded.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Encoding {
-    /// RFC 4648 section 4, padded, its spare bits zero.
+    /// RFC 4648 section 4, with padding; the spare bits are zero.
     Base64,
     /// RFC 4648 section 8, in either case.
     Hex,
 }
 
-/// How config.toml writes a secret.
+/// The form of a secret in config.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SecretText {
-    /// `whsec_` and a base64 key, or `whpk_` and a base64 public key; a text without a prefix is a
-    /// base64 key, as the senders' own libraries have it.
+    /// `whsec_` and a base64 key, or `whpk_` and a base64 public key. A text without a prefix is a base64 key,
+    /// as in the senders' own libraries.
     Base64,
-    /// The text itself, whatever it begins with, is the key.
+    /// The whole text is the key, including any prefix.
     Literal,
 }
 
-/// Where the event's id comes from.
+/// The source of the event's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventIdFrom {
-    /// It is the signed id.
+    /// The signed id.
     SignedId,
-    /// It is the body's member `id`.
+    /// The member `id` of the body.
     Body,
 }
 
-/// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>, under
-/// its own header names and those of Svix, where it comes from.
+/// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>, under its own
+/// header names and those of Svix, where it was developed.
 const STANDARD_WEBHOOKS: &Scheme = &Scheme {
     name: "standard-webhooks",
     families: &[
@@ -171,7 +171,7 @@ const STANDARD_WEBHOOKS: &Scheme = &Scheme {
     event_id: EventIdFrom::SignedId,
 };
 
-/// What Scalekit's page on webhooks shows: `scalekit-signature: t=1765281881,v1=…`.
+/// The scheme of Scalekit's page on webhooks: `scalekit-signature: t=1765281881,v1=…`.
 const SCALEKIT_DOCUMENTED: &Scheme = &Scheme {
     name: "scalekit-documented",
     families: &[Family { id: None, timestamp: Place::Entry("t"), signatures: "scalekit-signature" }],
@@ -186,7 +186,7 @@ const SCALEKIT_DOCUMENTED: &Scheme = &Scheme {
 /// Every row.
 pub(super) const ALL: &[&Scheme] = &[STANDARD_WEBHOOKS, SCALEKIT_DOCUMENTED];
 
-/// The rows that a name in config.toml stands for. Signing uses the first that it has a secret for.
+/// The rows of a name in config.toml. Signing uses the first row for which the source has a secret.
 pub(super) fn rows(name: SchemeName) -> &'static [&'static Scheme] {
     match name {
         SchemeName::StandardWebhooks => &[STANDARD_WEBHOOKS],

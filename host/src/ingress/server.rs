@@ -1,7 +1,7 @@
-//! Requests by way of [`crate::listener`]: what ingress allows a connection, and how it counts what no handler
-//! saw.
+//! Connects ingress to [`crate::listener`]: sets the limits of its connections, and counts requests that reach
+//! no handler.
 //!
-//! Requests too broken to reach a handler are counted with those of no source, so that the ledger adds up.
+//! Those are counted under no source, so that the ledger adds up.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -17,19 +17,19 @@ use crate::{
     model::RequestOutcome,
 };
 
-/// Open connections for each request that may be under way: most of them idle.
+/// Open connections for each active request; most connections are idle.
 pub(super) const CONNECTIONS_PER_REQUEST: usize = 4;
-/// Of so many connections one is always left for whoever has no request under way.
+/// One connection in this many stays free for peers without an active request.
 const SPARE: usize = 8;
 
 impl<I: Inbox> Ingress<I> {
-    /// How many connections it would have at once, if the limit of open files allows that.
+    /// How many connections ingress would have at once, if the limit of open files allows that.
     pub fn connections_wanted(server: &crate::config::Server) -> usize {
         server.max_requests.saturating_mul(CONNECTIONS_PER_REQUEST).clamp(2, 1 << 20)
     }
 
-    /// Serves on up to so many connections until `shutdown`; then takes no more of them, lets the requests
-    /// under way end within the configured time, and returns.
+    /// Serves on up to `connections` connections until `shutdown`. Then it accepts no more, lets active
+    /// requests end within `shutdown_timeout`, and returns.
     pub async fn serve(&self, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
         let server = &self.0.server;
         let bounds = Bounds {
@@ -38,7 +38,8 @@ impl<I: Inbox> Ingress<I> {
             admitted: (connections - connections.div_ceil(SPARE)).max(1),
             shielded: 0,
             header_timeout: server.header_timeout,
-            // The handler keeps this time, and counts what takes longer; here it is for what no handler reads.
+            // The handler enforces `body_timeout` and counts slow bodies. This limit is for bodies that no
+            // handler reads.
             body_timeout: server.body_timeout * 2,
             idle_timeout: server.idle_timeout,
             write_timeout: server.header_timeout,
@@ -64,7 +65,7 @@ impl<I: Inbox> Handler for Shared<I> {
             _ => RequestOutcome::Rejected(reason),
         };
         self.strays.ledger.receive().settle(outcome);
-        // The listener has a line of its own for those that found no room.
+        // The listener logs these itself.
         if what != Unhandled::Crowded
             && let Some(held_back) = self.strays.gate.admit()
         {
@@ -87,10 +88,10 @@ mod tests {
     use crate::ingress::fixtures::{BODY, TestServer, read_answer, read_to_end};
 
     const HEAD: &str = "POST /webhooks/crm HTTP/1.1\r\nhost: x\r\n";
-    /// As in `listener::framing`.
+    /// The same as in `listener::framing`.
     const MAX_HEADER: usize = 16 * 1024;
 
-    /// The head of a request whose headers may be a sender's, up to the lines that tell the length.
+    /// The head of a signed request, up to the header with the length.
     fn claimed(server: &TestServer) -> String {
         let request = server.signed("msg_1", BODY);
         request.split_once("content-length").unwrap().0.to_owned()
@@ -146,13 +147,13 @@ mod tests {
         assert_eq!(fits.len(), 1000);
         assert_eq!(server.ask(&server.signed("msg_1", &fits)).await.0, 200);
 
-        // Told before anything of the body has come.
+        // Refused before any of the body arrives.
         let (status, answer) = server.ask(&format!("{HEAD}content-length: 1001\r\n\r\n")).await;
         assert!(status == 413 && answer.contains("connection: close"), "{answer}");
         let (status, _) = server.ask(&format!("{HEAD}content-length: 9999999999999999999\r\n\r\n")).await;
         assert_eq!(status, 413);
 
-        // Told while it comes; and a peer that goes on sending reads the answer nonetheless.
+        // Refused while the body arrives. A peer that continues to send still reads the answer.
         let mut stream = server.connect().await;
         let head = claimed(&server);
         stream.write_all(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
@@ -274,7 +275,7 @@ mod tests {
                 assert_eq!(answered, status, "{head}{framing}{answer}");
                 assert!(answer.contains("connection: close\r\n"), "{answer}");
             }
-            // With all of its body there the connection goes on.
+            // If the whole body has arrived, the connection continues.
             let mut stream = server.connect().await;
             for _ in 0..3 {
                 stream.write_all(format!("{head}content-length: 3\r\n\r\nxyz").as_bytes()).await.unwrap();
@@ -319,7 +320,7 @@ mod tests {
         let server = TestServer::start().await;
         let head = format!("{}content-length: 1048576\r\n\r\n{}", claimed(&server), "x".repeat(40_000));
         let mut unfinished = Vec::new();
-        // As many as share the memory for them, and more that wait.
+        // As many as fit into the budget, and more that wait.
         for _ in 0..100 {
             let mut stream = server.connect().await;
             stream.write_all(head.as_bytes()).await.unwrap();
@@ -355,7 +356,7 @@ mod tests {
                 assert_eq!(server.ask(&server.signed(&format!("msg_{n}"), BODY)).await.0, 200);
             }
         }
-        // The first of them were told; who was taken in before goes on.
+        // The first ones got an answer; the connection with a valid request continues.
         let answer = read_to_end(&mut strangers[0]).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
         proven.write_all(server.signed("msg_0", BODY).as_bytes()).await.unwrap();
@@ -375,7 +376,7 @@ mod tests {
         while server.places_left() > 0 {
             tokio::task::yield_now().await;
         }
-        // Those beyond `max_requests` are told to come again, at once.
+        // Requests beyond `max_requests` get 503 at once.
         let (status, answer) = server.ask(&server.signed("msg_one_more", BODY)).await;
         assert!(status == 503 && answer.contains("retry-after: 1"), "{answer}");
         drop(held);
@@ -386,7 +387,7 @@ mod tests {
         assert_eq!(accepted, 8, "who was under way is answered");
     }
 
-    /// What comes until the other side closes, or rests.
+    /// Reads once: the next bytes, or nothing if the other side has closed.
     async fn read_to_end_of(stream: &mut TcpStream) -> String {
         use tokio::io::AsyncReadExt as _;
         let mut bytes = vec![0; 1024];
@@ -422,7 +423,8 @@ mod tests {
     async fn who_connected_just_before_the_end_is_still_served() {
         let mut server = TestServer::start().await;
         let mut fresh = server.connect().await;
-        // They are taken in the order in which they come: once this one is answered the other is taken.
+        // Connections are accepted in their order: once this request is answered, the other connection is
+        // accepted.
         assert_eq!(server.ask(&server.signed("msg_0", BODY)).await.0, 200);
         server.stop();
         sleep(Duration::from_millis(5)).await;

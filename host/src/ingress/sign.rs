@@ -1,4 +1,4 @@
-//! Signing, as a sender does it: for `posthouse sign`, for `posthouse send`, and for tests.
+//! Signs as a sender does: for `posthouse sign`, for `posthouse send`, and for tests.
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hmac::Mac;
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{config, model::SourceName};
 
-/// Why nothing can be signed in a source's name.
+/// Why nothing can be signed for a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// A secret of the source can't serve.
+    /// A secret of the source cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The source has public keys only.
@@ -24,12 +24,11 @@ pub enum SignError {
     BadId(String),
 }
 
-/// The headers that make this body one of the source's, as its sender would sign it at this time:
-/// with the first shared secret, in the first scheme that it serves in. A scheme that has no id in
-/// its headers leaves `id` out.
+/// The headers with which the source's sender would sign this body at this time. Signing uses the first shared
+/// secret in the first scheme that accepts it. A scheme without an id in its headers ignores `id`.
 ///
 /// # Errors
-/// [`SignError`] where the source has no secret to sign with, or the id can't be signed.
+/// [`SignError`] if the source has no secret to sign with, or the id cannot be signed.
 pub fn sign(
     source: &config::Source,
     id: &str,

@@ -1,7 +1,7 @@
-//! Requests for a path of no source: what the log says of them.
+//! Logs requests for a path of no source.
 //!
-//! Somebody configured a URL with a typing error, or tries out paths. The operator sees the path, cut and
-//! escaped, and which source is near. The query is never logged: it may hold a token.
+//! The cause is a misspelt URL, or a stranger who tries paths. The operator sees the path, cut and escaped, and
+//! the source with the nearest path. The query is never logged, because it may contain a token.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use http::Method;
 use super::handler::Routes;
 use crate::config::{nearest, shown};
 
-/// The longest path that is compared with those of the sources, in bytes.
+/// The longest path that is compared with the paths of sources, in bytes.
 const LONGEST: usize = 256;
 
 /// Logs a request for a path of no source.

@@ -1,7 +1,7 @@
-//! Verification: a [`RawRequest`] becomes [`Verified`] here, and nowhere else.
+//! Verification: the only place where a [`RawRequest`] becomes [`Verified`].
 //!
-//! Everything is checked over the bytes as they came. The sender learns only that it failed; the
-//! [`Refusal`] says why, to the operator.
+//! All checks use the bytes as they were sent. The sender learns only that a check failed; [`Refusal`] gives
+//! the operator the reason.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{KeyError, Refusal, claim::Claim, keys::Keyring, scheme::Family};
 use crate::config;
 
-/// A request as it came, of which nothing is known yet.
+/// A request as it was received, not verified.
 #[derive(Debug, Clone)]
 pub struct RawRequest {
     /// Its headers.
@@ -19,7 +19,7 @@ pub struct RawRequest {
     pub body: Bytes,
 }
 
-/// A request whose sender is known. Only [`Verifier::verify`] makes one.
+/// A request whose sender is verified. Only [`Verifier`] makes one.
 #[derive(Debug)]
 pub struct Verified<'r> {
     body: &'r Bytes,
@@ -32,13 +32,13 @@ impl<'r> Verified<'r> {
         self.body
     }
 
-    /// The event's id, where a signed header has it; else the body does.
+    /// The event's id, if a signed header contains it; otherwise the body does.
     pub fn event_id(&self) -> Option<&'r str> {
         self.event_id
     }
 }
 
-/// Verifies what one source sends; its keys are prepared once.
+/// Verifies the requests of one source. Its keys are prepared once.
 pub struct Verifier {
     keyrings: Vec<Keyring>,
     /// In seconds.
@@ -49,27 +49,33 @@ impl Verifier {
     /// Prepares the keys of a source.
     ///
     /// # Errors
-    /// [`KeyError`] names the secret that can't serve.
+    /// [`KeyError`] names the secret that cannot be used.
     pub fn new(source: &config::Source) -> Result<Self, KeyError> {
         Ok(Self { keyrings: Keyring::all(source)?, tolerance: source.tolerance.as_secs() })
     }
 
-    /// Verifies a request at this moment.
+    /// Verifies a request at this time.
     ///
     /// # Errors
-    /// [`Refusal`] says what is wrong with it first.
+    /// [`Refusal`] gives the first reason.
     pub fn verify<'r>(&self, request: &'r RawRequest, now: Timestamp) -> Result<Verified<'r>, Refusal> {
         let claim = self.claim(&request.headers)?;
         self.check_age(&claim, now)?;
         self.verify_claim(&claim, &request.body)
     }
 
-    /// Compares the time of signing with this moment.
+    /// Checks that the time of signing is within the tolerance of `now`.
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`] or [`Refusal::Future`].
     pub(super) fn check_age(&self, claim: &Claim<'_, '_>, now: Timestamp) -> Result<(), Refusal> {
         claim.check_age(self.tolerance, now)
     }
 
-    /// Verifies that the sender of these headers has signed this body. The age of the claim is checked apart.
+    /// Verifies that the sender of these headers has signed this body. The caller checks the age of the claim.
+    ///
+    /// # Errors
+    /// [`Refusal`] if no signature matches.
     pub(super) fn verify_claim<'r>(
         &self,
         claim: &Claim<'_, 'r>,
@@ -79,24 +85,27 @@ impl Verifier {
         Ok(Verified { body, event_id: claim.event_id() })
     }
 
-    /// One that reads every secret as its scheme does not. For people only, as it takes what was made
-    /// with the wrong key.
+    /// A verifier that reads every secret as its scheme does not. It accepts signatures by the wrong key, so it
+    /// may only produce hints.
     pub(super) fn misreading(source: &config::Source) -> Self {
         Self { keyrings: Keyring::all_misread(source), tolerance: 0 }
     }
 
-    /// Whether a signature fits, whenever it was made. For people only: it may be a replay.
+    /// Checks the signatures whatever their age. The request may be a replay, so this may only produce hints.
+    ///
+    /// # Errors
+    /// [`Refusal`] gives the first reason.
     pub(super) fn check_signatures(&self, request: &RawRequest) -> Result<(), Refusal> {
         self.claim(&request.headers)?.check_signatures(&request.body)
     }
 
-    /// The headers that a request may come with.
+    /// The families of headers that a request may have.
     pub(super) fn families(&self) -> impl Iterator<Item = &'static Family> {
         self.keyrings.iter().flat_map(|keyring| keyring.scheme.families)
     }
 
-    /// Finds the one family of headers that the request carries, and reads it: all that can be known of a
-    /// request without its body, but for its age.
+    /// Finds the only family of headers in the request, and reads it. This checks everything that the headers
+    /// alone can show, except the age.
     pub(super) fn claim<'r>(&self, headers: &'r HeaderMap) -> Result<Claim<'_, 'r>, Refusal> {
         let mut found: Option<(&Keyring, &'static Family)> = None;
         for keyring in &self.keyrings {
@@ -146,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What `sign` gives at this time, as a list that a test can spoil.
+    /// The headers of `sign` at this time, as a list that a test can change.
     fn signed(source: &Source, second: i64) -> Vec<(&'static str, String)> {
         sign(source, "msg_1", at(second), BODY).unwrap()
     }
@@ -187,7 +196,7 @@ mod tests {
             "١٧٦",
             "99999999999999999999",
         ] {
-            // Signed as it is sent, so that nothing but its form is wrong.
+            // The signature covers the odd text, so only its form is wrong.
             let headers = fixtures::standard_headers(&source, "msg_1", text, BODY);
             assert_eq!(verdict(&source, &borrowed(&headers), BODY), "bad-timestamp", "{text:?}");
         }
@@ -272,7 +281,7 @@ mod tests {
     fn a_signature_is_written_in_one_way_only() {
         let source = fixtures::source(STANDARD);
         let mut headers = signed(&source, NOW);
-        // The last symbol before the padding has two spare bits; set, they mean the same bytes.
+        // The last symbol before the padding has two spare bits. Set, they still mean the same bytes.
         const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let last = headers[2].1.len() - 2;
         let symbol = ALPHABET.find(&headers[2].1[last..=last]).unwrap();
