@@ -1,21 +1,21 @@
-//! Whom a request is from, where a proxy stands between.
+//! Finds the client of a request that came through proxies.
 //!
-//! Each proxy appends the address that it was asked by to `X-Forwarded-For`, and passes on what stands there
-//! already, which anybody can have written. So the header is read from its end, as far as the proxies that
-//! config.toml names: the first address that is none of theirs is the client. `Forwarded` (RFC 7239) is not
-//! read: a proxy that maintains one of the two headers passes on the other as the client wrote it.
+//! Each proxy appends its peer's address to `X-Forwarded-For`, and passes on the existing content, which a
+//! client can make up. So posthouse reads the header from its end, past the proxies that config.toml names. The
+//! first other address is the client. posthouse does not read `Forwarded` (RFC 7239): a proxy that maintains
+//! one of the two headers passes on the other as the client wrote it.
 //!
-//! The result is for the log. Nothing is allowed or refused by it.
+//! The result is for the log. It never allows or refuses a request.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The most hops that are looked at.
+/// The most hops that are read.
 const MOST: usize = 32;
 
-/// Where a request comes from, behind the proxies that are trusted. `peer` is the address of the connection.
+/// The client of a request behind trusted proxies. `peer` is the address of the connection.
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let trusted = |address: &IpAddr| proxies.iter().any(|proxies| proxies.contains(address));
     let mut client = peer;
@@ -25,7 +25,7 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Ip
     let lines = headers.get_all("x-forwarded-for").iter().rev();
     let hops = lines.flat_map(|line| line.as_bytes().rsplit(|&byte| byte == b','));
     for hop in hops.take(MOST) {
-        // What is no address was not written by a proxy: the hop before it is all that is known.
+        // No proxy wrote this, so the hop before it is the last one known.
         let Some(address) = address(hop) else { break };
         client = address;
         if !trusted(&client) {
@@ -35,7 +35,7 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> Ip
     client
 }
 
-/// An address as proxies write it: bare, with a port, or in brackets.
+/// Parses an address as proxies write it: bare, with a port, or in brackets.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);

@@ -1,43 +1,43 @@
 //! Message framing by RFC 9112, read strictly.
 //!
-//! hyper accepts some requests that RFC 9112 wants refused, and it hides others: it drops the
-//! `Content-Length` beside a `Transfer-Encoding`. A proxy in front may read such a request in another way
-//! than we do, and then two readers see two different requests on one connection. So each head is checked
-//! here before hyper sees it, and what has two readings is refused.
+//! hyper accepts some requests that RFC 9112 wants refused, and hides others: it drops a `Content-Length`
+//! beside a `Transfer-Encoding`. If a proxy in front reads such a request differently, the two see two
+//! different requests on one connection. So posthouse checks each head here before hyper sees it, and refuses
+//! every ambiguous one.
 //!
-//! The functions are pure: bytes in, a verdict out. [`super::gate`] feeds them.
+//! The functions are pure: they take bytes and return a verdict. [`super::gate`] calls them.
 
 use httparse::{EMPTY_HEADER, Error as ParseError, Request, Status};
 
-/// The largest request head in bytes, its leading empty lines included. Beyond it the answer is 431.
+/// The largest request head in bytes, including leading empty lines. A larger one gets 431.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
-/// The most header lines, as in hyper. Beyond it the answer is 431.
+/// The most header lines, as in hyper. A request with more gets 431.
 const MAX_LINES: usize = 100;
-/// The most bytes of all chunk extensions and trailers of one body.
+/// The most bytes in all chunk extensions and trailers of one body.
 const MAX_CHUNK_EXTRAS: usize = 16 * 1024;
 
-/// Why a request is refused before its handler sees it.
+/// Why a request is refused before it reaches its handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// Not HTTP/1, or an ambiguous framing.
+    /// The request is not HTTP/1, or its framing is ambiguous.
     Malformed,
-    /// The head is over a limit.
+    /// The head exceeds a limit.
     HeadTooLarge,
-    /// A transfer coding besides `chunked`.
+    /// The request has a transfer coding besides `chunked`.
     UnknownCoding,
 }
 
 /// Where a message ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// After this many bytes of body.
+    /// After this many more bytes of body.
     Length(u64),
-    /// With the last chunk.
+    /// After the last chunk.
     Chunked(Chunks),
 }
 
-/// The length of the head that `bytes` begin with, and the framing of its body. None: the head is not
-/// complete yet. `searched` is how many of the bytes an earlier call has seen.
+/// Checks the head at the beginning of `bytes`. Returns its length and the framing of its body, or `None` if
+/// the head is incomplete. `searched` is the number of bytes that an earlier call has seen.
 pub(super) fn head(bytes: &[u8], searched: usize) -> Result<Option<(usize, Framing)>, Violation> {
     let first = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let Some(length) = end_of_head(bytes, searched.saturating_sub(3).max(first)) else {
@@ -50,14 +50,14 @@ pub(super) fn head(bytes: &[u8], searched: usize) -> Result<Option<(usize, Frami
     let mut request = Request::new(&mut lines);
     match request.parse(&bytes[..length]) {
         Ok(Status::Complete(parsed)) if parsed == length => Ok(Some((length, checked(&request)?))),
-        // The two disagree on where the head ends, so somebody else may too.
+        // The two parsers disagree on the end of the head, so a proxy may, too.
         Ok(_) => Err(Violation::Malformed),
         Err(ParseError::TooManyHeaders) => Err(Violation::HeadTooLarge),
         Err(_) => Err(Violation::Malformed),
     }
 }
 
-/// Where the empty line after the head ends.
+/// The position after the empty line that ends the head.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', &bytes[from..]).find_map(|at| match &bytes[from + at + 1..] {
         [b'\n', ..] => Some(from + at + 2),
@@ -66,7 +66,7 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     })
 }
 
-/// The framing of a head that is well-formed line by line.
+/// The framing of a head whose lines are well-formed.
 fn checked(request: &Request<'_, '_>) -> Result<Framing, Violation> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Violation::Malformed);
@@ -83,7 +83,7 @@ fn checked(request: &Request<'_, '_>) -> Result<Framing, Violation> {
     let mut codings = values("transfer-encoding").peekable();
     let mut lengths = values("content-length");
     match (codings.peek().is_some(), lengths.next()) {
-        // RFC 9112, 6.1 and 6.3: two lengths, or one that HTTP/1.0 does not know.
+        // RFC 9112, 6.1 and 6.3: two lengths, or a coding that HTTP/1.0 does not have.
         (true, Some(_)) => Err(Violation::Malformed),
         (true, None) if !is_1_1 => Err(Violation::Malformed),
         (true, None) => check_codings(codings).map(|()| Framing::Chunked(Chunks::default())),
@@ -95,7 +95,7 @@ fn checked(request: &Request<'_, '_>) -> Result<Framing, Violation> {
     }
 }
 
-/// RFC 9112, 3.2: each method has its forms of a target.
+/// RFC 9112, 3.2: whether the target has a form that its method allows.
 fn is_target(method: &str, target: &str) -> bool {
     if target.contains('#') || !target.is_ascii() {
         return false;
@@ -107,7 +107,7 @@ fn is_target(method: &str, target: &str) -> bool {
     }
 }
 
-/// `http://host…`, or the same with https.
+/// Whether the target is `http://host…` or `https://host…`.
 fn is_absolute(target: &str) -> bool {
     let Some((scheme, rest)) = target.split_once("://") else { return false };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -116,7 +116,7 @@ fn is_absolute(target: &str) -> bool {
         && is_host(authority.as_bytes())
 }
 
-/// RFC 9112, 3.2: once in HTTP/1.1, at most once before, and well-formed.
+/// RFC 9112, 3.2: exactly one `Host` in HTTP/1.1, at most one before, and well-formed.
 fn check_host<'a>(mut values: impl Iterator<Item = &'a [u8]>, needed: bool) -> Result<(), Violation> {
     match (values.next(), values.next()) {
         (Some(host), None) if is_host(host) => Ok(()),
@@ -147,7 +147,7 @@ fn is_host(value: &[u8]) -> bool {
         }
 }
 
-/// RFC 9112, 6.1: `chunked` once and at the end. Another coding before it is one we don't know.
+/// RFC 9112, 6.1: `chunked` once and at the end. Any coding before it is unknown.
 fn check_codings<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(), Violation> {
     let codings: Vec<_> = lines
         .flat_map(|line| line.split(|&byte| byte == b','))
@@ -160,7 +160,7 @@ fn check_codings<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<(), Violat
     }
 }
 
-/// Digits and nothing else.
+/// Parses digits and nothing else.
 fn number(text: &[u8], base: u32) -> Result<u64, Violation> {
     let text = text.trim_ascii();
     let digits = text.iter().all(|&byte| char::from(byte).is_digit(base));
@@ -169,8 +169,8 @@ fn number(text: &[u8], base: u32) -> Result<u64, Violation> {
 }
 
 impl Framing {
-    /// Takes what belongs to this message from the front of `bytes`. Returns how many bytes that are, and
-    /// whether the message is complete.
+    /// Consumes the part of this message at the front of `bytes`. Returns its length, and whether the message
+    /// is complete.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(usize, bool), Violation> {
         match self {
             Self::Length(left) => {
@@ -183,13 +183,13 @@ impl Framing {
     }
 }
 
-/// Reads a chunked body to its end (RFC 9112, 7.1), without keeping any of it.
+/// Reads a chunked body to its end (RFC 9112, 7.1) without keeping any of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Chunks {
     at: At,
-    /// Of the chunk at hand: its size while its line is read, then what is left of its data.
+    /// The size of the current chunk while its line is read, then the rest of its data.
     size: u64,
-    /// Bytes of extensions and trailers so far.
+    /// The bytes of extensions and trailers so far.
     extras: usize,
 }
 
@@ -204,7 +204,7 @@ enum At {
     Data,
     DataEnd,
     DataEndLf,
-    /// At the beginning of a line of the trailers, the last of which is empty.
+    /// At the beginning of a line of the trailers. The last line is empty.
     Trailer,
     InTrailer,
     TrailerEnd,
@@ -232,7 +232,7 @@ impl Chunks {
         Ok((taken, false))
     }
 
-    /// Takes one byte that is not data. Returns whether it was the last one of the body.
+    /// Consumes one byte that is not data. Returns whether it was the last byte of the body.
     fn step(&mut self, byte: u8) -> Result<bool, Violation> {
         self.at = match (self.at, byte) {
             (At::Size | At::Digits, digit) if digit.is_ascii_hexdigit() => {
@@ -269,7 +269,7 @@ impl Chunks {
 }
 
 impl Violation {
-    /// Its name in the ledger and the metrics; it never changes.
+    /// The label in the ledger and the metrics. It never changes.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Malformed => "malformed-request",
@@ -278,7 +278,7 @@ impl Violation {
         }
     }
 
-    /// The answer, whole.
+    /// The complete answer.
     pub(super) fn answer(self) -> &'static [u8] {
         match self {
             Self::Malformed => {

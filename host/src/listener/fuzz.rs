@@ -1,15 +1,15 @@
-//! The fuzz target of what any peer may send: the framing of HTTP/1.
+//! Fuzz target for the bytes of any peer: the framing of HTTP/1.
 
 use super::framing::{self, Framing};
 
-/// The first byte says how the stream is cut into pieces; the rest is the stream.
+/// The first byte sets the size of the pieces. The rest is the stream.
 ///
-/// Where a message ends does not depend on how its bytes arrive.
+/// The end of a message does not depend on how its bytes arrive.
 pub(crate) fn framing(input: &[u8]) {
     let Some((&cut, stream)) = input.split_first() else { return };
     let cut = usize::from(cut).max(1);
     let whole = framing::head(stream, 0);
-    // The same, looked at again with each piece that comes, as the gate does.
+    // The same, but checked again with each piece, as the gate does.
     let (mut seen, mut searched) = (0, 0);
     let pieces = loop {
         seen = (seen + cut).min(stream.len());
@@ -19,7 +19,7 @@ pub(crate) fn framing(input: &[u8]) {
         }
     };
     let is_complete = matches!(whole, Ok(Some(_)));
-    // A head that is too large may be refused before its end has come.
+    // A head that is too large may be refused before its end arrives.
     assert!(pieces == whole || (!is_complete && pieces.is_err()), "{pieces:?}, {whole:?}");
     let Ok(Some((length, framing))) = whole else { return };
     assert!(length <= stream.len() && length <= framing::MAX_HEAD);
@@ -34,7 +34,7 @@ pub(crate) fn framing(input: &[u8]) {
     }
 }
 
-/// How much of a body its framing takes, and whether it is complete then; none if it is malformed.
+/// How much of a body its framing consumes, and whether it is complete then. None if it is malformed.
 fn end<'a>(mut framing: Framing, pieces: impl Iterator<Item = &'a [u8]>) -> Option<(usize, bool)> {
     let mut taken = 0;
     for piece in pieces {

@@ -1,11 +1,11 @@
-//! The socket as hyper reads it: whole, valid request heads, and their bodies.
+//! The socket as hyper reads it: only complete and valid request heads, and their bodies.
 //!
-//! The gate follows the framing of every message ([`super::framing`]). It holds back a head until it is
-//! complete, so that a violation is found before hyper has seen any of it. After a violation hyper reads the
-//! end of the stream; the connection then answers with [`Gate::verdict`].
+//! The gate tracks the framing of every message ([`super::framing`]). It holds back a head until the head is
+//! complete, so that it finds a violation before hyper sees any of it. After a violation hyper reads the end of
+//! the stream. The connection then answers with [`Gate::verdict`].
 //!
-//! It also notes what the timeouts need to know: where in a message the peer is, and since when the peer
-//! has not read what we write.
+//! The gate also records facts for the timeouts: the peer's position in a message, and since when the peer has
+//! not read what we write.
 
 use std::{
     io,
@@ -25,20 +25,21 @@ use super::{
     peer::{Part, Peer},
 };
 
-/// How many bytes more of an unfinished head are read at once, at least.
+/// The gate reads at least this many more bytes of an unfinished head at once.
 const GROWTH: usize = 1024;
 
-/// A connection's socket.
+/// The socket of a connection.
 pub(super) struct Gate {
     stream: TcpStream,
     peer: Arc<Peer>,
-    /// What was read and not passed on: an unfinished head, or what did not fit into the reader's buffer.
+    /// Bytes that were read and not passed on: an unfinished head, or bytes that did not fit into the reader's
+    /// buffer.
     held: BytesMut,
     /// How many bytes of `held` may be passed on.
     checked: usize,
-    /// The body at hand; none between messages and within a head.
+    /// The framing of the current body; none between messages and within a head.
     body: Option<Framing>,
-    /// Nothing more is passed on.
+    /// Set once nothing more is passed on.
     ended: bool,
     verdict: Option<Violation>,
 }
@@ -48,8 +49,8 @@ impl Gate {
         Self { stream, peer, held: BytesMut::new(), checked: 0, body: None, ended: false, verdict: None }
     }
 
-    /// Why reading ended at a message of which hyper has seen nothing. A violation in a body that hyper is
-    /// reading has no verdict: to the handler that body has broken off.
+    /// Why reading ended at a message of which hyper has seen nothing. A violation in a body that hyper reads
+    /// has no verdict: to the handler that body is broken.
     pub(super) fn verdict(&self) -> Option<Violation> {
         self.verdict
     }
@@ -63,8 +64,8 @@ impl Gate {
         self.stream
     }
 
-    /// Follows the messages in `bytes`, of which `searched` have been searched for the end of a head. Returns
-    /// how many may be passed on; the rest is an unfinished head.
+    /// Tracks the messages in `bytes`. `searched` bytes were searched for the end of a head already. Returns
+    /// how many bytes may be passed on; the rest is an unfinished head.
     fn follow(&mut self, bytes: &[u8], searched: usize) -> usize {
         let (mut at, mut message, mut searched) = (0, None, searched);
         while at < bytes.len() {
@@ -119,7 +120,7 @@ impl AsyncRead for Gate {
                 return Poll::Ready(Ok(()));
             }
             if this.ended {
-                // To hyper the end means that nobody waits for an answer any more.
+                // For hyper the end of the stream means that the peer no longer waits for an answer.
                 let waits = this.peer.waits_for_answer(cx.waker());
                 return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
@@ -176,7 +177,7 @@ impl AsyncWrite for Gate {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Leaves the sending half open: the connection may have more to say than hyper has.
+    /// Leaves the sending half open, because the connection may write more after hyper has finished.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }

@@ -1,7 +1,7 @@
-//! One connection, as the accept loop and the handlers know it.
+//! One connection, as the accept loop and the handlers see it.
 //!
-//! The connection's task writes down what happens, in atomics. The loop reads them a few times within each
-//! timeout, which costs less than a timer for each request.
+//! The connection's task records events in atomics. The loop reads them a few times within each timeout, which
+//! costs less than a timer for each request.
 
 use std::{
     net::IpAddr,
@@ -15,11 +15,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Where in its messages a peer is.
+/// The position of a peer in its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Part {
-    /// It has sent whole messages, or nothing.
+    /// It has sent complete messages, or nothing.
     Between,
     /// Within a head.
     Head,
@@ -27,7 +27,7 @@ pub(super) enum Part {
     Body,
 }
 
-/// Why a connection is to end.
+/// Why a connection must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Why {
@@ -43,15 +43,15 @@ pub(super) enum Why {
     Crowded,
 }
 
-/// What all connections of a listener share.
+/// The state that all connections of a listener share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The present, in ticks since the start; see [`super::places`].
+    /// The current tick since the start; see [`super::places`].
     pub(super) now: AtomicU32,
-    /// Connections with a request that was admitted and not answered yet.
+    /// Connections with an admitted request that is not answered yet.
     admitted: AtomicUsize,
     most_admitted: usize,
-    /// Requests that are shielded.
+    /// Connections that are shielded.
     shielded: AtomicUsize,
     most_shielded: usize,
 }
@@ -62,7 +62,7 @@ impl Shared {
     }
 }
 
-/// One more of something of which there may be so many.
+/// Increments a count, unless it is at its limit. Returns whether it did.
 fn one_more(count: &AtomicUsize, most: usize) -> bool {
     let more = |count: usize| (count < most).then_some(count + 1);
     count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
@@ -72,31 +72,31 @@ fn one_more(count: &AtomicUsize, most: usize) -> bool {
 #[derive(Debug)]
 pub(crate) struct Peer {
     address: IpAddr,
-    /// Connections are numbered in the order in which they came.
+    /// Connections are numbered in the order in which they were accepted.
     pub(super) number: u64,
     shared: Arc<Shared>,
     part: AtomicU8,
-    /// When `part` changed last.
+    /// The tick of the last change of `part`.
     part_since: AtomicU32,
-    /// Requests that have come whole.
+    /// Requests that were received completely.
     whole: AtomicU64,
     /// Requests that have reached a handler.
     requests: AtomicU64,
     serving: AtomicBool,
-    /// When the last request was answered; the beginning where there was none.
+    /// The tick of the last answer, or of the connection's start.
     answered: AtomicU32,
-    /// Since when the peer has not taken what is written to it, plus 1; 0 while it takes it.
+    /// The tick since which the peer has not read what is written to it, plus 1. 0 while it reads.
     unread_since: AtomicU32,
     admitted: AtomicBool,
     shielded: AtomicBool,
     pub(super) known: AtomicBool,
     end: AtomicU8,
     told: Notify,
-    /// Who reads on once the request at hand is answered.
+    /// The reader to wake once the current request is answered.
     waiting: Mutex<Option<Waker>>,
 }
 
-/// As many admitted requests are under way as may be.
+/// The listener has its limit of admitted requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Crowded;
 
@@ -123,22 +123,22 @@ impl Peer {
         }
     }
 
-    /// One that no listener knows, for tests of handlers.
+    /// A peer without a listener, for tests of handlers.
     #[cfg(test)]
     pub(crate) fn alone() -> Self {
         Self::new([127, 0, 0, 1].into(), 0, Arc::new(Shared::new(1, 1)))
     }
 
-    /// The address at the other end of the connection; an IPv4 address that IPv6 wraps is unwrapped.
+    /// The address at the other end of the connection. An IPv4 address within IPv6 is unwrapped.
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// Says that the request at hand comes from somebody who may ask: a sender with a valid signature, an
-    /// operator with the token. Until it is answered, its connection is not closed to make room for others.
+    /// Records that the current request is authorised: by a valid signature, or by an operator's token. Until
+    /// it is answered, its connection is not closed to make room for others.
     ///
     /// # Errors
-    /// As many such requests are under way as may be; this one has to come again.
+    /// [`Crowded`] if the listener has its limit of such requests. The peer has to retry.
     pub(crate) fn admit(&self) -> Result<(), Crowded> {
         if self.admitted.load(Ordering::Relaxed) {
             return Ok(());
@@ -151,8 +151,9 @@ impl Peer {
         Ok(())
     }
 
-    /// Keeps the connection from being closed to make room, for as long as the value lives. A few requests at
-    /// once can have that, and anybody can ask for them: it must not live until the peer has read its answer.
+    /// Prevents the connection from being closed to make room, for as long as the value exists. Only a few
+    /// requests can have that at once, and strangers can ask for it. So the value must not exist until the peer
+    /// has read its answer.
     pub(crate) fn shield(self: &Arc<Self>) -> Option<Shield> {
         if self.is_kept() || !one_more(&self.shared.shielded, self.shared.most_shielded) {
             return None;
@@ -161,15 +162,15 @@ impl Peer {
         Some(Shield(Arc::clone(self)))
     }
 
-    /// A request reaches its handler. It is under way until the value is dropped, with its answer.
+    /// Records that a request reaches its handler. It is active until the value is dropped, with its answer.
     pub(super) fn serve(self: &Arc<Self>) -> Serving {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.serving.store(true, Ordering::Release);
         Serving(Arc::clone(self))
     }
 
-    /// Has a reader wait for the answer to the request at hand. Returns false where there is none, or where
-    /// the reader is to read more of it.
+    /// Has a reader wait for the answer to the current request. Returns false if there is no request, or if the
+    /// reader has to read more of it.
     pub(super) fn waits_for_answer(&self, reader: &Waker) -> bool {
         if !self.is_serving() || !self.has_sent_all() {
             return false;
@@ -186,7 +187,7 @@ impl Peer {
         self.serving.load(Ordering::Acquire)
     }
 
-    /// Whether its connection may not be closed to make room.
+    /// Whether the connection must not be closed to make room.
     pub(super) fn is_kept(&self) -> bool {
         self.admitted.load(Ordering::Acquire) || self.is_shielded()
     }
@@ -200,12 +201,12 @@ impl Peer {
         self.shielded.load(Ordering::Acquire)
     }
 
-    /// Whether all of the request at hand has come.
+    /// Whether the current request was received completely.
     pub(super) fn has_sent_all(&self) -> bool {
         self.whole.load(Ordering::Acquire) >= self.requests()
     }
 
-    /// A further request has come whole.
+    /// Records that one more request was received completely.
     pub(super) fn has_sent_one(&self) {
         self.whole.fetch_add(1, Ordering::AcqRel);
     }
@@ -216,7 +217,7 @@ impl Peer {
         }
     }
 
-    /// Whether it takes what is written to it.
+    /// Records whether the peer reads what is written to it.
     pub(super) fn reads(&self, reads: bool) {
         let since = if reads { 0 } else { self.now().saturating_add(1) };
         if (self.unread_since.load(Ordering::Relaxed) == 0) != reads {
@@ -224,12 +225,12 @@ impl Peer {
         }
     }
 
-    /// When its last request was answered, or when it came.
+    /// The tick of its last answer, or of its start.
     pub(super) fn idle_since(&self) -> u32 {
         self.answered.load(Ordering::Acquire)
     }
 
-    /// Which of its timeouts is over, if any.
+    /// The timeout that has expired, if any.
     pub(super) fn overdue(&self, limits: &Ticks) -> Option<Why> {
         let now = self.now();
         let over = |since: u32, limit: u32| now.saturating_sub(since) > limit;
@@ -238,7 +239,7 @@ impl Peer {
             return Some(Why::Unread);
         }
         let part = self.part.load(Ordering::Acquire);
-        // What came while the last request was served begins with its answer.
+        // The time of a request that was sent during the last one begins with that one's answer.
         let since = self.part_since.load(Ordering::Acquire).max(self.idle_since());
         if part == Part::Body as u8 && !(self.is_serving() && self.has_sent_all()) {
             return over(since, limits.body).then_some(Why::SlowBody);
@@ -253,7 +254,8 @@ impl Peer {
         over(since, limit).then_some(Why::Idle)
     }
 
-    /// Has the connection end. The first word counts; but one whose place is needed has no time for last words.
+    /// Tells the connection to end. The first reason counts, but [`Why::Crowded`] replaces any other: then
+    /// nothing more is written.
     pub(super) fn tell(&self, why: Why) {
         let first = self.end.compare_exchange(0, why as u8, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if why == Why::Crowded {
@@ -264,7 +266,7 @@ impl Peer {
         }
     }
 
-    /// Waits until it is told to end.
+    /// Waits until the connection is told to end. Returns the reason.
     pub(super) async fn told(&self) -> Why {
         loop {
             let told = self.told.notified();
@@ -278,7 +280,7 @@ impl Peer {
         }
     }
 
-    /// Waits until its place is needed.
+    /// Waits until another connection needs the place.
     pub(super) async fn crowded(&self) {
         while self.end.load(Ordering::Acquire) != Why::Crowded as u8 {
             self.told.notified().await;
@@ -290,7 +292,7 @@ impl Peer {
     }
 }
 
-/// A request that is under way.
+/// A request that is active.
 pub(super) struct Serving(Arc<Peer>);
 
 impl Drop for Serving {
@@ -307,7 +309,7 @@ impl Drop for Serving {
     }
 }
 
-/// See [`Peer::shield`].
+/// Shields a connection while it exists; see [`Peer::shield`].
 #[derive(Debug)]
 pub(crate) struct Shield(Arc<Peer>);
 
@@ -338,7 +340,7 @@ mod tests {
         (Arc::new(Peer::new([127, 0, 0, 1].into(), 0, Arc::clone(&shared))), shared)
     }
 
-    /// The first tick after now at which something is overdue, and what.
+    /// The first tick after now at which a timeout expires, and its reason.
     fn due(peer: &Peer, shared: &Shared) -> Option<(u32, Why)> {
         let from = shared.now.load(Ordering::Relaxed);
         let due = (1..=1000).find_map(|ticks| {

@@ -1,14 +1,14 @@
-//! Who is connected, and who has to leave when somebody else comes.
+//! The connections of a listener, and which of them is closed for a new one.
 //!
-//! A new connection always gets a place, unless each place has a request that was admitted (see
-//! [`Peer::admit`]) or is shielded. Whoever leaves for it is, in this order:
+//! A new connection gets a place unless each place has a request that is admitted (see [`Peer::admit`]) or
+//! shielded. One connection is closed for it, in this order:
 //!
-//! 1. the oldest connection of which no request was ever admitted. Where connections like that from one
-//!    address have more than a quarter of all places, it is the oldest of that address;
-//! 2. of the others, the one that has been idle for longest.
+//! 1. the oldest connection without an admitted request so far. If such connections from one address have more
+//!    than a quarter of all places, it is the oldest from that address;
+//! 2. of the others, the connection that has been idle for longest.
 //!
-//! So a stranger can hold a place for as long as nobody needs it, and a sender or an operator who connects is
-//! never kept out by strangers, however many there are.
+//! So a stranger keeps a place while nobody needs it. Strangers never lock out a sender or an operator, however
+//! many they are.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,14 +24,14 @@ use super::{
     peer::{Peer, Shared, Ticks, Why},
 };
 
-/// Looks at the connections within the shortest timeout.
+/// How many times the loop checks the connections within the shortest timeout.
 const LOOKS: u32 = 4;
-/// Between two looks, at least and at most.
+/// The shortest and the longest time between two checks.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
-/// Strangers of one address may have one in so many places before they make room for others.
+/// Strangers from one address may hold one place in this many before they make room for others.
 const HOG: usize = 4;
-/// Of so many connections one leaves when there are no more descriptors.
+/// If descriptors run out, one connection in this many is closed.
 const SHRINK: usize = 8;
 
 /// The connections of one listener.
@@ -39,22 +39,22 @@ pub(super) struct Places {
     bound: usize,
     shared: Arc<Shared>,
     limits: Ticks,
-    /// Between two looks at the timeouts.
+    /// The time between two checks of the timeouts.
     pub(super) tick: Duration,
     table: Mutex<Table>,
-    /// Addresses that stand for many peers.
+    /// Addresses behind which there are many peers.
     proxies: Arc<[ipnet::IpNet]>,
 }
 
 #[derive(Default)]
 struct Table {
-    /// The places there are now: fewer than the bound after descriptors ran out.
+    /// The current number of places: below the bound after descriptors ran out.
     most: usize,
     came: u64,
     peers: BTreeMap<u64, Arc<Peer>>,
-    /// Those of which no request was admitted yet, as far as was noticed.
+    /// Connections without an admitted request, as far as the table knows.
     strangers: BTreeSet<u64>,
-    /// The strangers by their network, and the networks by how many they are.
+    /// The strangers by network. `by_count` has the networks, ordered by their number of strangers.
     by_network: HashMap<IpAddr, BTreeSet<u64>>,
     by_count: BTreeSet<(usize, IpAddr)>,
 }
@@ -82,8 +82,8 @@ impl Places {
         }
     }
 
-    /// A place for a new connection, and whether another connection has to leave for it. None: every place
-    /// has an admitted request.
+    /// Gives a new connection a place, and returns whether another connection is closed for it. None if every
+    /// place has an admitted or shielded request.
     pub(super) fn enter(&self, address: IpAddr) -> Option<(Arc<Peer>, bool)> {
         let mut table = self.table.lock();
         let full = table.peers.len() >= table.most;
@@ -97,8 +97,8 @@ impl Places {
         Some((peer, full))
     }
 
-    /// Has some connections leave, as there are no descriptors for so many; their places come back one by one.
-    /// Whether anybody could leave.
+    /// Closes some connections because descriptors ran out. Their places return one by one. Returns whether any
+    /// connection could be closed.
     pub(super) fn shrink(&self) -> bool {
         let mut table = self.table.lock();
         let there = table.peers.len();
@@ -110,7 +110,7 @@ impl Places {
     fn make_room_in(&self, table: &mut Table) -> bool {
         let Some(peer) = self.who_leaves(table) else { return false };
         peer.tell(Why::Crowded);
-        // It takes its task a moment to end; its place is free from now on.
+        // The connection's task takes a moment to end, but the place is free from now on.
         table.remove(&peer, self.network(peer.address()));
         true
     }
@@ -141,12 +141,13 @@ impl Places {
         }
     }
 
-    /// Its connection has ended.
+    /// Removes a connection that has ended.
     pub(super) fn leave(&self, peer: &Arc<Peer>) {
         self.table.lock().remove(peer, self.network(peer.address()));
     }
 
-    /// It only waits for its peer to read the last answer: from now on it leaves before all others.
+    /// Records that the connection only waits for its peer to read the last answer. From now on it is closed
+    /// first.
     pub(super) fn ends(&self, peer: &Arc<Peer>) {
         peer.known.store(false, Ordering::Release);
         let mut table = self.table.lock();
@@ -155,7 +156,7 @@ impl Places {
         }
     }
 
-    /// One tick later; has each connection end of which a timeout is over.
+    /// Advances by one tick, and ends each connection with an expired timeout.
     pub(super) fn look(&self) {
         self.shared.now.fetch_add(1, Ordering::Relaxed);
         let mut table = self.table.lock();
@@ -171,7 +172,8 @@ impl Places {
         self.proxies.iter().any(|proxies| proxies.contains(&address))
     }
 
-    /// What counts as one address: of IPv6 a /64, which is one customer's at least. A proxy counts by itself.
+    /// The unit that counts as one address. For IPv6 it is a /64, since one customer has at least that. A proxy
+    /// counts alone.
     fn network(&self, address: IpAddr) -> IpAddr {
         match address {
             IpAddr::V6(ip) if !self.is_proxy(address) => {
@@ -201,7 +203,7 @@ impl Table {
         self.change(network, |numbers| numbers.remove(&number));
     }
 
-    /// Changes who is there of a network, and keeps the count beside it.
+    /// Changes the strangers of a network, and updates the count.
     fn change(&mut self, network: IpAddr, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
         let numbers = self.by_network.entry(network).or_default();
         let before = numbers.len();
@@ -237,7 +239,7 @@ mod tests {
         Places::new(&bounds, Arc::new(["10.0.0.1/32".parse().expect("a network")]))
     }
 
-    /// Whoever enters and has to leave first, by number; the one that enters last is the next number.
+    /// Those of `all` that are closed, by number.
     fn left(places: &Places, all: &[Arc<Peer>]) -> Vec<u64> {
         let table = places.table.lock();
         all.iter().map(|peer| peer.number).filter(|number| !table.peers.contains_key(number)).collect()
@@ -258,7 +260,7 @@ mod tests {
         }
         let newer: Vec<_> = (8..10).map(|last| enter(last).expect("a place")).collect();
         assert_eq!(left(&places, &all), [6, 7], "strangers, though others came before");
-        // Of those that are known the first two are answered, the second one first.
+        // The first two of the known connections are answered, the second one first.
         let mut serving = serving.into_iter();
         let first = serving.next();
         drop(serving.next());
@@ -318,7 +320,7 @@ mod tests {
             places.enter(ip(2)).expect("a place");
             assert_eq!(left(&places, &all), [leaves], "{many}, {hog}");
         }
-        // All of an IPv6 network count as one.
+        // A whole IPv6 network counts as one address.
         let places = places(8);
         let mut all = vec![places.enter(ip(1)).expect("a place").0];
         let address = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, last, 1, 2, last).into();

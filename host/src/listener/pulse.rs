@@ -1,20 +1,20 @@
-//! The pulse of a loop: who asks whether it still turns is answered by the loop itself.
+//! The pulse of a loop. To learn whether the loop still runs, ask it: the loop itself answers.
 //!
-//! A timer beside the loop would go on when the loop hangs, and prove nothing.
+//! A timer beside the loop would continue when the loop hangs, and prove nothing.
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-/// Questions that may wait.
+/// How many questions may wait.
 const WAITING: usize = 8;
 
-/// Between a loop and who watches over it.
+/// Connects a loop and its watcher.
 pub(crate) struct Pulse {
     ask: mpsc::Sender<oneshot::Sender<()>>,
     asked: Mutex<Option<Asked>>,
 }
 
-/// The questions, for the loop to answer.
+/// The questions that the loop answers.
 pub(crate) type Asked = mpsc::Receiver<oneshot::Sender<()>>;
 
 impl Default for Pulse {
@@ -25,7 +25,7 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Returns once the loop has answered: never where it hangs, or has ended.
+    /// Returns once the loop has answered. It never returns if the loop hangs or has ended.
     pub(crate) async fn beat(&self) {
         let (answer, answered) = oneshot::channel();
         if self.ask.send(answer).await.is_err() || answered.await.is_err() {
@@ -33,7 +33,7 @@ impl Pulse {
         }
     }
 
-    /// For the loop: what it is asked. A second loop is asked nothing.
+    /// The receiver of the questions, for the loop. A second loop gets no questions.
     pub(crate) fn asked(&self) -> Asked {
         self.asked.lock().take().unwrap_or_else(|| mpsc::channel(1).1)
     }
