@@ -1,12 +1,12 @@
-//! A database for plugins: its URL, read once, here, and what stands beside it.
+//! The settings of a plugins' database. Its URL is parsed here, once.
 //!
 //! | URL | database |
 //! | --- | --- |
-//! | `sqlite:data/app.db` | that file, made where it is missing |
-//! | `postgres://user:password@host/name` | a PostgreSQL, over TLS that checks its certificate and name |
-//! | `postgres://user:password@host/name?sslmode=disable` | the same in clear |
+//! | `sqlite:data/app.db` | that file, created if it is missing |
+//! | `postgres://user:password@host/name` | PostgreSQL over TLS; certificate and name are verified |
+//! | `postgres://user:password@host/name?sslmode=disable` | PostgreSQL without TLS |
 //!
-//! Nothing of a PostgreSQL URL stands in an error, since it may hold a password.
+//! An error contains nothing of a PostgreSQL URL, since the URL may contain a password.
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
@@ -21,19 +21,21 @@ use super::{
 /// `[databases.<name>]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseSettings {
-    /// Where it is.
+    /// The file or server.
     pub target: DatabaseTarget,
-    /// The most transactions at once; a further one waits. 8 by default.
+    /// The most transactions at once; further ones wait. 8 by default.
     pub pool: usize,
-    /// The longest that one statement may take; 5 s by default.
+    /// The longest time of one statement; 5 s by default.
     pub statement_timeout: Duration,
-    /// The certificates, in PEM, that a PostgreSQL's own is checked against; those of the system by default.
+    /// A PEM file of the certificates that PostgreSQL's own is verified against; those of the system by
+    /// default.
     pub ca: Option<PathBuf>,
-    /// The most bytes of the database. Of a file 1 GiB by default, and its log and its temporary files may each
-    /// take a quarter more. On a PostgreSQL none by default: beyond it plugins may only read and delete.
+    /// The most bytes of the database. For a file it is 1 GiB by default; the write-ahead log and the temporary
+    /// files may each take a quarter more. PostgreSQL has no limit by default. Beyond its limit, plugins may
+    /// only read and delete there.
     pub max_size: Option<u64>,
-    /// Functions of a PostgreSQL that plugins may call beside the built-in ones that only compute: `name` as
-    /// found on the search path, or `schema.name`. None by default.
+    /// Functions in PostgreSQL that plugins may call besides the built-in ones that only compute. Each is
+    /// `name`, found on the search path, or `schema.name`. None by default.
     pub functions: BTreeSet<String>,
 }
 
@@ -42,11 +44,11 @@ pub struct DatabaseSettings {
 pub enum DatabaseTarget {
     /// A file.
     Sqlite(PathBuf),
-    /// A server, by a URL that [`tokio_postgres::Config`] reads.
+    /// A server, by a URL that [`tokio_postgres::Config`] parses.
     Postgres(Secret),
 }
 
-/// `sqlite:` and the path of a file, or the URL of a PostgreSQL, which may be a secret.
+/// Reads `sqlite:` and the path of a file, or the URL of a PostgreSQL, which may be a secret.
 pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
     let way_out = "write \"sqlite:data/app.db\" or \"postgres://USER:PASSWORD@HOST/NAME\"";
     let sqlite = |file: &str| match file.strip_prefix("//").unwrap_or(file) {
@@ -54,7 +56,7 @@ pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
         file if file.ends_with('/') => Err(value.fault(format_args!("names a folder; {way_out}"))),
         file => Ok(DatabaseTarget::Sqlite(value.document.dir.join(file))),
     };
-    // A file is no secret, and must not count as one that stands in config.toml.
+    // A file is no secret, and must not count as a secret in config.toml.
     if let Some(file) = value.get().as_str().and_then(|text| text.strip_prefix("sqlite:")) {
         return sqlite(file);
     }
@@ -78,10 +80,10 @@ pub(super) fn database_url(value: &Value<'_>) -> Result<DatabaseTarget, Fault> {
     Ok(DatabaseTarget::Postgres(url))
 }
 
-/// The most bytes of a name in PostgreSQL.
+/// The longest name in PostgreSQL, in bytes.
 const NAME: usize = 63;
 
-/// The name of a function in PostgreSQL's catalog: `name` or `schema.name`.
+/// Reads the name of a function in PostgreSQL's catalog: `name` or `schema.name`.
 pub(super) fn function_name(value: &Value<'_>) -> Result<String, Fault> {
     let name = text(value)?;
     let is_part = |part: &str| {
@@ -99,11 +101,11 @@ pub(super) fn function_name(value: &Value<'_>) -> Result<String, Fault> {
     )))
 }
 
-/// Reads the URL of a PostgreSQL. `sslmode=verify-full`, which the driver has no word for, is what every mode
-/// but `disable` means here.
+/// Parses the URL of a PostgreSQL. The driver has no word for `sslmode=verify-full`; here every mode but
+/// `disable` means that.
 ///
 /// # Errors
-/// Where it is none.
+/// The text is no URL of a PostgreSQL.
 pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_postgres::Error> {
     let Some((before, query)) = url.split_once('?') else { return url.parse() };
     let query: Vec<_> = query
@@ -113,7 +115,7 @@ pub fn read_postgres_url(url: &str) -> Result<tokio_postgres::Config, tokio_post
     format!("{before}?{}", query.join("&")).parse()
 }
 
-/// The name of one of the databases that config.toml describes.
+/// Reads the name of a database that config.toml describes.
 pub(super) fn named_database(value: &Value<'_>, databases: &[&str]) -> Result<String, Fault> {
     let name = text(value)?;
     if databases.contains(&name) {

@@ -1,7 +1,7 @@
-//! What holds where config.toml says nothing. The shipped config.toml shows each of these values, and a
-//! test keeps the two equal.
+//! The defaults of config.toml. The shipped config.toml shows each of these values, and a test keeps the two
+//! equal.
 //!
-//! Paths are relative here; loading puts the folder of config.toml before them.
+//! Paths are relative here. Loading prepends the folder of config.toml.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -52,8 +52,8 @@ impl Default for Store {
     }
 }
 
-/// The back-off of what leaves: after 10 s, doubling up to an hour, for a day in all. A mail server or an API
-/// that is down for a night loses nothing.
+/// The back-off of the outbox: 10 s after the first attempt, doubling up to an hour, for a day in all. If a
+/// mail server or an API is down for a night, nothing is lost.
 const OUTBOX_RETRY: Retry = Retry {
     attempts: 33,
     base: Duration::from_secs(10),
@@ -104,7 +104,7 @@ impl Default for Plugins {
     }
 }
 
-/// A CPython takes some 20 s.
+/// Compiling CPython takes some 20 s.
 impl Default for Compile {
     fn default() -> Self {
         Self { memory: None, time: Duration::from_mins(2) }
@@ -127,8 +127,8 @@ impl Default for PluginSettings {
     }
 }
 
-/// Ten deliveries that fail in a row are rarely an accident, and in an outage they are all that is lost of an event
-/// every few seconds.
+/// Ten deliveries that fail in a row are rarely an accident. In an outage with an event every few seconds, only
+/// these ten are lost.
 impl Default for Breaker {
     fn default() -> Self {
         Self { failures: 10, pause: Duration::from_secs(30), max_pause: Duration::from_mins(10) }

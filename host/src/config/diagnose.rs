@@ -1,9 +1,9 @@
-//! What is wrong with config.toml, at which line and column, and the way out. A finding is one line and
-//! never shows a secret.
+//! Findings about config.toml: what is wrong, at which line and column, and how to fix it. A finding is one
+//! line and never shows a secret.
 
 use std::{fmt, path::PathBuf};
 
-/// Why config.toml was not taken.
+/// Why config.toml was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
@@ -11,29 +11,29 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// All that is wrong with it, in the order in which it stands there. One line each.
+    /// Everything that is wrong, in the order of the file, one line each.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Wrong(Vec<Finding>),
 }
 
-/// Something at a place of config.toml: `config.toml:3:1: unknown key …`.
+/// A finding at a position in config.toml: `config.toml:3:1: unknown key …`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The file, as it was named.
+    /// The file, by the name that the user gave.
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
     /// The character within the line, from 1.
     pub column: usize,
-    /// What it is, and the way out.
+    /// The problem, and how to fix it.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding at a byte of the text.
+    /// A finding at a byte offset of the text.
     pub(super) fn at(file: impl Into<PathBuf>, text: &str, byte: usize, message: String) -> Self {
         let before = text.get(..byte.min(text.len())).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -52,7 +52,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The candidate that the writer of `word` most likely meant; none where none is close.
+/// The candidate that `word` most likely means; none if no candidate is close.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
@@ -62,7 +62,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Words as a sentence has them: "`a`, `b` and `c`".
+/// The words as a list for a sentence: "`a`, `b` and `c`".
 pub(super) fn listed(words: &[&str]) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
     match quoted.as_slice() {
@@ -72,7 +72,7 @@ pub(super) fn listed(words: &[&str]) -> String {
     }
 }
 
-/// What somebody wrote, fit for one line: escaped, and cut where it is long.
+/// A user's text for one line: escaped, and cut to 60 characters.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 60;
     let cut: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();

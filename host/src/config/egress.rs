@@ -1,5 +1,5 @@
-//! One entry of a plugin's `http` grant: where it may make requests to, which headers the host adds, and
-//! which addresses its names may lead to besides those of the open network.
+//! One entry of a plugin's `http` grant: where the plugin may send requests, which headers the host adds, and
+//! which private addresses its hosts may resolve to.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::model::{HttpGrant, WebPattern, is_reserved_header};
 
-/// A URL, or a table with `url`, `header` and `addresses`.
+/// Reads a URL, or a table with `url`, `header` and `addresses`.
 pub(super) fn grant(value: &Value<'_>) -> Result<HttpGrant, Fault> {
     let grant = if value.get().as_str().is_some() {
         HttpGrant { url: pattern(value)?, addresses: Vec::new(), header: BTreeMap::new() }
@@ -29,7 +29,7 @@ pub(super) fn grant(value: &Value<'_>) -> Result<HttpGrant, Fault> {
         let addresses = table.optional("addresses", list(network, "[\"10.0.0.0/8\"]")).unwrap_or_default();
         let header = table.optional("header", Value::table).map(|table| headers(&table)).unwrap_or_default();
         table.finish();
-        // What is wrong with the URL has been said.
+        // The problem with the URL is reported already.
         let Some(url) = url else { return Err(Fault::Unread) };
         HttpGrant { url, addresses, header }
     };
@@ -60,7 +60,7 @@ pub(super) fn is_local(host: Option<url::Host<&str>>) -> bool {
 fn pattern(value: &Value<'_>) -> Result<WebPattern, Fault> {
     let text = text(value)?;
     WebPattern::parse(text).map_err(|problem| {
-        // A login in it would be a secret.
+        // A login in the URL would be a secret.
         let text =
             if text.contains('@') { String::new() } else { format!("holds `{}`, which ", shown(text)) };
         value.fault(format_args!(
@@ -70,7 +70,8 @@ fn pattern(value: &Value<'_>) -> Result<WebPattern, Fault> {
     })
 }
 
-/// `header.Authorization = { env = "API_TOKEN" }`: the whole value of each, by its name in lower case.
+/// Reads `header.Authorization = { env = "API_TOKEN" }`: the complete value of each header, by its name in
+/// lower case.
 pub(super) fn headers(table: &Table<'_>) -> BTreeMap<String, Secret> {
     let read = |(name, value): (&str, Value<'_>)| {
         let header = value.parsed(|value| {

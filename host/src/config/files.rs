@@ -1,8 +1,9 @@
-//! The files that config.toml leads to. None may be two things at once: a plugin that has the store, the admin
-//! token or another plugin's code as its database writes over it.
+//! Checks the files that config.toml names: no file may have two roles. If a plugin's database is the store,
+//! the admin token or another plugin's code, the plugin overwrites it.
 //!
-//! Two paths are one file where they are equal once links and `..` are resolved, or where device and inode are
-//! the same. Files that are not there yet have no inode, so the daemon checks again once it has made its own.
+//! Two paths are the same file if they are equal after links and `..` are resolved, or if device and inode are
+//! equal. A file that does not exist yet has no inode, so the daemon checks again after it has created its own
+//! files.
 
 use std::{
     fs, io,
@@ -12,27 +13,27 @@ use std::{
 
 use super::{Config, Finding};
 
-/// What SQLite keeps beside a database.
+/// The endings of the files that SQLite keeps beside a database.
 const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
-/// What else is beside a store.
+/// The endings of all files beside a store.
 const BESIDE_STORE: [&str; 5] = ["-wal", "-shm", "-journal", ".lock", ".restoring"];
-/// Links that are followed from one to the next.
+/// The most links that are followed in a row.
 const MOST_LINKS: usize = 40;
-/// Files of a folder that are looked at.
+/// The most files of a folder that are checked.
 const MOST_FILES: usize = 10_000;
 
-/// A path as config.toml has it.
+/// A path in config.toml.
 #[derive(Debug, Clone)]
 pub(super) struct Led {
     /// The dotted key.
     pub(super) key: String,
-    /// Where it is said; without a message.
+    /// The position of the key; the message is empty.
     pub(super) finding: Finding,
-    /// Where it leads.
+    /// The path itself.
     pub(super) path: PathBuf,
 }
 
-/// Every path of config.toml that the daemon writes to, and where each is said.
+/// Every path of config.toml that the daemon writes to, with its position.
 #[derive(Debug, Clone)]
 pub struct Files {
     config: PathBuf,
@@ -56,7 +57,7 @@ impl Files {
         }
     }
 
-    /// Each path that leads to what is something else already, with the place that says so.
+    /// A finding for each path that already has another role.
     pub fn problems(&self) -> Vec<Finding> {
         let mut taken = self.taken();
         let mut problems = Vec::new();
@@ -82,7 +83,7 @@ impl Files {
         problems
     }
 
-    /// The files that are the host's.
+    /// The files that belong to the host.
     fn taken(&self) -> Vec<Taken> {
         let one = |path: &Path, what: &str| Taken::new(path, what.to_owned(), &[], false);
         let mut taken = vec![
@@ -141,9 +142,9 @@ impl Files {
     }
 }
 
-/// What is somebody's already.
+/// A path with a role.
 struct Taken {
-    /// The file first, then what is beside it.
+    /// The file first, then the files beside it.
     spots: Vec<Spot>,
     what: String,
     is_store: bool,
@@ -155,15 +156,15 @@ impl Taken {
     }
 }
 
-/// Where a path leads.
+/// The file that a path leads to.
 struct Spot {
     resolved: PathBuf,
-    /// Device and inode of what is there.
+    /// Device and inode, if the file exists.
     identity: Option<(u64, u64)>,
 }
 
 impl Spot {
-    /// Those of a file and of what is beside it, under these endings.
+    /// The file and the files beside it, with these endings.
     fn of(path: &Path, beside: &[&str]) -> Vec<Self> {
         let resolved = resolve(path);
         let ending = |ending: &&str| {
@@ -190,7 +191,8 @@ fn files_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).take(MOST_FILES).filter(|path| path.is_file())
 }
 
-/// The path without links and `..`, whether or not there is anything; as it is where that can't be told.
+/// The path without links and `..`, whether or not it exists. Returned as an absolute path if links cannot be
+/// followed.
 fn resolve(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     follow(&absolute, &mut 0).unwrap_or(absolute)

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use super::{ConfigError, Environment, Loaded, Secrets};
 
-/// Every variable is set to the same secret.
+/// An environment in which every variable has the same secret as its value.
 struct Everywhere;
 
 const SECRET: &str = "whsec_ZnV6emluZyBtdXN0IG5ldmVyIHNob3cgdGhpcyE=";
@@ -15,10 +15,10 @@ impl Environment for Everywhere {
     }
 }
 
-/// Any text is a configuration, or has errors at places within it; none shows a secret.
+/// Any text is a configuration, or has errors at positions within it. None of them shows a secret.
 pub(crate) fn config(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
-    // A secret may be read from a file, and a device may never end.
+    // A secret may be read from a file, and some devices never end.
     if text.contains("/dev") || text.contains("/proc") {
         return;
     }
@@ -36,7 +36,7 @@ pub(crate) fn config(input: &[u8]) {
             }
             Err(ConfigError::Unreadable { reason, .. }) => reason,
         };
-        // What the text itself has cannot be hidden from its writer.
+        // A secret in the text itself cannot be hidden from its writer.
         assert!(!shown.contains(SECRET) || text.contains(SECRET), "{shown}");
     }
 }

@@ -1,4 +1,4 @@
-//! Reads config.toml: the file, bounded; its grammar; its sections; and what deserves a warning.
+//! Reads config.toml: the file with its size limit, its syntax, its sections, and the warnings.
 
 use std::{collections::BTreeSet, io::Read as _, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -9,21 +9,21 @@ use super::{
     table::{Document, Table},
 };
 
-/// The most bytes of a config.toml.
+/// The largest config.toml, in bytes.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Which secrets are looked up. A command that only speaks to the daemon runs where the daemon's
-/// variables and credentials are not: it must not fail for want of them.
+/// Which secrets are resolved. A command that only talks to the daemon runs without the daemon's variables and
+/// credentials. It must not fail because those are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {
-    /// All: for the daemon and for `check`.
+    /// All of them: for the daemon and for `check`.
     All,
-    /// Those of the sources alone; others that are not in the file itself are left out.
+    /// Those of the sources. Others are left out if they are not in the file itself.
     OfSources,
-    /// Those of the sources, and one that can't serve is no fault of config.toml: `verify` tells what is
-    /// wrong with a signature, and that may be it.
+    /// Those of the sources, including secrets that cannot be used: `verify` explains why a signature is
+    /// invalid, and such a secret may be the reason.
     ToVerify,
-    /// The admin token alone; a source may be left without secrets.
+    /// The admin token only. A source may have no secrets then.
     OfAdmin,
 }
 
@@ -36,7 +36,7 @@ impl Secrets {
         }
     }
 
-    /// Whether a secret at this key that can't serve is passed on, for the keys' maker to refuse.
+    /// Whether an unusable secret at this key is passed on, so that [`crate::ingress`] refuses it.
     pub(super) fn takes_unfit(self, key: &str) -> bool {
         self == Self::ToVerify && self.covers(key)
     }
@@ -45,31 +45,31 @@ impl Secrets {
 /// A config.toml that was read.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it says.
+    /// The settings.
     pub config: Config,
-    /// What deserves a look: the demo secret in use, a secret in a file that everybody may read.
+    /// Warnings: the demo secret is in use, or the file contains a secret and everybody may read it.
     pub warnings: Vec<Finding>,
-    /// The files that it leads to, to be checked again once the daemon has made its own.
+    /// The files that it names. They are checked again once the daemon has created its own.
     pub files: Files,
-    /// Every key that could stand in it, dotted (`server.listen`), with the plugins it names.
+    /// Every key that it may contain, dotted (`server.listen`), including those of the plugins in it.
     pub keys: BTreeSet<String>,
 }
 
 impl Config {
-    /// Reads config.toml whole: every key checked, every secret looked up.
+    /// Reads config.toml with all checks and all secrets.
     ///
     /// # Errors
-    /// [`ConfigError`] with all that is wrong with it, each at its line and column.
+    /// [`ConfigError`] with everything that is wrong, each with its line and column.
     pub fn load(path: &Path, environment: &dyn Environment) -> Result<Self, ConfigError> {
         Loaded::read(path, environment, Secrets::All).map(|loaded| loaded.config)
     }
 }
 
 impl Loaded {
-    /// Reads the file at `path`; relative paths in it are relative to its folder.
+    /// Reads the file at `path`. Relative paths in it are relative to its folder.
     ///
     /// # Errors
-    /// [`ConfigError`] with all that is wrong with it, each at its line and column.
+    /// [`ConfigError`] with everything that is wrong, each with its line and column.
     pub fn read(path: &Path, environment: &dyn Environment, secrets: Secrets) -> Result<Self, ConfigError> {
         let unreadable = |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
         let mut file = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
@@ -86,10 +86,10 @@ impl Loaded {
         Self::parse_with_mode(&text, path, environment, secrets, Some(mode))
     }
 
-    /// Reads a text as if it stood at `path`.
+    /// Reads a text as if it were the file at `path`.
     ///
     /// # Errors
-    /// [`ConfigError`] with all that is wrong with it, each at its line and column.
+    /// [`ConfigError`] with everything that is wrong, each with its line and column.
     pub fn parse(
         text: &str,
         path: &Path,

@@ -1,21 +1,21 @@
-//! config.toml as types: read, checked whole, with every default filled in.
+//! config.toml as types: read, checked, with all defaults filled in.
 //!
-//! What stands here is proof: whoever holds a [`Config`] need not ask again whether a number is within
-//! its range, a path begins with `/` or a secret is there.
+//! The types are proof. Code that holds a [`Config`] need not check again whether a number is in its range, a
+//! path begins with `/` or a secret is present.
 //!
 //! ```text
-//! load      the file, its grammar, its warnings
+//! load      the file, its syntax, its warnings
 //! sections  each section, key by key, into these types
-//! table     a table that hands out its keys and says which nobody asked for
+//! table     a table that hands out its keys and reports those that no code reads
 //! value     one value: a duration, a size, an address, …
-//! secret    a text that never shows, and where it comes from
-//! unmeant   what nobody can have meant as a secret
-//! smtp      the URL of a mail server, taken apart
-//! database  the URL of a database, and what stands beside it
-//! files     the files that it leads to, none of them two things at once
-//! egress    one place that a plugin may make requests to
-//! diagnose  what is wrong, at which line and column, and the way out
-//! defaults  what holds where the file says nothing
+//! secret    a text that is never shown, and its place: environment, file, credential
+//! unmeant   placeholders and other texts that cannot be a secret
+//! smtp      the URL of a mail server, parsed
+//! database  the URL and the settings of a plugins' database
+//! files     the files that config.toml names, each with one role
+//! egress    one entry of a plugin's `http` grant
+//! diagnose  findings, with line, column and a way to fix them
+//! defaults  the defaults
 //! ```
 
 mod database;
@@ -49,26 +49,26 @@ pub use unmeant::{Unmeant, unmeant};
 pub use crate::model::Secret;
 use crate::model::{Grants, OrderBy, Pattern, Redact, SourceName};
 
-/// All of config.toml, checked, with its defaults filled in and its secrets read.
+/// All of config.toml, checked, with defaults filled in and secrets read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// `[server]`: where webhooks come in.
+    /// `[server]`: the listener for webhooks.
     pub server: Server,
-    /// `[admin]`: where the operator comes in.
+    /// `[admin]`: the listener for the operator.
     pub admin: Admin,
-    /// `[store]`: where events are kept.
+    /// `[store]`: where events are stored.
     pub store: Store,
-    /// `[mail]`: how mail leaves.
+    /// `[mail]`: how mail is sent.
     pub mail: MailTransport,
-    /// `[http]`: how requests of plugins leave.
+    /// `[http]`: how requests of plugins are sent.
     pub http: Http,
-    /// `[databases.<name>]`: where plugins keep rows of their own.
+    /// `[databases.<name>]`: databases for plugins.
     pub databases: BTreeMap<String, DatabaseSettings>,
-    /// `[log]`: what is written to standard error.
+    /// `[log]`: the log on standard error.
     pub log: Log,
-    /// `[telemetry]`: where traces go.
+    /// `[telemetry]`: the collector of traces.
     pub telemetry: Telemetry,
-    /// `[plugins]`: the folder and the defaults of every plugin.
+    /// `[plugins]`: the folder, and the defaults of all plugins.
     pub plugins: Plugins,
     /// `[[source]]`: the senders.
     pub sources: Vec<Source>,
@@ -77,7 +77,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// The settings of a plugin, which are the defaults where config.toml has no table for it.
+    /// The settings of a plugin. A plugin without a table in config.toml has the defaults.
     pub fn settings(&self, plugin: &str) -> &PluginSettings {
         self.plugin.get(plugin).unwrap_or(&self.plugins.defaults)
     }
@@ -86,33 +86,33 @@ impl Config {
 /// `[server]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
-    /// Where to listen; `127.0.0.1:8400` by default.
+    /// The address to listen on; `127.0.0.1:8400` by default.
     pub listen: SocketAddr,
     /// The largest body, in bytes; 1 MiB by default.
     pub max_body: u64,
-    /// The most requests at once; the next one gets 503. 1024 by default.
+    /// The most active requests; further ones get 503. 1024 by default.
     pub max_requests: usize,
-    /// How long the header of a request may take; 10 s by default.
+    /// The timeout of a request's header; 10 s by default.
     pub header_timeout: Duration,
-    /// How long the body of a request may take; 10 s by default.
+    /// The timeout of a request's body; 10 s by default.
     pub body_timeout: Duration,
-    /// How long a connection may be idle between two requests, on both listeners; 75 s by default.
+    /// The timeout of a connection between two requests, on both listeners; 75 s by default.
     pub idle_timeout: Duration,
-    /// Proxies whose `X-Forwarded-For` is believed, in the log of both listeners; none by default.
+    /// Proxies whose `X-Forwarded-For` is used for the log of both listeners; none by default.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long requests and attempts may take to end when the daemon is told to stop; 10 s by default.
+    /// How long active requests and attempts may take to end at shutdown; 10 s by default.
     pub shutdown_timeout: Duration,
 }
 
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// Where to listen; `127.0.0.1:8401` by default.
+    /// The address to listen on; `127.0.0.1:8401` by default.
     pub listen: SocketAddr,
-    /// The bearer token; where none is given it is made at the first start and kept in the file
+    /// The bearer token. By default the daemon makes one at its first start, and keeps it in the file
     /// `admin-token` (mode 0600) in the state folder.
     pub token: Option<Secret>,
-    /// Names by which the listener may be asked besides `localhost` and its addresses, in lower case.
+    /// Host names that the listener accepts besides `localhost` and its addresses, in lower case.
     pub hosts: Vec<String>,
 }
 
@@ -125,13 +125,13 @@ pub struct Store {
     pub state: Option<PathBuf>,
     /// How long finished events are kept; 30 days by default.
     pub retention: Duration,
-    /// The most unfinished deliveries; beyond it the answer is 503. 1,000,000 by default.
+    /// The most unfinished deliveries; beyond it requests get 503. 1,000,000 by default.
     pub max_backlog: u64,
-    /// Bytes that stay free on the disk of the store: with less the answer is 503, so that what was taken
-    /// in can be finished. 256 MiB by default; 0: no bound.
+    /// Bytes to keep free on the store's disk. With less, requests get 503, so that accepted events can be
+    /// finished. 256 MiB by default; 0 means no limit.
     pub min_free: u64,
-    /// Bytes in use in the file, beyond which the oldest finished events leave before `retention`; none:
-    /// no bound.
+    /// Bytes in use in the file, beyond which the oldest finished events are removed before `retention`. None
+    /// means no limit.
     pub max_size: Option<u64>,
 }
 
@@ -145,49 +145,50 @@ impl Store {
     }
 }
 
-/// `[mail]`: `url`, and `retry` for mail that could not be handed over.
+/// `[mail]`: `url`, and `retry` for mail that could not be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MailTransport {
-    /// How mail leaves.
+    /// How mail is sent.
     pub target: MailTarget,
-    /// When a mail that failed is tried again; 33 attempts in a day, from 10 s doubling up to an hour, by default.
+    /// When a failed mail is retried. By default 33 attempts in a day, from 10 s doubling up to an hour.
     pub retry: Retry,
 }
 
 /// The `url` of `[mail]`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MailTarget {
-    /// `file:data/mail`: one .eml a message in this folder.
+    /// `file:data/mail`: one .eml file for each message in this folder.
     Folder(PathBuf),
     /// `smtp://user:password@host:587?tls=required`, `smtps://…`.
     Smtp(SmtpServer),
 }
 
-/// `[http]`: how requests of plugins leave.
+/// `[http]`: how requests of plugins are sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Http {
-    /// A file of certificates, PEM, that are trusted besides those of the operating system.
+    /// A PEM file of certificates that are trusted besides those of the operating system.
     pub ca: Option<PathBuf>,
-    /// The servers that names are looked up at; none: as the operating system does.
+    /// The name servers to ask; none: those of the operating system.
     pub nameservers: Vec<SocketAddr>,
-    /// How long one sending of a request of the outbox may take; 30 s by default.
+    /// The timeout of one attempt to send an outbox request; 30 s by default.
     pub timeout: Duration,
-    /// When a request of the outbox that failed is tried again; 33 attempts in a day, from 10 s doubling up to an hour, by default.
+    /// When a failed outbox request is retried. By default 33 attempts in a day, from 10 s doubling up to an
+    /// hour.
     pub retry: Retry,
-    /// The longest wait that a `Retry-After` may ask for; 1 h by default.
+    /// The longest wait that a `Retry-After` may request; 1 h by default.
     pub retry_after: Duration,
 }
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// A filter as tracing-subscriber reads it; `info` by default.
+    /// A filter in tracing-subscriber's syntax; `info` by default.
     pub level: String,
-    /// How a line looks; human by default.
+    /// The format of a line; human by default.
     pub format: LogFormat,
 }
 
-/// How a line of the log looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -199,14 +200,14 @@ pub enum LogFormat {
 /// `[telemetry]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Telemetry {
-    /// Where an OpenTelemetry collector takes traces over HTTP: `otlp` and `/v1/traces`. None by default: then
-    /// there are none.
+    /// The URL at which an OpenTelemetry collector accepts traces over HTTP: `otlp` with `/v1/traces`. None by
+    /// default: then there are no traces.
     pub otlp: Option<Url>,
-    /// Headers for the collector, their names in lower case.
+    /// Headers for the collector, by their names in lower case.
     pub header: BTreeMap<String, Secret>,
-    /// The share of traces that is recorded, of those that begin here; all by default.
+    /// The share of traces to record, of those that begin here; all by default.
     pub sample: f64,
-    /// What the traces call this daemon; `posthouse` by default.
+    /// The name of this daemon in traces; `posthouse` by default.
     pub service_name: String,
 }
 
@@ -215,58 +216,58 @@ pub struct Telemetry {
 pub struct Plugins {
     /// The folder; `plugins` by default.
     pub dir: PathBuf,
-    /// How often the folder is looked through, events or not; 2 s by default.
+    /// How often the folder is scanned, with or without file events; 2 s by default.
     pub rescan: Duration,
-    /// The most instances at once, over all plugins; a further one waits. 64 by default.
+    /// The most instances at once, over all plugins; further ones wait. 64 by default.
     pub instances: u32,
-    /// What compiling a plugin may use.
+    /// The limits of compiling a plugin.
     pub compile: Compile,
-    /// What holds for a plugin that says nothing else.
+    /// The settings of a plugin that config.toml does not change.
     pub defaults: PluginSettings,
 }
 
 /// `[plugins.compile]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compile {
-    /// Bytes of memory; by default three quarters of what the machine or container has, at most 4 GiB.
+    /// Bytes of memory. By default three quarters of the memory of the machine or container, at most 4 GiB.
     pub memory: Option<u64>,
-    /// Time of CPU; 2 min by default.
+    /// CPU time; 2 min by default.
     pub time: Duration,
 }
 
 /// `[plugin.<name>]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginSettings {
-    /// Which events it gets, in place of those its manifest declares.
+    /// The events that it gets, in place of those in its manifest.
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
     pub concurrency: usize,
-    /// By what its deliveries keep to the order in which they came; by nothing by default.
+    /// What keeps its deliveries in the order in which they were received; nothing by default.
     pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,
-    /// When a failed attempt is tried again.
+    /// When a failed attempt is retried.
     pub retry: Retry,
-    /// When it is paused on its own.
+    /// When it is paused automatically.
     pub breaker: Breaker,
-    /// What an attempt may use up.
+    /// The limits of one attempt.
     pub limits: Limits,
     /// What it may do.
     pub grants: Grants,
-    /// Its own table: strings as they are, other values as JSON text. Values may be secret, so the
-    /// whole is.
+    /// Its own table: strings unchanged, other values as JSON text. A value may be secret, so all of them are
+    /// treated as secret.
     pub config: BTreeMap<String, Secret>,
 }
 
-/// `retry = { attempts = 4, base = "2s", factor = 2.0, max = "1h", jitter = 0.2 }`: attempt n + 1 comes
-/// `base * factor^(n - 1)` after attempt n, at most `max`, give or take `jitter`.
+/// `retry = { attempts = 4, base = "2s", factor = 2.0, max = "1h", jitter = 0.2 }`. Attempt n + 1 follows `base
+/// * factor^(n - 1)` after attempt n, at most `max`, plus or minus `jitter`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retry {
-    /// Attempts in all, the first included; at least 1.
+    /// All attempts, including the first; at least 1.
     pub attempts: u32,
     /// The wait after the first attempt.
     pub base: Duration,
-    /// What the wait is multiplied by each time; at least 1.
+    /// The factor between two waits; at least 1.
     pub factor: f64,
     /// The longest wait.
     pub max: Duration,
@@ -274,30 +275,31 @@ pub struct Retry {
     pub jitter: f64,
 }
 
-/// `breaker = { failures = 10, pause = "30s", max_pause = "10m" }`: when a plugin of which so many different
-/// deliveries have failed in a row is paused, and what is tried meanwhile (`model/breaker.rs`).
+/// `breaker = { failures = 10, pause = "30s", max_pause = "10m" }`. Defines how many different deliveries must
+/// fail in a row to pause a plugin, and when one is tried meanwhile (`model/breaker.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Breaker {
-    /// Different deliveries that fail, with no success in between; 0: it is never paused on its own.
+    /// Different deliveries that fail without a success in between; 0: the plugin is never paused
+    /// automatically.
     pub failures: u32,
-    /// How long until a delivery that failed is tried; each further such pause is twice as long.
+    /// The wait before a failed delivery is tried. Each further pause is twice as long.
     pub pause: Duration,
-    /// The longest.
+    /// The longest pause.
     pub max_pause: Duration,
 }
 
-/// `[plugin.<name>.limits]`: what one attempt may use up.
+/// `[plugin.<name>.limits]`: the limits of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// From the asking for an instance to the guest's return; 8 s by default.
+    /// From the request for an instance to the guest's return; 8 s by default.
     pub time: Duration,
-    /// Linear memory of all the instance, in bytes; 64 MiB by default, at most 512 MiB.
+    /// Linear memory of the whole instance, in bytes; 64 MiB by default, at most 512 MiB.
     pub memory: usize,
-    /// Lines it may log; 1,000 by default.
+    /// Lines that it may log; 1,000 by default.
     pub log_lines: usize,
     /// Bytes of one line; 8 KiB by default. A longer one is cut.
     pub log_line: usize,
-    /// Bytes of a failure's reason that are kept; 4 KiB by default.
+    /// Bytes of a failure's reason that are stored; 4 KiB by default.
     pub reason: usize,
     /// Bytes of a key; 512 by default.
     pub kv_key: usize,
@@ -305,9 +307,9 @@ pub struct Limits {
     pub kv_value: usize,
     /// Bytes of all the plugin's keys and values; 64 MiB by default.
     pub kv_total: u64,
-    /// Fetches it may make; 100 by default.
+    /// Fetches that it may make; 100 by default.
     pub http_fetches: usize,
-    /// How long one fetch may take; 5 s by default.
+    /// The timeout of one fetch; 5 s by default.
     pub http_time: Duration,
     /// Bytes of a request's body; 1 MiB by default.
     pub http_request: usize,
@@ -315,65 +317,65 @@ pub struct Limits {
     pub http_response: usize,
     /// Bytes of the headers of a request or a response; 16 KiB by default.
     pub http_headers: usize,
-    /// Keys and outbox items it may stage; 1,000 by default.
+    /// Keys and outbox items that it may stage; 1,000 by default.
     pub staged_items: usize,
-    /// Bytes it may stage; 4 MiB by default.
+    /// Bytes that it may stage; 4 MiB by default.
     pub staged_bytes: usize,
-    /// Rows that one query may bring; 10,000 by default.
+    /// Rows that one query may return; 10,000 by default.
     pub sql_rows: usize,
-    /// Bytes that the rows of one query, or one value within the database, may have; 4 MiB by default.
+    /// Bytes of the rows of one query, or of one value within the database; 4 MiB by default.
     pub sql_bytes: usize,
-    /// Bytes that one host call may allocate for what a guest passes; 4 MiB by default.
+    /// Bytes that one host call may allocate for a guest's arguments; 4 MiB by default.
     pub hostcall: usize,
 }
 
 /// `[[source]]`: a sender.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// Its name.
+    /// The name.
     pub name: SourceName,
     /// The path of its webhooks, such as `/webhooks/scalekit`.
     pub path: String,
     /// How it signs.
     pub scheme: SchemeName,
-    /// Its secrets; any of them may have signed. At least one.
+    /// Its secrets. Any of them may have signed. At least one.
     pub secrets: Vec<Secret>,
-    /// How far its clock may be off, either way; 5 min by default.
+    /// How far its timestamps may differ from our clock, either way; 5 min by default.
     pub tolerance: Duration,
-    /// The types it may send; all by default. Others are answered and dropped.
+    /// The event types to store; all by default. Others are answered and dropped.
     pub events: Vec<Pattern>,
-    /// What of its payloads is masked wherever people look; nothing by default.
+    /// What is masked in its payloads wherever people see them; nothing by default.
     pub redact: Redact,
-    /// When it is answered; once its event is on disk by default.
+    /// When the sender gets its response; by default once its event is on disk.
     pub respond: Respond,
     /// How many signed requests it may send; any number by default.
     pub rate: Option<Rate>,
 }
 
 impl Source {
-    /// What is masked of an event, by the name of its source, where these are the sources.
+    /// What is masked in an event from the source with this name.
     pub fn redact_of(sources: &[Self], name: &str) -> Redact {
         Redact::among(sources.iter().map(|source| (source.name.as_str(), &source.redact)), name)
     }
 }
 
-/// `rate = { per_second = 50, burst = 100 }`: requests with a valid signature that a source may send.
+/// `rate = { per_second = 50, burst = 100 }`: the requests with a valid signature that a source may send.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Rate {
-    /// In the long run; 0.01 to 1,000,000.
+    /// The average; 0.01 to 1,000,000.
     pub per_second: f64,
-    /// At once, after a rest; what comes in a second, and at least 1, by default.
+    /// How many may follow at once after a pause. By default the number for one second, at least 1.
     pub burst: u32,
 }
 
-/// When a source is answered.
+/// When a sender gets its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Respond {
-    /// When its event is on disk.
+    /// Once its event is on disk.
     Accepted,
-    /// When the first attempt of every delivery has ended, or this time has passed; 8 s by default.
+    /// Once the first attempt of each delivery has ended, or this time has passed; 8 s by default.
     Handled {
-        /// From the moment its event is on disk.
+        /// Measured from when its event is on disk.
         within: Duration,
     },
 }
@@ -382,11 +384,11 @@ pub enum Respond {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SchemeName {
-    /// <https://www.standardwebhooks.com>, in either family of headers.
+    /// <https://www.standardwebhooks.com>, with either family of headers.
     StandardWebhooks,
-    /// The one on Scalekit's page: `scalekit-signature: t=…,v1=…`.
+    /// The scheme of Scalekit's page: `scalekit-signature: t=…,v1=…`.
     ScalekitDocumented,
-    /// Either of the two, by the headers present.
+    /// Either of the two; the headers in the request decide.
     Scalekit,
 }
 
@@ -394,7 +396,7 @@ impl SchemeName {
     /// Every scheme.
     pub const ALL: [Self; 3] = [Self::Scalekit, Self::ScalekitDocumented, Self::StandardWebhooks];
 
-    /// The word for it in config.toml.
+    /// The name in config.toml.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::StandardWebhooks => "standard-webhooks",

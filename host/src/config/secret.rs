@@ -1,6 +1,6 @@
-//! A secret, and where it comes from: the environment, a file, a systemd credential, or the text itself.
+//! Reads a secret from its place: the environment, a file, a systemd credential, or the text itself.
 //!
-//! It never shows in a log or an error: `Debug` masks it, and messages name the key and the place.
+//! A secret is never in a log or an error: `Debug` masks it, and messages name the key and the position.
 
 use std::{ffi::OsString, io::Read as _, path::Path};
 
@@ -13,15 +13,15 @@ use super::{
 };
 use crate::model::Secret;
 
-/// The secret of the shipped config.toml, which everybody knows.
+/// The secret of the shipped config.toml, which is public.
 pub const DEMO_SECRET: &str = "whsec_cG9zdGhvdXNlIGRlbW8gc2VjcmV0OiByZXBsYWNlIG1l";
 
-/// The most bytes that a file with a secret may have.
+/// The largest file with a secret, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Where environment variables come from; a test passes its own.
+/// The environment variables; a test passes its own.
 pub trait Environment {
-    /// The value of a variable, where it is set.
+    /// The value of a variable, if it is set.
     fn variable(&self, name: &str) -> Option<OsString>;
 }
 
@@ -35,7 +35,7 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// A secret: a text as it stands, or a table that says where it is.
+/// Reads a secret: a literal text, or a table that names its place.
 pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
     if let DeValue::String(text) = value.get() {
         if **text != *DEMO_SECRET {
@@ -89,7 +89,7 @@ pub(super) fn secret(value: &Value<'_>) -> Result<Secret, Fault> {
     }
 }
 
-/// What a table such as `{ env = "NAME" }` refers to: the kind and the name. None where it is no such.
+/// The kind and the name of a reference such as `{ env = "NAME" }`; none if the table is not one.
 pub(super) fn reference<'a>(value: &Value<'a>) -> Option<(&'a str, &'a str)> {
     let table = value.get().as_table()?;
     let (key, name) = table.iter().next().filter(|_| table.len() == 1)?;
@@ -97,7 +97,7 @@ pub(super) fn reference<'a>(value: &Value<'a>) -> Option<(&'a str, &'a str)> {
     Some((kind, name.get_ref().as_str()?))
 }
 
-/// The text of a file without the newline at its end.
+/// Reads a file without the newline at its end.
 fn read(value: &Value<'_>, name: &str, path: &Path, what: &str) -> Result<Secret, Fault> {
     let wants = format!("wants the {what} `{}`", path.display());
     let mut bytes = Vec::new();
@@ -118,7 +118,7 @@ fn read(value: &Value<'_>, name: &str, path: &Path, what: &str) -> Result<Secret
     checked(value, text, Some(name), &format!("{wants}, which is empty"))
 }
 
-/// Refuses what can't be a secret. `name` is that of the variable or the file that the text is from.
+/// Refuses a text that cannot be a secret. `name` is the variable or file that contains the text.
 fn checked(value: &Value<'_>, text: String, name: Option<&str>, empty: &str) -> Result<Secret, Fault> {
     let judged_later = value.document.secrets.takes_unfit(&value.key);
     if text.is_empty() && !judged_later {

@@ -1,7 +1,7 @@
-//! The sections of config.toml, key by key, as checked types.
+//! Reads the sections of config.toml, key by key, into checked types.
 //!
-//! Each function here is the list of a section's keys with their ranges: what it does not ask for is
-//! unknown, and what it asks for the shipped config.toml must show.
+//! Each function here is the list of a section's keys with their ranges. A key that no function reads is
+//! unknown, and the shipped config.toml must show each key that one reads.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,11 +28,11 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-/// Bytes that an SQLite database may have where nothing is said.
+/// The default size limit of an SQLite database, in bytes.
 const DATABASE_SIZE: u64 = GIB;
 const TEN_YEARS: Duration = Duration::from_secs(10 * 31_557_600);
 
-/// All of it; what is wrong stays at its default and is among the document's problems.
+/// Reads all of config.toml. A wrong value keeps its default, and the document records the problem.
 pub(super) fn config(root: &mut Table<'_>) -> Config {
     let dir = root.document.dir.clone();
     let mut config = Config {
@@ -170,7 +170,7 @@ fn compile(table: &mut Table<'_>, compile: &mut Compile) {
     table.read("time", &mut compile.time, duration(secs(1)..=minutes(60)));
 }
 
-/// What `[plugins]` sets for all and `[plugin.<name>]` for one.
+/// Reads the keys that `[plugins]` sets for all plugins and `[plugin.<name>]` for one.
 fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
     table.read("concurrency", &mut settings.concurrency, integer(1..=1024));
     table.read("reuse", &mut settings.reuse, integer(1..=1_000_000));
@@ -179,7 +179,7 @@ fn running(table: &mut Table<'_>, settings: &mut PluginSettings) {
     table.table("limits", |table| limits(table, &mut settings.limits));
 }
 
-/// Every `[databases.<name>]`; returns the names, those that could not be read included.
+/// Reads every `[databases.<name>]`. Returns all names, including those of databases that could not be read.
 fn databases<'a>(root: &mut Table<'a>, config: &mut Config) -> Vec<&'a str> {
     let Some(tables) = root.optional("databases", Value::table) else { return Vec::new() };
     let mut names = Vec::new();
@@ -264,7 +264,7 @@ fn limits(table: &mut Table<'_>, limits: &mut Limits) {
     table.read("hostcall", &mut limits.hostcall, size(64 * KIB..=64 * MIB));
 }
 
-/// Every `[[source]]`; a second one of the same name or path is a problem.
+/// Reads every `[[source]]`. A second one with the same name or path is a problem.
 fn sources(root: &mut Table<'_>) -> Vec<Source> {
     let Some(value) = root.value("source") else { return Vec::new() };
     let Some(items) = value.items() else {
@@ -329,11 +329,11 @@ fn rate(table: &mut Table<'_>) -> Option<Rate> {
     let per_second = table.required("per_second", "50", number(0.01..=1_000_000.0));
     let burst = table.optional("burst", integer(1..=1_000_000));
     let per_second = per_second?;
-    // Within the range of `per_second`, so nothing is cut.
+    // `per_second` is in its range, so the cast loses nothing.
     Some(Rate { per_second, burst: burst.unwrap_or(per_second.ceil() as u32) })
 }
 
-/// The secrets of a source; none of them only where they are not looked up.
+/// The secrets of a source. The list is empty only if secrets are not resolved.
 fn source_secrets(value: &Value<'_>, scheme: Option<SchemeName>) -> Result<Vec<Secret>, Fault> {
     let read = |value: &Value<'_>| match secret(value) {
         Ok(secret) => {
@@ -357,8 +357,8 @@ fn source_secrets(value: &Value<'_>, scheme: Option<SchemeName>) -> Result<Vec<S
     Ok(secrets.into_iter().flatten().collect())
 }
 
-/// How short a secret is, if it is shorter than what nobody guesses: 24 bytes of a key in base64, which is what
-/// Standard Webhooks asks for, or 16 characters of a text.
+/// The length of a secret that is short enough to be guessed, for a message. A base64 key needs 24 bytes, which
+/// Standard Webhooks asks for; a text needs 16 characters.
 fn short(secret: &str, scheme: Option<SchemeName>) -> Option<String> {
     let (prefix, bare) = match secret.split_at_checked("whsec_".len()) {
         Some(("whsec_", bare)) => (true, bare),
@@ -381,7 +381,7 @@ fn short(secret: &str, scheme: Option<SchemeName>) -> Option<String> {
     }
 }
 
-/// `[plugin.<name>]` over the defaults of `[plugins]`.
+/// Reads `[plugin.<name>]` over the defaults of `[plugins]`.
 fn plugin(
     name: &str,
     value: &Value<'_>,
@@ -405,7 +405,7 @@ fn plugin(
     Some(settings)
 }
 
-/// A name of the operator's choice that is part of a key.
+/// Checks a name that the operator chooses and that is part of a key.
 fn check_name(what: &str, name: &str, value: &Value<'_>) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
@@ -430,7 +430,7 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
     table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
 }
 
-/// A value of a plugin's own table: a secret where it says where one is, else what stands there.
+/// Reads a value of a plugin's own table: a reference to a secret, or else the value itself.
 fn own_value(value: &Value<'_>) -> Result<Secret, Fault> {
     match reference(value) {
         Some(_) => secret(value),

@@ -1,14 +1,14 @@
-//! The URL of a mail server, read once, here: what passes is what the sender connects to.
+//! Parses the URL of a mail server, once. The outbox connects to what this returns.
 //!
 //! | URL | connection | port |
 //! | --- | --- | --- |
 //! | `smtps://host` | TLS from the first byte | 465 |
 //! | `smtp://host?tls=required` | STARTTLS, or nothing is sent | 587 |
-//! | `smtp://host?tls=opportunistic` | STARTTLS where the server offers it | 587 |
-//! | `smtp://host` | in clear | 25 |
+//! | `smtp://host?tls=opportunistic` | STARTTLS if the server offers it | 587 |
+//! | `smtp://host` | without TLS | 25 |
 //!
-//! `user:password@` before the host logs in (percent-encoded where it must be), a path is the name for
-//! EHLO. Nothing of the URL stands in an error, since it may hold a password.
+//! `user:password@` before the host is the login, percent-encoded if necessary. A path is the name for EHLO. An
+//! error contains nothing of the URL, since the URL may contain a password.
 
 use std::net::IpAddr;
 
@@ -18,18 +18,18 @@ use url::{Host, Url};
 use super::Secret;
 use crate::model::ascii_domain;
 
-/// A mail server, and how to speak to it.
+/// A mail server, and how to connect to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpServer {
     /// Its name or address; an IPv6 address without brackets.
     pub host: String,
-    /// The port, that of [`SmtpTls`] where the URL names none.
+    /// The port; that of [`SmtpTls`] if the URL names none.
     pub port: u16,
     /// When the connection is encrypted.
     pub tls: SmtpTls,
-    /// Who logs in, where somebody does.
+    /// The login, if there is one.
     pub login: Option<SmtpLogin>,
-    /// The name for EHLO, where the URL gives one; the machine's host name otherwise.
+    /// The name for EHLO, if the URL contains one; otherwise the machine's host name is used.
     pub hello: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub struct SmtpServer {
 pub enum SmtpTls {
     /// Never; port 25.
     None,
-    /// By STARTTLS where the server offers it; port 587.
+    /// By STARTTLS if the server offers it; port 587.
     Opportunistic,
     /// By STARTTLS, or nothing is sent; port 587.
     Required,
@@ -46,7 +46,7 @@ pub enum SmtpTls {
     Wrapper,
 }
 
-/// A login at a mail server.
+/// The login at a mail server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmtpLogin {
     /// The name.
@@ -79,7 +79,7 @@ impl SmtpServer {
         let url = Url::parse(text)?;
         let host = match url.host() {
             Some(Host::Domain("")) | None => return Err(SmtpUrlError::NoHost),
-            // `smtp` is no special scheme to the URL standard, so that the name comes percent-encoded.
+            // `smtp` is no special scheme in the URL standard, so the name is still percent-encoded.
             Some(Host::Domain(name)) => ascii_domain(&decode_host(name)?).ok_or(SmtpUrlError::NoHost)?,
             Some(Host::Ipv4(ip)) => ip.to_string(),
             Some(Host::Ipv6(ip)) => ip.to_string(),
@@ -102,7 +102,7 @@ impl SmtpServer {
         Ok(Self { port: url.port().unwrap_or(tls.port()), host, tls, login, hello })
     }
 
-    /// Whether somebody on the way may read the password.
+    /// Whether others on the network may read the password.
     pub(super) fn shows_password(&self) -> bool {
         let loopback =
             self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());

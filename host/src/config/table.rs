@@ -1,8 +1,8 @@
-//! A table of config.toml while it is read: it hands out its keys one by one, and what nobody asked for
-//! is unknown. So the code that reads a section is the only list of its keys.
+//! A table of config.toml while it is read. It hands out its keys one by one, and a key that no code reads is
+//! unknown. So the code that reads a section is the only list of its keys.
 //!
-//! Problems are gathered, not thrown: a reader that meets one reports it, keeps the default and goes on,
-//! and the operator sees all of them at once.
+//! Readers collect problems instead of stopping. After a problem a reader reports it, keeps the default and
+//! continues, and the operator sees all problems at once.
 
 use std::{
     cell::RefCell,
@@ -21,12 +21,12 @@ use super::{
     files::Led,
 };
 
-/// The file being read: what its readers need, and what they have found.
+/// The file being read: the inputs of its readers, and their findings.
 pub(super) struct Document<'a> {
     pub(super) text: &'a str,
-    /// As it was named by who wants it read.
+    /// The path by which the file was named.
     pub(super) path: &'a Path,
-    /// What relative paths are relative to.
+    /// The folder that relative paths start from.
     pub(super) dir: PathBuf,
     pub(super) environment: &'a dyn Environment,
     pub(super) secrets: Secrets,
@@ -58,7 +58,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// A value leads to this file or folder, which the daemon writes to.
+    /// Records that a value names a file or folder that the daemon writes to.
     pub(super) fn leads(&self, value: &Value<'_>, path: &Path) {
         let finding = Finding::at(self.path, self.text, value.at(), String::new());
         self.led.borrow_mut().push(Led { key: value.key.clone(), finding, path: path.to_owned() });
@@ -68,22 +68,22 @@ impl<'a> Document<'a> {
         self.led.borrow().clone()
     }
 
-    /// Something is wrong at this byte.
+    /// Records a problem at this byte.
     pub(super) fn problem(&self, at: usize, message: impl Into<String>) {
         self.problems.borrow_mut().push((at, message.into()));
     }
 
-    /// Something deserves a look at this byte.
+    /// Records a warning at this byte.
     pub(super) fn warn(&self, at: usize, message: impl Into<String>) {
         self.warnings.borrow_mut().push((at, message.into()));
     }
 
-    /// A secret stands in the file itself, at this byte.
+    /// Records a literal secret in the file, at this byte.
     pub(super) fn literal_secret(&self, at: usize) {
         self.literals.borrow_mut().push(at);
     }
 
-    /// Where the first secret stands that is in the file itself.
+    /// The position of the first literal secret in the file.
     pub(super) fn first_literal_secret(&self) -> Option<usize> {
         self.literals.borrow().iter().min().copied()
     }
@@ -96,18 +96,18 @@ impl<'a> Document<'a> {
         self.findings(&self.warnings)
     }
 
-    /// Every key that was asked for, whether it stood there or not.
+    /// Every key that a reader asked for, whether the file contains it or not.
     pub(super) fn keys(&self) -> BTreeSet<String> {
         self.keys.borrow().clone()
     }
 
-    /// The file, the line and the column of a byte, as an error names them.
+    /// The file, line and column of a byte, as in an error.
     pub(super) fn place(&self, at: usize) -> String {
         let Finding { file, line, column, .. } = Finding::at(self.path, self.text, at, String::new());
         format!("{}:{line}:{column}", file.display())
     }
 
-    /// Which line of the file a byte is in.
+    /// The line of a byte.
     pub(super) fn line(&self, at: usize) -> usize {
         Finding::at(self.path, self.text, at, String::new()).line
     }
@@ -119,15 +119,15 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Why a value was not taken.
+/// Why a value was not accepted.
 pub(super) enum Fault {
     /// It is wrong, at this byte.
     Wrong(usize, String),
-    /// It is a secret that this command does not need, and was not read.
+    /// It is a secret that this command does not need, so it was not read.
     Unread,
 }
 
-/// One value, and how messages call it.
+/// One value, and its name in messages.
 pub(super) struct Value<'a> {
     pub(super) document: &'a Document<'a>,
     /// The dotted key: `server.listen`.
@@ -145,12 +145,12 @@ impl<'a> Value<'a> {
         self.node.span().start
     }
 
-    /// The fault of this value: "`server.listen` " and then `message`.
+    /// A fault of this value: "`server.listen` " and `message`.
     pub(super) fn fault(&self, message: impl std::fmt::Display) -> Fault {
         Fault::Wrong(self.at(), format!("`{}` {message}", self.key))
     }
 
-    /// The fault of a value of another type than `wanted`, such as "a size such as \"1MiB\"".
+    /// The fault of a value that is not of the `wanted` type, such as "a size such as \"1MiB\"".
     pub(super) fn mistyped(&self, wanted: &str) -> Fault {
         let article = if matches!(self.get(), DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
         self.fault(format_args!("is {article} {}; write {wanted}", self.get().type_str()))
@@ -162,7 +162,10 @@ impl<'a> Value<'a> {
         Some(items.iter().map(|node| Value { document: self.document, key: self.key.clone(), node }))
     }
 
-    /// It as a table to be read.
+    /// The value as a table.
+    ///
+    /// # Errors
+    /// The value is of another type.
     pub(super) fn table(&self) -> Result<Table<'a>, Fault> {
         match self.get().as_table() {
             Some(entries) => Ok(Table::new(self.document, self.key.clone(), self.at(), entries)),
@@ -170,7 +173,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Its value as `parse` has it; a fault is reported.
+    /// The result of `parse`; a fault is recorded as a problem.
     pub(super) fn parsed<T>(&self, parse: impl FnOnce(&Self) -> Result<T, Fault>) -> Option<T> {
         match parse(self) {
             Ok(parsed) => Some(parsed),
@@ -186,7 +189,7 @@ impl<'a> Value<'a> {
 /// A table that hands out its keys.
 pub(super) struct Table<'a> {
     pub(super) document: &'a Document<'a>,
-    /// Its dotted key, empty at the top.
+    /// Its dotted key; empty at the top.
     name: String,
     at: usize,
     entries: &'a DeTable<'a>,
@@ -198,7 +201,7 @@ impl<'a> Table<'a> {
         Self { document, name, at, entries, asked: Vec::new() }
     }
 
-    /// The value of a key, where it is there.
+    /// The value of a key, if it is present.
     pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'a>> {
         self.asked.push(key);
         let path = self.path(key);
@@ -207,7 +210,7 @@ impl<'a> Table<'a> {
         Some(Value { document: self.document, key: path, node })
     }
 
-    /// Reads a key into `field`, which stays as it is where the key is absent or wrong.
+    /// Reads a key into `field`. The field stays unchanged if the key is absent or wrong.
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
@@ -219,7 +222,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Reads a key that has no default.
+    /// Reads a key without a default.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -228,7 +231,7 @@ impl<'a> Table<'a> {
         self.value(key)?.parsed(parse)
     }
 
-    /// Reads a key that must be there; `example` is a line that would do.
+    /// Reads a required key. `example` is a value for the error.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -245,7 +248,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Reads a table within this one, and says which of its keys are unknown.
+    /// Reads a table within this one, and reports its unknown keys.
     pub(super) fn table(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'a>)) {
         if let Some(mut table) = self.optional(key, Value::table) {
             read(&mut table);
@@ -253,7 +256,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Every entry of a table whose keys are names of the operator's choice.
+    /// The entries of a table whose keys are names that the operator chooses.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> {
         let (document, entries, name) = (self.document, self.entries, self.name.clone());
         entries.iter().map(move |(key, node)| {
@@ -262,12 +265,12 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The byte at which a key's value begins; that of the table where the key is absent.
+    /// The byte at which a key's value begins, or the table if the key is absent.
     pub(super) fn at(&self, key: &str) -> usize {
         self.entries.get(key).map_or(self.at, |node| node.span().start)
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that no code has asked for.
     pub(super) fn finish(self) {
         for key in self.entries.keys().filter(|key| !self.asked.contains(&key.get_ref().as_ref())) {
             let within = if self.name.is_empty() { "here".to_owned() } else { format!("in `{}`", self.name) };

@@ -1,21 +1,20 @@
-//! Texts that stand where a secret should be and that nobody can have meant as one.
+//! Detects texts that are not the secret that the operator meant.
 //!
-//! Most come of a deployment that did not fill in a template (`${SECRET}`), of a file or variable with something
-//! around the secret (quotes, `v1,`, `NAME=`, a carriage return), or of an example that was left in place
-//! (`your-secret-here`). With such a secret real requests fail, and a request that somebody signed with the
-//! placeholder passes.
+//! Most come from a deployment that did not fill in a template (`${SECRET}`), from extra text around the secret
+//! in a file or variable (quotes, `v1,`, `NAME=`, a carriage return), or from an example (`your-secret-here`).
+//! With such a secret real requests fail, and a request that is signed with the placeholder passes.
 //!
-//! What is certain is refused. Where a text may be meant after all, as a password that is the word `changeme`, it
-//! is warned of. A problem never contains the text itself.
+//! If a text cannot be meant, posthouse refuses it. If it can, such as the password `changeme`, posthouse
+//! warns. A message never contains the text itself.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// What a secret is for. That decides what can be told of it.
+/// The purpose of a secret. It decides which texts are certainly wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// A sender signs with it.
     Signing,
-    /// The operator comes in with it.
+    /// The operator logs in with it.
     Token,
     /// A URL with a login.
     Url,
@@ -26,7 +25,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// What the secret at this key is for.
+    /// The purpose of the secret at this key.
     pub(super) fn of(key: &str) -> Self {
         match key.split('.').next() {
             Some("source") => Self::Signing,
@@ -38,58 +37,58 @@ impl Role {
     }
 }
 
-/// Why nobody can have meant a text as a secret.
+/// Why a text cannot be meant as a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unmeant {
-    /// Nothing but white space.
+    /// Only white space.
     #[error("is empty but for white space; write the secret, or where it is: {{ env = \"NAME\" }}")]
     Blank,
-    /// An editor's mark at the beginning.
+    /// A byte order mark at the beginning.
     #[error("begins with a byte order mark; save the file as UTF-8 without one")]
     Mark,
-    /// White space at an end.
+    /// White space at the beginning or end.
     #[error(
         "begins or ends with white space; take it away (a carriage return comes of a file with Windows line ends)"
     )]
     Space,
-    /// A line break, a control character, or one that takes no room.
+    /// A line break, a control character, or an invisible one.
     #[error("holds a character that can't be seen (U+{0:04X}); copy it again without that")]
     Unseen(u32),
-    /// What a deployment should have filled in.
+    /// A placeholder that the deployment did not fill in.
     #[error(
         "holds a placeholder (`{0}`) that nothing has filled in; write the secret, or {{ env = \"NAME\" }}"
     )]
     Template(&'static str),
-    /// An address in a store of secrets.
+    /// A reference to a secret store.
     #[error(
         "is a reference to a secret elsewhere (`{0}…`), which posthouse does not follow; use {{ file = \"PATH\" }}"
     )]
     Reference(&'static str),
-    /// Quotes around it.
+    /// Quotes around the text.
     #[error("is in quotes, which would be part of it; take them away")]
     Quoted,
-    /// What some pages show in front of it.
+    /// A label that some pages show before the secret.
     #[error("begins with `{0}`, which belongs to a signature; let it begin with `whsec_` or `whpk_`")]
     Labelled(&'static str),
-    /// A line of a file of variables.
+    /// A line of an environment file.
     #[error("is a whole line `NAME=…`; keep what comes after the `=`")]
     Assignment,
-    /// The name of the variable, of the file, or of some other variable.
+    /// The name of its variable or file, or of some other variable.
     #[error("is the name of a variable or file, not what that contains")]
     Name,
-    /// Several.
+    /// Several secrets.
     #[error("holds more than one secret; write each as an entry of its own: [\"…\", \"…\"]")]
     Several,
     /// Another kind of text.
     #[error("is {0}, not a secret; copy the signing secret from the sender's page")]
     Kind(&'static str),
-    /// What an example has.
+    /// A word from an example.
     #[error("is a placeholder that anybody can guess; copy the secret from where it was made")]
     Word,
-    /// What a page shows in place of it.
+    /// A masked text, as pages show a secret.
     #[error("is masked, as pages show a secret (`****` or `…`); have the page reveal it, and copy that")]
     Masked,
-    /// No randomness.
+    /// One character or byte, repeated.
     #[error(
         "is one character or byte over and over, which anybody can guess; copy the secret from where it was made"
     )]
@@ -97,7 +96,7 @@ pub enum Unmeant {
 }
 
 impl Unmeant {
-    /// Whether it is certain, of a text for this.
+    /// Whether the finding is certain for a secret of this purpose.
     pub(super) fn is_certain(self, role: Role) -> bool {
         match role {
             Role::Signing | Role::Token => true,
@@ -107,19 +106,19 @@ impl Unmeant {
     }
 }
 
-/// Why nobody can have meant this text to be signed with.
+/// Why this text cannot be meant as a signing secret.
 pub fn unmeant(secret: &str) -> Option<Unmeant> {
     found(secret, Role::Signing, None)
 }
 
-/// Why nobody can have meant this text as a secret for this; `name` is that of its variable or file.
+/// Why this text cannot be meant as a secret for this purpose. `name` is its variable or file.
 pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<Unmeant> {
     if text.is_empty() {
         return None;
     }
     let bare = bare(text);
     if role == Role::Own {
-        // Any text may be meant, as a template in a file is.
+        // The value may be any text, such as a template.
         let mark = text.starts_with('\u{feff}').then_some(Unmeant::Mark);
         let named = name.is_some_and(|name| name == text).then_some(Unmeant::Name);
         return mark.or(named).or_else(|| whole_template(text).map(Unmeant::Template));
@@ -130,7 +129,7 @@ pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<Unmean
         .or_else(|| template(text, bare, role))
         .or_else(|| match role {
             Role::Url => password(text).and_then(|password| guessed(password, role)),
-            // Of a public key its point is judged.
+            // The key ring checks the point of a public key.
             _ => guessed(bare, role).filter(|told| *told != Unmeant::Same || !text.starts_with("whpk_")),
         })
 }
@@ -143,7 +142,7 @@ fn bare(text: &str) -> &str {
         .unwrap_or(text)
 }
 
-/// What stands around a secret and is not part of it.
+/// Finds text around a secret that is not part of it.
 fn around(text: &str, role: Role) -> Option<Unmeant> {
     if text.trim().is_empty() {
         return Some(Unmeant::Blank);
@@ -179,7 +178,7 @@ fn around(text: &str, role: Role) -> Option<Unmeant> {
         .then_some(Unmeant::Assignment)
 }
 
-/// A name as variables of the environment have it: capitals, digits and `_`.
+/// Whether the text is a name as environment variables have it: capitals, digits and `_`.
 fn is_variable(text: &str) -> bool {
     let mut letters = text.chars();
     letters.next().is_some_and(|first| first.is_ascii_uppercase() || first == '_')
@@ -187,7 +186,7 @@ fn is_variable(text: &str) -> bool {
         && letters.all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
 }
 
-/// What a template left, or a reference that somebody else follows.
+/// Finds a template, or a reference that another program would resolve.
 fn template(text: &str, bare: &str, role: Role) -> Option<Unmeant> {
     const REFERENCES: [&str; 10] = [
         "op://",
@@ -218,7 +217,7 @@ fn template(text: &str, bare: &str, role: Role) -> Option<Unmeant> {
     reference.or_else(|| whole_template(text).or_else(|| whole_template(bare)).map(Unmeant::Template))
 }
 
-/// The form of a placeholder that is all of the text.
+/// The form of a placeholder that is the whole text.
 fn whole_template(text: &str) -> Option<&'static str> {
     let within = |start: &str, end: &str| {
         let within = text.strip_prefix(start)?.strip_suffix(end)?;
@@ -255,23 +254,23 @@ fn whole_template(text: &str) -> Option<&'static str> {
     }
 }
 
-/// What stands between the first `start` and the `end` after it.
+/// The text between the first `start` and the next `end`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(start)?;
     let (within, _) = rest.split_once(end)?;
     (!within.is_empty()).then_some(within)
 }
 
-/// The password of a URL, as it is written.
+/// The password of a URL, not decoded.
 fn password(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
-    // A placeholder such as `<a/b>` may hold what ends an authority.
+    // A placeholder such as `<a/b>` may contain a character that ends an authority.
     let (login, _) = authority.rsplit_once('@').or_else(|| rest.rsplit_once('@'))?;
     login.split_once(':').map(|(_, password)| password)
 }
 
-/// Texts of another kind, which no sender signs with.
+/// Finds texts of another kind, which no sender signs with.
 fn other_kind(text: &str) -> Option<Unmeant> {
     if text.match_indices("whsec_").count() + text.match_indices("whpk_").count() > 1 {
         return Some(Unmeant::Several);
@@ -290,7 +289,7 @@ fn other_kind(text: &str) -> Option<Unmeant> {
     Some(Unmeant::Kind(kind))
 }
 
-/// What everybody tries first.
+/// Finds texts that are easy to guess.
 fn guessed(text: &str, role: Role) -> Option<Unmeant> {
     const WORDS: &[&str] = &[
         "abc123",

@@ -1,7 +1,7 @@
-//! One value of config.toml: a duration, a size, a number, an address, a path, a list.
+//! Reads one value of config.toml: a duration, a size, a number, an address, a path, a list.
 //!
-//! Each reader names the key, says what it found and what it would take. Texts for people are escaped and
-//! cut; a secret never comes by here.
+//! Each reader's error names the key, the value and an accepted form. Values in errors are escaped and cut.
+//! These readers never get a secret.
 
 use std::{
     fmt::Display,
@@ -31,7 +31,7 @@ pub(super) fn text<'a>(value: &Value<'a>) -> Result<&'a str, Fault> {
     value.get().as_str().ok_or_else(|| value.mistyped("a text in quotes"))
 }
 
-/// A text with its unit, such as `"8s"`, within the range.
+/// A duration with its unit, such as `"8s"`, within the range.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
 ) -> impl FnOnce(&Value<'_>) -> Result<Duration, Fault> {
@@ -45,7 +45,7 @@ pub(super) fn duration(
     }
 }
 
-/// A number of bytes, or a text with its unit, such as `"1MiB"`, within the range.
+/// A number of bytes, or a size with its unit, such as `"1MiB"`, within the range.
 pub(super) fn size<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl FnOnce(&Value<'_>) -> Result<T, Fault> {
@@ -80,7 +80,7 @@ where
     }
 }
 
-/// A number within the range, with or without a point.
+/// A number within the range, with or without a decimal point.
 pub(super) fn number(range: RangeInclusive<f64>) -> impl FnOnce(&Value<'_>) -> Result<f64, Fault> {
     move |value| {
         let number = match value.get() {
@@ -92,7 +92,7 @@ pub(super) fn number(range: RangeInclusive<f64>) -> impl FnOnce(&Value<'_>) -> R
     }
 }
 
-/// Where to listen, such as `"127.0.0.1:8400"`.
+/// An address to listen on, such as `"127.0.0.1:8400"`.
 pub(super) fn address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
     let text = text(value)?;
     text.parse().map_err(|_| {
@@ -103,7 +103,7 @@ pub(super) fn address(value: &Value<'_>) -> Result<SocketAddr, Fault> {
     })
 }
 
-/// A server that names are looked up at: an address, with a port where it is not 53.
+/// A name server: an address, with a port if it is not 53.
 pub(super) fn nameserver(value: &Value<'_>) -> Result<SocketAddr, Fault> {
     let text = text(value)?;
     text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))).map_err(|_| {
@@ -125,7 +125,7 @@ pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Fault> {
     })
 }
 
-/// A name that a `Host` header may hold, in lower case: no port, no pattern.
+/// A name that a `Host` header may contain, in lower case: no port, no pattern.
 pub(super) fn host_name(value: &Value<'_>) -> Result<String, Fault> {
     let text = text(value)?;
     let label = |label: &str| {
@@ -141,7 +141,7 @@ pub(super) fn host_name(value: &Value<'_>) -> Result<String, Fault> {
     )))
 }
 
-/// A path; a relative one starts at the folder of config.toml.
+/// A path. A relative one starts at the folder of config.toml.
 pub(super) fn path(value: &Value<'_>) -> Result<PathBuf, Fault> {
     match text(value)? {
         "" => Err(value.fault("is empty; write a path")),
@@ -162,13 +162,13 @@ pub(super) fn store_url(value: &Value<'_>) -> Result<PathBuf, Fault> {
     }
 }
 
-/// `file:` and a folder, or an SMTP server. It may hold a password: nothing of it is shown.
+/// `file:` and a folder, or an SMTP server. It may contain a password, so no error shows it.
 pub(super) fn mail_url(value: &Value<'_>) -> Result<MailTarget, Fault> {
     let folder = |folder: &str| match folder.strip_prefix("//").unwrap_or(folder) {
         "" => Err(value.fault("names no folder; write one such as \"file:data/mail\"")),
         folder => Ok(MailTarget::Folder(value.document.dir.join(folder))),
     };
-    // A folder is no secret, and must not count as one that stands in the file.
+    // A folder is no secret, and must not count as a secret in the file.
     if let Some(path) = value.get().as_str().and_then(|text| text.strip_prefix("file:")) {
         return folder(path);
     }
@@ -190,7 +190,7 @@ pub(super) fn mail_url(value: &Value<'_>) -> Result<MailTarget, Fault> {
     Ok(MailTarget::Smtp(server))
 }
 
-/// One of `words`, by name.
+/// The meaning of one of `words`.
 pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value<'_>) -> Result<T, Fault> {
     move |value| {
         let text = text(value)?;
@@ -206,12 +206,12 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value<'_>) -> R
     }
 }
 
-/// How a source signs.
+/// The scheme of a source.
 pub(super) fn scheme(value: &Value<'_>) -> Result<SchemeName, Fault> {
     word(&SchemeName::ALL.map(|scheme| (scheme.as_str(), scheme)))(value)
 }
 
-/// The name of a source. Those with a colon are posthouse's own, for derived events.
+/// The name of a source. Names with a colon are reserved for derived events.
 pub(super) fn source_name(value: &Value<'_>) -> Result<SourceName, Fault> {
     let text = text(value)?;
     match SourceName::new(text) {
@@ -235,10 +235,10 @@ pub(super) fn url_path(value: &Value<'_>) -> Result<String, Fault> {
     }
 }
 
-/// Where an OpenTelemetry collector takes traces: the URL that its documentation names, and the path of traces.
+/// The URL of an OpenTelemetry collector: the one in its documentation, with the path for traces.
 pub(super) fn collector(value: &Value<'_>) -> Result<Url, Fault> {
     let text = text(value)?;
-    // A login in it would be a secret, and a query may be one.
+    // A login in the URL would be a secret, and a query may be one.
     let named =
         if text.contains(['@', '?']) { String::new() } else { format!("is `{}`, which ", shown(text)) };
     let wrong = |problem: &str| {
@@ -260,7 +260,7 @@ pub(super) fn collector(value: &Value<'_>) -> Result<Url, Fault> {
     Ok(url)
 }
 
-/// A name for people and programs: one line, not long.
+/// A name for people and programs: one line of at most 255 bytes.
 pub(super) fn one_line(value: &Value<'_>) -> Result<String, Fault> {
     let text = text(value)?;
     match text {
@@ -273,7 +273,7 @@ pub(super) fn one_line(value: &Value<'_>) -> Result<String, Fault> {
     }
 }
 
-/// A filter of the log, as tracing-subscriber reads it.
+/// A log filter in tracing-subscriber's syntax.
 pub(super) fn log_level(value: &Value<'_>) -> Result<String, Fault> {
     let text = text(value)?;
     match tracing_subscriber::EnvFilter::try_new(text) {
@@ -297,7 +297,7 @@ pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
     })
 }
 
-/// By what a plugin's deliveries keep to an order.
+/// What keeps a plugin's deliveries in order.
 pub(super) fn order_by(value: &Value<'_>) -> Result<OrderBy, Fault> {
     let text = text(value)?;
     OrderBy::new(text).map_err(|_| {
@@ -320,7 +320,7 @@ pub(super) fn pointer(value: &Value<'_>) -> Result<Pointer, Fault> {
     })
 }
 
-/// An address a plugin may send from.
+/// A mail address that a plugin may send from.
 pub(super) fn sender(value: &Value<'_>) -> Result<String, Fault> {
     let text = text(value)?;
     if text.parse::<Mailbox>().is_ok() {
@@ -333,7 +333,7 @@ pub(super) fn sender(value: &Value<'_>) -> Result<String, Fault> {
     )))
 }
 
-/// To whom a plugin may send: an address, a domain or everybody.
+/// The recipients of a plugin's mail: an address, a domain or everybody.
 pub(super) fn recipient(value: &Value<'_>) -> Result<String, Fault> {
     let text = text(value)?;
     let fits = match text.strip_prefix("*@") {
@@ -349,7 +349,7 @@ pub(super) fn recipient(value: &Value<'_>) -> Result<String, Fault> {
     )))
 }
 
-/// An array with something in it.
+/// An array with at least one item.
 pub(super) fn list<T>(
     item: impl Fn(&Value<'_>) -> Result<T, Fault>,
     example: &str,
@@ -364,7 +364,7 @@ pub(super) fn list<T>(
     }
 }
 
-/// A value of a plugin's own table as its guest gets it: a text as it stands, all else as JSON.
+/// A value of a plugin's own table as its guest gets it: a string unchanged, any other value as JSON.
 pub(super) fn as_guest_text(value: &Value<'_>) -> Result<String, Fault> {
     match value.get() {
         DeValue::String(text) => Ok(text.as_ref().to_owned()),
