@@ -1,7 +1,6 @@
-//! Time and randomness, which are passed in: whoever needs them takes an [`Ambient`].
+//! Time and randomness. Code that needs them takes an [`Ambient`].
 //!
-//! So a test sets the clock, a seed fixes the jitter, and an attempt can be run again with the same
-//! answers.
+//! So a test sets the clock, a seed fixes the jitter, and an attempt can run again with the same answers.
 
 use std::sync::Arc;
 
@@ -9,16 +8,16 @@ use jiff::{SignedDuration, Timestamp};
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
-    /// The present moment. It may jump either way between two calls.
+    /// The current time. It may jump in either direction between two calls.
     fn now(&self) -> Timestamp;
 
-    /// What the system's clock says, be it believed or not.
+    /// The time of the system clock, whether it is believed or not.
     fn wall(&self) -> Timestamp {
         self.now()
     }
 }
 
-/// A system's clock that is less than this behind is corrected, and not set back.
+/// If the system clock is behind by less than this, it counts as corrected and not as set back.
 const CORRECTED: SignedDuration = SignedDuration::from_secs(1);
 
 /// A source of random bytes, fit for secrets.
@@ -35,22 +34,22 @@ pub struct Ambient {
 }
 
 impl Ambient {
-    /// An ambient of this clock and this randomness.
+    /// Combines this clock and this randomness.
     pub fn new(clock: impl Clock + 'static, random: impl Random + 'static) -> Self {
         Self { clock: Arc::new(clock), random: Arc::new(random) }
     }
 
-    /// The present moment.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// What the system's clock says, be it believed or not.
+    /// The time of the system clock, whether it is believed or not.
     pub fn wall(&self) -> Timestamp {
         self.clock.wall()
     }
 
-    /// By how much the system's clock was set back, where it is behind the time that is told here.
+    /// How far the system clock is behind [`Self::now`]. None if it was not set back.
     pub fn set_back(&self) -> Option<SignedDuration> {
         let by = self.now().duration_since(self.wall());
         (by > CORRECTED).then_some(by)

@@ -1,34 +1,36 @@
-//! A plugin's circuit breaker: whether it was paused on its own, what is tried meanwhile, and until when.
+//! A plugin's circuit breaker: whether it has paused the plugin, which deliveries run meanwhile, and until
+//! when.
 //!
-//! Two things look alike from afar. The plugin is down, or what it speaks to: then everything fails, and each
-//! attempt is wasted. Or some events are poison: then they fail, and all others would succeed. The breaker tells
-//! the two apart by deliveries that have never run ("untried"), taken from all over the queue.
+//! Two cases look alike. If the plugin or a service that it calls is down, everything fails, and each attempt
+//! is wasted. If some events are poison, only they fail, and all others would succeed. The breaker tells the
+//! two apart by deliveries that have never run ("untried"), taken from all over the queue.
 //!
 //! ```text
-//!             so many different deliveries failed,
+//!             `failures` different deliveries failed,
 //!             and none succeeded in between
 //!   closed ────────────────────────────────────────► open ◄────────────────┐
-//!     ▲                                               │                     │ all that were tried failed:
-//!     │                                               │ untried: at once    │ a longer pause
+//!     ▲                                               │                     │ all deliveries of the trial
+//!     │                                               │ untried: at once    │ failed: a longer pause
 //!     │  any attempt succeeds                         │ others: `until`     │
 //!     └──────────────────────────────────────────── trial ──────────────────┘
 //! ```
 //!
-//! - **What counts.** A delivery counts once, however often it fails. One that failed before another succeeded is
-//!   known to be bad and counts no more: it uses up its own attempts by its own back-off and becomes a dead letter.
-//! - **False alarms.** Each time that a success closes the breaker within one `pause`, it takes twice as many
-//!   failures to open it again, up to 16 times `failures`, for one `pause`.
-//! - **The first trial** begins at once, with as many untried deliveries as the plugin may run at a time, up to
-//!   `failures`: the newest, the oldest, and others at random.
-//! - **Untried deliveries** are tried at intervals that begin with the time of one attempt and double, up to
-//!   `max_pause`; up to [`Trip::WIDTH`] at a time. So one that would succeed waits about as long as the failures
-//!   before it have lasted.
-//! - **A delivery that failed** is tried when `pause` is over, the one with the fewest attempts first, one at a
-//!   time and only if none is untried. Those pauses double as well, up to `max_pause`, and keep no untried
-//!   delivery waiting.
+//! - **What counts.** A delivery counts once, however often it fails. If it failed before another one
+//!   succeeded, it is known to be bad and no longer counts: it uses up its own attempts with its own back-off
+//!   and becomes a dead letter.
+//! - **False alarms.** Each time that a success closes the breaker within one `pause`, the number of failures
+//!   that opens it doubles, up to 16 times `failures`. The higher number applies for one `pause`.
+//! - **The first trial** begins at once. It has as many untried deliveries as the plugin may run at a time,
+//!   up to `failures`: the newest, the oldest, and others at random.
+//! - **Untried deliveries** run at intervals, up to [`Trip::WIDTH`] at a time. The intervals begin with the
+//!   duration of one attempt and double, up to `max_pause`. So a delivery that would succeed waits about as
+//!   long as the failures before it have lasted.
+//! - **A delivery that failed** runs when `pause` is over: the one with the fewest attempts first, one at a
+//!   time, and only if none is untried. These pauses double as well, up to `max_pause`, and do not delay
+//!   untried deliveries.
 //!
-//! An operator's `resume`, a new revision and other settings close it at once. A start of the daemon has a trial
-//! at once.
+//! An operator's `resume`, a new revision and changed settings close the breaker at once. A start of the
+//! daemon begins a trial at once.
 
 use std::{fmt, time::Duration};
 
@@ -37,15 +39,15 @@ use serde::{Deserialize, Serialize};
 
 use super::counted;
 
-/// Where a breaker stands.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BreakerState {
     /// Deliveries run.
     Closed,
-    /// They are held until the pause is over, but for a few that have never run.
+    /// Deliveries are held until the pause is over, except for a few that have never run.
     Open,
-    /// The pause is over: one is tried, whichever it is.
+    /// The pause is over: one delivery runs, whether it has failed before or not.
     HalfOpen,
 }
 
@@ -53,7 +55,7 @@ impl BreakerState {
     /// Every state.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
-    /// The word for it.
+    /// The name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -68,63 +70,63 @@ impl BreakerState {
 pub struct Trip {
     /// Different deliveries that had failed since the last success.
     pub failures: u32,
-    /// Trials that failed, and one more for the failures that opened it.
+    /// Failed trials, plus one for the failures that opened it.
     pub pauses: u32,
     /// When it opened.
     pub since: Timestamp,
-    /// From when on a delivery is tried that failed before.
+    /// When a delivery that failed before may run.
     pub until: Timestamp,
-    /// Whether that time has come.
+    /// Whether `until` has passed.
     pub trying: bool,
-    /// From when on untried deliveries are tried; none: at once.
+    /// When untried deliveries may run. None means at once.
     #[serde(default)]
     pub untried_from: Option<Timestamp>,
-    /// Whether that time has come.
+    /// Whether `untried_from` has passed.
     #[serde(default)]
     pub sifting: bool,
-    /// The last pause of untried deliveries, in milliseconds; 0 where none of them has failed in a trial.
+    /// The last pause of untried deliveries, in milliseconds; 0 if none of them has failed in a trial.
     #[serde(default)]
     pub step: u64,
-    /// Trials in which a delivery failed that had failed before.
+    /// Trials with a delivery that had failed before and failed again.
     #[serde(default)]
     pub retried: u32,
 }
 
-/// What a trial takes.
+/// The deliveries that a trial takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trial {
     /// The most deliveries at a time, at least 1.
     pub width: u32,
-    /// Whether it takes one that failed before, where none is untried.
+    /// Whether it takes a delivery that failed before, if none is untried.
     pub any: bool,
 }
 
 /// A trial in which everything failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Vain {
-    /// The longest attempt of a delivery that had never run; none where no such delivery was tried.
+    /// The longest attempt of an untried delivery. None if the trial had no such delivery.
     pub untried: Option<Duration>,
-    /// Whether a delivery was tried that had failed before.
+    /// Whether the trial had a delivery that had failed before.
     pub retried: bool,
 }
 
-/// How long a breaker's pauses may be.
+/// The lengths of a breaker's pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pauses {
-    /// Before a delivery that failed is tried for the first time.
+    /// The pause before a failed delivery runs for the first time.
     pub first: Duration,
-    /// The longest.
+    /// The longest pause.
     pub most: Duration,
 }
 
 impl Trip {
-    /// Untried deliveries that one trial takes, the first excepted.
+    /// The most untried deliveries in a trial, except the first trial.
     pub const WIDTH: u32 = 4;
 
     /// The shortest pause.
     const SHORTEST: Duration = Duration::from_millis(10);
 
-    /// It opens, after so many failures: untried deliveries are tried at once.
+    /// Opens the breaker after this many failures. Untried deliveries run at once.
     pub fn first(failures: u32, now: Timestamp, pauses: Pauses) -> Self {
         Self {
             failures,
@@ -139,7 +141,7 @@ impl Trip {
         }
     }
 
-    /// What comes after a trial in which everything failed.
+    /// The state after a trial in which everything failed.
     #[must_use]
     pub fn again(self, now: Timestamp, vain: Vain, pauses: Pauses) -> Self {
         let mut next = Self { pauses: self.pauses.saturating_add(1), trying: false, ..self };
@@ -162,7 +164,7 @@ impl Trip {
         next
     }
 
-    /// It, with what has come by this time; itself where nothing has.
+    /// The state at this time, which is unchanged if no pause has ended.
     #[must_use]
     pub fn at(self, now: Timestamp, pauses: Pauses) -> Self {
         let over = self.left(self.until, now, pauses).is_zero();
@@ -170,24 +172,24 @@ impl Trip {
         Self { trying: self.trying || over, sifting: self.sifting || sifts || over, ..self }
     }
 
-    /// It, as a daemon that has just started takes it: with a trial at once.
+    /// The state in a daemon that has just started: a trial begins at once.
     #[must_use]
     pub fn at_start(self) -> Self {
         Self { trying: true, sifting: true, ..self }
     }
 
-    /// How long until [`Self::at`] says something else; none where it has nothing more to say.
+    /// The time until [`Self::at`] returns another state. None if it will not change.
     pub fn next(&self, now: Timestamp, pauses: Pauses) -> Option<Duration> {
         let until = (!self.trying).then_some(self.until);
         let from = self.untried_from.filter(|_| !self.sifting && !self.trying);
         [until, from].into_iter().flatten().map(|time| self.left(time, now, pauses)).min()
     }
 
-    /// What may be tried now; none where nothing may. `at_once` deliveries may run at a time, and each of them
-    /// has `attempts` in all.
+    /// The deliveries that may run now. None if none may. The plugin runs `at_once` deliveries at a time, and
+    /// each of them has `attempts` in all.
     pub fn trial(&self, at_once: u32, attempts: u32) -> Option<Trial> {
         let width = match (self.step, attempts) {
-            // What is tried in vain is lost.
+            // With a single attempt, a delivery that fails in a trial is lost.
             (_, 0 | 1) => 1,
             (0, _) => self.failures,
             _ => Self::WIDTH,
@@ -196,13 +198,12 @@ impl Trip {
         (self.trying || self.sifting).then_some(Trial { width, any: self.trying })
     }
 
-    /// Where it stands.
+    /// The name of its state.
     pub fn state(&self) -> BreakerState {
         if self.trying { BreakerState::HalfOpen } else { BreakerState::Open }
     }
 
-    /// How much is left until this time; nothing, too, where that is more than a pause can be: the clock was
-    /// set back.
+    /// The time left until `time`. Zero if that is more than the longest pause: then the clock was set back.
     fn left(&self, time: Timestamp, now: Timestamp, pauses: Pauses) -> Duration {
         let left = Duration::try_from(time.duration_since(now)).unwrap_or_default();
         if left > pauses.most { Duration::ZERO } else { left }

@@ -1,7 +1,8 @@
-//! What the marker of a delivery carries: all that is still to be done once its database has committed.
+//! The content of a delivery's marker: all that posthouse still has to do once the plugin's database has
+//! committed.
 //!
-//! The text lies in an operator's database, perhaps over an upgrade of posthouse: members are only
-//! added, each with a default, and unknown ones are passed over.
+//! The text is in an operator's database, perhaps over an upgrade of posthouse. So members are only added,
+//! each with a default, and unknown ones are ignored.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +11,10 @@ use super::{Attempt, Derived, Effects, OutboxItem};
 /// The rest of an attempt whose database has committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
-    /// What leaves, in the order staged.
+    /// Outbox items, in the order staged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbox: Vec<OutboxItem>,
-    /// What happens because of it, in the order staged. Who gets it is found out anew.
+    /// Derived events, in the order staged. Their subscribers are determined again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emitted: Vec<Derived>,
     /// The record of the attempt.
@@ -21,13 +22,13 @@ pub struct Carried {
 }
 
 impl Carried {
-    /// What these effects leave to be done. Keys and values are not among it: a plugin with a database
-    /// has them there.
+    /// The part of these effects that is still to be done. It contains no keys and values: a plugin with a
+    /// database has them there.
     pub fn new(effects: &Effects, attempt: &Attempt) -> Self {
         Self { outbox: effects.outbox.clone(), emitted: effects.emitted.clone(), attempt: attempt.clone() }
     }
 
-    /// What the store commits in place of the attempt that can't be asked any more.
+    /// The effects that the store commits for an attempt whose result is no longer in memory.
     pub fn into_effects(self) -> (Effects, Attempt) {
         let Self { outbox, emitted, attempt } = self;
         (Effects { outbox, emitted, ..Effects::default() }, attempt)

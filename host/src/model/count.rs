@@ -1,11 +1,11 @@
 //! Numbers with their nouns: `1 event`, `2 events`.
 
-/// The number and its noun; `one` is the singular of a regular noun, such as `delivery`.
+/// The number and its noun. `one` is the singular of a regular noun, such as `delivery`.
 pub fn counted(count: u64, one: &str) -> String {
     format!("{count} {}", noun(count, one))
 }
 
-/// The noun alone, as it stands behind that number.
+/// The noun alone, in the form that fits the number.
 pub fn noun(count: u64, one: &str) -> String {
     if count == 1 {
         return one.to_owned();
@@ -17,7 +17,7 @@ pub fn noun(count: u64, one: &str) -> String {
     }
 }
 
-/// What deliveries do that were replayed with many others: the verb that fits the number.
+/// What deliveries do that were replayed with many others; the verb fits the number.
 pub fn turn(count: u64) -> &'static str {
     if count == 1 { "waits for its turn" } else { "wait for their turn" }
 }

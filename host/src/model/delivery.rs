@@ -1,4 +1,4 @@
-//! A delivery: one event for one plugin, the unit of work, retried and counted by itself.
+//! A delivery: one event for one plugin. It is the unit of work, with its own retries and counters.
 //!
 //! ```text
 //!              accept                        attempt done
@@ -8,11 +8,11 @@
 //!                         │         │  └────────────────────────► dead ──► (replay: a new delivery)
 //!                      waiting ◄────┘ failed, attempts left
 //!
-//!   waiting is a delivery, too, that has to let another go first: one of the same plugin that came
-//!   before it and has the same order key. It is ready once that is done or dead.
+//!   waiting: also a delivery that waits for another one of the same plugin, which was received before it
+//!   and has the same order key. It is ready once that one is done or dead.
 //!   held: a ready or waiting delivery whose plugin is held (paused, gone, broken, lacks a grant,
 //!   tripped).
-//!   A daemon that starts finds no lease valid: what was leased is ready again.
+//!   When a daemon starts, no lease is valid: a leased delivery is ready again.
 //! ```
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
@@ -22,20 +22,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, OrderKey, TraceContext, Trip};
 
-/// The store's number of a plugin; it stays with the plugin's name.
+/// The store's number of a plugin. A plugin's name keeps its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct PluginId(pub i64);
 
-/// Who gets a delivery of an event.
+/// A plugin that gets a delivery of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscriber {
     /// The plugin.
     pub plugin: PluginId,
-    /// With which other deliveries of the plugin this one keeps to the order in which they came; none: it
+    /// The key that keeps deliveries of the plugin in the order of their arrival. None means that this one
     /// runs whenever there is room.
     pub order_key: Option<OrderKey>,
-    /// Whether the plugin is held, so that the delivery will not run for now.
+    /// Whether the plugin is held, so that the delivery does not run for now.
     pub held: bool,
 }
 
@@ -45,8 +45,8 @@ impl From<PluginId> for Subscriber {
     }
 }
 
-/// Names a delivery: `dlv_` and a number. A store counts up from a random number, so that ids of two
-/// stores do not meet.
+/// The id of a delivery: `dlv_` and a number. A store counts up from a random number, so that two stores do
+/// not use the same ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub i64);
 
@@ -77,19 +77,19 @@ impl Serialize for DeliveryId {
     }
 }
 
-/// Who holds it may complete the delivery; nobody else can.
+/// The right to complete a delivery. Only the holder of the token can complete it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseToken(pub i64);
 
-/// Where a delivery stands.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryState {
     /// May run now.
     Ready,
-    /// Handed to an attempt.
+    /// An attempt has it.
     Leased,
-    /// Runs again after its back-off, or once those are finished that came before it.
+    /// Runs again after its back-off, or when the deliveries that must precede it are finished.
     Waiting,
     /// Waits for its plugin; see [`HeldReason`].
     Held,
@@ -103,7 +103,7 @@ impl DeliveryState {
     /// Every state, in the order in which people read them.
     pub const ALL: [Self; 6] = [Self::Ready, Self::Leased, Self::Waiting, Self::Held, Self::Done, Self::Dead];
 
-    /// The word for it.
+    /// The name of the state.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -122,7 +122,7 @@ impl fmt::Display for DeliveryState {
     }
 }
 
-/// Why a plugin's deliveries wait.
+/// Why a plugin's deliveries are held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "reason", content = "detail")]
 pub enum HeldReason {
@@ -130,19 +130,19 @@ pub enum HeldReason {
     Paused,
     /// Its file left the plugins folder.
     Gone,
-    /// No revision of it loads; the error of the last.
+    /// No revision of it loads; the error of the last one.
     Broken(String),
-    /// It requires what it was not granted; the lines of config.toml that would allow it.
+    /// It requires a capability that it was not granted; the lines of config.toml that would allow it.
     LacksGrant(String),
-    /// Different deliveries of it failed in a row, and it was paused on its own.
+    /// Different deliveries of it failed in a row, and its breaker paused it automatically.
     Tripped(Trip),
 }
 
 impl HeldReason {
-    /// The word of each.
+    /// The name of each reason.
     pub const WORDS: [&str; 5] = ["paused", "gone", "broken", "lacks-grant", "tripped"];
 
-    /// The word for it.
+    /// The name of the reason.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Paused => "paused",
@@ -169,26 +169,26 @@ impl fmt::Display for HeldReason {
 /// A leased delivery on its way to an attempt.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Which delivery.
+    /// The delivery.
     pub delivery: DeliveryId,
     /// The right to complete it.
     pub token: LeaseToken,
-    /// For whom.
+    /// The plugin that it is for.
     pub plugin: PluginId,
-    /// Which attempt this will be, from 1. One that ran into a conflict keeps its number.
+    /// The number of this attempt, from 1. An attempt that ran into a conflict keeps its number.
     pub attempt: u32,
-    /// How often this attempt has run into a conflict and began anew.
+    /// How often this attempt has run into a conflict and started again.
     pub conflicts: u32,
-    /// Whether an attempt may have run before, and so may have committed in its plugin's database. False
-    /// only where it is certain that none has: it comes fresh from the inbox.
+    /// Whether an attempt may have run before, and so may have committed in its plugin's database. False only
+    /// if that is certain: the delivery is new from the inbox.
     pub may_have_run: bool,
-    /// Since when it may run: when it was made, or when its back-off ended.
+    /// When it became ready: when it was created, or when its back-off ended.
     pub due_at: Timestamp,
-    /// Whether it repeats an older delivery, on an operator's word.
+    /// Whether it is an operator's replay of an older delivery.
     pub replay: bool,
-    /// The span of the attempt, set by who runs it; none where nothing of it is recorded.
+    /// The span of the attempt, which the runner sets. None if the trace is not recorded.
     pub trace: Option<TraceContext>,
-    /// What happened.
+    /// The event.
     pub event: Arc<Event>,
 }
 
@@ -198,14 +198,14 @@ pub struct Job {
 pub enum Outcome {
     /// The guest returned ok, and its effects committed.
     Done,
-    /// The guest asked to be run again, trapped, or went over a limit.
+    /// The guest asked for a retry, trapped, or exceeded a limit.
     Retry,
-    /// The guest refused for good.
+    /// The guest refused the event permanently.
     Rejected,
 }
 
 impl Outcome {
-    /// The word for it.
+    /// The name of the outcome.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -215,57 +215,57 @@ impl Outcome {
     }
 }
 
-/// How grave a line is.
+/// The severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Every step.
     Trace,
-    /// For who looks for a defect.
+    /// For debugging.
     Debug,
     /// Worth knowing.
     Info,
     /// Worth a look.
     Warn,
-    /// Went wrong.
+    /// An error.
     Error,
 }
 
-/// One line a guest logged.
+/// A line that a guest logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// How long after the attempt began. Known while the attempt's record is made, and not kept with it.
+    /// The time since the attempt began. Known while the attempt's record is made, and not stored with it.
     #[serde(skip)]
     pub after: Duration,
-    /// How grave.
+    /// The severity.
     pub level: LogLevel,
-    /// What it says.
+    /// The text.
     pub message: String,
 }
 
-/// Digits of a revision's SHA-256 that are enough to tell a plugin's revisions apart.
+/// The number of hexadecimal digits of a revision's SHA-256 that tell a plugin's revisions apart.
 pub const REVISION_SHOWN: usize = 12;
 
 /// The record of one run of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// From 1.
+    /// The number of the attempt, from 1.
     pub number: u32,
     /// The revision that ran: the first [`REVISION_SHOWN`] digits of its SHA-256.
     pub revision: Option<String>,
-    /// When the instance was asked for.
+    /// When an instance was requested.
     pub started_at: Timestamp,
-    /// From then until the guest returned.
+    /// The time from then until the guest returned.
     pub duration: Duration,
     /// How it ended.
     pub outcome: Outcome,
-    /// What went wrong, with the limit where one was reached.
+    /// The error, with the limit if one was reached.
     pub error: Option<String>,
     /// The stack of a trap, innermost function first.
     pub trace: Option<String>,
-    /// What the guest logged.
+    /// The lines that the guest logged.
     pub logs: Vec<LogLine>,
-    /// What it did, a line each; none where that is nothing.
+    /// What the guest did, one action a line. None if it did nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub did: Option<String>,
 }

@@ -1,7 +1,7 @@
-//! A derived event: what a plugin emits for others, on its way into the store.
+//! A derived event: an event that a plugin emits for others, on its way into the store.
 //!
-//! Its body has the envelope of a real event, so that who gets it reads it like any other. How far it
-//! is from the webhook that began the chain is its depth, which is bounded: plugins can't loop.
+//! Its body has the envelope of a real event, so that its subscribers read it like any other. Its depth is
+//! its distance from the webhook that began the chain. The depth is limited, so plugins can't loop.
 
 use std::{ops::Range, sync::Arc};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeliveryId, EventId, EventType, NewEvent, SourceName, Subscriber, TraceContext};
 
-/// The longest chain of events, each derived of the one before it.
+/// The longest chain of events in which each is derived from the one before it.
 pub const MAX_DEPTH: u8 = 8;
 
 /// The most bytes of an organization's id.
@@ -28,38 +28,39 @@ pub struct Derived {
     depth: u8,
     body: String,
     data: Range<u32>,
-    /// The attempt that emitted it, where that is recorded.
+    /// The span of the attempt that emitted it, if that is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
-    /// Who gets it. Found out when the attempt is completed, and again where that is done anew.
+    /// The plugins that get it. Determined when the attempt is completed, and again if the completion is
+    /// repeated.
     #[serde(skip)]
     pub subscribers: Vec<Subscriber>,
 }
 
-/// What of a derived event does not stand in `data`.
+/// The parts of a derived event besides `data`.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     /// `plugin:<name>`.
     pub source: SourceName,
-    /// The same in every attempt.
+    /// The event's id, the same in every attempt.
     pub id: EventId,
-    /// What it is about.
+    /// The event's type.
     pub event_type: EventType,
-    /// The organization it concerns, at most [`MAX_ORGANIZATION`] bytes.
+    /// The organization that it concerns, at most [`MAX_ORGANIZATION`] bytes.
     pub organization: Option<String>,
     /// When it was emitted.
     pub occurred_at: Timestamp,
-    /// One more than that of the event it is derived of.
+    /// One more than the depth of the event that it is derived from.
     pub depth: u8,
 }
 
 impl Derived {
-    /// What it is about.
+    /// The event's type.
     pub fn event_type(&self) -> &EventType {
         &self.event_type
     }
 
-    /// An event with this data, which must be JSON text.
+    /// Creates an event with this data, which must be JSON text.
     pub fn new(envelope: Envelope, data: &str) -> Self {
         #[derive(Serialize)]
         struct Head<'a> {
@@ -100,7 +101,7 @@ impl Derived {
         }
     }
 
-    /// Its id.
+    /// The event's id.
     pub fn id(&self) -> &EventId {
         &self.id
     }
@@ -110,7 +111,7 @@ impl Derived {
         self.body.len()
     }
 
-    /// It as an event that is taken in at this moment.
+    /// The event as it is stored if it is received at this time.
     pub fn event(&self, received_at: Timestamp) -> NewEvent {
         NewEvent {
             source: self.source.clone(),
@@ -127,7 +128,7 @@ impl Derived {
     }
 }
 
-/// The delivery that emitted an event, by the event's source and id; none of a webhook.
+/// The delivery that emitted an event, from the event's source and id. None for a webhook.
 pub fn emitted_by(source: &str, id: &str) -> Option<DeliveryId> {
     source.starts_with("plugin:").then(|| id.split_once('.')?.0.parse().ok()).flatten()
 }

@@ -1,10 +1,10 @@
-//! One spelling for each domain name.
+//! Gives each domain name one spelling.
 
-/// The domain in ASCII, as DNS and mail servers without SMTPUTF8 know it: labels with other letters become
-/// Punycode (UTS 46, as browsers do it). A domain that is ASCII already, address literals such as `[192.0.2.1]`
-/// among them, is returned as it is, in lower case.
+/// The domain in ASCII, as DNS and mail servers without SMTPUTF8 know it. Labels with other letters become
+/// Punycode (UTS 46, as in browsers). A domain that is ASCII already is returned in lower case and otherwise
+/// unchanged, including address literals such as `[192.0.2.1]`.
 ///
-/// None: no domain name can be made of it.
+/// None if the text can't become a domain name.
 pub fn ascii_domain(domain: &str) -> Option<String> {
     if domain.is_ascii() {
         return Some(domain.to_ascii_lowercase());

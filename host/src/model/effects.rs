@@ -1,4 +1,5 @@
-//! What an attempt changed. Staged while the guest runs, committed with "delivery done", or dropped.
+//! The changes of an attempt. They are staged while the guest runs, and committed with "delivery done" or
+//! dropped.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use super::{Derived, REDACTED, WebRequest};
 
-/// The store's number of the last write to a key. A key that was deleted and set again has another.
+/// The number that the store gave to the last write of a key. A key that was deleted and set again has
+/// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KvVersion(pub i64);
 
-/// What an attempt saw, and what must still be so when it commits.
+/// A read of an attempt that must still be valid when it commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KvRead {
-    /// This key had this version; none: it was not there.
+    /// This key had this version. None means that it did not exist.
     Key {
         /// The key.
         key: String,
         /// Its version when it was read.
         version: Option<KvVersion>,
     },
-    /// A listing gave exactly these keys with these versions.
+    /// A listing returned exactly these keys with these versions.
     List {
-        /// What the keys start with.
+        /// The prefix of the keys.
         prefix: String,
-        /// After which key it began.
+        /// The key after which it began.
         after: Option<String>,
-        /// How many were asked for.
+        /// The number of keys that was asked for.
         limit: u32,
-        /// What came, in order.
+        /// The result, in order.
         found: Vec<(String, KvVersion)>,
     },
 }
@@ -36,45 +38,45 @@ pub enum KvRead {
 /// A staged change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KvWrite {
-    /// It gets this value.
+    /// The key gets this value.
     Set(Vec<u8>),
-    /// It goes.
+    /// The key is deleted.
     Delete,
-    /// This is added to the decimal number that stands there, an absent one being 0.
+    /// This is added to the key's decimal number. A key that does not exist counts as 0.
     Add(i64),
 }
 
-/// A mail that is complete and checked, its addresses as in RFC 5322.
+/// A mail that is complete and checked. Its addresses have the form of RFC 5322.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mail {
-    /// The angle-bracketed Message-ID, the same in every attempt and every sending.
+    /// The Message-ID in angle brackets, the same in every attempt and every sending.
     pub message_id: String,
-    /// Who it is from.
+    /// The sender.
     pub from: String,
-    /// To whom it goes.
+    /// The recipients.
     pub to: Vec<String>,
-    /// Who gets a copy.
+    /// The recipients of a copy.
     pub cc: Vec<String>,
-    /// Who gets a copy unseen.
+    /// The recipients of a blind copy.
     pub bcc: Vec<String>,
-    /// Where answers go.
+    /// The address for replies.
     pub reply_to: Option<String>,
     /// The subject.
     pub subject: String,
     /// The plain text.
     pub text: String,
-    /// The same as HTML.
+    /// The same text as HTML.
     pub html: Option<String>,
 }
 
 impl Mail {
-    /// Everybody who gets it.
+    /// All recipients, with those of copies.
     fn recipients(&self) -> impl Iterator<Item = &String> {
         self.to.iter().chain(&self.cc).chain(&self.bcc)
     }
 }
 
-/// What leaves after the commit.
+/// A thing that leaves after the commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum OutboxItem {
@@ -84,7 +86,7 @@ pub enum OutboxItem {
     Request(WebRequest),
 }
 
-/// What kind of thing leaves; each kind is sent by a desk of its own.
+/// The kind of an outbox item. Each kind has its own worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OutboxKind {
     /// Mail.
@@ -97,7 +99,7 @@ impl OutboxKind {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Mail, Self::Request];
 
-    /// The word for it.
+    /// The name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mail => "mail",
@@ -107,7 +109,7 @@ impl OutboxKind {
 }
 
 impl OutboxItem {
-    /// Its kind.
+    /// The item's kind.
     pub fn kind(&self) -> OutboxKind {
         match self {
             Self::Mail(_) => OutboxKind::Mail,
@@ -115,7 +117,8 @@ impl OutboxItem {
         }
     }
 
-    /// It in a line: sender, recipients and subject of a mail; method and URL of a request, without its query.
+    /// A line about the item: sender, recipients and subject of a mail; method and URL of a request, without
+    /// its query.
     pub fn summary(&self) -> String {
         match self {
             Self::Mail(mail) => {
@@ -126,7 +129,8 @@ impl OutboxItem {
         }
     }
 
-    /// The same with all masked that the plugin chose. The sender's address and the origin of a URL are granted.
+    /// The same line with everything masked that the plugin chose. The sender's address and the origin of a
+    /// URL are granted.
     pub fn outline(&self) -> String {
         match self {
             Self::Mail(mail) => {
@@ -140,7 +144,7 @@ impl OutboxItem {
         }
     }
 
-    /// What the plugin chose of it, in texts that an error may quote.
+    /// The parts that the plugin chose, as texts that an error may quote.
     pub fn chosen(&self) -> Vec<String> {
         match self {
             Self::Mail(mail) => {
@@ -167,18 +171,18 @@ fn address(mailbox: &str) -> &str {
     mailbox.rsplit_once('<').map_or(mailbox, |(_, address)| address.trim_end_matches('>'))
 }
 
-/// All that an attempt changed, and what it relied on.
+/// Everything that an attempt changed, and the reads that it relied on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// What must still be so.
+    /// Reads that must still be valid.
     pub reads: Vec<KvRead>,
-    /// What changes, by key.
+    /// Changes, by key.
     pub writes: BTreeMap<String, KvWrite>,
-    /// What leaves afterwards, in the order staged.
+    /// Items that leave after the commit, in the order staged.
     pub outbox: Vec<OutboxItem>,
-    /// What happens because of it, in the order staged.
+    /// Derived events, in the order staged.
     pub emitted: Vec<Derived>,
-    /// The most bytes that all keys and values of the plugin may have after the commit; none: any.
+    /// The most bytes that all keys and values of the plugin may have after the commit. None means no limit.
     pub kv_limit: Option<u64>,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TraceContext;
 
-/// A name that does not follow its rule.
+/// A name that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {problem}")]
 pub struct InvalidName {
@@ -16,7 +16,7 @@ pub struct InvalidName {
     problem: String,
 }
 
-/// Checks `text` to be 1 to `most` bytes of which each satisfies `allowed`.
+/// Checks that `text` has 1 to `most` bytes and that `allowed` accepts each character.
 fn checked(
     what: &'static str,
     text: &str,
@@ -52,7 +52,7 @@ macro_rules! name {
                 checked($what, text, $most, $allowed, $grammar).map(Self)
             }
 
-            /// The text of it.
+            /// The text of the name.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -80,8 +80,8 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`; or `plugin:` and the name of the plugin
-    /// that emitted the event.
+    /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`. A derived event has `plugin:` and the name
+    /// of the plugin that emitted it.
     SourceName, "source name", 71,
     |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'),
     "letters, digits, `-` and `_` may stand in it"
@@ -101,7 +101,7 @@ name! {
     "letters, digits and `. _ - : /` may stand in it"
 }
 
-/// The store's own number of an event, in the order in which it was taken in.
+/// The store's number of an event. It grows in the order in which events are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct EventSeq(pub i64);
@@ -109,41 +109,41 @@ pub struct EventSeq(pub i64);
 /// A verified webhook that is not in the store yet.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// Who sent it.
+    /// The source that sent it.
     pub source: SourceName,
     /// The sender's id.
     pub id: EventId,
-    /// What it is about.
+    /// The event's type.
     pub event_type: EventType,
-    /// The organization it concerns, at most 255 bytes.
+    /// The organization that it concerns, at most 255 bytes.
     pub organization: Option<Arc<str>>,
-    /// When it happened, by the sender's word.
+    /// When it happened, according to the sender.
     pub occurred_at: Option<Timestamp>,
-    /// When it was taken in.
+    /// When posthouse received it.
     pub received_at: Timestamp,
-    /// How many events lie between it and the webhook that it is derived of, itself included: 0 where it
-    /// is that webhook.
+    /// Its distance from the webhook that began the chain: 0 for that webhook, 1 for an event derived from
+    /// it.
     pub depth: u8,
-    /// The trace that it belongs to, and the span that is the parent of all that comes of it; none where
-    /// nothing of it is recorded.
+    /// The trace that it belongs to, with the span that is the parent of all further work. None if the trace
+    /// is not recorded.
     pub trace: Option<TraceContext>,
     /// The verified bytes: JSON, and so UTF-8.
     pub body: Bytes,
-    /// Where in the body the value of `data` stands; empty where it has none.
+    /// The range of the value of `data` in the body. Empty if the body has no `data`.
     pub data: Range<u32>,
 }
 
 /// A verified webhook that is in the store.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// The store's number of it.
+    /// The store's number.
     pub seq: EventSeq,
-    /// What was taken in.
+    /// The event itself.
     pub content: NewEvent,
 }
 
 impl NewEvent {
-    /// The JSON text of `data`; `null` where the body has none.
+    /// The JSON text of `data`. `null` if the body has none.
     pub fn data(&self) -> &str {
         let Range { start, end } = self.data;
         self.body
@@ -155,7 +155,7 @@ impl NewEvent {
 }
 
 impl Event {
-    /// The JSON text of `data`; `null` where the body has none.
+    /// The JSON text of `data`. `null` if the body has none.
     pub fn data(&self) -> &str {
         self.content.data()
     }

@@ -1,4 +1,4 @@
-//! The fuzz target of markers, which lie in an operator's database.
+//! The fuzz target of markers, which are in an operator's database.
 
 #![allow(
     clippy::expect_used,
@@ -8,7 +8,7 @@
 
 use super::Carried;
 
-/// What a marker carries can be read from any bytes or not, and what was read is written and read again the same.
+/// A marker's content is either refused or parsed, whatever its bytes. What was parsed survives a round trip.
 pub(crate) fn carried(input: &[u8]) {
     let Ok(carried) = serde_json::from_slice::<Carried>(input) else { return };
     let written = serde_json::to_vec(&carried).expect("what was read can be written");

@@ -1,4 +1,4 @@
-//! Grants: what the operator lets a plugin do. Nothing is granted by default.
+//! Grants: what the operator allows a plugin. By default nothing is granted.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ pub enum Capability {
     Mail,
     /// SQL on one database.
     Sql,
-    /// HTTP requests, now or later.
+    /// HTTP requests, during the attempt or through the outbox.
     Http,
     /// Derived events.
     Emit,
 }
 
 impl Capability {
-    /// The key and an example of its value below `[plugin.<name>.grants]`.
+    /// The key below `[plugin.<name>.grants]` with an example of its value.
     pub fn example(self) -> &'static str {
         match self {
             Self::Mail => r#"mail = { from = ["team@example.com"], to = ["*"] }"#,
@@ -43,35 +43,35 @@ impl fmt::Display for Capability {
     }
 }
 
-/// Mail a plugin may send.
+/// The mail that a plugin may send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MailGrant {
-    /// Addresses it may send from; the first is the default. `Name <address>` is allowed.
+    /// Addresses that it may send from; the first is the default. `Name <address>` is allowed.
     pub from: Vec<String>,
-    /// To whom: an address, `*@example.com` for a domain, or `*` for everybody.
+    /// Recipients: an address, `*@example.com` for a domain, or `*` for everybody.
     pub to: Vec<String>,
 }
 
-/// What one plugin may do.
+/// Everything that one plugin may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Grants {
     /// Mail, or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailGrant>,
-    /// Where it may make HTTP requests to, now and later.
+    /// The URLs that it may request, during the attempt and through the outbox.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub http: Vec<HttpGrant>,
-    /// SQL on the database of this name, which `[databases.<name>]` describes, or none.
+    /// SQL on the database with this name, which `[databases.<name>]` describes, or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
-    /// The types of events it may emit.
+    /// The event types that it may emit.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emit: Vec<Pattern>,
 }
 
 impl Grants {
-    /// Whether it covers the capability.
+    /// Whether the grants cover this capability.
     pub fn allows(&self, capability: Capability) -> bool {
         match capability {
             Capability::Mail => self.mail.is_some(),
@@ -81,7 +81,7 @@ impl Grants {
         }
     }
 
-    /// Whether it may emit events of this type.
+    /// Whether the plugin may emit events of this type.
     pub fn allows_emitting(&self, event_type: &EventType) -> bool {
         self.emit.iter().any(|pattern| pattern.matches(event_type))
     }

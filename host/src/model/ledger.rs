@@ -1,6 +1,6 @@
 //! The ledger of requests: every request ends in exactly one outcome, and the sums agree.
 //!
-//! received = accepted + duplicate + filtered + rejected + failed, once no request is under way.
+//! received = accepted + duplicate + filtered + rejected + failed, once no request is active.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 pub enum RequestOutcome {
     /// The event is on disk.
     Accepted,
-    /// The event was seen before.
+    /// The event is stored already.
     Duplicate,
-    /// The source does not want the type.
+    /// The source does not accept the event's type.
     Filtered,
     /// The request is at fault; the reason is one of a fixed set.
     Rejected(&'static str),
-    /// posthouse could not take it in; the reason is one of a fixed set.
+    /// posthouse could not store the event; the reason is one of a fixed set.
     Failed(&'static str),
 }
 
@@ -38,7 +38,7 @@ pub struct RequestLedger {
     failed: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-/// A request under way. Dropped without an outcome it counts as failed (`aborted`).
+/// An active request. If it is dropped without an outcome, it counts as failed (`aborted`).
 #[derive(Debug)]
 pub struct Receipt {
     ledger: Arc<RequestLedger>,
@@ -46,13 +46,13 @@ pub struct Receipt {
 }
 
 impl RequestLedger {
-    /// Counts a request in.
+    /// Counts the start of a request.
     pub fn receive(self: &Arc<Self>) -> Receipt {
         self.received.fetch_add(1, Ordering::Relaxed);
         Receipt { ledger: Arc::clone(self), settled: false }
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn snapshot(&self) -> RequestCounts {
         let by_reason = |map: &Mutex<BTreeMap<&'static str, u64>>| {
             map.lock()
@@ -67,8 +67,8 @@ impl RequestLedger {
             filtered: self.filtered.load(Ordering::Acquire),
             rejected: by_reason(&self.rejected),
             failed: by_reason(&self.failed),
-            // Read last, and each end releases its beginning: a request that ends meanwhile shows as
-            // under way, never as one too many.
+            // Read last. Each end releases its beginning, so a request that ends meanwhile counts as active,
+            // and the sum of the ends is never too large.
             received: self.received.load(Ordering::Relaxed),
         }
     }
@@ -88,7 +88,7 @@ impl RequestLedger {
 }
 
 impl Receipt {
-    /// Counts the request out.
+    /// Counts the end of the request.
     pub fn settle(mut self, outcome: RequestOutcome) {
         self.settled = true;
         self.ledger.settle(outcome);
@@ -106,22 +106,22 @@ impl Drop for Receipt {
 /// The counts of one source, or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCounts {
-    /// Requests that came.
+    /// Requests that were received.
     pub received: u64,
     /// New events.
     pub accepted: u64,
-    /// Events seen before.
+    /// Events that were stored already.
     pub duplicate: u64,
-    /// Events of a type that is not wanted.
+    /// Events of a type that the source does not accept.
     pub filtered: u64,
     /// Requests at fault, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Requests that posthouse could not take in, by reason.
+    /// Requests whose event posthouse could not store, by reason.
     pub failed: BTreeMap<String, u64>,
 }
 
 impl RequestCounts {
-    /// Requests that have come and not ended yet. Negative only where the ledger is wrong.
+    /// Requests that were received and have not ended. Negative only if the ledger is wrong.
     pub fn under_way(&self) -> i128 {
         let ended = self.accepted
             + self.duplicate

@@ -1,38 +1,39 @@
 //! Masks all hidden values of an event in a text, in one pass.
 //!
-//! An event may have thousands of hidden values, and a log line thousands of characters. A search for each value
-//! takes the product of the two. The automaton of Aho and Corasick takes the sum of their lengths.
+//! An event may have thousands of hidden values, and a log line thousands of characters. A search for each
+//! value takes time proportional to the product of the two. The automaton of Aho and Corasick takes the sum
+//! of their lengths.
 //!
-//! The crate `aho-corasick` was tried: each of its states lists every value that ends there, and values that end
-//! in one another make that the square of their lengths, in memory too. Only the longest matters here.
+//! The crate `aho-corasick` was tried: each of its states lists every value that ends there. If values end in
+//! one another, that takes the square of their lengths, in memory too. Only the longest value matters here.
 
 use std::collections::HashMap;
 
 use super::redact::REDACTED;
 
-/// Looks for values, whatever the case of their ASCII letters. Made once for an event; takes some 60 bytes of
-/// memory for each byte of a value.
+/// Searches for values, ignoring the case of ASCII letters. Built once for an event. It takes some 60 bytes
+/// of memory for each byte of a value.
 #[derive(Debug, Clone)]
 pub struct Masker {
-    /// From a state, by a byte, to the next one. State 0 is the start.
+    /// The next state, by a state and a byte. State 0 is the start.
     ways: HashMap<(u32, u8), u32>,
-    /// What is known in each state.
+    /// The properties of each state.
     states: Vec<State>,
-    /// Bytes that begin a value.
+    /// The bytes that begin a value.
     begin: [bool; 256],
 }
 
-/// What has been read is the beginning of a value.
+/// A state: the bytes read so far are the beginning of a value.
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// The state of the longest end of it that is another beginning.
+    /// The state of the longest suffix that is the beginning of a value, too.
     shorter: u32,
-    /// Bytes of the longest value that ends here; 0 where none does.
+    /// The length in bytes of the longest value that ends here; 0 if none does.
     ends: u32,
 }
 
 impl Masker {
-    /// Looks for these. None where there is nothing to look for.
+    /// A masker for these values. None if there are no values.
     pub fn new<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Option<Self> {
         let mut masker = Self { ways: HashMap::new(), states: vec![State::default()], begin: [false; 256] };
         for value in values {
@@ -45,7 +46,7 @@ impl Masker {
         Some(masker)
     }
 
-    /// Adds the states of a value. None where there are more than can be numbered: four gigabytes of values.
+    /// Adds the states of a value. None if the states can't be numbered: that takes four gigabytes of values.
     fn add(&mut self, value: &[u8]) -> Option<()> {
         let mut state = 0;
         for byte in value.iter().map(u8::to_ascii_lowercase) {
@@ -62,11 +63,11 @@ impl Masker {
         Some(())
     }
 
-    /// Works out where each state goes on when a byte leads no further: shorter ones first.
+    /// Computes the state to continue from if a byte leads no further. Shorter states come first.
     fn link(&mut self) {
         let mut from: Vec<(u32, u8, u32)> =
             self.ways.iter().map(|(&(state, byte), &next)| (state, byte, next)).collect();
-        // By their depths, which are not kept: each state has a higher number than the one before it.
+        // By depth, which is not stored: each state has a higher number than the one before it.
         let mut depth = vec![0_u32; self.states.len()];
         from.sort_unstable_by_key(|&(_, _, next)| next);
         for &(state, _, next) in &from {
@@ -98,8 +99,8 @@ impl Masker {
         }
     }
 
-    /// Masks each place of the text that is part of a value. Values that overlap are one place, so that no
-    /// part of either stays.
+    /// Masks each part of the text that belongs to a value. Values that overlap are masked as one, so that no
+    /// part of either remains.
     pub fn mask(&self, text: &mut String) {
         let places = self.places(text.as_bytes());
         if places.is_empty() {
@@ -116,7 +117,7 @@ impl Masker {
         *text = masked;
     }
 
-    /// Where values are, in order, and apart from each other.
+    /// The ranges of values, in order and without overlaps.
     fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
         let mut places: Vec<(usize, usize)> = Vec::new();
         let mut state = 0;
@@ -201,9 +202,10 @@ mod tests {
 
     #[test]
     fn many_values_in_a_long_text_take_one_pass_and_not_one_for_each() {
-        // A pass for each of them is some 10^10 bytes, minutes at best; one is a moment even on a busy machine.
+        // One pass for each value takes some 10^10 bytes, which is minutes. A single pass takes a moment,
+        // even on a busy machine.
         let values: Vec<_> = (0..10_000).map(|number| format!("user{number}@example.com")).collect();
-        // And values that end in one another, with a longer one that ends in all of them.
+        // Adds values that end in one another, with a longer one that ends in all of them.
         let lengths = (4..500).chain([50_000]);
         let nested: Vec<_> = lengths.map(|length| "x".repeat(length)).collect();
         let mut text = "nobody, user9999@example.com ".repeat(30_000) + &"x".repeat(100_000);

@@ -1,31 +1,32 @@
-//! The time of an event, as senders write it.
+//! The time of an event, in the formats that senders write.
 //!
-//! Texts are RFC 3339 with the liberties that are common: a blank in place of `T`, small letters, offsets
-//! without a colon, a name for UTC, any number of digits of a second. Numbers, and texts that are numbers,
-//! count from 1970 in seconds, milliseconds, microseconds or nanoseconds. The unit follows from the size:
-//! within the years that are accepted a number is a time in at most one of the four.
+//! Texts are RFC 3339 with the common liberties: a blank in place of `T`, small letters, offsets without a
+//! colon, a name for UTC, any number of digits of a second. Numbers, and texts that are numbers, count from
+//! 1970 in seconds, milliseconds, microseconds or nanoseconds. The size determines the unit: within the
+//! accepted years, a number is a time in at most one of the four.
 //!
-//! Anything else is no time at all, because a wrong one would make an old event look new: a text without an
-//! offset, a date without a time, or a year outside of 1990 to 2099 such as the zero value of many languages.
+//! Anything else is no time, because a wrong time would make an old event look new. Examples are a text
+//! without an offset, a date without a time, and a year outside of 1990 to 2099, such as the zero value of
+//! many languages.
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 
 use super::json;
 
-/// The members of an event that may contain its time. The first that does counts.
+/// The members of an event that may contain its time. The first member that contains one counts.
 ///
 /// `occurred_at` is Scalekit's own, `timestamp` that of Standard Webhooks, `created_at` that of Scalekit's
-/// page. All are members of the body itself: times within `data` are about the object, not the event.
+/// page. All are members of the body itself: times within `data` are about the object and not the event.
 pub const TIME_MEMBERS: [&str; 3] = ["occurred_at", "timestamp", "created_at"];
 
 /// 1990-01-01T00:00:00Z, in nanoseconds since 1970.
 const EARLIEST: i128 = 631_152_000_000_000_000;
-/// 2100-01-01T00:00:00Z, which is no longer accepted.
+/// 2100-01-01T00:00:00Z, the first time that is not accepted.
 const LATEST: i128 = 4_102_444_800_000_000_000;
-/// The longest text that is looked at, in bytes.
+/// The longest text that is parsed, in bytes.
 const LONGEST: usize = 64;
 
-/// The time in a member's JSON text; none where it is no time, or not certain to be one.
+/// The time in a member's JSON text. None if it is not a time, or not certain to be one.
 pub fn event_time(json: &str) -> Option<Timestamp> {
     let json = json.trim_ascii();
     let nanoseconds = match json.as_bytes().first()? {
@@ -44,7 +45,7 @@ fn accepted(nanoseconds: i128) -> Option<i128> {
     (EARLIEST..LATEST).contains(&nanoseconds).then_some(nanoseconds)
 }
 
-/// A decimal number of some unit since 1970, in nanoseconds. Exact: no floating point is involved.
+/// A decimal number of some unit since 1970, in nanoseconds. It is exact: no floating point is involved.
 fn count(text: &str) -> Option<i128> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -62,7 +63,7 @@ fn count(text: &str) -> Option<i128> {
     [9, 6, 3, 0].into_iter().find_map(|unit| accepted(shifted(number, exponent.checked_add(unit)?)?))
 }
 
-/// `number` × 10^`places`, rounded down; none where that is out of range.
+/// `number` × 10^`places`, rounded down. None if that is out of range.
 fn shifted(number: i128, places: i32) -> Option<i128> {
     let factor = 10i128.checked_pow(places.unsigned_abs());
     match places {
@@ -71,7 +72,7 @@ fn shifted(number: i128, places: i32) -> Option<i128> {
     }
 }
 
-/// A date, a time and an offset, in nanoseconds since 1970.
+/// A date, a time and an offset, as nanoseconds since 1970.
 fn calendar(text: &str) -> Option<i128> {
     let mut rest = text;
     let year = digits(&mut rest, 4)?;
@@ -80,7 +81,7 @@ fn calendar(text: &str) -> Option<i128> {
     rest = rest.strip_prefix(['T', 't', ' '])?;
     let hour = digits(&mut rest, 2)?;
     let minute = after(&mut rest, ':', 2)?;
-    // A leap second counts as the one before it.
+    // A leap second counts as the second before it.
     let second = after(&mut rest, ':', 2).filter(|second| *second <= 60)?.min(59);
     let mut nanosecond = 0;
     if let Some(fraction) = rest.strip_prefix(['.', ',']) {
@@ -105,7 +106,7 @@ fn calendar(text: &str) -> Option<i128> {
     accepted(offset.to_timestamp(local.ok()?).ok()?.as_nanosecond())
 }
 
-/// `Z`, `UTC`, `GMT`, `+01:00`, `+0100` or `+01`.
+/// Parses `Z`, `UTC`, `GMT`, `+01:00`, `+0100` or `+01`.
 fn offset(text: &str) -> Option<Offset> {
     if ["z", "utc", "gmt"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(Offset::UTC);
@@ -130,7 +131,7 @@ fn offset(text: &str) -> Option<Offset> {
     Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok()
 }
 
-/// Takes so many digits off the front.
+/// Takes this many digits off the front.
 fn digits(rest: &mut &str, many: usize) -> Option<i32> {
     let (taken, left) = rest.split_at_checked(many)?;
     if !taken.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -140,7 +141,7 @@ fn digits(rest: &mut &str, many: usize) -> Option<i32> {
     taken.parse().ok()
 }
 
-/// Takes a separator and so many digits off the front.
+/// Takes a separator and this many digits off the front.
 fn after(rest: &mut &str, separator: char, many: usize) -> Option<i32> {
     *rest = rest.strip_prefix(separator)?;
     digits(rest, many)

@@ -1,7 +1,7 @@
-//! Order: what of an event says with which others it keeps to the order in which they came.
+//! Order: the part of an event that says which other events it is kept in order with.
 //!
-//! Deliveries of one plugin with the same key run one at a time, first come, first run. An event that has
-//! no key runs whenever there is room.
+//! Deliveries of one plugin with the same key run one at a time, in the order of their arrival. An event
+//! without a key runs whenever there is room.
 
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
@@ -13,15 +13,15 @@ use super::{
     json::{member, scalar},
 };
 
-/// The longest key that is kept as it is, in bytes; of a longer one its SHA-256 is.
+/// The longest key that is kept unchanged, in bytes. Of a longer one the SHA-256 is kept.
 const LONGEST: usize = 255;
 
-/// What deliveries that keep to an order have in common, such as a user's id.
+/// The value that deliveries kept in order have in common, such as a user's id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OrderKey(Arc<str>);
 
 impl OrderKey {
-    /// The key of this text; none of an empty one.
+    /// The key of this text. None if the text is empty.
     pub fn new(text: &str) -> Option<Self> {
         match text.len() {
             0 => None,
@@ -30,13 +30,13 @@ impl OrderKey {
         }
     }
 
-    /// The text of it.
+    /// The text of the key.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// By what a plugin's deliveries keep to an order.
+/// The part of an event that a plugin's deliveries are ordered by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OrderBy {
     /// The organization that the event concerns.
@@ -47,19 +47,19 @@ pub enum OrderBy {
     Pointer(String),
 }
 
-/// The text means no order.
+/// The text is not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` means no order; \"organization\", \"user\" and a JSON pointer such as \"/data/user/id\" do")]
 pub struct InvalidOrder(String);
 
-/// By what each plugin's deliveries keep to an order; those that keep to none are left out.
+/// The order of each plugin that has one.
 pub type Orders = HashMap<PluginId, OrderBy>;
 
 impl OrderBy {
     /// Reads `organization`, `user`, or a JSON pointer.
     ///
     /// # Errors
-    /// [`InvalidOrder`] where it is none of these.
+    /// [`InvalidOrder`] if it is none of these.
     pub fn new(text: &str) -> Result<Self, InvalidOrder> {
         let escapes = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
         match text {
@@ -70,7 +70,7 @@ impl OrderBy {
         }
     }
 
-    /// The key of an event; none where it has no text and no number there.
+    /// The key of an event. None if the event has no text and no number there.
     pub fn key(&self, event: &NewEvent) -> Option<OrderKey> {
         match self {
             Self::Organization => event.organization.as_deref().and_then(OrderKey::new),
@@ -102,8 +102,8 @@ impl Serialize for OrderBy {
     }
 }
 
-/// Where a user's id stands below `data`, in the events that Scalekit sends and in those of its page: of
-/// the first of these that is there.
+/// The places of a user's id below `data`, in the events that Scalekit sends and in those of its page. The
+/// first one that exists counts.
 const USERS: [&[&str]; 9] = [
     &["user", "id"],
     &["directory_user", "id"],
@@ -116,7 +116,7 @@ const USERS: [&[&str]; 9] = [
     &["id"],
 ];
 
-/// Types of events whose `data` is the user itself.
+/// Families of event types whose `data` is the user itself.
 const OF_A_USER: [&str; 2] = ["user.", "organization.directory.user_"];
 
 /// The id of the user that an event is about.

@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::EventType;
 
-/// Which event types: one by name, all below a prefix (`membership.*`), or all (`*`).
+/// Selects event types: one by name, all below a prefix (`membership.*`), or all (`*`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(String);
 
-/// The text is no pattern.
+/// The text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no pattern of event types; `user.created`, `membership.*` and `*` are")]
 pub struct InvalidPattern(String);
 
 impl Pattern {
-    /// Checks a pattern: an event type, or one that ends in `.*`, or `*`.
+    /// Checks a pattern: an event type, a prefix that ends in `.*`, or `*`.
     ///
     /// # Errors
-    /// [`InvalidPattern`] where it is none of these.
+    /// [`InvalidPattern`] if it is none of these.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
         let stem = text.strip_suffix(".*").unwrap_or(text);
         if text == "*" || EventType::new(stem).is_ok() {
@@ -30,7 +30,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the type is among those it means.
+    /// Whether the pattern matches this type.
     pub fn matches(&self, event_type: &EventType) -> bool {
         match self.0.strip_suffix('*') {
             Some(prefix) => event_type.as_str().starts_with(prefix),
@@ -38,7 +38,7 @@ impl Pattern {
         }
     }
 
-    /// The text of it.
+    /// The text of the pattern.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,11 +1,12 @@
-//! Masking: which values of a source's payloads nobody is to read, and how they are kept from being read.
+//! Masking: which values of a source's payloads people must not see, and how they are hidden.
 //!
-//! A plugin gets the payload as it came; what is masked is what people see: the body, and each text that
-//! came of handling it (log lines, errors), wherever such a value stands in it.
+//! A plugin gets the payload unchanged. posthouse masks what people see: the body, and each text that results
+//! from handling it (log lines, errors), wherever such a value occurs in it.
 //!
-//! A plugin may also have kept a value of an earlier event, of the same source or another. Nothing remembers
-//! those values. So where any source has masks, two rules by form hold for all events: a mail address or a
-//! telephone number is masked in every text, and of an outbox item nothing shows that the plugin chose.
+//! A plugin may also have kept a value of an earlier event, of the same source or another. posthouse does not
+//! remember those values. So if any source has masks, two rules by form apply to all events: a mail address
+//! or a telephone number is masked in every text, and nothing shows the parts of an outbox item that the
+//! plugin chose.
 
 use std::{fmt, sync::OnceLock};
 
@@ -19,26 +20,26 @@ use super::{
     strangers::mask_reachable,
 };
 
-/// What stands in place of a masked value.
+/// The text in place of a masked value.
 pub const REDACTED: &str = "[redacted]";
 
-/// The same as JSON.
+/// The same as a JSON string.
 const MASK: &str = "\"[redacted]\"";
 
-/// All but what stands for itself in every part of a URL.
+/// All characters except those that stay unescaped in every part of a URL.
 const URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A shorter value is not looked for in other texts: it would be found everywhere.
+/// Shorter values are not searched for in other texts: they would be found everywhere.
 const SHORTEST: usize = 4;
 
-/// A JSON pointer (RFC 6901), such as `/data/user/email`; a part `*` means every member or item.
+/// A JSON pointer (RFC 6901), such as `/data/user/email`. A part `*` means every member or element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
     text: String,
     parts: Vec<String>,
 }
 
-/// The text is no pointer.
+/// The text is not a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no JSON pointer; one begins with `/`, such as \"/data/user/email\"")]
 pub struct InvalidPointer(String);
@@ -47,7 +48,7 @@ impl Pointer {
     /// Reads a pointer.
     ///
     /// # Errors
-    /// Where it does not begin with `/`, or has a `~` that escapes nothing.
+    /// If it does not begin with `/`, or has a `~` that escapes nothing.
     pub fn new(text: &str) -> Result<Self, InvalidPointer> {
         let invalid = || InvalidPointer(text.to_owned());
         let parts = text.strip_prefix('/').ok_or_else(invalid)?;
@@ -65,22 +66,23 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// What is masked of a source's payloads.
+/// The parts of a source's payloads that are masked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Redact {
     pointers: Vec<Pointer>,
-    /// Some source has masks, so that a text may hold masked values of other events.
+    /// Some source has masks, so a text may contain masked values of other events.
     by_form: bool,
 }
 
 impl Redact {
-    /// Masks what these point at.
+    /// Masks the values that these pointers select.
     pub fn new(pointers: Vec<Pointer>) -> Self {
         Self { pointers, by_form: false }
     }
 
-    /// Masks for an event of one of these sources, which are given with their names. An event of none of them was
-    /// derived, or its source is no longer in config.toml: what any of them points at is masked.
+    /// The masks for an event of one of these sources, which are given with their names. If it is of none of
+    /// them, it was derived, or its source is no longer in config.toml. Then everything is masked that any of
+    /// their pointers selects.
     pub fn among<'a>(sources: impl Iterator<Item = (&'a str, &'a Self)>, of: &str) -> Self {
         let (mut own, mut all) = (None, Vec::new());
         for (name, redact) in sources {
@@ -102,8 +104,8 @@ impl Redact {
         &self.pointers
     }
 
-    /// Masks a body, and remembers what was in it: each value that is pointed at is replaced where it stands,
-    /// and all else stays byte for byte. One that is not JSON is masked whole.
+    /// Masks a body, and remembers the hidden values. Each selected value is replaced in place, and all else
+    /// stays byte for byte. A body that is not JSON is masked whole.
     pub fn mask(&self, body: &[u8]) -> Mask {
         let by_form = self.by_form;
         if self.pointers.is_empty() {
@@ -126,7 +128,7 @@ impl Redact {
     }
 }
 
-/// Collects every text and number in this JSON, in each of the ways in which another text may contain it.
+/// Collects every text and number in this JSON, in each of the forms in which another text may contain it.
 fn collect(json: &str, values: &mut Vec<String>) {
     let mut tokens = Tokens::of(json).peekable();
     while let Some((_, token)) = tokens.next() {
@@ -134,7 +136,7 @@ fn collect(json: &str, values: &mut Vec<String>) {
             Token::String(token) => {
                 let text = string(token).unwrap_or_default();
                 let name = matches!(tokens.peek(), Some((_, Token::Colon)));
-                // The name of a member is a value where it can't be a word of the sender's programmers.
+                // The name of a member counts as a value if it can't be a programmer's word.
                 if !name || !text.chars().all(|letter| letter.is_ascii_alphabetic() || "_-".contains(letter))
                 {
                     of_text(&text, token, values);
@@ -144,7 +146,7 @@ fn collect(json: &str, values: &mut Vec<String>) {
                 if number.starts_with(|first: char| first == '-' || first.is_ascii_digit()) =>
             {
                 values.push(number.to_owned());
-                // As programs write it that have read it.
+                // The form in which a program writes the number after reading it.
                 if let Ok(number) = serde_json::from_str::<Number>(number) {
                     let number = number.to_string();
                     values.extend(number.strip_suffix(".0").map(str::to_owned));
@@ -166,30 +168,30 @@ fn of_text(text: &str, token: &str, values: &mut Vec<String>) {
     values.extend(quoted.into_iter().chain([text, &url]).map(str::to_owned));
 }
 
-/// What was masked of one payload.
+/// The hidden values of one payload.
 #[derive(Debug, Clone, Default)]
 pub struct Mask {
     body: Option<String>,
     values: Vec<String>,
-    /// Made of the values when it is first needed.
+    /// Built from the values when it is first needed.
     masker: OnceLock<Option<Masker>>,
     by_form: bool,
 }
 
 impl Mask {
-    /// The body with its masks; none where nothing is to be masked.
+    /// The masked body. None if nothing is masked.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
 
-    /// The same, masking the hidden values of another payload too.
+    /// Also masks the hidden values of another payload.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.by_form |= other.by_form;
         if other.values.is_empty() { self } else { self.with(other.values) }
     }
 
-    /// What is masked of a text that came of these payloads, each given with the name of its source.
+    /// The mask for a text that results from these payloads, each given with the name of its source.
     pub fn of_all<'a>(
         payloads: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         redact: impl Fn(&str) -> Redact,
@@ -203,7 +205,7 @@ impl Mask {
         Self::default().with(values.to_vec())
     }
 
-    /// With these values too, but for those that are too short to look for.
+    /// Adds these values, except for those that are too short to search for.
     fn with(self, more: Vec<String>) -> Self {
         let Self { body, mut values, by_form, .. } = self;
         values.extend(more);
@@ -213,13 +215,13 @@ impl Mask {
         Self { body, values, masker: OnceLock::new(), by_form }
     }
 
-    /// Whether nothing that a plugin chose may show, as it may be of another event.
+    /// Whether nothing that a plugin chose may be shown, because it may be from another event.
     pub fn hides_words_of_plugins(&self) -> bool {
         self.by_form
     }
 
-    /// Masks each of the payload's hidden values in a text, whatever the case of its ASCII letters; where any
-    /// source has masks, what a person can be reached by too.
+    /// Masks each of the payload's hidden values in a text, ignoring the case of ASCII letters. If any source
+    /// has masks, mail addresses and telephone numbers are masked too.
     pub fn text(&self, text: &mut String) {
         self.values(text);
         if self.by_form {

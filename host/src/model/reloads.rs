@@ -1,4 +1,4 @@
-//! The ledger of reloads: how often config.toml was read anew, and what came of it.
+//! The ledger of reloads: how often config.toml was read again, and the results.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,14 +10,14 @@ pub struct ReloadLedger {
     refused_last: AtomicBool,
 }
 
-/// What was counted.
+/// The counts of reloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReloadCounts {
     /// Reloads that put a configuration into force.
     pub taken: u64,
-    /// Reloads that changed nothing, because something was wrong.
+    /// Reloads that changed nothing, because of an error.
     pub refused: u64,
-    /// Whether the newest configuration is in force; true where none was read anew.
+    /// Whether the newest configuration is in force. True if there was no reload.
     pub last_taken: bool,
 }
 
@@ -28,7 +28,7 @@ impl ReloadLedger {
         self.refused_last.store(!taken, Ordering::Relaxed);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn snapshot(&self) -> ReloadCounts {
         ReloadCounts {
             taken: self.taken.load(Ordering::Relaxed),

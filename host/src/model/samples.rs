@@ -1,7 +1,7 @@
-//! A sample of every known type of event: the 41 types that Scalekit really sends, in the shape of its
-//! real bodies, and the 8 that only its page on webhooks names, in the page's own shape.
+//! A sample of every known event type. Scalekit really sends 41 of them, in the shape of its real bodies.
+//! Only its page on webhooks names the other 8, which have the page's own shape.
 //!
-//! The page has ten types; two of them, `organization.created` and `organization.updated`, are sent too
+//! The page has ten types. Two of them, `organization.created` and `organization.updated`, are really sent
 //! and so have the real shape. The people and companies in the samples do not exist.
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -17,7 +17,7 @@ use super::TIME_MEMBERS;
 /// Every sample, by its type.
 const SAMPLES: &str = include_str!("samples.json");
 
-/// Why there is no such sample.
+/// The built-in samples can't be read.
 #[derive(Debug, thiserror::Error)]
 #[error("the samples built into posthouse can't be read: {0}")]
 pub struct Unreadable(#[from] serde_json::Error);
@@ -27,10 +27,10 @@ pub struct Unreadable(#[from] serde_json::Error);
 pub struct Samples(Map<String, Value>);
 
 impl Samples {
-    /// Reads them.
+    /// Reads the built-in samples.
     ///
     /// # Errors
-    /// [`Unreadable`] never happens to a build whose tests passed.
+    /// [`Unreadable`] never happens in a build whose tests passed.
     pub fn read() -> Result<Self, Unreadable> {
         Ok(Self(serde_json::from_str(SAMPLES)?))
     }
@@ -40,7 +40,7 @@ impl Samples {
         self.0.keys().map(String::as_str)
     }
 
-    /// The body of the type's sample, with this id and time; none of an unknown type.
+    /// The body of the type's sample, with this id and time. None for an unknown type.
     pub fn body(&self, event_type: &str, id: &str, at: Timestamp) -> Option<Map<String, Value>> {
         let mut body = self.0.get(event_type)?.as_object()?.clone();
         body.insert("id".to_owned(), id.into());
@@ -53,7 +53,7 @@ impl Samples {
     }
 }
 
-/// The types of the samples, in order.
+/// The types of the samples, sorted.
 static KNOWN: LazyLock<Vec<String>> = LazyLock::new(|| {
     let mut types: Vec<_> =
         Samples::read().map(|samples| samples.types().map(str::to_owned).collect()).unwrap_or_default();
@@ -61,27 +61,26 @@ static KNOWN: LazyLock<Vec<String>> = LazyLock::new(|| {
     types
 });
 
-/// The types that there is a sample of: what may be told apart where their number must stay small.
+/// The types that have a sample. They can be told apart where the number of types must stay small.
 pub fn known_types() -> &'static [String] {
     &KNOWN
 }
 
-/// Where this type stands among [`known_types`]; none of a type that anybody may have made up.
+/// The index of this type in [`known_types`]. None for a type that a sender may have made up.
 pub fn known_type(event_type: &str) -> Option<usize> {
     KNOWN.binary_search_by(|known| known.as_str().cmp(event_type)).ok()
 }
 
-/// The body of an event of the sender's own type.
+/// The body of an event of a type that has no sample.
 pub fn of_own_type(event_type: &str, id: &str, at: Timestamp) -> Map<String, Value> {
     let members = [("id", id), ("type", event_type), ("occurred_at", &at.to_string())];
     members.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
 }
 
-/// The JSON text of an event with these members, and this JSON text as its `data`, digit for digit, where one is
-/// given.
+/// The JSON text of an event with these members. If `data` is given, it is copied digit for digit.
 ///
 /// # Errors
-/// Where the members can't be written, which no member of a sample can cause.
+/// If the members can't be written, which no member of a sample can cause.
 pub fn event_text(members: &Map<String, Value>, data: Option<&RawValue>) -> serde_json::Result<String> {
     let mut text = BTreeMap::new();
     for (name, value) in members {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 /// A text that must not be shown. `Debug` masks it; there is no `Display`, and it can't be serialized.
 ///
-/// Two are equal if their texts are, wherever they were written.
+/// Two secrets are equal if their texts are equal, wherever they were written.
 #[derive(Clone)]
 pub struct Secret {
     text: String,
@@ -12,23 +12,23 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// Takes the text in.
+    /// Wraps the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), place: None }
     }
 
-    /// The same, written at this place of config.toml, such as `config.toml:69:12`.
+    /// The same secret, written at this place of config.toml, such as `config.toml:69:12`.
     #[must_use]
     pub fn written_at(self, place: &str) -> Self {
         Self { place: Some(place.into()), ..self }
     }
 
-    /// The text itself, for the one who uses it.
+    /// The text itself, for the code that uses it.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// The place of config.toml where it, or the reference to it, is written; for errors.
+    /// The place in config.toml of the secret or of the reference to it, for errors.
     pub fn place(&self) -> Option<&Arc<str>> {
         self.place.as_ref()
     }

@@ -1,11 +1,11 @@
-//! How numbers spread: counted in buckets, without a lock, by as many threads as there are.
+//! Histograms: numbers counted in buckets, without a lock, by any number of threads.
 //!
-//! This is what is exported as a histogram. To count one costs a search among some twenty bounds and two
-//! additions; nothing is kept of the number itself, so that however many come it takes no more room.
+//! Metrics export them as histograms. Counting a number costs a search among some twenty bounds and two
+//! additions. The number itself is not kept, so the memory does not grow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bounds of what takes from microseconds to seconds, in nanoseconds.
+/// Bounds for times from microseconds to seconds, in nanoseconds.
 pub const SHORT_TIMES: &[u64] = &[
     25_000,
     50_000,
@@ -27,7 +27,7 @@ pub const SHORT_TIMES: &[u64] = &[
     10_000_000_000,
 ];
 
-/// Bounds of what may take a day, in nanoseconds.
+/// Bounds for times of up to a day, in nanoseconds.
 pub const LONG_TIMES: &[u64] = &[
     100_000,
     500_000,
@@ -47,20 +47,20 @@ pub const LONG_TIMES: &[u64] = &[
     86_400_000_000_000,
 ];
 
-/// Bounds of a number of things done together.
+/// Bounds for the number of things that are done together.
 pub const SIZES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048];
 
-/// Counts numbers by the bucket that they fall into.
+/// Counts numbers by their bucket.
 #[derive(Debug)]
 pub struct Spread {
     bounds: &'static [u64],
-    /// One for each bound, and one for what is beyond the last.
+    /// One for each bound, and one for numbers above the last bound.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Spread {
-    /// Nothing counted yet. A bucket holds what is at most its bound; the bounds ascend.
+    /// An empty histogram. A bucket counts numbers up to and including its bound; the bounds must ascend.
     pub fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, sum: AtomicU64::new(0) }
@@ -75,21 +75,21 @@ impl Spread {
         self.sum.fetch_add(number, Ordering::Relaxed);
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn snapshot(&self) -> SpreadCounts {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         SpreadCounts { bounds: self.bounds, counts, sum: self.sum.load(Ordering::Relaxed) }
     }
 }
 
-/// What was counted of a [`Spread`].
+/// The counts of a [`Spread`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpreadCounts {
-    /// The upper bound of each bucket but the last, which has none.
+    /// The upper bound of each bucket except the last, which has none.
     pub bounds: &'static [u64],
-    /// How many fell into each bucket, one more than there are bounds.
+    /// The count of each bucket, one more than there are bounds.
     pub counts: Vec<u64>,
-    /// The sum of all of them.
+    /// The sum of all counted numbers.
     pub sum: u64,
 }
 

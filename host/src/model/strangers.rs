@@ -1,8 +1,8 @@
-//! Masking by form: what a person can be reached by, wherever it is from.
+//! Masks by form: addresses and numbers by which a person can be reached, wherever they are from.
 //!
-//! A masked value can reach a plugin's words by another way than the event at hand: the plugin kept it, in its
-//! keys or its rows, when an earlier event came. Such a value can't be looked for, as nothing remembers it, but its
-//! form can: a mail address, or a telephone number with its country code.
+//! A masked value can reach a plugin's words by another way than the current event: the plugin kept it, in
+//! its keys or its rows, from an earlier event. posthouse can't search for such a value, because it does not
+//! remember it. It can search for its form: a mail address, or a telephone number with its country code.
 
 use super::REDACTED;
 
@@ -30,13 +30,14 @@ pub(super) fn mask_reachable(text: &mut String) {
 const LONGEST_LOCAL: usize = 256;
 
 enum Found {
-    /// From this byte to that one.
+    /// An address or a number, from the first byte to the second.
     Reachable(usize, usize),
     /// Nothing up to this byte.
     Nothing(usize),
 }
 
-/// The next sign of an address or a number at `from` or later; what it belongs to begins at `floor` or later.
+/// The next sign of an address or a number at `from` or later. The address or number begins at `floor` or
+/// later.
 fn next(text: &str, from: usize, floor: usize) -> Option<Found> {
     let at = from + text[from..].find(['@', '+', '%'])?;
     let sign = match &text[at..] {
@@ -66,25 +67,25 @@ fn next(text: &str, from: usize, floor: usize) -> Option<Found> {
     })
 }
 
-/// Where the quotes at the end of a text begin, if an address can begin with what they hold.
+/// The start of the quotes at the end of a text, if an address can begin with their content.
 fn quoted(text: &str) -> Option<usize> {
     let text = text.strip_suffix('"')?;
     let start = text.rfind('"')?;
     text[start + 1..].chars().any(is_local).then_some(start)
 }
 
-/// What may stand before the `@` of an address, without quotes.
+/// Whether an address may have this letter before its `@`, without quotes.
 fn is_local(letter: char) -> bool {
     letter.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(letter)
 }
 
-/// What may stand after it, in a name or an address in brackets.
+/// Whether an address may have this letter after its `@`, in a name or an address in brackets.
 fn is_domain(letter: char) -> bool {
     letter.is_alphanumeric() || ".-_".contains(letter)
 }
 
-/// The bytes of a telephone number after its `+`: 8 to 15 digits, which blanks, dots, hyphens and parentheses may
-/// divide.
+/// The length in bytes of a telephone number after its `+`: 8 to 15 digits, which blanks, dots, hyphens and
+/// parentheses may divide.
 fn number(text: &str) -> Option<usize> {
     let divides = |letter: char| " -.()".contains(letter);
     let all = &text[..text.len()

@@ -1,4 +1,4 @@
-//! Clocks and randomness for tests: one that stands still, one that a test moves, one that a seed fixes.
+//! Clocks and randomness for tests: a clock that a test moves, the machine's clock, bytes that a seed fixes.
 
 use std::{
     sync::{
@@ -12,12 +12,12 @@ use jiff::Timestamp;
 
 use super::{Ambient, Clock, Random};
 
-/// A clock that only a test moves. Its clones are the same clock.
+/// A clock that only a test moves. Its clones share the time.
 #[derive(Debug, Clone)]
 pub(crate) struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that shows this moment until it is moved.
+    /// A clock that shows this time until a test moves it.
     pub(crate) fn at(moment: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(nanos(moment))))
     }
@@ -27,7 +27,7 @@ impl ManualClock {
         Self::at(Timestamp::UNIX_EPOCH)
     }
 
-    /// Moves it on.
+    /// Moves the clock forward.
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
     }
@@ -43,7 +43,7 @@ fn nanos(moment: Timestamp) -> i64 {
     moment.as_nanosecond().try_into().unwrap()
 }
 
-/// The clock of the machine, for a test of what its time decides.
+/// The machine's clock, for tests that depend on its time.
 pub(crate) struct MachineClock;
 
 impl Clock for MachineClock {
@@ -53,7 +53,7 @@ impl Clock for MachineClock {
     }
 }
 
-/// Randomness without any: each byte is this one.
+/// Randomness in which each byte is this one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Constant(pub(crate) u8);
 
@@ -63,7 +63,7 @@ impl Random for Constant {
     }
 }
 
-/// Randomness that differs from one call to the next, by SplitMix64 from a seed.
+/// Randomness that differs between calls, by SplitMix64 from a seed.
 #[derive(Debug)]
 pub(crate) struct Seeded(AtomicU64);
 
@@ -85,7 +85,7 @@ impl Seeded {
         usize::try_from(self.next() % most as u64).unwrap()
     }
 
-    /// Puts a list into another order.
+    /// Shuffles a list.
     pub(crate) fn shuffle<T>(&self, list: &mut [T]) {
         for last in (1..list.len()).rev() {
             list.swap(last, self.below(last + 1));
@@ -101,7 +101,7 @@ impl Random for Seeded {
     }
 }
 
-/// The clock at 1970-01-01T00:00:00Z, and each random byte a 7.
+/// A clock at 1970-01-01T00:00:00Z, and randomness in which each byte is 7.
 pub(crate) fn still() -> Ambient {
     Ambient::new(ManualClock::epoch(), Constant(7))
 }

@@ -1,7 +1,7 @@
-//! A trace context: which trace a piece of work belongs to, and which span of it is the parent of the next.
+//! A trace context: the trace that a piece of work belongs to, and the span that is the parent of the next.
 //!
-//! On the wire it is the header `traceparent` of W3C Trace Context; in the store it is 25 bytes beside the
-//! event, written only where the trace is recorded. `tracestate` is not carried on: what vendors keep in it
+//! In requests it is the header `traceparent` of W3C Trace Context. In the store it is 25 bytes beside the
+//! event, written only if the trace is recorded. posthouse does not propagate `tracestate`: a vendor's entry
 //! may be longer than the event.
 
 use std::fmt;
@@ -16,9 +16,9 @@ pub const TRACEPARENT: &str = "traceparent";
 
 /// Characters of a `traceparent` of version 00.
 const LENGTH: usize = 55;
-/// The trace is recorded.
+/// The flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
-/// What of the flags is passed on: whether the trace is recorded, and whether its id is random.
+/// The flags that are passed on: whether the trace is recorded, and whether its id is random.
 const KNOWN_FLAGS: u8 = 0b11;
 
 /// A trace, and a span in it.
@@ -33,7 +33,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// The first span of a trace of our own, which is recorded.
+    /// The first span of a new trace, which is recorded.
     pub fn root(ambient: &Ambient) -> Self {
         Self { trace: random(ambient), span: random(ambient), flags: KNOWN_FLAGS }
     }
@@ -49,13 +49,13 @@ impl TraceContext {
         self.flags & SAMPLED != 0
     }
 
-    /// The trace's id as people and tools write it.
+    /// The trace's id, in hexadecimal.
     pub fn trace_id(&self) -> String {
         hex::encode(self.trace)
     }
 
-    /// Reads a `traceparent`; none where it is not one. A version that is not known yet is read as far as
-    /// version 00 goes, as the specification has it.
+    /// Reads a `traceparent`. None if it is not valid. Of an unknown version, the parts that version 00 has
+    /// are read, as the specification requires.
     pub fn parse(header: &str) -> Option<Self> {
         let bytes = header.as_bytes();
         let ends = match bytes.get(..2)? {
@@ -76,7 +76,7 @@ impl TraceContext {
         (trace != [0; 16] && span != [0; 8]).then_some(Self { trace, span, flags: flags[0] & KNOWN_FLAGS })
     }
 
-    /// As the store keeps it.
+    /// The form in which the store keeps it.
     pub fn to_bytes(&self) -> [u8; 25] {
         let mut bytes = [0; 25];
         bytes[..16].copy_from_slice(&self.trace);
@@ -85,7 +85,7 @@ impl TraceContext {
         bytes
     }
 
-    /// What the store kept; none where it is something else.
+    /// Reads the form in the store. None if it is something else.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (trace, rest) = bytes.split_first_chunk()?;
         let (span, rest) = rest.split_first_chunk()?;
@@ -97,29 +97,29 @@ impl TraceContext {
 /// A request that a guest made, for the trace of its attempt.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    /// Its span, which the other side has seen.
+    /// Its span, which the other side has received.
     pub context: TraceContext,
     /// When it began.
     pub started_at: Timestamp,
-    /// When its response was there, or nothing was.
+    /// When its response was complete, or the request failed.
     pub ended_at: Timestamp,
     /// The method.
     pub method: String,
-    /// Where to, its query included: that is not for showing.
+    /// The URL with its query, which must not be shown.
     pub url: String,
-    /// The status, or the kind of failure in a word.
+    /// The status, or the kind of failure in one word.
     pub result: Result<u16, &'static str>,
 }
 
 fn random<const N: usize>(ambient: &Ambient) -> [u8; N] {
     let mut bytes = [0; N];
     ambient.fill(&mut bytes);
-    // All zero would be no id at all.
+    // An id of all zeros is invalid.
     bytes[N - 1] |= u8::from(bytes == [0; N]);
     bytes
 }
 
-/// As `traceparent` has it.
+/// Writes it as a `traceparent`.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "00-{}-{}-{:02x}", hex::encode(self.trace), hex::encode(self.span), self.flags)
@@ -143,7 +143,7 @@ impl<'de> Deserialize<'de> for TraceContext {
 mod tests {
     use super::*;
 
-    /// The example of the specification.
+    /// The example in the specification.
     const GIVEN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]

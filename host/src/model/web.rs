@@ -1,7 +1,7 @@
-//! Requests that a plugin makes over HTTP, and where it may make them to.
+//! The HTTP requests that a plugin makes, and the URLs that it may request.
 //!
-//! A [`WebPattern`] is a scheme, a host or all below a domain, a port and, where it is given, the beginning
-//! of a path. It is compared with a URL that has been parsed, and so normalised: hosts in lower case and
+//! A [`WebPattern`] is a scheme, a host or all hosts below a domain, a port and, optionally, the beginning of
+//! a path. It is compared with a URL that has been parsed and so normalised: hosts in lower case and
 //! punycode, numbers as addresses, `.` and `..` resolved.
 
 use std::{collections::BTreeMap, fmt};
@@ -14,46 +14,46 @@ use url::{Host, Url};
 
 use super::{REDACTED, Secret};
 
-/// Where requests may go: `https://api.example.com`, `https://*.example.com:8443/v1/`.
+/// The URLs that may be requested: `https://api.example.com`, `https://*.example.com:8443/v1/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebPattern {
     https: bool,
     host: Hosts,
     port: u16,
-    /// The segments that a path begins with; none: any path.
+    /// The segments that a path must begin with. Empty means any path.
     path: Vec<String>,
 }
 
-/// Which hosts a pattern means.
+/// The hosts that a pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hosts {
     One(Host<String>),
-    /// All below this domain, and not the domain itself.
+    /// All hosts below this domain, and not the domain itself.
     Below(String),
 }
 
-/// Why a text is no pattern of URLs.
+/// Why a text is not a pattern of URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWebPattern {
-    /// It can't be read.
+    /// It can't be parsed.
     #[error("is no URL ({0})")]
     NoUrl(#[from] url::ParseError),
     /// It is neither HTTP nor HTTPS.
     #[error("is neither http:// nor https://")]
     Scheme,
-    /// It names nobody.
+    /// It names no host.
     #[error("names no host")]
     NoHost,
-    /// There is a `*` that is not the whole first part of a name.
+    /// It contains a `*` that is not the whole first part of a name.
     #[error("has a `*` elsewhere than in place of sub-domains, as in https://*.example.com")]
     Wildcard,
-    /// A name or a password stands in it.
+    /// It contains a name or a password.
     #[error("holds a login; a header of the grant is where credentials stand")]
     Login,
     /// It has a query or a fragment.
     #[error("has a query or a fragment; scheme, host, port and the beginning of a path may stand in it")]
     Query,
-    /// Its path could be read in more than one way.
+    /// Its path can be read in more than one way.
     #[error("has a path with an encoded `/`, `.` or `\\`, which servers read in different ways")]
     Path,
 }
@@ -62,7 +62,7 @@ impl WebPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`InvalidWebPattern`] says why it is none.
+    /// [`InvalidWebPattern`] says why the text is not a pattern.
     pub fn parse(text: &str) -> Result<Self, InvalidWebPattern> {
         let (bare, wildcard) = match text.split_once("://*.") {
             Some((scheme, rest)) => (format!("{scheme}://{rest}"), true),
@@ -94,13 +94,13 @@ impl WebPattern {
         Ok(Self { https, host, port, path })
     }
 
-    /// Whether a request may go to this URL.
+    /// Whether a request to this URL is allowed.
     pub fn matches(&self, url: &Url) -> bool {
         self.matches_origin(url)
             && (self.path.is_empty() || segments(url).is_some_and(|path| path.starts_with(&self.path)))
     }
 
-    /// The same, whatever the path.
+    /// Like [`Self::matches`], but for any path.
     pub fn matches_origin(&self, url: &Url) -> bool {
         let host = match (&self.host, url.host()) {
             (Hosts::One(Host::Domain(own)), Some(Host::Domain(name))) => own == name,
@@ -115,7 +115,7 @@ impl WebPattern {
         host && url.scheme() == self.scheme() && url.port_or_known_default() == Some(self.port)
     }
 
-    /// The one host it names, where it names one.
+    /// The host that the pattern names. None if it matches several.
     pub fn host(&self) -> Option<&Host<String>> {
         match &self.host {
             Hosts::One(host) => Some(host),
@@ -123,7 +123,7 @@ impl WebPattern {
         }
     }
 
-    /// Whether what it names is reached in clear.
+    /// Whether its URLs are requested in clear text.
     pub fn in_clear(&self) -> bool {
         !self.https
     }
@@ -133,8 +133,8 @@ impl WebPattern {
     }
 }
 
-/// The segments of a path; those after the last `/` of an empty name do not count. None where a segment
-/// holds, encoded, what some servers take for a border or for `..`.
+/// The segments of a path. Empty segments at its end do not count. None if a segment contains, encoded,
+/// something that some servers read as a separator or as `..`.
 fn segments(url: &Url) -> Option<Vec<String>> {
     let mut segments: Vec<String> = url.path_segments()?.map(str::to_owned).collect();
     while segments.last().is_some_and(String::is_empty) {
@@ -142,7 +142,7 @@ fn segments(url: &Url) -> Option<Vec<String>> {
     }
     let plain = |segment: &String| {
         let decoded: Vec<u8> = percent_decode_str(segment).collect();
-        // What comes after `;` is a parameter to some servers, and no part of the name.
+        // Some servers take what follows a `;` as a parameter and not as part of the name.
         let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
         !decoded.iter().any(|byte| matches!(byte, b'/' | b'\\' | 0)) && name != b"." && name != b".."
     };
@@ -163,19 +163,19 @@ impl fmt::Display for WebPattern {
     }
 }
 
-/// One place that a plugin may make requests to.
+/// One place that a plugin may send requests to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpGrant {
-    /// Where.
+    /// The URLs.
     pub url: WebPattern,
-    /// Addresses that its names may lead to though they are private, local or special.
+    /// Private, local or special addresses that its names may resolve to.
     pub addresses: Vec<IpNet>,
-    /// Headers that the host puts into each request, their names in lower case. The guest never sees
-    /// their values.
+    /// Headers that the host adds to each request, with names in lower case. The guest never sees their
+    /// values.
     pub header: BTreeMap<String, Secret>,
 }
 
-/// As operators see it: names of headers, and no values.
+/// The form that operators see: names of headers, and no values.
 impl Serialize for HttpGrant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("HttpGrant", 3)?;
@@ -201,7 +201,7 @@ impl fmt::Display for HttpGrant {
     }
 }
 
-/// Whether a header is the host's own matter: neither a guest nor a grant can set it. Its name is in lower
+/// Whether only the host sets this header, so that neither a guest nor a grant can. The name must be in lower
 /// case.
 pub fn is_reserved_header(name: &str) -> bool {
     matches!(
@@ -223,24 +223,24 @@ pub fn is_reserved_header(name: &str) -> bool {
     )
 }
 
-/// A request that is complete and checked, but for what the grant adds when it is made.
+/// A request that is complete and checked, except for what the grant adds when it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebRequest {
     /// Its `Idempotency-Key`, the same in every attempt and every sending.
     pub key: String,
     /// The method.
     pub method: String,
-    /// Where to, parsed and written out again.
+    /// The URL, parsed and written out again.
     pub url: String,
-    /// Its headers.
+    /// The headers.
     pub headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
     pub body: Vec<u8>,
 }
 
 impl WebRequest {
-    /// Method and URL for people: a query may hold a secret, so that there is one is all that is shown.
+    /// Method and URL for people. A query may contain a secret, so only its existence is shown.
     pub fn summary(&self) -> String {
         let url = match self.url.split_once('?') {
             Some((before, _)) => format!("{before}?…"),
@@ -249,24 +249,25 @@ impl WebRequest {
         format!("{} {url}", self.method)
     }
 
-    /// The same with all masked that the plugin chose within its grant: what comes after the origin.
+    /// Method and URL with everything masked that the plugin chose within its grant: all that follows the
+    /// origin.
     pub fn outline(&self) -> String {
         format!("{} {}/{REDACTED}", self.method, self.parts().0)
     }
 
-    /// The origin of its URL and what comes after it.
+    /// The origin of its URL, and the rest.
     pub fn parts(&self) -> (&str, &str) {
         url_parts(&self.url)
     }
 
-    /// Bytes that it takes.
+    /// The request's size in bytes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.key.len() + self.method.len() + self.url.len() + headers + self.body.len()
     }
 }
 
-/// The origin of a URL and what comes after it.
+/// The origin of a URL, and the rest.
 pub fn url_parts(url: &str) -> (&str, &str) {
     let host = url.find("://").map_or(0, |at| at + 3);
     url.split_at(url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at))

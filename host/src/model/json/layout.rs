@@ -1,4 +1,4 @@
-//! JSON text laid out for people: white space between its tokens, and nothing else, changes.
+//! Lays out JSON text for people. Only white space between its tokens changes.
 
 use std::fmt::Write as _;
 
@@ -6,10 +6,10 @@ use serde::de::IgnoredAny;
 
 use super::tokens::{Token, Tokens};
 
-/// Text that is nested deeper stays as it is: the indentation would outgrow it.
+/// Text that is nested deeper stays as it is: its indentation would be larger than the text.
 const DEEPEST: usize = 64;
 
-/// The text with a line for each member and element; none where it is no JSON, or nested too deeply.
+/// The text with a line for each member and element. None if it is not JSON, or is nested too deeply.
 pub fn laid_out(json: &str) -> Option<String> {
     serde_json::from_str::<IgnoredAny>(json).ok()?;
     let mut laid_out = String::with_capacity(json.len() * 2);
@@ -42,7 +42,7 @@ pub fn laid_out(json: &str) -> Option<String> {
     Some(laid_out)
 }
 
-/// Begins a line at this depth; none where that is too deep.
+/// Begins a line at this depth. None if that is too deep.
 fn line(text: &mut String, depth: usize) -> Option<()> {
     if depth > DEEPEST {
         return None;

@@ -1,13 +1,13 @@
-//! JSON text: reads single members and skips everything else unparsed; [`laid_out`] and [`Tokens`] are for
-//! text that is shown.
+//! JSON text: reads single members and skips everything else unparsed. [`laid_out`] and [`Tokens`] are for
+//! text that people see.
 //!
-//! A sender's JSON may contain what Rust's types cannot hold: half of a surrogate pair in a string or a
-//! name, a number beyond 64 bits, any depth. None of that matters as long as nobody reads it, so nothing
-//! here builds a value of it. The rules for what is read:
+//! A sender's JSON may contain what Rust's types cannot hold: half of a surrogate pair in a string or a name,
+//! a number beyond 64 bits, any depth. Such values do no harm unless something reads them, so nothing here
+//! builds a value of the skipped parts. The rules for what is read:
 //!
-//! - Of several members with one name the last one counts.
+//! - If several members have the same name, the last one counts.
 //! - Half of a surrogate pair (`"\ud800"`) becomes U+FFFD.
-//! - A number is its own text, digit for digit.
+//! - A number keeps its text, digit for digit.
 
 mod layout;
 mod pointed;
@@ -27,7 +27,7 @@ pub use self::{
     tokens::{Token, Tokens},
 };
 
-/// A JSON string as bytes: UTF-8 but for halves of surrogate pairs, which have three bytes each (WTF-8).
+/// A JSON string as bytes: UTF-8, except that half of a surrogate pair has three bytes (WTF-8).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JsonStr<'a>(Cow<'a, [u8]>);
 
@@ -79,12 +79,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonStr<'a> {
                 Ok(JsonStr(Cow::Owned(bytes.to_owned())))
             }
         }
-        // As bytes, because serde_json refuses half of a surrogate pair in a `str`.
+        // Reads bytes, because serde_json refuses half of a surrogate pair in a `str`.
         deserializer.deserialize_bytes(Bytes)
     }
 }
 
-/// The text of a JSON string; none of any other JSON.
+/// The text of a JSON string. None for any other JSON.
 pub fn string(json: &str) -> Option<Cow<'_, str>> {
     serde_json::from_str::<JsonStr<'_>>(json).ok().map(JsonStr::into_text)
 }

@@ -1,4 +1,4 @@
-//! Where in JSON text the values stand that JSON pointers mean.
+//! Finds the values in JSON text that JSON pointers select.
 
 use std::ops::Range;
 
@@ -10,10 +10,11 @@ use super::{
 /// The parts of a pointer that are still to be followed.
 type Rest<'p> = &'p [String];
 
-/// The bytes of every value that one of these pointers means, in their order; none lies within another.
+/// The byte ranges of all values that one of these pointers selects, in their order. No range lies within
+/// another.
 ///
-/// A part `*` means every member or element. Of several members with one name each is meant. The text is
-/// JSON; of any other text something is returned.
+/// A part `*` selects every member or element. If several members have the same name, each is selected. The
+/// text must be JSON; for any other text the ranges are unspecified.
 pub fn pointed_at<'p>(json: &str, pointers: impl IntoIterator<Item = Rest<'p>>) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut tokens = Tokens::of(json);
@@ -40,7 +41,7 @@ pub fn pointed_at<'p>(json: &str, pointers: impl IntoIterator<Item = Rest<'p>>) 
             }
             Token::Open(_) | Token::Other(_) => {}
         }
-        // A value begins.
+        // A value begins here.
         let live = match open.last() {
             Some(level) => level.below(),
             None => whole.take().unwrap_or_default(),
@@ -61,7 +62,7 @@ pub fn pointed_at<'p>(json: &str, pointers: impl IntoIterator<Item = Rest<'p>>) 
     found
 }
 
-/// Goes on to the end of what has just been opened.
+/// Skips to the end of the object or array that has just been opened.
 fn skip(tokens: &mut Tokens<'_>) {
     let mut depth = 1usize;
     for (_, token) in tokens {
@@ -76,7 +77,7 @@ fn skip(tokens: &mut Tokens<'_>) {
     }
 }
 
-/// An object or an array that pointers lead into.
+/// An object or an array that some pointers lead into.
 struct Level<'p> {
     live: Vec<Rest<'p>>,
     object: bool,
@@ -97,7 +98,7 @@ impl<'p> Level<'p> {
         self.index += 1;
     }
 
-    /// What leads on through the present member or element.
+    /// The rests of the pointers that lead through the current member or element.
     fn below(&self) -> Vec<Rest<'p>> {
         let leads = |part: &String| match part.as_str() {
             "*" => true,

@@ -1,7 +1,7 @@
-//! JSON text as tokens that keep their spelling and their place.
+//! Splits JSON text into tokens that keep their spelling and their position.
 //!
-//! For text that is shown: nothing is parsed, so nothing can change. Any text falls into tokens, JSON or not,
-//! and nothing recurses.
+//! It is used for text that people see: nothing is parsed, so nothing can change. Any text is split, JSON or
+//! not, and nothing recurses.
 
 /// A token as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,11 @@ pub enum Token<'a> {
     Colon,
     /// A string with its quotes, the name of a member included.
     String(&'a str),
-    /// A number, `true`, `false` or `null`; or whatever else is no JSON.
+    /// A number, `true`, `false` or `null`; or any other text that is not JSON.
     Other(&'a str),
 }
 
-/// The tokens of a text, each with the byte at which it begins. White space between them is left out.
+/// The tokens of a text, each with the position of its first byte. White space between them is left out.
 #[derive(Debug, Clone)]
 pub struct Tokens<'a> {
     text: &'a str,
@@ -38,7 +38,7 @@ impl<'a> Tokens<'a> {
         self.at
     }
 
-    /// Takes so many bytes, which end between two characters.
+    /// Takes this many bytes, which must end between two characters.
     fn take(&mut self, length: usize) -> &'a str {
         let end = self.at + length;
         let taken = &self.text[self.at..end];
@@ -83,7 +83,7 @@ fn string_length(text: &[u8]) -> usize {
         match text.get(at) {
             None => return text.len(),
             Some(b'"') => return at + 1,
-            // A character of several bytes is never escaped in JSON; in other text its end is found all the same.
+            // JSON never escapes a character of several bytes. In other text, its end is still found.
             Some(b'\\') if text.get(at + 1).is_some_and(u8::is_ascii) => at += 2,
             Some(_) => at += 1,
         }
