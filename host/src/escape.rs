@@ -1,8 +1,8 @@
 //! Escapes text from outside before it reaches the log or a terminal.
 //!
-//! File names, event types, answers of servers and lines of guests hold what their authors like. A line break
-//! forges a second line of the log, an escape sequence moves the cursor or renames the window, and a mark of
-//! writing direction shows a name backwards. Each such character leaves as its escape: `\u{1b}` in text,
+//! Authors control the text of file names, event types, answers of servers and lines of guests. A line break
+//! forges a second log line, an escape sequence moves the cursor or renames the window, and a bidirectional
+//! mark shows a name backwards. These functions replace each such character by its escape: `\u{1b}` in text,
 //! `\u001b` in JSON.
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
     fmt::{self, Write},
 };
 
-/// Whether a terminal or a viewer of text obeys the character in place of showing it: control characters
-/// (C0, DEL, C1), separators of lines, marks that turn the direction of writing, and invisible tags.
+/// Whether a terminal or viewer interprets the character instead of showing it: control characters (C0, DEL,
+/// C1), line separators, marks that change the writing direction, and invisible tags.
 pub(crate) fn steers(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -21,12 +21,12 @@ pub(crate) fn steers(c: char) -> bool {
         )
 }
 
-/// The text on one line, with an escape in place of each character that steers.
+/// The text as one line, with each character that [`steers`] replaced by its escape.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     escaped(text, steers)
 }
 
-/// Several lines as they are, with an escape in place of all else that steers.
+/// Several lines, with each character that [`steers`] except the line break replaced by its escape.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && steers(c))
 }
@@ -46,8 +46,8 @@ fn escaped(text: &str, escapes: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// JSON that means the same, on one line. serde_json escapes C0 alone; what else steers stands in strings
-/// only, where its escape is the same text.
+/// Equivalent JSON on one line. serde_json escapes only C0. The other characters that [`steers`] reports occur
+/// only in strings, where their escapes mean the same text.
 pub(crate) fn json(json: &str) -> Cow<'_, str> {
     if !json.contains(steers) {
         return Cow::Borrowed(json);
@@ -66,7 +66,7 @@ pub(crate) fn json(json: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Writes on, with an escape in place of each character that steers.
+/// A writer that passes text on with each character that [`steers`] escaped.
 pub(crate) struct Escaping<W>(pub(crate) W);
 
 impl<W: Write> Write for Escaping<W> {

@@ -1,4 +1,5 @@
-//! Keeps a flood, of bad requests or of dead letters, out of the log: a few lines a second pass, the rest are counted.
+//! Keeps floods of bad requests or dead letters out of the log: a few lines per second pass, the rest are
+//! counted.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 const LINES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// One subject of the log, such as the bad requests of a source.
+/// Limits one subject of the log, such as the bad requests of a source.
 #[derive(Debug, Default)]
 pub(crate) struct FloodGate(Mutex<State>);
 
@@ -20,7 +21,7 @@ struct State {
 }
 
 impl FloodGate {
-    /// Whether a line may be written now; if so, how many were held back since the last one.
+    /// Whether a line may be written now. If so, returns how many lines were held back since the last one.
     pub(crate) fn admit(&self) -> Option<u64> {
         self.admit_at(Instant::now())
     }

@@ -1,11 +1,11 @@
-//! What root makes for the daemon belongs to the daemon's user.
+//! Gives files that root creates for the daemon to the daemon's user.
 //!
-//! An operator runs `posthouse restore` as root, and the daemon runs as another user. So a file or folder that
-//! root makes in a folder of another user gets that folder's owner. A process that is not root makes files of
-//! its own, as ever.
+//! An operator runs `posthouse restore` as root, and the daemon runs as another user. So if root creates a file
+//! or folder in another user's folder, it gets that folder's owner. Files of any other process keep their usual
+//! owner.
 //!
-//! The owner of the folder may put links there while root works, so a file is made under a name that nothing
-//! has, and its owner is changed through the open file, never by its path.
+//! While root works, the folder's owner may create links in it. So each file gets a name that does not exist
+//! yet, and its owner is changed through the open file, never by its path.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -14,20 +14,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Makes a file that was not there, with this mode, for the owner of its folder.
+/// Creates a new file with this mode, for the owner of its folder.
 ///
 /// # Errors
-/// What the system says; nothing is left then.
+/// The system's error, including that the file exists. No new file is left behind.
 pub(crate) fn create(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
     give(&file, folder_of(path)).inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok(file)
 }
 
-/// Opens a file to read and write, or makes it as [`create`] does.
+/// Opens a file for reading and writing, or creates it as [`create`] does.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
     if !rustix::process::geteuid().is_root() {
         return OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(mode).open(path);
@@ -38,17 +38,17 @@ pub(crate) fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
             opened => return opened,
         }
         match create(path, mode) {
-            // Somebody else was first. A link to nothing is not followed: it may lead anywhere.
+            // Another process created it first. A dangling link is not followed: it may lead anywhere.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && !path.is_symlink() => {}
             made => return made,
         }
     }
 }
 
-/// Makes a folder, and those above it that are missing, with this mode, each for the owner of the one above.
+/// Creates a folder and its missing parents with this mode, each for the owner of its parent.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     if path.is_dir() {
@@ -62,10 +62,10 @@ pub(crate) fn create_folders(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Where root runs this, gives what it made to the owner of another file or folder.
+/// If root runs this, gives the new file to the owner of another file or folder.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(crate) fn give(file: &File, like: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -77,13 +77,13 @@ pub(crate) fn give(file: &File, like: &Path) -> io::Result<()> {
     fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whose a file will be in this place: of the owner of what is there, or where that is root or nothing, of the
-/// folder's owner. Returns what has that owner.
+/// The file or folder whose owner a file at this place will have. It is the file that exists there, or its
+/// folder if that file belongs to root or does not exist.
 pub(crate) fn of_place(place: &Path) -> PathBuf {
     let of_root = fs::metadata(place).map_or(true, |there| there.uid() == 0);
     if of_root { folder_of(place).to_owned() } else { place.to_owned() }
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Nobody's, on every system.
+    /// The user `nobody` on every system.
     const NOBODY: u32 = 65534;
 
     fn owner(path: &Path) -> (u32, u32) {

@@ -1,42 +1,42 @@
-//! A seal: 56 bytes after a file's content that prove it whole.
+//! A seal: 56 bytes after a file's content that prove the file complete and unchanged.
 //!
 //! ```text
 //!   content │ "posthouse seal 1" (16) │ bytes of the content (8, little-endian) │ SHA-256 (32)
 //! ```
 //!
-//! The SHA-256 is over the content, the 24 bytes before itself, and the purpose: what the file is for, which
-//! is not in the file. So one changed bit anywhere is found, and so is a file that was cut short, that has
-//! something appended, or that lies where another belongs.
+//! The SHA-256 covers the content, the 24 bytes before itself, and the purpose of the file, which the file does
+//! not contain. So a seal detects a changed bit anywhere. It also detects a file that was cut short or
+//! lengthened, or that was put in the place of another.
 //!
-//! A seal finds damage and mix-ups. It has no key, so it does not stop somebody who can write the file.
+//! A seal detects damage and mix-ups. It has no key, so it does not stop anyone who can write the file.
 
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of a seal.
+/// The length of a seal, in bytes.
 pub(crate) const BYTES: usize = MAGIC.len() + 8 + 32;
 
 const MAGIC: &[u8; 16] = b"posthouse seal 1";
 
-/// Why a content is not what was sealed.
+/// Why a content is not the sealed one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Broken {
     /// It does not end in a seal.
     #[error("it has no checksum at its end")]
     Missing,
-    /// It is shorter or longer.
+    /// The content is shorter or longer than the sealed one.
     #[error("it has {found} bytes where {sealed} were sealed")]
     Length {
-        /// Bytes that were sealed.
+        /// The length that was sealed, in bytes.
         sealed: u64,
-        /// Bytes that there are.
+        /// The actual length, in bytes.
         found: u64,
     },
-    /// At least one bit is another.
+    /// At least one bit differs.
     #[error("its SHA-256 is not the one that was written with it")]
     Altered,
 }
 
-/// Takes in a content, part by part.
+/// Computes a seal over a content, part by part.
 #[derive(Default)]
 pub(crate) struct Sealer {
     sha256: Sha256,
@@ -44,13 +44,13 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// Takes in the next part.
+    /// Adds the next part of the content.
     pub(crate) fn update(&mut self, part: &[u8]) {
         self.sha256.update(part);
         self.length += part.len() as u64;
     }
 
-    /// The seal of what was taken in.
+    /// The seal of the content so far.
     pub(crate) fn seal(mut self, purpose: &str) -> [u8; BYTES] {
         let mut seal = [0; BYTES];
         let (head, sha256) = seal.split_at_mut(BYTES - 32);
@@ -63,7 +63,7 @@ impl Sealer {
         seal
     }
 
-    /// Checks that `seal` is the one of what was taken in.
+    /// Checks that `seal` is the seal of the content so far.
     ///
     /// # Errors
     /// [`Broken`] says how it differs.
@@ -86,12 +86,12 @@ pub(crate) fn is_seal(bytes: &[u8]) -> bool {
     bytes.len() == BYTES && bytes.starts_with(MAGIC)
 }
 
-/// Content that was found whole.
+/// Content whose seal is valid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whole<'a>(&'a [u8]);
 
 impl<'a> Whole<'a> {
-    /// The content of sealed bytes.
+    /// Checks sealed bytes, and returns their content.
     ///
     /// # Errors
     /// [`Broken`] says how it differs from what was sealed.

@@ -1,11 +1,11 @@
-//! The time of day as the daemon takes it: the system's, but never set back.
+//! The daemon's time of day: the system's clock, but never set back.
 //!
-//! Beside the system's clock goes one that only counts. Where the system's falls behind it, somebody has set it
-//! back, and one of the two is wrong; nobody here can tell which. So time goes on as it was counted: what waits
-//! for its time does not wait an hour longer, and what comes later is not dated earlier. The daemon says so
-//! (log, dashboard, `/metrics`, `posthouse doctor`), and takes a signature that is of the right time by either
-//! clock. When the system's clock is where it was, or ahead, it is believed again at once; after a day it is
-//! believed in any case.
+//! A second clock only counts. If the system's clock falls behind it, the system's clock was set back. One of
+//! the two is wrong, and the daemon cannot tell which. So time continues as it was counted: retries run when
+//! they were due, and no later record gets an earlier time. The daemon reports this (log, dashboard,
+//! `/metrics`, `posthouse doctor`), and accepts a signature whose timestamp is valid by either clock. Once the
+//! system's clock has caught up, the daemon follows it again. After a day it follows the system's clock in any
+//! case.
 
 use std::{
     sync::{
@@ -23,22 +23,22 @@ use crate::{
     model::{Ambient, Clock},
 };
 
-/// How far the system's clock may fall behind without a word, in nanoseconds: it is corrected all the time.
+/// How far the system's clock may fall behind unnoticed, in nanoseconds. Small corrections are normal.
 const SLACK: i64 = 1_000_000_000;
-/// A clock that has been behind for so long is believed, in nanoseconds.
+/// If the system's clock is behind for this long, the daemon adopts it. In nanoseconds.
 const BELIEVED: i64 = 24 * 3600 * 1_000_000_000;
-/// Between two looks.
+/// The time between two checks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The system's clock, never set back.
+/// The system's clock, never set back. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Steady(Arc<Inner>);
 
 struct Inner {
     origin: Instant,
-    /// The time of day at the origin, by the furthest that the system's clock has been, in nanoseconds.
+    /// The time of day at the origin, by the latest time that the system's clock has shown, in nanoseconds.
     offset: AtomicI64,
-    /// When it was first seen behind, counted from the origin; 0 while it is not.
+    /// When the system's clock was first seen behind, in nanoseconds since the origin; 0 if it is not behind.
     behind_since: AtomicI64,
 }
 
@@ -52,8 +52,8 @@ impl Steady {
         Self(Arc::new(inner))
     }
 
-    /// Something happened at this moment, before the daemon was started: the clock was that far already. One
-    /// that is a day ahead is no such moment, but of a clock that was wrong then.
+    /// Takes over a time that was recorded before the daemon started: the clock had reached it then. A time
+    /// more than a day ahead is ignored, because the clock was wrong when it was recorded.
     pub(super) fn has_been(&self, moment: Timestamp) {
         let ahead = nanos(moment).saturating_sub(nanos(system()));
         if (SLACK..=BELIEVED).contains(&ahead) {
@@ -61,7 +61,7 @@ impl Steady {
         }
     }
 
-    /// What is counted since the origin.
+    /// Nanoseconds since the origin.
     fn counted(&self) -> i64 {
         i64::try_from(self.0.origin.elapsed().as_nanos()).unwrap_or(i64::MAX)
     }
@@ -117,7 +117,7 @@ fn nanos(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
-/// Says in the log when the clock is set back, and when it is right again.
+/// Logs when the system's clock was set back, and when it is right again.
 pub(super) async fn watch(ambient: Ambient) {
     let mut behind = false;
     loop {
@@ -155,9 +155,9 @@ mod tests {
     fn a_clock_that_is_set_back_is_not_followed_until_it_is_right_or_a_day_has_gone() {
         let clock = at(1000 * SECOND);
         assert_eq!(clock.at(1010 * SECOND, 10 * SECOND), 1010 * SECOND);
-        // A little behind is corrected all the time.
+        // A small correction, which is normal.
         assert_eq!(clock.at(1019 * SECOND, 20 * SECOND), 1019 * SECOND);
-        // Set forward it is followed at once, and then set back it is not.
+        // The daemon follows a clock that is set forward at once, and not one that is set back.
         assert_eq!(clock.at(5030 * SECOND, 30 * SECOND), 5030 * SECOND);
         assert_eq!(clock.at(1040 * SECOND, 40 * SECOND), 5040 * SECOND);
         assert_eq!(clock.at(1050 * SECOND, 50 * SECOND), 5050 * SECOND);

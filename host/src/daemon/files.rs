@@ -1,8 +1,8 @@
-//! Open files: how many connections the limit leaves room for.
+//! Open files: how many connections the limit of open files allows.
 //!
-//! Connections that come in must not take the descriptors that the rest of the daemon needs: without one for a
-//! database or for a plugin's request, an event would be taken in that can't be handled. So the rest comes
-//! first, at the most that config.toml lets it use, and webhooks have what is left.
+//! Connections must not use up the descriptors that the rest of the daemon needs. Without one for a database or
+//! a plugin's request, the daemon would accept events that it cannot handle. So it first reserves the most that
+//! config.toml allows the rest to use, and gives webhooks what remains.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
@@ -14,19 +14,19 @@ use crate::{
     store::Store,
 };
 
-/// The store's connections and logs, listeners, watchers, standard streams, children that compile.
+/// Descriptors of the store's connections and logs, listeners, watchers, standard streams, compiling children.
 const BASE: usize = 160;
-/// Mail and requests of the outbox that are on their way at once, with look-ups of names.
+/// Descriptors of mails and requests that the outbox sends at once, and of their name lookups.
 const OUTBOX: usize = 160;
-/// Database, write-ahead log and index of one SQLite connection.
+/// The database, write-ahead log and index of one SQLite connection.
 const FILES_OF_SQLITE: usize = 3;
-/// Webhooks get so many connections, however low the limit is.
+/// Webhooks get at least this many connections, however low the limit is.
 const LEAST: usize = 16;
-/// Of so many files one may be a connection of the admin listener.
+/// One file in this many may be a connection of the admin listener.
 const ADMIN_SHARE: usize = 4;
 
-/// Raises the limit of this process to what the system allows it, and returns that. The usual soft limit of
-/// 1,024 is for programs that call `select`.
+/// Raises this process's limit of open files as far as the system allows, and returns the new limit. The usual
+/// soft limit of 1,024 is for programs that call `select`.
 pub(super) fn raise_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -37,14 +37,14 @@ pub(super) fn raise_limit() -> usize {
     allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX))
 }
 
-/// How many connections each listener may have.
+/// The most connections of each listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Connections {
     pub(super) webhooks: usize,
     pub(super) admin: usize,
 }
 
-/// What may be open with so many files.
+/// The connections that a limit of this many open files allows.
 pub(super) fn connections(config: &Config, limit: usize) -> Connections {
     let admin = (limit / ADMIN_SHARE).clamp(*admin::CONNECTIONS.start(), *admin::CONNECTIONS.end());
     let wanted = Ingress::<Store>::connections_wanted(&config.server);
@@ -63,7 +63,7 @@ pub(super) fn connections(config: &Config, limit: usize) -> Connections {
     Connections { webhooks, admin }
 }
 
-/// What everything but the two listeners may have open at once.
+/// The most files that everything but the two listeners may have open at once.
 fn rest(config: &Config) -> usize {
     let databases = config.databases.values().map(|database| {
         let each = match database.target {
@@ -72,7 +72,7 @@ fn rest(config: &Config) -> usize {
         };
         each * database.pool
     });
-    // An instance has one request under way.
+    // Each instance has at most one active request.
     let fetches = config.plugins.instances as usize;
     BASE + OUTBOX + fetches + databases.sum::<usize>()
 }

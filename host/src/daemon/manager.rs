@@ -1,5 +1,5 @@
-//! What the service manager hears of us, by sd_notify. Where there is none (`NOTIFY_SOCKET` is not set)
-//! nothing is said.
+//! Reports to the service manager by sd_notify. Without one (`NOTIFY_SOCKET` is not set) these functions do
+//! nothing.
 
 use std::time::Duration;
 
@@ -8,39 +8,40 @@ use tracing::warn;
 
 use crate::escape;
 
-/// The longest status, in bytes: it is one line of `systemctl status`.
+/// The longest status, in bytes. It is one line of `systemctl status`.
 const LONGEST: usize = 400;
 
-/// Whether anybody listens.
+/// Whether there is a service manager.
 pub(super) fn is_there() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// How soon it gives us up when it hears no [`alive`].
+/// The watchdog's timeout: without [`alive`] for this long, the service manager restarts the daemon. None
+/// without a watchdog.
 pub(super) fn patience() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// What we are doing, or how it stands.
+/// Sets the status line.
 pub(super) fn status(text: &str) {
     say(&[NotifyState::Status(&line(text))]);
 }
 
-/// Started, or done with a reload.
+/// Reports that the start or a reload is complete.
 pub(super) fn ready(text: &str) {
     say(&[NotifyState::Ready, NotifyState::Status(&line(text))]);
 }
 
-/// A reload has begun; [`ready`] ends it.
+/// Reports that a reload has begun; [`ready`] ends it.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => say(&[NotifyState::Reloading, now]),
-        // Without the time systemd would take the reload for failed.
+        // Without the time systemd would consider the reload failed.
         Err(error) => warn!(%error, "systemd was not told of a reload"),
     }
 }
 
-/// The end has begun, and may take so long.
+/// Reports that the daemon stops, which may take up to `most`.
 pub(super) fn stopping(most: Duration) {
     let most = u32::try_from(most.as_micros()).unwrap_or(u32::MAX);
     say(&[
@@ -50,7 +51,7 @@ pub(super) fn stopping(most: Duration) {
     ]);
 }
 
-/// The loops turn.
+/// Reports that the loops run, and sets the status line.
 pub(super) fn alive(text: &str) {
     say(&[NotifyState::Watchdog, NotifyState::Status(&line(text))]);
 }
@@ -61,7 +62,7 @@ fn say(state: &[NotifyState<'_>]) {
     }
 }
 
-/// A text as one line that is not too long and steers no terminal.
+/// The text as one line of limited length, without control characters.
 fn line(text: &str) -> String {
     let mut line = escape::text(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
     if line.len() > LONGEST {

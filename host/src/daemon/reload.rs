@@ -1,15 +1,16 @@
-//! Reload: config.toml read anew while the daemon runs.
+//! Reloads config.toml while the daemon runs.
 //!
 //! ```text
-//!   SIGHUP, or the file changed ──► read it and every secret ──► all of it well?
+//!   SIGHUP, or the file changed ──► read it and every secret ──► is all of it valid?
 //!                                                                 │ no: nothing changes, and the log and
 //!                                                                 │     `systemctl status` say why
 //!                                                                 ▼
-//!                                            swap: sources, then plugins, then the level of the log
+//!                                            swap: sources, then plugins, then the log level
 //! ```
 //!
-//! What can't change while the daemon runs keeps its value until the next start, and is named. A request
-//! ends by the source it began with, an attempt by the settings it began with: nothing is dropped.
+//! A setting that cannot change while the daemon runs keeps its value until the next start, and the log names
+//! it. A request keeps the source that it began with, an attempt the settings that it began with. No request or
+//! attempt is dropped.
 
 use std::{os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,12 +25,12 @@ use crate::{
     plugin::{Registry, Watcher},
 };
 
-/// How often the file is looked at, whatever the system reports.
+/// How often the file is checked, with or without file events.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long the file must not have changed before it is read: half a configuration may be a valid one.
+/// How long the file must be unchanged before it is read, because half a configuration may be valid.
 const REST: Duration = Duration::from_millis(100);
 
-/// Why a config.toml was not taken. The one before stays in force.
+/// Why a config.toml was not accepted. The previous one stays in force.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken {
     #[error(transparent)]
@@ -40,10 +41,10 @@ enum NotTaken {
     Log(String),
 }
 
-/// Puts a new config.toml into force.
+/// Reads config.toml and applies it.
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
-    /// What is in force.
+    /// The configuration in force.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) relevel: Relevel,
     pub(super) ingress: Ingress,
@@ -53,7 +54,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads config.toml and puts it into force, or says why not.
+    /// Reads and applies config.toml, or logs why it is not accepted.
     pub(super) async fn reload(&self, why: &str) {
         manager::reloading();
         info!(why, "reading `{}` anew", self.path.display());
@@ -80,7 +81,7 @@ impl Reloader {
         manager::ready(&self.vitals.status().await);
     }
 
-    /// Returns the keys whose new value waits for the next start.
+    /// Returns the keys whose new values apply from the next start.
     async fn take(&self) -> Result<Vec<&'static str>, NotTaken> {
         let path = self.path.clone();
         let read = move || Loaded::read(&path, &ProcessEnvironment, Secrets::All);
@@ -89,7 +90,7 @@ impl Reloader {
             read.map_err(|error| NotTaken::Log(error.to_string()))??;
         let running = self.config.load_full();
         let kept = keep(&running, &mut config);
-        // What may refuse comes first, and swaps all of its part or nothing.
+        // Steps that may fail come first. Each swaps all of its part or nothing.
         if config.log.level != running.log.level {
             (self.relevel)(&config.log).map_err(NotTaken::Log)?;
         }
@@ -107,9 +108,9 @@ impl Reloader {
     }
 }
 
-/// Gives `new` the values of `running` that can't change, and returns the keys where it had another one.
+/// Gives `new` the values of `running` that cannot change. Returns the keys whose values differed.
 fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
-    // Whoever adds a section decides here whether a reload swaps it.
+    // A new section does not compile until its author decides whether a reload swaps it.
     let Config {
         server: _,
         admin: _,
@@ -124,7 +125,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         plugin: _,
     } = running;
     let mut kept = Vec::new();
-    // A new database is there at once; one that changes would leave markers behind in the old place.
+    // A new database is available at once. Changing one would leave markers behind in the old database.
     for (name, settings) in &running.databases {
         match new.databases.get_mut(name) {
             Some(changed) if changed != settings => {
@@ -181,7 +182,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
     kept
 }
 
-/// What asks for a reload.
+/// Waits for reasons to reload.
 pub(super) struct Reasons {
     hangup: tokio::signal::unix::Signal,
     path: PathBuf,
@@ -189,7 +190,7 @@ pub(super) struct Reasons {
     seen: Option<Stamp>,
 }
 
-/// A content of the file, as far as can be told without reading it: device, inode, size, time of change.
+/// Identifies a content of the file without reading it: device, inode, size, time of the last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Reasons {
@@ -201,11 +202,11 @@ impl Reasons {
         Ok(Self { hangup, path, watcher, seen })
     }
 
-    /// Waits for the next.
+    /// Waits for the next reason, and returns it for the log.
     pub(super) async fn next(&mut self) -> &'static str {
         loop {
             self.watcher.arm();
-            // What changes before the file is read is read; what changes after that is seen next time.
+            // This reload reads changes made before it; the next one sees later changes.
             let now = stamp(&self.path);
             if now.is_some() && now != self.seen {
                 tokio::time::sleep(REST).await;

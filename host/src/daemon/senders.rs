@@ -1,5 +1,5 @@
-//! What the admin is lent for the sake of sources: the list of them, and a sender for test events that
-//! posts to the daemon's own listener, as any sender would.
+//! What the admin listener needs from ingress: the list of sources, and a sender of test events. The sender
+//! posts to the daemon's own listener as any sender does.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -16,12 +16,12 @@ use crate::{
     model::Ambient,
 };
 
-/// How long an answer may take.
+/// The timeout of one request.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The most bytes of an answer.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Lends the sources, and who posts to `listen`.
+/// The sources, and a sender that posts to `listen`.
 pub(super) fn senders(
     sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
     listen: SocketAddr,
@@ -48,7 +48,7 @@ pub(super) fn senders(
     Senders { sources, post: Arc::new(post) }
 }
 
-/// Where the own listener is reached: one that takes connections at every address is on loopback too.
+/// The address at which the daemon reaches its own listener: loopback if it listens on every address.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

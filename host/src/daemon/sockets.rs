@@ -1,7 +1,7 @@
-//! The two listeners: those that systemd holds for us, else our own.
+//! The two listeners: sockets that systemd passes, or else the daemon's own.
 //!
-//! A socket that systemd holds outlives the daemon: who connects while it starts anew waits in the
-//! socket's queue and is served, where it would be refused otherwise.
+//! A socket that systemd holds outlives the daemon. A client that connects during a restart waits in the
+//! socket's queue, and the daemon serves it after its start.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -10,11 +10,11 @@ use tracing::info;
 
 use super::DaemonError;
 
-/// The names that systemd passes beside the sockets (`FileDescriptorName=`).
+/// The names that systemd passes with the sockets (`FileDescriptorName=`).
 const WEBHOOKS: &str = "webhooks";
 const ADMIN: &str = "admin";
 
-/// The sockets that were passed to this process; for the others the addresses of config.toml hold.
+/// The sockets that systemd passed. A listener without one uses its address in config.toml.
 #[derive(Default)]
 pub(super) struct Passed {
     webhooks: Option<TcpListener>,
@@ -22,11 +22,11 @@ pub(super) struct Passed {
 }
 
 impl Passed {
-    /// Takes what systemd passed, each once. Call it before there are threads: it clears the variables
-    /// that tell of the sockets, so that no child takes them for its own.
+    /// Takes the sockets that systemd passed. Call it before there are threads: it removes the variables that
+    /// describe the sockets, so that no child process uses them.
     ///
     /// # Errors
-    /// Where a socket is no TCP socket, or its name says nothing.
+    /// A socket is no TCP socket, its name is unknown, or two have the same name.
     pub(super) fn take() -> Result<Self, DaemonError> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
@@ -51,18 +51,18 @@ impl Passed {
         Ok(passed)
     }
 
-    /// Where webhooks come in.
+    /// The listener for webhooks.
     pub(super) async fn webhooks(&mut self, address: SocketAddr) -> Result<Listener, DaemonError> {
         listen(self.webhooks.take(), address, "server.listen").await
     }
 
-    /// Where the operator comes in.
+    /// The listener for the operator.
     pub(super) async fn admin(&mut self, address: SocketAddr) -> Result<Listener, DaemonError> {
         listen(self.admin.take(), address, "admin.listen").await
     }
 }
 
-/// A listener of either kind, on the runtime.
+/// A listener on the runtime, passed or own.
 type Listener = tokio::net::TcpListener;
 
 async fn listen(

@@ -1,9 +1,9 @@
-//! The daemon's vital signs: whether its loops turn, and the numbers that matter.
+//! The daemon's health: whether its loops run, and the most important numbers.
 //!
-//! The watchdog is fed by the loops themselves. Before each word to the service manager the store's
-//! writer takes a commit through and the loop that takes connections answers; where one of them hangs no
-//! word is said, and the service manager starts the daemon anew. A disk that is full is no reason for
-//! that, as a new start would not help; a store that has stopped is.
+//! The loops themselves feed the watchdog. Before each report to the service manager, the store's writer
+//! completes a commit and the loop that accepts connections answers. If one of them hangs, no report follows,
+//! and the service manager restarts the daemon. A full disk is no reason for a restart, since a restart would
+//! not help. A store that has stopped is one.
 
 use std::{
     collections::BTreeMap,
@@ -23,12 +23,12 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often the status is written anew where no watchdog wants it more often.
+/// How often the status is updated, unless the watchdog needs it more often.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Proofs within the patience of the service manager: one may come late.
+/// Reports within the watchdog's timeout, so that one may be late.
 const PROOFS: u32 = 3;
 
-/// Cheap to clone.
+/// Reports the daemon's health. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Vitals(Arc<Inner>);
 
@@ -36,9 +36,9 @@ struct Inner {
     store: Store,
     ingress: Ingress,
     registry: Registry,
-    /// What the operator has to mend, such as a config.toml that was not taken.
+    /// A problem that the operator has to fix, such as a config.toml that was not accepted.
     complaint: Mutex<Option<String>>,
-    /// Requests so far, and when they were counted.
+    /// The requests so far, and when they were counted.
     counted: Mutex<(u64, Instant)>,
 }
 
@@ -48,12 +48,12 @@ impl Vitals {
         Self(Arc::new(Inner { store, ingress, registry, complaint: Mutex::default(), counted }))
     }
 
-    /// What stands before the numbers from now on.
+    /// Sets the problem that the status begins with, or removes it.
     pub(super) fn complain(&self, complaint: Option<String>) {
         *self.0.complaint.lock() = complaint;
     }
 
-    /// Tells the service manager that the loops turn, for as long as they do. Dropped it ends.
+    /// Reports to the service manager that the loops run, while they do. Ends when it is dropped.
     pub(super) async fn tell(self) {
         if !manager::is_there() {
             return;
@@ -72,21 +72,23 @@ impl Vitals {
         }
     }
 
-    /// Returns when each loop has turned once. One that does not within `pause` is named, and waited for.
+    /// Returns once each loop has run once. A loop that takes longer than `pause` is named in a warning and
+    /// awaited.
     ///
     /// # Errors
-    /// Where the store takes nothing more.
+    /// The store has stopped.
     pub(super) async fn prove(&self, pause: Duration) -> Result<(), StoreError> {
         match named("the store's writer", pause, self.0.store.flush()).await {
             Err(error @ (StoreError::Poisoned(_) | StoreError::Closed)) => return Err(error),
-            // It answered: it lives, and what it says is that the disk is full.
+            // The writer answered, so it runs. Its answer is that it cannot store: the disk or the backlog is
+            // full, for example.
             Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_) | StoreError::NoSpace { .. }) => {}
         }
         named("the loop that takes connections", pause, self.0.ingress.turns()).await;
         Ok(())
     }
 
-    /// One line: what is to be mended, the rate, the backlog, the plugins.
+    /// The status line: the problem to fix, the rate, the backlog, the plugins.
     pub(super) async fn status(&self) -> String {
         let complaint = self.0.complaint.lock().clone();
         let backlog = match self.0.store.states().await {
@@ -103,7 +105,7 @@ impl Vitals {
         complaint.into_iter().chain([numbers]).collect::<Vec<_>>().join("; ")
     }
 
-    /// Requests a second since it was asked last.
+    /// Requests per second since the last call.
     fn rate(&self) -> f64 {
         let received: u64 = self.0.ingress.ledger().values().map(|ledger| ledger.snapshot().received).sum();
         let mut counted = self.0.counted.lock();
@@ -124,7 +126,7 @@ fn backlog(states: &BTreeMap<DeliveryState, u64>) -> String {
     format!("deliveries: {unfinished} unfinished ({waiting} waiting, {held} held), {dead} dead")
 }
 
-/// Waits for a loop; one that takes longer than `pause` is named.
+/// Waits for a loop. If that takes longer than `pause`, a warning names the loop.
 async fn named<T>(name: &str, pause: Duration, turn: impl Future<Output = T>) -> T {
     tokio::pin!(turn);
     let began = Instant::now();
