@@ -1,7 +1,7 @@
-//! Everything an operator does is written down: who, what, to what, and what came of it.
+//! Records everything that an operator does: who, what, to what, and the result.
 //!
-//! The entry is on disk before the deed begins, so that there is no deed without one, and the deed runs to
-//! its end though its client goes away.
+//! The entry is on disk before the action begins, so there is no action without an entry. The action runs to
+//! its end, even if its client goes away.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::nearest;
 
-/// What an operator can do, as the audit log names it.
+/// The actions of an operator, as the audit log names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     PausePlugin,
@@ -45,7 +45,7 @@ impl Action {
         Self::LogOut,
     ];
 
-    /// The words for it.
+    /// The name of the action.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::PausePlugin => "pause plugin",
@@ -62,11 +62,11 @@ impl Action {
         }
     }
 
-    /// What a person means who asks for these words: `pause` and `plugin` both mean `pause plugin`. In the
-    /// form that the store takes.
+    /// The action that a person means with these words: `pause` and `plugin` both mean `pause plugin`.
+    /// Returns the form that the store expects.
     ///
     /// # Errors
-    /// If no action has these words: with the nearest, and all there are.
+    /// If no action has these words. The error names the nearest action and lists all.
     pub(super) fn filter(asked: &str) -> Result<Option<String>, ApiError> {
         let words = asked.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
         let holds = |action: &str| format!(" {action}").contains(&format!(" {words}"));
@@ -88,22 +88,22 @@ impl Action {
     }
 }
 
-/// How an operator came in.
+/// How an operator was authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Actor(Arc<str>);
 
 impl Actor {
-    /// With the token.
+    /// By the token.
     pub(super) fn token() -> Self {
         Self("token".into())
     }
 
-    /// Nobody yet: who tries to log in.
+    /// Not at all: somebody who tries to log in.
     pub(super) fn stranger() -> Self {
         Self("login".into())
     }
 
-    /// By a session that began with a login.
+    /// By a session, which began with a login.
     pub(super) fn session(mark: &str) -> Self {
         Self(format!("session {mark}").into())
     }
@@ -114,7 +114,7 @@ impl Actor {
 }
 
 impl Admin {
-    /// Does something to its end, with an entry in the audit log before it and its outcome after it.
+    /// Runs an action to its end, with an entry in the audit log before it and its outcome after it.
     pub(super) async fn audited<T: Send + 'static>(
         &self,
         actor: &Actor,
@@ -145,7 +145,7 @@ impl Admin {
         }
     }
 
-    /// Writes down what is over already.
+    /// Records an action that is over already.
     pub(super) async fn noted(
         &self,
         actor: &Actor,

@@ -1,21 +1,21 @@
-//! Slows down who guesses.
+//! Slows down guesses of the token.
 //!
-//! After a few wrong tokens each further one is answered later and later, up to five seconds. Whoever reads its
-//! answers makes a few guesses a second on all connections together. Whoever does not wait for them makes more:
-//! what keeps it out is the length of the token. The right token is never kept waiting, and a guesser, whose
-//! connection leaves for any other, can't lock an operator out.
+//! After a few wrong tokens, each further one is answered later and later, up to five seconds. A guesser that
+//! reads the answers makes a few guesses a second on all connections together. A guesser that does not wait
+//! for them makes more; the token's length protects against it. The right token never waits. A guesser can't
+//! lock an operator out, because its connection is closed for any other.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Wrong tokens that cost nothing: people mistype.
+/// Wrong tokens without a delay: people mistype.
 const FREE: u32 = 5;
-/// What the first one after these costs; each further one costs twice as much.
+/// The delay of the first wrong token after these. It doubles with each further one.
 const FIRST: Duration = Duration::from_millis(100);
-/// The most that one costs.
+/// The longest delay.
 const MOST: Duration = Duration::from_secs(5);
-/// One wrong token is forgotten after so long.
+/// One wrong token is forgotten after this time.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
 /// Counts wrong tokens.
@@ -23,7 +23,7 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 pub(super) struct Brake(Mutex<Option<(u32, Instant)>>);
 
 impl Brake {
-    /// Counts a wrong token, and says how long its answer is to wait.
+    /// Counts a wrong token, and returns the delay of its answer.
     pub(super) fn wrong(&self, now: Instant) -> Duration {
         let mut state = self.0.lock();
         let level = match *state {

@@ -1,4 +1,4 @@
-//! How a refusal looks: `{"error":"…"}` with a fitting status, for every way in which one comes about.
+//! The form of a refusal: `{"error":"…"}` with a status, for each cause.
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{plugin::PluginError, store::StoreError};
 
-/// A refusal: its status, and what it says to a person.
+/// A refusal: its status, and a message for a person.
 #[derive(Debug)]
 pub(super) struct ApiError {
     pub status: StatusCode,
@@ -36,14 +36,14 @@ impl ApiError {
 }
 
 impl From<tokio::task::JoinError> for ApiError {
-    /// Work beside the runtime's threads did not end.
+    /// A task outside the runtime's threads did not finish.
     fn from(error: tokio::task::JoinError) -> Self {
         tracing::error!(%error, "an answer was not made");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; the log says why")
     }
 }
 
-/// Marks an answer as a refusal, with its words: the dashboard makes a page of it for a browser.
+/// Marks an answer as a refusal, with its message. The dashboard makes a page of it for a browser.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal(pub String);
 
@@ -93,7 +93,7 @@ impl From<PathRejection> for ApiError {
     }
 }
 
-/// What somebody asked for, fit for an error: escaped, and cut if it is long.
+/// A text from a request, made safe for an error: escaped, and cut if it is long.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 80;
     let cut: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();

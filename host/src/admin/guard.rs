@@ -1,14 +1,14 @@
-//! Who may come in, and for how long.
+//! Decides which requests the admin listener answers, and for how long.
 //!
-//! The token keeps out who has no account here. The two other checks are against a browser that runs
-//! beside the daemon and visits a hostile page: by DNS rebinding that page can reach a loopback
-//! address under its own name, so a `Host` that is a name is refused unless `[admin] hosts` has it; and a
-//! page's request to another origin says so in `Origin`.
+//! The token keeps out clients without an account here. Two other checks protect against a browser that runs
+//! beside the daemon and visits a hostile page. By DNS rebinding, that page can reach a loopback address
+//! under its own name. So a `Host` that is a name is refused unless `[admin] hosts` contains it. A page's
+//! request to another origin names its own origin in `Origin`.
 //!
-//! A program brings the token, and no `Origin`. A browser brings the cookie of a session, which it got for
-//! the token ([`super::session`]) and which it sends from our own pages alone (`SameSite=Strict`); what it
-//! changes it must ask for with our own `Origin`. Without either there is the login page and its style,
-//! which say nothing of the daemon.
+//! A program sends the token and no `Origin`. A browser sends the cookie of a session, which it got for the
+//! token ([`super::session`]). It sends the cookie only from our own pages (`SameSite=Strict`), and requests
+//! that change something need our own `Origin`. Without token and session there is only the login page with
+//! its style, which say nothing about the daemon.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -40,20 +40,20 @@ use crate::{
     model::Ambient,
 };
 
-/// How long an answer may take.
+/// The time limit for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What a page may load and do: what this listener serves, and nothing inline.
+/// What a page may load and do: only what this listener serves, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// What a request is checked against.
+/// Everything that a request is checked against.
 pub(super) struct Guard {
     token: Secret,
     listen: IpAddr,
     hosts: Vec<String>,
     proxies: Arc<[IpNet]>,
-    /// The name of the cookie; cookies do not tell ports apart.
+    /// The name of the cookie. It differs by port, because cookies do not tell ports apart.
     cookie: String,
     sessions: Sessions,
     brake: Brake,
@@ -76,8 +76,8 @@ impl Guard {
         }
     }
 
-    /// Whether this is the token. A wrong one is counted, and its answer waits. Meanwhile its connection can
-    /// be closed for any other, so that a guesser takes nobody's place.
+    /// Whether this is the token. A wrong one is counted, and its answer is delayed. Meanwhile its connection
+    /// can be closed for any other, so a guesser takes no place from anybody.
     pub(super) async fn is_token(&self, given: &str, client: IpAddr) -> bool {
         if given.as_bytes().ct_eq(self.token.expose().as_bytes()).into() {
             return true;
@@ -92,18 +92,18 @@ impl Guard {
         false
     }
 
-    /// Where a request comes from, behind trusted proxies.
+    /// The client's address, behind trusted proxies.
     pub(super) fn client(&self, peer: &Peer, headers: &HeaderMap) -> IpAddr {
         listener::client(peer.address(), headers, &self.proxies)
     }
 
-    /// Begins a session; returns the header that sets its cookie.
+    /// Begins a session. Returns the header that sets its cookie.
     pub(super) fn log_in(&self) -> String {
         let key = self.sessions.begin(&self.ambient);
         format!("{}={key}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LIFETIME}", self.cookie)
     }
 
-    /// Ends the session that these headers bring; returns the header that takes its cookie away.
+    /// Ends the session in these headers. Returns the header that removes its cookie.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> String {
         if let Some(key) = self.key(headers) {
             self.sessions.end(key);
@@ -111,7 +111,7 @@ impl Guard {
         format!("{}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0", self.cookie)
     }
 
-    /// What the session's cookie holds.
+    /// The value of the session's cookie.
     fn key<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         cookies
@@ -163,8 +163,8 @@ impl Guard {
         ))
     }
 
-    /// Whether the name in a request can only mean this listener: a name could be anybody's, unless the
-    /// operator knows it; an address can't be rebound.
+    /// Whether the host in a request can only mean this listener. An address can't be rebound. A name could
+    /// belong to anybody, unless the operator has listed it.
     fn is_here(&self, host: &str) -> bool {
         let named = |known: &str| host.eq_ignore_ascii_case(known);
         if named("localhost") || self.hosts.iter().any(|known| named(known)) {
@@ -177,7 +177,7 @@ impl Guard {
     }
 }
 
-/// Lets a request through, or says why not; a browser that is not logged in gets the way in.
+/// Passes a request on or refuses it. A browser without a session gets the login page.
 pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(peer) = parts.extensions.get::<Arc<Peer>>().cloned() else {
@@ -196,13 +196,13 @@ pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     }
 }
 
-/// Puts into every answer what keeps a browser from being tricked with it.
+/// Adds the headers that protect a browser to every answer.
 pub(super) async fn headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // Not `no-referrer`: then a browser would send `Origin: null` with our own forms.
+        // Not `no-referrer`: with it, a browser would send `Origin: null` with our own forms.
         (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
@@ -211,7 +211,7 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives up on an answer that takes too long.
+/// Stops an answer that takes too long.
 pub(super) async fn within_time(request: Request, next: Next) -> Result<Response, ApiError> {
     tokio::time::timeout(ANSWER, next.run(request)).await.map_err(|_| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("no answer within {} s", ANSWER.as_secs()))
@@ -228,13 +228,13 @@ fn admitted(peer: &Peer, actor: Actor) -> Result<Actor, ApiError> {
     })
 }
 
-/// Whether a person looks at the answer.
+/// Whether the answer is for a person.
 fn wants_page(request: &Parts) -> bool {
     request.method == Method::GET
         && single(&request.headers, &header::ACCEPT).is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// Whether the origin is that of this listener's own pages, as the request's host names it.
+/// Whether this is the origin of the listener's own pages, according to the request's host.
 fn is_own(origin: &str, host: &str) -> bool {
     ["http://", "https://"]
         .iter()
@@ -242,7 +242,7 @@ fn is_own(origin: &str, host: &str) -> bool {
         .any(|rest| rest.eq_ignore_ascii_case(host))
 }
 
-/// The value of a header that stands there once.
+/// The value of a header that occurs exactly once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

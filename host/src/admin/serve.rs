@@ -1,7 +1,8 @@
-//! Requests by way of [`crate::listener`]: what the admin listener allows a connection.
+//! The limits of the admin listener's connections, for [`crate::listener`].
 //!
-//! Requests with the token, or with a session, have places of their own, and so has the health. The places
-//! beside them are for the login and for guessers, of whom the oldest leaves when somebody else connects.
+//! Requests with the token or a session have their own places, and so have those of the health. The other
+//! places are for the login and for guessers. The oldest of their connections is closed when another client
+//! connects.
 
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -17,18 +18,18 @@ use crate::{
     listener::{self, Bounds, Handler, Peer, Pulse, Unhandled},
 };
 
-/// The most requests with the token, or with a session, at once; a further one gets 503.
+/// The most requests with the token or a session at once. A further one gets 503.
 const ADMITTED: usize = 64;
-/// So many questions for the health at once can't be crowded out by other strangers.
+/// Other strangers can't crowd out this many requests of the health at once.
 const HEALTH: usize = 16;
-/// Connections at once: the more there are, the longer a stranger may take to become somebody who is known.
+/// The most connections at once. The more there are, the longer a stranger may take to authenticate.
 pub(crate) const CONNECTIONS: RangeInclusive<usize> = 2 * ADMITTED..=8 * ADMITTED;
-/// How long a head, a body, or the reading of an answer may take.
+/// The time limit for a head, for a body, and for reading an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long what is under way at the end may take.
+/// The time limit for active requests at shutdown.
 const ENDING: Duration = Duration::from_secs(5);
 
-/// Answers requests until `shutdown` ends, and then those under way.
+/// Answers requests until `shutdown` ends, then completes the active ones.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -47,11 +48,11 @@ pub(super) async fn serve(
         idle_timeout,
         write_timeout: PATIENCE,
         shutdown_timeout: ENDING,
-        // A live feed, or a long search, ends when nobody reads it any more.
+        // A live feed or a long search ends when its client stops reading.
         half_close: false,
     };
     let routes = Arc::new(Routes { router, gate: FloodGate::default() });
-    // Nobody asks whether this loop turns: the health is asked by way of it.
+    // No watchdog checks this loop: requests of the health go through it.
     let asked = Pulse::default().asked();
     listener::serve(listener, bounds, proxies, routes, asked, shutdown).await;
 }
@@ -74,7 +75,7 @@ impl Handler for Routes {
     }
 
     fn unhandled(&self, what: Unhandled, peer: IpAddr) {
-        // The listener has a line of its own for those that found no room.
+        // The listener logs connections without room itself.
         if what != Unhandled::Crowded
             && let Some(held_back) = self.gate.admit()
         {
@@ -116,7 +117,7 @@ mod tests {
         let mut busy = TcpStream::connect(address).await.unwrap();
         busy.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         entered.notified().await;
-        // One that asks nothing does not hold up the end.
+        // An idle connection does not delay the shutdown.
         let _idle = TcpStream::connect(address).await.unwrap();
         stop.send(()).unwrap();
         leave.notify_one();

@@ -1,7 +1,7 @@
-//! Sessions: what a login with the token gives a browser in place of the token.
+//! Sessions: a browser that logs in with the token gets a session in place of the token.
 //!
-//! A session is a random number in a cookie; here stands its SHA-256 alone, with the end of its life. It
-//! ends with the daemon, with a logout, or after half a day, whichever comes first.
+//! A session is a random number in a cookie. The daemon keeps only its SHA-256 and its end. A session ends
+//! with the daemon, with a logout, or after half a day, whichever is first.
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::model::Ambient;
 
-/// How long a session lives, in seconds.
+/// The lifetime of a session, in seconds.
 pub(super) const LIFETIME: i64 = 12 * 3600;
 /// The most sessions; a further login ends the oldest.
 const MOST: usize = 64;
-/// Digits of a session's mark, by which the audit log tells it from others.
+/// The number of digits of a session's mark, which identifies it in the audit log.
 const MARK: usize = 8;
 
-/// The sessions that are alive.
+/// The current sessions.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<Vec<Session>>);
 
@@ -26,7 +26,7 @@ struct Session {
 }
 
 impl Sessions {
-    /// A new session; returns what its cookie holds.
+    /// Begins a session. Returns the value of its cookie.
     pub(super) fn begin(&self, ambient: &Ambient) -> String {
         let mut key = [0; 32];
         ambient.fill(&mut key);
@@ -42,7 +42,7 @@ impl Sessions {
         key
     }
 
-    /// The mark of the session of this key; none where there is no such session, or not any more.
+    /// The mark of the session with this key. None if there is no such session, or if it has ended.
     pub(super) fn mark(&self, key: &str, now: Timestamp) -> Option<String> {
         let digest = digest(key);
         let sessions = self.0.lock();

@@ -1,7 +1,8 @@
-//! Times as people write them: a date, a date with a time, `today`, `yesterday`, `7d`, RFC 3339, seconds since 1970.
+//! Parses times as people write them: a date, a date with a time, `today`, `yesterday`, `7d`, RFC 3339,
+//! seconds since 1970.
 //!
 //! The command line, the search form and the API all read times here. A time without a zone is UTC, because
-//! every time that posthouse shows is UTC.
+//! posthouse shows every time in UTC.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -12,18 +13,18 @@ use jiff::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How many digits a number of seconds since 1970 has.
+/// The number of digits of a number of seconds since 1970.
 const SECONDS_DIGITS: std::ops::RangeInclusive<usize> = 9..=11;
-/// The same of milliseconds.
+/// The number of digits of a number of milliseconds since 1970.
 const MILLIS_DIGITS: std::ops::RangeInclusive<usize> = 12..=14;
 
-/// A bound of a time range, as a person wrote it.
+/// A limit of a time range, as a person wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Since {
-    /// So long before now.
+    /// This long before now.
     Ago(Duration),
-    /// A moment.
+    /// A point in time.
     At(Timestamp),
     /// A whole day, UTC.
     Day(Date),
@@ -40,8 +41,8 @@ pub enum Since {
 pub struct ParseSinceError(String);
 
 impl Since {
-    /// The moment where a range that starts with this begins: for a day its first moment. `Timestamp::MIN`
-    /// if it is further back than a timestamp can be.
+    /// The start of a range that begins with this: for a day, its first moment. `Timestamp::MIN` if it is
+    /// further back than a timestamp can be.
     pub fn start(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(then) => then,
@@ -51,8 +52,8 @@ impl Since {
         }
     }
 
-    /// The last moment of a range that ends with this: for a day its last moment, so that `since` and `until`
-    /// of one date mean that date.
+    /// The end of a range that ends with this: for a day, its last moment. So `since` and `until` with the
+    /// same date select that date.
     pub fn end(self, now: Timestamp) -> Timestamp {
         let last = |date: Date| {
             let next = date.tomorrow().map_or(Timestamp::MAX, midnight);
@@ -112,7 +113,7 @@ fn read(text: &str) -> Option<Since> {
     }
 }
 
-/// Seconds since 1970, or milliseconds, told apart by the number of digits; eight digits are a date.
+/// Seconds or milliseconds since 1970, told apart by the number of digits. Eight digits are a date.
 fn of_number(text: &str) -> Option<Since> {
     if text.len() == 8 {
         return text.parse().ok().map(Since::Day);
@@ -127,7 +128,7 @@ fn of_number(text: &str) -> Option<Since> {
     }
 }
 
-/// A time of that day: `14:00`, `14:00:05.5`, with `Z`, `UTC` or an offset such as `+01:00` behind it.
+/// A time on that day: `14:00`, `14:00:05.5`, followed by nothing, `Z`, `UTC` or an offset such as `+01:00`.
 fn of_day(date: Date, text: &str) -> Option<Since> {
     let zone = text.find(['+', '-', 'Z', 'z', 'U', 'u']).unwrap_or(text.len());
     let (time, zone) = (text[..zone].trim(), text[zone..].trim());
@@ -140,7 +141,7 @@ fn of_day(date: Date, text: &str) -> Option<Since> {
     Some(Since::At(then))
 }
 
-/// `+01:00`, `+0100` or `+01`.
+/// Parses `+01:00`, `+0100` or `+01`.
 fn offset(text: &str) -> Option<Offset> {
     let (sign, digits) = match text.split_at_checked(1)? {
         ("+", digits) => (1, digits),

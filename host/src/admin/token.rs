@@ -1,8 +1,8 @@
-//! The bearer token of the admin API: from `[admin] token`, or from the file `admin-token` in the state
-//! folder, which the first start makes.
+//! The bearer token of the admin API. It comes from `[admin] token`, or from the file `admin-token` in the
+//! state folder, which the first start creates.
 //!
-//! Whoever reads the file can do what the operator can, so it has mode 0600, and one that others may
-//! read is refused rather than used.
+//! With the file, one can do everything that the operator can, so it has mode 0600. A file that others may
+//! read is refused.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ use crate::{
 
 /// The name of the file in the state folder.
 const FILE: &str = "admin-token";
-/// The most bytes of the file; one that the daemon made has 65.
+/// The most bytes of the file. A file that the daemon made has 65.
 const LONGEST: u64 = 1024;
 
 /// Why there is no token.
@@ -36,18 +36,18 @@ pub enum TokenError {
         /// Its permissions.
         mode: u32,
     },
-    /// What is in the file is no token.
+    /// The content of the file is not a token.
     #[error("`{0}` holds no admin token (visible ASCII, on one line); remove it and start the daemon again")]
     Malformed(PathBuf),
-    /// What is in the file can't have been meant as a token.
+    /// The content of the file can't have been meant as a token.
     #[error("`{path}` {problem}; or remove it and start the daemon again, which makes one")]
     Unmeant {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         problem: Unmeant,
     },
-    /// There is none yet.
+    /// There is no token yet.
     #[error("there is no admin token `{0}` yet; the daemon makes it at its first start: `posthouse serve`")]
     Missing(PathBuf),
     /// The file can't be read or made.
@@ -55,15 +55,15 @@ pub enum TokenError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
 }
 
-/// The token, made where there is none yet.
+/// Returns the token, and creates it if there is none yet.
 ///
 /// # Errors
-/// [`TokenError`] names the file and the way out.
+/// [`TokenError`] names the file and the fix.
 pub fn token(config: &Config, ambient: &Ambient) -> Result<Secret, TokenError> {
     match existing(config) {
         Err(TokenError::Missing(path)) => {
@@ -77,10 +77,10 @@ pub fn token(config: &Config, ambient: &Ambient) -> Result<Secret, TokenError> {
     }
 }
 
-/// The token that is there already, as a client reads it.
+/// The existing token, as a client reads it.
 ///
 /// # Errors
-/// [`TokenError`] names the file and the way out.
+/// [`TokenError`] names the file and the fix.
 pub fn existing(config: &Config) -> Result<Secret, TokenError> {
     match &config.admin.token {
         Some(token) => Ok(token.clone()),
@@ -88,7 +88,7 @@ pub fn existing(config: &Config) -> Result<Secret, TokenError> {
     }
 }
 
-/// Where the token is when config.toml does not say it.
+/// The path of the token's file, if config.toml does not contain the token.
 pub fn file(config: &Config) -> PathBuf {
     config.store.state_dir().join(FILE)
 }
@@ -115,12 +115,12 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
     Ok(Secret::new(token))
 }
 
-/// Writes the file beside its place and renames it, so that a client never reads half a token.
+/// Writes another file and renames it, so that a client never reads half a token.
 fn write(path: &Path, token: &str) -> io::Result<()> {
     let folder = owner::folder_of(path);
     owner::create_folders(folder, 0o700)?;
     let beside = path.with_extension("new");
-    // What a crash left: it would keep `create_new` from making the file, and with it the mode.
+    // Removes the rest of a crash. With it, `create_new` would not create the file with its mode.
     if let Err(error) = fs::remove_file(&beside)
         && error.kind() != ErrorKind::NotFound
     {

@@ -1,4 +1,4 @@
-//! `GET /v1/deliveries`: deliveries, newest first; `GET /v1/deliveries/{id}`: all of one.
+//! `GET /v1/deliveries`: deliveries, newest first. `GET /v1/deliveries/{id}`: everything about one.
 
 use axum::{
     Json,
@@ -77,8 +77,8 @@ pub(super) async fn show(
 }
 
 impl Admin {
-    /// All of one delivery, masked as the source of its event says. The id may also be that of something the
-    /// delivery sent.
+    /// Everything about one delivery, masked as the source of its event says. The id may also be that of a
+    /// mail or request that the delivery sent.
     pub(in crate::admin) async fn delivery(&self, id: &str) -> Result<DeliveryDetail, ApiError> {
         let Some(place) = self.place(id).await? else { return Err(self.no_delivery(id).await?) };
         let events = self.find_events(Some(place.source), &place.event).await?;
@@ -86,7 +86,7 @@ impl Admin {
         history.find(|delivery| delivery.summary.id == place.id).ok_or_else(|| gone(id))
     }
 
-    /// Why there is no such delivery: what else has this id, or nothing has.
+    /// The error for a missing delivery: it says which other record has this id, if any has.
     async fn no_delivery(&self, id: &str) -> Result<ApiError, ApiError> {
         if ids::delivery(id).is_some() {
             return Ok(gone(id));

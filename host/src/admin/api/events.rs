@@ -1,7 +1,7 @@
-//! `GET /v1/events`: a search, newest first; `GET /v1/events/{id}`: all of one.
+//! `GET /v1/events`: a search, newest first. `GET /v1/events/{id}`: everything about one event.
 //!
-//! What a source's `redact` names is masked here, for all that show an event: in the body, and in every
-//! text that came of handling it.
+//! This module masks what a source's `redact` names, for all code that shows an event: in the body, and in
+//! every text that results from handling it.
 
 use std::collections::HashMap;
 
@@ -83,7 +83,8 @@ pub(super) async fn show(
 }
 
 impl Admin {
-    /// A page of a search. The id of a delivery, or of what it sent, finds the delivery's event.
+    /// A page of a search. With the id of a delivery, or of a mail or request that it sent, it finds the
+    /// delivery's event.
     pub(in crate::admin) async fn search(&self, filter: EventFilter) -> Result<EventPage, ApiError> {
         let found = self.0.store.search(filter.clone(), query::SEARCH).await?;
         if found.events.is_empty()
@@ -96,8 +97,8 @@ impl Admin {
         Ok(found)
     }
 
-    /// The events of this id: one, or one of each source that has it; masked as the source says. The id of a
-    /// delivery, or of what it sent, leads to the delivery's event.
+    /// The events with this id: one, or one of each source that has it; masked as the source says. The id of
+    /// a delivery, or of a mail or request that it sent, leads to the delivery's event.
     pub(in crate::admin) async fn find_events(
         &self,
         source: Option<SourceName>,
@@ -127,11 +128,11 @@ impl Admin {
         if sources.iter().all(|source| source.redact.is_empty()) {
             return Ok(events);
         }
-        // What a plugin emitted was made of what other events held.
+        // A plugin made an emitted event from the content of other events.
         let causes: Vec<_> =
             events.iter().filter_map(|event| emitted_by(&event.summary.source, &event.summary.id)).collect();
         let payloads = self.0.store.payloads(causes).await?;
-        // Off the runtime's threads: a payload may be long, and what was logged of it too.
+        // Runs off the runtime's threads: a payload may be long, and so may its logs.
         let masking = tokio::task::spawn_blocking(move || {
             events.iter_mut().for_each(|event| mask(event, &sources, &payloads));
             events
@@ -140,7 +141,7 @@ impl Admin {
     }
 }
 
-/// Masks what an event shows. What a plugin emitted is masked by what it came of too.
+/// Masks what an event shows. An emitted event is masked by the events that it results from, too.
 fn mask(event: &mut EventDetail, sources: &[Source], payloads: &HashMap<DeliveryId, Payloads>) {
     let redact = |source: &str| Source::redact_of(sources, source);
     let mut mask = redact(&event.summary.source).mask(event.body.as_bytes());

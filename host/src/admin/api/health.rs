@@ -1,8 +1,8 @@
-//! `GET /healthz` and `GET /readyz`: for what watches over the daemon. Neither needs a token.
+//! `GET /healthz` and `GET /readyz`, for monitoring. Neither needs a token.
 //!
-//! The two ask different things. A daemon that is not healthy is to be started anew: its store has stopped,
-//! or the writer hangs. One that is not ready is to be sent no events for now, and to be left alone: its
-//! disk is full or nearly so, or too much is unfinished, and it recovers by itself.
+//! The two answer different questions. A daemon that is not healthy needs a restart: its store has stopped,
+//! or the writer hangs. A daemon that is not ready should get no events for now, and should be left alone.
+//! Its disk is full or nearly so, or too much is unfinished; it recovers automatically.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     store::StoreError,
 };
 
-/// How long the store's writer may take to answer.
+/// The time limit for the store's writer to answer.
 pub(in crate::admin) const ANSWER: Duration = Duration::from_secs(3);
 
-/// Both, for who has no token.
+/// Both routes, which need no token.
 pub(super) fn router() -> Router<Admin> {
     let within = |handler: MethodRouter<Admin>| handler.layer(from_fn(guard::within_time));
     Router::new().route("/healthz", within(get(health))).route("/readyz", within(get(readiness)))
@@ -55,7 +55,7 @@ fn answer(well: &str, unwell: &str, reasons: Vec<String>) -> (StatusCode, Json<V
 }
 
 impl Admin {
-    /// What keeps events out and passes by itself.
+    /// Conditions that keep events out and pass without a restart.
     pub(in crate::admin) fn obstacles(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if *self.0.stopping.borrow() {
@@ -73,10 +73,10 @@ impl Admin {
         reasons
     }
 
-    /// What only a new start mends.
+    /// Conditions that only a restart fixes.
     pub(in crate::admin) async fn ailments(&self) -> Vec<String> {
         match tokio::time::timeout(ANSWER, self.0.store.flush()).await {
-            // It answered that it can't write just now: it lives.
+            // The writer answered that it can't write just now: it works.
             Ok(Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_) | StoreError::NoSpace { .. })) => {
                 Vec::new()
             }

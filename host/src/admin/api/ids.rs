@@ -1,5 +1,5 @@
-//! Ids that people paste. A delivery's id, and the Message-ID or Idempotency-Key of what it sent, lead to the
-//! delivery and so to its event: `dlv_7`, `<dlv_7.1@example.com>`, `dlv_7-2`.
+//! Ids that people paste. The id of a delivery, and the Message-ID or Idempotency-Key of what it sent, lead
+//! to the delivery and so to its event: `dlv_7`, `<dlv_7.1@example.com>`, `dlv_7-2`.
 
 use crate::{
     admin::{Admin, error::ApiError},
@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Admin {
-    /// The delivery that an id leads to; none if it leads to none that is in the store.
+    /// The delivery that an id leads to. None if the store has no such delivery.
     pub(in crate::admin) async fn place(&self, id: &str) -> Result<Option<DeliveryPlace>, ApiError> {
         match delivery(id) {
             Some(delivery) => Ok(self.0.store.place_of(delivery).await?),
@@ -17,7 +17,7 @@ impl Admin {
     }
 }
 
-/// The delivery that a text names, alone or at the beginning of the id of something that it sent.
+/// The delivery that a text names, alone or at the beginning of the id of a mail or request that it sent.
 pub(in crate::admin) fn delivery(text: &str) -> Option<DeliveryId> {
     let text = text.trim();
     let inner = text.strip_prefix('<').map_or(text, |rest| rest.trim_end_matches('>'));

@@ -1,7 +1,9 @@
-//! `POST /v1/markers/keep`: who makes a backup has the markers of attempts stay in the databases meanwhile.
+//! `POST /v1/markers/keep`: while a client makes a backup, it can keep the markers of attempts in the
+//! databases.
 //!
-//! Asked again before the time is over, they stay on; asked for no time, they go. `kept` of an answer says
-//! whether they have stayed since this holder asked before: where a daemon was started anew, they have not.
+//! The markers stay if the client asks again before the time is over. With a time of 0 they are removed.
+//! `kept` in an answer says whether they have stayed since this client's last request. After a restart of the
+//! daemon, they have not.
 
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::admin::{Action, Actor, Admin, error::ApiError};
 
-/// The longest that they stay without being asked again, in seconds.
+/// The longest time that markers stay after a request, in seconds.
 const LONGEST: u64 = 3600;
 
-/// The most bytes of a holder's name.
+/// The most bytes of the holder's name.
 const NAME: usize = 64;
 
 #[derive(Deserialize)]
@@ -46,7 +48,7 @@ pub(super) async fn keep(
         })
     };
     let kept = hold(Duration::from_secs(seconds))?;
-    // The first word and the last are an operator's; those between them only say that he is still there.
+    // The first and the last request are an operator's actions. Those between only extend the time.
     match (kept, seconds) {
         (false, 1..) => admin.noted(&actor, Action::BeginBackup, &holder, "markers stay").await?,
         (true, 0) => admin.noted(&actor, Action::EndBackup, &holder, "markers go").await?,

@@ -1,25 +1,25 @@
-//! The admin API: JSON for programs, the command line among them. `openapi.json` describes it, and a test
-//! holds the two against each other, route by route.
+//! The admin API: JSON for programs, including the command line. `openapi.json` describes it, and a test
+//! compares the two route by route.
 //!
 //! | path | what | file |
 //! | --- | --- | --- |
-//! | `GET /healthz`, `/readyz` | whether the daemon is alive; whether it takes events | [`health`] |
-//! | `GET /v1/openapi.json` | the description of all this | here |
-//! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; all of one | [`events`] |
-//! | `GET /v1/deliveries`, `/v1/deliveries/{id}` | deliveries, newest first; all of one | [`deliveries`] |
+//! | `GET /healthz`, `/readyz` | whether the daemon works; whether it accepts events | [`health`] |
+//! | `GET /v1/openapi.json` | the description of the API | here |
+//! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; everything about one | [`events`] |
+//! | `GET /v1/deliveries`, `/v1/deliveries/{id}` | deliveries, newest first; everything about one | [`deliveries`] |
 //! | `GET /v1/dead-letters` | dead letters by plugin and cause | [`dead`] |
 //! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
-//! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | what is on its way, and what was given up | [`outbox`] |
-//! | `GET /v1/plugins`, `/v1/plugins/{name}` | how each plugin stands | [`plugins`] |
-//! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | what an operator can do to one | [`plugins`] |
-//! | `GET /v1/sources`, `/v1/sources/{name}` | who sends, what came of it | [`sources`] |
+//! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | items of the outbox; tries dead ones again | [`outbox`] |
+//! | `GET /v1/plugins`, `/v1/plugins/{name}` | the state of each plugin | [`plugins`] |
+//! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | an operator's actions on a plugin | [`plugins`] |
+//! | `GET /v1/sources`, `/v1/sources/{name}` | the sources with their ledgers | [`sources`] |
 //! | `POST /v1/sources/{name}/test` | a signed test event | [`sources`] |
-//! | `GET /v1/samples`, `/v1/samples/{type}` | what a test event may hold | [`sources`] |
-//! | `GET /v1/stats`, `/v1/series` | the ledgers; what happened over time | [`stats`] |
+//! | `GET /v1/samples`, `/v1/samples/{type}` | samples for test events | [`sources`] |
+//! | `GET /v1/stats`, `/v1/series` | the ledgers; activity over time | [`stats`] |
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
-//! | `POST /v1/markers/keep` | has markers stay while a backup is made | [`markers`] |
+//! | `POST /v1/markers/keep` | keeps markers while a backup is made | [`markers`] |
 //! | `GET /v1/audit` | what operators did | [`audit`] |
-//! | `GET /v1/live` | what happens now, as server-sent events | [`live`] |
+//! | `GET /v1/live` | current activity, as server-sent events | [`live`] |
 //! | `GET /metrics` | all of that as numbers, for Prometheus | [`metrics`] |
 
 mod audit;
@@ -49,24 +49,24 @@ use axum::{
 
 use super::{Admin, guard, metrics};
 
-/// The description of the API, as `GET /v1/openapi.json` gives it.
+/// The description of the API, as `GET /v1/openapi.json` returns it.
 pub const OPENAPI: &str = include_str!("openapi.json");
 
 /// A route of the API.
 pub(super) struct Route {
-    /// What the description calls it by; the handler knows its own.
+    /// The method's name in the description. The handler knows its method itself.
     #[cfg_attr(not(test), allow(dead_code, reason = "held against the description"))]
     method: &'static str,
     path: &'static str,
     handler: MethodRouter<Admin>,
-    /// Whether an answer may take as long as it takes.
+    /// Whether the answer has no time limit.
     slow: bool,
 }
 
 /// Every route that needs the token.
 fn routes() -> Vec<Route> {
     let route = |method, path, handler| Route { method, path, handler, slow: false };
-    // These may take minutes, or for ever; what they begin goes on when nobody waits for it any more.
+    // These may take minutes or never end. The work that they begin continues when the client goes away.
     let slow = |method, path, handler| Route { method, path, handler, slow: true };
     vec![
         route("get", "/v1/openapi.json", get(openapi)),
@@ -99,7 +99,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// What needs the token.
+/// The routes that need the token.
 pub(super) fn router() -> Router<Admin> {
     let add = |router: Router<Admin>, route: Route| router.route(route.path, route.handler);
     let (slow, quick): (Vec<_>, Vec<_>) = routes().into_iter().partition(|route| route.slow);
@@ -107,7 +107,7 @@ pub(super) fn router() -> Router<Admin> {
     slow.into_iter().fold(quick, add)
 }
 
-/// What is asked by those who watch over the daemon, and have no token.
+/// The routes for monitoring, which need no token.
 pub(super) fn open_router() -> Router<Admin> {
     health::router()
 }
@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// Method and path of what is there without a token.
+    /// Method and path of the routes that need no token.
     const OPEN: [(&str, &str); 2] = [("get", "/healthz"), ("get", "/readyz")];
 
     fn described() -> Value {

@@ -1,5 +1,5 @@
-//! Names in a filter. A name that nothing has is a mistake, and the answer says so; a known name for which nothing
-//! is found is an empty list.
+//! Checks the names in a filter. A name that does not exist is an error, which says so. A known name without
+//! matches gives an empty list.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{
     model::{EventType, Pattern, known_types},
 };
 
-/// The names that a filter holds.
+/// The names in a filter.
 #[derive(Default)]
 pub(in crate::admin) struct Asked<'a> {
     pub(in crate::admin) source: Option<&'a str>,
@@ -20,12 +20,12 @@ pub(in crate::admin) struct Asked<'a> {
     pub(in crate::admin) event_type: Option<&'a Pattern>,
 }
 
-/// The names there are.
+/// All names that exist.
 struct Known {
     sources: BTreeSet<String>,
     plugins: BTreeSet<String>,
     types: BTreeSet<String>,
-    /// Types that a plugin or a source says it takes.
+    /// Types that a plugin subscribes to or a source accepts.
     wanted: Vec<Pattern>,
 }
 
@@ -33,7 +33,7 @@ impl Admin {
     /// Checks that all of these names are known.
     ///
     /// # Errors
-    /// 404 with the nearest name for the first that is not.
+    /// 404 for the first unknown name, with the nearest known one.
     pub(in crate::admin) async fn known(&self, asked: Asked<'_>) -> Result<(), ApiError> {
         if asked.source.is_none() && asked.plugin.is_none() && asked.event_type.is_none() {
             return Ok(());
@@ -48,8 +48,8 @@ impl Admin {
         asked.event_type.map_or(Ok(()), |pattern| known.has_type(pattern))
     }
 
-    /// What else in posthouse has this text for its name or id, as a sentence to add to an error; empty if
-    /// nothing has.
+    /// Says which other record in posthouse has this text as its name or id, as a sentence to add to an
+    /// error. Empty if none has.
     pub(in crate::admin) async fn what_is(&self, text: &str) -> Result<String, ApiError> {
         let known = self.known_names().await?;
         let has = |names: &BTreeSet<String>| names.contains(text);
@@ -122,13 +122,13 @@ impl Known {
         Err(unknown("type of events", pattern.as_str(), &names, ""))
     }
 
-    /// `user.*` for `user.created`.
+    /// The groups of the types: `user.*` for `user.created`.
     fn groups(&self) -> impl Iterator<Item = String> {
         self.types.iter().filter_map(|name| Some(format!("{}.*", name.rsplit_once('.')?.0)))
     }
 }
 
-/// An unknown name, with the nearest known one, or all if there are few.
+/// The error for an unknown name, with the nearest known name, or with all if there are few.
 fn unknown(what: &str, name: &str, known: &BTreeSet<String>, place: &str) -> ApiError {
     let shown = shown(name);
     let few = || known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");

@@ -1,5 +1,6 @@
-//! `GET /v1/outbox`: items of the outbox, newest first; `GET /v1/outbox/{id}`: one of them; `POST /v1/outbox/replay`: those given up are
-//! tried again, with the Message-ID or Idempotency-Key they had.
+//! `GET /v1/outbox`: items of the outbox, newest first. `GET /v1/outbox/{id}`: one of them.
+//! `POST /v1/outbox/replay`: tries items that were given up again, with the same Message-ID or
+//! Idempotency-Key.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ use crate::{
     store::{OutboxFilter, OutboxId, OutboxSummary},
 };
 
-/// Where an item of the outbox can stand.
+/// The states of an outbox item.
 pub const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
 
 #[derive(Deserialize)]
@@ -86,7 +87,7 @@ pub(super) async fn replay(
     Ok(Json(json!({ "count": admin.replay_outbox(&actor, items).await? })))
 }
 
-/// Masks what an item shows. What the plugin chose of it may be of any event.
+/// Masks what an item shows. The parts that the plugin chose may be from any event.
 pub(super) fn mask(item: &mut OutboxSummary, mask: &Mask) {
     if mask.hides_words_of_plugins() {
         item.summary.clone_from(&item.outline);
@@ -98,7 +99,7 @@ pub(super) fn mask(item: &mut OutboxSummary, mask: &Mask) {
 }
 
 impl Admin {
-    /// Items of the outbox, newest first, masked as the source of each says.
+    /// Items of the outbox, newest first, each masked as its source says.
     pub(in crate::admin) async fn outbox(
         &self,
         filter: OutboxFilter,
@@ -108,7 +109,7 @@ impl Admin {
         if sources.iter().any(|source| !source.redact.is_empty()) {
             let of = items.iter().map(|item| item.delivery).collect();
             let payloads = self.0.store.payloads(of).await?;
-            // Off the runtime's threads: that reads the payload of each.
+            // Runs off the runtime's threads, because it parses the payload of each.
             let masking = tokio::task::spawn_blocking(move || {
                 let mut masks = HashMap::new();
                 for item in &mut items {
@@ -125,10 +126,11 @@ impl Admin {
         Ok(items)
     }
 
-    /// The item of this number or of this Message-ID or Idempotency-Key, or all that a delivery staged.
+    /// The item with this number, or with this Message-ID or Idempotency-Key, or all items that a delivery
+    /// staged.
     ///
     /// # Errors
-    /// 404 if there is none, with what else has the id.
+    /// 404 if there is none. It says which other record has the id.
     pub(in crate::admin) async fn outbox_items(&self, id: &str) -> Result<Vec<OutboxSummary>, ApiError> {
         let id = id.trim();
         let filter = match (id.parse(), ids::delivery(id)) {
@@ -146,7 +148,7 @@ impl Admin {
         if items.is_empty() { Err(self.no_item(id).await?) } else { Ok(items) }
     }
 
-    /// Why there is no such item: what else has this id, or nothing has.
+    /// The error for a missing item: it says which other record has this id, if any has.
     async fn no_item(&self, id: &str) -> Result<ApiError, ApiError> {
         let shown = shown(id);
         let what = match (self.place(id).await?, self.0.store.event(None, id).await?.is_empty()) {
@@ -159,7 +161,7 @@ impl Admin {
         Ok(ApiError::not_found(format!("no item `{shown}` in the outbox; {what}")))
     }
 
-    /// Checks that each of these items is there and was given up.
+    /// Checks that each of these items exists and was given up.
     async fn given_up(&self, items: &[i64]) -> Result<(), ApiError> {
         for item in items {
             let filter = OutboxFilter { id: Some(OutboxId(*item)), ..OutboxFilter::default() };
@@ -177,7 +179,7 @@ impl Admin {
         Ok(())
     }
 
-    /// Tries items again that were given up; all of them where none is named. Returns how many.
+    /// Tries items again that were given up, or all of them if the list is empty. Returns their number.
     pub(in crate::admin) async fn replay_outbox(
         &self,
         actor: &Actor,
@@ -196,7 +198,7 @@ impl Admin {
     }
 }
 
-/// Whether a text is this Message-ID or Idempotency-Key, with its angle brackets or without.
+/// Whether a text is this Message-ID or Idempotency-Key, with or without angle brackets.
 fn same_key(key: &str, text: &str) -> bool {
     let bare = |text: &str| text.trim_start_matches('<').trim_end_matches('>').to_owned();
     bare(key) == bare(text)

@@ -1,8 +1,8 @@
-//! `GET /v1/plugins`: how each plugin stands; `POST /v1/plugins/{name}/pause`, `/resume`, `/forget`.
+//! `GET /v1/plugins`: the state of each plugin. `POST /v1/plugins/{name}/pause`, `/resume`, `/forget`.
 //!
-//! The list has the files of the plugins folder that are ignored, too, with the reason.
+//! The list also contains the ignored files of the plugins folder, with the reason.
 //!
-//! What a plugin's `config` table holds is not shown: any value in it may be a secret.
+//! The content of a plugin's `config` table is not shown: any value in it may be a secret.
 
 use std::sync::Arc;
 
@@ -68,7 +68,7 @@ pub(super) async fn forget(
     admin.told(&actor, Deed::Forget, name).await
 }
 
-/// What an operator can do to a plugin.
+/// An operator's action on a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::admin) enum Deed {
     Pause,
@@ -77,7 +77,7 @@ pub(in crate::admin) enum Deed {
 }
 
 impl Deed {
-    /// What the audit log calls it.
+    /// The action's name in the audit log.
     fn action(self) -> Action {
         match self {
             Self::Pause => Action::PausePlugin,
@@ -91,7 +91,7 @@ impl Admin {
     async fn told(&self, actor: &Actor, deed: Deed, name: Named) -> Result<Json<Value>, ApiError> {
         let Path(name) = name?;
         self.act(actor, deed, &name).await?;
-        // Forgotten ones are not there any more.
+        // A forgotten plugin is no longer in the registry.
         let Some(plugin) = self.0.registry.by_name(&name) else {
             return Ok(Json(json!({ "name": name, "state": "forgotten" })));
         };
@@ -99,10 +99,10 @@ impl Admin {
         Ok(Json(view(&plugin, &stats)))
     }
 
-    /// The plugin of this name.
+    /// The plugin with this name.
     ///
     /// # Errors
-    /// 404 with what else has the name, or with the nearest one.
+    /// 404. It says which other record has the name, or gives the nearest name.
     pub(in crate::admin) async fn plugin(&self, name: &str) -> Result<Arc<Plugin>, ApiError> {
         if let Some(plugin) = self.0.registry.by_name(name) {
             return Ok(plugin);
@@ -117,7 +117,7 @@ impl Admin {
         Err(ApiError::not_found(format!("no plugin `{}`; {what}", shown(name))))
     }
 
-    /// There is no plugin of this name, with the nearest one.
+    /// The error for a missing plugin, with the nearest name.
     pub(in crate::admin) fn no_plugin(&self, name: &str) -> ApiError {
         let known = self.0.registry.list();
         match nearest(name, known.iter().map(|plugin| plugin.record.name.as_str())) {

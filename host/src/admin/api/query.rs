@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::admin::{Admin, Since, error::ApiError};
 
-/// How many rows a list has where nobody says it.
+/// The number of rows in a list if the query has no `limit`.
 const USUAL: u32 = 100;
-/// The most rows of one answer; what comes after them is asked for with `before`.
+/// The most rows in one answer. `before` asks for the rows after them.
 pub(super) const MOST: u32 = 1000;
-/// How long one search may look; it says where it stopped.
+/// The time limit of one search. The answer says where it stopped.
 pub(in crate::admin) const SEARCH: Duration = Duration::from_millis(600);
 
 /// Checks the `limit` of a list.
@@ -21,12 +21,12 @@ pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
 }
 
 impl Admin {
-    /// The moment where a range begins.
+    /// The start of a range.
     pub(in crate::admin) fn since(&self, since: Option<Since>) -> Option<jiff::Timestamp> {
         since.map(|since| since.start(self.0.ambient.now()))
     }
 
-    /// The last moment of a range.
+    /// The end of a range.
     pub(in crate::admin) fn until(&self, until: Option<Since>) -> Option<jiff::Timestamp> {
         until.map(|until| until.end(self.0.ambient.now()))
     }

@@ -1,10 +1,13 @@
 //! `POST /v1/replay`: new deliveries of old events.
 //!
-//! Of one event (`{"event":…}`, the id of the event or of one of its deliveries): for the plugin that is named, or for each that subscribes to its type
-//! now or has had a delivery of it. Of many: dead letters (`{"dead":true}`), or all that have finished
-//! (`{"finished":true}`), narrowed by plugin, source, type, reason and time, for the plugin that each was
-//! for; each is replayed once, however often this is asked. `dry_run` counts and makes nothing.
-//! Each new delivery has an id of its own, so that it does take effect again.
+//! For one event (`{"event":…}`, with the id of the event or of one of its deliveries), it creates a delivery
+//! for the named plugin. Without a name, it creates one for each plugin that subscribes to the type now or
+//! has had a delivery of the event.
+//!
+//! For many, it selects dead letters (`{"dead":true}`) or all finished deliveries (`{"finished":true}`),
+//! narrowed by plugin, source, type, reason and time. Each is replayed for its own plugin, and only once,
+//! however often the request is sent. `dry_run` only counts. Each new delivery has its own id, so it takes
+//! effect again.
 
 use axum::{
     Extension, Json,
@@ -40,7 +43,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Whether it narrows many down by what makes no sense for one.
+    /// Whether the request has filters that make no sense for a single event.
     fn narrows(&self) -> bool {
         self.event_type.is_some() || self.reason.is_some() || self.since.is_some() || self.until.is_some()
     }
@@ -89,14 +92,14 @@ pub(super) async fn replay(
     Ok(Json(json!({ "count": count, "dry_run": dry_run })))
 }
 
-/// What came of a replay of one event.
+/// The result of a replay of one event.
 pub(in crate::admin) enum Replayed {
     Would(usize),
     Made(Vec<DeliveryId>),
 }
 
 impl Admin {
-    /// Replays what the filter means; returns how many deliveries were made.
+    /// Replays the deliveries that the filter selects. Returns the number of new deliveries.
     pub(in crate::admin) async fn replay_many(
         &self,
         actor: &Actor,
@@ -120,7 +123,7 @@ impl Admin {
         plugin: Option<String>,
         dry_run: bool,
     ) -> Result<Replayed, ApiError> {
-        // The id of a delivery means that one again: its event, for its plugin.
+        // The id of a delivery stands for its event and its plugin.
         let (event, source, plugin) = match self.replayed_by_delivery(&event, source.as_ref()).await? {
             Some(place) => (place.event, Some(place.source), plugin.or(Some(place.plugin))),
             None => (event, source, plugin),
@@ -142,7 +145,7 @@ impl Admin {
         self.audited(actor, Action::ReplayEvent, &target, work, said).await
     }
 
-    /// The delivery that the id means, unless an event has the id for its own.
+    /// The delivery that the id means, unless an event has this id.
     async fn replayed_by_delivery(
         &self,
         id: &str,
@@ -193,8 +196,7 @@ impl Admin {
         Ok(Replayed::Made(self.0.store.replay_event(event.summary.seq, plugins, orders).await?))
     }
 
-    /// The plugins that subscribe to the event now, and those that had a delivery of it and are still
-    /// known.
+    /// The plugins that subscribe to the event now, and those that had a delivery of it and are still known.
     fn concerned(&self, event: &EventDetail) -> Vec<PluginId> {
         let registry = &self.0.registry;
         let subscribed = EventType::new(&event.summary.event_type)
@@ -212,7 +214,7 @@ impl Admin {
     }
 }
 
-/// What a filter means, in a line.
+/// What a filter selects, in a line.
 fn described(filter: &DeliveryFilter) -> String {
     let what = if filter.state == Some(DeliveryState::Dead) { "dead letters" } else { "finished deliveries" };
     let parts = [

@@ -1,8 +1,8 @@
-//! `GET /v1/sources`: who sends, and what came of it; `POST /v1/sources/{name}/test`: a test event.
+//! `GET /v1/sources`: the sources with their ledgers. `POST /v1/sources/{name}/test`: a test event.
 //!
-//! A test event is signed here with the source's first shared secret and posted to the daemon's own
-//! listener, so that it goes the way that any event goes: the same bounds, the same check of the
-//! signature, the same answer. No secret is ever shown, nor anything made of one.
+//! The daemon signs a test event with the source's first shared secret and posts it to its own listener. So
+//! the event passes the same limits and the same check of the signature, and gets the same answer, as any
+//! other. No secret is shown, nor anything derived from one.
 
 use std::sync::Arc;
 
@@ -25,20 +25,20 @@ use crate::{
     store::LastEvent,
 };
 
-/// Posts a body of this id, signed in a source's name.
+/// Posts a body with this id, signed for a source.
 pub type Post = dyn Fn(&Source, &str, &[u8]) -> Result<Posted, String> + Send + Sync;
 
-/// What the daemon lends the admin for the sake of sources: it knows the listener, and how to sign.
+/// What the daemon gives the admin API about sources: the daemon knows the listener, and how to sign.
 #[derive(Clone)]
 pub struct Senders {
-    /// The sources of config.toml in force.
+    /// The sources of the config.toml in force.
     pub sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
-    /// Signs a body of this id for a source, and posts it to the own listener. Blocks; the error says
-    /// why there was no answer.
+    /// Signs a body with this id for a source, and posts it to the daemon's own listener. Blocks. The error
+    /// says why there was no answer.
     pub post: Arc<Post>,
 }
 
-/// What the own listener answered.
+/// The answer of the daemon's own listener.
 #[derive(Debug, Clone, Serialize)]
 pub struct Posted {
     /// The status.
@@ -47,18 +47,18 @@ pub struct Posted {
     pub answer: String,
 }
 
-/// A source, as it is shown.
+/// A source, as the API shows it.
 #[derive(Serialize)]
 pub(in crate::admin) struct SourceView {
     pub(in crate::admin) name: String,
     pub(in crate::admin) path: String,
     pub(in crate::admin) scheme: &'static str,
-    /// How many secrets it has.
+    /// The number of its secrets.
     pub(in crate::admin) secrets: usize,
     pub(in crate::admin) tolerance: String,
     pub(in crate::admin) events: Vec<String>,
     pub(in crate::admin) redact: Vec<String>,
-    /// How many signed requests it may send; none: any number.
+    /// The rate of signed requests that it may send. None means no limit.
     pub(in crate::admin) rate: Option<Rate>,
     /// Its ledger of requests since the daemon started.
     pub(in crate::admin) requests: Requests,
@@ -84,7 +84,7 @@ pub(super) struct TestBody {
     #[serde(rename = "type")]
     event_type: EventType,
     id: Option<EventId>,
-    /// What stands as `data`; the sample's where it is left out.
+    /// The value of `data`. If it is missing, the sample's is used.
     data: Option<Box<RawValue>>,
 }
 
@@ -121,12 +121,12 @@ pub(super) async fn sample(
     }
 }
 
-/// The samples built in.
+/// The built-in samples.
 pub(in crate::admin) fn read() -> Result<Samples, ApiError> {
     Samples::read().map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-/// A test event on its way, and what was answered.
+/// A test event that was sent, with its answer.
 #[derive(Debug, Serialize)]
 pub(in crate::admin) struct Sent {
     pub(in crate::admin) id: String,
@@ -137,12 +137,12 @@ pub(in crate::admin) struct Sent {
 }
 
 impl Admin {
-    /// The source of this name, as config.toml has it.
+    /// The source with this name in config.toml.
     pub(in crate::admin) fn source(&self, name: &str) -> Option<Source> {
         (self.0.senders.sources)().into_iter().find(|source| source.name.as_str() == name)
     }
 
-    /// Every source of config.toml.
+    /// Every source in config.toml.
     pub(in crate::admin) async fn source_views(&self) -> Result<Vec<SourceView>, ApiError> {
         let last = self.0.store.last_events().await?;
         let ledgers = (self.0.ledgers)();
@@ -165,7 +165,7 @@ impl Admin {
         Ok((self.0.senders.sources)().into_iter().map(view).collect())
     }
 
-    /// One source of config.toml.
+    /// One source in config.toml.
     pub(in crate::admin) async fn source_view(&self, name: &str) -> Result<SourceView, ApiError> {
         self.source_views().await?.into_iter().find(|source| source.name == name).ok_or_else(|| unknown(name))
     }
@@ -175,7 +175,8 @@ impl Admin {
         format!("evt_{:016x}{:016x}", self.0.ambient.random_u64(), self.0.ambient.random_u64())
     }
 
-    /// The members of a test event: those of the type's sample, or a bare event of a type that has none.
+    /// The members of a test event: those of the type's sample, or the bare envelope if the type has no
+    /// sample.
     pub(in crate::admin) fn test_body(
         &self,
         event_type: &EventType,

@@ -1,11 +1,11 @@
-//! `GET /v1/stats`: the two ledgers and whether they add up, and the last 24 hours by event type;
-//! `GET /v1/series`: what happened over time; `GET /admin/webhook-stats`: the last 24 hours by event type
-//! under the names that Scalekit's page has for them.
+//! `GET /v1/stats`: the two ledgers and whether they add up, and the last 24 hours by event type.
+//! `GET /v1/series`: activity over time. `GET /admin/webhook-stats`: the last 24 hours by event type, with
+//! the field names of Scalekit's page.
 //!
-//! The ledger of requests: received = accepted + duplicate + filtered + rejected + failed + under way,
-//! for each source since the daemon started. The ledger of deliveries: made = the sum of their states,
-//! for each plugin and over all, since the store was made. A ledger that does not add up is a defect,
-//! and `problems` says which.
+//! The ledger of requests: received = accepted + duplicate + filtered + rejected + failed + active, for each
+//! source since the daemon started. The ledger of deliveries: made = the sum of their states, for each plugin
+//! and over all, since the store was created. A ledger that does not add up is a bug, and `problems` names
+//! it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,7 +33,7 @@ pub(in crate::admin) struct Stats {
     pub(in crate::admin) requests_total: Requests,
     #[serde(serialize_with = "rows::stats")]
     pub(in crate::admin) store: StoreStats,
-    /// By how much the system's clock was set back, where it is behind.
+    /// How far the system clock was set back, if it is behind.
     pub(in crate::admin) clock_set_back_seconds: f64,
     pub(in crate::admin) balanced: bool,
     pub(in crate::admin) problems: Vec<String>,
@@ -97,7 +97,7 @@ pub(super) async fn webhooks(State(admin): State<Admin>) -> Result<Json<Value>, 
 }
 
 impl Admin {
-    /// The ledgers as they are now.
+    /// The current ledgers.
     pub(in crate::admin) async fn stats(&self) -> Result<Stats, ApiError> {
         let counts: BTreeMap<_, _> =
             (self.0.ledgers)().into_iter().map(|(source, ledger)| (source, ledger.snapshot())).collect();
@@ -142,7 +142,7 @@ fn total<'a>(all: impl Iterator<Item = &'a RequestCounts>) -> RequestCounts {
     sum
 }
 
-/// What is wrong with the ledger of a source's requests: more ended than came.
+/// The error in the ledger of a source's requests, if more ended than were received.
 fn imbalance(source: &str, counts: &RequestCounts) -> Option<String> {
     let under_way = counts.under_way();
     (under_way < 0).then(|| {
@@ -153,7 +153,7 @@ fn imbalance(source: &str, counts: &RequestCounts) -> Option<String> {
     })
 }
 
-/// What is wrong with the ledger of deliveries.
+/// The errors in the ledger of deliveries.
 fn open_ends(store: &StoreStats) -> Vec<String> {
     let sum = |states: &BTreeMap<DeliveryState, u64>| states.values().sum::<u64>();
     let whole = [("all plugins".to_owned(), store.made, sum(&store.states))];

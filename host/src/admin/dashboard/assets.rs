@@ -1,5 +1,5 @@
-//! What pages load: a style, a script and an icon, embedded in the daemon. They are the same for
-//! everybody, and say nothing of this daemon.
+//! The files that pages load: a style, a script and an icon, embedded in the daemon. They are the same for
+//! everybody, and say nothing about this daemon.
 
 use axum::{http::header, response::IntoResponse};
 

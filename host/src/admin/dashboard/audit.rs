@@ -14,7 +14,7 @@ use crate::{
     store::{AuditEntry, AuditFilter, AuditId},
 };
 
-/// Rows of a page.
+/// Rows on a page.
 const ROWS: u32 = 100;
 
 #[derive(Default, Deserialize)]

@@ -1,5 +1,5 @@
-//! Charts as SVG, drawn here, with a scale beside them and the time below. They are decoration for who can't see them:
-//! what they show is said in the caption. Each column leads to what it counts.
+//! Draws charts as SVG, with a scale beside them and the time below. For screen readers they are decoration:
+//! the caption says what they show. Each column is a link to what it counts.
 
 use maud::{Markup, html};
 
@@ -10,10 +10,10 @@ use crate::store::Point;
 const WIDTH: f64 = 600.0;
 const HEIGHT: f64 = 100.0;
 
-/// A line of a chart: its class, and a value for each point; none where there is nothing to show.
+/// A line of a chart: its class, and a value for each point. None leaves a gap.
 type Line<'a> = (&'a str, &'a dyn Fn(&Point) -> Option<f64>);
 
-/// Columns of two colours, the second on top of the first.
+/// A chart of columns in two colours, the second on top of the first.
 pub(super) fn columns(
     points: &[Point],
     caption: &Markup,
@@ -38,7 +38,7 @@ pub(super) fn columns(
     drawn(points, caption, whole, top, &drawing)
 }
 
-/// Lines, all to one scale, whose numbers `say` writes.
+/// A chart of lines on one scale. `say` formats the numbers of the scale.
 pub(super) fn lines(
     points: &[Point],
     caption: &Markup,
@@ -69,7 +69,7 @@ pub(super) fn lines(
     drawn(points, caption, say, top, &drawing)
 }
 
-/// The points that follow one another and have a value. One alone is doubled, so that its line is a dot.
+/// The runs of consecutive points that have a value. A single point is doubled, so that its line is a dot.
 fn runs(points: &[Point], value: &dyn Fn(&Point) -> Option<f64>) -> Vec<Vec<(usize, f64)>> {
     let mut runs: Vec<Vec<(usize, f64)>> = Vec::new();
     let mut open = false;
@@ -89,7 +89,7 @@ fn runs(points: &[Point], value: &dyn Fn(&Point) -> Option<f64>) -> Vec<Vec<(usi
     runs
 }
 
-/// The end of a scale that reaches so far, a round number whose half is round too; 1 for 0.
+/// The top of a scale for values up to `most`: a round number whose half is round too; 1 for 0.
 fn scale(most: f64) -> f64 {
     if most <= 0.0 {
         return 1.0;
@@ -98,7 +98,7 @@ fn scale(most: f64) -> f64 {
     [1.0, 2.0, 4.0, 10.0].into_iter().map(|step| step * power).find(|top| *top >= most).unwrap_or(most)
 }
 
-/// A number of things.
+/// Formats a number of things.
 pub(super) fn whole(number: f64) -> String {
     format!("{number:.0}")
 }
@@ -129,7 +129,7 @@ fn clock(point: &Point) -> String {
     point.at.strftime("%H:%M").to_string()
 }
 
-/// What happened within a point.
+/// The link to what happened within a point.
 fn within(path: &str, point: &Point) -> String {
     let end = std::time::Duration::from_secs(60 * point.minutes);
     let until = point.at.saturating_add(end).unwrap_or(point.at);

@@ -1,4 +1,4 @@
-//! Deliveries as a list: what the numbers of the other pages count.
+//! The list of deliveries, to which the numbers on the other pages lead.
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use maud::{Markup, html};
@@ -19,7 +19,7 @@ use crate::{
     store::{DeliveryFilter, DeliveryPage, DeliverySummary},
 };
 
-/// Rows of a page.
+/// Rows on a page.
 const ROWS: u32 = 50;
 
 #[derive(Default, Deserialize)]

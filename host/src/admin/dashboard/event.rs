@@ -1,5 +1,5 @@
-//! One event as a timeline: from the socket through its deliveries and their attempts to the commit, and
-//! to what left afterwards.
+//! One event as a timeline: from the request through its deliveries and their attempts to the commit, and to
+//! the mails and requests that left afterwards.
 
 use axum::{
     Extension, Form,
@@ -108,7 +108,7 @@ fn of_body(event: &EventDetail) -> Markup {
     }
 }
 
-/// How long after the event was taken in.
+/// The time since the event was received.
 fn offset(start: Timestamp, at: Timestamp) -> Markup {
     let ms = at.duration_since(start).as_secs_f64() * 1000.0;
     html! { span.offset { @if ms >= 0.0 { "+" (layout::millis(ms)) } @else { "−" (layout::millis(-ms)) } } }
@@ -166,14 +166,14 @@ fn of_delivery(start: Timestamp, delivery: &DeliveryDetail) -> Markup {
                 (None, None) => {}
             }
             @if let Some(held) = &summary.held { div.warn { (held) } }
-            // A delivery that was given up without an attempt says why itself.
+            // A delivery that was given up without an attempt shows its reason itself.
             @if class == "bad" { @if let Some(error) = summary.error.as_deref().filter(|error| told.iter().all(|(_, told)| told != error)) { div.bad { (error) } } }
         }
         @for item in &delivery.outbox { (of_item(start, item)) }
     }
 }
 
-/// One attempt; `same_as` is the attempt before it that failed for the same reason.
+/// One attempt. `same_as` is the attempt before it that failed for the same reason.
 fn of_attempt(start: Timestamp, attempt: &AttemptDetail, same_as: Option<u32>) -> Markup {
     let class = match attempt.outcome {
         Outcome::Done => "good",

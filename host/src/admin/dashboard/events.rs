@@ -1,4 +1,4 @@
-//! Events: a search whose filters stand in the URL.
+//! The search for events. Its filters are in the URL.
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use maud::{Markup, html};
@@ -11,7 +11,7 @@ use crate::{
     store::{EventFilter, EventPage},
 };
 
-/// Rows of a page.
+/// Rows on a page.
 const ROWS: u32 = 50;
 
 #[derive(Default, Deserialize)]
@@ -63,14 +63,14 @@ fn wrong(error: impl std::fmt::Display) -> ApiError {
     ApiError::bad_request(error.to_string())
 }
 
-/// What was chosen with the picker counts where nothing was written.
+/// Uses the picker's value if the text field is empty.
 pub(super) fn written(text: &mut String, picked: &str) {
     if text.trim().is_empty() {
         picked.clone_into(text);
     }
 }
 
-/// A time as people write it; none where nothing is written.
+/// Parses a time. None if the field is empty.
 pub(super) fn moment(text: &str) -> Result<Option<Since>, ApiError> {
     if text.trim().is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
 }
@@ -90,7 +90,7 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
         (form(&asked, &sources))
         @if !said.is_empty() { p.error role="alert" { (said) } }
         @let shown = rows(&asked, &found, said.is_empty());
-        // Only the newest page changes by itself.
+        // Only the newest page updates automatically.
         @if asked.before.is_empty() { (layout::live("events", &shown)) } @else { (shown) }
     };
     Ok(layout::page("Events", "/events", &body))

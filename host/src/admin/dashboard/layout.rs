@@ -1,4 +1,4 @@
-//! What all pages have in common: the frame, and how times, numbers and states look.
+//! The parts that all pages share: the frame, and the form of times, numbers and states.
 
 use axum::response::{Html, IntoResponse, Response};
 use jiff::Timestamp;
@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets;
 
-/// The pages that stand in the head of each.
+/// The pages that the head of each page lists.
 const PAGES: [(&str, &str); 8] = [
     ("/", "Overview"),
     ("/events", "Events"),
@@ -19,13 +19,13 @@ const PAGES: [(&str, &str); 8] = [
     ("/audit", "Audit log"),
 ];
 
-/// Characters of a long text that a list shows.
+/// The number of characters that a list shows of a long text.
 const SHOWN: usize = 160;
 
-/// What needs no escape in a part of a URL.
+/// Characters that need no escape in a part of a URL.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A page of this title; `at` is the path of the page that it belongs to.
+/// A page with this title. `at` is the path of the page that it belongs to.
 pub(super) fn page(title: &str, at: &str, body: &Markup) -> Response {
     let head = html! {
         header {
@@ -46,7 +46,7 @@ pub(super) fn page(title: &str, at: &str, body: &Markup) -> Response {
     framed(title, &head, body)
 }
 
-/// A page with this head, or none.
+/// A page with this head, which may be empty.
 pub(super) fn framed(title: &str, head: &Markup, body: &Markup) -> Response {
     let page = html! {
         (DOCTYPE)
@@ -78,12 +78,12 @@ pub(super) fn live(id: &str, body: &Markup) -> Markup {
     html! { div id=(id) data-live { (body) } }
 }
 
-/// A moment.
+/// A point in time.
 pub(super) fn time(at: Timestamp) -> Markup {
     html! { time datetime=(at.to_string()) title=(at.to_string()) { (at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()) } }
 }
 
-/// How long ago that was, roughly.
+/// How long ago that was, rounded.
 pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {
@@ -94,12 +94,12 @@ pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A duration of so many milliseconds; `–` if there is none: nothing ran.
+/// A duration in milliseconds; `–` if there is none, because nothing ran.
 pub(super) fn maybe_millis(ms: Option<f64>) -> String {
     ms.map_or_else(|| "–".to_owned(), millis)
 }
 
-/// A text that may be long, in a list: its beginning, which opens into all of it.
+/// A long text in a list: its beginning, which expands to all of it.
 pub(super) fn long(text: &str) -> Markup {
     let mut chars = text.char_indices();
     let Some((cut, _)) = chars.nth(SHOWN).filter(|_| chars.nth(SHOWN / 4).is_some()) else {
@@ -113,8 +113,8 @@ pub(super) fn long(text: &str) -> Markup {
     }
 }
 
-/// A field for a moment, with a picker that fills it. The picker has a name of its own, which counts where nothing is
-/// written: a browser without scripts can't fill the field from it.
+/// A field for a time, with a picker that fills it. The picker has its own name and counts if the field is
+/// empty: without scripts, a browser can't fill the field from the picker.
 pub(super) fn moment_field(name: &str, label: &str, value: &str, example: &str) -> Markup {
     html! {
         div.when {
@@ -127,7 +127,7 @@ pub(super) fn moment_field(name: &str, label: &str, value: &str, example: &str) 
     }
 }
 
-/// A duration of so many milliseconds.
+/// A duration in milliseconds.
 pub(super) fn millis(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
@@ -139,7 +139,7 @@ pub(super) fn millis(ms: f64) -> String {
     }
 }
 
-/// So many bytes.
+/// A number of bytes.
 pub(super) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize(bytes).to_string()
 }
@@ -149,7 +149,7 @@ pub(super) fn state(word: &str) -> Markup {
     html! { span class=(format!("state {word}")) { (word) } }
 }
 
-/// A number that leads to what it counts.
+/// A number with a link to what it counts.
 pub(super) fn count(count: u64, href: &str) -> Markup {
     html! { a href=(href) { (count) } }
 }
@@ -159,7 +159,7 @@ pub(super) fn part(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
 }
 
-/// A path with these parameters; those that are empty are left out.
+/// A path with these parameters, without the empty ones.
 pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     let mut href = path.to_owned();
     for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
@@ -169,7 +169,7 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
     href
 }
 
-/// Where all about a source stands: one of config.toml, one that is a plugin's own, or none.
+/// The page about a source: one in config.toml, one that is a plugin's own, or none.
 pub(super) fn source(name: &str) -> String {
     match name.split_once(':') {
         Some((_, plugin)) => format!("/plugins/{}", part(plugin)),
@@ -183,7 +183,7 @@ pub(super) fn delivery(source: &str, event_id: &str, id: impl std::fmt::Display)
     format!("{}#{id}", event(source, event_id))
 }
 
-/// Where all about an event stands.
+/// The page about an event.
 pub(super) fn event(source: &str, id: &str) -> String {
     format!("/events/{}/{}", part(source), part(id))
 }

@@ -1,4 +1,4 @@
-//! The way in: the token, once, for a session.
+//! The login: exchanges the token for a session.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) async fn page(Query(asked): Query<Asked>) -> Response {
     shown(&asked.next, "")
 }
 
-/// The form, as the answer to a request that needs a session.
+/// The login form, as the answer to a request that needs a session.
 pub(super) fn refused(next: &str, said: &str) -> Response {
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], shown(next, said)).into_response()
 }
@@ -70,7 +70,7 @@ pub(super) async fn log_in(
         admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "refused: a wrong token").await?;
         return Ok(refused(&given.next, "That is not the token."));
     }
-    // From here on it is nobody who could be crowded out; where there is no place, it takes its chance.
+    // The connection is no longer a stranger's and can't be crowded out. If no place is free, it stays one.
     let _ = peer.admit();
     let cookie = guard.log_in();
     admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "done").await?;
@@ -96,7 +96,7 @@ fn with_cookie(cookie: &str, path: &str) -> Response {
     response
 }
 
-/// Where a login leads: a path of ours and nowhere else.
+/// The path that a login leads to: always one of this listener.
 fn own_path(next: &str) -> &str {
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if plain && next.starts_with('/') && !next.starts_with("//") && !next.starts_with("/login") {

@@ -1,21 +1,21 @@
-//! The dashboard: pages for people, rendered here and whole without a script.
+//! The dashboard: pages for people, rendered here and complete without a script.
 //!
-//! A small script ([`assets`]) fetches a page again when the live feed says that something happened, and
-//! puts its new parts in place of the old ones; without it a page is as it was when it was loaded. All that
-//! changes something is a form, which the guard takes from our own pages alone.
+//! A small script ([`assets`]) loads a page again when the live feed reports a change, and replaces the parts
+//! that changed. Without it, a page stays as it was loaded. Everything that changes something is a form,
+//! which the guard accepts only from our own pages.
 //!
 //! | path | what | file |
 //! | --- | --- | --- |
 //! | `/` | what needs attention, charts, the two ledgers | [`overview`], [`charts`] |
 //! | `/events` | search, its filters in the URL | [`events`] |
 //! | `/events/{source}/{id}` | one event, from socket to commit | [`event`] |
-//! | `/deliveries` | what the numbers count | [`deliveries`] |
+//! | `/deliveries` | the deliveries that the numbers count | [`deliveries`] |
 //! | `/outbox` | mail and requests of plugins; send again | [`outbox`] |
 //! | `/dead-letters`, `/replay` | by plugin and cause; a count, then the replay | [`dead`] |
-//! | `/plugins`, `/plugins/{name}` | how each stands; pause, resume | [`plugins`] |
-//! | `/sources`, `/sources/{name}` | who sends, and a test event | [`sources`] |
+//! | `/plugins`, `/plugins/{name}` | the state of each; pause, resume | [`plugins`] |
+//! | `/sources`, `/sources/{name}` | the sources, and a test event | [`sources`] |
 //! | `/audit` | what operators did | [`audit`] |
-//! | `/login`, `/logout` | the way in and out | [`login`] |
+//! | `/login`, `/logout` | login and logout | [`login`] |
 
 mod assets;
 mod audit;
@@ -48,7 +48,7 @@ use super::{
 };
 use crate::{model::counted, store::StoreError};
 
-/// What needs a session, and the way to one.
+/// The routes that need a session, and the login.
 pub(super) fn router() -> Router<Admin> {
     let quick = Router::new()
         .route("/", get(overview::page))
@@ -69,7 +69,7 @@ pub(super) fn router() -> Router<Admin> {
         .route(assets::SCRIPT, get(assets::script))
         .route(assets::ICON, get(assets::icon))
         .layer(from_fn(guard::within_time));
-    // These may take as long as they take.
+    // These have no time limit.
     Router::new()
         .route("/replay", get(dead::confirm).post(dead::replay))
         .route("/events/{source}/{id}/replay", post(event::replay))
@@ -78,7 +78,7 @@ pub(super) fn router() -> Router<Admin> {
         .merge(quick)
 }
 
-/// Whether a path is there for who is not logged in: the login and what it looks like.
+/// Whether a path needs no login: the login itself with its style, script and icon.
 pub(super) fn is_open(method: &Method, path: &str) -> bool {
     match path {
         "/login" => method == Method::GET || method == Method::POST,
@@ -87,12 +87,12 @@ pub(super) fn is_open(method: &Method, path: &str) -> bool {
     }
 }
 
-/// The way in, for a browser that asked for this.
+/// The login page, for a browser that requested this.
 pub(super) fn login_page(asked: &Uri) -> Response {
     login::refused(asked.path_and_query().map_or("/", |asked| asked.as_str()), "")
 }
 
-/// A page that can't be shown, and why.
+/// A page that can't be shown, with the reason.
 struct PageError(ApiError);
 
 type Page = Result<Response, PageError>;
@@ -121,7 +121,7 @@ impl IntoResponse for PageError {
     }
 }
 
-/// Shows a refusal as a page to a browser that asked for one, and as JSON to everybody else.
+/// Shows a refusal as a page to a browser that asked for one, and as JSON to all other clients.
 pub(super) async fn refusals_as_pages(request: Request, next: Next) -> Response {
     let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let page = accepts.is_some_and(|accept| accept.contains("text/html")) && !is_api(request.uri().path());
@@ -134,20 +134,20 @@ pub(super) async fn refusals_as_pages(request: Request, next: Next) -> Response 
     }
 }
 
-/// Whether a path is for programs.
+/// Whether a path belongs to the API.
 fn is_api(path: &str) -> bool {
     let below =
         |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     ["/v1", "/admin", "/metrics", "/healthz", "/readyz"].into_iter().any(below)
 }
 
-/// After a form has done its work: a page that says so, and that can be loaded again.
+/// Redirects after a form to a page that reports its success and that can be reloaded.
 fn done(path: &str, said: Said, count: u64) -> Response {
     let mark = if path.contains('?') { '&' } else { '?' };
     Redirect::to(&format!("{path}{mark}said={}&n={count}", said.word())).into_response()
 }
 
-/// What a page can say was done.
+/// The successes that a page can report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Said {
@@ -198,7 +198,7 @@ impl From<axum::extract::rejection::FormRejection> for ApiError {
     }
 }
 
-/// A form that asks for what does not exist.
+/// The error for a form that names something that does not exist.
 fn unknown(what: &str) -> PageError {
     PageError(ApiError::new(StatusCode::NOT_FOUND, format!("there is no `{}`", shown(what))))
 }

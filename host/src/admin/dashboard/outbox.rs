@@ -1,5 +1,5 @@
-//! The outbox: mail and requests of plugins, when each leaves or left, what each is of, and the way to send again what
-//! was given up.
+//! The outbox: mails and requests of plugins, when each leaves or left, and the event of each. Items that
+//! were given up can be sent again.
 
 use axum::{
     Extension, Form,
@@ -18,7 +18,7 @@ use crate::{
     store::{OutboxFilter, OutboxId, OutboxSummary},
 };
 
-/// Rows of a page.
+/// Rows on a page.
 const ROWS: u32 = 50;
 
 #[derive(Default, Deserialize)]
@@ -145,7 +145,7 @@ fn row(item: &OutboxSummary) -> Markup {
     }
 }
 
-/// Which item; all that were given up if none is named.
+/// The item to send again. None means all that were given up.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Again {

@@ -1,4 +1,4 @@
-//! The overview: what needs attention first, then what happens over time, then the two ledgers.
+//! The overview: notices first, then charts of activity over time, then the two ledgers.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::{
     store::Point,
 };
 
-/// How far back the charts can look: the word, what it is called, its length, its points.
+/// The time ranges of the charts: the parameter's value, the label, the length in seconds, the points.
 const WINDOWS: [(&str, &str, u64, u32); 3] =
     [("1h", "hour", 3600, 60), ("6h", "6 hours", 6 * 3600, 60), ("24h", "24 hours", 24 * 3600, 60)];
 
-/// How old an unfinished delivery is that deserves a look.
+/// The age in seconds from which an unfinished delivery deserves a notice.
 const OLD: i64 = 300;
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
     Ok(layout::page("Overview", "/", &body))
 }
 
-/// Something an operator should look at.
+/// Something that an operator should look at.
 struct Notice {
     grave: bool,
     text: Markup,

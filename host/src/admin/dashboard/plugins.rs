@@ -1,4 +1,4 @@
-//! Plugins: state, grants and recent attempts of each; pause and resume; the files that are ignored.
+//! Plugins: state, grants and recent attempts of each; pause and resume; the ignored files.
 
 use axum::{
     Extension,

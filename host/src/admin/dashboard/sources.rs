@@ -1,4 +1,4 @@
-//! Sources: who sends, what was rejected and why, how to set up the sender, and a test event.
+//! Sources: their requests, the rejections with their reasons, how to set up the sender, and a test event.
 
 use axum::{
     Extension, Form,
@@ -23,7 +23,7 @@ use crate::{
 /// The ledger's key for requests that belong to no source.
 const NO_SOURCE: &str = "(none)";
 
-/// What is sent where nobody chooses.
+/// The type that is sent if none is chosen.
 const USUAL: &str = "user.created";
 
 /// What a reason of a rejection means, and what to do.
@@ -202,7 +202,7 @@ fn facts(source: &SourceView) -> Markup {
     }
 }
 
-/// What was refused, by reason.
+/// The rejected and failed requests, by reason.
 fn refused(counts: &RequestCounts) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Rejected and failed requests" {
@@ -218,7 +218,7 @@ fn refused(counts: &RequestCounts) -> Markup {
     }
 }
 
-/// What a reason means, as far as it is known here.
+/// The meaning of a reason, if it is known here.
 fn meaning(reason: &str) -> &'static str {
     REASONS
         .into_iter()
