@@ -1,4 +1,4 @@
-//! The spans of an attempt: how long it waited, what the guest did, and the commits after it.
+//! The spans of an attempt: its wait, the guest's actions, and the commits after it.
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
@@ -11,28 +11,27 @@ use super::{
 };
 use crate::model::{Attempt, DeliveryId, Fetched, Job, Outcome, TraceContext};
 
-/// What is noted of an attempt that is recorded.
+/// The record of an attempt that is traced.
 pub struct AttemptTrace {
     telemetry: Telemetry,
-    /// What the attempt is below: the span of the request, of the attempt that emitted the event, or of
-    /// the replay.
+    /// The parent span: that of the request, of the attempt that emitted the event, or of the replay.
     parent: TraceContext,
     context: TraceContext,
-    /// The event's context, of a replay.
+    /// The event's context, if the attempt belongs to a replay.
     original: Option<TraceContext>,
     fetched: Vec<Fetched>,
     commits: Vec<Commit>,
 }
 
 struct Commit {
-    /// None: the store.
+    /// The plugin's database; none for the store.
     database: Option<String>,
     began: Timestamp,
     ended: Timestamp,
 }
 
 impl Telemetry {
-    /// An attempt begins; gives the job its span. None where nothing is recorded.
+    /// Begins the trace of an attempt, and gives the job its span. None if the attempt is not recorded.
     pub fn attempt(&self, job: &mut Job) -> Option<AttemptTrace> {
         let inner = self.0.as_ref()?;
         let event = job.event.content.trace?;
@@ -51,24 +50,24 @@ impl AttemptTrace {
         self.context.trace_id()
     }
 
-    /// The present moment.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.telemetry.0.as_ref().map_or(Timestamp::UNIX_EPOCH, |inner| inner.ambient.now())
     }
 
-    /// The guest made these requests.
+    /// Records the requests that the guest made.
     pub fn fetched(&mut self, fetched: Vec<Fetched>) {
         self.fetched = fetched;
     }
 
-    /// A commit that began then has ended: of that database, else of the store.
+    /// Records a commit that began at `began` and has ended: in this database, or in the store if it is none.
     pub fn committed(&mut self, database: Option<&str>, began: Timestamp) {
         let ended = self.now();
         self.commits.push(Commit { database: database.map(str::to_owned), began, ended });
     }
 
-    /// It has ended, as the record says; `conflict` where its effects could not be committed because of
-    /// another, and it runs again.
+    /// Ends the trace and sends its spans. With `conflict`, another change prevented the commit, and the
+    /// attempt runs again.
     pub fn end(self, job: &Job, plugin: &str, attempt: &Attempt, conflict: bool) {
         let Some(inner) = &self.telemetry.0 else { return };
         let ambient = &inner.ambient;
@@ -128,8 +127,8 @@ impl AttemptTrace {
         push(span);
     }
 
-    /// The time between when it could have begun and when it did. Of the first attempt of a replay it is the
-    /// span that the rest of the replay is below.
+    /// The span between the time when the attempt was due and its start. For the first attempt of a replay, it
+    /// is the parent of the replay's other spans.
     fn waited(&self, job: &Job, plugin: &str, attempt: &Attempt) -> Span {
         let first = attempt.number == 1;
         let (place, name) = match (&self.original, &self.telemetry.0) {
@@ -150,7 +149,7 @@ impl AttemptTrace {
     }
 }
 
-/// What a span of a delivery says of it.
+/// The attributes of a delivery's spans.
 fn on(job: &Job, plugin: &str) -> Vec<opentelemetry_proto::tonic::common::v1::KeyValue> {
     let mut attributes = span::about(&job.event.content);
     attributes.extend([
@@ -161,7 +160,7 @@ fn on(job: &Job, plugin: &str) -> Vec<opentelemetry_proto::tonic::common::v1::Ke
     attributes
 }
 
-/// What a span of a request out says of it: no query, which may hold a secret.
+/// The attributes of a span for an outgoing request. The query is left out, because it may contain a secret.
 pub(super) fn called(method: &str, url: &str) -> Vec<opentelemetry_proto::tonic::common::v1::KeyValue> {
     let mut attributes = vec![text("http.request.method", method)];
     if let Ok(mut url) = Url::parse(url) {
@@ -173,8 +172,8 @@ pub(super) fn called(method: &str, url: &str) -> Vec<opentelemetry_proto::tonic:
     attributes
 }
 
-/// The trace of a replay: worked out of the event's and the delivery, so that all its attempts have the
-/// same one, also after a restart.
+/// The context of a replay. It is derived from the event's context and the delivery, so that all attempts of
+/// the replay share it, even after a restart.
 fn replayed(event: &TraceContext, delivery: DeliveryId) -> TraceContext {
     let digest: [u8; 32] = Sha256::new()
         .chain_update("posthouse replay")

@@ -1,29 +1,28 @@
-//! Telemetry: traces for an OpenTelemetry collector, where config.toml names one.
+//! Telemetry: traces for an OpenTelemetry collector, if config.toml names one.
 //!
-//! One trace tells the way of an event from its request to the last thing that came of it:
+//! One trace covers an event from its request to the last effect:
 //!
 //! ```text
 //!   POST /webhooks/crm        the request; continues the sender's trace          `request`
 //!   ├─ verify
 //!   ├─ append                 until the event is on disk
 //!   ├─ wait crm-sync          since the delivery may run; one for each attempt   `attempt`
-//!   ├─ process crm-sync       one attempt, guest log lines as its events
-//!   │  ├─ GET                 what the guest fetched
-//!   │  ├─ commit app          the commit of the plugin's database
-//!   │  ├─ commit              the commit of the store
-//!   │  ├─ send mail           an item of the outbox, one span for each try       `sending`
+//!   ├─ process crm-sync       one attempt; lines of the guest's log as events
+//!   │  ├─ GET                 a fetch of the guest
+//!   │  ├─ commit app          the commit in the plugin's database
+//!   │  ├─ commit              the commit in the store
+//!   │  ├─ send mail           an outbox item; one span for each attempt to send   `sending`
 //!   │  └─ wait, process …     of an event that the guest emitted
 //!   └─ wait, process …        of other plugins, and of later attempts
 //! ```
 //!
-//! Spans are made after the fact, of what is recorded anyway, so that nothing is built where nobody wants
-//! it: a [`Telemetry`] that is off asks no clock and takes no memory. What ties the spans together is kept
-//! with the event ([`TraceContext`]), and so holds over retries and restarts. A replay is a trace of its
-//! own that links to the event's.
+//! Spans are built afterwards, from facts that posthouse records anyway. So a [`Telemetry`] that is off reads
+//! no clock and uses no memory. The store keeps the [`TraceContext`] with the event, so the spans belong
+//! together even after retries and restarts. A replay is a separate trace that links to the event's.
 //!
-//! A request is traced only once its signature holds: who can't sign can neither choose a trace nor make
-//! the collector work. No span holds a body, a secret or the query of a URL; what a guest says is masked as
-//! the event's source wants it before it comes here.
+//! A request is traced only if its signature is valid: a stranger can neither choose a trace nor cause work for
+//! the collector. A span contains no body, no secret and no query of a URL. A guest's text is masked, as the
+//! event's source configures, before it gets here.
 
 mod attempt;
 mod export;
@@ -44,22 +43,22 @@ use crate::{
     model::{Ambient, TraceContext},
 };
 
-/// Makes spans and sends them, or does nothing at all. Cheap to clone.
+/// Makes spans and sends them, or does nothing. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Telemetry(Option<Arc<Inner>>);
 
 struct Inner {
     ambient: Ambient,
-    /// Of traces that begin here those are recorded whose id, as a number of 63 bits, is less.
+    /// A trace that begins here is recorded if its id, as a number of 63 bits, is less than this.
     below: u64,
     exporter: Exporter,
 }
 
 impl Telemetry {
-    /// One that does what config.toml says; off where it names no collector. Needs a runtime.
+    /// Starts telemetry according to config.toml; it is off if that names no collector. Needs a runtime.
     ///
     /// # Errors
-    /// [`EgressError`] where no client can be made.
+    /// [`EgressError`] if no client can be made.
     pub fn start(
         settings: &config::Telemetry,
         egress: &Egress,
@@ -71,7 +70,8 @@ impl Telemetry {
         Ok(Self(Some(Arc::new(Inner { ambient: ambient.clone(), below: below(settings.sample), exporter }))))
     }
 
-    /// Sends what waits, for no longer than `patience`; then ends. What is left is dropped, and said.
+    /// Sends the spans that wait, for `patience` at most, and ends. The spans left are dropped, and the log
+    /// reports them.
     pub async fn finish(&self, patience: Duration) {
         if let Some(inner) = &self.0 {
             inner.exporter.finish(patience).await;
@@ -80,8 +80,8 @@ impl Telemetry {
 }
 
 impl Inner {
-    /// The context of a span below `parent`, or that of a trace that begins here. None where it is not to be
-    /// recorded: a parent decides for itself, else chance does.
+    /// The context of a span below `parent`, or of a trace that begins here. None if it is not recorded. The
+    /// parent's flag decides; without a parent, the sample ratio does.
     fn join(&self, parent: Option<TraceContext>) -> Option<TraceContext> {
         match parent {
             Some(parent) => parent.sampled().then(|| parent.child(&self.ambient)),
@@ -92,7 +92,7 @@ impl Inner {
         }
     }
 
-    /// As OpenTelemetry's TraceIdRatioBased has it: other services with the same ratio choose the same.
+    /// Decides as OpenTelemetry's TraceIdRatioBased does: services with the same ratio record the same traces.
     fn samples(&self, root: &TraceContext) -> bool {
         let (_, low) = root.trace.split_at(8);
         low.try_into().is_ok_and(|low| u64::from_be_bytes(low) >> 1 < self.below)

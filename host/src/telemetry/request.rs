@@ -1,4 +1,4 @@
-//! The spans of a request: what it took to verify it and to put its event on disk.
+//! The spans of a request: its verification, and the storage of its event.
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::model::{NewEvent, RequestOutcome, TRACEPARENT, TraceContext};
 
-/// What is noted of a request on its way. Costs nothing where telemetry is off.
+/// The record of a request until its answer. It costs nothing if telemetry is off.
 pub struct RequestTrace(Option<Box<Notes>>);
 
 struct Notes {
     telemetry: Telemetry,
     began: Timestamp,
     read: Timestamp,
-    /// Once its signature holds and its trace is to be recorded.
+    /// Set once the signature is valid, if the trace is recorded.
     traced: Option<Traced>,
 }
 
@@ -29,7 +29,7 @@ struct Traced {
 }
 
 impl Telemetry {
-    /// A request begins.
+    /// Begins the record of a request.
     pub fn request(&self) -> RequestTrace {
         RequestTrace(self.0.as_ref().map(|inner| {
             let began = inner.ambient.now();
@@ -45,14 +45,14 @@ impl Notes {
 }
 
 impl RequestTrace {
-    /// Its body is there.
+    /// Records that the body is complete.
     pub fn read(&mut self) {
         if let Some(notes) = &mut self.0 {
             notes.read = notes.now();
         }
     }
 
-    /// Its signature holds, and it is an event: that joins the trace which the request belongs to.
+    /// Records that the signature is valid and the body is an event. The event joins the trace of the request.
     pub fn verified(&mut self, headers: &HeaderMap, event: &mut NewEvent) {
         let Some(notes) = &mut self.0 else { return };
         let Some(inner) = &notes.telemetry.0 else { return };
@@ -67,7 +67,7 @@ impl RequestTrace {
         });
     }
 
-    /// Its event is on disk, or was.
+    /// Records that the event is on disk, now or since an earlier request.
     pub fn stored(&mut self) {
         if let Some(notes) = &mut self.0 {
             let now = notes.now();
@@ -77,7 +77,7 @@ impl RequestTrace {
         }
     }
 
-    /// It is answered. `route` is the path of its source.
+    /// Records the answer, and sends the spans. `route` is the path of the source.
     pub fn end(self, route: &str, outcome: RequestOutcome, status: u16) {
         let Some(notes) = self.0 else { return };
         let now = notes.now();
@@ -116,7 +116,7 @@ impl RequestTrace {
     }
 }
 
-/// The context that a request carries: of one `traceparent`, not of two.
+/// The context in the request's `traceparent`; none if there are two of them.
 fn given(headers: &HeaderMap) -> Option<TraceContext> {
     let mut all = headers.get_all(TRACEPARENT).iter();
     let first = all.next()?;

@@ -1,4 +1,4 @@
-//! The span of one try to send an item of the outbox, below the attempt that staged it.
+//! The span of one attempt to send an outbox item, below the attempt that staged the item.
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{DeliveryId, OutboxItem, TraceContext};
 
-/// What is noted of a try that is recorded.
+/// The record of a sending attempt that is traced.
 pub struct SendTrace {
     telemetry: Telemetry,
     place: Place,
@@ -18,8 +18,8 @@ pub struct SendTrace {
 }
 
 impl Telemetry {
-    /// A try begins; `trace` is where the item belongs, and becomes the span of the try. None where nothing
-    /// is recorded, and then there is no trace to go on with either.
+    /// Begins the span of a sending attempt. `trace` is the item's context, and becomes the span's. If nothing
+    /// is recorded, this returns none and clears `trace`.
     pub fn sending(&self, trace: &mut Option<TraceContext>) -> Option<SendTrace> {
         let parent = trace.take();
         let inner = self.0.as_ref()?;
@@ -32,7 +32,8 @@ impl Telemetry {
 }
 
 impl SendTrace {
-    /// It has ended; `failed` is a word where the item did not leave. With `masked`, of a URL only the origin is told.
+    /// Ends the span and sends it. `failed` is a word for the error, if the item was not sent. With `masked`,
+    /// the span contains only the origin of a URL.
     pub fn end(
         self,
         outbox: i64,

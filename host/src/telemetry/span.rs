@@ -1,7 +1,7 @@
-//! A span as OTLP writes it, and what stands on all of them.
+//! Spans as OTLP writes them, and their common attributes.
 //!
-//! Attributes have the names of OpenTelemetry's semantic conventions where there are such, else they
-//! begin with `posthouse.`.
+//! Attributes have the names of OpenTelemetry's semantic conventions where those exist. Otherwise they begin
+//! with `posthouse.`.
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::{
@@ -16,17 +16,17 @@ use opentelemetry_proto::tonic::{
 
 use crate::model::{Ambient, LogLevel, LogLine, NewEvent, TraceContext};
 
-/// The most lines of a guest that one span takes.
+/// The most lines of a guest's log in one span.
 pub(super) const MOST_LINES: usize = 128;
-/// The most bytes of a text; what is longer is cut.
+/// The longest text, in bytes; a longer one is cut.
 const LONGEST: usize = 2048;
 
-/// How a span hangs in its trace.
+/// The place of a span in its trace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) context: TraceContext,
     pub(super) parent: Option<[u8; 8]>,
-    /// Whether the parent is another program's.
+    /// Whether the parent belongs to another program.
     pub(super) remote: bool,
 }
 
@@ -47,13 +47,13 @@ pub(super) fn span(place: Place, name: String, kind: SpanKind, from: Timestamp, 
         name,
         kind: kind.into(),
         start_time_unix_nano: nanos(from),
-        // The clock may have been set back meanwhile.
+        // The clock may have been set back in between.
         end_time_unix_nano: nanos(to.max(from)),
         ..Span::default()
     }
 }
 
-/// The attributes of an event, which stand on each span that is about it.
+/// The attributes of an event, for each span about it.
 pub(super) fn about(event: &NewEvent) -> Vec<KeyValue> {
     vec![
         text("messaging.system", "posthouse"),
@@ -81,7 +81,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
-/// It went wrong: `kind` is one of few words, `message` for people.
+/// Marks a span as failed. `kind` is one of a few words; `message` is for people.
 pub(super) fn failed(span: &mut Span, kind: &str, message: &str) {
     span.attributes.push(text("error.type", kind));
     let mut message = message.to_owned();
@@ -92,7 +92,7 @@ pub(super) fn failed(span: &mut Span, kind: &str, message: &str) {
     span.status = Some(Status { message, code: StatusCode::Error.into() });
 }
 
-/// What a guest logged, as events of the span of its attempt.
+/// Adds the lines of a guest's log as events of its attempt's span.
 pub(super) fn say(span: &mut Span, began: Timestamp, lines: &[LogLine]) {
     span.dropped_events_count = u32::try_from(lines.len().saturating_sub(MOST_LINES)).unwrap_or(u32::MAX);
     span.events.extend(lines.iter().take(MOST_LINES).map(|line| {
@@ -115,7 +115,7 @@ pub(super) fn say(span: &mut Span, began: Timestamp, lines: &[LogLine]) {
     }));
 }
 
-/// The stack of a trap.
+/// Adds the stack of a trap.
 pub(super) fn trapped(span: &mut Span, at: Timestamp, error: &str, stack: &str) {
     span.events.push(Event {
         time_unix_nano: nanos(at),
@@ -138,7 +138,7 @@ pub(super) fn link(to: &TraceContext) -> Link {
     }
 }
 
-/// What sends the spans: this daemon, since this start.
+/// The origin of the spans: this daemon, since this start.
 pub(super) fn resource(service: &str, ambient: &Ambient) -> Resource {
     let mut id = [0; 16];
     ambient.fill(&mut id);
