@@ -1,5 +1,5 @@
-//! Which addresses are special: private, local to the machine or the link, or of no use to anybody who
-//! means well. A name that leads to one is refused, unless the grant says that it may.
+//! Special addresses: private ones, ones that are local to the machine or link, and reserved ones. A host that
+//! resolves to one is refused, unless the grant allows the address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +8,7 @@ use url::Host;
 
 use crate::model::HttpGrant;
 
-/// From the registries of special addresses (RFC 6890 and its like), and where clouds keep metadata.
+/// From the registries of special addresses (RFC 6890 and similar), and the metadata services of clouds.
 const SPECIAL_4: [(Ipv4Net, &str); 19] = [
     (v4(169, 254, 169, 254, 32), "a metadata service's"),
     (v4(100, 100, 100, 200, 32), "a metadata service's"),
@@ -31,7 +31,7 @@ const SPECIAL_4: [(Ipv4Net, &str); 19] = [
     (v4(240, 0, 0, 0, 4), "reserved"),
 ];
 
-/// The same of version 6. What is outside of 2000::/3 is reserved anyway.
+/// The same for version 6. Addresses outside of 2000::/3 are reserved anyway.
 const SPECIAL_6: [(Ipv6Net, &str); 10] = [
     (v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), "a metadata service's"),
     (v6([0, 0, 0, 0, 0, 0, 0, 1], 128), "loopback"),
@@ -41,9 +41,9 @@ const SPECIAL_6: [(Ipv6Net, &str); 10] = [
     (v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), "multicast"),
     (v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32), "for documentation"),
     (v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20), "for documentation"),
-    // Teredo, ORCHID and other things that are no hosts.
+    // Teredo, ORCHID and other ranges without hosts.
     (v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), "reserved"),
-    // NAT64 of one site's own: what it leads to can't be told.
+    // NAT64 of a single site: its target is unknown.
     (v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), "private"),
 ];
 
@@ -59,7 +59,7 @@ const fn v6(s: [u16; 8], length: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]), length)
 }
 
-/// What is special about an address, in a word; none where it is anybody's.
+/// A word for what is special about an address; none if it is public.
 pub(super) fn special(ip: IpAddr) -> Option<&'static str> {
     match ip.to_canonical() {
         IpAddr::V4(ip) => SPECIAL_4.iter().find(|(net, _)| net.contains(&ip)).map(|(_, word)| *word),
@@ -80,11 +80,11 @@ pub(super) fn special(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// Which addresses the hosts of one entry of a grant may be at.
+/// The special addresses that the hosts of a grant's entry may have.
 #[derive(Debug, Clone)]
 pub(super) struct Reach {
     nets: Vec<IpNet>,
-    /// Its host is this machine, by name.
+    /// The host is this machine, by name.
     local: bool,
 }
 
@@ -93,7 +93,7 @@ impl Reach {
         let mut nets = grant.addresses.clone();
         let mut local = false;
         match grant.url.host() {
-            // Whoever writes an address means it.
+            // An address in the grant allows itself.
             Some(Host::Ipv4(ip)) => nets.push(IpAddr::from(*ip).into()),
             Some(Host::Ipv6(ip)) => nets.push(IpAddr::from(*ip).to_canonical().into()),
             Some(Host::Domain(name)) => local = is_localhost(name),
@@ -102,13 +102,16 @@ impl Reach {
         Self { nets, local }
     }
 
-    /// All there are: of a place that the operator names, and nobody else can.
+    /// Allows all addresses, for a URL that only the operator can set.
     pub(super) fn everywhere() -> Self {
         let nets = vec![v4(0, 0, 0, 0, 0).into(), v6([0; 8], 0).into()];
         Self { nets, local: true }
     }
 
-    /// Whether a host may be at this address; else what is special about it.
+    /// Checks that a host may have this address.
+    ///
+    /// # Errors
+    /// A word for what is special about the address.
     pub(super) fn allows(&self, ip: IpAddr) -> Result<(), &'static str> {
         let ip = ip.to_canonical();
         match special(ip) {

@@ -1,7 +1,7 @@
-//! What the daemon itself posts to one place that config.toml names, such as its traces.
+//! Posts the daemon's own data to one URL in config.toml, such as the traces.
 //!
-//! It trusts the certificates and asks the nameservers that requests of plugins do. No redirect is followed
-//! and no more than the beginning of an answer read. Nothing that it says of a failure holds a header.
+//! It trusts the same certificates and asks the same name servers as requests of plugins. It follows no
+//! redirect, and reads only the beginning of an answer. Its errors contain no header.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use url::Url;
 use super::{Egress, EgressError, address::Reach, outlet::chain, resolve::Guard, wait};
 use crate::model::{Ambient, Secret};
 
-/// How long it may take to connect.
+/// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The most bytes of an answer that are read.
 const ANSWER: usize = 64 << 10;
@@ -30,17 +30,17 @@ pub struct Courier {
 pub struct Received {
     /// Its status.
     pub status: StatusCode,
-    /// What `Retry-After` says.
+    /// The wait that `Retry-After` requests.
     pub retry_after: Option<Duration>,
-    /// Its body, as much of it as is read.
+    /// The body, up to 64 KiB of it.
     pub body: Vec<u8>,
 }
 
 impl Egress {
-    /// Who posts to this URL; connects to nothing yet.
+    /// A courier for this URL. It does not connect yet.
     ///
     /// # Errors
-    /// [`EgressError`] where no client can be made.
+    /// [`EgressError`] if no client can be made.
     pub fn courier(&self, url: Url, header: &BTreeMap<String, Secret>) -> Result<Courier, EgressError> {
         let guard = Guard { names: self.0.names.clone(), reach: Reach::everywhere() };
         let client = reqwest::Client::builder()
@@ -55,7 +55,7 @@ impl Egress {
             .map_err(|error| EgressError::Client(chain(&error)))?;
         let mut headers = HeaderMap::new();
         for (name, secret) in header {
-            // Both were checked when config.toml was read.
+            // config.toml's reader has checked both.
             if let (Ok(name), Ok(mut value)) =
                 (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(secret.expose()))
             {
@@ -68,10 +68,10 @@ impl Egress {
 }
 
 impl Courier {
-    /// Posts a body and reads what comes back, within `time`.
+    /// Posts a body and reads the answer, within `time`.
     ///
     /// # Errors
-    /// Why there is no answer, in words.
+    /// The reason why there is no answer, in words.
     pub async fn post(
         &self,
         content_type: &'static str,
@@ -90,7 +90,7 @@ impl Courier {
             let now = self.ambient.now();
             let retry_after = retry_after.and_then(|value| wait::retry_after(value.to_str().ok()?, now));
             let mut received = Received { status: response.status(), retry_after, body: Vec::new() };
-            // The answer is there; what is wrong with its body changes nothing.
+            // The answer is there, so an error in its body changes nothing.
             while let Ok(Some(chunk)) = response.chunk().await {
                 let room = ANSWER - received.body.len();
                 received.body.extend_from_slice(&chunk[..chunk.len().min(room)]);

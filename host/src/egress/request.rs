@@ -1,5 +1,4 @@
-//! A request as a guest asks for it, and what it takes to be one: everything that can be told before
-//! anything is sent.
+//! A request as a guest describes it, and the checks before anything is sent.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use url::Url;
@@ -13,12 +12,12 @@ use crate::model::{WebRequest, is_reserved_header};
 /// The most headers of a request or a response.
 pub(super) const HEADERS: usize = 100;
 
-/// A request as a guest asks for it.
+/// A request as a guest describes it.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     /// The method.
     pub method: String,
-    /// Where to.
+    /// The URL.
     pub url: String,
     /// The headers.
     pub headers: Vec<(String, String)>,
@@ -27,7 +26,7 @@ pub struct Draft {
 }
 
 impl Outlet {
-    /// Checks a draft whole; `key` is what its `Idempotency-Key` is to be.
+    /// Checks a draft. `key` becomes its `Idempotency-Key`.
     ///
     /// # Errors
     /// [`Refusal`] names the field, the limit or the grant.

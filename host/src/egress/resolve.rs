@@ -1,7 +1,7 @@
-//! From a name to the addresses that a connection may go to.
+//! Resolves a name to the addresses that a connection may use.
 //!
-//! The client asks here each time it connects, and connects to what it gets and nothing else: the name is
-//! not looked up a second time, so there is no moment between check and use.
+//! The client calls this for each connection, and connects only to the returned addresses. It does not resolve
+//! the name a second time, so the result cannot change between check and use.
 
 use std::{
     error::Error,
@@ -16,15 +16,15 @@ use super::{
     nameserver::Nameservers,
 };
 
-/// The most addresses of one name that are looked at.
+/// The most addresses of one name that are used.
 const ADDRESSES: usize = 32;
 
-/// Where names are looked up.
+/// How names are resolved.
 #[derive(Clone)]
 pub(super) enum Names {
-    /// As the operating system does it.
+    /// By the operating system.
     System,
-    /// At these nameservers.
+    /// By these name servers.
     Servers(Nameservers),
 }
 
@@ -47,12 +47,12 @@ impl Names {
     }
 }
 
-/// A name led only to addresses that the grant does not name.
+/// A name has only addresses that the grant does not allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OutOfReach {
     pub(super) name: String,
     pub(super) ip: IpAddr,
-    /// What is special about it.
+    /// A word for what is special about the address.
     pub(super) word: &'static str,
 }
 
@@ -64,7 +64,7 @@ impl fmt::Display for OutOfReach {
 
 impl Error for OutOfReach {}
 
-/// What a client of one entry of a grant resolves names by.
+/// The resolver of a client for one entry of a grant.
 #[derive(Clone)]
 pub(super) struct Guard {
     pub(super) names: Names,
@@ -82,7 +82,10 @@ impl Resolve for Guard {
     }
 }
 
-/// Those of the addresses that may be connected to; the first that may not, where none may.
+/// The addresses that may be used.
+///
+/// # Errors
+/// The first refused address, if no address may be used.
 fn within(reach: &Reach, name: &str, found: &[IpAddr]) -> Result<Vec<IpAddr>, OutOfReach> {
     let allowed: Vec<_> = found.iter().copied().filter(|ip| reach.allows(*ip).is_ok()).collect();
     let refused = found.iter().find_map(|ip| reach.allows(*ip).err().map(|word| (*ip, word)));

@@ -1,8 +1,8 @@
-//! Whether a request went over a connection that had served before, and what to do where that one was dead.
+//! Detects whether a request used an existing connection, and whether that connection was dead.
 //!
-//! A server closes a connection that is idle for long, and may do so at the very moment a request is written to it.
-//! Nothing is wrong then with the request or the server: it goes again at once, over a connection of its own. Only
-//! once, and only where no byte of an answer has come.
+//! A server closes a connection that has been idle for long, possibly while a request is being written to it.
+//! That is no fault of the request or the server, so the request is sent again at once on a new connection.
+//! This happens only once, and only if no byte of an answer has arrived.
 
 use std::{
     cell::Cell,
@@ -14,15 +14,15 @@ use std::{
 use tower::{Layer, Service};
 
 tokio::task_local! {
-    /// Whether the request of this task has had a connection made.
+    /// Whether a connection was made for this task's request.
     static CONNECTED: Cell<bool>;
 }
 
-/// Makes known that a connection is made.
+/// A layer that records each connection made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Noted;
 
-/// A connector that makes known what it does.
+/// A connector that records each connection made.
 #[derive(Debug, Clone)]
 pub(super) struct Noting<S>(S);
 
@@ -44,13 +44,13 @@ impl<S: Service<R>, R> Service<R> for Noting<S> {
     }
 
     fn call(&mut self, target: R) -> S::Future {
-        // Made for a request that has gone away meanwhile, it is nobody's.
+        // If the request is gone already, nothing is recorded.
         let _ = CONNECTED.try_with(|connected| connected.set(true));
         self.0.call(target)
     }
 }
 
-/// Sends, and tells whether that was over a connection that had served before.
+/// Sends, and returns whether an existing connection was used.
 pub(super) async fn sent<T>(sending: impl Future<Output = T>) -> (T, bool) {
     CONNECTED
         .scope(Cell::new(false), async {
@@ -61,7 +61,7 @@ pub(super) async fn sent<T>(sending: impl Future<Output = T>) -> (T, bool) {
         .await
 }
 
-/// Whether the connection ended before an answer began: closed, reset, or, over HTTP/2, told to go elsewhere.
+/// Whether the connection ended before an answer began: closed, reset, or, over HTTP/2, refused by the server.
 pub(super) fn was_dead(error: &reqwest::Error) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {

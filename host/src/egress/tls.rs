@@ -1,4 +1,4 @@
-//! Whom TLS trusts: the operating system's certificates, and those of `http.ca`.
+//! The certificates that TLS trusts: the operating system's, and those of `http.ca`.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use rustls::{
 
 use super::EgressError;
 
-/// TLS for clients, which offer HTTP/2 first and HTTP/1.1 beside it.
+/// The TLS settings of clients. They offer HTTP/2 first, then HTTP/1.1.
 pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();

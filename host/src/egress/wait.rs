@@ -1,11 +1,11 @@
-//! `Retry-After` of an answer: how long the other side asks to be left alone (RFC 9110, 10.2.3).
+//! `Retry-After`: how long the other side asks clients to wait (RFC 9110, 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 
-/// What `Retry-After` says: seconds, or until a date; none where it can't be read. A number that is too large is
-/// the longest time there is. A date that has passed asks for no wait.
+/// The wait in a `Retry-After`: a number of seconds, or the time until a date. None if it cannot be parsed. A
+/// number that is too large becomes the longest duration. A date in the past means no wait.
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
