@@ -42,7 +42,7 @@ struct Entry {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer.
+/// [`CliError::Failure`] if the daemon does not answer.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = Client::new(config)?;
     let query = [("action", args.action), ("since", args.since.map(String::from))];

@@ -1,8 +1,9 @@
-//! `posthouse backup`: one file with the store and the databases of plugins, while the daemon runs or not.
+//! `posthouse backup`: one file with the store and the databases of plugins, with or without a running
+//! daemon.
 //!
-//! It reads the files itself, beside the daemon, so the backup may go where the daemon may not write; of the
-//! daemon it asks only that markers stay meanwhile. What stands after `--` is run when the store's moment is
-//! fixed, and copies what has tools of its own, such as a PostgreSQL.
+//! It reads the files itself, beside the daemon, so it can write the backup where the daemon may not write.
+//! It asks the daemon only to keep markers meanwhile. The command after `--` starts once the store's part of
+//! the backup is fixed. It copies databases that need their own tools, such as a PostgreSQL.
 
 use std::{
     fs::File,
@@ -26,11 +27,11 @@ use crate::{
     store::{self, Backup, Beside, Contents, KeptOut},
 };
 
-/// How long the daemon is asked to have markers stay.
+/// The time, in seconds, for which the daemon is asked to keep markers.
 const HOLD: u64 = 300;
-/// Between two of these.
+/// The interval between two such requests.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Between two looks at a command.
+/// The interval between two checks of the command.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// The arguments.
@@ -56,7 +57,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where there is no backup.
+/// [`CliError::Failure`] if there is no backup.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     if args.check || args.file != Path::new("-") {
         let told = write(&args, config)?;
@@ -67,7 +68,7 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
             "a backup is no text for a terminal; write `posthouse backup FILE`, or `posthouse backup - > FILE`".to_owned(),
         ));
     }
-    // It is checked as a file before a byte of it leaves.
+    // The backup is checked as a file before it is sent.
     let failed = |error: io::Error| {
         CliError::Failure(format!("the backup can't be written to standard output: {error}"))
     };
@@ -83,13 +84,13 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints to standard error, where standard output has the backup.
+/// Prints to standard error, if standard output gets the backup.
 fn eprint(text: &str) {
-    // Nobody is left to be told that standard error is closed.
+    // An error is ignored: if standard error is closed, it can't be reported.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes the backup, and returns what to say of it.
+/// Writes the backup, and returns the text about it.
 fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     let began = Instant::now();
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
@@ -102,7 +103,7 @@ fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     }
     let beside = beside(config);
     let elsewhere = beside.elsewhere.clone();
-    // In this order: nothing after the store's moment may lose its marker.
+    // The order matters: nothing after the store's part of the backup may lose its marker.
     let hold = Hold::begin(config)?;
     let backup = Backup::begin(&config.store.path, beside, daemon::ambient().now());
     let backup = backup.map_err(|error| failed(&error))?;
@@ -119,7 +120,7 @@ fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     Ok(tell(args, &contents, began, &missing))
 }
 
-/// What a backup holds, as JSON.
+/// The contents of a backup, as JSON.
 pub(super) fn shape(contents: &Contents) -> Value {
     let Contents { made_at, program, schema, events, newest, unfinished, databases, elsewhere } = contents;
     json!({
@@ -134,7 +135,8 @@ pub(super) fn shape(contents: &Contents) -> Value {
     })
 }
 
-/// Says that a backup is whole, and what is in it; `missing` are databases that are not, and should be copied.
+/// The text that says that a backup is complete, and lists its contents. `missing` are databases that it does
+/// not contain and that should be copied.
 fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) -> String {
     let bytes = std::fs::metadata(&args.file).map(|file| file.len()).unwrap_or_default();
     if args.json {
@@ -155,7 +157,7 @@ fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) ->
     text
 }
 
-/// What is in a backup, one a line.
+/// The contents of a backup, one fact a line.
 pub(super) fn facts(contents: &Contents, size: &str) -> String {
     let events = match contents.newest {
         Some(newest) => format!("{}, the newest of {}", contents.events, time(newest)),
@@ -172,7 +174,7 @@ pub(super) fn facts(contents: &Contents, size: &str) -> String {
     ])
 }
 
-/// The databases that config.toml names.
+/// The databases in config.toml.
 fn beside(config: &Config) -> Beside {
     let mut beside = Beside::default();
     for (name, settings) in &config.databases {
@@ -184,7 +186,8 @@ fn beside(config: &Config) -> Beside {
     beside
 }
 
-/// No marker is removed while it lasts: the daemon was asked, or there is none, and none can start.
+/// While this exists, no marker is removed. Either the daemon was asked to keep them, or no daemon runs and
+/// none can start.
 enum Hold {
     Idle { _out: Option<KeptOut> },
     Daemon { client: Box<Client>, holder: String, asked: Instant },
@@ -210,7 +213,8 @@ impl Hold {
         }
     }
 
-    /// Where all is copied from files, the store may be opened again as soon as they are in hand.
+    /// Without a command everything is copied from files, so the store may be opened as soon as the files are
+    /// open.
     fn unless_idle(self, command: &[String]) -> Self {
         match self {
             Self::Idle { .. } if command.is_empty() => Self::Idle { _out: None },
@@ -218,7 +222,7 @@ impl Hold {
         }
     }
 
-    /// Asks again where it is time to.
+    /// Repeats the request after this time.
     fn again(&mut self, time: Duration) -> Result<(), CliError> {
         match self {
             Self::Daemon { client, holder, asked } if asked.elapsed() >= time => {
@@ -232,7 +236,7 @@ impl Hold {
     fn end(self) -> Result<(), CliError> {
         match self {
             Self::Daemon { client, holder, .. } => {
-                // Not told, it lets them go by itself.
+                // Without this request, the daemon releases them automatically.
                 let _ = keep(&client, &holder, 0);
                 Ok(())
             }
@@ -255,7 +259,7 @@ fn held(kept: bool) -> Result<(), CliError> {
     Err(CliError::Failure(told.to_owned()))
 }
 
-/// The command that copies what has tools of its own.
+/// The command that copies databases with their own tools.
 struct Copying(Option<(String, Child)>);
 
 impl Copying {
@@ -270,10 +274,10 @@ impl Copying {
         Ok(Self(Some((program.clone(), child))))
     }
 
-    /// Waits for the command, and has markers stay for so long; they stayed to its end.
+    /// Waits for the command, and keeps markers until it ends.
     fn wait(self, mut hold: Hold) -> Result<(), CliError> {
         let Some((program, mut child)) = self.0 else {
-            // The files are in hand already.
+            // The files are open already.
             return hold.end();
         };
         let failed =
@@ -294,12 +298,12 @@ impl Copying {
     }
 }
 
-/// Where the files of databases go.
+/// The destinations of the databases' files.
 pub(super) fn places(config: &Config) -> std::collections::BTreeMap<String, PathBuf> {
     beside(config).files.into_iter().collect()
 }
 
-/// Shown of a path.
+/// A path, escaped for a terminal.
 pub(super) fn shown(path: &Path) -> String {
     table::clean(&path.display().to_string())
 }

@@ -1,7 +1,7 @@
-//! `posthouse check`: whether the daemon would start on this config.toml, and what each plugin gets and
+//! `posthouse check`: whether the daemon would start with this config.toml, and what each plugin gets and
 //! lacks. It opens no store, listens nowhere and leaves nothing behind.
 //!
-//! What is well goes to standard output, what is not to standard error.
+//! Results go to standard output, errors to standard error.
 
 use std::{path::Path, process::ExitCode};
 
@@ -19,10 +19,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Exit code 0 where all is well, 78 where config.toml is not, 1 where a plugin would not run.
+/// Returns exit code 0 if all is well, 78 if config.toml has an error, 1 if a plugin would not run.
 ///
 /// # Errors
-/// [`CliError`] where config.toml is not well, or the plugins can't be looked at.
+/// [`CliError`] if config.toml has an error, or the plugins can't be read.
 pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     let Loaded { config, warnings, .. } = loaded;
     for warning in warnings {
@@ -30,7 +30,7 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     }
     Egress::new(&config.http, daemon::ambient())
         .map_err(|error| CliError::Misconfigured(error.to_string()))?;
-    // Keys are made by the layer above config, which is why they are not among its findings.
+    // The layer above config makes the keys, so config does not find these errors.
     let unfit: Vec<_> = config
         .sources
         .iter()
@@ -60,7 +60,8 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
     say(format_args!("  events: {}", joined(&source.events)))
 }
 
-/// Loads every plugin in the folder, as the daemon would; returns how many would not run, of how many.
+/// Loads every plugin in the folder, as the daemon would. Returns how many would not run, and how many there
+/// are.
 fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let dir = &config.plugins.dir;
     let looked = plugin::look(dir).map_err(|error| {
@@ -90,7 +91,7 @@ fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     Ok((bad, all))
 }
 
-/// What came of each plugin, by its name.
+/// The result for each plugin, by its name.
 pub(super) type Each<T, E> = Vec<(String, Result<T, E>)>;
 
 /// Loads these plugins, as the daemon would.
@@ -99,7 +100,7 @@ fn inspect_all(
     mut plugins: Vec<plugin::Found>,
 ) -> Result<Each<Inspection, LoadError>, CliError> {
     let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
-    // A cache of its own: what another user compiles must not end up among what the daemon trusts.
+    // Uses its own cache: code that another user compiles must not be among the code that the daemon trusts.
     let cache = tempfile::tempdir().map_err(|error| failed(&error))?;
     let options = EngineOptions {
         cache_dir: cache.path().join("aot"),
@@ -122,7 +123,8 @@ fn inspect_all(
     Ok(inspected)
 }
 
-/// Each plugin of the folder: the lines of config.toml that it lacks, or why it does not load.
+/// Each plugin of the folder, with the lines of config.toml that it lacks, or the reason why it does not
+/// load.
 pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, CliError> {
     let dir = &config.plugins.dir;
     let looked = plugin::look(dir).map_err(|error| {
@@ -136,7 +138,7 @@ pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, Cl
     Ok(inspect_all(config, looked.plugins)?.into_iter().map(told).collect())
 }
 
-/// Tells of a plugin, and returns whether it would run.
+/// Reports on a plugin, and returns whether it would run.
 fn tell_plugin(
     name: &str,
     inspected: Result<Inspection, LoadError>,

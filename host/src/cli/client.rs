@@ -1,7 +1,7 @@
-//! The running daemon, as the online commands reach it: the admin API at the address of `[admin]`, with
-//! the token of `[admin]` or of the file that the daemon made.
+//! The connection of the online commands to the running daemon. They use the admin API at the address of
+//! `[admin]`, with the token of `[admin]` or of the file that the daemon made.
 //!
-//! No proxy of the environment is used: the token is for the daemon alone.
+//! The client ignores proxies of the environment: only the daemon may get the token.
 
 use std::{
     io::ErrorKind,
@@ -19,31 +19,31 @@ use crate::{
     config::{Config, Secret},
 };
 
-/// How long a connection may take.
+/// The time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long an answer may take; the daemon's own bound is shorter.
+/// The time limit for an answer. The daemon's own limit is shorter.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How long a replay of many may take.
+/// The time limit for a replay of many.
 const REPLAY: Duration = Duration::from_secs(3600);
 /// The most bytes of an answer.
 const LONGEST: u64 = 512 * 1024 * 1024;
-/// The most rows of one page, by the admin API.
+/// The most rows on one page, as the admin API defines it.
 const PAGE: usize = 1000;
 
-/// A daemon that may or may not answer.
+/// A client of a daemon, which may or may not run.
 pub struct Client {
     agent: Agent,
     address: SocketAddr,
     token: Secret,
-    /// Where the token is from, for who has a wrong one.
+    /// The source of the token, for an error about a wrong one.
     token_from: String,
 }
 
 impl Client {
-    /// A client for the daemon that this config.toml is of.
+    /// A client for the daemon of this config.toml.
     ///
     /// # Errors
-    /// [`CliError::Failure`] where there is no token.
+    /// [`CliError::Failure`] if there is no token.
     pub fn new(config: &Config) -> Result<Self, CliError> {
         let token = admin::token::existing(config).map_err(|error| CliError::Failure(error.to_string()))?;
         let token_from = match config.admin.token {
@@ -60,10 +60,10 @@ impl Client {
         Ok(Self { agent, address: reachable(config.admin.listen), token, token_from })
     }
 
-    /// GET of a path with these parameters; those without a value are left out.
+    /// Sends a GET for a path with these parameters. Those without a value are left out.
     ///
     /// # Errors
-    /// [`CliError::Failure`] where no daemon answers, or it refuses.
+    /// [`CliError::Failure`] if no daemon answers, or it refuses.
     pub fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Value, CliError> {
         let mut request = self.agent.get(self.url(path)).header("authorization", self.bearer());
         for (key, value) in query {
@@ -74,20 +74,20 @@ impl Client {
         self.answer(request.config().timeout_global(Some(ANSWER)).build().call())
     }
 
-    /// POST of a JSON body to a path.
+    /// Posts a JSON body to a path.
     ///
     /// # Errors
-    /// [`CliError::Failure`] where no daemon answers, or it refuses.
+    /// [`CliError::Failure`] if no daemon answers, or it refuses.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
         self.answer(request.config().timeout_global(Some(REPLAY)).build().send_json(body))
     }
 
-    /// Up to `limit` rows of a list, asked for page by page; `cursor` is the member of a row by which the
-    /// next page begins.
+    /// Returns up to `limit` rows of a list, requested page by page. `cursor` is the member of a row by which
+    /// the next page begins.
     ///
     /// # Errors
-    /// [`CliError::Failure`] where no daemon answers, or it refuses.
+    /// [`CliError::Failure`] if no daemon answers, or it refuses.
     pub fn list(
         &self,
         what: &str,
@@ -106,7 +106,7 @@ impl Client {
             };
             let got = found.len();
             rows.append(found);
-            // A search ends its page early where it took too long, and says where the next begins.
+            // A search that took too long ends its page early, and says where the next one begins.
             before = match answer.get("next") {
                 Some(next) => text(next),
                 None if got == wanted => rows.last().and_then(|row| text(&row[cursor])),
@@ -174,7 +174,7 @@ impl Client {
     }
 }
 
-/// A cursor as a parameter; none where there is none.
+/// A cursor as a parameter. None if there is no cursor.
 fn text(cursor: &Value) -> Option<String> {
     match cursor {
         Value::Null => None,
@@ -183,12 +183,12 @@ fn text(cursor: &Value) -> Option<String> {
     }
 }
 
-/// A part of a path: all that could mean something else in it is escaped.
+/// A part of a path, in which every special character is escaped.
 pub fn segment(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-/// Where a client reaches a listener: one that takes connections at every address is on loopback too.
+/// The address at which a client reaches a listener. A listener on every address is on loopback too.
 pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -212,7 +212,7 @@ mod tests {
         Client { agent, address, token: Secret::new("s3cret"), token_from: "from `data/admin-token`".into() }
     }
 
-    /// Answers one request after another with these, and returns what was asked.
+    /// Gives these answers to successive requests, and returns the requests.
     fn answering(answers: Vec<&'static str>) -> (Client, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = client(listener.local_addr().unwrap());

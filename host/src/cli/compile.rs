@@ -1,7 +1,8 @@
-//! `posthouse compile`: what the daemon starts to compile one plugin, in a process that ends with it.
+//! `posthouse compile`: the child process in which the daemon compiles one plugin, and which ends with the
+//! daemon.
 //!
-//! It is not for people, so the command line that people see does not know it: no help, suggestion or completion
-//! names it.
+//! It is not for people, so it is not part of the visible command line: no help, suggestion or completion
+//! contains it.
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -9,7 +10,7 @@ use clap::Parser;
 
 use crate::plugin::{self, Given};
 
-/// The word by which the daemon asks for it.
+/// The word with which the daemon starts it.
 const WORD: &str = "compile";
 
 /// The arguments.
@@ -30,8 +31,8 @@ struct Args {
     attached: bool,
 }
 
-/// Compiles, under limits that the process sets on itself, if these arguments of the process ask for that. What goes
-/// wrong is on standard error, and in the exit code.
+/// Compiles, under limits that the process sets for itself, if these arguments of the process ask for that.
+/// Errors go to standard error, and the exit code reports them.
 pub fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let asked = arguments.get(1..).filter(|asked| asked.first().is_some_and(|word| word == WORD))?;
     let args = Args::try_parse_from(asked).ok()?;

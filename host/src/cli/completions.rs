@@ -1,4 +1,4 @@
-//! `posthouse completions SHELL`: what a shell needs to complete the command line.
+//! `posthouse completions SHELL`: the script with which a shell completes the command line.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `posthouse events`: a list; `posthouse events show ID`: the whole story of one event.
+//! `posthouse events`: a list of events. `posthouse events show ID`: everything about one event.
 
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
@@ -81,7 +81,7 @@ struct Show {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer, or has no such event.
+/// [`CliError::Failure`] if the daemon does not answer, or has no such event.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = Client::new(config)?;
     match args.command {
@@ -230,7 +230,7 @@ fn story(event: &Detail, with_body: bool) -> String {
 }
 
 impl Delivery {
-    /// What it is of, before its story: for a delivery that is shown alone.
+    /// Facts about the delivery's event, for a delivery that is shown alone.
     pub(super) fn facts(&self) -> String {
         table::facts(&[
             ("delivery", self.id.clone()),
@@ -241,7 +241,7 @@ impl Delivery {
         ])
     }
 
-    /// What became of it: its state, its attempts, what it sent. Each reason is printed once.
+    /// The state of the delivery, its attempts, and what they sent. Each reason is printed once.
     pub(super) fn story(&self) -> String {
         let mut text = format!("{} for {}: {}", clean(&self.id), clean(&self.plugin), clean(&self.state));
         if let Some(reason) = &self.held {
@@ -270,7 +270,7 @@ impl Delivery {
                 told.push((attempt.number, reason));
             }
         }
-        // A delivery that was given up without an attempt says why itself.
+        // A delivery that was given up without an attempt shows its reason itself.
         if let Some(error) = self
             .error
             .as_deref()
@@ -287,7 +287,7 @@ impl Delivery {
 }
 
 impl Attempt {
-    /// What became of it. `same_as` is the attempt before it that failed for the same reason.
+    /// The result of the attempt. `same_as` is the attempt before it that failed for the same reason.
     fn story(&self, same_as: Option<u32>) -> String {
         let mut text = format!(
             "  attempt {}, {}, {:.1} ms",

@@ -1,8 +1,8 @@
-//! The daemon's log on standard error: for people, for programs, for the journal.
+//! Writes the daemon's log to standard error: for people, for programs, or for the journal.
 //!
-//! Whatever the filter says, lines of libraries show from `warn` up and no deeper: in `debug` and `trace`
-//! they hold what passes through them, parameters of SQL and headers of requests among it, and neither
-//! bodies nor secrets are for the log.
+//! Whatever the filter says, lines of libraries are shown only from `warn` up. At `debug` and `trace`,
+//! libraries log what passes through them, such as parameters of SQL and headers of requests. Bodies and
+//! secrets must not be in the log.
 
 use std::{
     fmt::{self, Write as _},
@@ -35,14 +35,14 @@ use crate::{
     escape::{self, Escaping},
 };
 
-/// In place of `level` of `[log]`, where it is set.
+/// If set, it replaces `level` of `[log]`.
 const LEVEL: &str = "POSTHOUSE_LOG";
 
-/// Starts the log, and returns how it follows another `[log]`.
+/// Starts the log. Returns the handle that applies another `[log]`.
 pub(super) fn start(log: &Log) -> Result<Relevel, CliError> {
     let (filter, handle) = reload::Layer::new(filter(log).map_err(CliError::Misconfigured)?);
-    // A line that can't be written, the disk being full, is lost: to complain of it in the same place
-    // would end the thread that wrote it.
+    // A line that can't be written, such as on a full disk, is lost. A complaint in the same place would end
+    // the thread that wrote the line.
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -71,7 +71,7 @@ pub(super) fn start(log: &Log) -> Result<Relevel, CliError> {
     Ok(Box::new(move |log| handle.reload(self::filter(log)?).map_err(|error| error.to_string())))
 }
 
-/// What the log shows, or why that can't be told.
+/// The filter of the log, or the reason why there is none.
 fn filter(log: &Log) -> Result<EnvFilter, String> {
     let (level, wanted_by) = match std::env::var(LEVEL) {
         Ok(level) if !level.is_empty() => (level, LEVEL),
@@ -81,14 +81,14 @@ fn filter(log: &Log) -> Result<EnvFilter, String> {
         .map_err(|error| format!("{wanted_by} is no filter of the log: {error}; `info` is one"))
 }
 
-/// Whether a line may show at all: ours, or a library's that is grave.
+/// Whether a line may be shown at all: one of posthouse's own, or a serious one of a library.
 fn may_show(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let ours = target == "posthouse" || target.starts_with("posthouse::");
     ours || *metadata.level() <= Level::WARN
 }
 
-/// Whether standard error is the journal: it says which device and inode that is.
+/// Whether standard error is the journal. Its device and inode are in the environment.
 fn in_the_journal() -> bool {
     let named = std::env::var("JOURNAL_STREAM").ok().and_then(|stream| {
         let (device, inode) = stream.split_once(':')?;
@@ -98,9 +98,9 @@ fn in_the_journal() -> bool {
     named.is_some() && named == here
 }
 
-/// One event, one line: whatever came from outside leaves as its escape (see `escape`), so that nobody forges
-/// a line or steers the terminal that shows it. In the journal a line begins with how grave it is, as
-/// sd-daemon(3) takes it.
+/// Writes one event as one line. Text from outside is escaped (see `escape`), so that it can't forge a line
+/// or steer the terminal that shows it. In the journal, a line begins with its priority, as sd-daemon(3)
+/// defines it.
 struct Line<F> {
     inner: F,
     json: bool,
@@ -137,7 +137,7 @@ where
     }
 }
 
-/// The fields of a line for people: the message, then `name=value`, each value escaped.
+/// The fields of a line for people: the message, then `name=value`, with each value escaped.
 struct Fields;
 
 impl<'a> FormatFields<'a> for Fields {
@@ -161,7 +161,7 @@ impl Written<'_> {
         }
         match (field.name(), self.writer.has_ansi_escapes()) {
             ("message", _) => {}
-            // In italics, and the sign dimmed.
+            // In italics, with a dimmed sign.
             (name, true) => write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
             (name, false) => write!(self.writer, "{name}=")?,
         }
@@ -171,7 +171,7 @@ impl Written<'_> {
 
 impl Visit for Written<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // What `log` says of its own lines is told already.
+        // Fields that `log` adds about its own lines are left out.
         if self.result.is_ok() && !field.name().starts_with("log.") {
             self.result = self.write(field, value);
         }

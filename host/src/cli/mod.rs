@@ -1,8 +1,8 @@
-//! The command line. Each command is a file with its `Args` and a `run`; here they are listed, started,
-//! and their errors told.
+//! The command line. Each command is a file with its `Args` and a `run`. This module lists the commands,
+//! starts them, and prints their errors.
 //!
-//! An error is one line on standard error that names the thing and the way out. Exit codes: 0, 1 failure,
-//! 2 usage, 78 configuration.
+//! An error is one line on standard error that names the thing and the fix. Exit codes: 0, 1 failure, 2
+//! usage, 78 configuration.
 
 pub mod audit;
 pub mod backup;
@@ -89,19 +89,19 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// Why a command did not do its work.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// Exit code 1: what was asked for could not be done.
+    /// Exit code 1: the command could not do its work.
     #[error("{0}")]
     Failure(String),
-    /// Exit code 2: it was asked for in a way that makes no sense.
+    /// Exit code 2: the arguments make no sense.
     #[error("{0}")]
     Usage(String),
-    /// Exit code 78: config.toml is at fault, whatever command needed it.
+    /// Exit code 78: config.toml has an error, for any command that needs it.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Exit code 78 as well: what config.toml says does not fit together.
+    /// Exit code 78 as well: settings in config.toml do not fit together.
     #[error("{0}")]
     Misconfigured(String),
 }
@@ -116,7 +116,7 @@ impl CliError {
     }
 }
 
-/// The whole program: reads the arguments, runs the command, tells its error.
+/// The whole program: parses the arguments, runs the command, prints its error.
 pub fn main() -> ExitCode {
     if let Some(code) = compile::run(&std::env::args_os().collect::<Vec<_>>()) {
         return code;
@@ -161,7 +161,7 @@ fn load(path: &Path, secrets: Secrets) -> Result<Loaded, ConfigError> {
     Loaded::read(path, &ProcessEnvironment, secrets)
 }
 
-/// What clap has to say: help and version as they are, an error in our own words' shape.
+/// Prints clap's message: help and version unchanged, an error in the form of our own.
 fn told(refused: &clap::Error) -> ExitCode {
     if !refused.use_stderr() {
         let printed = refused.print();
@@ -175,7 +175,7 @@ fn told(refused: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// clap's paragraphs as one line, without its usage: the way out is `--help`.
+/// clap's paragraphs as one line, without its usage: `--help` prints that.
 fn on_one_line(text: &str) -> String {
     let paragraphs = text.split("\n\n").filter(|paragraph| {
         !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information")
@@ -186,7 +186,7 @@ fn on_one_line(text: &str) -> String {
     format!("{}; see --help", said.strip_prefix("error: ").unwrap_or(&said))
 }
 
-/// An error and its causes, where it does not tell them itself.
+/// An error with those of its causes that it does not contain itself.
 fn chain(error: &dyn Error) -> String {
     let mut told = error.to_string();
     let mut source = error.source();
@@ -200,11 +200,11 @@ fn chain(error: &dyn Error) -> String {
     told
 }
 
-/// Each line of it on standard error, with our name before it.
+/// Prints each line to standard error, after our name.
 pub(crate) fn complain(text: &str) {
     let mut stderr = std::io::stderr().lock();
     for line in text.lines().map(table::clean) {
-        // Nobody is left to be told that standard error is closed.
+        // An error is ignored: if standard error is closed, it can't be reported.
         let _ = writeln!(stderr, "posthouse: {line}");
     }
 }

@@ -1,5 +1,6 @@
-//! `posthouse outbox`: mail and requests, sent, on their way or given up; `posthouse outbox show ID`: all about one;
-//! `posthouse outbox replay`: those that were given up, again.
+//! `posthouse outbox`: mails and requests that were sent, are on their way or were given up.
+//! `posthouse outbox show ID`: everything about one. `posthouse outbox replay`: sends those again that were
+//! given up.
 
 use std::process::ExitCode;
 
@@ -66,7 +67,7 @@ struct Replay {
     json: bool,
 }
 
-/// An item as the daemon shows it.
+/// An item as the daemon returns it.
 #[derive(Deserialize)]
 pub(super) struct Item {
     pub(super) id: i64,
@@ -93,7 +94,7 @@ pub(super) struct Item {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer.
+/// [`CliError::Failure`] if the daemon does not answer.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = Client::new(config)?;
     match args.command {
@@ -125,7 +126,7 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, asked.limit, "item"))
 }
 
-/// The items that an id means, as the daemon shows them.
+/// The items that an id selects, as the daemon returns them.
 fn named(client: &Client, id: &str) -> Result<Vec<Value>, CliError> {
     let mut answer = client.get(&format!("/v1/outbox/{}", segment(id)), &[])?;
     Ok(answer["outbox"].as_array_mut().map(std::mem::take).unwrap_or_default())
@@ -161,7 +162,7 @@ fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
     })
 }
 
-/// Those of the items an id means that were given up.
+/// Of the items that an id selects, those that were given up.
 fn given_up(client: &Client, id: &str) -> Result<Vec<i64>, CliError> {
     let items: Vec<Item> = named(client, id)?.iter().map(table::read).collect::<Result<_, _>>()?;
     let dead: Vec<_> = items.iter().filter(|item| item.state == "dead").map(|item| item.id).collect();
@@ -178,7 +179,7 @@ fn given_up(client: &Client, id: &str) -> Result<Vec<i64>, CliError> {
 }
 
 impl Item {
-    /// When it is tried again; none for an item that is finished, or was not tried yet.
+    /// When it is tried again. None for an item that is finished, or was not tried yet.
     fn next_try(&self) -> Option<Timestamp> {
         self.due_at.filter(|_| self.finished_at.is_none() && self.attempts > 0)
     }
@@ -207,7 +208,7 @@ impl Item {
         ])
     }
 
-    /// Its state, with how often and when.
+    /// Its state, with the number of attempts and the time.
     pub(super) fn standing(&self) -> String {
         let mut text = clean(&self.state);
         match self.attempts {
@@ -224,7 +225,7 @@ impl Item {
         text
     }
 
-    /// What it is, and what went wrong.
+    /// Its summary and its error.
     pub(super) fn note(&self) -> String {
         match &self.error {
             Some(error) if self.state != "sent" => format!("{}: {error}", self.summary),

@@ -1,4 +1,4 @@
-//! What the offline commands read, bounded, and print.
+//! Reads the input of the offline commands, up to a limit, and prints their output.
 
 use std::{
     fs::File,
@@ -8,10 +8,10 @@ use std::{
 
 use super::{CliError, table};
 
-/// The most bytes of a body: more than any source may send.
+/// The most bytes of a body: larger than any source may send.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Prints a line, with all escaped in it that could steer a terminal.
+/// Prints a line, in which everything is escaped that could steer a terminal.
 pub(super) fn say(line: impl std::fmt::Display) -> Result<(), CliError> {
     table::print(&format!("{}\n", table::clean(&line.to_string()))).map(drop)
 }
@@ -36,7 +36,7 @@ pub(super) fn text(bytes: Vec<u8>, name: &dyn std::fmt::Display) -> Result<Strin
     }
 }
 
-/// The bytes of a file, or of standard input where none or `-` is named.
+/// The bytes of a file, or of standard input if the file is missing or `-`.
 pub(super) fn body(file: Option<&Path>) -> Result<Vec<u8>, CliError> {
     let file = file.filter(|path| *path != Path::new("-"));
     let name = file.map_or("standard input".to_owned(), |path| format!("`{}`", path.display()));

@@ -1,4 +1,4 @@
-//! `posthouse plugins`: how each plugin stands, and what an operator can do to one.
+//! `posthouse plugins`: the state of each plugin, and an operator's actions on one.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -18,7 +18,7 @@ use crate::{
     model::{counted, turn},
 };
 
-/// How much of a revision's SHA-256 a list shows.
+/// The number of digits of a revision's SHA-256 that a list shows.
 const SHORT: usize = 12;
 
 /// List plugins, show one, pause or resume one.
@@ -77,7 +77,7 @@ struct Plugin {
     breaker: Breaker,
 }
 
-/// A file of the plugins folder that is no plugin.
+/// A file in the plugins folder that is not a plugin.
 #[derive(Deserialize)]
 struct Ignored {
     file: String,
@@ -121,7 +121,7 @@ struct Settings {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer, or has no such plugin.
+/// [`CliError::Failure`] if the daemon does not answer, or has no such plugin.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = Client::new(config)?;
     match args.command {
@@ -144,7 +144,7 @@ fn list(client: &Client, json: bool) -> Result<ExitCode, CliError> {
     let rows = answer["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ignored: Vec<Ignored> = answer.get("ignored").map(table::read).transpose()?.unwrap_or_default();
     if json {
-        // A line of JSON is a plugin, and these are none.
+        // Each line of JSON is a plugin, and these are not plugins.
         ignored.iter().for_each(|file| complain(&format!("warning: {}", file.text())));
         return table::print(&table::json_lines(rows));
     }
@@ -189,7 +189,7 @@ fn act(
         return table::print(&table::json_lines([&answer]));
     }
     let mut text = said(&clean(&asked.name));
-    // Resumed, it may still be held for another reason.
+    // After `resume`, the plugin may still be held for another reason.
     if let Some(reason) = answer["reason"].as_str().filter(|_| action == "resume") {
         text += &format!("it is still held: {}\n", clean(reason));
     }
@@ -214,7 +214,7 @@ impl Plugin {
         self.deliveries.as_ref().map_or_else(|| "none".to_owned(), counts)
     }
 
-    /// Its revisions, one a line, where it has had more than one.
+    /// Its revisions, one a line, if it has had more than one.
     fn history(&self) -> String {
         let mut text = String::new();
         for revision in self.revisions.iter().filter(|_| self.revisions.len() > 1) {

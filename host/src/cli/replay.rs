@@ -1,4 +1,4 @@
-//! `posthouse replay`: old events once more, one or all dead letters.
+//! `posthouse replay`: delivers old events again, one event or all dead letters.
 
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer, or has no such event or plugin.
+/// [`CliError::Failure`] if the daemon does not answer, or has no such event or plugin.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let client = Client::new(config)?;
     match &args.event {

@@ -1,4 +1,4 @@
-//! `posthouse restore`: puts a backup in the place of the store and of the databases of plugins.
+//! `posthouse restore`: replaces the store and the databases of plugins with a backup.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,7 +32,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where nothing was restored.
+/// [`CliError::Failure`] if nothing was restored.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let places = places(config);
     let place = &config.store.path;

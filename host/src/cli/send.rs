@@ -1,5 +1,5 @@
-//! `posthouse send`: the button that sends a test event. A sample of any known type, signed with the
-//! source's first secret, posted to the running daemon as its sender would.
+//! `posthouse send`: sends a test event. It takes a sample of any known type, signs it with the source's
+//! first secret, and posts it to the running daemon as its sender would.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
     model::{Ambient, EventType, Samples, event_text, of_own_type},
 };
 
-/// How long an answer may take.
+/// The time limit for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes of an answer.
 const MOST_BYTES: u64 = 64 << 10;
@@ -55,10 +55,11 @@ pub struct Args {
     count: u64,
 }
 
-/// Sends, and prints the answer: of one event its status and body, of several how many had which status.
+/// Sends events, and prints the answers: for one event its status and body, for several the number of each
+/// status.
 ///
 /// # Errors
-/// [`CliError`] where nothing could be sent or nobody answers. An answer other than 2xx is exit code 1.
+/// [`CliError`] if nothing could be sent or nobody answers. An answer other than 2xx is exit code 1.
 pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Result<ExitCode, CliError> {
     let samples = Samples::read().map_err(|error| CliError::Failure(error.to_string()))?;
     let Some(event_type) = args.event_type else {
@@ -100,7 +101,7 @@ pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Res
     Ok(if answers.keys().all(|status| is_good(*status)) { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// A new id of an event: `evt_` and 128 random bits.
+/// A new event id: `evt_` and 128 random bits.
 pub(super) fn fresh_id(ambient: &Ambient) -> String {
     format!("evt_{:016x}{:016x}", ambient.random_u64(), ambient.random_u64())
 }
@@ -114,7 +115,7 @@ fn data(bytes: Vec<u8>, name: &dyn std::fmt::Display) -> Result<Box<RawValue>, C
         .map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
 }
 
-/// A URL that can be posted to.
+/// Checks that a URL can be posted to.
 fn address(text: String) -> Result<String, CliError> {
     let refused = |what: &str| Err(CliError::Failure(format!("`{}` {what}", text.escape_debug())));
     match url::Url::parse(&text) {
@@ -132,7 +133,7 @@ fn address(text: String) -> Result<String, CliError> {
     }
 }
 
-/// A type there is a sample of, or any type where there is data for it.
+/// Checks that the type has a sample, or that there is data for it.
 fn known(event_type: &str, samples: &Samples, has_data: bool) -> Result<(), CliError> {
     if samples.types().any(|known| known == event_type) {
         return Ok(());
@@ -153,7 +154,7 @@ fn known(event_type: &str, samples: &Samples, has_data: bool) -> Result<(), CliE
     )))
 }
 
-/// Signs and posts.
+/// Signs events and posts them.
 struct Sender<'a> {
     agent: Agent,
     ambient: Ambient,
@@ -173,7 +174,7 @@ impl<'a> Sender<'a> {
         Self { agent, ambient: daemon::ambient(), url, source }
     }
 
-    /// The status and the body of the answer.
+    /// Sends an event. Returns the status and the body of the answer.
     fn send(&self, id: &str, body: &[u8]) -> Result<(u16, String), CliError> {
         let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
         let headers = sign(self.source, id, self.ambient.now(), body).map_err(|error| failed(&error))?;

@@ -17,7 +17,7 @@ pub struct Args {}
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`CliError`] where the daemon can't start, or did not end well.
+/// [`CliError`] if the daemon can't start, or did not end well.
 pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     let relevel = log::start(&loaded.config.log)?;
     for warning in &loaded.warnings {

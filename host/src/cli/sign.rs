@@ -1,4 +1,4 @@
-//! `posthouse sign`: the headers by which a body is one of a source's, for curl and for tests.
+//! `posthouse sign`: the headers that sign a body as a source would, for curl and for tests.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -32,7 +32,7 @@ pub struct Args {
 /// Prints one `name: value` a line.
 ///
 /// # Errors
-/// [`CliError`] where there is no such source, it can't sign, or the body can't be read.
+/// [`CliError`] if there is no such source, it can't sign, or the body can't be read.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let source = source(config, Some(&args.source))?;
     let body = body(args.body.as_deref())?;

@@ -1,12 +1,12 @@
-//! Which source of config.toml a command means.
+//! Finds the source in config.toml that a command means.
 
 use super::CliError;
 use crate::config::{Config, Source, nearest};
 
-/// The source of this name; without a name the only one there is.
+/// The source with this name. Without a name, the only source.
 ///
 /// # Errors
-/// [`CliError::Usage`] where there is no such source, or several to choose from.
+/// [`CliError::Usage`] if there is no such source, or several to choose from.
 pub(super) fn source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Source, CliError> {
     let names = || config.sources.iter().map(|source| source.name.as_str());
     let listed = || names().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -27,7 +27,7 @@ pub(super) fn source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a S
     })
 }
 
-/// A moment as `--at` has it: seconds since 1970, within what a timestamp can hold.
+/// Parses the time of `--at`: seconds since 1970, within the range of a timestamp.
 pub(super) fn unix_seconds(text: &str) -> Result<jiff::Timestamp, String> {
     text.parse::<i64>()
         .ok()

@@ -84,7 +84,7 @@ struct Plugin {
 /// Runs the command.
 ///
 /// # Errors
-/// [`CliError::Failure`] where the daemon does not answer.
+/// [`CliError::Failure`] if the daemon does not answer.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let answer = Client::new(config)?.get("/v1/stats", &[])?;
     let stats: Stats = table::read(&answer)?;
@@ -145,7 +145,7 @@ impl Stats {
         table::table(&titles, rows.collect()) + &self.refused()
     }
 
-    /// Why requests were rejected, or failed here; a line for each reason, none if none was.
+    /// The reasons why requests were rejected or failed, one a line. Empty if there are none.
     fn refused(&self) -> String {
         let mut text = String::new();
         for (source, counts) in &self.requests {
@@ -171,7 +171,7 @@ impl Stats {
 }
 
 impl Store {
-    /// Nothing where none waits.
+    /// The number of replays that wait. Empty if none waits.
     fn replays(&self) -> String {
         match self.replays_waiting {
             0 => String::new(),
@@ -231,12 +231,12 @@ impl Store {
     }
 }
 
-/// A duration; `–` if there is none: nothing ran.
+/// A duration in milliseconds; `–` if there is none, because nothing ran.
 fn millis(ms: Option<f64>) -> String {
     ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
-/// How long ago that was, to the largest unit: `12 min`, `3 h`.
+/// The time since then, in the largest unit: `12 min`, `3 h`.
 fn age(since: Option<Timestamp>, now: Timestamp) -> String {
     let Some(since) = since else { return "-".to_owned() };
     let seconds = now.duration_since(since).as_secs().max(0);

@@ -1,12 +1,12 @@
-//! How the online commands show things: tables that fit the terminal, facts one a line, JSON one object
+//! Formats the output of the online commands: tables that fit the terminal, facts one a line, JSON one object
 //! a line.
 //!
-//! In a terminal no line of a table is longer than the terminal is wide: what does not fit is cut, and ends with
-//! `…`. In a pipe every record is one line, with its note as the last column, so that `grep` and `awk` find it.
-//! `COLUMNS` in the environment sets the width in both cases.
+//! In a terminal, no line of a table is longer than the terminal is wide: longer text is cut, and ends with
+//! `…`. In a pipe, every record is one line, with its note as the last column, so that `grep` and `awk` find
+//! it. `COLUMNS` in the environment sets the width in both cases.
 //!
-//! What is shown comes from senders, guests and mail servers, so whatever could steer a terminal is
-//! shown as its escape. A reader that goes away (`| head`) is no error.
+//! The texts come from senders, guests and mail servers, so everything that could steer a terminal is
+//! escaped. If the reader goes away (`| head`), that is not an error.
 
 use std::{
     fmt::Write as _,
@@ -25,28 +25,29 @@ use crate::{
     model::{counted, noun},
 };
 
-/// Columns of a terminal that does not say how many it has.
+/// The width of a terminal that does not report its own.
 const USUAL_WIDTH: usize = 80;
 /// Spaces between two columns.
 const GAP: usize = 2;
-/// A column is cut no further than this before those are cut that are to be copied.
+/// Other columns are cut down to this width before those to be copied are cut.
 const NARROW: usize = 6;
-/// The most columns of a cell in a pipe; `show` and `--json` have all of it.
+/// The most columns of a cell in a pipe. `show` and `--json` print all of it.
 const LONGEST: usize = 200;
 /// Spaces before a note.
 const INDENT: usize = 4;
 
-/// Rows for people, each on one line. The columns whose title ends in `!` are to be copied: they are cut last.
+/// Rows for people, each on one line. Columns whose title ends in `!` are for copying: they are cut last.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     render(titles, rows, &[], width())
 }
 
-/// The same, with what to say if there are none, or more than were asked for; `one` is the noun for a row.
+/// Like [`table`], with a line that says if there are none, or more than `limit`. `one` is the noun for a
+/// row.
 pub fn page(titles: &[&str], rows: Vec<Vec<String>>, limit: usize, one: &str) -> String {
     page_with_notes(titles, rows, &[], limit, one)
 }
 
-/// The same with a note to each row; an empty one is left out.
+/// Like [`page`], with a note to each row. An empty note is left out.
 pub fn page_with_notes(
     titles: &[&str],
     rows: Vec<Vec<String>>,
@@ -101,7 +102,7 @@ fn render(titles: &[&str], rows: Vec<Vec<String>>, notes: &[String], width: Opti
 /// A column of a table.
 struct Column<'a> {
     title: &'a str,
-    /// It is to be copied, so it is cut last.
+    /// The column is for copying, so it is cut last.
     whole: bool,
 }
 
@@ -141,7 +142,7 @@ fn line<'a>(text: &mut String, widths: &[usize], cells: impl Iterator<Item = &'a
     let _ = writeln!(text, "{}", line.trim_end());
 }
 
-/// The text, or as much of it as fits with `…` behind it.
+/// The text, or the part of it that fits, followed by `…`.
 pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -159,7 +160,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     kept
 }
 
-/// Names and values, one a line, the values below one another; those that are empty are left out.
+/// Names and values, one pair a line, with the values aligned. Pairs with an empty value are left out.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let widest = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -174,21 +175,21 @@ pub fn json_lines<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
     values.into_iter().fold(String::new(), |lines, value| lines + &escape::json(&value.to_string()) + "\n")
 }
 
-/// The answer of the daemon as what a command shows of it.
+/// Parses an answer of the daemon.
 ///
 /// # Errors
-/// [`CliError::Failure`] where it is of another shape: the daemon is of another version.
+/// [`CliError::Failure`] if it has another shape: then the daemon has another version.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, CliError> {
     T::deserialize(value).map_err(|error| {
         CliError::Failure(format!("the daemon answers in another shape ({error}); is it of this version?"))
     })
 }
 
-/// Prints the text; whatever is left in it that could steer a terminal leaves as its escape. A reader that
-/// has gone away is no error.
+/// Prints the text. If anything in it could still steer a terminal, that is escaped. If the reader has gone
+/// away, that is not an error.
 ///
 /// # Errors
-/// [`CliError::Failure`] where it can't be written.
+/// [`CliError::Failure`] if it can't be written.
 pub fn print(text: &str) -> Result<ExitCode, CliError> {
     let mut out = io::stdout().lock();
     match out.write_all(escape::lines(text).as_bytes()).and_then(|()| out.flush()) {
@@ -199,13 +200,13 @@ pub fn print(text: &str) -> Result<ExitCode, CliError> {
     }
 }
 
-/// The text with everything escaped that could steer a terminal, line breaks and the marks that turn
-/// the direction of writing included.
+/// Escapes everything in the text that could steer a terminal, including line breaks and marks of writing
+/// direction.
 pub fn clean(text: &str) -> String {
     escape::text(text).into_owned()
 }
 
-/// The same for a text of several lines, each indented by so many spaces.
+/// Like [`clean`], for a text of several lines, which it indents by `indent` spaces.
 pub fn clean_lines(text: &str, indent: usize) -> String {
     text.lines().fold(String::new(), |mut lines, line| {
         let line = clean(&line.replace('\t', "    "));
@@ -219,12 +220,12 @@ pub fn time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// The same; `-` where there is none.
+/// Like [`time`]; `-` if there is none.
 pub fn maybe_time(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), time)
 }
 
-/// `3 done, 1 dead` of the counts that are not zero; `none` where all are.
+/// The counts that are not zero, such as `3 done, 1 dead`; `none` if all are.
 pub fn counts<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> String {
     let parts: Vec<_> = counts
         .into_iter()
@@ -234,7 +235,7 @@ pub fn counts<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>) -> St
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
 
-/// How wide a line may be; none if nothing bounds it: the output goes to a pipe or a file.
+/// The most columns of a line. None if there is no limit, because the output goes to a pipe or a file.
 fn width() -> Option<usize> {
     let asked = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     if let Some(columns @ 20..=10_000) = asked {

@@ -1,4 +1,4 @@
-//! `posthouse verify`: whether a signature holds, by the daemon's own code, and why not.
+//! `posthouse verify`: whether a signature is valid according to the daemon's own code, and why not.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -28,10 +28,10 @@ pub struct Args {
     body: Option<PathBuf>,
 }
 
-/// Prints `valid`, or `invalid: REASON` with exit code 1. What may explain it goes to standard error.
+/// Prints `valid`, or `invalid: REASON` with exit code 1. Hints to the cause go to standard error.
 ///
 /// # Errors
-/// [`CliError`] where there is no such source, or the body can't be read.
+/// [`CliError`] if there is no such source, or the body can't be read.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let source = source(config, Some(&args.source))?;
     let body = body(args.body.as_deref())?;

@@ -1,4 +1,4 @@
-//! The store and the databases: whether they hold together, and can be used.
+//! Checks whether the store and the databases are intact and can be used.
 
 use std::path::Path;
 
@@ -13,9 +13,9 @@ use crate::{
     store::{self, Integrity},
 };
 
-/// A log beyond this can't be folded in: somebody reads all the while.
+/// A log beyond this size can't be checkpointed: there is always a reader.
 const LONG_LOG: u64 = 512 << 20;
-/// An unfinished delivery that is older is worth a word.
+/// An older unfinished delivery gets a note.
 const OLD: SignedDuration = SignedDuration::from_hours(1);
 
 pub(super) fn store(patient: &Patient, notes: &mut Notes) {
@@ -76,7 +76,7 @@ pub(super) fn store(patient: &Patient, notes: &mut Notes) {
     }
 }
 
-/// Tells of a database that holds together, and warns while there is time to raise its limit.
+/// Reports an intact database, and warns while there is time to raise its limit.
 fn whole(name: &str, path: &Path, max_size: Option<u64>, notes: &mut Notes) {
     let size = std::fs::metadata(path).map_or(0, |file| file.len());
     let told = format!("`{name}`: `{}` holds together", path.display());

@@ -1,4 +1,4 @@
-//! The machine: its clock, its disks, who may read what, how much may be open.
+//! Checks the machine: its clock, its disks, permissions of files, the limit of open files.
 
 use std::{
     collections::BTreeMap,
@@ -23,19 +23,19 @@ use crate::{
     daemon, store,
 };
 
-/// 2026-01-01: before posthouse was, no clock is right.
+/// 2026-01-01: no clock is right that shows a time before posthouse existed.
 const EARLIEST: i64 = 1_767_225_600;
-/// How far the newest event may lie ahead of the clock.
+/// How far the newest event may be ahead of the clock.
 const AHEAD: SignedDuration = SignedDuration::from_secs(5);
-/// Less is a problem, and less is worth a word.
+/// Less free space than `LITTLE` is a problem, and less than `SCARCE` gets a note.
 const LITTLE: u64 = 64 << 20;
 const SCARCE: u64 = 1 << 30;
-/// A sync that takes longer is worth a word.
+/// A slower sync gets a note.
 const SLOW: Duration = Duration::from_millis(500);
-/// Files that the daemon has open beside connections.
+/// The number of files that the daemon opens besides connections.
 const OWN_FILES: u64 = 256;
 
-/// File systems on which SQLite's log does not work, or locks do not hold.
+/// File systems on which SQLite's log or locks do not work.
 const NETWORK: [(u64, &str); 8] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
@@ -73,7 +73,8 @@ pub(super) fn clock(patient: &Patient, notes: &mut Notes) {
 
 pub(super) fn disk(patient: &Patient, notes: &mut Notes) {
     for (folder, what) in folders(patient) {
-        // The nearest that is there: the daemon makes what is missing. Above a relative path is this folder.
+        // The nearest existing folder: the daemon creates the missing ones. A relative path begins in the
+        // working folder.
         let above = folder.ancestors().find(|folder| folder.is_dir());
         let there = above.unwrap_or(if folder.is_absolute() { Path::new("/") } else { Path::new(".") });
         let name = format!("`{}` ({what})", folder.display());
@@ -119,7 +120,7 @@ pub(super) fn disk(patient: &Patient, notes: &mut Notes) {
     }
 }
 
-/// Folders that are written to, and what for; one that serves for several is named once.
+/// The folders that the daemon writes to, each once, with all its purposes.
 fn folders(patient: &Patient) -> BTreeMap<PathBuf, String> {
     let config = &patient.config;
     let parent = |path: &Path| match path.parent() {
@@ -145,7 +146,7 @@ fn folders(patient: &Patient) -> BTreeMap<PathBuf, String> {
     folders
 }
 
-/// Makes a file, syncs it and takes it away; how long that took.
+/// Creates a file, syncs it and removes it. Returns the time that this took.
 fn probe(folder: &Path) -> std::io::Result<Duration> {
     let began = Instant::now();
     let mut file = tempfile::Builder::new().prefix(".posthouse-doctor-").tempfile_in(folder)?;

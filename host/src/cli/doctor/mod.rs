@@ -1,15 +1,16 @@
-//! `posthouse doctor`: looks at everything that posthouse needs, and says what to do.
+//! `posthouse doctor`: checks everything that posthouse needs, and says what to do.
 //!
-//! Each check has a thread and a time of its own, so that one that hangs (a mail server, a network file
-//! system) holds up no other. Nothing is changed but a file that is made and removed to see whether a folder
-//! takes one. It works beside a daemon, whose store it reads as any reader does, and without one.
+//! Each check has its own thread and time limit, so that one that hangs (a mail server, a network file
+//! system) delays no other. Checks change nothing. They only create and remove a file, to see whether a
+//! folder is writable. The command works without a daemon, and beside one: it reads the store as any reader
+//! does.
 //!
 //! ```text
 //! machine    the clock, the disk, permissions, limits
-//! secrets    what everybody knows, what is missing, what is too short
+//! secrets    default secrets, missing ones, short ones
 //! keeping    the store and the databases
 //! reaching   the mail server, certificates, the daemon
-//! plugins    what does not run, and why
+//! plugins    which do not run, and why
 //! ```
 
 mod keeping;
@@ -42,7 +43,7 @@ pub struct Args {
     json: bool,
 }
 
-/// How grave it is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
@@ -51,18 +52,18 @@ enum Level {
     Problem,
 }
 
-/// What a check found.
+/// A finding of a check.
 #[derive(Debug, Clone, Serialize)]
 struct Found {
     check: &'static str,
     level: Level,
     what: String,
-    /// The way out.
+    /// What to do about it.
     #[serde(rename = "do", skip_serializing_if = "Option::is_none")]
     todo: Option<String>,
 }
 
-/// Collects what one check finds.
+/// Collects the findings of one check.
 struct Notes {
     check: &'static str,
     patience: Duration,
@@ -87,18 +88,18 @@ impl Notes {
     }
 }
 
-/// What the checks look at.
+/// The input of the checks.
 struct Patient {
     config: Config,
-    /// What config.toml lacks on this machine, such as a variable that is not set.
+    /// What config.toml refers to and this machine lacks, such as a variable that is not set.
     lacks: Vec<String>,
-    /// What deserves a look in config.toml.
+    /// Warnings about config.toml.
     warnings: Vec<String>,
 }
 
 type Check = (&'static str, fn(&Patient, &mut Notes));
 
-/// Every check, in the order in which they are told.
+/// Every check, in the order of the output.
 const CHECKS: [Check; 12] = [
     ("config", secrets::config),
     ("secrets", secrets::secrets),
@@ -114,10 +115,10 @@ const CHECKS: [Check; 12] = [
     ("plugins", plugins::plugins),
 ];
 
-/// Exit code 0 where there is no problem, 1 where there is, 78 where config.toml can't be read.
+/// Returns exit code 0 if there is no problem, 1 if there is one, 78 if config.toml can't be read.
 ///
 /// # Errors
-/// [`CliError`] where config.toml can't be read.
+/// [`CliError`] if config.toml can't be read.
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
     let patient = Arc::new(patient(path)?);
     let patience = Duration::from_secs(args.patience);
@@ -133,7 +134,7 @@ pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
         });
         waiting.push((name, hears));
     }
-    // A little more than a check has for itself, in which it tells by itself what took so long.
+    // A little more than a check's own limit, so that the check itself can report what took too long.
     let until = Instant::now() + patience + Duration::from_secs(2);
     let mut problems = 0;
     for (check, hears) in waiting {
@@ -154,7 +155,7 @@ pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// config.toml with all its secrets; where those can't be had, without them.
+/// Loads config.toml with all its secrets, or without them if that fails.
 fn patient(path: &Path) -> Result<Patient, CliError> {
     let (loaded, lacks) = match load(path, Secrets::All) {
         Ok(loaded) => (loaded, Vec::new()),

@@ -1,4 +1,4 @@
-//! Plugins: what the running daemon says of them; without one, whether each loads.
+//! Checks the plugins: asks the running daemon, or loads each plugin if there is none.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn of_folder(patient: &Patient, notes: &mut Notes) {
     }
 }
 
-/// What comes of it within so long.
+/// The result of the work, if it is ready within this time.
 pub(super) fn runtime<T>(patience: Duration, work: impl Future<Output = T>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok()?;
     let answer = runtime.block_on(async { tokio::time::timeout(patience, work).await }).ok();

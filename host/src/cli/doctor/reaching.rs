@@ -1,4 +1,4 @@
-//! What is spoken to: the mail server, who is trusted, the daemon.
+//! Checks the other side of connections: the mail server, trusted certificates, the daemon.
 
 use std::{
     net::TcpStream,
@@ -17,12 +17,12 @@ use crate::{
     model::{counted, turn},
 };
 
-/// How long the daemon may take to answer.
+/// The time limit for the daemon to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 pub(super) fn mail(patient: &Patient, notes: &mut Notes) {
     match &patient.config.mail.target {
-        // Whether it can be written the disk's check says.
+        // The check of the disk says whether the folder is writable.
         MailTarget::Folder(folder) => notes.ok(format!("it goes to files in `{}`", folder.display())),
         MailTarget::Smtp(server) => {
             let name = format!("{}:{}", server.host, server.port);
@@ -129,7 +129,7 @@ fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
             "`posthouse stats` says where; report it",
         );
     }
-    // Those that were run again since are no trouble any more.
+    // Dead letters that have been replayed are no longer a problem.
     let groups = dead_letters["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
     let dead: u64 = groups.iter().filter_map(|group| group["to_replay"].as_u64()).sum();
     if dead > 0 {

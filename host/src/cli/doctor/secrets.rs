@@ -1,4 +1,4 @@
-//! Secrets: what everybody knows, what is missing, what is too short, what two share.
+//! Checks secrets: default ones, missing ones, short ones, and those that two sources share.
 
 use super::{Notes, Patient};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     ingress::Verifier,
 };
 
-/// The fewest characters of a secret that nobody guesses.
+/// The fewest characters of a secret that can't be guessed.
 const SHORT: usize = 16;
 
 pub(super) fn config(patient: &Patient, notes: &mut Notes) {
@@ -25,7 +25,7 @@ pub(super) fn config(patient: &Patient, notes: &mut Notes) {
     }
 }
 
-/// What the check of the secrets tells.
+/// Whether the check of the secrets reports this warning.
 fn is_of_secrets(warning: &str) -> bool {
     ["demo secret", "can be guessed", "has a password that"].iter().any(|words| warning.contains(words))
 }
@@ -35,7 +35,7 @@ pub(super) fn secrets(patient: &Patient, notes: &mut Notes) {
     for source in sources {
         source_secrets(source, notes);
     }
-    // The demo secret is a problem, and told above.
+    // The demo secret is a problem, which was reported above.
     let of_secrets = |warning: &&String| is_of_secrets(warning) && !warning.contains("demo secret");
     for warning in patient.warnings.iter().filter(of_secrets) {
         notes.warning(warning, "as it says");

@@ -1,7 +1,8 @@
-//! `posthouse init [DIR]`: a first config.toml, with all that it needs to pass `posthouse check`, and the next steps.
+//! `posthouse init [DIR]`: writes a first config.toml with everything that it needs to pass
+//! `posthouse check`, and prints the next steps.
 //!
-//! It asks nothing and overwrites nothing. The signing secret is known to the sender alone, so a random one stands in
-//! for it: the daemon starts, `posthouse send` works, and no stranger can sign.
+//! It asks nothing and overwrites nothing. Only the sender knows the signing secret, so it uses a random one:
+//! the daemon starts, `posthouse send` works, and no stranger can sign.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -21,7 +22,7 @@ use crate::{
     model::SourceName,
 };
 
-/// config.toml, with `{…}` for what differs.
+/// The first config.toml, with `{…}` in place of the arguments.
 const TEMPLATE: &str = include_str!("config.toml");
 /// The folder of the secrets.
 const SECRETS: &str = "secrets";
@@ -57,8 +58,8 @@ fn schemes() -> clap::builder::PossibleValuesParser {
 /// Writes the files and prints the next steps.
 ///
 /// # Errors
-/// [`CliError::Failure`] if there is a configuration already, or a file can't be written; [`CliError::Usage`] if an
-/// argument can't stand in config.toml.
+/// [`CliError::Failure`] if there is a configuration already, or a file can't be written. [`CliError::Usage`]
+/// if config.toml can't contain an argument.
 pub fn run(args: Args, config: &Path) -> Result<ExitCode, CliError> {
     let file = match &args.dir {
         Some(dir) => dir.join("config.toml"),
@@ -78,11 +79,11 @@ pub fn run(args: Args, config: &Path) -> Result<ExitCode, CliError> {
     let secret = dir.join(new.secret_file());
     let made_secret = match write_new(&secret, 0o600, &(secret_text() + "\n")) {
         Ok(()) => true,
-        // Of an earlier run: it may be the sender's by now.
+        // The secret is from an earlier run: it may be the sender's by now.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
         Err(error) => return Err(unwritable(&secret, &error)),
     };
-    // Last, so that a run which was interrupted can be repeated.
+    // config.toml is the last file, so that an interrupted run can be repeated.
     match write_new(&file, 0o644, &text) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(there_already(&file)),
@@ -91,7 +92,7 @@ pub fn run(args: Args, config: &Path) -> Result<ExitCode, CliError> {
     table::print(&new.next_steps(&file, made_secret))
 }
 
-/// What is to be written.
+/// The values to be written.
 struct New {
     name: String,
     scheme: String,
@@ -175,7 +176,7 @@ impl New {
     }
 }
 
-/// A random secret in the form of Standard Webhooks, which every scheme takes.
+/// A random secret in the form of Standard Webhooks, which every scheme accepts.
 fn secret_text() -> String {
     let mut bytes = [0; 32];
     daemon::ambient().fill(&mut bytes);
@@ -219,7 +220,7 @@ fn shown(path: &Path) -> String {
     table::clean(&path.display().to_string())
 }
 
-/// A path as a shell takes it.
+/// A path, quoted for a shell.
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', "'\\''")) }
