@@ -1,21 +1,21 @@
-//! posthouse: verifies webhooks, stores them durably, hands each event to sandboxed WASM plugins.
+//! posthouse: verifies webhooks, stores them durably, and hands each event to sandboxed WASM plugins.
 //!
 //! ```text
 //! L5   main → cli → daemon            composition root: starts in order, drains in reverse
 //! L4   ingress │ dispatch │ admin     siblings never import each other
 //! L3   plugin → imports               knows wasmtime, never axum
-//!      telemetry                      traces: OTLP stands here and nowhere else
+//!      telemetry                      traces: the only module that knows OTLP
 //! L2   store │ database │ egress      rows and no HTTP; HTTP and no rows; none knows wasmtime
 //! L1   config
-//!      listener                       connections of the two listeners: bounds, timeouts, strict HTTP/1.1
+//!      listener                       connections of both listeners: limits, timeouts, strict HTTP/1.1
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
-//!      fault                          places where a test has the process die; empty in a release
-//!      flood                          a few lines of the log a second, and the rest counted
-//!      seal, owner                    a file proven whole; a file that root makes for the daemon
-//!      escape                         text from outside, before it reaches the log or a terminal
+//!      fault                          points at which tests kill the process; empty in a release
+//!      flood                          writes a few log lines a second, and counts the rest
+//!      seal, owner                    checksums of files; files that root makes for the daemon
+//!      escape                         escapes outside text for the log and for terminals
 //! ```
 //!
-//! Imports point downwards only; `tests/layers.rs` keeps it so.
+//! Imports point downwards only; `tests/layers.rs` checks that.
 
 pub mod admin;
 pub mod cli;

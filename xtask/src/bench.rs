@@ -7,7 +7,7 @@ use crate::{
     shell::{Result, root, run, say, target},
 };
 
-/// `cargo xtask bench [ROW]... [--seconds S] …`: what is given goes on to the benches; `--help` lists it.
+/// `cargo xtask bench [ROW]... [--seconds S] …`: passes its arguments to the benches; `--help` lists them.
 pub fn run_command(arguments: &[String]) -> Result {
     say("building the guests");
     guests::build(&[])?;

@@ -1,4 +1,4 @@
-//! What the tests in a browser need: Debian's Chromium, a Node.js, and the packages that
+//! Installs the programs for the browser tests: Debian's Chromium, a Node.js, and the packages that
 //! tests/browser/package-lock.json pins, in `target/browser`.
 
 use std::{env, fs, process::Command};

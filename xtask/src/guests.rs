@@ -1,8 +1,9 @@
-//! `cargo xtask guests`: builds every guest in Rust, and puts the module where the daemon or the tests
-//! look for it.
+//! `cargo xtask guests`: builds every guest in Rust, and puts the module where the daemon or the tests look
+//! for it.
 //!
-//! `plugins/<name>/` becomes `plugins/<name>.wasm`, `tests/guests/<name>/` becomes
-//! `tests/guests/built/<name>.wasm`. A file is replaced whole, and only if it changes: the daemon watches.
+//! `plugins/<name>/` becomes `plugins/<name>.wasm`, and `tests/guests/<name>/` becomes
+//! `tests/guests/built/<name>.wasm`. A file is replaced whole, and only if it changes, because the daemon
+//! watches it.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use crate::{
     toolchain::{TARGET, Toolchain},
 };
 
-/// A workspace of guests, and where its modules go.
+/// The workspaces of guests, and the folders for their modules.
 const WORKSPACES: [(&str, &str); 2] = [("plugins", "plugins"), ("tests/guests", "tests/guests/built")];
 
 /// `cargo xtask guests [--only NAME]... [--languages]`
@@ -34,7 +35,7 @@ pub fn run_command(arguments: &[String]) -> Result {
     if languages { languages::build() } else { Ok(()) }
 }
 
-/// Builds these guests, or all.
+/// Builds the guests with these names, or all.
 pub fn build(only: &[&str]) -> Result {
     let toolchain = Toolchain::find()?;
     let target_dir = target().join("guests");
@@ -62,7 +63,7 @@ pub fn build(only: &[&str]) -> Result {
     }
 }
 
-/// The folders of a workspace that hold a guest: a crate that becomes a module.
+/// The guests in a workspace: the folders with a crate that becomes a module.
 fn guests_in(workspace: &Path) -> Result<Vec<String>> {
     let mut guests = Vec::new();
     for entry in fs::read_dir(workspace).doing(format_args!("read {}", workspace.display()))? {
@@ -76,7 +77,7 @@ fn guests_in(workspace: &Path) -> Result<Vec<String>> {
     Ok(guests)
 }
 
-/// Puts a built module in its place, if that changes anything.
+/// Copies a built module to its place, unless it is the same.
 pub fn place(built: &Path, goal: &Path) -> Result {
     let bytes = fs::read(built).doing(format_args!("read {}", built.display()))?;
     let shown = goal.strip_prefix(root()).unwrap_or(goal).display();

@@ -1,5 +1,5 @@
-//! The guests in JavaScript and Python: `tests/guests/<language>/` becomes
-//! `tests/guests/built/<language>.wasm`, made by that language's own tool, unless nothing has changed.
+//! Builds the guests in JavaScript and Python. That language's own tool makes
+//! `tests/guests/built/<language>.wasm` from `tests/guests/<language>/`, unless nothing has changed.
 
 use std::{
     env,
@@ -27,8 +27,8 @@ pub fn build() -> Result {
     })
 }
 
-/// Makes a guest with `make(source folder, wit folder, file to write)`, unless it is there and its inputs
-/// are those of the last time.
+/// Builds a guest with `make(source folder, wit folder, file to write)`, unless it exists and its inputs have
+/// not changed.
 fn once(language: &str, make: impl FnOnce(&Path, &Path, &Path) -> Result) -> Result {
     let source = root().join("tests/guests").join(language);
     let wit = root().join("wit");
@@ -48,7 +48,7 @@ fn once(language: &str, make: impl FnOnce(&Path, &Path, &Path) -> Result) -> Res
     place(&built, &root().join("tests/guests/built").join(format!("{language}.wasm")))
 }
 
-/// Builds in a copy of the source folder, so that node_modules does not land in the sources.
+/// Builds in a copy of the source folder, so that node_modules is not among the sources.
 fn javascript(programs: &Path, source: &Path, wit: &Path, goal: &Path) -> Result {
     let copy = target().join("languages/javascript");
     fs::create_dir_all(&copy).doing(format_args!("make {}", copy.display()))?;
@@ -65,7 +65,7 @@ fn javascript(programs: &Path, source: &Path, wit: &Path, goal: &Path) -> Result
     run(with_node("node").arg("build.mjs").arg(wit).arg(goal))
 }
 
-/// This process's path, with another folder before it.
+/// This process's path, with another folder first.
 pub fn path_with(folder: Option<PathBuf>) -> Result<OsString> {
     let others = env::var_os("PATH").unwrap_or_default();
     let Some(folder) = folder else { return Ok(others) };
@@ -73,7 +73,7 @@ pub fn path_with(folder: Option<PathBuf>) -> Result<OsString> {
     env::join_paths(folders).map_err(|error| Error::new(error.to_string()))
 }
 
-/// Where a program is, on a path that is not this process's own.
+/// The location of a program on a path other than this process's own.
 pub fn find(program: &str, path: &std::ffi::OsStr) -> PathBuf {
     let found = env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file());
     found.unwrap_or_else(|| program.into())

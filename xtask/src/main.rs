@@ -1,5 +1,5 @@
-//! `cargo xtask <command>`: what the project does to itself. One module a command; nothing here is part
-//! of the daemon.
+//! `cargo xtask <command>`: builds, tests and measures the project. Each command is a module. Nothing here is
+//! part of the daemon.
 
 mod bench;
 mod browser;

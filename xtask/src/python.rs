@@ -1,5 +1,5 @@
-//! A Python of the project's own: a virtual environment in `target/python` with what tests/requirements.txt
-//! pins. The tests' harness looks there too.
+//! The project's own Python: a virtual environment in `target/python` with the packages that
+//! tests/requirements.txt pins. The tests' harness uses it too.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
     toolchain::install,
 };
 
-/// Makes the environment, unless it is there, and returns its folder of programs.
+/// Creates the environment, unless it exists. Returns its folder of programs.
 pub fn programs() -> Result<PathBuf> {
     let requirements = root().join("tests/requirements.txt");
     let environment = target().join("python");

@@ -1,4 +1,4 @@
-//! What came of the steps of a long command, and how long each took.
+//! The results of the steps of a long command, with their durations.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::shell::{Error, Result, say};
 pub struct Report(Vec<(&'static str, Duration, bool)>);
 
 impl Report {
-    /// Does something that the rest needs.
+    /// Runs a step that later steps need.
     pub fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result) -> Result {
         say(format_args!("{name} …"));
         let started = Instant::now();
@@ -18,14 +18,14 @@ impl Report {
         result
     }
 
-    /// Does something that nothing else needs: its failure stops nothing.
+    /// Runs a step that no other needs: its failure stops nothing.
     pub fn check(&mut self, name: &'static str, work: impl FnOnce() -> Result) {
         if let Err(error) = self.step(name, work) {
             say(format_args!("{name}: {error}"));
         }
     }
 
-    /// Prints how long each step took and how it ended. An error if any failed.
+    /// Prints the duration and result of each step. Returns an error if any failed.
     pub fn end(&self) -> Result {
         eprintln!();
         for (name, took, passed) in &self.0 {

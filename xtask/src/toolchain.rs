@@ -1,5 +1,5 @@
-//! How to compile for WebAssembly: with rustup's toolchain where it has the target or can get it, else
-//! with Debian's, which builds the standard library from its sources.
+//! The toolchain for WebAssembly: rustup's if it has the target or can get it, otherwise Debian's, with which
+//! the standard library is built from its sources.
 
 use std::{
     env, fs,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::shell::{Doing as _, Error, Result, has, output, run, run_within, say};
 
-/// What guests are compiled for. The host makes components of the modules.
+/// The target of guests. The host makes components of the modules.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 const RUSTC: &str = "/usr/bin/rustc";
@@ -20,14 +20,14 @@ const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"]
 
 /// A toolchain that can compile guests.
 pub enum Toolchain {
-    /// The cargo in use has the target.
+    /// The current cargo has the target.
     Installed,
     /// Debian's compiler, with this linker.
     Debian(PathBuf),
 }
 
 impl Toolchain {
-    /// Finds one, or installs one. `POSTHOUSE_WASM_TOOLCHAIN=debian` asks for Debian's.
+    /// Finds a toolchain, or installs one. `POSTHOUSE_WASM_TOOLCHAIN=debian` selects Debian's.
     pub fn find() -> Result<Self> {
         let wants_debian = env::var_os("POSTHOUSE_WASM_TOOLCHAIN").is_some_and(|name| name == "debian");
         if !wants_debian && installed() {
@@ -60,7 +60,7 @@ impl Toolchain {
         })
     }
 
-    /// A `cargo build --release` for guests, whose workspace is `dir`.
+    /// A `cargo build --release` for the guests in the workspace `dir`.
     pub fn build(&self, dir: &Path, target_dir: &Path) -> Command {
         let mut cargo = match self {
             Self::Installed => Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
@@ -70,8 +70,8 @@ impl Toolchain {
         clear(&mut cargo);
         cargo.env("CARGO_TARGET_DIR", target_dir);
         if let Self::Debian(linker) = self {
-            // Its standard library is compiled here, which is unstable; Debian's is the compiler that
-            // belongs to these sources.
+            // Compiles its standard library here, which is unstable. Debian's compiler belongs to these
+            // sources.
             cargo.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1").env("RUSTC", RUSTC);
             cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
             for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "LD_LIBRARY_PATH"] {
@@ -82,8 +82,8 @@ impl Toolchain {
     }
 }
 
-/// Takes out what the cargo that runs xtask has set, and what would compile guests otherwise than the
-/// host's flags do.
+/// Removes the variables that xtask's cargo has set, and those that would compile guests with flags for the
+/// host.
 fn clear(cargo: &mut Command) {
     let of_this_run = |name: &str| {
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_", "CARGO_PROFILE_"]
@@ -98,7 +98,7 @@ fn clear(cargo: &mut Command) {
     }
 }
 
-/// Whether the rustc in use has a standard library for the target.
+/// Whether the current rustc has a standard library for the target.
 fn installed() -> bool {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     output(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))
@@ -108,7 +108,7 @@ fn installed() -> bool {
         })
 }
 
-/// The linker of Debian's toolchain, if all of the toolchain is there.
+/// The linker of Debian's toolchain, if the toolchain is complete.
 fn debian() -> Option<PathBuf> {
     let sysroot = output(Command::new(RUSTC).args(["--print", "sysroot"]).env_remove("LD_LIBRARY_PATH"))?;
     let library = Path::new(&sysroot).join("lib/rustlib/src/rust/library/std/Cargo.toml");
@@ -116,7 +116,7 @@ fn debian() -> Option<PathBuf> {
     (library.is_file() && Path::new(CARGO).is_file()).then(|| linker.to_path_buf())
 }
 
-/// Puts what a Debian package holds into `dir`, and installs nothing: no server of it starts.
+/// Unpacks a Debian package into `dir` without installing it, so that none of its servers starts.
 pub fn unpack(package: &str, dir: &Path) -> Result {
     if !has("apt-get") {
         return Err(Error::new(format!(
@@ -140,7 +140,7 @@ pub fn unpack(package: &str, dir: &Path) -> Result {
     run(Command::new("dpkg-deb").arg("--extract").arg(package).arg(dir))
 }
 
-/// Installs Debian packages where it may, or says how to.
+/// Installs Debian packages if it may. Otherwise the error says how.
 pub fn install(packages: &[&str]) -> Result {
     let by_hand = format!("apt-get install --no-install-recommends {}", packages.join(" "));
     if !has("apt-get") {

@@ -1,4 +1,4 @@
-//! The programs that tests run: found, or installed.
+//! Finds or installs the programs that tests run.
 
 use std::{
     env, fs,
@@ -12,13 +12,13 @@ use crate::{
     toolchain::{install, unpack},
 };
 
-/// Programs that tests run, and the Debian packages that have them.
+/// Programs that tests run, and their Debian packages.
 const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("systemd-analyze", "systemd"), ("dpkg-deb", "dpkg")];
 
-/// Builds the Debian package.
+/// The tool that builds the Debian package.
 const CARGO_DEB: &str = "3.8.0";
 
-/// Installs what is missing of the programs that tests run.
+/// Installs the missing programs.
 pub fn install_all() -> Result {
     let missing: Vec<_> =
         PROGRAMS.into_iter().filter_map(|(program, package)| (!has(program)).then_some(package)).collect();
@@ -32,7 +32,7 @@ pub fn install_all() -> Result {
     python::programs().map(drop)
 }
 
-/// The cargo in use, in the workspace; tests that it runs find the programs.
+/// The current cargo, in the workspace, with variables by which tests find the programs.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
@@ -49,7 +49,8 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// What makes the Debian package. It is compiled once, without optimization, and kept beside what is built here.
+/// The tool that builds the Debian package. It is compiled once, without optimization, and kept beside the
+/// builds.
 fn cargo_deb() -> Result {
     if has("cargo-deb") || cargo_deb_of_tests().is_file() {
         return Ok(());
@@ -79,8 +80,8 @@ fn cargo_deb_of_tests() -> PathBuf {
     target().join("tools/bin/cargo-deb")
 }
 
-/// Prometheus's tool, which checks what we export and the alerts. Its package brings a server that would
-/// start, so that it is not installed.
+/// Prometheus's tool, which checks our metrics and the alerts. It is not installed as a package, because the
+/// package's server would start.
 fn promtool() -> Result {
     let tool = promtool_of_tests();
     if has("promtool") || tool.is_file() {
@@ -99,7 +100,7 @@ fn promtool_of_tests() -> PathBuf {
     target().join("tools/bin/promtool")
 }
 
-/// The PostgreSQL that tests start themselves. Debian's package would start one of its own beside it.
+/// The PostgreSQL that tests start. Debian's package would start its own server too.
 pub fn postgres() -> Result {
     let programs = ["initdb", "postgres"];
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();

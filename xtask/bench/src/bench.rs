@@ -1,4 +1,4 @@
-//! What all rows share: the no-op beside them, daemons in folders of their own, rounds that take turns.
+//! The parts that all rows share: the no-op beside them, daemons in their own folders, rounds that alternate.
 
 use std::{
     fs::{self, File},
@@ -21,9 +21,9 @@ use crate::{
     table::{Row, Table, median, per_second},
 };
 
-/// Where webhooks go, at the no-op as at the daemon.
+/// The path of webhooks, the same for the no-op and the daemon.
 pub(crate) const PATH: &str = "/webhooks/scalekit";
-/// More requests a second than anybody answers here; so many are signed for a round.
+/// More requests a second than any server here answers. This many are signed for each second of a round.
 const MOST_A_SECOND: f64 = 250_000.0;
 
 pub(crate) struct Bench {
@@ -37,11 +37,11 @@ pub(crate) struct Bench {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
     pub(crate) rate: f64,
-    /// CPU time a request, in µs.
+    /// CPU time per request, in µs.
     pub(crate) subject_cpu: f64,
-    /// CPU time a request, in µs.
+    /// CPU time per request, in µs.
     pub(crate) generator_cpu: f64,
-    /// How much of its two threads the generator used, 0 to 2.
+    /// How many of its two threads' cores the generator used, 0 to 2.
     pub(crate) generator_cores: f64,
 }
 
@@ -53,7 +53,7 @@ impl Bench {
         Self { noop: Noop::start(), table: Table::default(), folder, arguments }
     }
 
-    /// Which rows to measure, in the order of the table.
+    /// The rows to measure, in the order of the table.
     pub(crate) fn rows(&self) -> Vec<rows::Name> {
         let asked = &self.arguments.rows;
         rows::Name::ALL.into_iter().filter(|name| asked.is_empty() || asked.contains(name)).collect()
@@ -64,7 +64,7 @@ impl Bench {
         self.table.0.push(row);
     }
 
-    /// The table, and what must be known of the machine to read it.
+    /// The table, with the facts about the machine that are needed to read it.
     pub(crate) fn report(&self) -> String {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -80,18 +80,18 @@ impl Bench {
         )
     }
 
-    /// The real binary.
+    /// The path of the real binary.
     pub(crate) fn binary(&self) -> PathBuf {
         let beside = || std::env::current_exe().expect("this binary").with_file_name("posthouse");
         self.arguments.binary.clone().unwrap_or_else(beside)
     }
 
-    /// A daemon on the disk that is measured, with the source all requests are signed for.
+    /// A daemon on the measured disk, with the source that all requests are signed for.
     pub(crate) fn daemon(&self) -> Builder {
         self.daemon_with(Source::new("scalekit"))
     }
 
-    /// The same with another source at the same path.
+    /// Like [`Self::daemon`], with another source at the same path.
     pub(crate) fn daemon_with(&self, source: Source) -> Builder {
         Daemon::builder(self.binary())
             .below(&self.folder)
@@ -100,12 +100,12 @@ impl Bench {
             .set("store", "max_backlog = 100000000")
     }
 
-    /// One round in a closed loop.
+    /// A round in a closed loop.
     pub(crate) fn round(&self, address: SocketAddr, pid: u32, expected: &'static str) -> Round {
         self.round_until(address, pid, expected, |_| {})
     }
 
-    /// One round in a closed loop that ends when `ended` returns, which is given the number of answers.
+    /// A round in a closed loop that ends when `ended` returns. `ended` gets the number of answers.
     pub(crate) fn round_until(
         &self,
         address: SocketAddr,
@@ -129,12 +129,12 @@ impl Bench {
         }
     }
 
-    /// One round of the no-op.
+    /// A round of the no-op.
     pub(crate) fn noop_round(&self) -> Round {
         self.round(self.noop.address, self.noop.pid(), noop::ANSWER)
     }
 
-    /// Rounds of the no-op and of somebody else, taking turns, after one of each that does not count.
+    /// Alternating rounds of the no-op and of another subject, after one of each that does not count.
     pub(crate) fn in_turns(&self, mut subject: impl FnMut() -> Round) -> (Round, Round) {
         let (mut noops, mut subjects) = (Vec::new(), Vec::new());
         for round in 0..=self.arguments.rounds {
@@ -185,7 +185,7 @@ impl Bench {
     }
 }
 
-/// Refuses a run in which anything went wrong: its rate would say nothing.
+/// Fails if any answer of the run was wrong: then its rate means nothing.
 pub(crate) fn all_good(seen: Seen) -> Seen {
     assert_eq!(seen.odd, 0, "an answer was not as expected: {:?}", seen.example);
     assert!(seen.good > 0, "no answer at all");

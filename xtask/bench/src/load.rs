@@ -1,10 +1,10 @@
-//! The load generator: 64 keep-alive connections on two threads, HTTP/1.1 by hand.
+//! The load generator: 64 keep-alive connections on two threads, with hand-written HTTP/1.1.
 //!
-//! It shares two cores with what it measures, so it must cost little: requests are signed beforehand
-//! (see [`crate::requests`]), an answer is looked at just far enough to be sure of it, and every result
-//! says how much of a core the generator took. In a closed loop each connection sends when its last
-//! answer is there; in an open loop requests are due at fixed times, and each counts from when it was
-//! due, so that a stall counts for all whom it made wait (no coordinated omission).
+//! It shares two cores with the server that it measures, so it must be cheap. Requests are signed beforehand
+//! (see [`crate::requests`]), answers are checked just far enough, and every result says how much of a core
+//! the generator took. In a closed loop, each connection sends when it has its last answer. In an open loop,
+//! requests are due at fixed times, and the time of an answer counts from then. So a stall counts for every
+//! request that it delays (no coordinated omission).
 
 use std::{
     net::SocketAddr,
@@ -25,26 +25,26 @@ use crate::requests::Batch;
 
 const THREADS: usize = 2;
 const CONNECTIONS: usize = 64;
-/// How often the open loop hands out what is due.
+/// The interval at which the open loop hands out requests that are due.
 const TICK: Duration = Duration::from_micros(250);
 
-/// What a run of the generator saw.
+/// The results of a run of the generator.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// Answers that were as expected.
     pub(crate) good: u64,
-    /// Answers that were not, and connections that broke.
+    /// Wrong answers, and connections that broke.
     pub(crate) odd: u64,
-    /// One of the odd ones, for people.
+    /// One wrong answer, for people.
     pub(crate) example: Option<String>,
-    /// From the first request to the last answer.
+    /// The time from the first request to the last answer.
     pub(crate) took: Duration,
-    /// How long each answer took, in µs, ascending.
+    /// The time of each answer, in µs, ascending.
     pub(crate) micros: Vec<u32>,
 }
 
 impl Seen {
-    /// The time within which this share of the answers came, in µs.
+    /// The time within which this share of the answers arrived, in µs.
     pub(crate) fn percentile(&self, share: f64) -> u32 {
         let at = (self.micros.len() as f64 * share) as usize;
         self.micros.get(at.min(self.micros.len().saturating_sub(1))).copied().unwrap_or(0)
@@ -58,7 +58,7 @@ impl Seen {
     }
 }
 
-/// Sends as fast as answers come, until `until` or the end of the batch.
+/// Sends as fast as answers arrive, until `until` or the end of the batch.
 pub(crate) fn closed(
     address: SocketAddr,
     batch: &Arc<Batch>,
@@ -68,7 +68,7 @@ pub(crate) fn closed(
     run(address, batch, expected, |_, start| Pace::Closed { end: start + lasting })
 }
 
-/// Sends `rate` requests a second for so long.
+/// Sends `rate` requests a second for this time.
 pub(crate) fn open(
     address: SocketAddr,
     batch: &Arc<Batch>,
@@ -104,7 +104,7 @@ enum Pace {
 }
 
 impl Pace {
-    /// From when the next request counts; none: it was the last.
+    /// The time from which the next request counts. None after the last request.
     async fn next(&mut self) -> Option<Instant> {
         match self {
             Self::Closed { end } => Some(Instant::now()).filter(|now| now < end),
@@ -113,7 +113,7 @@ impl Pace {
     }
 }
 
-/// Gives each connection in turn the times at which its requests are due.
+/// Gives the connections in turn the times at which their requests are due.
 fn hand_out(connections: &[mpsc::UnboundedSender<Instant>], rate: f64, lasting: Duration) {
     let began = Instant::now();
     let total = (rate * lasting.as_secs_f64()) as u64;
@@ -122,7 +122,7 @@ fn hand_out(connections: &[mpsc::UnboundedSender<Instant>], rate: f64, lasting: 
         let now = began.elapsed();
         while given < total && Duration::from_secs_f64(given as f64 / rate) <= now {
             let due = began + Duration::from_secs_f64(given as f64 / rate);
-            // A connection that broke takes no more; its run does not count anyway.
+            // A broken connection takes no more; its run does not count anyway.
             let _ = connections[given as usize % connections.len()].send(due);
             given += 1;
         }
@@ -163,7 +163,7 @@ fn run(
     seen
 }
 
-/// One thread: its share of the connections.
+/// One thread, with its share of the connections.
 async fn drive(
     address: SocketAddr,
     batch: &Arc<Batch>,
@@ -189,7 +189,7 @@ async fn drive(
     seen
 }
 
-/// One connection, to its end.
+/// Runs one connection to its end.
 async fn talk(mut stream: TcpStream, batch: Arc<Batch>, mut pace: Pace, expected: &str) -> Seen {
     let mut seen = Seen::default();
     let mut text = batch.text();
@@ -215,7 +215,7 @@ async fn talk(mut stream: TcpStream, batch: Arc<Batch>, mut pace: Pace, expected
     seen
 }
 
-/// Sends a request, reads its answer.
+/// Sends a request and reads its answer.
 async fn exchange<'b>(
     stream: &mut TcpStream,
     request: &[u8],
@@ -237,7 +237,7 @@ async fn exchange<'b>(
     std::str::from_utf8(&buffer[..filled]).map_err(std::io::Error::other)
 }
 
-/// How long the answer is, head and body, once all of its head is there.
+/// The length of the answer, head and body, once its head is complete.
 fn length_of_answer(bytes: &[u8]) -> Option<usize> {
     let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     let mut lines = bytes[..head].split(|&byte| byte == b'\n');

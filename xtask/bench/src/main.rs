@@ -1,9 +1,9 @@
-//! The benches: one table, each row beside an axum no-op of the same run.
+//! The benches: one table, with each row beside an axum no-op of the same run.
 //!
-//! `cargo xtask bench` builds this and the daemon for release and runs it. Whoever is measured is a
-//! process of its own on the same machine, posted to by the same load generator; rounds of the no-op
-//! and of posthouse take turns, and the medians stand in the table. Numbers of two machines, or of two
-//! runs, do not compare; ratios do.
+//! `cargo xtask bench` builds this and the daemon for release and runs it. Each measured server is a separate
+//! process on the same machine, and the same load generator posts to it. Rounds of the no-op and of posthouse
+//! alternate, and the table has the medians. Numbers of two machines, or of two runs, can't be compared;
+//! ratios can.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that fails stops")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it speaks to people")]
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// As in the daemon, so that both sides allocate alike.
+/// The daemon's allocator, so that both sides allocate in the same way.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,6 +1,7 @@
-//! What every row is held against: an axum server that reads the body of a POST and says `received`.
+//! The server that every row is compared with: an axum server that reads the body of a POST and answers
+//! `received`.
 //!
-//! A process of its own, with the daemon's allocator and runtime. It verifies nothing and keeps nothing.
+//! It is a separate process, with the daemon's allocator and runtime. It verifies and stores nothing.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -11,13 +12,13 @@ use std::{
 
 use axum::{Router, body::Bytes, routing::post};
 
-/// The hidden subcommand under which this binary is the no-op.
+/// The hidden subcommand that makes this binary the no-op.
 pub(crate) const SUBCOMMAND: &str = "noop";
 
 /// The no-op's answer, which is the daemon's for an accepted event.
 pub(crate) const ANSWER: &str = r#"{"received":true}"#;
 
-/// Serves until the process ends; says where, once it listens.
+/// Serves until the process ends. Calls `listening` with its address once it listens.
 pub(crate) fn serve(listening: impl FnOnce(SocketAddr)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -30,11 +31,11 @@ pub(crate) fn serve(listening: impl FnOnce(SocketAddr)) {
     });
 }
 
-/// The no-op as a child. Dropped, it is killed.
+/// The no-op as a child process, which is killed on drop.
 pub(crate) struct Noop {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// From the start of the process until it took a connection.
+    /// The time from the start of the process until it accepted a connection.
     pub(crate) started_in: Duration,
 }
 

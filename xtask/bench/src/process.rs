@@ -1,4 +1,4 @@
-//! What a process used: CPU time and memory, from `/proc`.
+//! The CPU time and memory that a process used, from `/proc`.
 
 use std::{fs, ops::Sub, time::Duration};
 
@@ -7,11 +7,11 @@ use std::{fs, ops::Sub, time::Duration};
 pub(crate) struct Cpu(Duration);
 
 impl Cpu {
-    /// What this process has used.
+    /// The CPU time that this process has used.
     pub(crate) fn of(pid: u32) -> Self {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
-        // The second field is the name in parentheses and may hold anything; utime and stime are the
-        // 14th and 15th, in ticks, of which Linux has 100 a second on every machine.
+        // The second field is the name in parentheses and may contain anything. The 14th and 15th are utime
+        // and stime, in ticks; Linux has 100 ticks a second on every machine.
         let after = stat.rsplit(')').next().expect("the fields after the name");
         let mut fields = after.split_whitespace().skip(11);
         let mut ticks =
@@ -19,12 +19,12 @@ impl Cpu {
         Self(Duration::from_millis(10 * (ticks() + ticks())))
     }
 
-    /// Microseconds of it for each of so many.
+    /// The time divided by `count`, in microseconds.
     pub(crate) fn micros_each(self, count: u64) -> f64 {
         self.0.as_secs_f64() * 1e6 / count.max(1) as f64
     }
 
-    /// How much of one core it is over so long.
+    /// The time as a share of one core over this duration.
     pub(crate) fn of_one_core(self, over: Duration) -> f64 {
         self.0.as_secs_f64() / over.as_secs_f64()
     }
@@ -42,7 +42,7 @@ pub(crate) fn resident(pid: u32) -> u64 {
     field_of_status(pid, "VmRSS:")
 }
 
-/// The most memory that was ever resident, in bytes.
+/// The most memory that was resident at any time, in bytes.
 pub(crate) fn most_resident(pid: u32) -> u64 {
     field_of_status(pid, "VmHWM:")
 }

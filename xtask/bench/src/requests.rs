@@ -1,8 +1,7 @@
-//! Requests that are unique and rightly signed, at next to no cost while the clock runs.
+//! Unique and correctly signed requests, at almost no cost during the measurement.
 //!
-//! All requests of a batch are one text, but for the id (in a header and in the body) and the signature.
-//! These are made beforehand, 67 bytes a request; a connection copies them into its own text before it
-//! sends.
+//! All requests of a batch are one text, except for the id (in a header and in the body) and the signature.
+//! Both are made beforehand, 67 bytes a request. A connection copies them into its own text before it sends.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -11,19 +10,19 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use posthouse_harness::{Source, unix_now};
 use sha2::Sha256;
 
-/// What stands where the id will.
+/// The placeholder of the id.
 const ID: &str = "evt_0000000000000000000";
-/// What stands where the base64 of an HMAC-SHA256 will.
+/// The placeholder of the base64 of an HMAC-SHA256.
 const SIGNATURE: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
-/// Signed requests, each to be sent once. The signatures hold for five minutes.
+/// Signed requests, each to be sent once. The signatures are valid for five minutes.
 pub(crate) struct Batch {
     text: Text,
     stamps: Vec<Stamp>,
     next: AtomicUsize,
 }
 
-/// A request as it is sent, and where in it the stamp goes.
+/// A request's text, and the places in it where a stamp goes.
 #[derive(Clone)]
 pub(crate) struct Text {
     bytes: Vec<u8>,
@@ -40,7 +39,7 @@ impl Batch {
     /// Signs `count` requests for `path`, with ids greater than those of every batch before.
     pub(crate) fn sign(path: &str, count: usize) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        // As a real sender's ids: they grow with time, so that two runs on one store do not meet.
+        // Like a real sender's ids, they grow with time, so that two runs on one store have no id in common.
         let first = ((unix_now() as u64) << 28).max(NEXT_ID.load(Ordering::Relaxed));
         NEXT_ID.store(first + count as u64, Ordering::Relaxed);
 
@@ -65,12 +64,12 @@ impl Batch {
         Self { text, stamps: (first..first + count as u64).map(sign).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// A text of one's own, to be stamped and sent.
+    /// A copy of the text, to be stamped and sent.
     pub(crate) fn text(&self) -> Text {
         self.text.clone()
     }
 
-    /// The next request; none when all were taken.
+    /// The next request. None when all were taken.
     pub(crate) fn take(&self) -> Option<&Stamp> {
         self.stamps.get(self.next.fetch_add(1, Ordering::Relaxed))
     }
@@ -103,7 +102,7 @@ impl Text {
     }
 }
 
-/// A `user.created` as long as real ones are, about 600 bytes.
+/// A `user.created` of a realistic size, about 600 bytes.
 fn body() -> String {
     format!(
         r#"{{"spec_version":"1","id":"{ID}","type":"user.created","object":"User","occurred_at":"2026-01-15T10:30:00.123456789Z","environment_id":"env_96736846679245078","organization_id":"org_102690563312124938","data":{{"user":{{"id":"usr_102701193205121289","email":"ada@example.com","first_name":"Ada","last_name":"Example","email_verified":true,"create_time":"2026-01-15T10:29:59.93Z","update_time":"2026-01-15T10:29:59.93Z","metadata":{{"plan":"team"}}}},"organization":{{"id":"org_102690563312124938","display_name":"Example Corp","external_id":"ext_corp_123"}}}},"display_name":"User Created"}}"#

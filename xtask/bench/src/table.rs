@@ -1,23 +1,23 @@
-//! The table that comes out, in markdown.
+//! The resulting table, in markdown.
 
 use std::fmt;
 
-/// One line of it. What does not apply is left empty.
+/// One line of the table. Values that do not apply are empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Row {
-    /// What was measured.
+    /// The name of the measurement.
     pub(crate) name: String,
-    /// What came out, with its unit.
+    /// The result, with its unit.
     pub(crate) value: String,
-    /// The no-op's in the same run, likewise.
+    /// The no-op's result in the same run.
     pub(crate) noop: String,
-    /// The one by the other.
+    /// The result divided by the no-op's.
     pub(crate) ratio: Option<f64>,
-    /// CPU time of who is measured, in µs a request.
+    /// CPU time of the measured server, in µs per request.
     pub(crate) subject_cpu: Option<f64>,
-    /// CPU time of the load generator, in µs a request.
+    /// CPU time of the load generator, in µs per request.
     pub(crate) generator_cpu: Option<f64>,
-    /// What else is to be known.
+    /// Further facts.
     pub(crate) note: String,
 }
 
@@ -41,17 +41,17 @@ impl fmt::Display for Table {
     }
 }
 
-/// A rate as people read it.
+/// A rate for people.
 pub(crate) fn per_second(rate: f64) -> String {
     format!("{}/s", thousands(rate.round() as u64))
 }
 
-/// Bytes as people read them.
+/// A number of bytes for people.
 pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// A number with a comma at every third digit.
+/// A number with thousands separators.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -64,7 +64,7 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// The middle one of these; of an even number the lower.
+/// The median; of an even number of values, the lower one of the middle.
 pub(crate) fn median<T: Copy>(of: &[T], by: impl Fn(&T) -> f64) -> T {
     let mut sorted = of.to_vec();
     sorted.sort_by(|a, b| by(a).total_cmp(&by(b)));

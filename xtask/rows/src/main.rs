@@ -1,7 +1,7 @@
-//! `posthouse-rows FILE QUERY`: prints what a query finds in a SQLite file, as a table.
+//! `posthouse-rows FILE QUERY`: prints the result of a query on a SQLite file as a table.
 //!
-//! It is a crate of its own, built with the daemon, so that xtask itself needs no C compiler to begin. The
-//! file is only read, and may be in use.
+//! It is a separate crate, built with the daemon, so that xtask itself needs no C compiler to start. It only
+//! reads the file, which may be in use.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is all it does")]
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use comfy_table::{LineStyle, Table, TableStyle};
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 
-/// Only a line under the header.
+/// A table with only a line under the header.
 const LIGHT: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-'));
 
 fn main() -> ExitCode {

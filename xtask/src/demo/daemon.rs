@@ -1,4 +1,4 @@
-//! The daemon of the demo: from its start to its end, and what it is asked in between.
+//! The demo's daemon: its start, its end, and the commands in between.
 
 use std::{
     fs,
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::shell::{Doing as _, Error, Result, line, root, run, say, target};
 
-/// How long a scene may take to come out.
+/// The time limit for a scene.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A daemon in `data/demo`. Dropped while it runs, it is told to stop.
+/// A daemon in `data/demo`. It is stopped on drop if it still runs.
 pub(super) struct Demo {
     daemon: Child,
     pub(super) webhooks: String,
@@ -40,7 +40,7 @@ impl Demo {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Of its own group, so that Ctrl-C comes to it by way of this process.
+            // The daemon has its own process group, so that Ctrl-C reaches it only through this process.
             .process_group(0)
             .spawn()
             .doing("start posthouse")?;
@@ -56,7 +56,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// Runs a command of posthouse's, shows it with what it says, and checks that.
+    /// Runs a posthouse command, shows it with its output, and checks the output for these words.
     pub(super) fn show(&self, arguments: &[&str], words: &[&str]) -> Result {
         println!("$ posthouse {}", arguments.join(" "));
         let said = output(arguments)?;
@@ -64,7 +64,7 @@ impl Demo {
         expect(&format!("posthouse {}", arguments.join(" ")), &said, words)
     }
 
-    /// Runs a query on the rows that plugins wrote, shows it with what it finds, and checks that.
+    /// Runs a query on the plugins' rows, shows it with its result, and checks the result for these words.
     pub(super) fn show_rows(&self, query: &str, words: &[&str]) -> Result {
         let mut command = Command::new(shown(&target().join("debug/posthouse-rows")));
         command.current_dir(root()).arg(shown(&folder().join("data/app.db"))).arg(query);
@@ -74,7 +74,7 @@ impl Demo {
         expect(query, &said, words)
     }
 
-    /// Until Ctrl-C, or until the daemon ends by itself.
+    /// Waits until Ctrl-C, or until the daemon ends.
     pub(super) fn stay(&mut self) -> Result {
         while !self.stop.load(Ordering::Relaxed) {
             if let Some(status) = self.daemon.try_wait().doing("wait for posthouse")? {
@@ -85,7 +85,7 @@ impl Demo {
         self.stop()
     }
 
-    /// Tells it to stop (SIGTERM) and waits until it has.
+    /// Stops the daemon (SIGTERM) and waits until it has ended.
     pub(super) fn stop(&mut self) -> Result {
         say("stopping posthouse: it takes nothing more in, ends what runs, and exits");
         terminate(&self.daemon)?;
@@ -97,7 +97,7 @@ impl Demo {
         }
     }
 
-    /// Looks until it finds something; what it saw last stands in the error.
+    /// Polls until there is a result. The error contains what it saw last.
     pub(super) fn wait_for<T>(
         &self,
         what: &str,
@@ -112,7 +112,7 @@ impl Demo {
         }
     }
 
-    /// Pauses for a moment, unless it took too long already or Ctrl-C was pressed.
+    /// Pauses for a moment. An error if that took too long already, or after Ctrl-C.
     fn go_on(&self, began: Instant, what: &str) -> Result {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::new("stopped by Ctrl-C"));
@@ -133,20 +133,20 @@ impl Drop for Demo {
     }
 }
 
-/// Whether the daemon with this admin listener takes requests.
+/// Whether the daemon with this admin listener is healthy.
 fn is_well(admin: &str) -> bool {
     let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     ask(admin, request).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
 }
 
-/// The binary on the demo's config.toml, as one would type it in the top folder.
+/// The binary with the demo's config.toml, as one would type it in the top folder.
 pub(super) fn posthouse(arguments: &[&str]) -> Command {
     let mut command = Command::new(shown(&target().join("debug/posthouse")));
     command.current_dir(root()).args(arguments).args(["--config", &shown(&folder().join("config.toml"))]);
     command
 }
 
-/// What the command says on standard output.
+/// The command's standard output.
 pub(super) fn output(arguments: &[&str]) -> Result<String> {
     said(posthouse(arguments).stdin(Stdio::null()))
 }
@@ -160,7 +160,7 @@ fn said(command: &mut Command) -> Result<String> {
     Err(Error::new(format!("`{}` failed ({}): {said}{complained}", line(command), output.status)))
 }
 
-/// Fails unless all these words are in it.
+/// Fails unless the text contains all these words.
 pub(super) fn expect(what: &str, said: &str, words: &[&str]) -> Result {
     match words.iter().find(|word| !said.contains(**word)) {
         Some(word) => Err(Error::new(format!("{what}: `{word}` was expected in\n{said}"))),

@@ -1,4 +1,4 @@
-//! The folder of the demo, `data/demo`: as shipped, but for where plugins send their requests.
+//! The demo's folder, `data/demo`: as shipped, except for the target of the plugins' requests.
 
 use std::{
     fs,
@@ -8,11 +8,12 @@ use std::{
 
 use crate::shell::{Doing as _, Error, Result, root, say};
 
-/// Those that plugins of the shipped config.toml could send requests to, in lines that are commented out.
+/// The services that plugins of the shipped config.toml could send requests to, in lines that are commented
+/// out.
 const SERVICES: [&str; 4] = ["accounts", "analytics", "billing", "provision"];
 
-/// Makes `data/demo` anew, with the shipped settings, but that plugins send their requests to `listener`;
-/// returns where webhooks and the operator will come in.
+/// Creates `data/demo` again, with the shipped settings, except that plugins send their requests to
+/// `listener`. Returns the addresses for webhooks and for the operator.
 pub(super) fn furnish(listener: &str) -> Result<[String; 2]> {
     let folder = folder();
     let lock = folder.join("data/posthouse.db.lock");
@@ -31,7 +32,7 @@ pub(super) fn furnish(listener: &str) -> Result<[String; 2]> {
             fs::copy(&path, plugins.join(name)).doing(format_args!("copy {}", path.display()))?;
         }
     }
-    // As shipped, unless somebody listens on its ports.
+    // As shipped, unless its ports are in use.
     let mut config = fs::read_to_string(root().join("config.toml")).doing("read config.toml")?;
     let mut listeners = ["127.0.0.1:8400", "127.0.0.1:8401"].map(str::to_owned);
     for shipped in &mut listeners {
@@ -51,7 +52,7 @@ pub(super) fn furnish(listener: &str) -> Result<[String; 2]> {
     Ok(listeners)
 }
 
-/// The settings with the lines for other services made live, and all of them at this address.
+/// The settings with the lines for other services enabled, all of them at this address.
 fn with_services(config: &str, listener: &str) -> String {
     let live = |line: &str| {
         let (service, url) = SERVICES.iter().find_map(|service| {
@@ -63,7 +64,7 @@ fn with_services(config: &str, listener: &str) -> String {
     config.lines().map(|line| live(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
-/// The text of the first mail there is.
+/// The text of the first mail, if there is one.
 pub(super) fn first_mail() -> Option<String> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder().join("data/mail")).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -76,7 +77,7 @@ pub(super) fn folder() -> PathBuf {
     root().join("data/demo")
 }
 
-/// A path as one types it in the top folder.
+/// A path as one would type it in the top folder.
 pub(super) fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }

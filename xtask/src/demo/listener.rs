@@ -1,5 +1,5 @@
-//! Who the plugins' requests go to: a web server on this machine that writes down what it is asked, and
-//! is content with all of it.
+//! The target of the plugins' requests: a web server on this machine that records each request and answers it
+//! with success.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -10,12 +10,12 @@ use std::{
 
 use crate::shell::{Doing as _, Result};
 
-/// A request, as one line: what was asked, under which key, with which body.
+/// Requests, one line each: method and path, key, and body.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// The server. It listens until the process ends.
 pub(super) struct Listener {
-    /// Where it listens, such as `127.0.0.1:41234`.
+    /// Its address, such as `127.0.0.1:41234`.
     pub(super) address: String,
     seen: Seen,
 }
@@ -29,14 +29,14 @@ impl Listener {
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let seen = Arc::clone(&theirs);
-                // Who asked sees it fail, and asks again.
+                // The client sees an error and retries.
                 thread::spawn(move || drop(answer(stream, &seen)));
             }
         });
         Ok(Self { address, seen })
     }
 
-    /// What it was asked so far.
+    /// The requests so far.
     pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

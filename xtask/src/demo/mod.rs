@@ -1,10 +1,10 @@
-//! `cargo xtask demo [--once]`: builds all, starts the daemon as it is shipped, and shows what it does.
+//! `cargo xtask demo [--once]`: builds everything, starts the daemon as shipped, and shows what it does.
 //!
-//! Everything happens in `data/demo`, which is made anew each time: a copy of config.toml, of the built
-//! plugins, the store, the plugins' database and the mail. The requests of the plugins go to a listener of
-//! the demo's own. Each scene looks at what came out; a scene that does not come out ends the demo with an
-//! error. `--once` stops the daemon afterwards and exits with 0 only if every scene came out; without it the
-//! daemon stays up to be played with, until Ctrl-C.
+//! Everything happens in `data/demo`, which is created again each time: a copy of config.toml and of the
+//! built plugins, the store, the plugins' database and the mail. The plugins' requests go to a listener of
+//! the demo. Each scene checks its result; a scene that fails ends the demo with an error. `--once` stops the
+//! daemon afterwards and exits with 0 only if every scene succeeded. Without it, the daemon keeps running to
+//! be played with, until Ctrl-C.
 
 mod daemon;
 mod folder;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::shell::{Doing as _, Error, Result, has, line, root, say, target};
 
-/// What comes in after the first event, so that every plugin has something to do.
+/// Events after the first one, so that every plugin has something to do.
 const MORE: [&str; 6] = [
     "organization.created",
     "membership.created",
@@ -46,7 +46,7 @@ impl Demo {
         for (kind, user) in [("created", 1), ("created", 2), ("created", 3), ("created", 4), ("deleted", 2)] {
             let membership =
                 format!(r#""user_id":"usr_demo_{user}","organization_id":"org_demo","roles":["member"]"#);
-            // With whom it is about: else welcome-email waits for the `user.created` of each.
+            // With the user that it is about. Otherwise welcome-email waits for each user's `user.created`.
             let user = format!(r#""id":"usr_demo_{user}","email":"usr_{user}@example.com""#);
             let data = format!(r#"{{"membership":{{{membership}}},"user":{{{user}}}}}"#);
             self.send(&format!("membership.{kind}"), &data)?;
@@ -87,7 +87,7 @@ impl Demo {
         expect("posthouse stats --json", &stats, &[r#""balanced":true"#, r#""duplicate":1"#])
     }
 
-    /// What the plugins wrote to their database, told each other, and asked of others.
+    /// The rows that plugins wrote, the events they emitted, and the requests they sent.
     fn rows_and_requests(&self) -> Result {
         say("user-sync: the users, in data/demo/data/app.db");
         self.show_rows(

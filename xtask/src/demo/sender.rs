@@ -1,4 +1,4 @@
-//! Who sends webhooks to the demo's daemon: rightly signed, forged, or by a line for a shell.
+//! The sender of webhooks in the demo: signed ones, a forged one, and one as a line for a shell.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use super::{
 use crate::shell::{Doing as _, Result, line};
 
 impl Demo {
-    /// Posts an event that was changed after it was signed; returns the answer.
+    /// Posts an event that was changed after it was signed. Returns the answer.
     pub(super) fn post_forged(&self) -> Result<String> {
         let (signed, forged) = (sample("evt_demo_forged", "ada"), sample("evt_demo_forged", "eve"));
         let headers = sign("evt_demo_forged", &signed)?.replace('\n', "\r\n");
@@ -26,7 +26,7 @@ impl Demo {
         ask(&self.webhooks, &request).doing("post to posthouse")
     }
 
-    /// A line for a shell in the top folder: signs for now, then posts.
+    /// A line for a shell in the top folder: it signs for the current time, then posts.
     pub(super) fn curl_line(&self, id: &str) -> Result<String> {
         let (body, headers) = (folder().join(format!("{id}.json")), folder().join(format!("{id}.headers")));
         fs::write(&body, sample(id, "grace")).doing(format_args!("write {}", body.display()))?;
@@ -47,7 +47,7 @@ impl Demo {
     }
 }
 
-/// Sends a request that asks to close the connection; returns the answer.
+/// Sends a request that asks to close the connection. Returns the answer.
 pub(super) fn ask(address: &str, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -57,7 +57,7 @@ pub(super) fn ask(address: &str, request: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// The headers that make the body a signed event, one a line.
+/// The headers that sign the body, one a line.
 fn sign(id: &str, body: &str) -> Result<String> {
     let file = folder().join(format!("{id}.json"));
     fs::write(&file, body).doing(format_args!("write {}", file.display()))?;

@@ -1,7 +1,7 @@
-//! What one attempt costs, in a fresh instance and in one that was used before.
+//! The cost of one attempt, in a fresh instance and in a used one.
 //!
-//! In this process, by the library: the guest runs, its effects are staged and dropped. One attempt
-//! after another, so that the time is the work of one core.
+//! It runs in this process, by the library: the guest runs, and its effects are staged and dropped. Attempts
+//! run one after another, so the time is the work of one core.
 
 use std::{
     path::Path,
@@ -32,7 +32,7 @@ use crate::{
 const ATTEMPTS: u32 = 20_000;
 
 pub(crate) fn measure(bench: &mut Bench) {
-    // Never started: this process takes its place.
+    // The daemon never starts: this process does its work.
     let daemon = with_plugins(bench.daemon(), 1).prepare();
     let noop = bench.noop_round().rate;
     for (name, reuse) in [("attempt, fresh instance", 1), ("attempt, reused instance", 1000)] {

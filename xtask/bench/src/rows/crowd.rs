@@ -1,5 +1,5 @@
-//! What strangers cost those who may ask: as many connections as there are open files, on both listeners, that
-//! hold their places by all means and come again when they are cut off.
+//! The delay that strangers cause for senders and operators. The strangers open as many connections as there
+//! are open files, on both listeners, hold them by all means, and reconnect when they are cut off.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::{bench::Bench, table::Row};
 
 /// The usual limit of open files.
 const FILES: u32 = 1024;
-/// Strangers at each listener: more than may be connected.
+/// Strangers at each listener: more than it accepts at once.
 const PEERS: usize = 1100;
 
-/// What is asked, and how long each answer took.
+/// The requests, with the time of each answer.
 type Times = Vec<(&'static str, Vec<Duration>)>;
 
 pub(crate) fn measure(bench: &mut Bench) {
@@ -39,10 +39,10 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
 }
 
-/// Asks one thing after another for so long.
+/// Sends one request after another for this time.
 ///
 /// # Panics
-/// Where anything is refused.
+/// If any request is refused.
 fn ask(daemon: &Daemon, lasting: Duration) -> Times {
     let (sender, mut kept) = (daemon.sender(), None);
     let mut times: Times = Vec::new();
@@ -78,7 +78,7 @@ fn probe(daemon: &Daemon) -> u16 {
     connection.answer().expect("an answer").status
 }
 
-/// p99 and the longest.
+/// p99 and the maximum.
 fn percentiles(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() as f64 * share) as usize).min(times.len() - 1)];

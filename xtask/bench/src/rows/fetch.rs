@@ -1,7 +1,7 @@
-//! What a fetch of a guest costs beside the same request made by the daemon's HTTP client without it.
+//! The cost of a guest's fetch, compared with the same request by the daemon's HTTP client.
 //!
-//! Both post to the no-op, on a connection that is kept, one request after another, so that the difference
-//! is what the grant, its checks and the way through the guest take.
+//! Both post to the no-op on a kept connection, one request after another. So the difference is the cost of
+//! the grant, its checks and the way through the guest.
 
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ use crate::{
     table::{Row, median},
 };
 
-/// Fetches of one attempt, the default limit.
+/// Fetches in one attempt, the default limit.
 const FETCHES: u32 = 100;
-/// Attempts of one round.
+/// Attempts in one round.
 const ATTEMPTS: u32 = 10;
 const GUEST: &str = "http-probe";
 
@@ -27,12 +27,14 @@ pub(crate) fn measure(bench: &mut Bench) {
     let grant = format!("[plugin.{GUEST}.grants]\nhttp = [{origin:?}]");
     let daemon = bench.daemon().guest(GUEST).toml(&grant).start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    // The client wants one, though nothing here is encrypted. That there is one already is as well.
+    // The client needs a provider, though nothing here is encrypted. An error means that there is one
+    // already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let (mut bare, mut fetches) = (Vec::new(), Vec::new());
     for round in 0..=bench.arguments.rounds {
-        // On a thread of the runtime, as a guest's is: the thread that waits here would be woken each time.
+        // Runs on a thread of the runtime, like a guest's fetch. The thread that waits here would be woken
+        // each time.
         let plain = runtime.block_on(runtime.spawn(plainly(client.clone(), url.clone())));
         let plain = plain.expect("a round that ends");
         let (micros, cpu) = by_guest(&daemon, &url);
@@ -57,7 +59,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     });
 }
 
-/// µs a request.
+/// The time per request, in µs.
 async fn plainly(client: reqwest::Client, url: String) -> f64 {
     let requests = FETCHES * ATTEMPTS;
     let began = Instant::now();
@@ -69,7 +71,7 @@ async fn plainly(client: reqwest::Client, url: String) -> f64 {
     began.elapsed().as_secs_f64() * 1e6 / f64::from(requests)
 }
 
-/// µs a fetch within an attempt, and µs of the daemon's CPU time.
+/// The time per fetch within an attempt, and the daemon's CPU time, both in µs.
 fn by_guest(daemon: &Daemon, url: &str) -> (f64, f64) {
     let before = Cpu::of(pid(daemon));
     let request = json!({ "method": "POST", "url": url, "body": "{}" });

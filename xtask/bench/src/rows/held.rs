@@ -1,5 +1,5 @@
-//! For how long the worst statements of a plugin hold a SQLite database: from the moment when one begins to the
-//! moment when another attempt has the turn to write. The limit is `statement_timeout` and a second.
+//! How long the worst statements of a plugin hold a SQLite database: from the start of a statement until
+//! another attempt can write. The limit is `statement_timeout` and a second.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +16,9 @@ use rusqlite::Connection;
 
 use crate::{bench::Bench, table::Row};
 
-/// The default of `[databases.*]`.
+/// The default in `[databases.*]`.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The defaults of `[defaults.limits]`.
+/// The defaults in `[defaults.limits]`.
 const BOUNDS: Bounds = Bounds { rows: 10_000, bytes: 4 << 20 };
 
 pub(crate) fn measure(bench: &mut Bench) {

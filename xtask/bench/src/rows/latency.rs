@@ -1,4 +1,4 @@
-//! How long an answer takes at half the highest rate, in an open loop.
+//! The time of an answer at half the highest rate, in an open loop.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             0 => bench.round(daemon.address(), pid(&daemon), noop::ANSWER),
             _ => round_to_last_commit(bench, &daemon, 1),
         };
-        // The first one only warms up.
+        // The first round only warms up.
         let highest = [round(), round()][1].rate;
         let rate = highest / 2.0;
         let (mut noops, mut subjects) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! How much memory is resident, idle and at the worst moment under load.
+//! The resident memory, idle and at its peak under load.
 
 use super::rate::{pid, round_to_last_commit, with_plugins};
 use crate::{

@@ -1,4 +1,4 @@
-//! The rows, one file for each kind of thing that is measured.
+//! The rows of the table, one file for each kind of measurement.
 
 mod attempt;
 mod crowd;
@@ -55,7 +55,7 @@ impl Name {
     ];
 }
 
-/// Measures one and adds it to the table.
+/// Measures one row and adds it to the table.
 pub(crate) fn measure(name: Name, bench: &mut Bench) {
     match name {
         Name::Verify => rate::verify(bench),

@@ -1,5 +1,5 @@
-//! `order_by`: what an order costs where nothing waits, and what it costs others that 100,000 deliveries
-//! wait behind one that is stuck.
+//! `order_by`: its cost if nothing waits, and its cost for other deliveries if 100,000 deliveries wait behind
+//! a stuck one.
 
 use std::{path::Path, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::{
     table::{median, per_second, thousands},
 };
 
-/// Deliveries behind the one that is stuck.
+/// Deliveries behind the stuck one.
 const BEHIND: u64 = 100_000;
 
-/// Each event is a key of its own: one more look into an index when it is made, and one when it is done.
+/// Each event has its own key. That costs one more index lookup when it is stored, and one when it is done.
 const ORDER: &str = "[plugin.kv-bench]\norder_by = \"/id\"";
 
 pub(crate) fn measure(bench: &mut Bench) {
@@ -35,7 +35,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     stuck.start();
     assert_eq!(stuck.deliveries_in("waiting"), BEHIND + 1, "the store is filled");
 
-    // All four take turns, after one round of each that does not count.
+    // All four alternate, after one round of each that does not count.
     let (mut noops, mut rounds) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
     for round in 0..=bench.arguments.rounds {
         let noop = bench.noop_round();
@@ -57,7 +57,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     bench.add(Bench::rate_row(&name, (noop, stuck), &note));
 }
 
-/// Fills a store, through its own handle, while no daemon has it.
+/// Fills a store through its own handle, while no daemon has it.
 fn fill(path: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,8 +1,8 @@
-//! An operator who looks on: pages and searches over a store that has grown, while events come in.
+//! An operator's pages and searches over a large store, while events arrive.
 //!
-//! A page is counted to its last byte, which comes after its first: the time shown is an upper bound of
-//! both. What a search costs the others is seen twice: in the rate of accepting with searches one after
-//! another beside it, and in how long an answer takes at 1,000 events a second.
+//! The time of a page is counted to its last byte, so it is an upper bound for its first byte. The cost of
+//! searches for senders is measured twice: as the rate of accepted events while searches run one after
+//! another, and as the time of an answer at 1,000 events a second.
 
 use std::{
     sync::{
@@ -26,10 +26,10 @@ use crate::{
     table::{Row, median, thousands},
 };
 
-/// Events a second that come in while pages are asked for.
+/// Events a second that arrive while pages are loaded.
 const INCOMING: f64 = 1000.0;
 
-/// How often each page is asked for.
+/// How often each page is loaded.
 const TIMES: usize = 20;
 
 /// The pages of the dashboard.
@@ -48,7 +48,7 @@ const PAGES: [(&str, &str); 12] = [
     ("audit log", "/audit"),
 ];
 
-/// Searches, each for something that is rare: they look far back.
+/// Searches for rare things, which must look far back.
 const SEARCHES: [(&str, &str); 7] = [
     ("a text that is nowhere", "/events?text=nobody%40nowhere.example"),
     ("a text of the oldest event", "/events?text=user0%40example.com"),
@@ -79,10 +79,10 @@ pub(crate) fn measure(bench: &mut Bench) {
     accepting(bench, &daemon, &holding);
 }
 
-/// What was asked for, and how long each answer took, in ms, ascending.
+/// The requests, with the time of each answer, in ms, ascending.
 type Times = Vec<(&'static str, Vec<f64>)>;
 
-/// Asks for everything, again and again, while events come in.
+/// Loads all pages again and again while events arrive.
 fn under_load(bench: &Bench, daemon: &Daemon) -> [Times; 3] {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -137,7 +137,7 @@ fn row(name: &str, times: &[f64], noop: &[f64], note: &str) -> Row {
     }
 }
 
-/// What searches cost those who send.
+/// The cost of searches for senders.
 fn accepting(bench: &mut Bench, daemon: &Daemon, holding: &str) {
     let (mut quiet, mut searched) = (Vec::new(), Vec::new());
     let (mut quiet_p99, mut searched_p99) = (Vec::new(), Vec::new());
@@ -146,11 +146,11 @@ fn accepting(bench: &mut Bench, daemon: &Daemon, holding: &str) {
         let p99 = || percentiles(&at_rate(bench, daemon.address(), INCOMING));
         let one = [rate(), while_searching(daemon, rate)];
         daemon.wait_settled();
-        // What was written at full speed is folded in meanwhile, and concerns neither.
+        // Meanwhile SQLite checkpoints what was written at full speed; that belongs to neither measurement.
         let _folding = p99();
         let other = [p99(), while_searching(daemon, p99)];
         eprintln!("   round {round}: {one:.0?}/s, {other:.2?} ms (p50, p99, p99.9), quiet and searched");
-        // The first one only warms up.
+        // The first round only warms up.
         if round > 0 {
             quiet.push(one[0]);
             searched.push(one[1]);
@@ -184,7 +184,7 @@ fn accepting(bench: &mut Bench, daemon: &Daemon, holding: &str) {
     });
 }
 
-/// Does something while somebody searches, one search after another.
+/// Does the work while searches run, one after another.
 fn while_searching<T>(daemon: &Daemon, work: impl FnOnce() -> T) -> T {
     let over = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn while_searching<T>(daemon: &Daemon, work: impl FnOnce() -> T) -> T {
             }
             searches
         });
-        // The first one has begun before anything is measured.
+        // Gives the first search time to begin before anything is measured.
         thread::sleep(Duration::from_millis(50));
         let result = work();
         over.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! How many events a second: verified, stored, and handled to the last commit.
+//! The number of events a second: verified, stored, and handled to the last commit.
 
 use std::{
     thread,
@@ -15,10 +15,10 @@ use crate::{
 /// The guest that reads and writes a key for each event.
 pub(crate) const KV_GUEST: &str = "kv-bench";
 
-/// How long deliveries may go on after the last request of a round.
+/// How long deliveries may run after the last request of a round.
 const LONGEST_REST: Duration = Duration::from_secs(300);
 
-/// Signature and envelope alone: the source wants no such type, so nothing is stored.
+/// Measures signature and envelope only: the source does not accept the type, so nothing is stored.
 pub(crate) fn verify(bench: &mut Bench) {
     let source = Source::new("scalekit").line(r#"events = ["nothing.wanted"]"#);
     let daemon = bench.daemon_with(source).start();
@@ -27,14 +27,14 @@ pub(crate) fn verify(bench: &mut Bench) {
     bench.add(Bench::rate_row("verify only", both, "signature and envelope, nothing stored"));
 }
 
-/// To the answer, which comes when the event is on disk; no plugin.
+/// Measures to the answer, which is sent when the event is on disk. There is no plugin.
 pub(crate) fn accept(bench: &mut Bench) {
     let daemon = bench.daemon().start();
     let both = bench.in_turns(|| bench.round(daemon.address(), pid(&daemon), noop::ANSWER));
     bench.add(Bench::rate_row("durable accept", both, "on disk before the answer, no plugin"));
 }
 
-/// From the first request to the last commit, with so many plugins subscribed.
+/// Measures from the first request to the last commit, with this many subscribed plugins.
 pub(crate) fn plugins(bench: &mut Bench, count: usize) {
     let daemon = with_plugins(bench.daemon(), count).start();
     let both = bench.in_turns(|| round_to_last_commit(bench, &daemon, count as u64));
@@ -46,7 +46,7 @@ pub(crate) fn plugins(bench: &mut Bench, count: usize) {
     bench.add(Bench::rate_row(&name, both, &note));
 }
 
-/// The same guest under so many names.
+/// Installs the same guest under this many names.
 pub(crate) fn with_plugins(builder: Builder, count: usize) -> Builder {
     let bytes = guest(KV_GUEST);
     (0..count).fold(builder, |builder, number| builder.plugin(&plugin_name(number), bytes.clone()))
@@ -57,7 +57,7 @@ pub(crate) fn plugin_name(number: usize) -> String {
     if number == 0 { KV_GUEST.to_owned() } else { format!("{KV_GUEST}-{number}") }
 }
 
-/// A round that ends when every delivery it made is done.
+/// A round that ends when every delivery that it created is done.
 pub(crate) fn round_to_last_commit(bench: &Bench, daemon: &Daemon, deliveries_an_event: u64) -> Round {
     let before = daemon.deliveries_in("done");
     bench.round_until(daemon.address(), pid(daemon), noop::ANSWER, |events| {
@@ -70,7 +70,7 @@ pub(crate) fn round_to_last_commit(bench: &Bench, daemon: &Daemon, deliveries_an
     })
 }
 
-/// The daemon's process.
+/// The id of the daemon's process.
 pub(crate) fn pid(daemon: &Daemon) -> u32 {
     daemon.pid().as_raw_nonzero().get() as u32
 }

@@ -1,4 +1,4 @@
-//! From a new file in its place to the first delivery that the new revision has done.
+//! The time from a plugin's new file to the first delivery that the new revision has done.
 
 use std::{
     thread,

@@ -1,4 +1,4 @@
-//! A store that has grown: how fast the daemon starts on it, and what it still does a second.
+//! A large store: how fast the daemon starts on it, and how many events a second it handles.
 
 use std::{
     path::Path,
@@ -26,7 +26,7 @@ use crate::{
     table::{Row, thousands},
 };
 
-/// Events offered to the store at once while it is filled.
+/// Events that are sent to the store at once while it is filled.
 const OFFERED_AT_ONCE: usize = 512;
 
 pub(crate) fn measure(bench: &mut Bench) {
@@ -59,7 +59,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     bench.add(Bench::rate_row("accept, one plugin, grown store", both, &holding));
 }
 
-/// From the start of the process until it says that it is well.
+/// The time from the start of the process until it reports that it is healthy.
 fn started_in(daemon: &mut Daemon) -> Duration {
     let began = Instant::now();
     daemon.launch();
@@ -70,7 +70,7 @@ fn started_in(daemon: &mut Daemon) -> Duration {
     began.elapsed()
 }
 
-/// How many deliveries of each kind a store is filled with, one an event.
+/// The number of deliveries of each kind in a filled store. Each has its own event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fill {
     pub(super) waiting: u64,
@@ -84,7 +84,7 @@ impl Fill {
     }
 }
 
-/// Fills a store, through its own handle, while no daemon has it.
+/// Fills a store through its own handle, while no daemon has it.
 pub(super) fn fill(path: &Path, fill: &Fill) {
     let fill = *fill;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
@@ -128,8 +128,8 @@ async fn offer(store: &Store, plugin: PluginId, ambient: &Ambient, events: u64) 
     tasks.join_all().await;
 }
 
-/// Ends every delivery: the first so many wait for an hour, the next are given up for one of ten
-/// reasons, the others are done.
+/// Ends every delivery. The first ones wait for an hour, the next are given up for one of ten reasons, and
+/// the others are done.
 async fn handle(store: Store, plugin: PluginId, ambient: Ambient, fill: Fill) {
     let mut lane = store.open_lane(plugin, 4096).await.expect("a lane");
     let later = ambient.now() + Duration::from_hours(1);

@@ -1,6 +1,6 @@
 //! One plugin with SQL, from the first request to the last commit, beside a plain client of the same
-//! database that runs the same statement in transactions of the same shape: as many at once, and each on
-//! disk before it counts.
+//! database. The client runs the same statement in transactions of the same shape, as many at once, and each
+//! is on disk before it counts.
 
 use std::{
     path::Path,
@@ -22,12 +22,12 @@ use crate::{
 
 /// The guest that writes a row for each event.
 const SQL_GUEST: &str = "sql-bench";
-/// Rows of the table.
+/// Rows in the table.
 const SLOTS: u64 = 4096;
-/// Transactions at once, the default of a plugin and of a database's pool.
+/// Transactions at once: the default of a plugin and of a database's pool.
 const AT_ONCE: usize = 8;
 
-/// What the guest runs, with the name of the table.
+/// The statement that the guest runs, with the name of the table.
 fn statement(table: &str) -> String {
     format!(
         "INSERT INTO {table} (slot, events, event) VALUES ($1, 1, $2)
@@ -69,7 +69,7 @@ fn on_sqlite(bench: &mut Bench) {
 }
 
 fn on_postgres(bench: &mut Bench) {
-    // It syncs to disk, as a real one does.
+    // It syncs to disk, like a real server.
     let postgres = Postgres::with(&["max_connections=40"]);
     postgres.execute(&format!("{}; {}", table("last"), table("plain")));
     let mut daemon = prepare(bench, &postgres.url());
@@ -79,13 +79,13 @@ fn on_postgres(bench: &mut Bench) {
     assert!(postgres.query("SELECT 1 FROM last LIMIT 1").len() == 1, "the plugin wrote to it");
 }
 
-/// A daemon, not started yet, whose one plugin has this database.
+/// A daemon that is not started yet, with one plugin that has this database.
 fn prepare(bench: &Bench, url: &str) -> Daemon {
     let tables = format!("[databases.app]\nurl = {url:?}\n[plugin.{SQL_GUEST}.grants]\ndatabase = \"app\"");
     bench.daemon().plugin(SQL_GUEST, guest(SQL_GUEST)).toml(&tables).prepare()
 }
 
-/// The no-op, the plain client and the daemon, taking turns, after one round of each that does not count.
+/// The no-op, the plain client and the daemon alternate, after one round of each that does not count.
 fn in_turns(bench: &mut Bench, daemon: &Daemon, engine: &str, how: &str, mut plain: impl FnMut() -> f64) {
     let (mut noops, mut plains, mut subjects) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=bench.arguments.rounds {
@@ -121,12 +121,12 @@ fn sqlite(path: &Path) -> Connection {
     connection
 }
 
-/// The row of the n-th transaction, spread as the guest spreads them.
+/// The row of the n-th transaction, spread as in the guest.
 fn slot(number: u64) -> i64 {
     (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40 & (SLOTS - 1)) as i64
 }
 
-/// Transactions a second of so many connections, each one after another.
+/// Transactions a second over this many connections, each of which runs one after another.
 fn plain_postgres(url: &str, lasting: Duration) -> f64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (stop, done, next) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
@@ -150,7 +150,7 @@ fn plain_postgres(url: &str, lasting: Duration) -> f64 {
                     client.batch_execute(begin).await.expect("a transaction");
                     let event = format!("evt_{number:019}");
                     let written = client.execute(&statement, &[&slot(number), &event]).await;
-                    // Two that met at one row: one of them begins anew, and does not count.
+                    // If two transactions conflict at a row, one of them is rolled back and does not count.
                     let end = if written.is_ok() { "COMMIT" } else { "ROLLBACK" };
                     if client.batch_execute(end).await.is_ok() && written.is_ok() {
                         done.fetch_add(1, Ordering::Relaxed);
