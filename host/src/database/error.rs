@@ -1,58 +1,59 @@
-//! What can go wrong with a database, sorted by whose doing it is and by what still stands.
+//! The errors of a database, sorted by who caused them and by what remains.
 
 use std::time::Duration;
 
-/// SQLSTATE of a disk or a database that is full.
+/// SQLSTATE of a full disk or database.
 pub(super) const FULL: &str = "53100";
 
-/// Why a database could not be used; nothing was done. Not the guest's doing: the job runs again, and
-/// that is not counted.
+/// A database could not be used, and nothing was done. The guest did not cause this: the job runs again, and
+/// the attempt does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("database `{name}`: {reason}")]
 pub struct Unavailable {
-    /// Its name in config.toml.
+    /// The database's name in config.toml.
     pub name: String,
-    /// What happened, and the way out where there is one.
+    /// The cause, and how to fix it if that is known.
     pub reason: String,
 }
 
-/// Why a call brought nothing. The first three are answers for the guest, which may go on.
+/// Why a call failed. The first three are answers for the guest, which may continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SqlError {
-    /// It is not one statement, or one that is the host's alone.
+    /// The text is not exactly one statement, or the statement is not allowed.
     Refused(String),
-    /// The database says no; what the statement had begun is undone.
+    /// The database refused the statement, and rolled back any part of it that had run.
     Statement {
         /// Five characters, as in SQL:2016.
         sqlstate: String,
-        /// In the database's words.
+        /// The database's own message.
         message: String,
     },
-    /// More than one call may pass; the message names the limit. The statement is undone.
+    /// The call exceeds a limit, which the message names. The statement is rolled back.
     Limit(String),
-    /// The transaction is no more, and the attempt with it.
+    /// The transaction has ended, and the attempt with it.
     Over(Over),
 }
 
-/// Why a transaction is no more. Nothing of it remains.
+/// Why a transaction has ended. It is rolled back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Over {
-    /// Another one was in the way: the attempt runs again at once, from the start.
+    /// Another transaction was in the way. The attempt runs again at once, from the start.
     #[error("another transaction was in the way")]
     Conflict,
-    /// Not the guest's doing.
+    /// The guest did not cause this.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The session ended under the guest's statement: it may be the guest's doing, or somebody else's.
+    /// The session ended during the guest's statement. The guest or something else may be the cause.
     #[error("{0}")]
     Broken(Unavailable),
-    /// A statement that was stopped by the time-out, and could only be undone with all before it.
+    /// The timeout stopped a statement, and rolling it back required rolling back the transaction.
     #[error("limit `statement_timeout` ({0:?}) reached")]
     TimedOut(Duration),
-    /// A row or value beyond what any call may pass, which could be refused only with the connection.
+    /// A row or value exceeded the limit of a call, and refusing it required closing the connection.
     #[error("limit `sql_bytes` reached: the database sent a value of {0} bytes")]
     TooLarge(usize),
-    /// What it wrote has no room: a limit, which the message names, or the disk. The guest's doing.
+    /// The transaction has no room for its writes: it reached a limit, which the message names, or the disk is
+    /// full. The guest caused this.
     #[error("{0}")]
     Full(String),
     /// The statement itself ended the transaction.
@@ -66,42 +67,43 @@ impl From<Over> for SqlError {
     }
 }
 
-/// What a commit did, where it did not fail.
+/// The result of a successful commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// The effects are there, and the marker with them.
+    /// The effects and the marker are committed.
     Marked,
-    /// The transaction had changed nothing, so that there was nothing to mark.
+    /// The transaction changed nothing, so there is no marker.
     NothingWritten,
 }
 
-/// Why a commit is not known to have happened.
+/// Why a commit is not known to have succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
-    /// Another transaction was in the way; nothing remains. Run the attempt again at once.
+    /// Another transaction was in the way, and nothing remains. Run the attempt again at once.
     #[error("another transaction was in the way")]
     Conflict,
-    /// The delivery's marker was there already: an earlier attempt has committed, and nothing of this one
-    /// remains. Finish from the marker.
+    /// The delivery has a marker already: an earlier attempt has committed, and nothing of this one remains.
+    /// Finish from the marker.
     #[error("an earlier attempt of the delivery has committed")]
     AlreadyCommitted,
-    /// The connection broke while the commit was under way: only the marker tells.
+    /// The connection broke during the commit. Only the marker shows whether it succeeded.
     #[error("nobody knows whether the commit took place: {0}")]
     Unknown(Unavailable),
-    /// As [`CommitError::Unknown`], and the session ended under the commit, which may be the guest's doing, such
-    /// as by what is checked at the end.
+    /// Like [`CommitError::Unknown`], but the session ended during the commit. The guest may have caused that,
+    /// for example by a constraint that is checked at the end.
     #[error("nobody knows whether the commit took place: {0}")]
     Broken(Unavailable),
-    /// The database refused it, such as by a constraint that is checked at the end; nothing remains. The
-    /// guest's doing.
+    /// The database refused the commit, for example by a constraint that is checked at the end. Nothing
+    /// remains. The guest caused this.
     #[error("{message} (SQLSTATE {sqlstate})")]
     Failed {
         /// Five characters, as in SQL:2016.
         sqlstate: String,
-        /// In the database's words.
+        /// The database's own message.
         message: String,
     },
-    /// The database could not be used before the commit began; nothing remains. Not the guest's doing.
+    /// The database could not be used before the commit began, and nothing remains. The guest did not cause
+    /// this.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
 }

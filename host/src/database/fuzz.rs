@@ -1,4 +1,4 @@
-//! The fuzz targets of statements, and of what a PostgreSQL sends.
+//! Fuzz targets for statements, and for the messages of a PostgreSQL.
 
 #![allow(clippy::expect_used, reason = "a fuzz target panics where a promise is broken")]
 
@@ -10,7 +10,8 @@ use super::{
     postgres, sqlite,
 };
 
-/// The URL of a PostgreSQL with [`TABLES`] that compiles the statements too. Without it only SQLite does.
+/// The URL of a PostgreSQL with [`TABLES`]. If it is set, that server compiles the statements, too; otherwise
+/// only SQLite does.
 pub static SERVER: OnceLock<String> = OnceLock::new();
 
 /// Tables that a statement may name.
@@ -18,13 +19,13 @@ pub const TABLES: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, n BIGINT, s TE
                           CREATE TABLE users (id TEXT PRIMARY KEY, name TEXT, t TEXT); \
                           CREATE VIEW v AS SELECT n, s FROM t;";
 
-/// A statement that passes the guard is written out as the guard reads it, and the database reads one statement there,
-/// with as many parameters.
+/// If a statement passes the guard, the guard accepts its own output and returns it unchanged. The database
+/// reads one statement there, with as many parameters.
 pub(crate) fn guard(input: &[u8]) {
     guard_with(SERVER.get().map(String::as_str), input);
 }
 
-/// The same with this PostgreSQL.
+/// The same, with this PostgreSQL.
 pub(super) fn guard_with(server: Option<&str>, input: &[u8]) {
     let Ok(statement) = std::str::from_utf8(input) else { return };
     if let Some(checked) = stable(Dialect::Sqlite, statement) {
@@ -38,7 +39,7 @@ pub(super) fn guard_with(server: Option<&str>, input: &[u8]) {
     }
 }
 
-/// The verdict, which is the same for what the guard has written out.
+/// The verdict. It must be the same for the guard's own output.
 fn stable(dialect: Dialect<'_>, statement: &str) -> Option<Checked> {
     let checked = guard::check(dialect, statement).ok()?;
     let again = guard::check(dialect, &checked.text).expect("what the guard wrote passes it");

@@ -1,8 +1,9 @@
-//! While somebody makes a backup, markers stay.
+//! Keeps markers while somebody makes a backup.
 //!
-//! A backup of the store and one of a database are of two moments. What was committed in the database between
-//! them, the store's backup does not know as done: only the marker tells, and it has to be in the database's
-//! backup. Who makes a backup asks for that first, for a time, and again before that is over; who goes away
+//! A backup of the store and one of a database are taken at different times. The store's backup does not
+//! contain the database's commits in between. Only their markers show that they are done, so the database's
+//! backup has to contain the markers. A backup program requests that first, for a limited time, and repeats the
+//! request before the time is over. A program that dies holds the markers no longer than that.
 //! without a word holds nothing up for longer.
 
 use std::{
@@ -13,16 +14,16 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// Who may ask at once; more are refused.
+/// The most holders at once; more are refused.
 const MOST: usize = 16;
 
-/// Who wants markers to stay, and until when. Cheap to clone.
+/// The holders of markers, and until when each holds them. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Keep(Arc<Mutex<BTreeMap<String, Instant>>>);
 
 impl Keep {
-    /// Keeps markers for `time` from now, or lets them go at once where that is zero. Returns whether they
-    /// have been kept for this holder until now; none where too many hold them.
+    /// Keeps markers for `time` from now, or releases them at once if it is zero. Returns whether this holder
+    /// has held them without a break until now; none if there are too many holders.
     pub(super) fn hold(&self, holder: &str, time: Duration) -> Option<bool> {
         let now = Instant::now();
         let mut holders = self.0.lock();
@@ -37,7 +38,7 @@ impl Keep {
         Some(before)
     }
 
-    /// Whether anybody wants them to stay.
+    /// Whether anybody holds the markers.
     pub(super) fn is_held(&self) -> bool {
         let mut holders = self.0.lock();
         if holders.is_empty() {

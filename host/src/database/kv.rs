@@ -1,10 +1,10 @@
-//! `kv` of plugins that have a database: rows of `posthouse_kv`, in the attempt's own transaction.
+//! `kv` of plugins that have a database: rows of `posthouse_kv`, within the attempt's own transaction.
 //!
-//! What an attempt writes is staged until it commits, as in the store; then the transaction writes it. The
-//! reads need no check of their own: the transaction is serializable.
+//! As in the store, the writes of an attempt are staged until it commits; then the transaction makes them.
+//! Reads need no separate check, because the transaction is serializable.
 //!
-//! The size of a plugin's data is counted once from the rows, and from then on by what commits. To count
-//! it within a transaction would make every write of the plugin conflict with every other.
+//! The size of a plugin's data is counted once from the rows, and then updated by each commit. If transactions
+//! counted it, every write of a plugin would conflict with every other.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,17 +15,17 @@ use parking_lot::Mutex;
 
 use crate::model::KvWrite;
 
-/// What an attempt has staged.
+/// The writes that an attempt has staged.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Written {
     pub(super) plugin: String,
     pub(super) writes: BTreeMap<String, KvWrite>,
-    /// The most bytes that the plugin's data may have afterwards.
+    /// The limit of the plugin's data after the commit, in bytes.
     pub(super) most: u64,
     pub(super) sizes: Sizes,
 }
 
-/// What becomes of one key.
+/// The new value of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) key: String,
@@ -37,8 +37,8 @@ impl Written {
         self.writes.is_empty()
     }
 
-    /// What the writes come to, `before` telling what stands under a key. None: they are not possible any
-    /// more, or would go over the limit; the attempt has to see that for itself.
+    /// The changes that the writes amount to; `before` returns the current value of a key. None if they are no
+    /// longer possible or would exceed the limit; then the attempt has to run again.
     pub(super) fn changes<E>(
         &self,
         mut before: impl FnMut(&str) -> Result<Option<Vec<u8>>, E>,
@@ -65,7 +65,7 @@ impl Written {
     }
 }
 
-/// The number that stands there, and what is added to it.
+/// The sum of the current number and the increment. None if the value is no number, or the sum overflows.
 fn sum(before: Option<&[u8]>, by: i64) -> Option<Vec<u8>> {
     let base: i64 = match before {
         Some(value) => std::str::from_utf8(value).ok()?.parse().ok()?,
@@ -74,7 +74,7 @@ fn sum(before: Option<&[u8]>, by: i64) -> Option<Vec<u8>> {
     Some(base.checked_add(by)?.to_string().into_bytes())
 }
 
-/// Bytes of each plugin's keys and values, as far as they were counted.
+/// The bytes of each plugin's keys and values, if they were counted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sizes(Arc<Mutex<HashMap<String, i64>>>);
 

@@ -1,27 +1,28 @@
-//! Databases of the operator's, where plugins keep rows of their own: SQLite files and PostgreSQL.
+//! Databases of the operator in which plugins keep their own rows: SQLite files and PostgreSQL.
 //!
 //! ```text
-//!   begin ──► query, execute, kv ──► commit: what kv staged, the marker, COMMIT      (the commit point)
+//!   begin ──► query, execute, kv ──► commit: staged kv writes, marker, COMMIT        (the commit point)
 //!     │              │                  │
 //!     └──────────────┴──────────────────┴──► dropped: rolled back
 //! ```
 //!
-//! A transaction is one attempt's. It is serializable: those that commit end as if one had come after the
-//! other. It is the host's alone: the guard refuses what would end it, or leave the database.
+//! A transaction belongs to one attempt. It is serializable: the committed transactions have the same result as
+//! if they had run one after the other. The host controls it: the guard refuses statements that would end it or
+//! leave the database.
 //!
-//! The marker, a row of `posthouse_deliveries`, is written by the same transaction. It says that the
-//! delivery has taken effect, and carries what the store has still to record; the store's part comes
-//! after it, and then the marker goes. A transaction that has changed nothing leaves none.
+//! The transaction also writes the marker, a row of `posthouse_deliveries`. The marker shows that the delivery
+//! has taken effect, and contains what the store still has to record. The store records that afterwards, and
+//! then the marker is removed. A transaction that has changed nothing writes no marker.
 //!
 //! ```text
-//! guard     which statements a guest may run
-//! waiting   whose time it is that an attempt waits for others
-//! value     what passes between a guest and a database
-//! keep      that markers stay while a backup is made
-//! kv        a plugin's keys, where it has a database
+//! guard     decides which statements a guest may run
+//! waiting   how long an attempt waits for others
+//! value     the values between a guest and a database
+//! keep      keeps markers while a backup is made
+//! kv        a plugin's keys, if it has a database
 //! sqlite    one file, one writer at a time
 //! postgres  one database of a server
-//! error     whose doing a failure is, and what still stands
+//! error     who caused a failure, and what remains
 //! ```
 
 mod error;
@@ -55,7 +56,7 @@ use crate::{
     model::{DeliveryId, KvWrite, Usage},
 };
 
-/// Every database of config.toml, by name; cheap to clone. None is connected to before it is needed.
+/// Every database of config.toml, by name; cheap to clone. Each is connected to when it is first needed.
 #[derive(Clone, Default)]
 pub struct Databases {
     all: Arc<RwLock<BTreeMap<String, Database>>>,
@@ -64,14 +65,14 @@ pub struct Databases {
 }
 
 impl Databases {
-    /// Those that config.toml describes. Plugins leave `min_free` bytes of a disk free, and some more.
+    /// The databases of config.toml. Plugins leave `min_free` bytes and a quarter more free on a disk.
     pub fn new(settings: &BTreeMap<String, DatabaseSettings>, min_free: u64) -> Self {
         let databases = Self { min_free, ..Self::default() };
         databases.extend(settings);
         databases
     }
 
-    /// Adds those that are not among them; one that is stays as it is.
+    /// Adds new databases. Those that exist stay unchanged.
     pub fn extend(&self, settings: &BTreeMap<String, DatabaseSettings>) {
         let mut databases = self.all.write();
         for (name, settings) in settings {
@@ -79,20 +80,20 @@ impl Databases {
         }
     }
 
-    /// The one of this name.
+    /// The database of this name.
     pub fn get(&self, name: &str) -> Option<Database> {
         self.all.read().get(name).cloned()
     }
 
-    /// All of them.
+    /// All databases.
     pub fn all(&self) -> Vec<Database> {
         self.all.read().values().cloned().collect()
     }
 
-    /// Has markers stay for `time` from now, in all databases, or go again at once where that is zero: for
-    /// who copies the store and then a database, which must not lack the marker of what the store's copy
-    /// does not know. Returns whether they have stayed for this `holder` until now; none where too many
-    /// want them to.
+    /// Keeps markers for `time` from now, in all databases, or releases them at once if it is zero. A program
+    /// needs this if it copies the store and then a database: the database's copy must contain the markers of
+    /// commits that the store's copy does not know. Returns whether this `holder` has held them without a break
+    /// until now; none if there are too many holders.
     pub fn keep_markers(&self, holder: &str, time: Duration) -> Option<bool> {
         self.keep.hold(holder, time)
     }
@@ -134,7 +135,7 @@ impl Database {
         &self.0.name
     }
 
-    /// Transactions of attempts that are under way, and the most that may be.
+    /// The active transactions of attempts, and the most that may be active.
     pub fn usage(&self) -> Usage {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.usage(),
@@ -142,11 +143,11 @@ impl Database {
         }
     }
 
-    /// Begins an attempt's transaction; waits while as many as `pool` allows are under way. `waiting` tells
-    /// how long it waits for others, now and for its turn later.
+    /// Begins an attempt's transaction. Waits while `pool` transactions are active. `waiting` records how long
+    /// it waits for others, now and for its turn later.
     ///
     /// # Errors
-    /// When the database can't be used, or may not hold the host's own tables.
+    /// The database cannot be used, or cannot contain the host's own tables.
     pub async fn begin(
         &self,
         delivery: DeliveryId,
@@ -161,11 +162,11 @@ impl Database {
         Ok(Transaction { database: self.clone(), delivery, open, written })
     }
 
-    /// What the marker of a delivery carries, where there is one: it has taken effect then, on disk, and must
-    /// not run again.
+    /// The content of a delivery's marker, if there is one. Then the delivery has taken effect, on disk, and
+    /// must not run again.
     ///
     /// # Errors
-    /// When the database can't be used.
+    /// The database cannot be used.
     pub async fn find_marker(&self, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Unavailable> {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.find_marker(delivery).await,
@@ -173,23 +174,23 @@ impl Database {
         }
     }
 
-    /// Returns when all is on disk that an attempt may have seen. Who reads of a commit before the disk has
-    /// it could otherwise leave something behind that tells of what a power cut took back.
+    /// Returns when everything is on disk that an attempt may have read. Otherwise an attempt could read a
+    /// commit that is not on disk yet, and leave an effect of rows that a power cut takes back.
     ///
     /// # Errors
-    /// When that is in doubt.
+    /// It is unknown what is on disk.
     pub async fn settle(&self) -> Result<(), Unavailable> {
         match &self.0.engine {
             Engine::Sqlite(pool) => pool.settle().await,
-            // The server shows nothing before.
+            // The server shows no commit before it is on disk.
             Engine::Postgres(_) => Ok(()),
         }
     }
 
-    /// Deliveries that have a marker, in the order of their numbers, after the one of `after`.
+    /// The deliveries with a marker, by number, after the delivery `after`.
     ///
     /// # Errors
-    /// When the database can't be used.
+    /// The database cannot be used.
     pub async fn markers(
         &self,
         limit: usize,
@@ -202,11 +203,11 @@ impl Database {
         }
     }
 
-    /// Connects, makes the host's own tables where they are missing, and says by which role; a file has none,
+    /// Connects, creates the host's own tables if they are missing, and returns the role. A file has no role,
     /// and is not opened.
     ///
     /// # Errors
-    /// When the database can't be used.
+    /// The database cannot be used.
     pub async fn examine(&self) -> Result<Role, Unavailable> {
         match &self.0.engine {
             Engine::Sqlite(_) => Ok(Role::default()),
@@ -214,10 +215,10 @@ impl Database {
         }
     }
 
-    /// Takes markers away; one that is not there is no error.
+    /// Removes markers. A missing marker is no error.
     ///
     /// # Errors
-    /// When the database can't be used; none of them is gone then.
+    /// The database cannot be used. Then none of the markers is removed.
     pub async fn remove_markers(&self, deliveries: &[DeliveryId]) -> Result<(), Unavailable> {
         if deliveries.is_empty() {
             return Ok(());
@@ -229,14 +230,14 @@ impl Database {
     }
 }
 
-/// As whom a database knows us.
+/// The role that we have in a database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Role {
     /// Its name.
     pub name: String,
-    /// Whether nothing is refused to it.
+    /// Whether it is a superuser.
     pub is_superuser: bool,
-    /// Whether the server lets its queries write temporary files of any size.
+    /// Whether its queries may write temporary files of any size on the server.
     pub unlimited_files: bool,
 }
 
@@ -246,16 +247,16 @@ impl std::fmt::Debug for Database {
     }
 }
 
-/// What is known of earlier attempts of the same delivery.
+/// Facts about earlier attempts of the same delivery.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Past {
-    /// How many conflicts this attempt has met: the more, the more it has the database to itself.
+    /// How many conflicts this attempt has had. With more of them it gets the database to itself.
     pub conflicts: u32,
-    /// Whether an earlier attempt may have committed, or its commit may still be on its way.
+    /// Whether an earlier attempt may have committed, or its commit may still be running.
     pub may_have_run: bool,
 }
 
-/// One attempt's transaction. Dropped, it is rolled back, whatever it is doing.
+/// One attempt's transaction. If it is dropped, it is rolled back, even during a statement.
 pub struct Transaction {
     database: Database,
     delivery: DeliveryId,
@@ -269,16 +270,16 @@ enum Open {
 }
 
 impl Transaction {
-    /// The database that it is in.
+    /// The database of the transaction.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// Runs a guest's statement and returns its rows. After any error but [`SqlError::Over`] the
-    /// transaction stands as before the statement.
+    /// Runs a guest's statement and returns its rows. After any error but [`SqlError::Over`] the transaction is
+    /// as before the statement.
     ///
     /// # Errors
-    /// [`SqlError`] says whose doing it is.
+    /// [`SqlError`] shows who caused it.
     pub async fn query(
         &mut self,
         statement: &str,
@@ -288,10 +289,10 @@ impl Transaction {
         Ok(self.statement(statement, parameters, bounds).await?.0)
     }
 
-    /// Runs a guest's statement and returns the number of rows it changed.
+    /// Runs a guest's statement and returns the number of changed rows.
     ///
     /// # Errors
-    /// As [`Transaction::query`].
+    /// See [`Transaction::query`].
     pub async fn execute(
         &mut self,
         statement: &str,
@@ -313,10 +314,10 @@ impl Transaction {
         }
     }
 
-    /// The value of a plugin's key, as the transaction sees it without what is staged.
+    /// The value of a plugin's key, as the transaction reads it, without staged writes.
     ///
     /// # Errors
-    /// When the transaction is no more.
+    /// The transaction has ended.
     pub async fn kv_get(&mut self, plugin: &str, key: &str) -> Result<Option<Vec<u8>>, Over> {
         match &mut self.open {
             Open::Sqlite(open) => open.kv_get(plugin, key).await,
@@ -324,11 +325,11 @@ impl Transaction {
         }
     }
 
-    /// A plugin's keys that start with `prefix`, in the order of their bytes, after the key `after`, at most
-    /// `limit`, with their values.
+    /// A plugin's keys that start with `prefix`, with their values. They are in the order of their bytes, begin
+    /// after the key `after`, and are at most `limit`.
     ///
     /// # Errors
-    /// When the transaction is no more.
+    /// The transaction has ended.
     pub async fn kv_list(
         &mut self,
         plugin: &str,
@@ -342,10 +343,10 @@ impl Transaction {
         }
     }
 
-    /// Bytes of all the plugin's keys and values, as committed.
+    /// The bytes of all the plugin's keys and values, as committed.
     ///
     /// # Errors
-    /// When the database can't be used.
+    /// The database cannot be used.
     pub async fn kv_bytes(&mut self, plugin: &str) -> Result<u64, Over> {
         let sizes = &self.database.0.sizes;
         let bytes = match sizes.get(plugin) {
@@ -361,18 +362,18 @@ impl Transaction {
         Ok(u64::try_from(bytes).unwrap_or_default())
     }
 
-    /// Takes in what the plugin wrote to its keys; the commit writes it. `most` is the limit of all the
-    /// plugin's keys and values.
+    /// Stages the plugin's writes to its keys; the commit makes them. `most` is the limit of all the plugin's
+    /// keys and values, in bytes.
     pub fn stage_kv(&mut self, plugin: &str, writes: BTreeMap<String, KvWrite>, most: u64) {
         self.written =
             Written { plugin: plugin.to_owned(), writes, most, sizes: self.database.0.sizes.clone() };
     }
 
-    /// Writes what is staged, with the marker that carries `carried`, and commits; returns when that is on
-    /// disk. `holding` is dropped as soon as others may go on, which may be before.
+    /// Makes the staged writes, writes the marker with `carried`, and commits. Returns when that is on disk.
+    /// `holding` is dropped as soon as others may continue, which may be earlier.
     ///
     /// # Errors
-    /// [`CommitError`]; nothing remains but where it says that nobody knows.
+    /// [`CommitError`]. Nothing remains, unless the error says that the result is unknown.
     pub async fn commit(
         self,
         carried: Vec<u8>,

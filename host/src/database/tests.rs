@@ -1,4 +1,4 @@
-//! One suite for every engine: what a transaction promises.
+//! One suite for every engine: the promises of a transaction.
 
 mod neighbours;
 mod statements;
@@ -15,7 +15,7 @@ use crate::config::Secret;
 
 const BOUNDS: Bounds = Bounds { rows: 100, bytes: 64 << 10 };
 
-/// An empty database of each engine, and what holds it.
+/// An empty database of each engine.
 struct Fixture {
     folder: tempfile::TempDir,
     postgres: Postgres,
@@ -30,12 +30,12 @@ impl Fixture {
         self.databases_with(&[], None)
     }
 
-    /// The same with a size that they may have.
+    /// The same, with this size limit.
     fn bounded(&self, max_size: Option<u64>) -> [Database; 2] {
         self.databases_with(&[], max_size)
     }
 
-    /// The same, where the operator granted these functions.
+    /// The same, with these granted functions.
     fn databases_with(&self, functions: &[&str], max_size: Option<u64>) -> [Database; 2] {
         let functions: BTreeSet<String> = functions.iter().map(|name| (*name).to_owned()).collect();
         [
@@ -56,7 +56,7 @@ impl Fixture {
     }
 }
 
-/// Whether it is the SQLite one of the two.
+/// Whether the database is SQLite.
 fn is_sqlite(database: &Database) -> bool {
     matches!(database.0.engine, Engine::Sqlite(_))
 }
@@ -65,7 +65,7 @@ async fn begin(database: &Database, delivery: i64) -> Transaction {
     database.begin(DeliveryId(delivery), Past::default(), &Waiting::default()).await.unwrap()
 }
 
-/// What an attempt knows that met so many conflicts.
+/// The history of an attempt with this many conflicts.
 fn again(conflicts: u32) -> Past {
     Past { conflicts, may_have_run: false }
 }
@@ -119,7 +119,7 @@ async fn what_commits_is_there_with_its_marker_and_what_is_dropped_is_not() {
 #[tokio::test]
 async fn a_database_that_is_full_names_the_limit_and_gives_room_back() {
     let fixture = Fixture::new();
-    // An empty PostgreSQL has more than that already.
+    // An empty PostgreSQL is larger than that already.
     run(&fixture.databases()[1], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
     run(&fixture.databases()[0], &["CREATE TABLE t (n BIGINT, b TEXT)"]).await;
     for database in fixture.bounded(Some(4 << 20)) {
@@ -282,10 +282,10 @@ mod values {
 
     const TABLE: &str = "CREATE TABLE v (b BOOLEAN, i BIGINT, f DOUBLE PRECISION, t TEXT, y BYTEA, s TIMESTAMPTZ, j JSON, u UUID)";
 
-    /// A row of every type, or NULL.
+    /// A row with a value or NULL of every type.
     fn row() -> impl Strategy<Value = Vec<Value>> {
         let or_null = |value: BoxedStrategy<Value>| prop_oneof![4 => value, 1 => Just(Value::Null)];
-        // No NUL: PostgreSQL has none in its texts.
+        // No NUL: a text in PostgreSQL cannot contain one.
         let text = || proptest::string::string_regex("[^\\x00]{0,40}").unwrap();
         let json = prop_oneof![
             text().prop_map(|text| serde_json::Value::from(text).to_string()),
@@ -295,7 +295,7 @@ mod values {
             let digits = format!("{number:032x}");
             [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
         });
-        // From 4713 BC to 294276 AD, which is what PostgreSQL has.
+        // From 4713 BC to 294276 AD, the range of PostgreSQL.
         let time = -210_866_803_200_000_000 + 946_684_800_000_000..i64::MAX;
         (
             or_null(any::<bool>().prop_map(Value::Boolean).boxed()),
@@ -320,7 +320,7 @@ mod values {
         let fixture = Fixture::new();
         for database in &fixture.databases() {
             runtime.block_on(run(database, &[TABLE]));
-            // A failing case prints its seed, and proptest tries it first from then on.
+            // A failing case prints its seed, and proptest tries it first afterwards.
             let mut runner = TestRunner::default();
             let checked = runner.run(&row(), |row| {
                 runtime.block_on(async {
@@ -390,7 +390,7 @@ async fn a_statement_that_the_server_does_not_stop_costs_an_attempt_and_no_other
     let fixture = Fixture::new();
     let [_, postgres] = &fixture.databases();
     let mut transaction = begin(postgres, 1).await;
-    // PostgreSQL looks at no time-out within it, and would take an hour.
+    // PostgreSQL checks no timeout within it, and would take an hour.
     let stuck = "SELECT length(btrim(repeat('c', 3000000), repeat('a', 1000000) || 'c'))";
     let answer = transaction.query(stuck, vec![], BOUNDS).await;
     assert!(matches!(&answer, Err(SqlError::Over(Over::TimedOut(_)))), "{answer:?}");
@@ -418,7 +418,7 @@ async fn an_attempt_that_is_dropped_in_the_midst_of_a_statement_leaves_nothing_l
 async fn a_connection_that_was_closed_while_it_rested_is_not_used() {
     let fixture = Fixture::new();
     let [_, database] = &fixture.databases();
-    // Two that rest.
+    // Two idle connections.
     let both = (begin(database, 1).await, begin(database, 2).await);
     for mut transaction in [both.0, both.1] {
         transaction.query("SELECT 1", vec![], BOUNDS).await.unwrap();

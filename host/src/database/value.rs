@@ -1,4 +1,4 @@
-//! A value that passes between a guest and a database, and how much of them may pass at once.
+//! The values between a guest and a database, and the limits of one call.
 
 /// A parameter or a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What it counts for against a limit.
+    /// What it counts against a limit, in bytes.
     pub(super) fn bytes(&self) -> usize {
         8 + match self {
             Self::Text(text) | Self::Json(text) | Self::Uuid(text) => text.len(),
@@ -34,16 +34,16 @@ impl Value {
     }
 }
 
-/// What a query brought.
+/// The result of a query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     /// The names of the columns.
     pub columns: Vec<String>,
-    /// As many values a row as there are columns.
+    /// As many values in a row as there are columns.
     pub rows: Vec<Vec<Value>>,
 }
 
-/// What one call may pass.
+/// The limits of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Rows of an answer.
@@ -52,11 +52,11 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// Parameters of one statement.
+/// The most parameters of one statement.
 const PARAMETERS: usize = 1000;
 
 impl Bounds {
-    /// Refuses parameters that are more than may be.
+    /// Refuses parameters that exceed a limit.
     pub(super) fn check_parameters(&self, parameters: &[Value]) -> Result<(), String> {
         if parameters.len() > PARAMETERS {
             return Err(format!("{} parameters; {PARAMETERS} is the limit", parameters.len()));
@@ -69,7 +69,7 @@ impl Bounds {
     }
 }
 
-/// Gathers rows until one would be too much.
+/// Collects rows up to the limits.
 pub(super) struct Gather {
     bounds: Bounds,
     bytes: usize,
@@ -82,7 +82,10 @@ impl Gather {
         Self { bounds, bytes, rows: Rows { columns, rows: Vec::new() } }
     }
 
-    /// Takes a row in, or says which limit it would break.
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// The limit that the row exceeds.
     pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), String> {
         if self.rows.rows.len() >= self.bounds.rows {
             return Err(format!("the answer has more rows than limit `sql_rows` ({})", self.bounds.rows));

@@ -1,4 +1,5 @@
-//! The time that an attempt waits for its place or its turn: others take it, so it is not the guest's.
+//! Measures how long an attempt waits for its place or its turn. Others cause that wait, so it does not count
+//! as the guest's time.
 
 use std::{
     sync::Arc,
@@ -7,10 +8,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The longest that an attempt waits at once; then it is given back, and runs again later.
+/// The longest single wait. After that the attempt is released, and runs again later.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long an attempt has waited, and whether it does.
+/// How long an attempt has waited, and whether it waits now.
 #[derive(Debug, Clone, Default)]
 pub struct Waiting(Arc<Mutex<Waits>>);
 
@@ -22,23 +23,23 @@ struct Waits {
 }
 
 impl Waiting {
-    /// Of the attempt that errors name so.
+    /// The waiting of an attempt; errors name it by `who`.
     pub fn of(who: String) -> Self {
         Self(Arc::new(Mutex::new(Waits { who, ..Waits::default() })))
     }
 
-    /// Whose attempt it is; empty where that is not known.
+    /// The name of the attempt; empty if it is unknown.
     pub(super) fn who(&self) -> String {
         self.0.lock().who.clone()
     }
 
-    /// So long until now.
+    /// The time waited until now.
     pub fn so_far(&self) -> Duration {
         let waits = self.0.lock();
         waits.before + waits.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Waits for something; none where patience ends first.
+    /// Waits for a future; none if that takes longer than [`PATIENCE`].
     pub(super) async fn wait_for<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         self.0.lock().since = Some(Instant::now());
         let _waited = Waited(self);
@@ -46,7 +47,7 @@ impl Waiting {
     }
 }
 
-/// Counts the wait when it ends, however it ends.
+/// Adds the wait when it ends for any reason.
 struct Waited<'a>(&'a Waiting);
 
 impl Drop for Waited<'_> {

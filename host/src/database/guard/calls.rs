@@ -1,13 +1,13 @@
-//! Which functions a statement of PostgreSQL calls.
+//! Finds the functions that a PostgreSQL statement calls.
 //!
-//! A call is a name with a bracket behind it. So are the columns of a table, of an alias and of a WITH query, and
-//! the length of a type. Those are told apart by what stands before the name. The rule is: whatever is not known
-//! to be something else is a call. A call must be to a built-in function that only computes, or to one that the
+//! A call is a name that a bracket follows. So are the columns of a table, an alias or a WITH query, and the
+//! length of a type. The token before the name distinguishes those. The rule is: anything not known to be
+//! something else is a call. A call must be to a built-in function that only computes, or to one that the
 //! operator granted.
 //!
-//! `row.name` and `(value).name` call the function `name` too if there is no such column. Only the server knows
-//! its columns and functions, so these names are handed on, and the server is asked about them before the
-//! statement runs.
+//! `row.name` and `(value).name` also call the function `name` if there is no such column. Only the server
+//! knows its columns and functions, so the guard returns these names, and the session asks the server about
+//! them before the statement runs.
 
 use super::{
     functions::is_built_in,
@@ -19,11 +19,12 @@ use super::{
 /// Names that the server has to be asked about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::database) struct Names {
-    /// Called without a schema, by the name of a built-in function: the operator may have made another one.
+    /// Called without a schema, by the name of a built-in function. The operator may have created another
+    /// function of that name.
     pub(in crate::database) called: Vec<String>,
-    /// Of a row: a column, or a function of the row.
+    /// Names after a row: a column, or a function of the row.
     pub(in crate::database) of_rows: Vec<String>,
-    /// Of any value: a field, or a function of the value.
+    /// Names after any value: a field, or a function of the value.
     pub(in crate::database) of_values: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ impl Names {
 /// Checks every call.
 ///
 /// # Errors
-/// Names the function that may not be called.
+/// The function that may not be called.
 pub(super) fn check(tokens: &[Token<'_>], grants: &Grants) -> Result<Names, String> {
     let statement = Statement::new(tokens)?;
     let mut names = Names::default();
@@ -64,9 +65,9 @@ pub(super) fn check(tokens: &[Token<'_>], grants: &Grants) -> Result<Names, Stri
     Ok(names)
 }
 
-/// A function that is called.
+/// A function call.
 struct Call<'a> {
-    /// The schemas before it, with their dots.
+    /// The schemas before the name, with dots between them.
     schema: Option<String>,
     name: &'a str,
     quoted: bool,
@@ -94,12 +95,12 @@ fn add(names: &mut Vec<String>, name: &str) {
     }
 }
 
-/// The tokens, and what is known of them.
+/// The tokens, and facts about them.
 struct Statement<'a, 'b> {
     tokens: &'b [Token<'a>],
-    /// Where the bracket is that belongs to the one here.
+    /// The position of the bracket that matches the one at this position.
     pairs: Vec<usize>,
-    /// Where the names of WITH queries are.
+    /// The positions of the names of WITH queries.
     with: Vec<usize>,
 }
 
@@ -157,9 +158,9 @@ impl<'a, 'b> Statement<'a, 'b> {
         names
     }
 
-    /// Where the WITH query of the name here has ended.
+    /// The position after the WITH query whose name is at this position.
     fn with_query(&self, name: usize) -> Option<usize> {
-        // `f() WITH ORDINALITY AS …` is none.
+        // `f() WITH ORDINALITY AS …` is not a WITH query.
         self.token(name).filter(|token| token.is_name() && !token.is("ordinality"))?;
         let mut at = name + 1;
         if self.token(at)?.is_sign("(") {
@@ -178,7 +179,7 @@ impl<'a, 'b> Statement<'a, 'b> {
         Some(self.pairs[at] + 1)
     }
 
-    /// Where the chain of names with dots begins that the name here ends. None if it begins with a value.
+    /// Where the dotted chain begins that the name at this position ends. None if it begins with a value.
     fn head(&self, at: usize) -> Option<usize> {
         let mut head = at;
         while head >= 1 && self.tokens[head - 1].is_sign(".") {
@@ -190,7 +191,7 @@ impl<'a, 'b> Statement<'a, 'b> {
         Some(head)
     }
 
-    /// The call that the name here makes, which has a bracket behind it.
+    /// The call of the name at this position, which a bracket follows. None if it is something else.
     fn call(&self, at: usize) -> Result<Option<Call<'b>>, String> {
         let name: &'b str = self.tokens[at].text.as_ref();
         let Some(head) = self.head(at) else {
@@ -215,7 +216,7 @@ impl<'a, 'b> Statement<'a, 'b> {
         Ok(Some(Call { schema, name, quoted: self.tokens[at].kind == Kind::Quoted }))
     }
 
-    /// Whether the word, which can be a name, is a part of a clause after this one.
+    /// Whether the word, which could be a name, is part of a clause after this other word.
     fn is_clause(&self, word: &str, before: Option<usize>) -> bool {
         const CLAUSES: [(&str, &str); 18] = [
             ("bit", "varying"),
@@ -248,12 +249,12 @@ impl<'a, 'b> Statement<'a, 'b> {
                     && self.makes("table")))
     }
 
-    /// Whether the name is that of a table, an alias, a WITH query or a type, and no call.
+    /// Whether the name belongs to a table, an alias, a WITH query or a type, and is not a call.
     fn is_named(&self, at: usize, head: usize, before: Option<usize>) -> bool {
         let Some(before) = before else { return false };
         let token = &self.tokens[before];
         match token.kind {
-            // A column and its type, or a table and its alias: no expression follows a name.
+            // A column with its type, or a table with its alias: no expression follows a name.
             Kind::Quoted => true,
             Kind::Word if !is_keyword(&token.text) => true,
             Kind::Word => match token.text.as_ref() {
@@ -271,7 +272,7 @@ impl<'a, 'b> Statement<'a, 'b> {
                 _ => self.with.contains(&at) && head == at,
             },
             Kind::Sign => match token.text.as_ref() {
-                // An alias, such as `(VALUES (1)) v (n)`. What DISTINCT ON (…) stands before is an expression.
+                // An alias, such as `(VALUES (1)) v (n)`. An expression follows DISTINCT ON (…).
                 ")" => {
                     let opened = self.pairs[before];
                     !(self.is(opened.checked_sub(1), "on") && self.is(opened.checked_sub(2), "distinct"))
@@ -286,7 +287,7 @@ impl<'a, 'b> Statement<'a, 'b> {
         }
     }
 
-    /// Whether the statement is CREATE of such a thing.
+    /// Whether the statement is a CREATE of this kind of object.
     fn makes(&self, thing: &str) -> bool {
         let made = self
             .tokens

@@ -1,8 +1,8 @@
-//! CREATE, ALTER and DROP on PostgreSQL: the forms that make and change a plugin's own tables, indexes, views,
+//! Checks CREATE, ALTER and DROP on PostgreSQL. Plugins may create and change their own tables, indexes, views,
 //! sequences and types.
 //!
-//! The rest is refused. It hands objects to other roles, hides rows, names functions without calling them, runs
-//! prepared statements, or drops what the statement does not name.
+//! Everything else is refused. It would give objects to other roles, hide rows, name functions without calling
+//! them, run prepared statements, or drop objects that the statement does not name.
 
 use super::lexer::Token;
 
@@ -41,7 +41,7 @@ const NOT_WITHIN: [(&str, &str); 3] = [
 /// Checks a statement, if it begins with CREATE, ALTER or DROP.
 ///
 /// # Errors
-/// Says which part of it is refused, and why.
+/// The part of the statement that is refused, and why.
 pub(super) fn check(tokens: &[Token<'_>]) -> Result<(), String> {
     if !["create", "alter", "drop"].iter().any(|word| tokens[0].is(word)) {
         return Ok(());
@@ -50,7 +50,7 @@ pub(super) fn check(tokens: &[Token<'_>]) -> Result<(), String> {
         if let Some((word, does)) = NOT_WITHIN.iter().find(|(word, _)| token.is(word)) {
             return Err(format!("`{}` is not for plugins: it {does}", word.to_uppercase()));
         }
-        // ON DELETE CASCADE and ON UPDATE CASCADE concern rows.
+        // ON DELETE CASCADE and ON UPDATE CASCADE apply to rows.
         let of_rows = at > 0 && (tokens[at - 1].is("delete") || tokens[at - 1].is("update"));
         if token.is("cascade") && !of_rows {
             return Err(

@@ -1,11 +1,11 @@
-//! Which functions of PostgreSQL a statement may call without a grant: those that only compute.
+//! The functions of PostgreSQL that a statement may call without a grant: those that only compute.
 //!
 //! A function on the list reads and changes no table, runs no text as SQL, and keeps nothing in the session. It
-//! opens no file and no connection. `nextval` is the exception: it advances a sequence, which stays advanced
-//! when the attempt fails.
+//! opens no file and no connection. `nextval` is the exception: it advances a sequence, which stays advanced if
+//! the attempt fails.
 //!
-//! A function that is missing here can be granted by the operator, so the list need not be complete. Functions
-//! of later versions are on it too: where the server lacks one, the server says so.
+//! The list need not be complete, since the operator can grant any other function. It includes functions of
+//! later versions: a server without one reports an error.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -74,7 +74,7 @@ const BUILT_IN: [&str; 12] = [
      int4multirange int4range int8 int8multirange int8range interval line lseg macaddr macaddr8 money \
      name numeric nummultirange numrange path point polygon text time timestamp timestamptz timetz \
      tsmultirange tsrange tstzmultirange tstzrange varbit varchar xml",
-    // What a value is, and who answers.
+    // About values and the server.
     "merge_action pg_column_size pg_input_error_info pg_input_is_valid pg_typeof version",
 ];
 

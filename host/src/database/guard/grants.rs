@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 /// `functions` of `[databases.<name>]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::database) struct Grants {
-    /// The table of config.toml, for messages.
+    /// The table in config.toml, for messages.
     table: String,
     functions: BTreeSet<String>,
 }
 
 impl Grants {
-    /// The functions that are granted in `[databases.<database>]`.
+    /// The functions granted in `[databases.<database>]`.
     pub(in crate::database) fn new(database: &str, functions: &BTreeSet<String>) -> Self {
         Self { table: format!("[databases.{database}]"), functions: functions.clone() }
     }
@@ -21,7 +21,7 @@ impl Grants {
         self.functions.contains(name)
     }
 
-    /// Why a call is refused, and what allows it.
+    /// Why a call is refused, and what would allow it.
     pub(in crate::database) fn refusal(&self, name: &str) -> String {
         format!(
             "the function `{name}` is not for plugins, which may call PostgreSQL's functions that only compute; the \

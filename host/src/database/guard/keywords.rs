@@ -1,4 +1,4 @@
-//! PostgreSQL's keywords, up to version 18: which word is a name, and which a part of the language.
+//! PostgreSQL's keywords, up to version 18: which words are names, and which are syntax.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -18,7 +18,7 @@ const RESERVED: &str = "all analyse analyze and any array as asc asymmetric betw
 const RESERVED_BUT_CALLED: &str = "authorization binary collation concurrently cross current_schema freeze full ilike inner is isnull \
     join left like natural notnull outer overlaps right similar tablesample verbose";
 
-/// All other words: each may name a function.
+/// All other keywords. Each may name a function.
 const OTHERS: &str = "abort absolute access action add admin after aggregate also alter always asensitive assertion \
     assignment at atomic attach attribute backward before begin breadth by cache call called cascade \
     cascaded catalog chain characteristics checkpoint class close cluster columns comment comments \
@@ -53,19 +53,19 @@ fn set(words: &'static [&'static str]) -> HashSet<&'static str> {
     words.iter().flat_map(|words| words.split_ascii_whitespace()).collect()
 }
 
-/// Whether the word, without quotes and with a bracket behind it, is syntax and calls no function.
+/// Whether the word, unquoted and before a bracket, is syntax and not a call.
 pub(super) fn is_syntax(word: &str) -> bool {
     static SYNTAX: LazyLock<HashSet<&'static str>> = LazyLock::new(|| set(&[RESERVED]));
     SYNTAX.contains(word)
 }
 
-/// Whether the word, without quotes and with a bracket behind it, is syntax or a call.
+/// Whether the word, unquoted and before a bracket, is syntax or a call.
 pub(super) fn is_syntax_or_call(word: &str) -> bool {
     static EITHER: LazyLock<HashSet<&'static str>> = LazyLock::new(|| set(&[RESERVED_BUT_CALLED]));
     EITHER.contains(word)
 }
 
-/// Whether it is a keyword, which an expression may follow.
+/// Whether the word is a keyword. An expression may follow a keyword.
 pub(super) fn is_keyword(word: &str) -> bool {
     static ALL: LazyLock<HashSet<&'static str>> =
         LazyLock::new(|| set(&[RESERVED, RESERVED_BUT_CALLED, OTHERS]));

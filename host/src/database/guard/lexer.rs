@@ -1,14 +1,14 @@
-//! The lexer: reads a statement token by token and writes it out again.
+//! The lexer reads a statement token by token, and writes it out from the tokens.
 //!
-//! PostgreSQL must not read a statement in another way than this file does. So the text that runs is written
-//! from the tokens, without comments. What two lexers could read differently (dollar quotes, escape strings,
-//! prefixed literals) is refused; it can be passed as a parameter.
+//! PostgreSQL must not read a statement differently than this file does. So the text that runs is written from
+//! the tokens, without comments. The lexer refuses text that two lexers could read differently (dollar quotes,
+//! escape strings, prefixed literals). Such text can be passed as a parameter.
 
 use std::borrow::Cow;
 
 use super::Dialect;
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A keyword or a name without quotes.
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token<'a> {
     pub(super) kind: Kind,
-    /// A word in lower case, a quoted name or a text without its quotes, or the token as it is written.
+    /// A word in lower case; a quoted name or text without its quotes; or the token unchanged.
     pub(super) text: Cow<'a, str>,
 }
 
@@ -39,31 +39,31 @@ impl Token<'_> {
         self.kind == Kind::Word && self.text == word
     }
 
-    /// Whether it is this character outside of quotes.
+    /// Whether it is this character, outside of quotes.
     pub(super) fn is_sign(&self, sign: &str) -> bool {
         self.kind == Kind::Sign && self.text == sign
     }
 
-    /// Whether it can be a name: of a table, a column, a function, a schema.
+    /// Whether it can be the name of a table, a column, a function or a schema.
     pub(super) fn is_name(&self) -> bool {
         matches!(self.kind, Kind::Word | Kind::Quoted)
     }
 }
 
-/// A statement that was read.
+/// A statement, read into tokens.
 #[derive(Debug, Default)]
 pub(super) struct Scanned<'a> {
-    /// What is to run.
+    /// The text to run.
     pub(super) text: String,
     pub(super) tokens: Vec<Token<'a>>,
-    /// The highest number of a parameter.
+    /// The highest parameter number.
     pub(super) parameters: usize,
 }
 
 /// Reads a statement.
 ///
 /// # Errors
-/// Says which part of it can't be read.
+/// The part of the statement that cannot be read.
 pub(super) fn scan<'a>(dialect: Dialect<'_>, statement: &'a str) -> Result<Scanned<'a>, String> {
     let sqlite = matches!(dialect, Dialect::Sqlite);
     Scanner { sqlite, rest: statement, out: Scanned::default() }.run()
@@ -132,7 +132,7 @@ impl<'a> Scanner<'a> {
         self.rest = &self.rest[bytes..];
     }
 
-    /// Copies so many bytes.
+    /// Copies this many bytes.
     fn take(&mut self, bytes: usize) -> &'a str {
         let (taken, rest) = self.rest.split_at(bytes);
         self.out.text.push_str(taken);
@@ -146,7 +146,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A comment within a comment is one, as PostgreSQL has it.
+    /// Skips a comment. Comments nest, as in PostgreSQL.
     fn comment(&mut self) -> Result<(), String> {
         let mut depth = 0;
         loop {
@@ -169,11 +169,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Copies a text or a name up to its closing sign, which stands for itself where it is doubled.
+    /// Copies a text or a name up to its closing sign. A doubled closing sign is part of the content.
     fn quoted(&mut self, kind: Kind, close: char) -> Result<(), String> {
         let before = self.out.text.chars().next_back().unwrap_or(' ');
         let prefixed = in_word(before) || before.is_ascii_digit() || matches!(before, '&' | '$');
-        // `x'00'` of SQLite has one meaning only.
+        // SQLite's `x'00'` is unambiguous.
         if prefixed && (!self.sqlite || !matches!(before, 'x' | 'X')) {
             return Err(format!("`{before}` stands before a quote; put a space there, or pass a parameter"));
         }
@@ -199,7 +199,7 @@ impl<'a> Scanner<'a> {
         if content.contains('\0') {
             return Err("it holds a NUL".into());
         }
-        // What follows must not be taken for a part of it.
+        // The next token must not be read as part of this one.
         if self.rest.starts_with(|c: char| in_word(c) || c.is_ascii_digit() || "'\"".contains(c)) {
             self.out.text.push(' ');
         }
@@ -216,7 +216,7 @@ impl<'a> Scanner<'a> {
         if self.rest[1 + digits..].starts_with(|c| in_word(c) || c == '$') {
             return Err(format!("`${number}` runs into a word; put a space there"));
         }
-        // Written again, so that `$01` is `$1`.
+        // Written from the number, so that `$01` becomes `$1`.
         self.skip(1 + digits);
         let parameter = format!("${number}");
         self.out.text.push_str(&parameter);
@@ -225,7 +225,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// After a semicolon nothing may follow but space and comments.
+    /// Checks that only space and comments follow a semicolon.
     fn end(mut self) -> Result<Scanned<'a>, String> {
         self.skip(1);
         let before = std::mem::take(&mut self.out);
@@ -238,7 +238,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Whether the sign may stand in a word. What is not ASCII may, in both engines.
+/// Whether the character may be in a word. In both engines, any character outside ASCII may.
 fn in_word(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_' || !c.is_ascii()
 }

@@ -1,20 +1,20 @@
-//! The guard: which statements a guest may run, decided before the database sees them.
+//! The guard decides which statements a guest may run, before the database sees them.
 //!
-//! The transaction and the session are the host's. So a call has one statement, of a few kinds: rows read and
-//! written, tables made and changed. A statement does not name what is the host's: tables that begin with
-//! `posthouse_`, PostgreSQL's catalogs, and objects that live as long as a session. On PostgreSQL it calls the
-//! functions that only compute, and those that the operator granted.
+//! The host owns the transaction and the session. So a call has one statement of a few kinds: it reads and
+//! writes rows, or creates and changes tables. A statement must not name what belongs to the host: tables that
+//! begin with `posthouse_`, PostgreSQL's catalogs, and objects that live as long as a session. On PostgreSQL it
+//! may call functions that only compute, and functions that the operator granted.
 //!
-//! On SQLite the authorizer stands behind the guard, and decides on what SQLite itself has read. The guard then
-//! gives the clearer message. On PostgreSQL the server runs what the guard has read and written out again.
+//! On SQLite the authorizer decides as well, on the statement as SQLite itself has read it. There the guard
+//! gives the clearer message. On PostgreSQL the server runs the text that the guard has written.
 //!
 //! ```text
 //! lexer       text to tokens, and tokens to the text that runs
-//! calls       which functions PostgreSQL is to call
-//! functions   those that any statement may call
-//! grants      those that the operator granted
-//! keywords    PostgreSQL's words
-//! definition  which CREATE, ALTER and DROP PostgreSQL is to run
+//! calls       finds and checks the functions that a statement calls on PostgreSQL
+//! functions   the functions that any statement may call
+//! grants      the functions that the operator granted
+//! keywords    PostgreSQL's keywords
+//! definition  checks CREATE, ALTER and DROP on PostgreSQL
 //! ```
 
 mod calls;
@@ -34,11 +34,11 @@ use self::{
     lexer::{Kind, Token},
 };
 
-/// Whose language.
+/// The dialect of a statement.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Dialect<'a> {
     Sqlite,
-    /// PostgreSQL's, with the functions that are granted.
+    /// PostgreSQL, with the granted functions.
     Postgres(&'a Grants),
 }
 
@@ -47,42 +47,42 @@ pub(super) enum Dialect<'a> {
 pub(super) enum Does {
     /// It reads and writes rows.
     Rows,
-    /// It makes or drops a table or the like.
+    /// It creates or drops a table or another object.
     Defines,
-    /// It changes or renames one.
+    /// It changes or renames an object.
     Alters,
 }
 
 /// A statement that may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// What is to run.
+    /// The text to run.
     pub(super) text: String,
-    /// Whether it only reads, as far as its words say.
+    /// Whether it only reads, judging by its words.
     pub(super) reads: bool,
     pub(super) does: Does,
     /// The highest number of a `$n` in it.
     pub(super) parameters: usize,
-    /// What PostgreSQL has to be asked about before it runs.
+    /// Names to ask PostgreSQL about before the statement runs.
     pub(super) names: Names,
 }
 
-/// Bytes of a statement.
+/// The longest statement, in bytes.
 const LENGTH: usize = 256 << 10;
 
-/// How a statement may begin.
+/// The first words that are allowed.
 const FIRST: [&str; 11] =
     ["select", "values", "with", "insert", "update", "delete", "merge", "replace", "create", "alter", "drop"];
-/// What may be made, changed and dropped.
+/// The objects that may be created, changed and dropped.
 const MADE: [&str; 7] = ["table", "index", "unique", "view", "materialized", "sequence", "type"];
-/// Words without which a statement only reads.
+/// A statement without any of these words only reads.
 const WRITES: [&str; 9] =
     ["insert", "update", "delete", "merge", "replace", "into", "create", "alter", "drop"];
-/// What a statement that only reads may name of SQLite's own.
+/// SQLite's own names that a reading statement may use.
 const SQLITES_OWN: [&str; 4] = ["sqlite_master", "sqlite_schema", "sqlite_sequence", "sqlite_version"];
-/// Tables that SQLite makes up when they are read, and that plugins may read.
+/// Tables that SQLite generates when they are read, and that plugins may read.
 pub(super) const MADE_UP: [&str; 2] = ["json_each", "json_tree"];
-/// What plugins may read of PostgreSQL's `information_schema`.
+/// The tables in PostgreSQL's `information_schema` that plugins may read.
 const INFORMATION: [&str; 8] = [
     "columns",
     "constraint_column_usage",
@@ -93,8 +93,8 @@ const INFORMATION: [&str; 8] = [
     "table_constraints",
     "tables",
 ];
-/// PostgreSQL's types whose values are names: a text that becomes one can name what no word of the statement
-/// names.
+/// PostgreSQL's types whose values are names. A text that is cast to one can name an object that no word of the
+/// statement names.
 const NAMES_AS_VALUES: [&str; 9] = [
     "regclass",
     "regcollation",
@@ -110,12 +110,12 @@ const NAMES_AS_VALUES: [&str; 9] = [
 /// Checks a statement.
 ///
 /// # Errors
-/// Says what is wrong with it, for the guest's author.
+/// What is wrong with the statement, for the guest's author.
 pub(super) fn check(dialect: Dialect<'_>, statement: &str) -> Result<Checked, String> {
     if statement.len() > LENGTH {
         return Err(format!("the statement has {} bytes; {LENGTH} is the limit", statement.len()));
     }
-    // Even within a literal: there are functions that take one for a table's name.
+    // Also within a literal: some functions take one as a table's name.
     if contains(statement, "posthouse_") {
         return Err(
             "names that begin with `posthouse_` are the host's; pass such a text as a parameter".into()
@@ -172,13 +172,13 @@ fn check_kind(tokens: &[Token<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// `SELECT … INTO t` of PostgreSQL makes a table.
+/// PostgreSQL's `SELECT … INTO t` creates a table.
 fn selects_into(tokens: &[Token<'_>]) -> bool {
     let writes_rows = |before: &Token<'_>| before.is("insert") || before.is("merge") || before.is("replace");
     tokens.windows(2).any(|pair| pair[1].is("into") && !writes_rows(&pair[0]))
 }
 
-/// SQLite takes a text in quotes for a name, too, where only a name can stand.
+/// SQLite also reads a text in quotes as a name, if only a name can be there.
 fn check_sqlites_own(tokens: &[Token<'_>], reads: bool) -> Result<(), String> {
     for (at, token) in tokens.iter().enumerate() {
         if !token.is_name() && token.kind != Kind::Text {
@@ -208,7 +208,7 @@ fn check_sqlites_own(tokens: &[Token<'_>], reads: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// `json_each` is a table that SQLite makes up. A table of that name would take its place in all statements.
+/// SQLite generates the table `json_each`. A table of that name would replace it in all statements.
 fn check_sqlites_made_up(tokens: &[Token<'_>]) -> Result<(), String> {
     for pair in tokens.windows(2) {
         let name = &pair[1].text;
@@ -219,7 +219,7 @@ fn check_sqlites_made_up(tokens: &[Token<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What describes a plugin's tables can be read. The rest describes functions, roles and other servers.
+/// Plugins may read the description of tables. The rest describes functions, roles and other servers.
 fn check_information_schema(tokens: &[Token<'_>]) -> Result<(), String> {
     for (at, token) in tokens.iter().enumerate() {
         if !token.is_name() || token.text != "information_schema" {
@@ -233,11 +233,11 @@ fn check_information_schema(tokens: &[Token<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What lives as long as a session.
+/// Refuses objects that live as long as a session.
 fn check_session(tokens: &[Token<'_>]) -> Result<(), String> {
     for (at, pair) in tokens.windows(2).enumerate() {
         let after = ["into", "local", "global"].iter().any(|word| pair[0].is(word));
-        // `INSERT INTO temp` is about a table of that name.
+        // `INSERT INTO temp` refers to a table of that name.
         let inserts = at > 0 && tokens[at - 1].is("insert");
         if after && !inserts && (pair[1].is("temp") || pair[1].is("temporary")) {
             return Err("a temporary table lives as long as a session, which is the host's".into());
@@ -246,7 +246,7 @@ fn check_session(tokens: &[Token<'_>]) -> Result<(), String> {
     Ok(())
 }
 
-/// PostgreSQL keeps names that begin with `pg_` for itself: catalogs, the temporary schema, functions.
+/// PostgreSQL reserves names that begin with `pg_`: catalogs, the temporary schema, functions.
 fn check_catalogs(tokens: &[Token<'_>], grants: &Grants) -> Result<(), String> {
     for (at, token) in tokens.iter().enumerate() {
         let name = token.text.as_ref();
@@ -269,7 +269,7 @@ fn check_catalogs(tokens: &[Token<'_>], grants: &Grants) -> Result<(), String> {
     Ok(())
 }
 
-/// `'t'::regclass` and `regclass 't'` name what the statement shows; a computed text could name anything.
+/// `'t'::regclass` and `regclass 't'` name an object that the statement shows; a computed text could name any.
 fn check_names_as_values(tokens: &[Token<'_>]) -> Result<(), String> {
     let is_text = |at: Option<usize>| at.is_some_and(|at| tokens[at].kind == Kind::Text);
     for (at, token) in tokens.iter().enumerate() {

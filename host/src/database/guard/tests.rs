@@ -1,5 +1,5 @@
-//! What the guard makes of a statement's words. The list of statements that guests may not run is run against the
-//! databases themselves, in `database/tests`.
+//! How the guard reads a statement's words. Tests in `database/tests` run the list of refused statements
+//! against the databases themselves.
 
 use std::collections::BTreeSet;
 
@@ -132,7 +132,7 @@ fn sqlites_own_signs_for_parameters_are_refused_and_its_names_are_read() {
     assert!(check(Dialect::Sqlite, "SELECT * FROM [posthouse_kv]").is_err());
 }
 
-/// The functions that a statement calls, as its refusal names them, one after the other.
+/// The functions that a statement calls, as its refusals name them, one after the other.
 fn called(statement: &str) -> Vec<String> {
     let mut granted = BTreeSet::new();
     loop {

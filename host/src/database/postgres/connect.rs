@@ -1,4 +1,4 @@
-//! A connection: TCP or a Unix socket, TLS unless the URL says otherwise, a session that is set up, and the
+//! A connection to PostgreSQL: TCP or a Unix socket, TLS unless the URL disables it, session settings, and the
 //! host's own tables.
 
 use std::{
@@ -33,9 +33,9 @@ use super::{
 };
 use crate::config::read_postgres_url;
 
-/// How long a connection may take to come about.
+/// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a connection may rest before it is asked whether it still stands.
+/// A connection that was idle for longer is checked before it is used.
 const RESTED: Duration = Duration::from_secs(20);
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS posthouse_deliveries (
@@ -49,32 +49,32 @@ CREATE TABLE IF NOT EXISTS posthouse_kv (
     PRIMARY KEY (plugin, key)
 );";
 
-/// Where a server is, and how to come to it.
+/// A server, and how to connect to it.
 pub(super) struct Server {
-    /// Its table in config.toml.
+    /// The table in config.toml.
     table: String,
     config: Config,
     ca: Option<PathBuf>,
     tls: Result<Option<MakeRustlsConnect>, String>,
-    /// What a session begins with.
+    /// The settings that a session begins with.
     settings: String,
-    /// The host's tables were seen.
+    /// Whether the host's tables exist.
     tables: AtomicBool,
 }
 
 /// A connection.
 pub(super) struct Link {
     session: Session,
-    /// What the session was when it had been set up.
+    /// The proof of the session's initial state.
     at_first: Option<Proof>,
-    /// After the session, which has to be gone when it takes its leave.
+    /// Declared after the session, because the session must be dropped before the wire closes the connection.
     wire: Wire,
     resting: Instant,
 }
 
 impl Server {
     pub(super) fn new(name: &str, url: &str, ca: Option<PathBuf>, statement_timeout: Duration) -> Self {
-        // config.toml was checked: the URL is one.
+        // config.toml's reader has checked the URL.
         let mut config = read_postgres_url(url).unwrap_or_default();
         if config.get_application_name().is_none() {
             config.application_name("posthouse");
@@ -87,8 +87,8 @@ impl Server {
             config.ssl_mode(SslMode::Require);
             tls(ca.as_deref()).map(Some)
         };
-        // A literal means what it says, times are UTC, and nobody waits for ever: a session whose host is
-        // gone must not hold its locks.
+        // Literals mean what they say, times are UTC, and nothing waits for ever: a session whose host is gone
+        // must not keep its locks.
         let settings = format!(
             "SET standard_conforming_strings = on; SET client_min_messages = error; SET TimeZone = 'UTC';
              SET DateStyle = 'ISO, YMD'; SET statement_timeout = {};
@@ -100,7 +100,7 @@ impl Server {
         Self { table, config, ca, tls, settings, tables: AtomicBool::new(false) }
     }
 
-    /// Comes to the server, to the first of its hosts that answers, and sets the session up.
+    /// Connects to the first host that answers, and sets the session up.
     pub(super) fn connect(&self) -> BoxFuture<'_, Result<Link, String>> {
         Box::pin(self.connected())
     }
@@ -114,7 +114,7 @@ impl Server {
                 tables(&session.client).await?;
                 self.tables.store(true, Ordering::Relaxed);
             }
-            // So that a commit sends all it has to send at once, and the proof after it.
+            // So that a commit sends all its messages at once, with the proof after them.
             let prepared = BY_COMMITS.map(|text| session.prepared(text));
             futures_util::future::try_join_all(prepared).await.map_err(|error| said(&error))?;
             Ok::<_, String>(())
@@ -163,7 +163,7 @@ impl Server {
         Ok(Link { session: Session::new(client, bound), at_first: None, wire, resting: Instant::now() })
     }
 
-    /// Why no connection over TLS came about, and the way out.
+    /// Why a TLS connection failed, and how to fix it.
     fn refused(&self, name: &str, error: &tokio_postgres::Error) -> String {
         let table = &self.table;
         match certificate_error(error) {
@@ -214,8 +214,8 @@ impl Server {
         }
     }
 
-    /// Asks the server to stop what a connection does, so that its locks go at once. As far as that can be
-    /// had: the statement's time-out stands behind it.
+    /// Asks the server to cancel the running statement, so that its locks are released at once. This may fail;
+    /// then the statement's timeout ends it.
     pub(super) fn cancel(&self, token: CancelToken) -> BoxFuture<'_, ()> {
         Box::pin(self.cancelled(token))
     }
@@ -242,34 +242,33 @@ impl Server {
 }
 
 impl Link {
-    /// Does what is to be done through the connection, from which a message may have so many bytes.
+    /// Does `work` on the connection. A message from the server may have `most` bytes.
     pub(super) async fn at_work<T>(&mut self, most: usize, work: impl AsyncFnOnce(&Session) -> T) -> T {
         self.session.bound.set(most);
         self.wire.carry(work(&self.session)).await
     }
 
-    /// Whether the session is what it was when it had been set up, by this proof and by what the server said
-    /// of its own accord.
+    /// Whether the session is in its initial state, judging by this proof and by the server's own messages.
     pub(super) fn is_as_at_first(&self, proof: Option<&Proof>) -> bool {
         proof.is_some() && proof == self.at_first.as_ref() && !self.session.bound.has_changed()
     }
 
-    /// The bytes of the message that broke the connection, if one did.
+    /// The size of the message that broke the connection, if one did.
     pub(super) fn over(&self) -> Option<usize> {
         self.session.bound.over()
     }
 
-    /// What stops what the connection does.
+    /// The token to cancel the running statement.
     pub(super) fn cancel_token(&self) -> CancelToken {
         self.session.client.cancel_token()
     }
 
-    /// Begins to rest.
+    /// Marks the connection as idle from now on.
     pub(super) fn rest(&mut self) {
         self.resting = Instant::now();
     }
 
-    /// Whether it can be used again.
+    /// Whether the connection can still be used.
     pub(super) async fn stands(&mut self) -> bool {
         if !self.wire.stands() {
             return false;
@@ -282,10 +281,10 @@ impl Link {
     }
 }
 
-/// What bytes come and go by.
+/// The socket of a connection.
 type Stream = Either<TcpStream, UnixStream>;
 
-/// TLS that checks the server's certificate and name.
+/// TLS that verifies the server's certificate and name.
 fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
     match ca {
@@ -313,7 +312,7 @@ fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// What is wrong with the server's certificate, where that is what is wrong.
+/// The error in the server's certificate, if that is the cause.
 fn certificate_error(error: &tokio_postgres::Error) -> Option<&CertificateError> {
     let failed: &std::io::Error = std::error::Error::source(error)?.downcast_ref()?;
     match failed.get_ref()?.downcast_ref()? {
@@ -322,7 +321,7 @@ fn certificate_error(error: &tokio_postgres::Error) -> Option<&CertificateError>
     }
 }
 
-/// Makes the host's tables where they are missing.
+/// Creates the host's tables if they are missing.
 async fn tables(client: &Client) -> Result<(), String> {
     let there =
         "SELECT to_regclass('posthouse_deliveries') IS NOT NULL AND to_regclass('posthouse_kv') IS NOT NULL";
@@ -330,7 +329,7 @@ async fn tables(client: &Client) -> Result<(), String> {
     if row.try_get(0).unwrap_or(false) {
         return Ok(());
     }
-    // Two that make them at once would be in each other's way.
+    // Two daemons that create them at once would collide.
     let make = format!("BEGIN; SELECT pg_advisory_xact_lock(7305808869231650419); {TABLES} COMMIT;");
     match client.batch_execute(&make).await {
         Ok(()) => Ok(()),
@@ -349,7 +348,7 @@ async fn tables(client: &Client) -> Result<(), String> {
     }
 }
 
-/// What went wrong, without what was sent.
+/// The error, without what was sent.
 pub(super) fn said(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(refusal) => format!("{} (SQLSTATE {})", refusal.message(), refusal.code().code()),

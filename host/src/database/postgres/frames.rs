@@ -1,11 +1,11 @@
-//! The stream from the server, watched for messages that are larger than any call may pass.
+//! Watches the stream from the server for messages that are larger than a call may return.
 //!
-//! A row is read whole before anybody can look at it, and one value may have a gigabyte. So the length
-//! that the server announces is looked at as it comes in; a message beyond the bound breaks the connection,
-//! before there is room made for it.
+//! The client reads a row completely before we can check it, and one value may have a gigabyte. So this checks
+//! each length that the server announces, as it arrives. A message beyond the bound breaks the connection,
+//! before memory is allocated for it.
 //!
-//! The server also says of its own accord when a setting of the session has changed (ParameterStatus) and when
-//! a channel that the session listens to has a notification. A session that was set up does neither.
+//! The server also reports when a setting of the session has changed (ParameterStatus), and when a channel that
+//! the session listens to has a notification. After its set-up a session does neither.
 
 use std::{
     io,
@@ -20,13 +20,13 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
-/// Bytes of a message that the host asked for itself.
+/// The largest message that answers the host's own statements, in bytes.
 pub(super) const OWN: usize = 512 << 20;
-/// Letters of the messages that tell of a change of the session.
+/// The letters of the messages that report a change of the session.
 const PARAMETER_STATUS: u8 = b'S';
 const NOTIFICATION: u8 = b'A';
 
-/// The bound, and the message that was over it.
+/// The bound, and the size of the message that exceeded it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bound(Arc<Numbers>);
 
@@ -44,22 +44,22 @@ impl Default for Numbers {
 }
 
 impl Bound {
-    /// From now on a message may have so many bytes.
+    /// From now on a message may have this many bytes.
     pub(super) fn set(&self, most: usize) {
         self.0.most.store(most, Ordering::Relaxed);
     }
 
-    /// The bytes of the message that broke the connection, if one did.
+    /// The size of the message that broke the connection, if one did.
     pub(super) fn over(&self) -> Option<usize> {
         Some(self.0.over.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
-    /// The session is set up: from now on no setting changes.
+    /// Records that the session is set up. From now on no setting may change.
     pub(super) fn begin(&self) {
         self.0.changed.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the server has told of a change of the session since then.
+    /// Whether the server has reported a change of the session since then.
     pub(super) fn has_changed(&self) -> bool {
         self.0.changed.load(Ordering::Relaxed)
     }
@@ -83,11 +83,12 @@ impl Bound {
 pub(super) struct Watched<S> {
     stream: S,
     bound: Bound,
-    /// None where what passes is encrypted still.
+    /// None while the stream is still encrypted.
     frames: Option<Frames>,
 }
 
-/// Where in the messages the stream is: each is a letter, a length that counts itself, and the rest.
+/// The position of the stream in its messages. Each message is a letter, a length that includes itself, and the
+/// rest.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     head: [u8; 5],
@@ -120,7 +121,7 @@ impl Frames {
 }
 
 impl<S> Watched<S> {
-    /// A stream whose messages can be seen, unless TLS is to come over it.
+    /// A stream whose messages are readable, unless TLS will run over it.
     pub(super) fn new(stream: S, bound: Bound, clear: bool) -> Self {
         Self { stream, bound, frames: clear.then(Frames::default) }
     }

@@ -1,4 +1,4 @@
-//! The fuzz targets of what a PostgreSQL sends, and the part of the guard's that asks one.
+//! Fuzz targets for the messages of a PostgreSQL, and the part of the guard's target that asks one.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a fuzz target panics where a promise is broken")]
 
@@ -11,9 +11,9 @@ use super::{
 };
 use crate::database::guard::Checked;
 
-/// The first two bytes are the bound, the third says how the stream is cut into pieces; the rest is the stream.
+/// The first two bytes are the bound. The third sets the size of the pieces. The rest is the stream.
 ///
-/// A message beyond the bound is found however the stream is cut, and none other is.
+/// A message beyond the bound is found however the stream is cut, and no other message is.
 pub(crate) fn frames(input: &[u8]) {
     let [high, low, cut, stream @ ..] = input else { return };
     let most = usize::from(u16::from_be_bytes([*high, *low]));
@@ -63,10 +63,10 @@ const TYPES: [Type; 22] = [
     Type::XML,
 ];
 
-/// The longest text that a number of a few bytes makes: its weight and its scale have 16 bits each.
+/// The longest text of a number of a few bytes: its weight and its scale have 16 bits each.
 const LONGEST_NUMBER: usize = 4 * 32_768 + 65_536 + 16;
 
-/// The first byte is the type of a column; the rest is a value of it, as a server may send it.
+/// The first byte selects the type of a column. The rest is a value of that type, as a server may send it.
 pub(crate) fn values(input: &[u8]) {
     let Some((&ty, raw)) = input.split_first() else { return };
     let ty = &TYPES[usize::from(ty) % TYPES.len()];
@@ -93,8 +93,8 @@ impl Server {
     }
 }
 
-/// The server compiles the text or refuses it. It reads one statement where the guard does, and no text or name that
-/// does not end.
+/// The server compiles the text or refuses it. It reads one statement, as the guard does, and no text or name
+/// without an end.
 pub(in crate::database) fn agrees(url: &str, checked: &Checked) {
     thread_local! {
         static SERVER: std::cell::OnceCell<Server> = const { std::cell::OnceCell::new() };

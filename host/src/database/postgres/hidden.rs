@@ -1,13 +1,14 @@
-//! Tables and the like that hide others: a name without a schema means the first one on the search path.
+//! Detects objects that hide others: a name without a schema means the first object of that name on the search
+//! path.
 //!
-//! What one plugin makes must not change what another plugin's statements mean. So a statement that makes or renames
-//! something is undone if more is hidden after it than before it.
+//! If a plugin creates an object, the statements of other plugins must keep their meaning. So a statement that
+//! creates or renames something is rolled back if more is hidden after it than before it.
 
 use std::fmt;
 
 use tokio_postgres::{Error, Row};
 
-/// Names that several schemas of the search path have.
+/// Finds names that several schemas of the search path have.
 pub(super) const FIND: &str = "
 WITH path AS (
     SELECT n.oid, n.nspname, p.at
@@ -26,7 +27,7 @@ SELECT seen.nspname::text, hidden.nspname::text, seen.name::text
 FROM named AS seen JOIN named AS hidden ON hidden.name = seen.name AND hidden.at > seen.at
 WHERE (SELECT count(*) FROM path) > 1";
 
-/// That one hides another one.
+/// An object that hides another one.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Hides {
     seen: String,

@@ -1,18 +1,18 @@
 //! PostgreSQL: a pool of connections, and a serializable transaction on one of them.
 //!
-//! Each statement of a guest stands behind a savepoint, so that one which fails takes nothing else with it.
-//! Savepoint and statement travel together: a call is one round trip, and so is the commit with its marker.
-//! The first statement of a transaction has nothing before it that could go with it, so it is tried without;
-//! where it fails it is run once more behind a savepoint, since what the guest makes of the answer must be true
-//! within the transaction that commits.
+//! Each statement of a guest runs after a savepoint, so that a failing statement rolls back nothing else.
+//! Savepoint and statement are sent together: a call is one round trip, and so is the commit with its marker.
+//! The first statement of a transaction has nothing before it to protect, so it runs without a savepoint. If it
+//! fails, it runs once more after a savepoint, because the answer that the guest uses must be true within the
+//! transaction that commits.
 //!
-//! The server tells when transactions are in each other's way (SQLSTATE 40001 and 40P01); then the attempt
-//! runs again. One that met three conflicts waits for every other of this pool to end, and has the database
-//! to itself, as far as posthouse goes.
+//! The server reports when transactions conflict (SQLSTATE 40001 and 40P01); then the attempt runs again. After
+//! three conflicts an attempt waits for all other attempts of this pool to end, and has the database to itself,
+//! as far as posthouse is concerned.
 //!
-//! Two transactions of one delivery can't be under way at once, not even where the first is of a daemon
-//! that was killed and whose commit is still on its way: the second waits for a lock of the delivery's
-//! until the server knows what became of the first. Where it is certain that there was none, no lock is taken.
+//! Two transactions of one delivery never run at once. The first one may even belong to a killed daemon, with
+//! its commit still running. The second one waits for an advisory lock of the delivery until the server knows
+//! the result of the first. If there was certainly no earlier transaction, it takes no lock.
 
 mod connect;
 mod frames;
@@ -63,13 +63,13 @@ use crate::{
     model::{DeliveryId, Usage},
 };
 
-/// Conflicts after which an attempt has the pool to itself.
+/// After this many conflicts an attempt has the pool to itself.
 const CONFLICTS_BEFORE_ALONE: u32 = 3;
-/// How much longer than the server an answer may take before the connection is given up.
+/// How long after the server's own timeout an unanswered connection is given up.
 const LAG: Duration = Duration::from_secs(2);
-/// Connections for markers and sizes, beside those of the attempts.
+/// Connections for markers and sizes, besides those of the attempts.
 const APART: usize = 2;
-/// Bytes of a message beyond those of its values.
+/// Bytes of a message besides its values.
 const SLACK: usize = 64 << 10;
 
 const KV_GET: &str = "SELECT value FROM posthouse_kv WHERE plugin = $1 AND key = $2";
@@ -84,7 +84,7 @@ INSERT INTO posthouse_kv (plugin, key, value)
 SELECT $1, new.key, new.value FROM unnest($2::bytea[], $3::bytea[]) AS new (key, value)
 ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value";
 const KV_DELETE: &str = "DELETE FROM posthouse_kv WHERE plugin = $1 AND key = ANY($2)";
-/// What a commit sends.
+/// The statements of a commit.
 const BY_COMMITS: [&str; 3] = [KV_PUT, KV_DELETE, MARK];
 const FIND_MARK: &str = "SELECT effects FROM posthouse_deliveries WHERE delivery_id = $1";
 const MARKS: &str =
@@ -103,7 +103,7 @@ pub(super) struct Pool {
     all: u32,
     apart: Semaphore,
     idle: Mutex<Vec<Link>>,
-    /// The log has told of a session that was changed.
+    /// Whether the log has reported a changed session.
     told: AtomicBool,
 }
 
@@ -125,7 +125,7 @@ impl Pool {
         })
     }
 
-    /// Transactions under way.
+    /// The active transactions.
     pub(super) fn usage(&self) -> Usage {
         Usage::of(self.all as usize, self.places.available_permits())
     }
@@ -192,7 +192,7 @@ impl Pool {
 
     pub(super) async fn remove_markers(&self, deliveries: &[DeliveryId]) -> Result<(), Unavailable> {
         let numbers: Vec<_> = deliveries.iter().map(|delivery| delivery.0).collect();
-        // Each marker stands by itself, and whoever wrote it is done: nothing can depend on it any more.
+        // Each marker is independent, and the attempt that wrote it is done, so nothing depends on it any more.
         let removed = self.apart(async |session| {
             let begin = session.client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED");
             let remove =
@@ -214,7 +214,7 @@ impl Pool {
         counted.await
     }
 
-    /// Has `work` done on a connection outside of any attempt, in bounded time.
+    /// Does `work` on a connection outside of any attempt, within the timeout.
     async fn apart<T>(
         &self,
         work: impl AsyncFnOnce(&Session) -> Result<T, Failure>,
@@ -237,7 +237,7 @@ impl Pool {
         }
     }
 
-    /// A connection that stands, an idle one first.
+    /// A working connection, preferably an idle one.
     async fn link(&self) -> Result<Link, Unavailable> {
         loop {
             let idle = self.idle.lock().pop();
@@ -252,7 +252,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection whose session is as it was at first. Another is closed, which the log tells once.
+    /// Returns a connection to the pool if its session is in its initial state. Closes any other, and logs that
+    /// once.
     fn keep_if(&self, link: Link, proof: Option<Proof>) {
         if link.is_as_at_first(proof.as_ref()) {
             self.keep(link);
@@ -274,9 +275,9 @@ impl Pool {
         Unavailable { name: self.name.clone(), reason: reason.to_owned() }
     }
 
-    /// What it means that a guest's statement got no answer. Where the server answers others it is the
-    /// statement's doing: it is in a function of the server's that looks for no time-out, and the attempt has
-    /// failed. Else the server is at fault, and that costs no attempt.
+    /// Decides who caused a guest's statement to get no answer. If the server answers others, the statement
+    /// did: it is in a function of the server that checks no timeout, and the attempt has failed. Otherwise the
+    /// server did, and no attempt counts.
     async fn blame(&self, silent: Unavailable) -> Over {
         let asked = self.apart(async |session| session.client.batch_execute("SELECT 1").await);
         match tokio::time::timeout(LAG, asked).await {
@@ -294,28 +295,28 @@ impl Pool {
 enum State {
     /// Nothing was sent.
     Fresh,
-    /// It has begun.
+    /// The transaction has begun.
     Begun,
-    /// It has begun, and a savepoint stands.
+    /// The transaction has begun, and has a savepoint.
     Saved,
 }
 
-/// A transaction. Dropped, it is rolled back.
+/// A transaction. If it is dropped, it is rolled back.
 pub(super) struct Transaction {
     pool: Arc<Pool>,
     link: Option<Link>,
     place: Option<OwnedSemaphorePermit>,
     delivery: DeliveryId,
-    /// No transaction of the delivery was before it.
+    /// Whether there was no earlier transaction of the delivery.
     first: bool,
     state: State,
-    /// A statement has changed rows.
+    /// Whether a statement has changed rows.
     wrote: bool,
-    /// Something was sent, and its answer not awaited to its end.
+    /// Whether something was sent whose answer is incomplete.
     busy: bool,
 }
 
-/// Why a guest's statement brought nothing.
+/// Why a guest's statement has no rows.
 enum Ended {
     Server(Failure),
     Answer(SqlError),
@@ -354,7 +355,7 @@ impl Transaction {
                     if let SqlError::Statement { sqlstate, .. } = &error
                         && sqlstate == TIMED_OUT
                     {
-                        // It says nothing of the rows.
+                        // The timeout says nothing about the rows.
                         return Err(error);
                     }
                 }
@@ -378,8 +379,8 @@ impl Transaction {
         answer
     }
 
-    /// Runs `before` and a guest's statement in one go. The outer error is the transaction's end; after an
-    /// inner one it stands, but only to be rolled back.
+    /// Runs `before` and a guest's statement in one round trip. The outer error ends the transaction. After an
+    /// inner error the transaction exists, but can only be rolled back.
     async fn answer(
         &mut self,
         before: &str,
@@ -415,7 +416,7 @@ impl Transaction {
         }
     }
 
-    /// What a schema of the search path hides of a later one now.
+    /// The objects that are hidden on the search path now.
     async fn hidden(&mut self) -> Result<BTreeSet<Hides>, Over> {
         let rows = self.host(async |session| {
             let rows = session.client.query(&session.prepared(hidden::FIND).await?, &[]).await?;
@@ -458,7 +459,7 @@ impl Transaction {
         rows.iter().map(entry).collect::<Result<_, _>>().map_err(|error: Failure| self.over(&error))
     }
 
-    /// Writes what is left to write, with the marker, and commits. `holding` is dropped then.
+    /// Makes the staged writes, writes the marker, and commits. Then `holding` is dropped.
     pub(super) async fn commit(
         mut self,
         carried: Vec<u8>,
@@ -467,7 +468,7 @@ impl Transaction {
     ) -> Result<Committed, CommitError> {
         if written.is_empty() && !self.has_written().await? {
             if self.state != State::Fresh {
-                // What it has read may turn out not to have been so.
+                // The rows that it has read may turn out to be wrong.
                 self.end(async |session| session.end_and_prove("COMMIT").await).await?;
             }
             return Ok(Committed::NothingWritten);
@@ -491,7 +492,7 @@ impl Transaction {
         let delivery = self.delivery.0;
         let plugin = &written.plugin;
         self.end(async |session| {
-            // All on its way at once: where one fails the server makes a rollback of the COMMIT.
+            // All are sent at once. If one fails, the server turns the COMMIT into a rollback.
             let client = &session.client;
             let (put, delete, mark) = if changes.is_empty() {
                 (None, None, session.prepared(MARK).await?)
@@ -529,8 +530,8 @@ impl Transaction {
         Ok(Committed::Marked)
     }
 
-    /// Whether there is anything to mark. Functions may have written, too, so the server is asked where no
-    /// statement says that it has changed rows.
+    /// Whether there is anything to mark. A function may have written, too. So the server is asked unless a
+    /// statement has reported changed rows.
     async fn has_written(&mut self) -> Result<bool, Over> {
         if self.wrote || self.state == State::Fresh {
             return Ok(self.wrote);
@@ -541,7 +542,7 @@ impl Transaction {
         .await
     }
 
-    /// What the staged writes come to.
+    /// The changes that the staged writes amount to.
     async fn changes(&mut self, written: &Written) -> Result<(Vec<Change>, i64), CommitError> {
         let mut before = std::collections::HashMap::new();
         if !written.is_empty() {
@@ -562,7 +563,7 @@ impl Transaction {
             .ok_or(CommitError::Conflict)
     }
 
-    /// What begins it. The lock is the delivery's own.
+    /// The text that begins the transaction. The lock belongs to the delivery.
     fn begin(&self) -> String {
         let begin = "BEGIN ISOLATION LEVEL SERIALIZABLE;";
         if self.first {
@@ -572,8 +573,8 @@ impl Transaction {
         format!("{begin} SELECT pg_advisory_xact_lock({lock});")
     }
 
-    /// Does what is to be done through the connection, from which a message may have so many bytes, in
-    /// bounded time. It is busy from then on.
+    /// Does `work` on the connection, within the timeout. A message from the server may have `most` bytes. The
+    /// connection is busy from then on.
     async fn at_work<T>(
         &mut self,
         most: usize,
@@ -588,7 +589,7 @@ impl Transaction {
         answered.map_err(|_| self.pool.silent())
     }
 
-    /// Has the host's own work done within the transaction, which begins with it where it has not yet.
+    /// Does the host's own work within the transaction, and begins the transaction if necessary.
     async fn host<T>(&mut self, work: impl AsyncFnOnce(&Session) -> Result<T, Failure>) -> Result<T, Over> {
         let begin = (self.state == State::Fresh).then(|| self.begin());
         let both = self.at_work(OWN, async |session| {
@@ -609,8 +610,8 @@ impl Transaction {
         Ok(answer)
     }
 
-    /// Does the work that ends the transaction by a commit, and gives the connection back if the work proves that its
-    /// session is as it was at first.
+    /// Does the work that commits. The connection returns to the pool if the work proves that its session is in
+    /// its initial state.
     async fn end(
         &mut self,
         work: impl AsyncFnOnce(&Session) -> Result<Option<Proof>, Failure>,
@@ -634,7 +635,7 @@ impl Transaction {
         };
         let state = refusal.code().code().to_owned();
         if state.starts_with("57P") {
-            // The server went away, and does not say when.
+            // The server is shutting down, and does not say when the commit ended.
             return Err(CommitError::Unknown(self.pool.unavailable(&said(&error))));
         }
         self.busy = false;
@@ -647,10 +648,10 @@ impl Transaction {
         })
     }
 
-    /// What the failure of a guest's statement means: an answer, or the end.
+    /// Whether the failure of a guest's statement is an answer, or ends the transaction.
     fn failed(&self, error: &Failure) -> Result<SqlError, Over> {
         let Some(refusal) = error.as_db_error() else {
-            // A parameter that does not go into its type never left.
+            // A parameter that does not fit its type was never sent.
             if let Some(why) = std::error::Error::source(error)
                 && error.to_string().starts_with("error serializing parameter")
             {
@@ -665,8 +666,8 @@ impl Transaction {
                 sqlstate: state.to_owned(),
                 message: format!("limit `statement_timeout` ({:?}) reached", self.pool.statement_timeout),
             }),
-            // The connection, the server's means, its end, its disk. That a statement wants more temporary
-            // files than its role may have is its own doing.
+            // The connection, the server's resources, its shutdown, its disk. Only "53400" is the statement's
+            // fault: it needs more temporary files than its role may have.
             "53400" => {
                 Ok(SqlError::Statement { sqlstate: state.to_owned(), message: refusal.message().to_owned() })
             }
@@ -695,8 +696,8 @@ impl Transaction {
     }
 }
 
-/// Whether a failure under a guest's statement, or under the commit, may be the guest's doing: its session
-/// ended, was ended, or had no memory left. Where the whole server went down it says so (57P02, 57P03).
+/// Whether the guest may have caused a failure during its statement or the commit: the session ended, was
+/// ended, or was out of memory. If the whole server went down, it reports that (57P02, 57P03).
 fn ends_the_session(error: &Failure) -> bool {
     match error.code().map(SqlState::code) {
         None => true,
@@ -704,10 +705,10 @@ fn ends_the_session(error: &Failure) -> bool {
     }
 }
 
-/// The server stopped a statement at its time-out.
+/// The server stopped a statement at its timeout.
 const TIMED_OUT: &str = "57014";
 
-/// Sets the locks of deliveries apart from those that an application may take.
+/// Separates the locks of deliveries from those of applications.
 const LOCKS: i64 = 0x706F_7374_0000_0000;
 
 /// Runs a guest's statement.
@@ -753,7 +754,7 @@ async fn run(
     Ok((gather.finish(), changed))
 }
 
-/// The first bytes that come after everything with the prefix; none where nothing does.
+/// The first key after all keys with the prefix; none if there is no such key.
 fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix[..=last].to_vec();
@@ -762,10 +763,10 @@ fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Drop for Transaction {
-    /// Rolls back, and gives the place back once nothing of it is left.
+    /// Rolls back, and releases the place after that.
     fn drop(&mut self) {
         let (Some(link), place) = (self.link.take(), self.place.take()) else { return };
-        // Without a runtime the connection is closed, which rolls back too.
+        // Without a runtime the connection is closed, which rolls back, too.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (pool, busy, fresh) = (Arc::clone(&self.pool), self.busy, self.state == State::Fresh);
         runtime.spawn(end(pool, link, place, busy, fresh));
@@ -775,7 +776,7 @@ impl Drop for Transaction {
 /// Ends a transaction that was dropped.
 async fn end(pool: Arc<Pool>, mut link: Link, _place: Option<OwnedSemaphorePermit>, busy: bool, fresh: bool) {
     if busy {
-        // With the connection goes what it did.
+        // Closing the connection rolls back its work.
         let cancel = pool.server.cancel(link.cancel_token());
         drop(tokio::time::timeout(LAG, cancel).await);
     } else if fresh {

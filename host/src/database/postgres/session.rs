@@ -1,4 +1,4 @@
-//! A session: its prepared statements, which functions a statement calls, and the proof that it is as at first.
+//! A session: its prepared statements, the check of called functions, and the proof of its initial state.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,15 @@ use tokio_postgres::{Client, Error, Row, Statement};
 use super::frames::Bound;
 use crate::database::guard::{Checked, Names};
 
-/// Statements of guests that a session keeps prepared.
+/// The most prepared statements of guests that a session keeps.
 const PREPARED: usize = 256;
 
-/// Whether a name that the guard could not decide on is a function that no plugin may call.
+/// Finds a function that no plugin may call among the names that the guard could not decide.
 ///
-/// - `$1`, called without a schema by the name of a built-in function: is there one that is no extension's?
-/// - `$2`, `row.name`: is there a function that takes such a row as its one argument?
-/// - `$3`, `(value).name`: is there a function that takes such a value?
+/// - `$1`, called without a schema by the name of a built-in function: is there one that does not belong to an
+///   extension?
+/// - `$2`, `row.name`: is there a function whose only argument is such a row?
+/// - `$3`, `(value).name`: is there a function of such a value?
 const FIND_FUNCTION: &str = "
 SELECT f.proname::text
 FROM pg_catalog.pg_proc f
@@ -34,8 +35,9 @@ WHERE n.nspname = ANY (pg_catalog.current_schemas(true)) AND (
 )
 LIMIT 1";
 
-/// The two columns of a proof: what outlives a transaction and changes what later statements mean, other than what the
-/// server tells of its own accord. Locks that would stay are released. A transaction names its isolation level itself.
+/// The two columns of a proof: state that outlives a transaction and changes the meaning of later statements,
+/// other than what the server reports without being asked. Session-level locks are released. The isolation
+/// level is not part of it, because each transaction sets its own.
 macro_rules! proof {
     () => {
         "pg_catalog.pg_advisory_unlock_all(), pg_catalog.concat_ws(' ', pg_catalog.pg_my_temp_schema(), \
@@ -47,28 +49,30 @@ macro_rules! proof {
 
 const PROOF: &str = concat!("SELECT ", proof!());
 
-/// Writes the marker, and proves the session: a statement of its own for that would cost a commit measurably.
+/// Writes the marker, and proves the session: a separate statement for the proof would slow a commit
+/// measurably.
 pub(super) const MARK: &str =
     concat!("INSERT INTO posthouse_deliveries (delivery_id, effects) VALUES ($1, $2) RETURNING ", proof!());
 
-/// What a session is, as far as one can ask.
+/// The state of a session, as far as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof(String);
 
 impl Proof {
-    /// From what a statement returned that has the columns of one.
+    /// Reads the proof from a row that has its columns.
     pub(super) fn read(row: &Row) -> Result<Self, Error> {
         row.try_get(1).map(Self)
     }
 }
 
-/// What is asked through a connection; answers arrive while [`super::connect::Link::at_work`] waits for them.
+/// Sends statements through a connection. Answers arrive while [`super::connect::Link::at_work`] waits for
+/// them.
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) bound: Bound,
     /// The host's own statements.
     own: Mutex<HashMap<&'static str, Statement>>,
-    /// Those of guests, which were checked.
+    /// The guests' statements, which were checked.
     guests: Mutex<HashMap<String, Statement>>,
 }
 
@@ -77,7 +81,7 @@ impl Session {
         Self { client, bound, own: Mutex::default(), guests: Mutex::default() }
     }
 
-    /// A statement of the host's, prepared once a session.
+    /// One of the host's statements, prepared once a session.
     pub(super) async fn prepared(&self, text: &'static str) -> Result<Statement, Error> {
         let known = self.own.lock().get(text).cloned();
         if let Some(statement) = known {
@@ -88,7 +92,7 @@ impl Session {
         Ok(statement)
     }
 
-    /// A guest's statement, prepared once a session; or the name of a function that it may not call.
+    /// A guest's statement, prepared once a session, or the name of a function that it may not call.
     pub(super) async fn prepared_for_guest(
         &self,
         checked: &Checked,
@@ -97,7 +101,7 @@ impl Session {
         if let Some(statement) = known {
             return Ok(Ok(statement));
         }
-        // Both in one round trip: the server runs nothing when it prepares a statement.
+        // Both in one round trip: preparing a statement runs nothing.
         let (refused, statement) =
             tokio::join!(self.refused(&checked.names), self.client.prepare(&checked.text));
         let statement = statement?;
@@ -106,14 +110,14 @@ impl Session {
         }
         let mut guests = self.guests.lock();
         if guests.len() >= PREPARED {
-            // What is dropped is closed at the server too.
+            // Dropping a statement closes it on the server, too.
             guests.clear();
         }
         guests.insert(checked.text.clone(), statement.clone());
         Ok(Ok(statement))
     }
 
-    /// The function among the names that no plugin may call.
+    /// The function among the names that no plugin may call, if there is one.
     async fn refused(&self, names: &Names) -> Result<Option<String>, Error> {
         if names.is_empty() {
             return Ok(None);
@@ -123,13 +127,13 @@ impl Session {
         found.map(|row| row.try_get(0)).transpose()
     }
 
-    /// Ends the transaction, and in the same round trip asks what the session is.
+    /// Ends the transaction, and reads the proof in the same round trip.
     pub(super) async fn end_and_prove(&self, end: &str) -> Result<Option<Proof>, Error> {
         let (ended, proof) = tokio::join!(self.client.batch_execute(end), self.proof());
         ended.map(|()| proof)
     }
 
-    /// What the session is now. None if the server does not say.
+    /// The current proof. None if the server does not answer.
     pub(super) async fn proof(&self) -> Option<Proof> {
         let proof = self.prepared(PROOF).await.ok()?;
         let row = self.client.query_one(&proof, &[]).await.ok()?;

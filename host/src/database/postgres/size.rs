@@ -1,8 +1,8 @@
-//! How large the database of a server may become by what plugins write.
+//! Limits the size that plugins' writes may give a server's database.
 //!
-//! The server has no such limit, so its size is asked for before a statement that may write, no more than once in
-//! [`LOOK`]. Beyond `max_size` plugins may read, delete and drop. What is written between two looks goes beyond
-//! it, and so does what others write. Files that a query sorts in are the server's to bound, by `temp_file_limit`.
+//! PostgreSQL has no such limit. So posthouse asks for the size before a statement that may write, at most once
+//! in [`LOOK`]. Beyond `max_size` plugins may read, delete and drop. Writes between two checks go beyond the
+//! limit, and so do writes of others. `temp_file_limit` of the server limits the files in which a query sorts.
 
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use super::Pool;
 use crate::database::Unavailable;
 
-/// How long the size is taken for what it was.
+/// How long a size is used before the server is asked again.
 const LOOK: Duration = Duration::from_secs(5);
 
 const SIZE: &str = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
 
-/// The limit, and the size as it was seen last. Bytes.
+/// The limit, and the last known size, in bytes.
 #[derive(Debug)]
 pub(super) struct Size {
     most: Option<u64>,
@@ -31,7 +31,7 @@ impl Size {
 }
 
 impl Pool {
-    /// Why plugins may write no more; none while they may.
+    /// Why plugins may not write any more; none while they may.
     pub(super) async fn full(&self) -> Result<Option<String>, Unavailable> {
         let Some(most) = self.size.most else { return Ok(None) };
         let seen = *self.size.seen.lock();
@@ -57,7 +57,7 @@ impl Pool {
     }
 }
 
-/// Whether a statement, as the guard writes it out, makes nothing larger for long.
+/// Whether a statement, as the guard writes it, makes nothing permanently larger.
 pub(super) fn only_frees(statement: &str) -> bool {
     let first = statement.split_whitespace().next().unwrap_or_default();
     ["delete", "drop"].iter().any(|word| first.eq_ignore_ascii_case(word))

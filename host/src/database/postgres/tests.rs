@@ -1,5 +1,5 @@
-//! What becomes of a connection whose session was changed: by a function that the operator granted, since no
-//! statement of a guest's can do it.
+//! What happens to a connection whose session was changed. A function that the operator granted changes it,
+//! because no guest's statement can.
 
 use posthouse_harness::Postgres;
 
@@ -23,7 +23,7 @@ CREATE FUNCTION app.idle() RETURNS text LANGUAGE sql
 CREATE FUNCTION app.listen() RETURNS void LANGUAGE plpgsql AS 'BEGIN LISTEN x; END';
 CREATE FUNCTION app.lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(5)';";
 
-/// What changes the session for good.
+/// The functions that change the session permanently.
 const DIRT: [&str; 7] = ["table", "view", "path", "role", "zone", "endless", "idle"];
 
 fn pool(postgres: &Postgres) -> Arc<Pool> {
@@ -48,7 +48,7 @@ enum End {
     Dropped,
 }
 
-/// Runs one attempt, which calls a function; returns which connection it had.
+/// Runs one attempt, which calls a function. Returns the connection that it had.
 async fn attempt(pool: &Arc<Pool>, function: Option<&str>, end: End) -> Value {
     let begun = pool.begin(DeliveryId(1), Past::default(), &Waiting::default()).await;
     let mut transaction = begun.unwrap();
@@ -62,7 +62,7 @@ async fn attempt(pool: &Arc<Pool>, function: Option<&str>, end: End) -> Value {
     }
     if end == End::Dropped {
         drop(transaction);
-        // It is rolled back in a task of its own.
+        // A separate task rolls it back.
         while pool.places.available_permits() < 4 {
             tokio::task::yield_now().await;
         }
@@ -89,7 +89,7 @@ async fn a_connection_whose_session_was_changed_is_closed_and_no_other() {
             assert_ne!(other, connection, "{dirt}, {end:?}");
             connection = other;
         }
-        // A rollback undoes it. If the server told of the change, the connection is closed all the same.
+        // A rollback undoes the change. If the server reported the change, the connection is closed anyway.
         assert_eq!(attempt(&pool, Some(dirt), End::Dropped).await, connection, "{dirt}");
         connection = attempt(&pool, None, End::Read).await;
     }

@@ -1,5 +1,5 @@
-//! Values as PostgreSQL has them. A parameter goes as text, which the server reads by the type that the
-//! statement gives it, so that each value fits every type that its text does; a column comes in binary.
+//! Converts values to and from PostgreSQL. A parameter is sent as text, and the server parses it by the type
+//! that the statement gives it. So a value fits every type that its text fits. A column is received in binary.
 
 use std::{error::Error, fmt};
 
@@ -9,10 +9,10 @@ use tokio_postgres::types::{Format, FromSql, IsNull, Kind, ToSql, Type, to_sql_c
 
 use crate::database::Value;
 
-/// Microseconds from 1970 to 2000, where PostgreSQL begins to count.
+/// Microseconds from 1970 to 2000, PostgreSQL's epoch.
 const EPOCH: i64 = 946_684_800_000_000;
 
-/// A parameter. Its `Debug` shows nothing: the client library would log it.
+/// A parameter. Its `Debug` shows nothing, because the client library would log it.
 pub(super) struct Parameter(pub(super) Value);
 
 impl fmt::Debug for Parameter {
@@ -66,7 +66,7 @@ fn put(out: &mut BytesMut, text: impl fmt::Display) {
     out.put_slice(text.to_string().as_bytes());
 }
 
-/// A column.
+/// A value of a column.
 pub(super) struct Column(pub(super) Value);
 
 impl<'a> FromSql<'a> for Column {
@@ -135,7 +135,7 @@ pub(super) fn read(ty: &Type, raw: &[u8]) -> Option<Value> {
         Type::FLOAT8 => Value::Float(f64::from_be_bytes(raw.try_into().ok()?)),
         Type::NUMERIC => Value::Text(numeric(raw)?),
         Type::BYTEA => Value::Bytes(raw.to_vec()),
-        // The two infinities are the first and the last there is.
+        // The two infinities become the earliest and the latest timestamp.
         Type::TIMESTAMP | Type::TIMESTAMPTZ => {
             Value::Timestamp(i64::from_be_bytes(raw.try_into().ok()?).saturating_add(EPOCH))
         }
@@ -168,14 +168,14 @@ fn date(days: i32) -> String {
 }
 
 fn time(microseconds: i64) -> Option<String> {
-    // A day's end is a time of its own here.
+    // PostgreSQL distinguishes 24:00 from 00:00.
     if microseconds == 86_400_000_000 {
         return Some("24:00:00".to_owned());
     }
     Some(civil::Time::midnight().checked_add(microseconds.microseconds()).ok()?.to_string())
 }
 
-/// A number of any length, in decimal: its digits come in groups of four.
+/// A number of any length, in decimal. Its digits are in groups of four.
 fn numeric(raw: &[u8]) -> Option<String> {
     let word = |at: usize| Some(u16::from_be_bytes(raw.get(2 * at..2 * at + 2)?.try_into().ok()?));
     let (groups, weight, sign, scale) = (word(0)?, word(1)?.cast_signed(), word(2)?, word(3)?);
@@ -195,7 +195,7 @@ fn numeric(raw: &[u8]) -> Option<String> {
     whole = whole.trim_start_matches('0').to_owned();
     text.push_str(if whole.is_empty() { "0" } else { &whole });
     if scale > 0 {
-        // What stands before the first group is zeros.
+        // The digits before the first group are zeros.
         let last = weight + i32::from(scale.div_ceil(4));
         let fraction: String = (weight + 1..=last).map(|at| format!("{:04}", group(at))).collect();
         text.push('.');

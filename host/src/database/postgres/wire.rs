@@ -1,7 +1,7 @@
-//! What carries the messages of a connection, both ways.
+//! Carries the messages of a connection, both ways.
 //!
-//! It runs in the task that waits for the answers. In a task of its own each message would wake another task,
-//! and often another thread, which costs more than the message.
+//! It runs in the task that waits for the answers. In a separate task, each message would wake that task, and
+//! often another thread, which costs more than the message.
 
 use std::{
     pin::pin,
@@ -11,32 +11,33 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-/// How long a connection that nobody wants any more has to take its leave of the server.
+/// The timeout for closing a connection properly.
 const LEAVE: Duration = Duration::from_secs(2);
 
-/// One connection's. Dropped after the client of the connection, it takes its leave of the server.
+/// The wire of one connection. If it is dropped after the connection's client, it closes the connection
+/// properly.
 pub(super) struct Wire(Option<BoxFuture<'static, ()>>);
 
 impl Wire {
     pub(super) fn new<E>(connection: impl Future<Output = Result<(), E>> + Send + 'static) -> Self {
-        // Why it ends, whoever waits for an answer learns from the client.
+        // The client reports an error to the task that waits for an answer.
         Self(Some(Box::pin(async move { drop(connection.await) })))
     }
 
-    /// Whether it stands, as far as the other side has said.
+    /// Whether the connection is open, as far as the server has told us.
     pub(super) fn stands(&mut self) -> bool {
         self.poll(&mut Context::from_waker(Waker::noop()));
         self.0.is_some()
     }
 
-    /// Carries messages while `work` asks and waits for answers.
+    /// Carries messages while `work` sends statements and waits for answers.
     pub(super) async fn carry<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         std::future::poll_fn(|context| {
             self.poll(context);
             let done = work.as_mut().poll(context);
             if done.is_pending() {
-                // What it asks leaves at once.
+                // Sends the new messages at once.
                 self.poll(context);
             }
             done
@@ -55,7 +56,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        // Without a runtime it is cut, which ends the session too.
+        // Without a runtime the connection is cut, which ends the session, too.
         if let (Some(connection), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(tokio::time::timeout(LEAVE, connection));
         }

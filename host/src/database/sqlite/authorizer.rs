@@ -1,35 +1,37 @@
-//! The authorizer: what a guest's statement may do, decided on what SQLite itself has read.
+//! The authorizer decides what a guest's statement may do, on the statement as SQLite itself has read it.
 //!
-//! SQLite asks for each thing that a statement does, when it compiles the statement. Only what is known is
-//! allowed: rows of tables in the schema `main`, and their definitions. Temporary tables and attached files live
-//! as long as a connection, which other plugins use next.
+//! SQLite calls it for each action of a statement, when it compiles the statement. Only known actions are
+//! allowed: on rows of tables in the schema `main`, and on their definitions. Temporary tables and attached
+//! files live as long as a connection, which other plugins use next.
 
 use rusqlite::hooks::{AuthAction, AuthContext};
 
 use super::functions;
 use crate::database::guard::{Does, MADE_UP};
 
-/// The only schema of guests.
+/// The only schema that guests may use.
 const MAIN: &str = "main";
 
-/// Functions that tell what other statements of the connection did.
+/// Functions that report what other statements of the connection did.
 const OF_THE_CONNECTION: [&str; 3] = ["last_insert_rowid", "changes", "total_changes"];
 
-/// Tables that SQLite makes up when they are read, and what they show is no table's: pages, statements, memory.
+/// Tables that SQLite generates when they are read. They show pages, statements or memory instead of a table's
+/// rows.
 const NOT_READ: [&str; 6] =
     ["bytecode", "dbstat", "sqlite_dbpage", "sqlite_stmt", "sqlite_memstat", "tables_used"];
 
-/// Checks one thing that a statement does.
+/// Checks one action of a statement.
 ///
 /// # Errors
-/// Says what it is, for the guest's author.
+/// What the action is, for the guest's author.
 pub(super) fn check(does: Does, context: AuthContext<'_>) -> Result<(), String> {
     use AuthAction as A;
     let schema = context.database_name;
     match context.action {
         A::Select | A::Recursive => Ok(()),
         A::Function { function_name } => function(function_name),
-        // Of a table that no column is read of, such as by `count(*)`, SQLite tells the schema that the statement names.
+        // If a statement reads no column of a table, as with `count(*)`, SQLite passes the schema that the
+        // statement names.
         A::Read { table_name, column_name: "" } => readable(does, schema.or(Some(MAIN)), table_name),
         A::Read { table_name, .. } => readable(does, schema, table_name),
         A::Insert { table_name } | A::Update { table_name, .. } | A::Delete { table_name } => {
@@ -74,7 +76,7 @@ fn function(name: &str) -> Result<(), String> {
 }
 
 fn readable(does: Does, schema: Option<&str>, table: &str) -> Result<(), String> {
-    // ALTER looks through the temporary schema for what names the table.
+    // ALTER searches the temporary schema for objects that name the table.
     let looks = does == Does::Alters && schema == Some("temp") && is_temporary_schema(table);
     if looks {
         return Ok(());

@@ -1,5 +1,5 @@
-//! A connection, and what keeps a guest's statement within its bounds: the authorizer, SQLite's own
-//! limits, and a look at the clock every thousand steps.
+//! A connection, and what limits a guest's statement on it: the authorizer, SQLite's own limits, and a check of
+//! the deadline every thousand steps.
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -40,20 +40,20 @@ CREATE TABLE IF NOT EXISTS posthouse_kv (
     PRIMARY KEY (plugin, key)
 ) STRICT, WITHOUT ROWID;";
 
-/// Steps of SQLite's machine between two looks at the clock.
+/// Steps of SQLite's virtual machine between two checks of the deadline.
 const STEPS: i32 = 1000;
 
-/// The longest value that the host itself keeps.
+/// The longest value that the host itself stores, in bytes.
 const LONGEST: i32 = 512 << 20;
 
-/// A connection in its thread.
+/// A connection, in its thread.
 pub(in crate::database) struct Seat {
     pub(in crate::database) connection: Connection,
     pub(super) name: String,
     pub(super) statement_timeout: Duration,
-    /// Whether a COMMIT is on disk when it returns: there is no write-ahead log to sync.
+    /// Whether a COMMIT is on disk when it returns, because there is no write-ahead log to sync.
     pub(super) syncs_itself: bool,
-    /// What is known of its statements.
+    /// The weights of its statements' programs.
     pub(super) programs: Programs,
     pub(super) room: Arc<Room>,
     at_first: Session,
@@ -84,7 +84,7 @@ impl Seat {
         Arc::clone(&self.control)
     }
 
-    /// Runs one of the host's own statements that has no parameters.
+    /// Runs one of the host's own statements without parameters.
     pub(super) fn host(&self, text: &str) -> Result<(), Over> {
         self.connection
             .prepare_cached(text)
@@ -93,8 +93,8 @@ impl Seat {
             .map_err(|error| self.over(&error))
     }
 
-    /// Does `work` for a guest's statement: bounded in time and size, and not allowed what is the host's. Also
-    /// returns why the authorizer refused it, if it did.
+    /// Does `work` for a guest's statement, with limits of time and size, and without access to the host's
+    /// objects. Also returns why the authorizer refused it, if it did.
     pub(super) fn as_guest<T>(
         &self,
         does: Does,
@@ -110,8 +110,8 @@ impl Seat {
         (answer, refused)
     }
 
-    /// Ends a transaction that was not committed. Returns whether another attempt may have the connection: it
-    /// is as it was when it had been opened.
+    /// Ends a transaction that was not committed. Returns whether another attempt may use the connection: its
+    /// state is the same as when it was opened.
     pub(super) fn may_return(&mut self) -> bool {
         self.control.go_on();
         if !self.connection.is_autocommit() && self.host("ROLLBACK").is_err() {
@@ -119,7 +119,7 @@ impl Seat {
         }
         let now = Session::of(&self.connection);
         let as_at_first = now.as_ref().is_ok_and(|now| *now == self.at_first);
-        // ALTER TABLE opens the temporary schema to look into it, so this happens without anybody's fault.
+        // ALTER TABLE opens the temporary schema to search it, so this is normal.
         if !as_at_first {
             tracing::debug!(database = self.name, session = ?now, "connection closed: its session has changed");
         }
@@ -137,13 +137,13 @@ impl Seat {
         self.unavailable(error.to_string())
     }
 
-    /// The database can't be used, for this reason.
+    /// The error that the database cannot be used, with this reason.
     pub(super) fn unavailable(&self, reason: String) -> Over {
         Unavailable { name: self.name.clone(), reason }.into()
     }
 
-    /// Truncates the log where it is long and nobody reads what is in it: it frees the room it takes. Who reads
-    /// is not waited for; the log is truncated later then.
+    /// Truncates a long log if no connection reads it, to free its space. It does not wait for readers; then a
+    /// later call truncates the log.
     pub(super) fn truncate_log(&self) {
         if !self.room.has_long_log() {
             return;
@@ -160,18 +160,18 @@ impl Seat {
     }
 
     fn set_longest(&self, bytes: i32) {
-        // It fails for no number at all.
+        // `set_limit` does not fail.
         let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes);
     }
 }
 
-/// Makes the file where it is missing, for its mode; it may hold what concerns nobody else.
+/// Creates the file if it is missing, so that it gets mode 0600: others have no business in it.
 fn make(path: &Path) -> std::io::Result<()> {
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     if length(path) == 0 && length(log.as_ref()) > 0 {
-        // SQLite would delete it.
+        // SQLite would delete the log.
         let reason =
             "it is missing or empty, but its write-ahead log is there; put the file back, or remove the log";
         return Err(std::io::Error::other(reason));
@@ -181,7 +181,7 @@ fn make(path: &Path) -> std::io::Result<()> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-/// A connection, and whether it syncs its commits itself.
+/// Opens a connection. Also returns whether it syncs its commits itself.
 fn connect(
     path: &Path,
     statement_timeout: Duration,
@@ -194,10 +194,10 @@ fn connect(
     connection.busy_timeout(statement_timeout)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    // Functions within a schema that somebody else made may do no more than compute.
+    // A function in a schema that another program created may only compute.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-    // Some file systems can't have a log beside the file.
+    // Some file systems do not support a write-ahead log.
     let syncs_itself = mode != "wal";
     let synchronous = if syncs_itself { "FULL" } else { "NORMAL" };
     connection.execute_batch(&format!("PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON;"))?;
@@ -225,8 +225,8 @@ fn connect(
     Ok((connection, syncs_itself))
 }
 
-/// Keeps the files within their room, in terms that SQLite has for it. Temporary ones are files, since nothing
-/// bounds the memory of one connection.
+/// Limits the files to their room, by SQLite's own settings. Temporary data are files, since nothing limits the
+/// memory of a single connection.
 fn bound(connection: &Connection, room: &Room, syncs_itself: bool) -> rusqlite::Result<()> {
     room.journals(syncs_itself);
     let page_size = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?;
@@ -238,7 +238,7 @@ fn bound(connection: &Connection, room: &Room, syncs_itself: bool) -> rusqlite::
     ))
 }
 
-/// What SQLite asks about a guest's statement. The guard has looked at its words before.
+/// Answers SQLite's question about a guest's statement. The guard has checked the words before.
 fn authorize(context: AuthContext<'_>, control: &Control) -> Authorization {
     use rusqlite::hooks::AuthAction as A;
     if control.is_over() || !control.ask() {
@@ -253,7 +253,8 @@ fn authorize(context: AuthContext<'_>, control: &Control) -> Authorization {
             control.refuse(why);
             Authorization::Deny
         }
-        // Each row by itself: SQLite would free all of a table in one step, without a look at the clock.
+        // Forces a delete row by row: SQLite would free a whole table in one step, without a check of the
+        // deadline.
         Ok(()) if matches!(context.action, A::Delete { .. }) && control.does() == Does::Rows => {
             Authorization::Ignore
         }

@@ -86,7 +86,7 @@ impl Control {
         self.refused.lock().take()
     }
 
-    /// Whether what runs now is a guest's.
+    /// Whether a guest's statement runs now.
     pub(super) fn is_guest(&self) -> bool {
         self.at_work.load(Ordering::Relaxed)
     }
@@ -137,7 +137,7 @@ impl Control {
         self.longest.load(Ordering::Relaxed)
     }
 
-    /// Counts a call of the authorizer. Returns false if there were too many: SQLite has compiled the statement
+    /// Counts a call of the authorizer. Returns false after too many: then SQLite has compiled the statement
     /// again while it ran, and the program is not the one that was weighed.
     pub(super) fn ask(&self) -> bool {
         self.asked.fetch_add(1, Ordering::Relaxed) < self.may_ask.load(Ordering::Relaxed)
@@ -159,7 +159,7 @@ impl Control {
         self.asked.load(Ordering::Relaxed) > self.may_ask.load(Ordering::Relaxed)
     }
 
-    /// Remembers a table or an index that the statement drops.
+    /// Records a table or an index that the statement drops.
     pub(super) fn drops(&self, name: &str) {
         self.drops.lock().push(name.to_owned());
     }
@@ -174,7 +174,7 @@ impl Control {
         *self.does.lock()
     }
 
-    /// The authorizer refuses the statement; the first reason is kept.
+    /// Records why the authorizer refuses the statement. The first reason is kept.
     pub(super) fn refuse(&self, why: String) {
         self.refused.lock().get_or_insert(why);
     }
@@ -182,7 +182,7 @@ impl Control {
     /// Starts one call of an SQL function.
     ///
     /// # Errors
-    /// When the statement is past its deadline.
+    /// The statement is past its deadline.
     pub(super) fn work(&self) -> Result<Work<'_>, Error> {
         let work = Work { control: self, left: Cell::new(0) };
         work.on(0)?;
@@ -200,7 +200,7 @@ impl Work<'_> {
     /// Counts bytes that the call processes, and checks the deadline every [`BETWEEN`] bytes.
     ///
     /// # Errors
-    /// `SQLITE_INTERRUPT` when the statement is past its deadline.
+    /// `SQLITE_INTERRUPT` if the statement is past its deadline.
     pub(super) fn on(&self, bytes: usize) -> Result<(), Error> {
         match self.left.get().checked_sub(bytes.max(1)) {
             Some(left) => self.left.set(left),
@@ -213,7 +213,7 @@ impl Work<'_> {
     /// Checks the length of a result, in bytes.
     ///
     /// # Errors
-    /// `SQLITE_TOOBIG` when it is longer than the statement's values may be.
+    /// `SQLITE_TOOBIG` if the result is longer than the statement's values may be.
     pub(super) fn check_length(&self, bytes: usize) -> Result<(), Error> {
         if bytes > self.control.longest() { Err(failure(ffi::SQLITE_TOOBIG)) } else { Ok(()) }
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, limits::Limit, params};
 
 use super::control::Control;
 
-/// Pages of a table with its indexes that may be dropped: 256 MiB, where a page has 4 KiB.
+/// The most pages of a table with its indexes that may be dropped: 256 MiB if a page has 4 KiB.
 const PAGES: i64 = 65_536;
 
 const COUNT: &str = "
@@ -18,13 +18,13 @@ SELECT count(*) FROM (
     ) LIMIT ?2
 )";
 
-/// Refuses to drop a table or an index that is too large. Their names are those that the authorizer was given.
+/// Refuses to drop a table or an index that is too large. The authorizer has recorded their names.
 pub(super) fn check(connection: &Connection, control: &Control) -> rusqlite::Result<Result<(), String>> {
     let drops = control.take_drops();
     if drops.is_empty() {
         return Ok(Ok(()));
     }
-    // `Programs::longest` sets it again before the statement runs.
+    // `Programs::longest` sets this limit again before the statement runs.
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::MAX)?;
     control.set_guest(false);
     let count = |name: &String| -> rusqlite::Result<i64> {

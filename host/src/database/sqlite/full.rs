@@ -1,4 +1,4 @@
-//! What a plugin writes has a bound on disk, whichever way it writes it, and the bound is named.
+//! Tests that a plugin's writes have a limit on disk, however it writes, and that the error names the limit.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{config::DatabaseTarget, model::KvWrite};
 
 const BOUNDS: Bounds = Bounds { rows: 100_000, bytes: 4 << 20 };
 const MIB: u64 = 1 << 20;
-/// What the log, and the temporary files, of these small databases may take.
+/// The limit of the log, and of the temporary files, of these small databases.
 const PART: u64 = 16 * MIB;
 
 struct Fixture {
@@ -48,7 +48,7 @@ impl Fixture {
         self.pool.begin(false, &Waiting::default()).await.unwrap()
     }
 
-    /// Runs the statements in a transaction of its own, and commits it.
+    /// Runs the statements in one transaction, and commits it.
     async fn run(&self, delivery: i64, statements: &[&str]) -> Result<Committed, String> {
         let mut transaction = self.begin().await;
         for statement in statements {
@@ -73,7 +73,7 @@ impl Fixture {
     }
 }
 
-/// `INSERT` of so many rows of so many bytes.
+/// An `INSERT` of this many rows with this many bytes each.
 fn insert(rows: u64, bytes: u64) -> String {
     format!(
         "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {rows})
@@ -140,7 +140,7 @@ async fn small_commits_and_keys_meet_the_same_bound() {
 async fn one_transaction_writes_no_more_than_the_log_may_have() {
     let fixture = Fixture::new(60 * MIB);
     fixture.run(1, &["CREATE TABLE t (n, b)"]).await.unwrap();
-    // Many rows, and one row that stands in many indexes: one step of the statement.
+    // Many rows, and one row that is in many indexes: one step of the statement.
     let indexes: Vec<String> = (0..30).map(|i| format!("CREATE INDEX i{i} ON t (b, n + {i})")).collect();
     let all: Vec<&str> = indexes.iter().map(String::as_str).collect();
     for (before, filler) in [(vec![], insert(40, 1_000_000)), (all, insert(1, 1_000_000))] {
@@ -153,7 +153,7 @@ async fn one_transaction_writes_no_more_than_the_log_may_have() {
         );
         assert!(fixture.size("-wal") <= PART + MIB, "{}", fixture.size("-wal"));
     }
-    // In several transactions there is room for it, and their logs do not stay.
+    // In several transactions there is room for it, and their logs are truncated.
     for delivery in 3..8 {
         fixture.run(delivery, &[&insert(9, 1_000_000)]).await.unwrap();
     }
@@ -187,7 +187,7 @@ async fn temporary_files_have_a_bound_and_lie_beside_the_database() {
         };
         assert!(error.contains("temporary files") && error.contains("`max_size`"), "{filler}: {error}");
         drop(transaction);
-        // Its bound is given back, and its file has no name that could stay.
+        // Its room is released, and its file has no name that could remain.
         let names: Vec<_> =
             fs::read_dir(fixture.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert!(names.iter().all(|name| !name.to_string_lossy().contains("temporary")), "{names:?}");
@@ -222,7 +222,7 @@ async fn readers_that_hold_the_log_back_do_not_make_it_grow_for_ever() {
         fixture.run(1 + rows, &[&insert(1, 1_000_000)]).await.unwrap();
     }
     assert!(fixture.size("-wal") > PART / 2);
-    // The next reader waits until the log has started over, and sees all of it then.
+    // The next reader waits until the log has started over, and then reads all of it.
     let pool = Arc::clone(&fixture.pool);
     tokio::time::sleep(Duration::from_millis(100)).await;
     let next = tokio::spawn(async move {

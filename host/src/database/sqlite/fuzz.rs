@@ -12,8 +12,8 @@ use rusqlite::{
 use super::{authorizer, nesting};
 use crate::database::{fuzz::TABLES, guard::Checked};
 
-/// SQLite compiles the text or refuses it. What it compiles is one statement, only reads if the guard says so, and has
-/// no parameter that the guard did not see.
+/// SQLite compiles the text or refuses it. If it compiles, it is one statement, it only reads if the guard says
+/// so, and it has no parameter that the guard did not see.
 pub(in crate::database) fn agrees(checked: &Checked) {
     thread_local! {
         static SQLITE: RefCell<Connection> = {

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// Steps of SQLite's machine between two looks at the clock.
+/// Steps of SQLite's virtual machine between two checks of the deadline.
 const STEPS: i32 = 10_000;
 
 /// How long the check waits for another connection's lock.
@@ -17,9 +17,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whether the file of a database is intact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Integrity {
-    /// It is.
+    /// The file is intact.
     Whole,
-    /// It is not: what SQLite finds.
+    /// The file is damaged; SQLite's description.
     Damaged(String),
     /// The timeout ended the check.
     NotTold,

@@ -1,21 +1,22 @@
-//! SQLite: a pool of connections to one file, each with a thread of its own.
+//! SQLite: a pool of connections to one file, each in its own thread.
 //!
 //! # Turns
 //!
-//! SQLite has one writer at a time, and a transaction that has read can go on to write only while what it
-//! read is the newest there is. So an attempt whose first statement writes waits for its turn, in order of
-//! arrival, before it begins (`BEGIN IMMEDIATE`): it can't conflict. One that reads first begins at once,
-//! beside others; where it then writes, it waits for its turn, and it is a conflict if somebody has written
-//! meanwhile. After a conflict everybody stands in line from the start for a while, as does an attempt that
-//! begins anew after one. So a conflict costs one run, nobody starves, and nobody waits for who waits for
-//! him: who has the turn needs nothing else.
+//! SQLite has one writer at a time. A transaction that has read can only go on to write if it has read the
+//! latest state. So an attempt whose first statement writes waits for its turn before it begins (`BEGIN
+//! IMMEDIATE`), in order of arrival; it cannot conflict. An attempt that reads first begins at once. If it
+//! writes later, it waits for its turn then, and it conflicts if another one has written since.
 //!
-//! A writer sees all that was committed before it began to write, and a reader one committed state: they
-//! end as if one had come after the other.
+//! After a conflict, the next 256 transactions take the turn before they begin, and so does an attempt that
+//! runs again. So a conflict costs one run, and no attempt starves. The holder of the turn waits for nothing,
+//! so there is no deadlock.
 //!
-//! Turns pass on before the disk has what was committed ([`syncer`]): a commit returns when it is on disk, and
-//! the next writer writes meanwhile. Who waits for a turn gets a connection with it, the one that wrote last,
-//! whose pages in memory are the newest.
+//! A writer sees every commit before its first write, and a reader sees one committed state. So the result is
+//! the same as if they had run one after the other.
+//!
+//! A turn passes on before its commit is on disk ([`syncer`]): a commit returns when it is on disk, and the
+//! next writer writes meanwhile. With its turn, a writer gets the connection that wrote last, since that one's
+//! cached pages are the latest.
 
 mod authorizer;
 mod connection;
@@ -68,26 +69,26 @@ use crate::{
     model::{DeliveryId, Usage},
 };
 
-/// Between two tries to truncate a log that readers hold back.
+/// The time between two attempts to truncate a log that readers hold back.
 const FOLD_PAUSE: Duration = Duration::from_secs(1);
 
-/// Transactions that stand in line from the start after a conflict.
+/// How many transactions take the turn before they begin, after a conflict.
 const IN_LINE: u32 = 256;
 
-/// One file, and the threads that hold it open.
+/// One file, and the threads that have it open.
 pub(super) struct Pool {
     name: String,
     path: PathBuf,
     room: Arc<Room>,
     statement_timeout: Duration,
-    /// The right to a connection, and how many there are.
+    /// The right to a connection; `all` is their number.
     places: Arc<Semaphore>,
     all: usize,
     /// The right to write.
     turn: Arc<Semaphore>,
-    /// Whose attempt got it last, and when.
+    /// The attempt that got the turn last, and when.
     writer: Mutex<Option<(String, Instant)>>,
-    /// The last one that worked is the next one that does.
+    /// Idle connections. The last one that worked is used next.
     idle: Mutex<Vec<Worker>>,
     in_line: AtomicU32,
     /// Whether the log is being truncated.
@@ -102,7 +103,7 @@ impl Pool {
         Self::with(name, settings, room, sync)
     }
 
-    /// A pool on the file of `room`, whose log is put on disk by `sync`.
+    /// A pool on the file of `room`. `sync` puts the log on disk.
     fn with(name: &str, settings: &DatabaseSettings, room: Arc<Room>, sync: syncer::Sync) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
@@ -120,12 +121,12 @@ impl Pool {
         })
     }
 
-    /// Transactions under way.
+    /// The active transactions.
     pub(super) fn usage(&self) -> Usage {
         Usage::of(self.all, self.places.available_permits())
     }
 
-    /// A place; `alone` says that the attempt met conflicts before.
+    /// Waits for a place. `alone` means that the attempt has met conflicts.
     pub(super) async fn begin(
         self: &Arc<Self>,
         alone: bool,
@@ -149,7 +150,7 @@ impl Pool {
         })
     }
 
-    /// Runs `work` outside of any attempt, with the right to write where `writes`.
+    /// Runs `work` outside of any attempt. If `writes`, it takes the turn to write.
     async fn apart<T: Send + 'static>(
         self: &Arc<Self>,
         writes: bool,
@@ -184,14 +185,15 @@ impl Pool {
             statement::find_marker(seat, delivery).map(|found| (found, seat.syncs_itself))
         };
         let (found, on_disk) = self.apart(false, find).await?;
-        // Who committed may have been killed before it was synced, and nobody finishes from what may go.
+        // The committing daemon may have been killed before it synced. Nothing may finish from a marker that
+        // can be lost.
         if found.is_some() && !on_disk {
             self.syncer.sync().await?;
         }
         Ok(found)
     }
 
-    /// Returns when all is on disk that was committed here.
+    /// Returns when all commits made here are on disk.
     pub(super) async fn settle(&self) -> Result<(), Unavailable> {
         self.syncer.settle().await
     }
@@ -230,7 +232,7 @@ impl Pool {
         }
     }
 
-    /// Who has the turn, where an attempt has.
+    /// The attempt that has the turn, if one has.
     fn writer(&self) -> Option<String> {
         let writer = self.writer.lock();
         let (who, since) = writer.as_ref().filter(|_| self.turn.available_permits() == 0)?;
@@ -238,7 +240,7 @@ impl Pool {
     }
 
     async fn worker(&self) -> Result<Worker, Unavailable> {
-        // A statement of its own, so that the lock is not held over the await.
+        // A separate statement, so that the lock is not held over the await.
         let idle = self.idle.lock().pop();
         match idle {
             Some(worker) => Ok(worker),
@@ -249,8 +251,8 @@ impl Pool {
         }
     }
 
-    /// Truncates a log that readers, one after another, keep from starting over: new transactions wait until
-    /// those under way have ended.
+    /// Truncates a log that a succession of readers keeps from starting over. New transactions wait until the
+    /// active ones have ended.
     fn fold_where_held_back(self: &Arc<Self>) {
         if !self.room.has_held_back_log() || self.folding.swap(true, Ordering::Relaxed) {
             return;
@@ -259,7 +261,7 @@ impl Pool {
         tokio::spawn(async move {
             let all = u32::try_from(pool.all).unwrap_or(u32::MAX);
             if let Ok(Ok(_all)) = tokio::time::timeout(PATIENCE, pool.places.acquire_many(all)).await {
-                // What fails is tried again after the next commit.
+                // A failure is retried after the next commit.
                 let _ = pool
                     .apart(true, |seat| {
                         seat.truncate_log();
@@ -272,7 +274,7 @@ impl Pool {
         });
     }
 
-    /// Has transactions stand in line for a while after a conflict.
+    /// After a conflict, makes the next transactions take the turn before they begin.
     fn note<T, E: ConflictOrNot>(&self, answer: &Result<T, E>) {
         if answer.as_ref().is_err_and(ConflictOrNot::is_conflict) {
             self.in_line.store(IN_LINE, Ordering::Relaxed);
@@ -288,16 +290,16 @@ impl Pool {
 enum State {
     /// Nothing has run.
     Fresh,
-    /// It has read, and not written.
+    /// The transaction has read, and not written.
     Reads,
-    /// It has the turn.
+    /// The transaction has the turn.
     Writes,
 }
 
-/// A transaction. Dropped, it is rolled back.
+/// A transaction. If it is dropped, it is rolled back.
 pub(super) struct Transaction {
     pool: Arc<Pool>,
-    /// From its first statement on.
+    /// Set from its first statement on.
     worker: Option<Worker>,
     place: Option<(OwnedSemaphorePermit, syncer::Open)>,
     turn: Option<OwnedSemaphorePermit>,
@@ -318,7 +320,7 @@ impl Transaction {
         self.run(!checked.reads, move |seat| statement::run(seat, &checked, &parameters, bounds)).await
     }
 
-    /// Runs `work` within the transaction, which begins with it where it has not yet.
+    /// Runs `work` within the transaction, and begins the transaction if necessary.
     pub(super) async fn run<T: Send + 'static, E: From<Over> + ConflictOrNot + Send + 'static>(
         &mut self,
         writes: bool,
@@ -337,8 +339,8 @@ impl Transaction {
         answer
     }
 
-    /// Waits for the turn where one is needed, and takes a connection where it has none yet. Returns what is
-    /// to be run first.
+    /// Waits for the turn if it is needed, and takes a connection if there is none yet. Returns the statement
+    /// to run first.
     async fn prepare(&mut self, writes: bool) -> Result<Option<&'static str>, Over> {
         let writes = writes || (self.in_line && self.state == State::Fresh);
         if writes && self.state != State::Writes {
@@ -382,8 +384,8 @@ impl Transaction {
         self.run(false, move |seat| statement::kv_list(seat, &plugin, &prefix, &after, limit)).await
     }
 
-    /// Writes what is left to write, with the marker, and commits; returns when it is on disk. `holding` is
-    /// dropped as soon as it has committed, or has not.
+    /// Makes the staged writes, writes the marker, and commits. Returns when that is on disk. `holding` is
+    /// dropped as soon as the commit has succeeded or failed.
     pub(super) async fn commit(
         mut self,
         delivery: DeliveryId,
@@ -393,7 +395,7 @@ impl Transaction {
     ) -> Result<Committed, CommitError> {
         if written.is_empty() && self.state != State::Writes {
             let pool = Arc::clone(&self.pool);
-            // It only stops reading.
+            // It only ends reading.
             drop((self, holding));
             pool.settle().await?;
             return Ok(Committed::NothingWritten);
@@ -409,15 +411,15 @@ impl Transaction {
             if committed.is_ok() {
                 seat.truncate_log();
             }
-            // Where it has not committed nothing of it remains; in this order, so that the next writer finds
-            // this connection.
+            // If the commit failed, nothing of it remains. The connection returns to the pool before the turn
+            // passes on, so that the next writer gets this connection.
             if seat.may_return() {
                 pool.idle.lock().push(worker);
             }
             drop((turn, place, holding));
             match committed {
                 Ok(Some(written)) => pool.syncer.answer(written, asker),
-                // Who has gone away meanwhile finds the marker, or none.
+                // If the attempt is gone by now, the marker shows the result.
                 Ok(None) => drop(asker.send(Ok(()))),
                 Err(error) => drop(asker.send(Err(error))),
             }
@@ -453,7 +455,7 @@ impl ConflictOrNot for CommitError {
 }
 
 impl Drop for Transaction {
-    /// Stops what runs, and gives place and turn back once nothing of it is left.
+    /// Stops the running statement. Releases place and turn once the rollback is complete.
     fn drop(&mut self) {
         let (place, turn) = (self.place.take(), self.turn.take());
         let Some(worker) = self.worker.take() else { return };

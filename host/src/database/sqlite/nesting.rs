@@ -1,11 +1,13 @@
 //! Bounds how large a statement becomes when SQLite flattens its subqueries and views.
 //!
-//! SQLite replaces each reference to a column of a subquery, a view or a common table expression by a copy of that
-//! column's expression. `SELECT x + x AS x FROM (SELECT x + x AS x FROM (…))` doubles at each level: thirty
-//! levels make a billion copies, without a check of the deadline. SQLite has no limit for that. This file computes
-//! an upper bound from the words of the statement: the size of a query is at most its own words, plus the size of
-//! the queries it selects from, times the count of its most frequent word. The words of a query within an expression count for the
-//! one around it too, since it may name that one's columns; those of a `FROM` or a `WITH` do not.
+//! SQLite replaces each reference to a column of a subquery, a view or a common table expression by a copy of
+//! that column's expression. `SELECT x + x AS x FROM (SELECT x + x AS x FROM (…))` doubles at each level:
+//! thirty levels make a billion copies, without a check of the deadline. SQLite has no limit for that.
+//!
+//! This file computes an upper bound from the words of the statement. The size of a query is at most its own
+//! words, plus the size of the queries it selects from, times the count of its most frequent word. The words of
+//! a query within an expression also count for the query around it, since they may name that one's columns. The
+//! words of a `FROM` or a `WITH` do not.
 
 use std::collections::HashMap;
 
@@ -14,13 +16,13 @@ use rusqlite::Connection;
 /// The largest size of a flattened statement, in words and signs.
 const MOST: u64 = 1_000_000;
 
-/// Words and signs of a statement. Some steps of SQLite's compiler take the square of their number.
+/// The most words and signs of a statement. Some steps of SQLite's compiler take the square of their number.
 const WORDS: usize = 20_000;
 
 /// Refuses a statement that would become too large.
 ///
 /// # Errors
-/// Says what is wrong with it, for the guest's author.
+/// What is wrong with the statement, for the guest's author.
 pub(super) fn check(connection: &Connection, text: &str) -> Result<(), String> {
     let tokens = tokens(text);
     if tokens.len() > WORDS {
@@ -41,7 +43,7 @@ pub(super) fn check(connection: &Connection, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What the views of the database say, by their names, where the statement names any.
+/// The queries of the database's views, by name, if the statement names any view.
 fn views(connection: &Connection, tokens: &[String]) -> HashMap<String, Vec<String>> {
     let list = || -> rusqlite::Result<HashMap<_, _>> {
         let mut list =
@@ -56,16 +58,16 @@ fn views(connection: &Connection, tokens: &[String]) -> HashMap<String, Vec<Stri
     all.into_iter().map(|(name, text)| (name, body(&text))).collect()
 }
 
-/// What comes after the `AS` of `CREATE VIEW`.
+/// The tokens after the `AS` of `CREATE VIEW`.
 fn body(view: &str) -> Vec<String> {
     let mut tokens = tokens(view);
     let begins = tokens.iter().position(|token| token == "as").map_or(0, |at| at + 1);
     tokens.split_off(begins)
 }
 
-/// Sizes of queries.
+/// Computes the sizes of queries.
 struct Sizes {
-    /// What the views say.
+    /// The queries of the views.
     queries: HashMap<String, Vec<String>>,
     known: HashMap<String, u64>,
 }
@@ -74,7 +76,7 @@ struct Sizes {
 const DEPTH: usize = 100;
 
 impl Sizes {
-    /// The size of a query, which may name those of `with` beside the views.
+    /// The size of a query, which may name the queries in `with` and the views.
     fn of(&mut self, tokens: &[String], with: &HashMap<String, u64>, depth: usize) -> u64 {
         if depth > DEPTH {
             return u64::MAX;
@@ -131,7 +133,7 @@ fn is_source(before: &[String]) -> bool {
     before.last().is_some_and(|last| ["from", "join"].contains(&last.as_str()))
 }
 
-/// Where the parenthesis that the tokens begin with is closed; their end where it is not.
+/// The position at which the first parenthesis is closed; the end of the tokens if it is not.
 fn closing(tokens: &[String]) -> usize {
     let mut open = 0;
     for (at, token) in tokens.iter().enumerate() {
@@ -147,8 +149,8 @@ fn closing(tokens: &[String]) -> usize {
     tokens.len()
 }
 
-/// The name of the common table expression whose query comes next: `name AS (`, `name (a, b) AS MATERIALIZED (`.
-/// One that is materialized is computed for itself, and not put into another.
+/// The name of the common table expression whose query comes next: `name AS (`, `name (a, b) AS MATERIALIZED
+/// (`. A materialized one is computed separately, and not copied into another query.
 fn named(before: &[String]) -> Option<&String> {
     let mut rest = before;
     if let [start @ .., last] = rest
@@ -184,7 +186,7 @@ const RESERVED: [&str; 28] = [
     "exists", "limit",
 ];
 
-/// Words, names and signs, in lower case and without quotes; a text or a number is one.
+/// Words, names and signs, in lower case and without quotes. A text or a number is one token.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -260,7 +262,7 @@ mod tests {
         }
         assert_eq!(check(&connection, "SELECT x FROM v6"), Ok(()));
         assert_eq!(check(&connection, &nested(9, 2)), Ok(()));
-        // SQLite puts it in where a query within an expression names it, too.
+        // SQLite also copies a query into one that is within an expression.
         let hidden =
             |inner: &str| format!("SELECT (SELECT {}) AS x FROM ({inner})", vec!["x"; 200].join(" + "));
         assert!(check(&connection, &hidden(&hidden(&hidden("SELECT n AS x FROM t")))).is_err());

@@ -1,13 +1,13 @@
 //! Bounds the work of a statement between two checks of its deadline, before it runs.
 //!
-//! SQLite checks the deadline at backward jumps only. Between two of them each step may read or produce a value of
-//! `sql_bytes`: two thousand columns of `lower($1)` over four megabytes take a minute and sixteen gigabytes of
-//! memory. So each step of the compiled program (`EXPLAIN`) has a weight: the nanoseconds that it takes at most
+//! SQLite checks the deadline only at backward jumps. Between two of them each step may read or produce a value
+//! of `sql_bytes`: two thousand columns of `lower($1)` over four megabytes take a minute and sixteen gigabytes
+//! of memory. So each step of the compiled program (`EXPLAIN`) has a weight: the most nanoseconds that it takes
 //! for each byte of the longest value. The sum of the weights and [`BUDGET`] give the longest value that the
 //! statement may touch. For nearly all statements that is `sql_bytes`.
 //!
-//! The program includes what views, generated columns, constraints, indexes and triggers add, which neither the
-//! text of the statement nor the authorizer shows.
+//! The program includes the steps of views, generated columns, constraints, indexes and triggers. Neither the
+//! text of the statement nor the authorizer shows those.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -18,18 +18,18 @@ use super::{control::Control, functions};
 /// Nanoseconds that may pass without a check of the deadline. Also bounds the bytes of values held at once.
 const BUDGET: u64 = 400_000_000;
 
-/// Steps of a program; SQLite takes the greatest power of two, times 42, below it. A statement with a thousand
-/// parameters has some 3,000.
+/// The most steps of a program; SQLite takes the greatest power of two, times 42, below it. A statement with a
+/// thousand parameters has some 3,000.
 pub(super) const STEPS: i32 = 50_000;
 
-/// Programs whose weight a connection remembers: more than it keeps prepared.
+/// How many programs' weights a connection remembers: more than it keeps prepared.
 const REMEMBERED: usize = 1024;
 
 /// The factor by which the authorizer may be called more often while a statement runs than while it was compiled.
 /// SQLite compiles a statement again if the schema or a parameter has changed, and it may become a larger one.
 const AGAIN: u32 = 4;
 
-/// What compiling a statement has shown.
+/// The results of compiling a statement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     weight: u64,
@@ -79,7 +79,7 @@ impl Programs {
         let longest = BUDGET / found.weight.max(1);
         let longest = usize::try_from(longest).unwrap_or(usize::MAX).min(most);
         control.set_longest(longest);
-        // It fails for no number at all.
+        // `set_limit` does not fail.
         let _ = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(longest).unwrap_or(i32::MAX));
         Ok(longest)
     }

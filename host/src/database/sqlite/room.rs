@@ -1,17 +1,18 @@
-//! How much of the disk one SQLite database may take, and whether its files are still where they were opened.
+//! Limits how much of the disk one SQLite database may take, and checks that its files are still at their
+//! paths.
 //!
-//! | what | bound | refused by |
+//! | what | limit | refused by |
 //! | --- | --- | --- |
 //! | the file | `max_size` | SQLite (`max_page_count`) |
 //! | the write-ahead log | a quarter of `max_size`, at least [`SMALLEST_PART`] | [`Room::may_grow`] |
 //! | temporary files, together | the same | [`Room::may_grow`] |
 //! | all of them | `min_free` and a quarter of it stay free on the disk | [`Room::may_grow`] |
 //!
-//! SQLite reports each of them as `SQLITE_FULL`. Which one it was is remembered by the thread that met it
+//! SQLite reports each of them as `SQLITE_FULL`. The thread remembers which limit it reached
 //! ([`Room::why_full`]), since a connection belongs to one thread.
 //!
-//! The bound on the free room holds for plugins. What the host writes itself, such as a checkpoint or the
-//! removal of markers, frees room or needs next to none.
+//! The limit on free disk space applies to plugins. The host's own writes, such as a checkpoint or the removal
+//! of markers, free space or need next to none.
 
 use std::{
     cell::Cell,
@@ -31,23 +32,23 @@ use parking_lot::Mutex;
 
 use super::vfs;
 
-/// Bytes that the log, and the temporary files, may take however small `max_size` is. SQLite checkpoints a
-/// log at 4 MiB.
+/// The least limit of the log, and of the temporary files, in bytes, however small `max_size` is. SQLite
+/// checkpoints a log at 4 MiB.
 const SMALLEST_PART: u64 = 16 << 20;
 
-/// Bytes that plugins leave free even where `min_free` is 0: the store commits and starts with them.
+/// Bytes that plugins leave free even if `min_free` is 0. The store needs them to commit and to start.
 const SMALLEST_FLOOR: u64 = 16 << 20;
 
-/// A log that is longer is truncated once it has been checkpointed.
+/// A longer log is truncated once it has been checkpointed. In bytes.
 pub(super) const LONG_LOG: u64 = 16 << 20;
 
-/// Bytes that may be written between two looks at the disk.
+/// Bytes that may be written between two checks of the disk.
 const UNLOOKED: u64 = 1 << 20;
 
-/// How long a look at the disk holds for those who write little.
+/// How long a check of the disk is valid, unless [`UNLOOKED`] bytes were written.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What a file of SQLite's is.
+/// The kind of an SQLite file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The database.
@@ -67,34 +68,34 @@ type Identity = (u64, u64);
 #[derive(Debug)]
 pub(super) struct Room {
     name: String,
-    /// As config.toml has it.
+    /// The path in config.toml.
     path: PathBuf,
     max_size: u64,
-    /// What the log may take, and the temporary files.
+    /// The limit of the log, and of the temporary files.
     part: u64,
-    /// What plugins leave free on the disk.
+    /// How much plugins leave free on the disk.
     floor: u64,
-    /// Whether a commit writes to the file itself: there is no log.
+    /// Whether commits write to the file itself, because there is no log.
     journals: AtomicBool,
     /// The size of the log.
     log: AtomicU64,
-    /// Where the last write to the log ended.
+    /// The end of the last write to the log.
     log_end: AtomicU64,
     /// The size of all temporary files.
     temporary: AtomicU64,
-    /// Written since the last look at the disk.
+    /// Bytes written since the last check of the disk.
     unlooked: AtomicU64,
     seen: Mutex<Option<(Instant, Option<u64>)>>,
     vfs: OnceLock<Result<String, String>>,
     main: OnceLock<Identity>,
     logs: Mutex<Logs>,
-    /// Whether it was said that the file is too large.
+    /// Whether the log has reported that the file is too large.
     told: AtomicBool,
-    /// Why the files are no longer those that were opened.
+    /// Why the files are no longer the opened ones.
     moved: OnceLock<String>,
 }
 
-/// The log as connections have it open.
+/// The log that connections have open.
 #[derive(Debug, Default)]
 struct Logs {
     open: usize,
@@ -106,19 +107,19 @@ struct Logs {
 enum Refusal {
     Log,
     Temporary,
-    /// So much is free.
+    /// The disk has this many bytes free.
     Free(u64),
-    /// The system says so.
+    /// The system reported a full disk.
     Disk,
 }
 
 thread_local! {
-    /// Whether a plugin's statement or commit is at work on this thread.
+    /// Whether this thread runs a plugin's statement or commit.
     static GUEST: Cell<bool> = const { Cell::new(false) };
     static REFUSED: Cell<Option<Refusal>> = const { Cell::new(None) };
 }
 
-/// While it lives, what this thread writes is a plugin's.
+/// While this exists, the writes of this thread are a plugin's.
 pub(super) struct Guest(bool);
 
 impl Guest {
@@ -135,14 +136,14 @@ impl Drop for Guest {
 }
 
 impl Room {
-    /// The room of the database `name` in the file `path`, of which `min_free` is to stay free on its disk.
+    /// The room of the database `name` in the file `path`. `min_free` bytes stay free on its disk.
     pub(super) fn new(name: &str, path: &Path, max_size: u64, min_free: u64) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             path: path.to_owned(),
             max_size,
             part: (max_size / 4).max(SMALLEST_PART),
-            // The rest is for the store's own log, so that it takes events in when plugins write no more.
+            // The rest is for the store's own log, so that it still accepts events when plugins may not write.
             floor: min_free.saturating_add(min_free / 4).max(SMALLEST_FLOOR),
             journals: AtomicBool::new(false),
             log: AtomicU64::new(0),
@@ -163,10 +164,10 @@ impl Room {
         &self.path
     }
 
-    /// The name under which SQLite knows the files of this database.
+    /// The name of the VFS for the files of this database.
     ///
     /// # Errors
-    /// When SQLite does not take them.
+    /// SQLite does not accept the VFS.
     pub(super) fn vfs(self: &Arc<Self>) -> Result<&str, &str> {
         let registered = self.vfs.get_or_init(|| {
             remove_temporary(&self.path);
@@ -181,7 +182,7 @@ impl Room {
         (self.max_size / page_size.max(512)).clamp(1, 0xffff_fffe)
     }
 
-    /// The file has so many bytes. One that has too many already is used, and may not grow.
+    /// Records the size of the file. If it is above the limit already, the file is used, and may not grow.
     pub(super) fn has(&self, bytes: u64) {
         if bytes > self.max_size && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -193,7 +194,7 @@ impl Room {
         }
     }
 
-    /// Tells whether commits write to the file itself.
+    /// Records whether commits write to the file itself.
     pub(super) fn journals(&self, journals: bool) {
         self.journals.store(journals, Ordering::Relaxed);
     }
@@ -203,15 +204,15 @@ impl Room {
         self.log.load(Ordering::Relaxed) > LONG_LOG || self.has_held_back_log()
     }
 
-    /// Whether readers have kept the log from starting over for so long that it nears its bound.
+    /// Whether readers have kept the log from starting over for so long that it nears its limit.
     pub(super) fn has_held_back_log(&self) -> bool {
         self.log_end.load(Ordering::Relaxed) > self.part / 2
     }
 
-    /// Whether a plugin may begin to write.
+    /// Checks that a plugin may begin to write.
     ///
     /// # Errors
-    /// The limit in its way.
+    /// The limit that is reached.
     pub(super) fn may_write(&self) -> Result<(), String> {
         match self.short(0) {
             Some(free) => Err(self.words(Some(Refusal::Free(free)))),
@@ -219,7 +220,7 @@ impl Room {
         }
     }
 
-    /// Whether a file may be written to up to `end`; its size is `size` now. The refusal is remembered.
+    /// Whether a file of `size` bytes may be written up to `end`. A refusal is remembered.
     pub(super) fn may_grow(&self, kind: Kind, size: u64, end: u64) -> bool {
         let growth = end.saturating_sub(size);
         let guest = GUEST.get();
@@ -228,10 +229,10 @@ impl Room {
             Kind::Temporary if self.temporary.load(Ordering::Relaxed) + growth > self.part => {
                 Some(Refusal::Temporary)
             }
-            // A checkpoint writes it, to truncate the log.
+            // A checkpoint writes to it, to truncate the log.
             Kind::Main if !self.journals.load(Ordering::Relaxed) => None,
             _ if !guest || growth == 0 => None,
-            // What is in the log comes to be in the file before it leaves the log.
+            // The log's content will be in the file before it leaves the log.
             Kind::Log => self.grows(growth, end),
             _ => self.grows(growth, 0),
         };
@@ -244,7 +245,7 @@ impl Room {
         self.short(growth.saturating_add(more)).map(Refusal::Free)
     }
 
-    /// A file has been written to up to `end`, and had `size` before.
+    /// Records that a file was written up to `end`, and had `size` bytes before.
     pub(super) fn grown(&self, kind: Kind, size: u64, end: u64) {
         match kind {
             Kind::Log => {
@@ -258,7 +259,7 @@ impl Room {
         }
     }
 
-    /// A file of `size` has `left` now.
+    /// Records that a file of `size` bytes has `left` bytes now.
     pub(super) fn shrunk(&self, kind: Kind, size: u64, left: u64) {
         match kind {
             Kind::Log => {
@@ -272,17 +273,17 @@ impl Room {
         }
     }
 
-    /// The size of the log, which many connections write.
+    /// The size of the log, which several connections write.
     pub(super) fn log(&self) -> u64 {
         self.log.load(Ordering::Relaxed)
     }
 
-    /// The system had no room for a write.
+    /// Records that the system had no space for a write.
     pub(super) fn disk_is_full(&self) {
         REFUSED.set(Some(Refusal::Disk));
     }
 
-    /// Why SQLite said that it is full, on this thread, last.
+    /// Why SQLite last reported `SQLITE_FULL` on this thread.
     pub(super) fn why_full(&self) -> String {
         self.words(REFUSED.take())
     }
@@ -310,7 +311,7 @@ impl Room {
         }
     }
 
-    /// What is free on the disk, where with `more` written less than the floor would be left.
+    /// The free bytes of the disk, if writing `more` bytes would leave less than the floor.
     fn short(&self, more: u64) -> Option<u64> {
         let mut seen = self.seen.lock();
         let free = match *seen {
@@ -327,7 +328,7 @@ impl Room {
         (free < self.floor.saturating_add(more)).then_some(free)
     }
 
-    /// A name for a new temporary file: beside the database, where its room is known.
+    /// A name for a new temporary file, beside the database, so that it counts against this room.
     pub(super) fn temporary_name(&self) -> Option<CString> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -336,7 +337,7 @@ impl Room {
         CString::new(name).ok()
     }
 
-    /// The database has been opened.
+    /// Records that the database was opened.
     pub(super) fn opened_main(&self) {
         let Ok(there) = identity(&self.path) else { return };
         if *self.main.get_or_init(|| there) != there {
@@ -344,7 +345,7 @@ impl Room {
         }
     }
 
-    /// The log at this path has been opened, and has `size` bytes.
+    /// Records that the log at this path was opened, and has `size` bytes.
     pub(super) fn opened_log(&self, path: &Path, size: u64) {
         self.log.store(size, Ordering::Relaxed);
         let mut logs = self.logs.lock();
@@ -358,16 +359,16 @@ impl Room {
         logs.open += 1;
     }
 
-    /// A connection has closed the log.
+    /// Records that a connection has closed the log.
     pub(super) fn closed_log(&self) {
         let mut logs = self.logs.lock();
         logs.open = logs.open.saturating_sub(1);
     }
 
-    /// Whether the files at their paths are those that are open. What is committed to another one is lost.
+    /// Checks that the files at their paths are the open ones. A commit to any other file is lost.
     ///
     /// # Errors
-    /// When they are not; they never are again.
+    /// A file was moved, deleted or replaced. The error is permanent.
     pub(super) fn check(&self) -> io::Result<()> {
         let is_there = |path: &Path, opened: Identity| match identity(path) {
             Ok(there) if there == opened => None,
@@ -398,10 +399,10 @@ impl Room {
     }
 }
 
-/// Between the name of a database and what tells its temporary files apart.
+/// Separates the name of a database from the rest of a temporary file's name.
 const TEMPORARY: &str = "-temporary-";
 
-/// Removes temporary files of a daemon that was killed in the moment between making and unlinking one.
+/// Removes temporary files of a daemon that was killed between creating and unlinking one.
 fn remove_temporary(database: &Path) {
     let Some(name) = database.file_name() else { return };
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -417,8 +418,8 @@ fn identity(path: &Path) -> io::Result<Identity> {
     fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Bytes that are free on the disk of this file, which may have to be made with its folders; none where the
-/// system does not say.
+/// The free bytes on the disk of this file. The file and its folders may not exist yet. None if the system does
+/// not say.
 fn free_beside(path: &Path) -> Option<u64> {
     let disk = path.ancestors().find_map(|path| {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };

@@ -1,8 +1,8 @@
-//! The proof that a connection is as it was when it had been opened: what one attempt leaves behind must not
-//! change what the statements of the next one mean.
+//! The proof that a connection is in the state in which it was opened. Otherwise one attempt could change the
+//! meaning of the next one's statements.
 //!
-//! It runs no statement, and takes well under a microsecond. A statement would take ten times as long as the look,
-//! and SQLite fixes what some PRAGMAs return when it compiles them.
+//! The proof runs no statement, and takes well under a microsecond. A statement would take ten times as long,
+//! and SQLite fixes the results of some PRAGMAs when it compiles them.
 
 use rusqlite::{Connection, Result, config::DbConfig};
 
@@ -19,12 +19,12 @@ const FLAGS: [DbConfig; 6] = [
 /// SQLite numbers the schemas of a connection: `main`, `temp`, then files that were attached.
 const ATTACHED: usize = 2;
 
-/// What outlives a transaction.
+/// The state that outlives a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Session {
-    /// The temporary schema was opened. While it was not, there is nothing in it.
+    /// Whether the temporary schema was opened. If not, it is empty.
     temporary: bool,
-    /// A file is attached.
+    /// Whether a file is attached.
     attached: bool,
     flags: [bool; FLAGS.len()],
 }
@@ -36,7 +36,7 @@ impl Session {
             *flag = connection.db_config(config)?;
         }
         Ok(Self {
-            // SQLite knows whether a schema is read-only once it was opened.
+            // SQLite knows whether a schema is read-only once the schema was opened.
             temporary: connection.is_readonly(c"temp").is_ok(),
             attached: connection.db_name(ATTACHED).is_ok(),
             flags,

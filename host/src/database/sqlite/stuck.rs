@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use super::control::Control;
 
-/// How long a statement may run past its deadline. Long enough for a disk that hangs for some seconds.
+/// How long a statement may run past its deadline: long enough for a disk that hangs for some seconds.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 
-/// Pause between two interrupts.
+/// The pause between two interrupts.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Interrupts the running guest's statement until it ends. If it is past its deadline by more than `grace`, calls

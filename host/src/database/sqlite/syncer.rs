@@ -1,26 +1,26 @@
-//! Puts commits on disk, many by one sync.
+//! Puts commits on disk, many with one sync.
 //!
 //! ```text
 //!   COMMIT: written to the log ─► the next writer's turn
 //!     │
 //!     ▼
-//!   asked ─► asked ─► asked ──► all that have asked by now ─► one sync of the log ─► each is answered
-//!                                                             asked meanwhile: the next one's
+//!   request ─► request ─► request ──► all requests so far ─► one sync of the log ─► each gets its answer
+//!                                                            later requests: the next sync
 //! ```
 //!
-//! With `synchronous = NORMAL` a COMMIT in write-ahead mode has written to the log when it returns, and does
-//! not wait for the disk. A process that is killed loses nothing of it; a machine that loses its power may
-//! lose the end of the log, from some commit on. So nobody is told of a commit before a sync of the log that
-//! began after the commit has returned, and neither is anybody told of what an attempt made of rows that
-//! are not on disk yet ([`Syncer::settle`]). SQLite itself syncs the log before it copies from it into the
-//! file, and the file before it begins the log anew: what has left the log is on disk.
+//! With `synchronous = NORMAL`, a COMMIT in write-ahead mode has written to the log when it returns, and has
+//! not waited for the disk. A killed process loses nothing of it. A power cut may lose the end of the log, from
+//! some commit on. So a commit is reported only after a sync of the log that began after the commit. The same
+//! holds for an attempt that has read rows which are not on disk yet ([`Syncer::settle`]). SQLite itself syncs
+//! the log before it copies from it into the file, and syncs the file before it starts the log over. So
+//! everything that has left the log is on disk.
 //!
-//! The log is synced by a descriptor of its own, since SQLite locks nothing on the log: to close one of the
-//! file would take SQLite's locks away, as POSIX has it. The log is not deleted while a connection is open,
-//! and those of a pool stay open.
+//! The syncer has its own descriptor of the log, because SQLite holds no locks on the log. Closing a descriptor
+//! of the database file would release SQLite's locks, as POSIX requires. The log is not deleted while a
+//! connection is open, and the connections of a pool stay open.
 //!
-//! A sync that fails leaves in doubt what is on disk, and no later one would tell. From then on the database
-//! is not used until the next start.
+//! After a failed sync it is unknown what is on disk, and a later sync would not show it. So the database is
+//! not used until the next start.
 
 use std::{
     fs::{self, File},
@@ -42,44 +42,44 @@ use tokio::sync::oneshot;
 use super::room::Room;
 use crate::database::{CommitError, Unavailable};
 
-/// For how many times what the last sync took the disk is left alone before the next one, while transactions
-/// are under way that will want it too.
+/// Before the next sync the syncer pauses for this many times the duration of the last one, if active
+/// transactions may request a sync, too.
 const REST: u32 = 8;
 
-/// The longest that anybody waits for others to join.
+/// The longest pause for others to join.
 const LONGEST_REST: Duration = Duration::from_millis(2);
 
-/// Who waits for a sync.
+/// A request that waits for a sync.
 pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
 
 /// Puts the log on disk.
 pub(super) type Sync = Box<dyn FnMut() -> io::Result<()> + Send>;
 
-/// The way to the thread that syncs, which begins with the first commit and ends with the pool.
+/// The handle of the syncing thread, which starts with the first commit and ends with the pool.
 pub(super) struct Syncer {
     state: Arc<State>,
     thread: Mutex<Thread>,
 }
 
 enum Thread {
-    /// It has not begun.
+    /// The thread has not started.
     Sync(Sync),
     Asked(mpsc::Sender<Asker>),
-    /// It could not begin.
+    /// The thread could not be started.
     None,
 }
 
 struct State {
     name: String,
-    /// Commits and askers that no sync has answered yet.
+    /// Commits and requests that no sync has answered yet.
     pending: AtomicUsize,
-    /// Transactions that are under way.
+    /// Active transactions.
     open: AtomicUsize,
     failure: OnceLock<String>,
 }
 
 impl Syncer {
-    /// For the database of this name, whose log `sync` puts on disk.
+    /// The syncer of the database of this name. `sync` puts its log on disk.
     pub(super) fn new(name: &str, sync: Sync) -> Self {
         let state = State {
             name: name.to_owned(),
@@ -90,21 +90,21 @@ impl Syncer {
         Self { state: Arc::new(state), thread: Mutex::new(Thread::Sync(sync)) }
     }
 
-    /// A transaction is under way for as long as this is kept: its commit may want a sync.
+    /// Counts a transaction as active while the result exists: its commit may request a sync.
     pub(super) fn open(&self) -> Open {
         self.state.open.fetch_add(1, Ordering::Relaxed);
         Open(Arc::clone(&self.state))
     }
 
-    /// To be called before the COMMIT: whoever sees its rows finds that they are not on disk yet.
+    /// Call this before the COMMIT, so that readers of its rows know that they are not on disk yet.
     pub(super) fn writing(&self) -> Writing {
         self.state.pending.fetch_add(1, Ordering::SeqCst);
         Writing(Some(Arc::clone(&self.state)))
     }
 
-    /// Has `asker` answered once all is on disk that was committed before this call.
+    /// Answers `asker` once every commit before this call is on disk.
     pub(super) fn answer(&self, mut written: Writing, asker: Asker) {
-        // Counted until it is answered.
+        // It is counted until it is answered.
         written.0 = None;
         let mut thread = self.thread.lock();
         if let Thread::Sync(_) = &*thread
@@ -127,10 +127,10 @@ impl Syncer {
         }
     }
 
-    /// Returns when all is on disk that was committed before this call.
+    /// Returns when every commit before this call is on disk.
     ///
     /// # Errors
-    /// When the log could not be synced.
+    /// The log could not be synced.
     pub(super) async fn sync(&self) -> Result<(), Unavailable> {
         let (asker, answered) = oneshot::channel();
         self.answer(self.writing(), asker);
@@ -140,25 +140,25 @@ impl Syncer {
         }
     }
 
-    /// As [`Self::sync`], and returns at once where nothing is left to sync.
+    /// Like [`Self::sync`], but returns at once if there is nothing to sync.
     ///
     /// # Errors
-    /// When the log could not be synced.
+    /// The log could not be synced.
     pub(super) async fn settle(&self) -> Result<(), Unavailable> {
         self.check()?;
         if self.state.pending.load(Ordering::SeqCst) == 0 { Ok(()) } else { self.sync().await }
     }
 
-    /// Whether every sync so far has succeeded.
+    /// Checks that every sync so far has succeeded.
     ///
     /// # Errors
-    /// When one has not.
+    /// A sync has failed.
     pub(super) fn check(&self) -> Result<(), Unavailable> {
         if self.state.failure.get().is_some() { Err(self.state.unavailable()) } else { Ok(()) }
     }
 }
 
-/// A transaction that is under way.
+/// An active transaction.
 pub(super) struct Open(Arc<State>);
 
 impl Drop for Open {
@@ -167,7 +167,7 @@ impl Drop for Open {
     }
 }
 
-/// A commit that may have been written. Dropped, it was not.
+/// A commit that may have been written. If this is dropped, it was not.
 pub(super) struct Writing(Option<Arc<State>>);
 
 impl Drop for Writing {
@@ -182,7 +182,7 @@ impl State {
     fn serve(&self, mut sync: Sync, queue: &mpsc::Receiver<Asker>) {
         let (mut ended, mut rest) = (Instant::now(), Duration::ZERO);
         while let Ok(first) = queue.recv() {
-            // Alone there is nobody to wait for.
+            // If no transaction is active, there is nothing to wait for.
             let left = rest.saturating_sub(ended.elapsed());
             if !left.is_zero() && self.open.load(Ordering::Relaxed) > 0 {
                 thread::sleep(left);
@@ -205,7 +205,7 @@ impl State {
         }
         self.pending.fetch_sub(askers.len(), Ordering::SeqCst);
         for asker in askers {
-            // Who has gone away meanwhile finds the marker.
+            // If the attempt is gone by now, the marker shows the result.
             let _ = asker.send(match synced {
                 Ok(()) => Ok(()),
                 Err(_) => Err(CommitError::Unknown(self.unavailable())),
@@ -229,8 +229,8 @@ impl State {
     }
 }
 
-/// Syncs the write-ahead log of the database of this room. What is synced counts only where its files are
-/// still at their paths after it: a restart would not find it elsewhere.
+/// Syncs the write-ahead log of this room's database. A sync only counts if the files are still at their paths
+/// after it, since a restart would not find them elsewhere.
 pub(super) fn log_of(room: Arc<Room>) -> Sync {
     let mut log = Log { database: room.path().to_owned(), held: None };
     Box::new(move || {
@@ -247,7 +247,7 @@ struct Log {
 
 impl Log {
     fn sync(&mut self) -> io::Result<()> {
-        // Beside the file itself, wherever links lead to it.
+        // The log is beside the file itself, after all links.
         let mut path = fs::canonicalize(&self.database)?.into_os_string();
         path.push("-wal");
         let there = fs::metadata(&path)?;
@@ -257,7 +257,7 @@ impl Log {
         let log = match self.held.take().filter(is_it) {
             Some(log) => log,
             None => {
-                // Its name, too, has to be on disk.
+                // The log's name has to be on disk, too.
                 if let Some(folder) = Path::new(&path).parent() {
                     File::open(folder)?.sync_all()?;
                 }
@@ -274,7 +274,7 @@ impl Log {
 mod tests {
     use super::*;
 
-    /// A syncer whose disk is told by hand when a sync may end, and how.
+    /// A syncer whose disk the test controls: when a sync ends, and how.
     fn by_hand() -> (Syncer, mpsc::Receiver<()>, mpsc::Sender<io::Result<()>>) {
         let (began, begins) = mpsc::channel();
         let (end, ends) = mpsc::channel();
@@ -329,7 +329,7 @@ mod tests {
         end.send(Err(io::Error::other("no more"))).unwrap();
         let answer = ask(&syncer).await.unwrap();
         assert!(matches!(&answer, Err(CommitError::Unknown(_))), "{answer:?}");
-        // The disk is not asked again: it might say yes.
+        // The disk is not asked again: it might report success.
         assert!(ask(&syncer).await.unwrap().is_err());
         assert!(syncer.settle().await.is_err());
         let error = syncer.check().unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! What is told, and when, of commits that are not on disk yet. The disk is a fake: it has what was in the
-//! files when they were last synced.
+//! Tests when commits are reported that are not on disk yet. The disk is a fake: it contains what the files had
+//! at the last sync.
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::mpsc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::config::DatabaseTarget;
 
 const BOUNDS: Bounds = Bounds { rows: 100, bytes: 64 << 10 };
 
-/// A database, and what a machine would find of it that lost its power.
+/// A database, and what would remain of it after a power cut.
 #[derive(Clone)]
 struct Fixture {
     folder: Arc<TempDir>,
@@ -36,7 +36,7 @@ impl Fixture {
         self.folder.path().join("app.db-wal")
     }
 
-    /// A pool whose syncs put on the fake disk what is in the files, each when `may` lets it.
+    /// A pool whose syncs copy the files to the fake disk, each after `may` returns.
     fn pool(&self, may: impl Fn() + Send + 'static) -> Arc<Pool> {
         let fixture = self.clone();
         let sync = move || -> io::Result<()> {
@@ -56,7 +56,7 @@ impl Fixture {
         Pool::with("app", &settings, Room::new("app", &self.path(), 1 << 30, 0), Box::new(sync))
     }
 
-    /// Deliveries that have a marker on the fake disk.
+    /// The deliveries with a marker on the fake disk.
     fn on_disk(&self) -> BTreeSet<i64> {
         let Some([file, log]) = self.disk.lock().clone() else { return BTreeSet::new() };
         let folder = tempfile::tempdir().unwrap();
@@ -65,7 +65,7 @@ impl Fixture {
         marked(&Connection::open(folder.path().join("app.db")).unwrap())
     }
 
-    /// Deliveries that have a marker for whoever reads the files now.
+    /// The deliveries with a marker in the files now.
     fn in_sight(&self) -> BTreeSet<i64> {
         marked(&Connection::open(self.path()).unwrap())
     }
@@ -86,7 +86,7 @@ async fn insert(pool: &Arc<Pool>, delivery: i64) -> Result<Committed, CommitErro
     transaction.commit(DeliveryId(delivery), b"{}".to_vec(), Written::default(), ()).await
 }
 
-/// Whether it has ended within a moment.
+/// Whether the task ends within a moment.
 async fn ends<T>(task: &mut tokio::task::JoinHandle<T>) -> bool {
     tokio::time::timeout(Duration::from_millis(50), task).await.is_ok()
 }
@@ -109,7 +109,7 @@ async fn nobody_is_told_of_a_commit_that_a_power_cut_would_take_back() {
     }
     let mut lacking = 0;
     while told.lock().len() < COMMITS as usize {
-        // In this order: what was told of before the power went.
+        // The order matters: first what was reported before the power cut.
         let (told, seen) = (told.lock().clone(), fixture.in_sight());
         let found = fixture.on_disk();
         assert!(found.is_superset(&told), "told of, and lost: {:?}", told.difference(&found));
@@ -137,7 +137,7 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
     assert!(!ends(&mut second).await);
     assert_eq!(fixture.in_sight(), [1, 2].into(), "both have committed");
     assert_eq!(fixture.on_disk(), [].into(), "and a power cut would take them back");
-    // One that only reads has seen them.
+    // An attempt that only reads has seen them.
     let reading = Arc::clone(&pool);
     let mut reader = tokio::spawn(async move {
         let mut transaction = reading.begin(false, &Waiting::default()).await.unwrap();
@@ -151,7 +151,7 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
     assert!(!ends(&mut failed).await);
     may.send(()).unwrap();
     assert_eq!(first.await.unwrap(), Ok(Committed::Marked));
-    // The others came while the first sync was under way, so they are for the second.
+    // The others arrived during the first sync, so the second sync is for them.
     may.send(()).unwrap();
     assert_eq!(second.await.unwrap(), Ok(Committed::Marked));
     assert_eq!(reader.await.unwrap(), Ok(Committed::NothingWritten));
@@ -164,7 +164,7 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_that_a_killed_daemon_left_is_on_disk_before_anybody_finishes_from_it() {
     let fixture = Fixture::new();
-    // Its sync never ends.
+    // This sync never ends.
     let killed = fixture.pool(|| {
         loop {
             std::thread::park();
@@ -199,11 +199,11 @@ async fn after_a_sync_that_failed_the_database_is_left_alone() {
     let Err(error) = pool.begin(false, &Waiting::default()).await else { panic!("it goes on") };
     assert!(error.to_string().contains("no more space"), "{error}");
     assert!(pool.find_marker(DeliveryId(1)).await.is_err(), "nobody finishes from what may go");
-    // The next start asks the disk anew.
+    // The next start asks the disk again.
     assert_eq!(fixture.pool(|| {}).find_marker(DeliveryId(1)).await, Ok(Some(b"{}".to_vec())));
 }
 
-/// The thread that the next attempt runs on, and what its connection is.
+/// The thread of the next attempt, and the state of its connection.
 async fn next(pool: &Arc<Pool>) -> (std::thread::ThreadId, session::Session) {
     let mut transaction = pool.begin(false, &Waiting::default()).await.unwrap();
     let look = |seat: &mut Seat| {
@@ -215,7 +215,7 @@ async fn next(pool: &Arc<Pool>) -> (std::thread::ThreadId, session::Session) {
     found
 }
 
-/// Returns when every transaction that was dropped has been rolled back, and its connection is back.
+/// Returns when every dropped transaction is rolled back, and its connection is back in the pool.
 async fn at_rest(pool: &Pool) {
     while pool.places.available_permits() < pool.all {
         tokio::task::yield_now().await;
@@ -227,7 +227,7 @@ async fn a_connection_whose_session_was_changed_is_closed_and_no_other() {
     let fixture = Fixture::new();
     let pool = fixture.pool(|| {});
     let (mut thread, at_first) = next(&pool).await;
-    // What no statement of a guest can do is done past the authorizer.
+    // No statement of a guest can do this, so the test bypasses the authorizer.
     for dirt in [
         "CREATE TEMP TABLE t (n INTEGER)",
         "CREATE TEMP VIEW t AS SELECT 99 AS n",
@@ -254,7 +254,7 @@ async fn a_connection_whose_session_was_changed_is_closed_and_no_other() {
             }
             let (other, found) = next(&pool).await;
             assert_eq!(found, at_first, "{dirt}, committed: {commits}");
-            // A rollback takes a table back, and leaves the schema open that it was in.
+            // A rollback removes a table, and leaves its schema open.
             assert_ne!(other, thread, "{dirt}, committed: {commits}");
             thread = other;
         }

@@ -1,4 +1,4 @@
-//! How long a statement can hold the database.
+//! Tests how long a statement can hold the database.
 
 use std::sync::mpsc;
 
@@ -38,7 +38,7 @@ async fn begin(pool: &Arc<Pool>) -> Transaction {
     pool.begin(false, &Waiting::default()).await.unwrap()
 }
 
-/// Whether it is an answer that a guest may get to a statement that is too much.
+/// Whether a guest may get this answer to a statement that is too expensive.
 fn is_bounded(answer: &Result<(Rows, u64), SqlError>) -> bool {
     match answer {
         Ok(_)
@@ -62,7 +62,7 @@ async fn the_worst_statements_end_in_time_and_leave_the_turn_to_others() {
         if !first.is_empty() {
             bad.statement(&first, vec![], BOUNDS).await.unwrap();
         }
-        // The turn is its own, whatever the statement is.
+        // The attempt has the turn, whatever the statement is.
         let turn = bad.statement("INSERT INTO others VALUES (1)", vec![], BOUNDS).await;
         assert_eq!(turn.unwrap().1, 1);
         let parameters = parameters.into_iter().map(Value::Text).collect();
@@ -133,7 +133,7 @@ async fn functions_that_are_not_on_the_list_are_refused_by_their_name() {
 #[tokio::test]
 async fn indexes_constraints_and_columns_that_use_a_replaced_function_go_on_working() {
     let folder = tempfile::tempdir().unwrap();
-    // Made with SQLite's own functions.
+    // Created with SQLite's own functions.
     let pool = pool(
         &folder,
         "CREATE TABLE t (name TEXT CHECK (instr(name, '@') > 0), short AS (replace(name, '@example.com', '')));
@@ -230,7 +230,7 @@ async fn a_statement_that_no_interrupt_ends_is_given_up_after_its_grace() {
         let control = seat.control();
         seat.as_guest(guard::Does::Rows, 1000, |_| {
             drop(begun.send(control));
-            // As a function would that looks at no clock.
+            // Like a function that checks no deadline.
             let _ = ends.recv();
         });
     });

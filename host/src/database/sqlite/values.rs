@@ -1,20 +1,20 @@
-//! Values as SQLite keeps them. It knows integers, floats, texts and bytes; what else a value is, the
-//! declared type of its column tells.
+//! Converts values to and from SQLite. SQLite has integers, floats, texts and bytes. The declared type of a
+//! column tells what else a value is.
 //!
-//! | value | kept as | comes back from a column declared as |
+//! | value | stored as | read from a column declared as |
 //! | --- | --- | --- |
 //! | boolean | 0 or 1 | `BOOLEAN`, `BOOL` |
 //! | timestamp | microseconds since 1970 | `TIMESTAMP…`, `DATETIME` |
 //! | json | text | `JSON`, `JSONB` |
 //! | uuid | text | `UUID` |
 //!
-//! NaN is refused: SQLite would keep NULL in its place.
+//! NaN is refused, because SQLite would store NULL instead.
 
 use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 
 use crate::database::Value;
 
-/// What a column's declared type says beyond the storage class.
+/// What a column's declared type adds to the storage class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Declared {
     Boolean,
@@ -40,7 +40,7 @@ impl Declared {
     }
 }
 
-/// A value as a parameter.
+/// Converts a value to a parameter.
 pub(super) fn write(value: &Value) -> Result<ToSqlOutput<'_>, String> {
     Ok(ToSqlOutput::Borrowed(match value {
         Value::Null => ValueRef::Null,
@@ -55,13 +55,13 @@ pub(super) fn write(value: &Value) -> Result<ToSqlOutput<'_>, String> {
     }))
 }
 
-/// A value of a column. A text that is not UTF-8 comes as bytes.
+/// Reads a value of a column. A text that is not UTF-8 becomes bytes.
 pub(super) fn read(value: ValueRef<'_>, declared: Declared) -> Value {
     match (value, declared) {
         (ValueRef::Null, _) => Value::Null,
         (ValueRef::Integer(number @ (0 | 1)), Declared::Boolean) => Value::Boolean(number == 1),
         (ValueRef::Integer(number), Declared::Timestamp) => Value::Timestamp(number),
-        // What a column of numbers made of a JSON text.
+        // A column with numeric affinity has converted a JSON text to a number.
         (ValueRef::Integer(number), Declared::Json) => Value::Json(number.to_string()),
         (ValueRef::Real(number), Declared::Json) => Value::Json(serde_json::Value::from(number).to_string()),
         (ValueRef::Integer(number), Declared::Float) => Value::Float(number as f64),
@@ -80,7 +80,7 @@ pub(super) fn read(value: ValueRef<'_>, declared: Declared) -> Value {
     }
 }
 
-/// A text such as SQLite's own `CURRENT_TIMESTAMP` makes, which is UTC.
+/// Parses a text like the one of SQLite's `CURRENT_TIMESTAMP`, which is UTC.
 fn timestamp(text: &str) -> Option<i64> {
     let time = text.parse::<jiff::Timestamp>().ok().or_else(|| {
         let civil: jiff::civil::DateTime = text.parse().ok()?;

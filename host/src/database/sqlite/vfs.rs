@@ -1,17 +1,17 @@
-//! The files of one SQLite database, each write to which is counted before it happens.
+//! A VFS for the files of one SQLite database. It counts each write before the write happens.
 //!
-//! SQLite reaches files through a VFS, a table of functions. This one stands before the system's own: it passes
-//! every call on, asks the [`Room`] before a file grows, and puts temporary files beside the database. Nothing
-//! else sees every byte: a hook runs once in many steps, and one step of a statement may write a row of
-//! megabytes to a table and all of its indexes.
+//! SQLite reaches files through a VFS, a table of functions. This one wraps the system's own: it passes every
+//! call on, asks the [`Room`] before a file grows, and puts temporary files beside the database. Nothing else
+//! sees every byte. A hook runs once in many steps, and one step of a statement may write a row of megabytes to
+//! a table and all of its indexes.
 //!
-//! This is the one place with `unsafe` besides the one that loads machine code, since SQLite is C. What it
-//! relies on is SQLite's contract for a VFS (<https://sqlite.org/vfs.html>):
+//! This is the only place with `unsafe` besides the one that loads machine code, since SQLite is written in C.
+//! The code relies on SQLite's contract for a VFS (<https://sqlite.org/vfs.html>):
 //!
 //! - SQLite allocates `szOsFile` bytes for a file, aligned to 8, and passes that address to every method until
-//!   `xClose` has returned. Here they hold a [`File`], and behind it the file of the system's VFS.
-//! - Methods are called for files only whose `pMethods` `xOpen` has set, and one at a time for each file.
-//! - A VFS stays registered, so the table and what it points to are leaked: once for each database.
+//!   `xClose` has returned. Here they contain a [`File`], followed by the file of the system's VFS.
+//! - SQLite calls methods only for files whose `pMethods` `xOpen` has set, and one at a time for each file.
+//! - A VFS stays registered, so the table and the data it points to are leaked: once for each database.
 #![allow(unsafe_code)]
 
 use std::{
@@ -29,13 +29,13 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlit
 
 use super::room::{Kind, Room};
 
-/// What a VFS of ours points to.
+/// The data of one of our VFSs.
 struct VfsData {
     room: Arc<Room>,
     system: *mut sqlite3_vfs,
 }
 
-/// An open file; the system's follows it.
+/// An open file. The system's file follows it in memory.
 #[repr(C)]
 struct File {
     base: sqlite3_file,
@@ -47,12 +47,12 @@ struct State {
     room: Arc<Room>,
     kind: Kind,
     size: u64,
-    /// The system's VFS keeps the address of it.
+    /// The system's VFS keeps the address of the name.
     _name: Option<CString>,
 }
 
 impl State {
-    /// The size of the file, of which that of a log is known to all who write it.
+    /// The size of the file. The room knows the size of the log, because several connections write it.
     fn size(&self) -> u64 {
         if self.kind == Kind::Log { self.room.log() } else { self.size }
     }
@@ -61,12 +61,12 @@ impl State {
 /// Registers a VFS for the files of this room, and returns its name.
 ///
 /// # Errors
-/// When SQLite refuses it.
+/// SQLite refuses the VFS.
 pub(super) fn register(room: Arc<Room>) -> Result<String, String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let name = format!("posthouse-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let c_name = CString::new(name.as_str()).map_err(|error| error.to_string())?;
-    // SAFETY: null asks for the default VFS; what is returned lives as long as the process.
+    // SAFETY: null asks for the default VFS; the result lives as long as the process.
     let system = unsafe { ffi::sqlite3_vfs_find(ptr::null()) };
     if system.is_null() {
         return Err("SQLite has no VFS for this system".to_owned());
@@ -85,7 +85,7 @@ pub(super) fn register(room: Arc<Room>) -> Result<String, String> {
         xDelete: Some(delete),
         xAccess: Some(access),
         xFullPathname: Some(full_pathname),
-        // A database loads no code; SQLite asks only where extensions are enabled.
+        // A database loads no code; SQLite uses these only if extensions are enabled.
         xDlOpen: None,
         xDlError: None,
         xDlSym: None,
@@ -106,7 +106,7 @@ pub(super) fn register(room: Arc<Room>) -> Result<String, String> {
     }
 }
 
-/// What SQLite calls, for the versions of the interface that the system's file may have.
+/// The methods that SQLite calls, for each version of the interface that the system's file may have.
 static METHODS: [sqlite3_io_methods; 3] = [methods(1), methods(2), methods(3)];
 
 const fn methods(version: c_int) -> sqlite3_io_methods {
@@ -136,14 +136,14 @@ const fn methods(version: c_int) -> sqlite3_io_methods {
 /// The system's file behind ours.
 ///
 /// # Safety
-/// `file` is one that SQLite has allocated for a VFS of ours.
+/// SQLite allocated `file` for one of our VFSs.
 unsafe fn behind(file: *mut sqlite3_file) -> *mut sqlite3_file {
     // SAFETY: SQLite allocated a `File` and the system's file behind it; the size of the first keeps the
     // alignment of the second.
     unsafe { file.cast::<File>().add(1).cast() }
 }
 
-/// Calls a method of the system's file with that file and these arguments; `$missing` where it has none.
+/// Calls a method of the system's file with these arguments; the result is `$missing` if it has none.
 macro_rules! pass_on {
     ($file:expr, $method:ident ( $($argument:expr),* ), $missing:expr) => {{
         // SAFETY: SQLite calls methods of open files only, and the system's is open while ours is.
@@ -160,7 +160,7 @@ macro_rules! pass_on {
 /// Calls a function of the system's VFS.
 macro_rules! ask {
     ($vfs:expr, $function:ident ( $($argument:expr),* ), $missing:expr) => {{
-        // SAFETY: SQLite passes the VFS that it was given by `register`, whose data is a leaked `VfsData`.
+        // SAFETY: SQLite passes the VFS that `register` gave it, whose data is a leaked `VfsData`.
         unsafe {
             let system = (*(*$vfs).pAppData.cast::<VfsData>()).system;
             match (*system).$function {
@@ -178,9 +178,9 @@ unsafe extern "C" fn open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite passes the VFS that it was given by `register`.
+    // SAFETY: SQLite passes the VFS that `register` gave it.
     let room = unsafe { Arc::clone(&(*(*vfs).pAppData.cast::<VfsData>()).room) };
-    // SAFETY: SQLite allocated both; null methods say that a file is not open.
+    // SAFETY: SQLite allocated both; null methods mean that a file is not open.
     unsafe {
         (*file).pMethods = ptr::null();
         (*behind(file)).pMethods = ptr::null();
@@ -188,7 +188,7 @@ unsafe extern "C" fn open(
     let temporary = if name.is_null() { room.temporary_name() } else { None };
     let passed = temporary.as_ref().map_or(name, |name| name.as_ptr());
     let opened = ask!(vfs, xOpen(passed, behind(file), flags, out_flags), ffi::SQLITE_CANTOPEN);
-    // SAFETY: as above; the system's VFS has set the methods of a file that is open.
+    // SAFETY: as above; the system's VFS has set the methods of an open file.
     let version = unsafe { (*behind(file)).pMethods.as_ref().map(|methods| methods.iVersion) };
     let Some(version) = version else {
         return if opened == ffi::SQLITE_OK { ffi::SQLITE_CANTOPEN } else { opened };
@@ -216,7 +216,7 @@ unsafe extern "C" fn open(
     }
     let state = Box::new(State { room, kind, size, _name: temporary });
     let version = usize::try_from(version).unwrap_or(1).clamp(1, METHODS.len());
-    // SAFETY: the memory is a `File`, and nobody else uses it yet.
+    // SAFETY: the memory is a `File`, and no other code uses it yet.
     unsafe {
         (*file.cast::<File>()).state = Box::into_raw(state);
         (*file).pMethods = &raw const METHODS[version - 1];
@@ -228,10 +228,10 @@ fn path(name: &CStr) -> &Path {
     Path::new(OsStr::from_bytes(name.to_bytes()))
 }
 
-/// What is known of an open file.
+/// The state of an open file.
 ///
 /// # Safety
-/// `file` is open by [`open`], and no other borrow of its state lives.
+/// [`open`] has opened `file`, and there is no other borrow of its state.
 unsafe fn state<'a>(file: *mut sqlite3_file) -> &'a mut State {
     // SAFETY: `open` has set it, `close` frees it, and SQLite calls the methods of a file one at a time.
     unsafe { &mut *(*file.cast::<File>()).state }
@@ -239,7 +239,7 @@ unsafe fn state<'a>(file: *mut sqlite3_file) -> &'a mut State {
 
 unsafe extern "C" fn close(file: *mut sqlite3_file) -> c_int {
     let closed = pass_on!(file, xClose(), ffi::SQLITE_OK);
-    // SAFETY: `open` made it of a box, and SQLite closes a file once.
+    // SAFETY: `open` made it from a box, and SQLite closes a file once.
     let state = unsafe { Box::from_raw((*file.cast::<File>()).state) };
     match state.kind {
         Kind::Log => state.room.closed_log(),

@@ -1,7 +1,7 @@
-//! A thread that holds one connection: SQLite blocks, and the async threads must not.
+//! A thread with one connection: SQLite blocks, and the async threads must not.
 //!
-//! What it is asked to do is done in order. Who stops waiting for an answer does not stop the work; who
-//! ends the transaction does.
+//! It does its work in order. A caller that stops waiting for an answer does not stop the work. Ending the
+//! transaction does.
 
 use std::{
     path::PathBuf,
@@ -17,7 +17,7 @@ use crate::database::Unavailable;
 
 type Work = Box<dyn FnOnce(&mut Seat) + Send>;
 
-/// The way to a thread. When it is dropped the thread ends and closes its connection.
+/// The handle of a thread. When it is dropped, the thread ends and closes its connection.
 pub(super) struct Worker {
     name: String,
     work: mpsc::Sender<Work>,
@@ -54,7 +54,10 @@ impl Worker {
         Ok(Self { name, work, control, statement_timeout })
     }
 
-    /// Has `work` done. The error says that the thread is no more.
+    /// Does `work` on the thread.
+    ///
+    /// # Errors
+    /// The thread has ended.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Seat) -> T + Send + 'static,
@@ -65,7 +68,7 @@ impl Worker {
         answered.await.map_err(drop)
     }
 
-    /// As [`Self::run`], and interrupts a guest's statement that has to end.
+    /// Like [`Self::run`], but interrupts a guest's statement that is past its deadline.
     pub(super) async fn watched<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Seat) -> T + Send + 'static,
@@ -83,14 +86,14 @@ impl Worker {
         }
     }
 
-    /// Has `work` done, which gets the worker and gives it on.
+    /// Does `work` on the thread, and gives it the worker.
     pub(super) fn hand_over(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
         let queue = self.work.clone();
-        // The thread may be no more; then there is nothing left to do.
+        // If the thread has ended, there is nothing left to do.
         let _ = queue.send(Box::new(move |seat| work(self, seat)));
     }
 
-    /// As [`Self::hand_over`], and stops what runs before.
+    /// Like [`Self::hand_over`], but first stops the running statement.
     pub(super) fn end(self, work: impl FnOnce(Self, &mut Seat) + Send + 'static) {
         self.control.stop();
         if self.control.is_guest()

@@ -1,8 +1,8 @@
-//! Two plugins on one database. One runs random statements, among them many that try to hide the other's tables; the
-//! other one sees and loses nothing.
+//! Two plugins on one database. One runs random statements, many of which try to hide the other's tables. The
+//! other plugin sees no difference and loses nothing.
 //!
-//! Tables are shared: whoever names another's table may change it. So the random plugin names the other's table
-//! only to create something of the same name, everywhere that a statement can name.
+//! Tables are shared: any plugin that names another's table may change it. So the random plugin names the
+//! other's table only to create an object of the same name, in every place where a statement can name one.
 
 use std::cell::RefCell;
 
@@ -27,9 +27,9 @@ enum Work {
 /// One attempt.
 #[derive(Debug, Clone)]
 enum Attempt {
-    /// Of the plugin that runs anything; it commits or not.
+    /// An attempt of the random plugin, and whether it commits.
     Random(Vec<String>, bool),
-    /// Of the other one.
+    /// An attempt of the honest plugin.
     Honest(Work),
 }
 
@@ -37,7 +37,7 @@ fn one_of(words: &'static [&'static str]) -> impl Strategy<Value = &'static str>
     proptest::sample::select(words)
 }
 
-/// Something made under a name that may be the other plugin's, in any schema there is.
+/// Creates an object under a name that may be the other plugin's, in any schema.
 fn creation() -> impl Strategy<Value = String> {
     let create = one_of(&["CREATE", "create", "CREATE OR REPLACE", "CREATE /* x */"]);
     let kind =
@@ -98,7 +98,7 @@ fn own() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A statement of the list of those that must not run.
+/// A statement from the list of refused statements.
 fn refused() -> impl Strategy<Value = String> {
     let list: Vec<String> = super::statements::refused().collect();
     proptest::sample::select(list)
@@ -120,7 +120,7 @@ fn attempt() -> impl Strategy<Value = Attempt> {
     prop_oneof![1 => random, 1 => work.prop_map(Attempt::Honest)]
 }
 
-/// What the honest plugin has.
+/// The rows and keys that the honest plugin should have.
 #[derive(Debug, Default)]
 struct Model {
     rows: BTreeMap<i64, String>,
@@ -209,7 +209,7 @@ async fn honest(database: &Database, work: Work, model: &mut Model) -> Result<()
 fn whatever_one_plugin_runs_another_one_on_the_same_database_sees_and_loses_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let fixture = Fixture::new();
-    // A schema that comes first on the path, before the one with the honest plugin's table.
+    // A schema that is on the search path before the one with the honest plugin's table.
     fixture.postgres.execute(
         "CREATE SCHEMA posthouse; CREATE SCHEMA app; CREATE TABLE public.b_rows (id BIGINT PRIMARY KEY, name TEXT)",
     );
@@ -218,8 +218,8 @@ fn whatever_one_plugin_runs_another_one_on_the_same_database_sees_and_loses_noth
             runtime.block_on(run(database, &["CREATE TABLE b_rows (id BIGINT PRIMARY KEY, name TEXT)"]));
         }
         let model = RefCell::new(Model::default());
-        // The database goes on from case to case, so a smaller case would not be the same one. A failure prints the
-        // attempts of its case.
+        // The database continues from case to case, so a smaller case would not be the same. A failure prints
+        // the attempts of its case.
         let config =
             Config { cases: 24, max_shrink_iters: 0, failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new(config);

@@ -6,7 +6,7 @@ use crate::database::guard;
 const REFUSED: &str = include_str!("../../../../tests/data/refused-statements.txt");
 const ALLOWED: &str = include_str!("../../../../tests/data/allowed-statements.txt");
 
-/// What the operator has set up besides the tables, on PostgreSQL.
+/// What the operator has created besides the tables, on PostgreSQL.
 const OPERATORS: &str = "
 CREATE EXTENSION xml2; CREATE EXTENSION pg_trgm; CREATE EXTENSION dblink; CREATE EXTENSION tablefunc;
 CREATE EXTENSION hstore; CREATE EXTENSION pgcrypto; CREATE EXTENSION citext; CREATE SCHEMA app;
@@ -15,8 +15,8 @@ CREATE FUNCTION run(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RE
 CREATE FUNCTION app.run(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN $1; END';
 CREATE FUNCTION \"UPPER\"(text) RETURNS text LANGUAGE plpgsql AS 'BEGIN EXECUTE $1; RETURN $1; END';";
 
-/// Functions of the operator's that would delete rows. Some take a row of `t`, which exists by then, and some have the
-/// name of a built-in one.
+/// Functions of the operator that would delete rows. Some take a row of `t`, which exists by then. Some have
+/// the name of a built-in function.
 const HARMFUL: &str = "
 CREATE FUNCTION upper(bigint) RETURNS text LANGUAGE plpgsql AS 'BEGIN DELETE FROM users; RETURN $1; END';
 CREATE FUNCTION \"substring\"(int, bigint) RETURNS text LANGUAGE plpgsql AS 'BEGIN DELETE FROM users; RETURN $1; END';
@@ -25,10 +25,10 @@ CREATE FUNCTION peek(t) RETURNS text LANGUAGE plpgsql AS 'BEGIN DELETE FROM user
 CREATE FUNCTION peek_any(anyelement) RETURNS text LANGUAGE plpgsql AS 'BEGIN DELETE FROM users; RETURN $1; END';
 CREATE FUNCTION peek_many(VARIADIC t[]) RETURNS text LANGUAGE plpgsql AS 'BEGIN DELETE FROM users; RETURN $1; END';";
 
-/// A line of a list.
+/// A line of a list of statements.
 struct Line {
     engine: &'static str,
-    /// The engine can't read it.
+    /// Whether the engine cannot read the statement.
     unreadable: bool,
     statement: String,
 }
@@ -59,7 +59,7 @@ pub(super) fn refused() -> impl Iterator<Item = String> {
     lines(REFUSED).into_iter().map(|line| line.statement)
 }
 
-/// All that a statement could have changed: what is defined, and rows of the plugins and of the host.
+/// Everything that a statement could have changed: definitions, and rows of the plugins and of the host.
 async fn everything(fixture: &Fixture, database: &Database) -> Vec<String> {
     let mut found: Vec<String> = if is_sqlite(database) {
         let connection = rusqlite::Connection::open(fixture.folder.path().join("app.db")).unwrap();
@@ -118,8 +118,8 @@ async fn prepare(fixture: &Fixture, database: &Database) {
     neighbour.commit(b"carried".to_vec(), ()).await.unwrap();
 }
 
-/// Whether nothing of a session was changed: the next attempt finds the connection that the statements had, and on
-/// it what was there at first.
+/// The state of the session that the next attempt finds. It must be the connection that the statements had, in
+/// its initial state.
 async fn session(database: &Database) -> Vec<String> {
     let mut transaction = begin(database, 903).await;
     match &mut transaction.open {
@@ -171,7 +171,7 @@ async fn no_statement_on_the_list_runs_on_either_engine_and_nothing_of_the_sessi
             if !refused {
                 ran.push(format!("{}\n    {answer:?}", line.statement));
             }
-            // The transaction is still the same one, and goes on.
+            // The transaction is still the same one, and continues.
             let rows = transaction.query("SELECT count(*) FROM t WHERE n = 90", vec![], BOUNDS).await;
             assert_eq!(rows.unwrap().rows, [[Value::Integer(1)]], "{}", line.statement);
         }
@@ -180,7 +180,7 @@ async fn no_statement_on_the_list_runs_on_either_engine_and_nothing_of_the_sessi
         if is_sqlite(database) {
             assert_eq!(session(database).await, ["Text(\"main\")", "Integer(1)", "Integer(1)"]);
         } else {
-            // A rollback goes on while the next attempt begins, which may open one more.
+            // A rollback runs while the next attempt begins, which may open one more connection.
             let now = connections(&fixture);
             assert!(at_first.iter().all(|one| now.contains(one)), "{now:?} lacks one of {at_first:?}");
             assert!(now.len() <= 6, "no connection was closed: {now:?}");
@@ -232,7 +232,7 @@ async fn a_grant_of_a_function_is_for_this_name_and_this_schema() {
 #[tokio::test]
 async fn what_would_hide_a_table_further_back_on_the_search_path_is_undone() {
     let fixture = Fixture::new();
-    // The first schema on the path is the one that is named like the role.
+    // The first schema on the path has the name of the role.
     fixture.postgres.execute(
         "CREATE SCHEMA posthouse; CREATE TABLE public.users (id BIGINT); INSERT INTO public.users VALUES (7)",
     );
@@ -268,8 +268,8 @@ async fn the_built_in_functions_on_the_list_only_compute_and_no_other_runs() {
     let [_, database] = &fixture.databases();
     let names = guard::built_in().collect::<Vec<_>>();
     let listed = names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(",");
-    // PostgreSQL itself marks what must not run in a parallel worker: what writes, or keeps something in the
-    // session. `age(xid)` and the random ones only read such a state.
+    // PostgreSQL itself marks functions that must not run in a parallel worker: those that write, or keep
+    // something in the session. `age(xid)` and the random ones only read such state.
     let unsafe_ones = fixture.postgres.query(&format!(
         "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
          AND proparallel <> 's' AND proname IN ({listed}) ORDER BY 1"
@@ -277,7 +277,7 @@ async fn the_built_in_functions_on_the_list_only_compute_and_no_other_runs() {
     assert_eq!(unsafe_ones.concat(), ["age", "nextval", "random"]);
     let doubled = names.iter().collect::<BTreeSet<_>>().len() < names.len();
     assert!(!doubled, "a name is on the list twice");
-    // All other functions of the server, its extensions' and the operator's, are refused, called as one can.
+    // All other functions of the server, its extensions and the operator are refused, called in the usual way.
     let others = fixture.postgres.query(&format!(
         "SELECT DISTINCT nspname, proname FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace \
          WHERE (nspname <> 'pg_catalog' OR proname NOT IN ({listed})) \

@@ -30,10 +30,10 @@ use rusqlite::{
 use self::text::Side;
 use super::control::{Control, Work, failure};
 
-/// Bytes of a pattern of `LIKE` or `GLOB`.
+/// The longest pattern of `LIKE` or `GLOB`, in bytes.
 pub(super) const PATTERN: usize = 1000;
 
-/// Arguments of a call.
+/// The most arguments of a call.
 pub(super) const ARGUMENTS: i32 = 100;
 
 /// The weight of a function of ours, which checks the deadline itself: the memory for its result.
@@ -41,9 +41,9 @@ const OURS: u32 = 2;
 /// The weight of a function that parses and writes JSON.
 const JSON: u32 = 15;
 
-/// The functions that a statement may call, and the nanoseconds that a call takes at most for each byte of the
-/// longest value, with all its arguments: measured on a quiet machine, and rounded up. 0 where the length of
-/// its input does not matter.
+/// The functions that a statement may call. The number is the most nanoseconds of a call for each byte of the
+/// longest value, with all its arguments: measured on a quiet machine, and rounded up. It is 0 if the length of
+/// the input does not matter.
 const ALLOWED: &[(&str, u32)] = &[
     // Replaced.
     ("instr", OURS),
@@ -119,10 +119,10 @@ const ALLOWED: &[(&str, u32)] = &[
     ("likelihood", 0),
     ("typeof", 0),
     ("subtype", 0),
-    // Of one row, with several arguments, as of several rows.
+    // On one row with several arguments, or on several rows.
     ("min", 20),
     ("max", 20),
-    // Of several rows.
+    // On several rows.
     ("count", 0),
     ("sum", 3),
     ("total", 3),
@@ -151,7 +151,7 @@ const ALLOWED: &[(&str, u32)] = &[
     ("current_date", 0),
     ("current_time", 0),
     ("current_timestamp", 0),
-    // JSON. Each key of the second document of `json_patch` is looked for in all of the first.
+    // JSON. `json_patch` searches the whole first document for each key of the second.
     ("->", JSON),
     ("->>", JSON),
     ("json", JSON),
@@ -183,7 +183,7 @@ const ALLOWED: &[(&str, u32)] = &[
     ("jsonb_set", JSON),
     ("json_type", JSON),
     ("json_valid", JSON),
-    // Full-text search, in tables that the operator made.
+    // Full-text search, in tables that the operator created.
     ("match", JSON),
     ("bm25", JSON),
     ("highlight", JSON),
@@ -191,7 +191,7 @@ const ALLOWED: &[(&str, u32)] = &[
     ("sqlite_version", 0),
 ];
 
-/// Functions that SQLite calls for itself within `ALTER TABLE`; a statement can't.
+/// Functions that SQLite itself calls within `ALTER TABLE`; a statement cannot.
 const WITHIN_ALTER: [&str; 9] = [
     "sqlite_rename_column",
     "sqlite_rename_table",
@@ -209,12 +209,12 @@ pub(super) fn is_allowed(name: &str) -> bool {
     weight(name).is_some() || WITHIN_ALTER.iter().any(|internal| name.eq_ignore_ascii_case(internal))
 }
 
-/// What a call costs, in nanoseconds for each byte of the longest value. None where it is not allowed.
+/// The cost of a call, in nanoseconds for each byte of the longest value. None if it is not allowed.
 pub(super) fn weight(name: &str) -> Option<u32> {
     ALLOWED.iter().find(|(allowed, _)| name.eq_ignore_ascii_case(allowed)).map(|(_, weight)| *weight)
 }
 
-/// Puts our functions in the place of SQLite's.
+/// Replaces SQLite's functions by ours.
 pub(super) fn register(connection: &Connection, control: &Arc<Control>) -> rusqlite::Result<()> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
@@ -268,7 +268,7 @@ fn unhex(work: &Work<'_>, given: &Arguments<'_, '_>) -> Result<Answer, Error> {
     Ok(text::unhex(work, &hex, &pass)?.map_or(Answer::Null, Answer::Blob))
 }
 
-/// `LIKE` and `GLOB`: the pattern comes first, and the sign that escapes last.
+/// `LIKE` and `GLOB`: the pattern is the first argument, the escape character the last.
 fn compare(work: &Work<'_>, given: &Arguments<'_, '_>, mut rules: pattern::Rules) -> Result<Answer, Error> {
     let pattern = given.text(0)?;
     if pattern.as_ref().is_some_and(|pattern| pattern.len() > PATTERN) {
@@ -292,7 +292,7 @@ fn compare(work: &Work<'_>, given: &Arguments<'_, '_>, mut rules: pattern::Rules
     pattern::matches(work, rules, &pattern, &text).map(|matches| Answer::Integer(matches.into()))
 }
 
-/// An error in the words of SQLite's own function.
+/// An error with the message of SQLite's own function.
 fn said(words: &str) -> Error {
     Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_ERROR), Some(words.to_owned()))
 }
@@ -309,7 +309,7 @@ impl Arguments<'_, '_> {
         matches!(self.0.get_raw(at), ValueRef::Blob(_))
     }
 
-    /// An argument as the text that SQLite makes of it; none where it is NULL.
+    /// An argument as the text that SQLite converts it to; none if it is NULL.
     fn text(&self, at: usize) -> Result<Option<Cow<'_, [u8]>>, Error> {
         Ok(Some(match self.0.get_raw(at) {
             ValueRef::Null => return Ok(None),
@@ -330,7 +330,7 @@ fn written(number: f64) -> Result<Vec<u8>, Error> {
     write.query_row([number], |row| row.get_ref(0).and_then(|text| Ok(text.as_bytes()?.to_vec())))
 }
 
-/// What a call answers. A text may be any bytes.
+/// The result of a call. A text may be any bytes.
 enum Answer {
     Null,
     Integer(i64),

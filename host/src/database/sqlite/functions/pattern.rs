@@ -1,24 +1,24 @@
 //! `LIKE` and `GLOB`: the same results as SQLite's own, with checks of the deadline.
 //!
-//! Matching may take the length of the pattern for each character of the text, as in SQLite, so that the longest
+//! For each character of the text, matching may take as long as the pattern, as in SQLite. So the longest
 //! pattern over the longest text takes many seconds. Here it ends at the deadline.
 
 use rusqlite::Error;
 
 use super::{super::control::Work, utf8};
 
-/// Which of the two.
+/// The rules of `LIKE` or of `GLOB`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// `%` or `*`; 0 where it was made the sign that escapes.
+    /// `%` or `*`; 0 if it is the escape character.
     pub(super) all: u32,
-    /// `_` or `?`; 0 where it was made the sign that escapes.
+    /// `_` or `?`; 0 if it is the escape character.
     pub(super) one: u32,
     /// Whether `[` begins a set.
     pub(super) sets: bool,
     /// Whether ASCII letters match in either case.
     pub(super) any_case: bool,
-    /// The sign that escapes, or `[`; 0 where there is none.
+    /// The escape character, or `[`; 0 if there is none.
     pub(super) other: u32,
 }
 
@@ -31,7 +31,8 @@ pub(super) const GLOB: Rules =
 enum Found {
     Yes,
     No,
-    /// No, and no other place of the text will do: all that follows the last sign for any characters was tried.
+    /// No, and no other position of the text matches: everything after the last wildcard for any characters was
+    /// tried.
     Never,
 }
 
@@ -76,7 +77,7 @@ fn compare(work: &Work<'_>, rules: Rules, mut pattern: &[u8], mut text: &[u8]) -
     }
 }
 
-/// What follows a sign for any characters.
+/// Matches the part after a wildcard for any characters.
 fn search(work: &Work<'_>, rules: Rules, mut pattern: &[u8], mut text: &[u8]) -> Result<Found, Error> {
     let mut before = pattern;
     let mut c = utf8::read(&mut pattern);
@@ -117,7 +118,7 @@ fn search(work: &Work<'_>, rules: Rules, mut pattern: &[u8], mut text: &[u8]) ->
     Ok(Found::Never)
 }
 
-/// Where the text goes on after the next such character.
+/// The position after the next such character.
 fn find(work: &Work<'_>, rules: Rules, c: u32, text: &[u8]) -> Result<Option<usize>, Error> {
     if let Ok(byte) = u8::try_from(c)
         && byte.is_ascii()
@@ -142,7 +143,7 @@ fn find(work: &Work<'_>, rules: Rules, c: u32, text: &[u8]) -> Result<Option<usi
     Ok(None)
 }
 
-/// Whether the next character is in the set, or not in one that begins with `^`.
+/// Whether the next character is in the set, or not in a set that begins with `^`.
 fn in_set(work: &Work<'_>, pattern: &mut &[u8], text: &mut &[u8]) -> Result<bool, Error> {
     let c = utf8::read(text);
     if c == 0 {

@@ -1,4 +1,4 @@
-//! Compares our functions with SQLite's own, and the list with every function of SQLite's.
+//! Compares our functions with SQLite's own, and the list with all of SQLite's functions.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::{
@@ -15,7 +15,7 @@ fn ours() -> Connection {
     connection
 }
 
-/// A value that is hard to read alike.
+/// A value that two functions may easily read differently.
 #[derive(Debug, Clone)]
 struct Odd(Value, Option<Vec<u8>>);
 
@@ -28,8 +28,8 @@ impl ToSql for Odd {
     }
 }
 
-/// Few signs, so that they meet: ASCII in both cases, signs of patterns, digits, NUL, whole characters and parts
-/// of them.
+/// Few characters, so that they match often: ASCII in both cases, wildcards, digits, NUL, complete characters
+/// and parts of them.
 const SIGNS: [&[u8]; 30] = [
     b"a",
     b"A",
@@ -120,7 +120,7 @@ fn what_replaces_a_function_of_sqlites_answers_as_that_does() {
     for (call, arguments) in calls {
         for _ in 0..6000 {
             let mut given: Vec<_> = (0..arguments).map(|_| odd(&mut random)).collect();
-            // A part of the other one is there more often than chance has it.
+            // The second argument is a part of the first more often than by chance.
             if let [Odd(_, Some(all)), Odd(_, Some(part)), ..] = &mut given[..]
                 && random.random_bool(0.5)
             {
@@ -155,7 +155,7 @@ fn long_patterns_and_wrong_signs_to_escape_are_refused_in_sqlites_words() {
     }
 }
 
-/// Functions that a guest may not call, and why.
+/// Functions that a guest may not call, with the reasons.
 const REFUSED: &[(&str, &str)] = &[
     ("load_extension", "loads native code"),
     ("fts3_tokenizer", "takes a pointer"),

@@ -1,7 +1,7 @@
 //! `instr`, `replace`, `trim` and `unhex`: the same results as SQLite's own, in linear time.
 //!
-//! SQLite's `instr` and `replace` compare the whole needle at every position. Its `trim` and `unhex` search all of
-//! their second argument for each character of the first. Two arguments of two megabytes took minutes.
+//! SQLite's `instr` and `replace` compare the whole needle at every position. Its `trim` and `unhex` search
+//! their whole second argument for each character of the first. Two arguments of two megabytes took minutes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use super::{
     utf8::{self, is_continuation},
 };
 
-/// Where `needle` is in `haystack`, counted from 1: in characters of a text, in bytes of a blob. 0 where it is
-/// not.
+/// The position of `needle` in `haystack`, counted from 1: in characters of a text, in bytes of a blob. 0 if it
+/// is not there.
 pub(super) fn instr(work: &Work<'_>, haystack: &[u8], needle: &[u8], is_text: bool) -> Result<i64, Error> {
     work.on(haystack.len() + needle.len())?;
     let at = match needle.first() {
         None => return Ok(1),
-        // SQLite goes from character to character, and such a byte begins none but at the start.
+        // SQLite goes from character to character, and such a byte begins a character only at the start.
         Some(&first) if is_text && is_continuation(first) => haystack.starts_with(needle).then_some(0),
         Some(_) => memmem::find(haystack, needle),
     };
@@ -32,7 +32,7 @@ pub(super) fn instr(work: &Work<'_>, haystack: &[u8], needle: &[u8], is_text: bo
     Ok(i64::try_from(steps).unwrap_or(i64::MAX).saturating_add(1))
 }
 
-/// `text` with `new` in place of each `old`.
+/// `text` with each `old` replaced by `new`.
 pub(super) fn replace(work: &Work<'_>, text: &[u8], old: &[u8], new: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     let mut copied = 0;
@@ -73,7 +73,7 @@ pub(super) fn trim<'a>(work: &Work<'_>, text: &'a [u8], set: &[u8], side: Side) 
     Ok(rest)
 }
 
-/// Characters, each with its place among them: SQLite takes the first that fits.
+/// Characters with their positions in the set: SQLite takes the first one that fits.
 struct Characters<'a> {
     places: HashMap<&'a [u8], usize>,
     longest: usize,
@@ -94,8 +94,8 @@ impl<'a> Characters<'a> {
         Ok(characters)
     }
 
-    /// Bytes of the character that `text` starts with. A byte that begins a character fits alone, too, and so
-    /// does it with some of those that follow: such is no UTF-8, but a text may hold it.
+    /// The length of the character that `text` starts with, in bytes. The first byte of a character also fits
+    /// alone, or with some of the bytes after it. That is not UTF-8, but a text may contain it.
     fn at_start(&self, work: &Work<'_>, text: &[u8]) -> Result<Option<usize>, Error> {
         let most = utf8::length(text).min(self.longest);
         work.on(most)?;
@@ -103,7 +103,8 @@ impl<'a> Characters<'a> {
         first(fitting)
     }
 
-    /// Bytes of the character that `text` ends with: its last byte, or all from where a character begins.
+    /// The length of the character that `text` ends with, in bytes: its last byte, or all bytes from the start
+    /// of a character.
     fn at_end(&self, work: &Work<'_>, text: &[u8]) -> Result<Option<usize>, Error> {
         let end = &text[text.len().saturating_sub(self.longest)..];
         let tail = end.iter().rev().take_while(|byte| is_continuation(**byte)).count();
@@ -115,14 +116,14 @@ impl<'a> Characters<'a> {
         first(fitting)
     }
 
-    /// A character's place, and its bytes.
+    /// The position of a character in the set, and its length.
     fn place(&self, work: &Work<'_>, character: &[u8]) -> Result<Option<(usize, usize)>, Error> {
         work.on(character.len())?;
         Ok(self.places.get(character).map(|place| (*place, character.len())))
     }
 }
 
-/// The length of what has the first place.
+/// The length of the character with the first position.
 fn first(fitting: impl Iterator<Item = Result<(usize, usize), Error>>) -> Result<Option<usize>, Error> {
     let mut first: Option<(usize, usize)> = None;
     for fits in fitting {
@@ -134,7 +135,7 @@ fn first(fitting: impl Iterator<Item = Result<(usize, usize), Error>>) -> Result
     Ok(first.map(|(_, length)| length))
 }
 
-/// The bytes that `hex` writes in hexadecimal, with characters of `pass` between them. None where it is
+/// The bytes that `hex` contains in hexadecimal, with characters of `pass` between them. None if it contains
 /// anything else.
 pub(super) fn unhex(work: &Work<'_>, hex: &[u8], pass: &[u8]) -> Result<Option<Vec<u8>>, Error> {
     let mut passes = HashSet::new();

@@ -1,16 +1,16 @@
-//! UTF-8 as SQLite reads it, which takes any bytes for a text.
+//! UTF-8 as SQLite reads it. SQLite accepts any bytes as a text.
 
-/// Whether the byte goes on with a character.
+/// Whether the byte continues a character.
 pub(super) fn is_continuation(byte: u8) -> bool {
     byte & 0xc0 == 0x80
 }
 
-/// All before the first NUL: for many functions the text ends there.
+/// The text before the first NUL. For many functions it ends there.
 pub(super) fn until_nul(text: &[u8]) -> &[u8] {
     memchr::memchr(0, text).map_or(text, |end| &text[..end])
 }
 
-/// Bytes of the first character; 0 where there is none.
+/// The length of the first character, in bytes; 0 if there is none.
 pub(super) fn length(text: &[u8]) -> usize {
     match text.first() {
         None => 0,
@@ -21,7 +21,7 @@ pub(super) fn length(text: &[u8]) -> usize {
     }
 }
 
-/// Takes the first character; 0 where there is none, which SQLite reads as the end.
+/// Takes the first character; 0 if there is none, which SQLite reads as the end.
 pub(super) fn read(text: &mut &[u8]) -> u32 {
     let (character, rest) = text.split_at(length(text));
     *text = rest;
