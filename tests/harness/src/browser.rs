@@ -9,11 +9,10 @@ use serde_json::Value;
 
 use crate::{Daemon, quick::refuse_in_quick_loop, smtp::test_python, workspace};
 
-/// Runs a story in a browser of its own against this daemon; `data` is what the story has to know.
+/// Runs a story in a separate browser against this daemon. `data` is the story's input.
 ///
 /// # Panics
-/// Where the story does not go as it is told, or there is no browser: `cargo xtask test` installs what it
-/// needs.
+/// If the story fails, or there is no browser: `cargo xtask test` installs what it needs.
 #[track_caller]
 pub fn browse(daemon: &Daemon, story: &str, data: &Value) {
     refuse_in_quick_loop("a browser");
@@ -31,14 +30,14 @@ pub fn browse(daemon: &Daemon, story: &str, data: &Value) {
     assert!(output.status.success(), "{story}: {}\n{}", output.status, said.join("\n"));
 }
 
-/// Where stories put their photographs: `POSTHOUSE_SCREENSHOTS`, such as `docs/screenshots`, else a folder
-/// that git ignores.
+/// The folder for the stories' screenshots: `POSTHOUSE_SCREENSHOTS`, such as `docs/screenshots`, or else a
+/// folder that git ignores.
 pub fn screenshots() -> PathBuf {
     std::env::var_os("POSTHOUSE_SCREENSHOTS")
         .map_or_else(|| target().join("screenshots"), |folder| workspace().join(folder))
 }
 
-/// The Node.js that `cargo xtask test` uses: its own where it had to install one, else the system's.
+/// The Node.js that `cargo xtask test` uses: its own if it had to install one, or else the system's.
 fn test_node() -> PathBuf {
     let own = test_python().with_file_name("node");
     if own.is_file() { own } else { "node".into() }

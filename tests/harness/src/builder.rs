@@ -1,4 +1,4 @@
-//! A daemon in the making: config.toml from its parts, guests in the plugins folder, free ports.
+//! Prepares a daemon: config.toml from its parts, guests in the plugins folder, free ports.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use crate::{
     Daemon, NotifySocket, Output, Source, daemon::Setup, guest, manager::Listening, ports, put_in_place,
 };
 
-/// Collects what a daemon is to be, then starts it. See [`Daemon::builder`].
+/// Collects the settings of a daemon, then starts it. See [`Daemon::builder`].
 #[derive(Debug)]
 pub struct Builder {
     binary: PathBuf,
@@ -25,12 +25,12 @@ pub struct Builder {
     below: PathBuf,
     sockets: Sockets,
     open_files: Option<u32>,
-    /// The bearer token of its admin listener: another one for each daemon, so that no test takes another
+    /// The bearer token of its admin listener. It differs for each daemon, so that no test mistakes another
     /// test's daemon for its own.
     token: String,
 }
 
-/// Who opens the daemon's sockets.
+/// How the daemon gets its sockets.
 #[derive(Debug)]
 enum Sockets {
     Own,
@@ -56,27 +56,27 @@ impl Builder {
         builder.set("admin", &token)
     }
 
-    /// Adds a `[[source]]`. A daemon for which none is added has [`Source::new`]`("scalekit")`.
+    /// Adds a `[[source]]`. Without one, the daemon has [`Source::new`]`("scalekit")`.
     pub fn source(mut self, source: Source) -> Self {
         self.sources.push(source);
         self
     }
 
     /// Adds a line to a section, such as `("server", "max_body = \"1 KiB\"")`. `listen` of `[server]` and
-    /// `[admin]` are there already, and so is the admin token.
+    /// `[admin]` and the admin token are set already.
     pub fn set(mut self, section: &str, line: &str) -> Self {
         self.sections.entry(section.into()).or_default().push(line.into());
         self
     }
 
-    /// Adds tables as they are, such as `[plugin.counter]` and all below it.
+    /// Adds tables unchanged, such as `[plugin.counter]` and everything below it.
     pub fn toml(mut self, tables: &str) -> Self {
         self.tables += tables;
         self.tables.push('\n');
         self
     }
 
-    /// Adds the tables of a plugin: another name for [`Builder::toml`] that says what they are.
+    /// Adds the tables of a plugin. It is [`Builder::toml`] under a name that says so.
     pub fn plugin_config(self, tables: &str) -> Self {
         self.toml(tables)
     }
@@ -84,7 +84,7 @@ impl Builder {
     /// Puts a built guest into the plugins folder, under its own name.
     ///
     /// # Panics
-    /// Where it was not built.
+    /// If it was not built.
     #[track_caller]
     pub fn guest(self, name: &str) -> Self {
         let bytes = guest(name);
@@ -103,40 +103,41 @@ impl Builder {
         self
     }
 
-    /// Has the daemon tell this socket what it would tell systemd.
+    /// Makes the daemon send to this socket what it would send to systemd.
     pub fn notify(self, socket: &NotifySocket) -> Self {
         self.env("NOTIFY_SOCKET", &socket.path().to_string_lossy())
     }
 
-    /// Has `systemd-socket-activate` open the sockets and start the daemon at the first connection.
+    /// Makes `systemd-socket-activate` open the sockets and start the daemon at the first connection.
     pub fn activated(mut self) -> Self {
         self.sockets = Sockets::Activated;
         self
     }
 
-    /// Holds the daemon's sockets open here, as systemd does, and passes them to each daemon that starts.
+    /// Holds the daemon's sockets open in the test, as systemd does, and passes them to each daemon that
+    /// starts.
     pub fn sockets_held(mut self) -> Self {
         self.sockets = Sockets::Held;
         self
     }
 
-    /// Lets the daemon have so many files and connections open. Not with passed sockets.
+    /// Limits the files and connections that the daemon may have open. Not with passed sockets.
     pub fn open_files(mut self, limit: u32) -> Self {
         self.open_files = Some(limit);
         self
     }
 
-    /// Makes the daemon's folder in this one and not in the system's for temporary files: a bench
-    /// chooses the disk it measures.
+    /// Creates the daemon's folder in this one and not in the system's folder for temporary files. So a bench
+    /// chooses the disk that it measures.
     pub fn below(mut self, folder: &Path) -> Self {
         self.below = folder.into();
         self
     }
 
-    /// Starts the daemon and waits until it takes requests.
+    /// Starts the daemon and waits until it accepts requests.
     ///
     /// # Panics
-    /// Where it ends instead, with what it said.
+    /// If it ends instead, with its output.
     #[track_caller]
     pub fn start(self) -> Daemon {
         let mut daemon = self.prepare();
@@ -144,16 +145,16 @@ impl Builder {
         daemon
     }
 
-    /// Starts the daemon, expecting it to refuse; returns what it said and its exit code.
+    /// Starts a daemon that should refuse to start. Returns its output and exit code.
     ///
     /// # Panics
-    /// Where it does not end.
+    /// If it does not end.
     #[track_caller]
     pub fn refused(self) -> Output {
         self.prepare().refused()
     }
 
-    /// Makes the folder with everything in it and starts nothing: for what the command line does alone.
+    /// Creates the folder with everything in it and starts nothing, for commands that need no daemon.
     pub fn prepare(mut self) -> Daemon {
         if self.sources.is_empty() {
             self.sources.push(Source::new("scalekit"));
@@ -182,7 +183,7 @@ impl Builder {
         daemon
     }
 
-    /// config.toml, with `{webhooks}` and `{admin}` for the two ports.
+    /// config.toml, with `{webhooks}` and `{admin}` in place of the two ports.
     fn config(&self) -> String {
         let mut sections = self.sections.clone();
         for (section, port) in [("server", "{webhooks}"), ("admin", "{admin}")] {

@@ -1,4 +1,4 @@
-//! Certificates for servers of a test, and the authority that vouches for them, all made for this run.
+//! Certificates for a test's servers, and the authority that signs them, all created for this run.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -10,7 +10,7 @@ use rustls::{
 };
 use tempfile::TempDir;
 
-/// A certificate for these names or addresses in a folder of its own: `server.pem` and `server.key`, and
+/// Creates a certificate for these names or addresses in a new folder: `server.pem` and `server.key`, and
 /// `ca.pem`, the authority that a client must trust. No other run's authority has the same name.
 #[track_caller]
 pub(crate) fn make(names: &[&str]) -> TempDir {
@@ -19,7 +19,7 @@ pub(crate) fn make(names: &[&str]) -> TempDir {
     dir
 }
 
-/// The same in a folder that is there.
+/// Like [`make`], in an existing folder.
 #[track_caller]
 pub(crate) fn write(dir: &Path, names: &[&str]) {
     let mut params = CertificateParams::default();
@@ -40,7 +40,7 @@ pub(crate) fn write(dir: &Path, names: &[&str]) {
     }
 }
 
-/// A certificate for `localhost` that signed itself: `certificate.pem` and `key.pem`.
+/// Creates a self-signed certificate for `localhost`: `certificate.pem` and `key.pem`.
 #[track_caller]
 pub(crate) fn write_self_signed(dir: &Path) {
     let key = KeyPair::generate().expect("a key");
@@ -59,7 +59,7 @@ fn leaf(names: &[&str]) -> CertificateParams {
     params
 }
 
-/// TLS of a server with the certificate of this folder, which offers these protocols.
+/// A server's TLS settings with the certificate in this folder. The server offers these protocols.
 #[track_caller]
 pub(crate) fn server(dir: &Path, protocols: &[&str]) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(dir.join("server.pem")).expect("a certificate");

@@ -1,4 +1,4 @@
-//! An OpenTelemetry collector: takes traces over OTLP as a real one does, and keeps the spans.
+//! An OpenTelemetry collector: receives traces over OTLP like a real one, and keeps the spans.
 
 use std::collections::BTreeMap;
 
@@ -11,84 +11,84 @@ use prost::Message as _;
 
 use crate::{WebReply, WebRequest, WebServer, eventually};
 
-/// A running collector. Dropped, it stops.
+/// A running collector, which stops on drop.
 pub struct Collector(WebServer);
 
-/// A span as it came.
+/// A span as it was received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// The trace, in hex.
     pub trace: String,
-    /// Its id, in hex.
+    /// The span's id, in hex.
     pub id: String,
-    /// The parent's id, in hex; empty where it has none.
+    /// The parent's id, in hex. Empty if there is no parent.
     pub parent: String,
-    /// Whether the parent is said to be another program's.
+    /// Whether the parent is marked as another program's.
     pub remote: bool,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its kind, such as `SERVER`.
+    /// The kind, such as `SERVER`.
     pub kind: String,
-    /// Nanoseconds since 1970.
+    /// The start, in nanoseconds since 1970.
     pub start: u64,
-    /// The same of its end.
+    /// The end, in nanoseconds since 1970.
     pub end: u64,
-    /// Its attributes; numbers as text.
+    /// The attributes, with numbers as text.
     pub attributes: BTreeMap<String, String>,
-    /// What happened within it, and when.
+    /// The events within the span.
     pub events: Vec<SpanEvent>,
     /// Traces and spans that it links to.
     pub links: Vec<(String, String)>,
-    /// What went wrong; none where it is not said to have.
+    /// The error. None if the span has none.
     pub error: Option<String>,
-    /// What sent it.
+    /// The attributes of the program that sent it.
     pub resource: BTreeMap<String, String>,
 }
 
-/// Something that happened within a span.
+/// An event within a span.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanEvent {
-    /// Nanoseconds since 1970.
+    /// The time, in nanoseconds since 1970.
     pub at: u64,
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its attributes.
+    /// The attributes.
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Collector {
-    /// Starts one that takes all.
+    /// Starts a collector that accepts everything.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start() -> Self {
         Self::answering(|_| WebReply::status(200))
     }
 
-    /// Starts one that answers as it is told.
+    /// Starts a collector with these answers.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn answering(answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static) -> Self {
         Self(WebServer::start(answer))
     }
 
-    /// What `[telemetry]` needs as `otlp`.
+    /// The value of `otlp` in `[telemetry]`.
     pub fn url(&self) -> String {
         self.0.url("")
     }
 
-    /// All that was posted to it, whatever it answered.
+    /// Every request that it received, whatever the answer was.
     pub fn requests(&self) -> Vec<WebRequest> {
         self.0.requests()
     }
 
-    /// All spans that were posted to it, each once.
+    /// All spans that it received, each once.
     ///
     /// # Panics
-    /// Where something else was.
+    /// If it received anything else.
     #[track_caller]
     pub fn spans(&self) -> Vec<Span> {
         let mut spans = Vec::new();
@@ -112,16 +112,16 @@ impl Collector {
     /// Waits for a span.
     ///
     /// # Panics
-    /// Where it does not come.
+    /// If it does not arrive.
     #[track_caller]
     pub fn wait_for(&self, what: &str, is_it: impl Fn(&Span) -> bool) -> Span {
         eventually(what, || self.spans().into_iter().find(&is_it))
     }
 
-    /// Waits for a span of this name.
+    /// Waits for a span with this name.
     ///
     /// # Panics
-    /// Where it does not come.
+    /// If it does not arrive.
     #[track_caller]
     pub fn named(&self, name: &str) -> Span {
         self.wait_for(&format!("a span `{name}`"), |span| span.name == name)
@@ -163,10 +163,10 @@ impl Span {
         }
     }
 
-    /// An attribute.
+    /// The value of an attribute.
     ///
     /// # Panics
-    /// Where there is none of that name.
+    /// If there is none with that name.
     #[track_caller]
     pub fn get(&self, name: &str) -> &str {
         self.attributes.get(name).unwrap_or_else(|| panic!("no `{name}` in {self:?}"))

@@ -1,4 +1,4 @@
-//! Hostile peers in numbers: they hold connections, and come again as soon as they are cut off.
+//! Many hostile peers: they hold connections, and reconnect as soon as they are cut off.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -15,35 +15,35 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{Daemon, unix_now, wait_until};
 
-/// How often each peer looks whether it is cut off.
+/// The interval at which each peer checks whether it is cut off.
 const GLANCE: Duration = Duration::from_millis(20);
-/// The most of them that come again between two looks: a few hundred a second.
+/// The most peers that reconnect in one interval: a few hundred a second in all.
 const AGAIN: usize = 8;
-/// How often a peer that goes on writing may do so at once.
+/// The most writes in one interval of a peer that keeps writing.
 const AT_ONCE: usize = 8;
 
-/// What one peer writes. It never reads an answer.
+/// The bytes that one peer writes. It never reads an answer.
 #[derive(Debug, Clone, Default)]
 pub struct Opening {
-    /// First, and once.
+    /// Written first, and once.
     pub first: Vec<u8>,
-    /// Then, for as long as there is room in the socket.
+    /// Written then, for as long as the socket has room.
     pub again: Vec<u8>,
 }
 
 impl Opening {
-    /// Writes this and no more.
+    /// Writes these bytes once.
     pub fn once(first: impl Into<Vec<u8>>) -> Self {
         Self { first: first.into(), again: Vec::new() }
     }
 
-    /// Writes this again and again.
+    /// Writes these bytes again and again.
     pub fn forever(again: impl Into<Vec<u8>>) -> Self {
         Self { first: Vec::new(), again: again.into() }
     }
 }
 
-/// Peers of one address. Dropped, they leave.
+/// Peers with one address. They disconnect on drop.
 #[derive(Debug)]
 pub struct Crowd {
     stop: Arc<AtomicBool>,
@@ -52,8 +52,8 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// What strangers can do where webhooks come in: silence, half of a head, bodies that never end with and
-    /// without the headers of a sender, and requests whose answers they don't read.
+    /// Everything that strangers can do at the webhook listener: silence, half of a head, endless bodies with
+    /// and without a sender's headers, and requests whose answers they do not read.
     pub fn of_senders(daemon: &Daemon, peers: usize) -> Self {
         let unsigned = format!("POST {} HTTP/1.1\r\nhost: x\r\n", daemon.sender().path);
         let forged = format!(
@@ -73,7 +73,7 @@ impl Crowd {
         Self::start(daemon.address(), peers, openings)
     }
 
-    /// The same where operators come in, with guesses of the token.
+    /// Everything that strangers can do at the admin listener, including guesses of the token.
     pub fn of_operators(daemon: &Daemon, peers: usize) -> Self {
         let wrong = daemon.admin_token().chars().rev().collect::<String>();
         let guess = format!("authorization: Bearer {wrong}\r\n");
@@ -87,10 +87,10 @@ impl Crowd {
         Self::start(daemon.admin_address(), peers, openings)
     }
 
-    /// So many peers that open their connections like this, taking turns. Returns when all have connected once.
+    /// Starts this many peers, which use these openings in turn. Returns when all have connected once.
     ///
     /// # Panics
-    /// Where this process may not have so many connections.
+    /// If this process may not have so many connections.
     pub fn start(address: SocketAddr, peers: usize, openings: Vec<Opening>) -> Self {
         let limit = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("a limit of files");
@@ -122,7 +122,7 @@ impl Crowd {
         crowd
     }
 
-    /// Connections so far, those included that were cut off.
+    /// The number of connections so far, including those that were cut off.
     pub fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
@@ -140,12 +140,12 @@ impl Drop for Crowd {
 fn connect(address: SocketAddr, opening: &Opening) -> Option<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_nonblocking(true).ok()?;
-    // It may be cut off already.
+    // The connection may be closed already.
     let _ = stream.write(&opening.first);
     Some(stream)
 }
 
-/// Whether the peer is still connected; one that writes again and again does so.
+/// Whether the peer is still connected. A peer that writes again and again does so here.
 fn goes_on(stream: &mut TcpStream, opening: &Opening) -> bool {
     if opening.again.is_empty() {
         let mut answer = [0; 512];
@@ -157,7 +157,8 @@ fn goes_on(stream: &mut TcpStream, opening: &Opening) -> bool {
     for _ in 0..AT_ONCE {
         match stream.write(&opening.again) {
             Ok(written) if written == opening.again.len() => {}
-            // The rest of a request that did not fit is lost, and what follows is no HTTP. Nobody reads so far.
+            // The rest of a request that did not fit is lost, so what follows is not HTTP. The server does
+            // not read that far.
             Ok(_) => return true,
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }

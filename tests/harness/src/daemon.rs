@@ -1,4 +1,4 @@
-//! The running binary: its answers, its files, its command line, its life and death.
+//! The running binary: its answers, its command line, its files, its start and end.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::{
     wait_until,
 };
 
-/// A daemon in a folder of its own. Dropped, it is killed and its folder goes.
+/// A daemon in its own folder. On drop, it is killed and its folder is removed.
 #[derive(Debug)]
 pub struct Daemon {
     setup: Setup,
@@ -35,7 +35,7 @@ pub struct Daemon {
     child: Option<Child>,
 }
 
-/// What stays the same however often the daemon starts.
+/// The settings that stay the same over all starts of the daemon.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) binary: PathBuf,
@@ -46,14 +46,14 @@ pub(crate) struct Setup {
     pub(crate) listening: Listening,
 }
 
-/// What a command said, and how it ended.
+/// The output of a command, and its exit code.
 #[derive(Debug, Clone)]
 pub struct Output {
-    /// The exit code; none where a signal ended it.
+    /// The exit code. None if a signal ended it.
     pub code: Option<i32>,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -61,7 +61,7 @@ impl Output {
     /// Each line of its output as JSON, as `--json` prints it.
     ///
     /// # Panics
-    /// Where a line is not JSON.
+    /// If a line is not JSON.
     #[track_caller]
     pub fn json_lines(&self) -> Vec<Value> {
         let parse =
@@ -71,7 +71,7 @@ impl Output {
 }
 
 impl Daemon {
-    /// Begins a daemon of this binary: `env!("CARGO_BIN_EXE_posthouse")` in a test.
+    /// Begins a daemon with this binary, which is `env!("CARGO_BIN_EXE_posthouse")` in a test.
     pub fn builder(binary: impl AsRef<Path>) -> Builder {
         Builder::new(binary.as_ref())
     }
@@ -82,31 +82,31 @@ impl Daemon {
 
     // ---- its answers
 
-    /// The URL of a path where webhooks come in.
+    /// The URL of a path on the webhook listener.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())
     }
 
-    /// Where webhooks come in.
+    /// The address of the webhook listener.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.webhooks))
     }
 
-    /// Where the operator comes in.
+    /// The address of the admin listener.
     pub fn admin_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.admin))
     }
 
-    /// Who posts to the first source.
+    /// A sender for the first source.
     pub fn sender(&self) -> Sender {
         let source = self.setup.sources.first().expect("a builder adds a source");
         Sender { address: self.address(), path: source.path.clone(), signer: source.signer() }
     }
 
-    /// Who posts to the source of that name.
+    /// A sender for the source with this name.
     ///
     /// # Panics
-    /// Where there is none.
+    /// If there is none.
     #[track_caller]
     pub fn sender_of(&self, source: &str) -> Sender {
         let source =
@@ -117,25 +117,25 @@ impl Daemon {
     /// Posts an event to the first source, signed now.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn post_event(&self, event: &Event) -> Answer {
         self.sender().post_event(event)
     }
 
-    /// A connection on which any bytes may be sent.
+    /// Opens a connection for arbitrary bytes.
     ///
     /// # Panics
-    /// Where the daemon does not listen.
+    /// If the daemon does not listen.
     #[track_caller]
     pub fn connect(&self) -> Connection {
         Connection::open(self.address()).expect("a connection")
     }
 
-    /// GET of the admin API.
+    /// Sends a GET to the admin API.
     ///
     /// # Panics
-    /// Where the answer is not 200 with JSON.
+    /// If the answer is not 200 with JSON.
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> Value {
         let answer = self.admin("GET", path, None);
@@ -143,19 +143,19 @@ impl Daemon {
         answer.json()
     }
 
-    /// POST of the admin API.
+    /// Sends a POST to the admin API.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn admin_post(&self, path: &str, body: &Value) -> Answer {
         self.admin("POST", path, Some(body))
     }
 
-    /// Any request of the admin API, with the right token.
+    /// Sends any request to the admin API, with the right token.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.try_admin(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
@@ -177,31 +177,31 @@ impl Daemon {
 
     /// The bearer token of its admin listener.
     ///
-    /// The one in its config.toml; where a test took that away, the one that the daemon made.
+    /// It is the token in its config.toml. If a test removed that, it is the token that the daemon made.
     pub fn admin_token(&self) -> String {
         let made = std::fs::read_to_string(self.dir().join("data/admin-token"));
         made.map_or_else(|_| self.setup.token.clone(), |token| token.trim().to_owned())
     }
 
-    /// Whether it takes requests: `GET /healthz`, its own token, and the webhooks' port.
+    /// Whether it accepts requests. Checks `GET /healthz`, the daemon's own token, and the webhook port.
     pub fn healthy(&self) -> bool {
         let answers = |path| self.try_admin("GET", path, None).is_ok_and(|answer| answer.status == 200);
         answers("/healthz") && answers("/v1/events?limit=1") && Connection::open(self.address()).is_ok()
     }
 
-    /// The counts of all there is: `GET /v1/stats`.
+    /// All counters: `GET /v1/stats`.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn stats(&self) -> Value {
         self.admin_get("/v1/stats")
     }
 
-    /// How many deliveries are in this state, such as `done`.
+    /// The number of deliveries in this state, such as `done`.
     ///
     /// # Panics
-    /// Where the daemon does not say.
+    /// If the daemon does not answer.
     #[track_caller]
     pub fn deliveries_in(&self, state: &str) -> u64 {
         let stats = self.stats();
@@ -211,7 +211,7 @@ impl Daemon {
     /// Every event, newest first: all pages of `GET /v1/events`.
     ///
     /// # Panics
-    /// Where the daemon does not say.
+    /// If the daemon does not answer.
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         self.pages("events", "", |event| event["seq"].to_string())
@@ -221,7 +221,7 @@ impl Daemon {
     /// `state=dead&`.
     ///
     /// # Panics
-    /// Where the daemon does not say.
+    /// If the daemon does not answer.
     #[track_caller]
     pub fn deliveries(&self, parameters: &str) -> Vec<Value> {
         self.pages("deliveries", parameters, |delivery| {
@@ -242,10 +242,10 @@ impl Daemon {
         }
     }
 
-    /// All of one event, its deliveries and their attempts included: `GET /v1/events/{id}`.
+    /// Everything about one event, including its deliveries and their attempts: `GET /v1/events/{id}`.
     ///
     /// # Panics
-    /// Where it is not there just once.
+    /// If it does not exist exactly once.
     #[track_caller]
     pub fn event(&self, id: &str) -> Value {
         let mut found = self.admin_get(&format!("/v1/events/{id}"));
@@ -254,20 +254,20 @@ impl Daemon {
         events.remove(0)
     }
 
-    /// One plugin: `GET /v1/plugins/{name}`; null where it is not known.
+    /// One plugin: `GET /v1/plugins/{name}`. Null if it is not known.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn plugin(&self, name: &str) -> Value {
         let answer = self.admin("GET", &format!("/v1/plugins/{name}"), None);
         if answer.status == 404 { Value::Null } else { answer.json() }
     }
 
-    /// Waits until no delivery may run, now or later, and none is running; held ones do not count.
+    /// Waits until no delivery is ready, waiting or running. Held ones do not count.
     ///
     /// # Panics
-    /// Where it takes too long.
+    /// If it takes too long.
     #[track_caller]
     pub fn wait_settled(&self) {
         wait_until("every delivery is done, dead or held", || {
@@ -278,10 +278,10 @@ impl Daemon {
         });
     }
 
-    /// Waits until no mail is on its way, after [`Daemon::wait_settled`].
+    /// Waits until no mail is unsent, after [`Daemon::wait_settled`].
     ///
     /// # Panics
-    /// Where it takes too long.
+    /// If it takes too long.
     #[track_caller]
     pub fn wait_mail_settled(&self) {
         self.wait_settled();
@@ -299,16 +299,16 @@ impl Daemon {
     /// Runs `posthouse` with these arguments in the daemon's folder, and so with its config.toml.
     ///
     /// # Panics
-    /// Where it can't be run.
+    /// If it can't be run.
     #[track_caller]
     pub fn cli(&self, arguments: &[&str]) -> Output {
         self.cli_with_input(arguments, b"")
     }
 
-    /// The same with this on its standard input.
+    /// Like [`Daemon::cli`], with this standard input.
     ///
     /// # Panics
-    /// Where it can't be run, or does not end.
+    /// If it can't be run, or does not end.
     #[track_caller]
     pub fn cli_with_input(&self, arguments: &[&str], input: &[u8]) -> Output {
         let file = || tempfile::tempfile().expect("a file for what goes into a command, or comes out");
@@ -331,7 +331,7 @@ impl Daemon {
         Output { code: status.code(), stdout, stderr }
     }
 
-    /// The binary with these arguments, in the daemon's folder and environment, not started yet.
+    /// The binary with these arguments, in the daemon's folder and environment, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.setup.binary);
         command
@@ -343,12 +343,12 @@ impl Daemon {
 
     // ---- its files
 
-    /// Its folder: `config.toml`, `plugins/`, `data/`, `stderr.log`.
+    /// The folder with `config.toml`, `plugins/`, `data/`, `stderr.log`.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The file of a plugin, there or not.
+    /// The path of a plugin's file, which may not exist.
     pub fn plugin_file(&self, name: &str) -> PathBuf {
         self.dir().join("plugins").join(format!("{name}.wasm"))
     }
@@ -356,13 +356,13 @@ impl Daemon {
     /// Puts these bytes into the plugins folder as `<name>.wasm`, whole or not at all.
     ///
     /// # Panics
-    /// Where the folder can't be written.
+    /// If the folder can't be written.
     #[track_caller]
     pub fn put_plugin(&self, name: &str, bytes: &[u8]) {
         put_in_place(&self.plugin_file(name), bytes);
     }
 
-    /// All it has logged, over every start.
+    /// Its log, over all starts.
     pub fn log(&self) -> String {
         fs::read(self.log_file())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -374,10 +374,10 @@ impl Daemon {
         Mail::in_folder(&self.dir().join("data/mail"))
     }
 
-    /// Rewrites config.toml; it holds from the next start, or from the next reload.
+    /// Rewrites config.toml. It applies from the next start or reload.
     ///
     /// # Panics
-    /// Where the file can't be written.
+    /// If the file can't be written.
     pub fn edit_config(&mut self, edit: impl FnOnce(&str) -> String) {
         self.setup.config = edit(&self.setup.config);
         self.write_config();
@@ -399,20 +399,20 @@ impl Daemon {
         file.write_all(config.as_bytes()).expect("config.toml");
     }
 
-    /// The store's file, opened to read: for what must be seen without the daemon's word for it.
+    /// Opens the store's file for reading, for checks that must not rely on the daemon.
     ///
     /// # Panics
-    /// Where it can't be opened.
+    /// If it can't be opened.
     #[track_caller]
     pub fn store(&self) -> Sqlite {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Sqlite::open_with_flags(self.dir().join("data/posthouse.db"), flags).expect("the store")
     }
 
-    /// Every key and value a plugin has committed, read from the store's file.
+    /// Every key and value that a plugin has committed, read from the store's file.
     ///
     /// # Panics
-    /// Where the store can't be read.
+    /// If the store can't be read.
     #[track_caller]
     pub fn kv(&self, plugin: &str) -> BTreeMap<String, String> {
         let sql = "SELECT key, value FROM kv JOIN plugin ON plugin.id = kv.plugin WHERE plugin.name = ?";
@@ -425,11 +425,11 @@ impl Daemon {
         statement.query_map([plugin], text).and_then(Iterator::collect).expect("the rows of `kv`")
     }
 
-    /// What a query finds in `data/app.db`, where plugins keep their rows; each value as text, NULL as an
+    /// The result of a query on `data/app.db`, where plugins keep their rows. Each value is text, NULL an
     /// empty one.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     #[track_caller]
     pub fn app_rows(&self, query: &str) -> Vec<Vec<String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
@@ -445,11 +445,11 @@ impl Daemon {
 
     // ---- its life and death
 
-    /// Starts it, after [`Daemon::stop`] or [`Daemon::kill`], on the same folder and ports, and waits
-    /// until it takes requests.
+    /// Starts it, after [`Daemon::stop`] or [`Daemon::kill`], with the same folder and ports, and waits until
+    /// it accepts requests.
     ///
     /// # Panics
-    /// Where it ends instead, with what it said.
+    /// If it ends instead, with its output.
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
@@ -459,27 +459,27 @@ impl Daemon {
             let Some(code) = self.ready_or_ended() else { return };
             let said = self.log().split_off(said_before);
             assert!(said.contains("in use"), "the daemon ended with {code}:\n{said}");
-            // Somebody was faster at one of the ports.
+            // Another process was faster at one of the ports.
             (self.webhooks, self.admin) = ports::free_pair();
             self.write_config();
         }
         panic!("no free port in five tries");
     }
 
-    /// Starts it and does not wait.
+    /// Starts it without waiting.
     ///
     /// # Panics
-    /// Where it runs already.
+    /// If it runs already.
     #[track_caller]
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
         self.spawn();
     }
 
-    /// Starts it, expecting it to refuse; returns what it said and its exit code.
+    /// Starts a daemon that should refuse to start. Returns its output and exit code.
     ///
     /// # Panics
-    /// Where it does not end.
+    /// If it does not end.
     #[track_caller]
     pub fn refused(&mut self) -> Output {
         let said_before = self.log().len();
@@ -491,7 +491,7 @@ impl Daemon {
     /// Asks it to stop (SIGTERM) and waits until it has.
     ///
     /// # Panics
-    /// Where it does not stop.
+    /// If it does not stop.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -501,16 +501,16 @@ impl Daemon {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("a signal");
     }
 
-    /// Kills it as a power cut would, SIGKILL, and waits until it is gone.
+    /// Kills it like a power cut, with SIGKILL, and waits until it has ended.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
@@ -520,42 +520,42 @@ impl Daemon {
     /// Stops it and starts it again.
     ///
     /// # Panics
-    /// Where either fails.
+    /// If either fails.
     #[track_caller]
     pub fn restart(&mut self) {
         self.stop();
         self.start();
     }
 
-    /// Its process.
+    /// The id of its process.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().expect("the daemon runs"))
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended without a signal.
     ///
     /// # Panics
-    /// Where it does not.
+    /// If it does not.
     #[track_caller]
     pub fn wait_ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the daemon runs");
         wait_for(&mut child).expect("the daemon ends")
     }
 
-    /// Sets a variable of the environment that it has from the next start on, or takes it away.
+    /// Sets or removes a variable of its environment, from the next start on.
     pub fn set_env(&mut self, name: &str, value: Option<&str>) {
         self.setup.env.retain(|(known, _)| known != name);
         self.setup.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
-    /// Whether it has ended by itself within this time; then it can be started again.
+    /// Whether it ended without a signal within this time. Then it can be started again.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn ended_within(&mut self, limit: Duration) -> bool {
         let began = Instant::now();
@@ -598,7 +598,7 @@ impl Daemon {
         self.child = Some(command.spawn().expect("the binary runs"));
     }
 
-    /// By `systemd-socket-activate`, which has the same process id as the daemon that comes of it.
+    /// Runs it by `systemd-socket-activate`, which keeps its process id when it becomes the daemon.
     fn activated(&self) -> Command {
         let mut command = Command::new("systemd-socket-activate");
         command.current_dir(self.dir()).arg("--fdname=webhooks:admin");
@@ -612,9 +612,9 @@ impl Daemon {
         command
     }
 
-    /// None once it takes requests; its exit status if it ended before.
+    /// Returns none once it accepts requests, or its exit status if it ended before.
     fn ready_or_ended(&mut self) -> Option<ExitStatus> {
-        // It compiles its plugins first; one in JavaScript takes a busy machine a minute or two.
+        // It compiles its plugins first. A plugin in JavaScript takes a busy machine a minute or two.
         within(5 * patience(), "the daemon takes requests", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child to wait for"));
             if ended.is_some() {
@@ -651,7 +651,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A value of SQLite's as text, as its shell prints it.
+/// A SQLite value as text, as SQLite's shell prints it.
 fn shown(value: ValueRef<'_>) -> String {
     match value {
         ValueRef::Null => String::new(),
@@ -661,7 +661,7 @@ fn shown(value: ValueRef<'_>) -> String {
     }
 }
 
-/// Waits until it has ended; kills it where it does not.
+/// Waits until it has ended. Kills it if it does not.
 fn wait_for(child: &mut Child) -> Option<ExitStatus> {
     let began = Instant::now();
     while began.elapsed() < patience() {

@@ -1,4 +1,4 @@
-//! A nameserver that knows what a test tells it.
+//! A nameserver with a test's answers.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-/// The type of a question for addresses of version 4; others are answered with nothing.
+/// The type of a question for IPv4 addresses. Questions of other types get an empty answer.
 const A: u16 = 1;
 
-/// A running nameserver. Dropped, it stops.
+/// A running nameserver, which stops on drop.
 pub struct DnsServer {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -21,11 +21,11 @@ pub struct DnsServer {
 }
 
 impl DnsServer {
-    /// Starts one at 127.0.0.1. `answer` gets a name in lower case, without a dot at its end, and how often
-    /// addresses of version 4 were asked for before; what it gives holds for no time at all.
+    /// Starts a nameserver at 127.0.0.1. `answer` gets a name in lower case, without a dot at its end, and
+    /// the number of earlier questions for IPv4 addresses. Its answers have a TTL of 0.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start(answer: impl Fn(&str, usize) -> Vec<IpAddr> + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port to listen at");
@@ -48,12 +48,12 @@ impl DnsServer {
         Self { address, asked, stop }
     }
 
-    /// What `[http]` needs in `nameservers`.
+    /// The value of `nameservers` in `[http]`.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How often addresses of version 4 were asked for.
+    /// The number of questions for IPv4 addresses.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
@@ -65,7 +65,7 @@ impl Drop for DnsServer {
     }
 }
 
-/// The name that a packet asks for, the type, and where the question ends.
+/// The name in a packet's question, its type, and the end of the question.
 fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
     let mut at = 12;
     let mut labels = Vec::new();
@@ -82,18 +82,19 @@ fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
     (packet.len() >= at + 4).then(|| (labels.join("."), kind, at + 4))
 }
 
-/// The question with its answers.
+/// The answer packet: the question with its addresses.
 fn reply(question: &[u8], addresses: &[IpAddr]) -> Vec<u8> {
     let v4: Vec<_> = addresses.iter().filter(|ip| ip.is_ipv4()).collect();
     let mut packet = question.to_vec();
-    // An answer, recursion desired and available, no error; one question, so many answers, nothing else.
+    // An answer, recursion desired and available, no error. It has one question, the answers, and nothing
+    // else.
     packet[2..4].copy_from_slice(&[0x81, 0x80]);
     packet[4..6].copy_from_slice(&[0, 1]);
     packet[6..8].copy_from_slice(&(v4.len() as u16).to_be_bytes());
     packet[8..12].copy_from_slice(&[0; 4]);
     for ip in v4 {
         let IpAddr::V4(ip) = ip else { continue };
-        // The name of the question, A, IN, for 0 s, four bytes.
+        // The question's name, A, IN, for 0 s, four bytes.
         packet.extend_from_slice(&[0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
         packet.extend_from_slice(&ip.octets());
     }

@@ -1,4 +1,4 @@
-//! A webhook's body, of the shape real ones have.
+//! A webhook's body, in the shape of real ones.
 
 use std::sync::{
     LazyLock,
@@ -9,23 +9,23 @@ use serde_json::{Value, json};
 
 use crate::unix_now;
 
-/// An event to post: a user and an organization that do not exist, and whatever a test puts in.
+/// An event to post, about a user and an organization that do not exist, with a test's changes.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// The sender's id of it.
+    /// The sender's id of the event.
     pub id: String,
-    /// For example `user.created`.
+    /// The type, such as `user.created`.
     pub event_type: String,
     /// The `data` member of the body.
     pub data: Value,
     /// When it happened, in RFC 3339.
     pub occurred_at: String,
-    /// The organization that the event itself names, whatever its `data` does.
+    /// The organization in the envelope, whatever `data` contains.
     pub organization_id: String,
 }
 
 impl Event {
-    /// An event of this type with a fresh id, about Ada of Example Corp.
+    /// An event of this type with a new id, about Ada of Example Corp.
     pub fn new(event_type: &str) -> Self {
         let data = json!({
             "user": {
@@ -46,22 +46,22 @@ impl Event {
         }
     }
 
-    /// The same with this id.
+    /// Sets the id.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// The same with this `data`.
+    /// Sets `data`.
     pub fn data(mut self, data: Value) -> Self {
         self.data = data;
         self
     }
 
-    /// The same, so many seconds later than [`Event::new`] has it.
+    /// Sets the time to this many seconds after that of [`Event::new`].
     ///
     /// # Panics
-    /// Where that is a day later or more.
+    /// If that is a day later or more.
     pub fn later(mut self, seconds: u32) -> Self {
         let of_day = 10 * 3600 + 30 * 60 + seconds;
         assert!(of_day < 86_400, "{seconds} s lead to another day");
@@ -70,7 +70,7 @@ impl Event {
         self
     }
 
-    /// The same about this organization, as far as the event itself says.
+    /// Sets the organization in the envelope.
     pub fn organization(mut self, id: impl Into<String>) -> Self {
         self.organization_id = id.into();
         self
@@ -92,7 +92,7 @@ impl Event {
     }
 }
 
-/// An id no other event of this process has; later ones are greater, as those of real senders are.
+/// An id that no other event of this process has. Later ids are greater, like those of real senders.
 pub fn fresh_id() -> String {
     static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new((unix_now() as u64) << 26));
     format!("evt_{}", NEXT.fetch_add(1, Ordering::Relaxed))

@@ -1,25 +1,26 @@
-//! Guests: the built files, another revision of the same code, and how a file is put in place.
+//! Guests: the built files, further revisions of the same code, and writing a file in place.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// The top of the working tree: where `Cargo.lock` is.
+/// The top folder of the working tree, which contains `Cargo.lock`.
 ///
 /// # Panics
-/// Where there is none.
+/// If it can't be found.
 pub fn workspace() -> PathBuf {
-    // Cargo says it to what it runs. What runs by itself knows where it was built.
+    // Cargo sets the variable for programs that it runs. A program that runs without cargo uses the folder of
+    // its build.
     let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let top = Path::new(&own).ancestors().find(|folder| folder.join("Cargo.lock").is_file());
     top.expect("a folder with Cargo.lock").to_owned()
 }
 
-/// The bytes of a built guest: one made for tests, or one of the plugins.
+/// The bytes of a built guest: a test guest, or one of the plugins.
 ///
 /// # Panics
-/// Where it was not built yet.
+/// If it was not built yet.
 #[track_caller]
 pub fn guest(name: &str) -> Vec<u8> {
     let file = format!("{name}.wasm");
@@ -30,22 +31,22 @@ pub fn guest(name: &str) -> Vec<u8> {
         .unwrap_or_else(|| panic!("no guest `{name}` at {places:?}; `cargo xtask guests` builds them"))
 }
 
-/// The same guest with another SHA-256 for each `number`: a custom section is added, which a core
-/// module and a component may both have and which changes nothing.
+/// The same guest with another SHA-256 for each `number`. It adds a custom section, which core modules and
+/// components may have and which changes nothing.
 pub fn new_revision(wasm: &[u8], number: u32) -> Vec<u8> {
     let name = b"revision";
     let content = number.to_le_bytes();
-    // Section id 0, its size, then the length of its name; all of them below 128, so one LEB128 byte.
+    // Section id 0, its size, then the length of its name. All are below 128, so each is one LEB128 byte.
     let mut section = vec![0, (1 + name.len() + content.len()) as u8, name.len() as u8];
     section.extend_from_slice(name);
     section.extend_from_slice(&content);
     [wasm, &section].concat()
 }
 
-/// Writes a file as a careful operator does: whole beside its place, then renamed.
+/// Writes a file like a careful operator: completely under another name, then renamed.
 ///
 /// # Panics
-/// Where the folder can't be written.
+/// If the folder can't be written.
 #[track_caller]
 pub fn put_in_place(file: &Path, bytes: &[u8]) {
     let beside = file.with_extension("new");

@@ -1,4 +1,4 @@
-//! HTTP by hand: the answer as a test reads it, and a connection on which a test writes any bytes.
+//! HTTP by hand: answers for tests, and a connection on which a test writes any bytes.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::Headers;
 
-/// An answer: what a test looks at.
+/// The parts of an answer that a test checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status, such as 200.
@@ -26,7 +26,7 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Panics
-    /// Where it is not JSON.
+    /// If it is not JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {self}"))
@@ -40,12 +40,12 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Whether the event was taken in now, and for the first time.
+    /// Whether the event was accepted now, for the first time.
     pub fn accepted(&self) -> bool {
         self.status == 200 && self.json() == serde_json::json!({ "received": true })
     }
 
-    /// Whether the event was seen before.
+    /// Whether the event was stored before.
     pub fn duplicate(&self) -> bool {
         self.status == 200 && self.json() == serde_json::json!({ "received": true, "duplicate": true })
     }
@@ -57,17 +57,17 @@ impl fmt::Display for Answer {
     }
 }
 
-/// One TCP connection to the daemon. What is written goes out as it is.
+/// One TCP connection to the daemon. Written bytes are sent unchanged.
 #[derive(Debug)]
 pub struct Connection {
     stream: BufReader<TcpStream>,
 }
 
 impl Connection {
-    /// Connects; every read and write may take 30 s.
+    /// Connects. Every read and write may take 30 s.
     ///
     /// # Errors
-    /// Where nobody listens there.
+    /// If nothing listens there.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
         stream.set_nodelay(true)?;
@@ -79,23 +79,23 @@ impl Connection {
     /// Writes these bytes.
     ///
     /// # Errors
-    /// Where the other side has closed.
+    /// If the other side has closed the connection.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Says that nothing more will be written.
+    /// Signals that nothing more will be written.
     ///
     /// # Errors
-    /// Where the other side has closed.
+    /// If the other side has closed the connection.
     pub fn finish(&mut self) -> io::Result<()> {
         self.stream.get_mut().shutdown(Shutdown::Write)
     }
 
-    /// Sends a POST with a `content-length` and reads its answer; the connection stays open.
+    /// Sends a POST with a `content-length` and reads its answer. The connection stays open.
     ///
     /// # Errors
-    /// Where the connection breaks, or what comes is not HTTP.
+    /// If the connection breaks, or the answer is not HTTP.
     pub fn post(&mut self, path: &str, headers: &Headers, body: &[u8]) -> io::Result<Answer> {
         let mut request =
             format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
@@ -112,7 +112,7 @@ impl Connection {
     /// Reads one answer. A body without a `content-length` ends with the connection.
     ///
     /// # Errors
-    /// Where the connection breaks, or what comes is not HTTP.
+    /// If the connection breaks, or the answer is not HTTP.
     pub fn answer(&mut self) -> io::Result<Answer> {
         let odd = |line: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {line:?}"));
         let first = self.line()?;
@@ -144,7 +144,7 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Whether the other side has closed: the next read finds the end.
+    /// Whether the other side has closed the connection: the next read returns the end.
     pub fn closed(&mut self) -> bool {
         match self.stream.fill_buf() {
             Ok(bytes) => bytes.is_empty(),

@@ -17,14 +17,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{Headers, WebReply, WebRequest, web::Connection};
 
-/// Between two looks whether the server has stopped.
+/// The interval of checks whether the server has stopped.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How a connection ends before the other side ends it.
+/// How the server ends a connection before the client does.
 enum End {
-    /// With what is under way, and nothing new.
+    /// Completes active streams, and accepts no new ones.
     Gracefully,
-    /// At once, with a reproach.
+    /// At once, with an error code.
     Abruptly,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn serve(connection: &Connection, stream: TcpStream, tls: Arc<ServerC
                     End::Gracefully => streams.graceful_shutdown(),
                     End::Abruptly => {
                         streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                        // The reproach has to leave before the connection goes.
+                        // The error code must be sent before the connection is closed.
                         let _ = poll_fn(|context| streams.poll_closed(context)).await;
                         return Ok(());
                     }
@@ -68,7 +68,7 @@ pub(crate) fn serve(connection: &Connection, stream: TcpStream, tls: Arc<ServerC
     })
 }
 
-/// One stream. Who asked is told by its end, and the test by what it finds.
+/// Serves one stream. The client notices an error by its end, and the test by its result.
 async fn answer(
     connection: Connection,
     request: Request<RecvStream>,
@@ -80,7 +80,7 @@ async fn answer(
     serving.seen.lock().expect("what was seen").push(request.clone());
     match (serving.answer)(&request) {
         WebReply::Whole(status, mut headers, body) => {
-            // As HTTP/1 says it; here it is no header.
+            // The form of HTTP/1.1. Here it is not a header.
             let last = headers.iter().any(|(name, value)| name == "connection" && value == "close");
             headers.retain(|(name, _)| name != "connection");
             headers.push(("content-length".into(), body.len().to_string()));
@@ -110,14 +110,14 @@ async fn answer(
         WebReply::BreaksOff => respond.send_reset(Reason::INTERNAL_ERROR),
         WebReply::HangsUp => {
             let _ = end.send(End::Abruptly);
-            // Its stream goes with the connection.
+            // The stream ends with the connection.
             std::future::pending::<()>().await;
         }
     }
     Ok(())
 }
 
-/// The whole request; `:authority` stands among its headers.
+/// Reads the whole request. `:authority` is among its headers.
 async fn read(request: Request<RecvStream>, connection: usize) -> Result<WebRequest, h2::Error> {
     let (head, mut stream) = request.into_parts();
     let mut body = Vec::new();

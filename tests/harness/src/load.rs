@@ -1,4 +1,4 @@
-//! A steady stream of events, each posted until it is acknowledged: what a good sender does.
+//! A steady stream of events, each posted until it is acknowledged, like a good sender.
 
 use std::{
     sync::{
@@ -13,19 +13,19 @@ use crate::{Event, Sender, patience};
 
 const CONNECTIONS: usize = 8;
 
-/// Posts events in the background until it is told to stop.
+/// Posts events in the background until it is stopped.
 #[derive(Debug)]
 pub struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a [`Load`] did.
+/// The results of a [`Load`].
 #[derive(Debug, Default, Clone)]
 pub struct LoadReport {
     /// The ids that were acknowledged with 200, as accepted or as a duplicate.
     pub acknowledged: Vec<String>,
-    /// Each try that got another answer, or none.
+    /// Each try with another answer, or none.
     pub failures: Vec<String>,
 }
 
@@ -39,8 +39,8 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts to post `per_second` events a second, the n-th being `event(n)`. A daemon that can't keep
-    /// up slows it down; it never has more than 8 requests under way.
+    /// Starts to post `per_second` events a second; the n-th is `event(n)`. A slow daemon slows it down: at
+    /// most 8 requests are active.
     pub fn start(
         sender: &Sender,
         per_second: u32,
@@ -63,20 +63,20 @@ impl Load {
         Self { shared, threads }
     }
 
-    /// How many events were acknowledged so far.
+    /// The number of acknowledged events so far.
     pub fn acknowledged(&self) -> usize {
         self.shared.report.lock().unwrap().acknowledged.len()
     }
 
-    /// The ids of those.
+    /// The ids of the acknowledged events so far.
     pub fn acknowledged_ids(&self) -> Vec<String> {
         self.shared.report.lock().unwrap().acknowledged.clone()
     }
 
-    /// Takes no further event, posts those under way until they are acknowledged, and reports.
+    /// Posts no further event, posts active ones until they are acknowledged, and reports.
     ///
     /// # Panics
-    /// Where one is not acknowledged within [`patience`].
+    /// If one is not acknowledged within [`patience`].
     pub fn stop(mut self) -> LoadReport {
         self.shared.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -86,7 +86,7 @@ impl Load {
     }
 }
 
-/// A test that fails has no use for further events.
+/// A test that fails needs no further events.
 impl Drop for Load {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);

@@ -1,26 +1,26 @@
-//! A mail that came out, from the mail folder or from the test's mail server.
+//! A mail that was sent, from the mail folder or from the test's mail server.
 
 use std::{fs, path::Path};
 
 use serde::Deserialize;
 
-/// A mail as its receiver sees it.
+/// A mail as its recipient sees it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Mail {
-    /// Who the envelope is from; empty for a file in the mail folder.
+    /// The sender in the envelope. Empty for a file in the mail folder.
     #[serde(default)]
     pub envelope_from: String,
-    /// To whom the envelope goes; empty for a file in the mail folder.
+    /// The recipients in the envelope. Empty for a file in the mail folder.
     #[serde(default)]
     pub envelope_to: Vec<String>,
     /// The headers in order, unfolded.
     pub headers: Vec<(String, String)>,
-    /// All after the headers. From the mail server: the plain text, decoded.
+    /// Everything after the headers. From the mail server: the plain text, decoded.
     pub text: String,
 }
 
 impl Mail {
-    /// The first header of that name; empty where there is none.
+    /// The first header with this name. Empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value)
     }
@@ -47,13 +47,13 @@ impl Mail {
         Self { envelope_from: String::new(), envelope_to: Vec::new(), headers, text: text.into() }
     }
 
-    /// Every `.eml` of a folder, by file name. A folder that is not there has none.
+    /// Every `.eml` in a folder, by file name. A missing folder has none.
     pub(crate) fn in_folder(folder: &Path) -> Vec<Self> {
         files(folder, "eml").iter().map(|raw| Self::parse(raw)).collect()
     }
 }
 
-/// The texts of the folder's files with that extension, by file name.
+/// The texts of the folder's files with this extension, by file name.
 pub(crate) fn files(folder: &Path, extension: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<_> = entries

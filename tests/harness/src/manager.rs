@@ -1,4 +1,4 @@
-//! The service manager's side: the socket of `NOTIFY_SOCKET`, and the sockets that outlive a daemon.
+//! The service manager's side: the socket of `NOTIFY_SOCKET`, and sockets that outlive a daemon.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 use crate::patience;
 
-/// Connections that may wait for a daemon that starts.
+/// The most connections that wait while a daemon starts.
 const BACKLOG: i32 = 4096;
 
-/// What a daemon tells its service manager.
+/// The socket to which a daemon sends its state for the service manager.
 #[derive(Debug)]
 pub struct NotifySocket {
     socket: UnixDatagram,
@@ -26,27 +26,27 @@ pub struct NotifySocket {
 #[derive(Debug, Clone)]
 pub struct Notice {
     lines: Vec<String>,
-    /// When it came.
+    /// When it was received.
     pub at: Instant,
 }
 
 impl Notice {
-    /// What stands after `name=`; none where the message has no such line.
+    /// The value after `name=`. None if the message has no such line.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// Whether it has this line, such as `READY=1`.
+    /// Whether the message has this line, such as `READY=1`.
     pub fn says(&self, line: &str) -> bool {
         self.lines.iter().any(|said| said == line)
     }
 }
 
 impl NotifySocket {
-    /// A socket in a folder of its own.
+    /// Creates a socket in a new folder.
     ///
     /// # Panics
-    /// Where there can be none.
+    /// If that fails.
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("posthouse-notify-").expect("a folder of its own");
         let socket = UnixDatagram::bind(dir.path().join("socket")).expect("a datagram socket");
@@ -58,10 +58,10 @@ impl NotifySocket {
         self.dir.path().join("socket")
     }
 
-    /// The next message, where one comes within this time.
+    /// The next message, if one is received within this time.
     ///
     /// # Panics
-    /// Where the socket fails.
+    /// If the socket fails.
     pub fn hear_within(&self, time: Duration) -> Option<Notice> {
         self.socket.set_read_timeout(Some(time.max(Duration::from_millis(1)))).expect("a time-out");
         let mut bytes = [0; 8192];
@@ -70,10 +70,10 @@ impl NotifySocket {
         Some(Notice { lines: text.lines().map(str::to_owned).collect(), at: Instant::now() })
     }
 
-    /// The first message that is as wanted, with those before it.
+    /// The first message that satisfies `wanted`, with those before it.
     ///
     /// # Panics
-    /// After [`patience`], with `what` was waited for and what came.
+    /// After [`patience`], with `what` it waited for and the messages so far.
     #[track_caller]
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Notice) -> bool) -> (Vec<Notice>, Notice) {
         let until = Instant::now() + patience();
@@ -94,14 +94,14 @@ impl Default for NotifySocket {
     }
 }
 
-/// How a daemon comes to its listeners.
+/// How a daemon gets its listeners.
 #[derive(Debug)]
 pub(crate) enum Listening {
-    /// It binds them itself, and may have so many files open.
+    /// It binds them itself. Its limit of open files may be set.
     Itself { open_files: Option<u32> },
-    /// `systemd-socket-activate` does, and starts it at the first connection.
+    /// `systemd-socket-activate` binds them, and starts it at the first connection.
     Activated,
-    /// They are held here, and passed to each daemon that starts.
+    /// The test holds them, and passes them to each daemon that starts.
     Held(TcpListener, TcpListener),
 }
 
@@ -119,6 +119,6 @@ fn listener(port: u16) -> TcpListener {
     socket.into()
 }
 
-/// The shell's part in passing sockets: they come as its standard input and output.
+/// The shell's part in passing sockets: it gets them as its standard input and output.
 pub(crate) const PASS_ON: &str = "exec 3<&0 4<&1 </dev/null >&2; \
     LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=webhooks:admin exec \"$0\" serve";

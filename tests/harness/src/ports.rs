@@ -1,14 +1,14 @@
 //! Free ports.
 //!
-//! They come from below the range from which the kernel takes the ports of outgoing connections, so
-//! that a daemon that starts again finds its port free, whoever connected to whom meanwhile.
+//! They are below the range from which the kernel takes the ports of outgoing connections. So a daemon that
+//! restarts finds its port free, whatever connections were made meanwhile.
 
 use std::{net::TcpListener, ops::RangeInclusive};
 
 const RANGE: RangeInclusive<u16> = 10_240..=32_000;
 
-/// Two ports that are free at this moment. Somebody else may still be faster: who starts on them tries
-/// again with others when they are taken.
+/// Two ports that are free at this time. Another process may still be faster: then the daemon fails to start,
+/// and its test retries with other ports.
 pub(crate) fn free_pair() -> (u16, u16) {
     loop {
         let (first, second) = (rand::random_range(RANGE), rand::random_range(RANGE));
@@ -18,7 +18,7 @@ pub(crate) fn free_pair() -> (u16, u16) {
     }
 }
 
-/// One port that is free at this moment.
+/// One port that is free at this time.
 pub(crate) fn free() -> u16 {
     free_pair().0
 }

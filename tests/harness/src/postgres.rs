@@ -1,4 +1,4 @@
-//! A real PostgreSQL of a test's own, which can be killed, frozen and started again.
+//! A real PostgreSQL for one test, which the test can kill, stop and start again.
 
 use std::{
     env, fs,
@@ -16,34 +16,34 @@ use tempfile::TempDir;
 
 use crate::{certificates, eventually, ports, quick::refuse_in_quick_loop};
 
-/// Who owns the server's databases.
+/// The owner of the server's databases.
 const USER: &str = "posthouse";
 
-/// A running server with one database, `app`. Dropped, it is killed and its folder goes.
+/// A running server with one database, `app`. On drop, it is killed and its folder is removed.
 #[derive(Debug)]
 pub struct Postgres {
     programs: PathBuf,
     dir: TempDir,
     port: u16,
-    /// Whom it runs as, where the test is root, which PostgreSQL refuses to be.
+    /// The user and group that it runs as if the test is root, because PostgreSQL refuses to run as root.
     owner: Option<(u32, u32)>,
     options: Vec<String>,
     child: Option<Child>,
 }
 
 impl Postgres {
-    /// Makes one and waits until it takes statements. It does not sync to disk, which only a machine that
-    /// loses its power would show: killing the server loses nothing.
+    /// Starts a server and waits until it accepts statements. It does not sync to disk, which would only
+    /// matter if the machine lost power: killing the server loses nothing.
     ///
     /// # Panics
-    /// Where it does not start: `cargo xtask test` installs what it needs.
+    /// If it does not start: `cargo xtask test` installs what it needs.
     #[track_caller]
     pub fn start() -> Self {
         Self::with(&["fsync=off"])
     }
 
-    /// The same with these settings and no others, such as `max_connections=20`; syncs to disk unless
-    /// they say otherwise.
+    /// Like [`Postgres::start`], with only these settings, such as `max_connections=20`. It syncs to disk
+    /// unless they say otherwise.
     ///
     /// # Panics
     /// As [`Postgres::start`].
@@ -52,7 +52,7 @@ impl Postgres {
         Self::make(settings, &[])
     }
 
-    /// One that offers TLS, with a certificate for these names that [`Postgres::authority`] vouches for. Its
+    /// A server that offers TLS, with a certificate for these names that [`Postgres::authority`] signed. Its
     /// role `scram` needs the password `scram`, and TLS.
     ///
     /// # Panics
@@ -64,7 +64,7 @@ impl Postgres {
         postgres
     }
 
-    /// The file of the authority that a client of a secured one must trust.
+    /// The file of the authority that a client of a secured server must trust.
     pub fn authority(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
@@ -102,7 +102,7 @@ impl Postgres {
         postgres
     }
 
-    /// Has it know its certificate, and ask `scram` for a password.
+    /// Gives it its certificate, and makes `scram` need a password.
     fn secure(&mut self, names: &[&str]) {
         certificates::write(self.dir.path(), names);
         for file in ["server.pem", "server.key"] {
@@ -125,12 +125,12 @@ impl Postgres {
         self.url_by(self.port)
     }
 
-    /// The same by another port of this machine, such as that of a proxy.
+    /// Like [`Postgres::url`], with another port of this machine, such as that of a proxy.
     pub fn url_by(&self, port: u16) -> String {
         format!("postgres://{USER}@127.0.0.1:{port}/app?sslmode=disable")
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -138,7 +138,7 @@ impl Postgres {
     /// Runs statements in `app`.
     ///
     /// # Panics
-    /// Where one of them fails.
+    /// If one of them fails.
     #[track_caller]
     pub fn execute(&self, statements: &str) {
         self.execute_in("app", statements);
@@ -150,10 +150,10 @@ impl Postgres {
         assert!(succeeded, "{statements}: {said}");
     }
 
-    /// Runs a query in `app`; its rows, each value as text, NULL as an empty one.
+    /// Runs a query in `app`. Returns its rows; each value is text, NULL an empty one.
     ///
     /// # Panics
-    /// Where it fails.
+    /// If it fails.
     #[track_caller]
     pub fn query(&self, query: &str) -> Vec<Vec<String>> {
         let (said, succeeded) = self.psql("app", query);
@@ -161,21 +161,21 @@ impl Postgres {
         said.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
     }
 
-    /// Kills the postmaster as a power cut would, SIGKILL; its processes end when they notice. Start it
-    /// again by [`Postgres::start_again`].
+    /// Kills the postmaster like a power cut, with SIGKILL. Its processes end when they notice. Restart it
+    /// with [`Postgres::start_again`].
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the server runs");
         child.kill().and_then(|()| child.wait()).expect("the server ends");
     }
 
-    /// Asks it to end at once, every connection with it, and waits until it has.
+    /// Asks it to end at once with all connections, and waits until it has.
     ///
     /// # Panics
-    /// Where it does not run.
+    /// If it does not run.
     #[track_caller]
     pub fn stop(&mut self) {
         let mut child = self.child.take().expect("the server runs");
@@ -183,14 +183,14 @@ impl Postgres {
         child.wait().expect("the server ends");
     }
 
-    /// Starts it on the same folder and port, and waits until it takes statements.
+    /// Starts it with the same folder and port, and waits until it accepts statements.
     ///
     /// # Panics
-    /// Where it does not start.
+    /// If it does not start.
     #[track_caller]
     pub fn start_again(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
-        // What an earlier one left running may hold its memory for a moment.
+        // Processes of an earlier run may hold its memory for a moment.
         eventually("the server takes statements", || {
             if self.child.as_mut().is_none_or(|child| child.try_wait().expect("a child").is_some()) {
                 self.child = Some(self.spawn());
@@ -224,7 +224,7 @@ impl Postgres {
         command
     }
 
-    /// What it answered, or what it complained of, and whether it is an answer.
+    /// Its answer or its error, and whether it is an answer.
     fn psql(&self, database: &str, statements: &str) -> (String, bool) {
         let output = Command::new("psql")
             .args(["-X", "-q", "-A", "-t", "-F", "\t", "-v", "ON_ERROR_STOP=1"])
@@ -241,7 +241,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Ends its processes too, and at once; a killed one would leave them to notice.
+            // Ends its processes too, at once. If it were killed, they would end only when they notice.
             let _ = kill_process(Pid::from_child(&child), Signal::QUIT);
             drop(child.wait());
         }
@@ -256,7 +256,7 @@ impl Drop for Postgres {
     }
 }
 
-/// The folder that has `initdb` and `postgres`: one of PATH, or where Debian puts them.
+/// The folder with `initdb` and `postgres`: one in PATH, or the one that Debian uses.
 fn programs() -> PathBuf {
     let debian = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
@@ -270,7 +270,7 @@ fn programs() -> PathBuf {
         .expect("a PostgreSQL server; `cargo xtask test` installs one")
 }
 
-/// A user that is not root: `postgres`, where the system has it, else `nobody`.
+/// A user other than root: `postgres` if the system has it, or else `nobody`.
 fn unprivileged() -> (u32, u32) {
     let users = fs::read_to_string(Path::new("/etc/passwd")).expect("the users");
     let of = |name: &str| {

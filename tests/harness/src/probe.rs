@@ -1,13 +1,13 @@
-//! The guest `http-probe`, which makes the requests that an event lists and writes down what came of each.
+//! The guest `http-probe`, which makes the requests that an event lists and records each result.
 
 use serde_json::{Value, json};
 
 use crate::{Daemon, Event};
 
-/// What came of each request, in one attempt.
+/// The result of each request, in one attempt.
 ///
 /// # Panics
-/// Where it was not taken, took another attempt, or wrote nothing down of one.
+/// If the event was not accepted, needed another attempt, or has no result for a request.
 #[track_caller]
 pub fn requested(daemon: &Daemon, requests: &Value) -> Vec<String> {
     let event = Event::new("user.created").data(json!({ "requests": requests }));

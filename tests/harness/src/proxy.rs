@@ -1,4 +1,4 @@
-//! A network that hangs: connections through it go on, or stand still, as a test wants.
+//! A network that can hang: a test stalls connections through it and lets them continue.
 
 use std::{
     io::{Read as _, Write as _},
@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Forwards connections to a port of this machine. What comes while it is stalled is kept, and goes on
-/// when it is let on: late, and in order. Dropped, it takes no more connections.
+/// Forwards connections to a port of this machine. While it is stalled, it keeps the bytes that it receives,
+/// and forwards them afterwards, late and in order. On drop, it accepts no more connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -25,14 +25,14 @@ struct State {
     ended: AtomicBool,
 }
 
-/// Between two looks whether it may go on.
+/// The interval of checks whether it may continue.
 const LOOK: Duration = Duration::from_millis(5);
 
 impl Proxy {
-    /// Starts it before this port.
+    /// Starts a proxy for this port.
     ///
     /// # Panics
-    /// Where there is no port for it.
+    /// If there is no port for it.
     #[track_caller]
     pub fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -56,12 +56,12 @@ impl Proxy {
         self.port
     }
 
-    /// Nothing goes on any more, in either direction, and no connection ends by it.
+    /// Forwards nothing more, in either direction. No connection ends because of that.
     pub fn stall(&self) {
         self.state.stalled.store(true, Ordering::SeqCst);
     }
 
-    /// All goes on, what was kept first.
+    /// Forwards everything again, beginning with the kept bytes.
     pub fn go_on(&self) {
         self.state.stalled.store(false, Ordering::SeqCst);
     }

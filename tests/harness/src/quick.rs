@@ -1,6 +1,7 @@
 //! Keeps slow servers out of the quick loop.
 
-/// Fails a test that needs such a thing and runs under nextest's profile `quick`, which is for tests that need none.
+/// Fails a test that needs a slow server and runs under nextest's profile `quick`, which is for tests without
+/// one.
 ///
 /// # Panics
 /// Under that profile.

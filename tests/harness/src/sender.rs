@@ -1,10 +1,10 @@
-//! A source in config.toml, and who posts to it with the right signature.
+//! A source in config.toml, and a sender that posts to it with valid signatures.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use crate::{Answer, Connection, Event, Headers, Signer};
 
-/// How a source verifies, by its name in config.toml.
+/// A source's signature scheme, by its name in config.toml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
     /// `standard-webhooks`.
@@ -16,7 +16,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The word in config.toml.
+    /// The name in config.toml.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::StandardWebhooks => "standard-webhooks",
@@ -33,7 +33,7 @@ pub struct Source {
     pub name: String,
     /// Its path.
     pub path: String,
-    /// How it verifies.
+    /// Its scheme.
     pub scheme: Scheme,
     /// Its secret.
     pub secret: String,
@@ -42,10 +42,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// The secret of a source that says no other.
+    /// The secret of a source without its own.
     pub const SECRET: &str = "whsec_cG9zdGhvdXNlLXRlc3Qtc2VjcmV0LTAxMjM0NTY3ODk=";
 
-    /// A source of this name at `/webhooks/<name>`, of the scheme `scalekit`.
+    /// A source with this name at `/webhooks/<name>`, with the scheme `scalekit`.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
@@ -56,26 +56,26 @@ impl Source {
         }
     }
 
-    /// The same with this scheme.
+    /// Sets the scheme.
     pub fn scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = scheme;
         self
     }
 
-    /// The same with this secret.
+    /// Sets the secret.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = secret.into();
         self
     }
 
-    /// The same with a further line, such as `events = ["user.*"]`.
+    /// Adds a line, such as `events = ["user.*"]`.
     pub fn line(mut self, line: &str) -> Self {
         self.more += line;
         self.more.push('\n');
         self
     }
 
-    /// Who signs for it: by Standard Webhooks where it takes that.
+    /// The signer for it: by Standard Webhooks if its scheme accepts that.
     pub fn signer(&self) -> Signer {
         match self.scheme {
             Scheme::StandardWebhooks | Scheme::Scalekit => Signer::Standard(self.secret.clone()),
@@ -92,28 +92,28 @@ impl Source {
     }
 }
 
-/// Posts to one source of one daemon. It outlives a daemon that is killed, as real senders do.
+/// Posts to one source of one daemon. It outlives a killed daemon, like real senders.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    /// Where the daemon listens.
+    /// The address of the daemon.
     pub address: SocketAddr,
     /// The path of the source.
     pub path: String,
-    /// Who signs.
+    /// The signer.
     pub signer: Signer,
 }
 
 impl Sender {
-    /// The same with another signer.
+    /// Sets the signer.
     pub fn signed_by(mut self, signer: Signer) -> Self {
         self.signer = signer;
         self
     }
 
-    /// Posts an event, signed now, on a connection of its own.
+    /// Posts an event, signed now, on a new connection.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn post_event(&self, event: &Event) -> Answer {
         let body = event.body();
@@ -123,17 +123,17 @@ impl Sender {
     /// Posts any body with any headers.
     ///
     /// # Panics
-    /// Where no answer comes.
+    /// If no answer arrives.
     #[track_caller]
     pub fn post(&self, headers: &Headers, body: &[u8]) -> Answer {
         request("POST", &format!("http://{}{}", self.address, self.path), headers, Some(body))
             .unwrap_or_else(|error| panic!("POST {}: {error}", self.path))
     }
 
-    /// Posts an event on `connection`, opening it where it is not; on an error it is dropped.
+    /// Posts an event on `connection`, which is opened if it is none, and dropped on an error.
     ///
     /// # Errors
-    /// Where no answer comes: the event may be in the store or not.
+    /// If no answer arrives: the event may be in the store or not.
     pub fn try_post_event(&self, connection: &mut Option<Connection>, event: &Event) -> io::Result<Answer> {
         let mut open = match connection.take() {
             Some(open) => open,
@@ -146,7 +146,7 @@ impl Sender {
     }
 }
 
-/// One request on a connection of its own, so that a stale one never asks for a second try.
+/// Sends one request on a new connection, so that a stale connection never causes a second try.
 pub(crate) fn request(
     method: &str,
     url: &str,

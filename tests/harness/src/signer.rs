@@ -1,4 +1,4 @@
-//! Both signature schemes from the sender's side, written from their descriptions and not from the
+//! Both signature schemes from the sender's side. They are written from their descriptions and not from the
 //! daemon's code, so that one checks the other.
 
 use std::time::UNIX_EPOCH;
@@ -10,20 +10,20 @@ use sha2::Sha256;
 /// Names and values of headers, in the order in which they are sent.
 pub type Headers = Vec<(String, String)>;
 
-/// Signs bodies with one secret by one scheme.
+/// Signs bodies with one secret and one scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signer {
     /// <https://www.standardwebhooks.com>: the secret is `whsec_` and the key in base64.
     Standard(String),
-    /// The formula of Scalekit's page: `scalekit-signature: t=…,v1=…`, the secret's text being the key.
+    /// The formula of Scalekit's page: `scalekit-signature: t=…,v1=…`, with the secret's text as the key.
     Documented(String),
 }
 
 impl Signer {
-    /// The headers that go with `body`, signed for the Unix time `at`. The documented scheme signs no id.
+    /// The headers for `body`, signed at the Unix time `at`. The documented scheme signs no id.
     ///
     /// # Panics
-    /// Where a Standard Webhooks secret is not base64 after `whsec_`.
+    /// If a Standard Webhooks secret is not base64 after `whsec_`.
     pub fn sign(&self, id: &str, at: i64, body: &[u8]) -> Headers {
         match self {
             Self::Standard(secret) => {
@@ -42,7 +42,7 @@ impl Signer {
         }
     }
 
-    /// The headers that go with `body` now.
+    /// The headers for `body`, signed now.
     pub fn sign_now(&self, id: &str, body: &[u8]) -> Headers {
         self.sign(id, unix_now(), body)
     }

@@ -1,4 +1,4 @@
-//! A real mail server (Python's aiosmtpd) that writes down what it got, and fails when told to.
+//! A real mail server (Python's aiosmtpd) that records its mail, and fails as a test says.
 
 use std::{
     fs,
@@ -11,20 +11,20 @@ use tempfile::TempDir;
 
 use crate::{Mail, certificates, eventually, mail, ports, workspace};
 
-/// What the server demands, and where it fails.
+/// The requirements of the server, and its failures.
 #[derive(Debug, Clone, Default)]
 pub struct SmtpOptions {
-    /// Demands STARTTLS, with a certificate made for this run, and a login of `user` and `two-doves`.
+    /// Requires STARTTLS, with a certificate created for this run, and a login as `user` with `two-doves`.
     pub secured: bool,
-    /// How many messages get 451, "try again later", before the first is taken.
+    /// The number of messages that get 451, "try again later", before the first is accepted.
     pub busy: u32,
     /// Recipients that get 550, "no such user".
     pub unknown: Vec<String>,
-    /// Takes one message a connection, answers the next one on it with 421, and closes it.
+    /// Accepts one message on each connection, answers the next one with 421, and closes the connection.
     pub one_each: bool,
 }
 
-/// A running mail server. Dropped, it is killed.
+/// A running mail server, which is killed on drop.
 #[derive(Debug)]
 pub struct SmtpServer {
     child: Child,
@@ -34,10 +34,10 @@ pub struct SmtpServer {
 }
 
 impl SmtpServer {
-    /// Starts it and waits until it takes mail.
+    /// Starts it and waits until it accepts mail.
     ///
     /// # Panics
-    /// Where it does not start: `cargo xtask test` installs what it needs.
+    /// If it does not start: `cargo xtask test` installs what it needs.
     #[track_caller]
     pub fn start(options: &SmtpOptions) -> Self {
         let dir = TempDir::with_prefix("posthouse-smtp-").expect("a folder of its own");
@@ -69,7 +69,7 @@ impl SmtpServer {
         Self { child, dir, port, secured: options.secured }
     }
 
-    /// What `[mail]` needs as `url`.
+    /// The value of `url` in `[mail]`.
     pub fn url(&self) -> String {
         if self.secured {
             format!("smtp://user:two-doves@localhost:{}?tls=required", self.port)
@@ -78,21 +78,21 @@ impl SmtpServer {
         }
     }
 
-    /// The file of the certificate a client must trust; `SSL_CERT_FILE` makes the daemon do so.
+    /// The file of the certificate that a client must trust. `SSL_CERT_FILE` makes the daemon trust it.
     pub fn certificate(&self) -> PathBuf {
         self.dir.path().join("certificate.pem")
     }
 
-    /// The messages it took, in that order.
+    /// The messages that it accepted, in order.
     ///
     /// # Panics
-    /// Where it wrote down something odd.
+    /// If its record is malformed.
     pub fn messages(&self) -> Vec<Mail> {
         let parse = |text: &String| serde_json::from_str(text).expect("a message as smtp.py writes it");
         mail::files(self.dir.path(), "json").iter().map(parse).collect()
     }
 
-    /// How many messages it turned away with 421, 451 or 550.
+    /// The number of messages that it refused with 421, 451 or 550.
     pub fn refusals(&self) -> usize {
         fs::read_to_string(self.dir.path().join("refusals")).map_or(0, |text| text.lines().count())
     }
@@ -105,7 +105,7 @@ impl Drop for SmtpServer {
     }
 }
 
-/// The Python of the test servers: `POSTHOUSE_TEST_PYTHON`, else the one `cargo xtask test` makes.
+/// The Python of the test servers: `POSTHOUSE_TEST_PYTHON`, or else the one that `cargo xtask test` creates.
 pub fn test_python() -> PathBuf {
     if let Some(python) = std::env::var_os("POSTHOUSE_TEST_PYTHON") {
         return python.into();

@@ -1,12 +1,12 @@
-//! Waiting with a bound, and chance that can be repeated.
+//! Waiting with a limit, and repeatable randomness.
 
 use std::{
     thread,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-/// How long a wait may take: `POSTHOUSE_PATIENCE` in seconds, 60 by default. A test that passes does
-/// not wait this long; a slow machine only needs more.
+/// The longest time of a wait: `POSTHOUSE_PATIENCE` in seconds, 60 by default. A test that passes does not
+/// wait this long; only a slow machine needs more.
 pub fn patience() -> Duration {
     let seconds = std::env::var("POSTHOUSE_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     Duration::from_secs(seconds)
@@ -21,7 +21,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     eventually(what, || condition().then_some(()));
 }
 
-/// Waits until `look` finds something, and returns it.
+/// Waits until `look` returns something, and returns that.
 ///
 /// # Panics
 /// After [`patience`], with `what` it waited for.
@@ -30,7 +30,7 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     within(patience(), what, look)
 }
 
-/// Waits until `look` finds something, for at most so long.
+/// Waits until `look` returns something, for at most `limit`.
 #[track_caller]
 pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -45,10 +45,10 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> O
     }
 }
 
-/// The seed of a test that leaves things to chance; printed, so that `POSTHOUSE_SEED` can repeat it.
+/// The seed of a randomised test. It is printed, so that `POSTHOUSE_SEED` can repeat the test.
 ///
 /// # Panics
-/// Where `POSTHOUSE_SEED` is no number.
+/// If `POSTHOUSE_SEED` is not a number.
 pub fn seed() -> u64 {
     let seed = match std::env::var("POSTHOUSE_SEED") {
         Ok(text) => text.parse().expect("POSTHOUSE_SEED is a number"),

@@ -1,4 +1,4 @@
-//! A web server that writes down what it was asked, and answers as a test tells it to.
+//! A web server that records its requests, and answers as a test says.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{Headers, certificates, http2};
 
-/// A request as it came in.
+/// A request as it was received.
 #[derive(Debug, Clone)]
 pub struct WebRequest {
     /// The method.
@@ -28,11 +28,11 @@ pub struct WebRequest {
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
-    /// When it had come in whole.
+    /// When it was received completely.
     pub at: Instant,
-    /// Whether it came over HTTP/2.
+    /// Whether it used HTTP/2.
     pub http2: bool,
-    /// Which of the server's connections it came by, from 1.
+    /// The number of its connection to the server, from 1.
     pub connection: usize,
 }
 
@@ -45,30 +45,30 @@ impl WebRequest {
     /// Its `Idempotency-Key`.
     ///
     /// # Panics
-    /// Where it has none.
+    /// If it has none.
     #[track_caller]
     pub fn key(&self) -> &str {
         self.header("idempotency-key").expect("an idempotency key")
     }
 }
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug, Clone)]
 pub enum WebReply {
     /// Status, headers and body.
     Whole(u16, Headers, Vec<u8>),
-    /// 200 and this much of a body that never ends, so many bytes at a time with so long between.
+    /// 200 with an endless body: this many bytes at a time, with this pause between them.
     Endless(usize, Duration),
-    /// Nothing, while the other side waits.
+    /// Nothing, while the client waits.
     Silence,
-    /// The end in place of a response: of the stream, or over HTTP/1.1 of the connection.
+    /// The end instead of a response: of the stream, or with HTTP/1.1 of the connection.
     BreaksOff,
-    /// The end of the connection, with everything on it.
+    /// The end of the connection with all its streams.
     HangsUp,
 }
 
 impl WebReply {
-    /// This status and nothing more.
+    /// Only this status.
     pub fn status(status: u16) -> Self {
         Self::Whole(status, Headers::new(), Vec::new())
     }
@@ -83,10 +83,10 @@ impl WebReply {
         Self::Whole(status, vec![("location".into(), to.into())], Vec::new())
     }
 
-    /// The same with one more header.
+    /// Adds a header.
     ///
     /// # Panics
-    /// Where it has no headers.
+    /// If the answer has no headers.
     #[must_use]
     pub fn with(self, name: &str, value: impl Into<String>) -> Self {
         let Self::Whole(status, mut headers, body) = self else { panic!("a whole reply") };
@@ -97,7 +97,7 @@ impl WebReply {
 
 type Answer = dyn Fn(&WebRequest) -> WebReply + Send + Sync;
 
-/// A running web server. Dropped, it stops.
+/// A running web server, which stops on drop.
 pub struct WebServer {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<WebRequest>>>,
@@ -105,7 +105,7 @@ pub struct WebServer {
     dir: Option<TempDir>,
 }
 
-/// How each connection of a server is served.
+/// The properties of a server that its connections share.
 #[derive(Clone)]
 pub(crate) struct Serving {
     pub(crate) answer: Arc<Answer>,
@@ -114,7 +114,7 @@ pub(crate) struct Serving {
     speaks: Speaks,
 }
 
-/// What a server speaks.
+/// The protocols that a server speaks.
 #[derive(Clone)]
 enum Speaks {
     Clear,
@@ -130,19 +130,19 @@ pub(crate) struct Connection {
 }
 
 impl WebServer {
-    /// Starts one at 127.0.0.1; `answer` is asked for each request.
+    /// Starts a server at 127.0.0.1. It calls `answer` for each request.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start(answer: impl Fn(&WebRequest) -> WebReply + Send + Sync + 'static) -> Self {
         Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), answer)
     }
 
-    /// Starts one at another address of this machine.
+    /// Starts a server at another address of this machine.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start_at(
         address: SocketAddr,
@@ -151,11 +151,11 @@ impl WebServer {
         Self::serve(address, Arc::new(answer), Speaks::Clear)
     }
 
-    /// Starts one that speaks TLS, with a certificate for these names that an authority made for this run
-    /// vouches for; [`WebServer::authority`] is its file. It knows HTTP/1.1 alone.
+    /// Starts a server with TLS. An authority created for this run signed its certificate for these names;
+    /// [`WebServer::authority`] is its file. The server speaks only HTTP/1.1.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start_secured(
         names: &[&str],
@@ -168,10 +168,10 @@ impl WebServer {
         server
     }
 
-    /// The same, and it speaks HTTP/2 with all who do.
+    /// Like [`WebServer::start_secured`], but it also offers HTTP/2.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start_http2(
         names: &[&str],
@@ -197,24 +197,24 @@ impl WebServer {
                 }
                 let Ok(stream) = stream else { continue };
                 let connection = Connection { serving: serving.clone(), number };
-                // Who asked is told by its broken connection, and the test by what it finds.
+                // The client notices an error by its broken connection, and the test by its result.
                 thread::spawn(move || drop(connection.serve(stream)));
             }
         });
         Self { address, seen, stop, dir: None }
     }
 
-    /// Where it listens.
+    /// The server's address and port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its port.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The address it listens at.
+    /// The server's address.
     pub fn ip(&self) -> IpAddr {
         self.address.ip()
     }
@@ -224,18 +224,18 @@ impl WebServer {
         format!("http://{}{path}", self.address)
     }
 
-    /// All it was asked, in that order.
+    /// The requests so far, in order.
     ///
     /// # Panics
-    /// Where a thread of it did.
+    /// If one of its threads did.
     pub fn requests(&self) -> Vec<WebRequest> {
         self.seen.lock().expect("what was seen").clone()
     }
 
-    /// The file of the authority that a client must trust; only of a secured one.
+    /// The file of the authority that a client of a secured server must trust.
     ///
     /// # Panics
-    /// Where it is not secured.
+    /// If the server is not secured.
     pub fn authority(&self) -> PathBuf {
         self.dir.as_ref().expect("a secured server").path().join("ca.pem")
     }
@@ -244,7 +244,7 @@ impl WebServer {
 impl Drop for WebServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Wakes the one who waits for connections.
+        // Wakes the thread that waits for connections.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -305,7 +305,7 @@ impl Connection {
     }
 }
 
-/// Reads one request; none where the other side has closed.
+/// Reads one request. None if the client has closed the connection.
 fn read(stream: &mut impl BufRead, connection: usize) -> io::Result<Option<WebRequest>> {
     let odd = |line: &str| io::Error::new(io::ErrorKind::InvalidData, format!("not HTTP: {line:?}"));
     let mut line = String::new();

@@ -1,21 +1,21 @@
-//! The statements that hold a SQLite database the longest, as far as we know. One list for the test that each of them
-//! ends, and for the bench that measures when.
+//! The statements that hold a SQLite database the longest, as far as we know. One test checks that each of
+//! them ends, and a bench measures when.
 
-/// One of them.
+/// A bad statement.
 pub struct Worst {
-    /// What makes it bad, in a few words.
+    /// The reason why it is bad, in a few words.
     pub what: &'static str,
-    /// What the operator has put into the database before.
+    /// The operator's statements before, which prepare the database.
     pub before: String,
-    /// What the plugin runs before, in the same transaction.
+    /// The plugin's statement before, in the same transaction.
     pub first: String,
     /// The statement itself.
     pub statement: String,
-    /// Texts, for `$1` and so on.
+    /// The values of `$1` and so on, as texts.
     pub parameters: Vec<String>,
 }
 
-/// A megabyte, as a length of a text.
+/// A megabyte, as the length of a text.
 const MIB: usize = 1 << 20;
 
 /// A table of many rows, some 5 MB.
@@ -23,7 +23,7 @@ const ROWS: &str = "CREATE TABLE many (id INTEGER PRIMARY KEY, name TEXT, n INTE
 WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < 60000)
 INSERT INTO many SELECT i, printf('name %.50d', i), i % 1000 FROM c;";
 
-/// Numbers without end.
+/// An endless series of numbers.
 const ENDLESS: &str = "WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c)";
 
 fn worst(what: &'static str, statement: impl Into<String>) -> Worst {
@@ -63,13 +63,13 @@ fn many(count: usize, by: &str, each: impl Fn(usize) -> String) -> String {
     (0..count).map(each).collect::<Vec<_>>().join(by)
 }
 
-/// `x + x` of `x + x` of …, each level in parentheses in the next.
+/// `x + x` of `x + x` of …, with each level in parentheses in the next.
 fn doubling(levels: usize) -> String {
     (0..levels)
         .fold("SELECT n AS x FROM t".to_owned(), |inner, _| format!("SELECT x + x AS x FROM ({inner})"))
 }
 
-/// All of them. Their parameters fit `sql_bytes` of 4 MiB.
+/// All bad statements. Their parameters fit `sql_bytes` of 4 MiB.
 pub fn worst_statements() -> Vec<Worst> {
     let a = |bytes: usize| "a".repeat(bytes);
     let almost = || a(MIB) + "b";
