@@ -78,6 +78,16 @@ fn by_words(message: &str) -> &'static str {
         "42883"
     } else if says("already exists") {
         "42P07"
+    } else if says("too many columns") {
+        "54011"
+    } else if says("too many arguments") {
+        "54023"
+    } else if says("too many ")
+        || says("tables in a join")
+        || says("tree is too large")
+        || says("Recursion limit")
+    {
+        "54001"
     } else if says("integer overflow") {
         "22003"
     } else {
@@ -90,5 +100,34 @@ fn extended(error: &Error) -> Option<i32> {
         Error::SqliteFailure(failure, _) => Some(failure.extended_code),
         Error::SqlInputError { error, .. } => Some(error.extended_code),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_beyond_a_limit_of_sqlites_has_the_state_that_postgres_has_for_it() {
+        let connection = Connection::open_in_memory().unwrap();
+        let tables = (0..65).map(|n| format!("t AS t{n}")).collect::<Vec<_>>().join(", ");
+        let windows = (0..900).map(|n| format!("sum(n) OVER (ORDER BY n ROWS {n} PRECEDING)"));
+        let windows = windows.collect::<Vec<_>>().join(", ");
+        connection.execute_batch("CREATE TABLE t (n)").unwrap();
+        for (expected, statement) in [
+            ("54001", format!("SELECT {}1", "1 + ".repeat(1_100))),
+            ("54001", format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000))),
+            ("54001", format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(600))),
+            ("54001", format!("SELECT 1 FROM {tables}")),
+            ("54001", format!("SELECT {windows} FROM t")),
+            ("54011", format!("SELECT 1{}", ", 1".repeat(2_000))),
+            ("54023", format!("SELECT max(1{})", ", 1".repeat(1_000))),
+        ] {
+            let error = connection.prepare(&statement).unwrap_err();
+            let (state, message) = of(&error);
+            assert_eq!(state, expected, "{message}: {}", &statement[..40]);
+        }
     }
 }
