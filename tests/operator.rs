@@ -139,6 +139,24 @@ fn dead_letters_of_one_cause_are_one_group_whatever_ids_are_in_their_reasons() {
 }
 
 #[test]
+fn a_cause_without_a_word_is_shown_with_an_example() {
+    let daemon = Daemon::builder(BINARY).guest("counter").start();
+    for number in 0..3 {
+        let reason = format!("{number}9f2c").repeat(1_000);
+        let refused = json!({ "reject": true, "reason": reason });
+        assert!(daemon.post_event(&Event::new("user.created").data(refused)).accepted());
+    }
+    daemon.wait_settled();
+    let groups = daemon.admin_get("/v1/dead-letters")["groups"].clone();
+    assert_eq!((groups.as_array().unwrap().len(), &groups[0]["count"]), (1, &json!(3)), "{groups}");
+    assert_eq!(groups[0]["reason"], "…");
+    let causes = done(&daemon.cli(&["deliveries", "--causes"])).stdout;
+    assert!(causes.contains("…, such as 29f2c29f2c"), "{causes}");
+    let page = daemon.admin("GET", "/dead-letters", None).body;
+    assert!(page.contains("such as ") && page.contains("29f2c29f2c"), "{page}");
+}
+
+#[test]
 fn a_paused_plugin_holds_its_deliveries_even_over_a_restart() {
     let mut daemon = Daemon::builder(BINARY).guest("counter").start();
     let said = done(&daemon.cli(&["plugins", "pause", "counter"]));

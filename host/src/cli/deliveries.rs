@@ -15,7 +15,7 @@ use super::{
 use crate::{
     admin::Since,
     config::Config,
-    model::{DeliveryState, HeldReason, Pattern},
+    model::{DeliveryState, HeldReason, Pattern, says_nothing},
 };
 
 /// List deliveries, newest first, or show one.
@@ -156,6 +156,7 @@ fn list(client: &Client, args: List) -> Result<ExitCode, CliError> {
 struct Group {
     plugin: String,
     reason: String,
+    example: String,
     count: u64,
     to_replay: u64,
     last_at: Option<Timestamp>,
@@ -175,8 +176,10 @@ fn causes(client: &Client, limit: usize, json: bool) -> Result<ExitCode, CliErro
         vec![group.plugin.clone(), count, left, group.last_at.map(time).unwrap_or_default()]
     });
     let titles = ["plugin!", "dead letters!", "not replayed!", "last!"];
-    let said = |group: &Group| {
-        if group.reason.is_empty() { "no reason given".to_owned() } else { group.reason.clone() }
+    let said = |group: &Group| match group.reason.as_str() {
+        "" => "no reason given".to_owned(),
+        reason if says_nothing(reason) => format!("{reason}, such as {}", group.example),
+        reason => reason.to_owned(),
     };
     let notes: Vec<_> = groups.iter().map(said).collect();
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, limit, "cause"))

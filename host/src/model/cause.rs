@@ -10,6 +10,9 @@
 //!   panicked at src/lib.rs:42:5: index 7 is out of bounds      panicked at src/lib.rs:42:5: index … is out of bounds
 //! ```
 //!
+//! A reason that is one value and nothing else has the cause `…`, which tells nobody anything ([`says_nothing`]). Whoever
+//! shows that cause shows an example beside it.
+//!
 //! The cause of a cause is the same, so a group can be asked for by its cause and by the reason of any in it.
 
 /// Bytes of a reason that are looked at.
@@ -57,6 +60,11 @@ pub fn cause(reason: &str) -> String {
         cause = again;
     }
     cause
+}
+
+/// Whether a cause has no word, because its reasons are values and nothing else: `…`, or `"…"`.
+pub fn says_nothing(cause: &str) -> bool {
+    !cause.is_empty() && !cause.contains(char::is_alphanumeric)
 }
 
 fn generalized(text: &str) -> String {
@@ -334,6 +342,16 @@ mod tests {
         groups(&["SQLSTATE 23505", "SQLSTATE 42P01", "error code 23503"]);
         groups(&["refused (os error 111)", "refused (os error 113)"]);
         groups(&["", "nothing"]);
+    }
+
+    #[test]
+    fn a_cause_without_a_word_is_known() {
+        for reason in ["9f2c".repeat(1_000).as_str(), "usr_9f2c", "42, 43", "\"ada\"", "…", "?"] {
+            assert!(says_nothing(&cause(reason)), "{reason}: {}", cause(reason));
+        }
+        for reason in ["", "asked to fail", "no user 42", &"x".repeat(4_000)] {
+            assert!(!says_nothing(&cause(reason)), "{reason}: {}", cause(reason));
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod web;
 pub use ambient::{Ambient, Clock, Random};
 pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
 pub use carried::Carried;
-pub use cause::cause;
+pub use cause::{cause, says_nothing};
 pub use count::{counted, noun, turn};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{Done, Page, PageError, Said, done, layout};
 use crate::{
     admin::{Actor, Admin},
-    model::DeliveryState,
+    model::{DeliveryState, says_nothing},
     store::DeliveryFilter,
 };
 
@@ -34,7 +34,11 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
                             @let of = [("plugin", group.plugin.as_str()), ("reason", group.reason.as_str())];
                             tr {
                                 td data-label="plugin" { a href=(format!("/plugins/{}", layout::part(&group.plugin))) { (group.plugin) } }
-                                td.text data-label="reason" { @if group.reason.is_empty() { span.soft { "no reason given" } } @else { span title=(group.example) { (layout::long(&group.reason)) } } }
+                                td.text data-label="reason" {
+                                    @if group.reason.is_empty() { span.soft { "no reason given" } }
+                                    @else if says_nothing(&group.reason) { (group.reason) span.soft { ", such as " } (layout::long(&group.example)) }
+                                    @else { span title=(group.example) { (layout::long(&group.reason)) } }
+                                }
                                 td.n data-label="dead" { a.row href=(layout::link("/deliveries?state=dead", &of)) { (group.count) } }
                                 td.n data-label="not replayed" { (layout::count(group.to_replay, &layout::link("/replay", &of))) }
                                 td data-label="first" { @if let Some(at) = group.first_at { (layout::time(at)) } }
