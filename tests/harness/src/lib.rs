@@ -26,6 +26,7 @@
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
 //! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
+//! | [`Flood`] | a web server whose answers never end |
 //! | [`Collector`] | an OpenTelemetry collector that keeps the spans it is sent |
 //! | [`DnsServer`] | a nameserver that knows what a test tells it |
 //! | [`NotifySocket`] | what the daemon tells its service manager |
@@ -56,6 +57,7 @@ mod crowd;
 mod daemon;
 mod dns;
 mod event;
+mod flood;
 mod guest;
 mod http;
 mod http2;
@@ -81,6 +83,7 @@ pub use crowd::{Crowd, Opening};
 pub use daemon::{Daemon, Output};
 pub use dns::DnsServer;
 pub use event::{Event, fresh_id};
+pub use flood::Flood;
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use load::{Load, LoadReport};
