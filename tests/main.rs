@@ -56,6 +56,8 @@ mod sql;
 mod start_up;
 mod store_files;
 mod stubborn;
+#[cfg(feature = "fault-points")]
+mod stuck;
 mod telemetry;
 mod use_cases;
 

@@ -104,6 +104,16 @@ pub fn clock_is_off_by() -> jiff::SignedDuration {
     jiff::SignedDuration::ZERO
 }
 
+/// Never returns if a test asked for that: `POSTHOUSE_STUCK=<text>` makes each guest's SQLite statement that contains
+/// the text a statement that no interrupt ends.
+#[inline]
+pub fn get_stuck(statement: &str) {
+    #[cfg(feature = "fault-points")]
+    armed::get_stuck(statement);
+    #[cfg(not(feature = "fault-points"))]
+    let _ = statement;
+}
+
 #[cfg(feature = "fault-points")]
 mod clock {
     use std::{
@@ -170,6 +180,15 @@ mod armed {
 
     pub(super) fn is_awaited(point: FaultPoint) -> bool {
         ARMED.as_ref().is_some_and(|(armed, _)| *armed == point)
+    }
+
+    pub(super) fn get_stuck(statement: &str) {
+        static TEXT: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("POSTHOUSE_STUCK").ok());
+        if TEXT.as_ref().is_some_and(|text| statement.contains(text)) {
+            loop {
+                std::thread::park();
+            }
+        }
     }
 
     pub(super) fn parse(text: &str) -> Option<(FaultPoint, u64)> {

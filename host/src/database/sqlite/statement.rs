@@ -141,6 +141,7 @@ fn rows(
     let columns = statement.column_names().map(str::to_owned).collect();
     let before = connection.total_changes();
     let mut gather = Gather::new(bounds, columns);
+    fault::get_stuck(&checked.text);
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
         let values = declared
