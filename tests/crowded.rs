@@ -69,6 +69,19 @@ fn strangers_up_to_the_limit_of_open_files_keep_out_no_sender_and_no_operator() 
 }
 
 #[test]
+fn bodies_without_a_signature_that_never_end_take_no_place_from_signed_requests() {
+    let daemon =
+        Daemon::builder(BINARY).source(Source::new("crm")).set("server", "max_requests = 20").start();
+    let sender = daemon.sender();
+    let unsigned = format!("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\nx", sender.path);
+    let _strangers = Crowd::start(daemon.address(), 60, vec![Opening::once(unsigned)]);
+    let refused: Vec<_> = (0..40)
+        .filter_map(|_| refusal(sender.try_post_event(&mut None, &Event::new("user.created"))))
+        .collect();
+    assert_eq!(refused, [""; 0], "{}", daemon.log());
+}
+
+#[test]
 fn guessers_of_the_token_keep_neither_the_right_one_nor_the_login_waiting() {
     let daemon = Daemon::builder(BINARY).start();
     let wrong = "GET /v1/stats HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong\r\n\r\n";

@@ -7,11 +7,13 @@
 //!
 //! A plugin that writes without end does not fill the disk: it meets a limit, by name, while events are
 //! taken in as before, and a daemon that is killed meanwhile starts again.
+//!
+//! A restore that finds too little room, at whatever step, changes nothing.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions},
     io::Write as _,
     path::{Path, PathBuf},
@@ -270,6 +272,70 @@ fn a_start_frees_what_a_dead_daemon_left_in_its_logs_before_it_needs_room() {
         assert_eq!(daemon.app_rows("SELECT count(*) FROM t"), [["20"]]);
         assert!(daemon.post_event(&plain()).accepted());
     }
+}
+
+#[test]
+fn a_restore_onto_a_disk_that_fills_midway_changes_nothing() {
+    let Some(disk) = Disk::mount("96m") else {
+        eprintln!("skipped: a small disk can only be mounted by root");
+        return;
+    };
+    let mut dice = StdRng::seed_from_u64(seed());
+    let mut daemon = filling(&disk, "1GiB").set("store", "min_free = 0").start();
+    let kept: Vec<Event> = (0..4)
+        .map(|_| {
+            let mut event = steps(&[&fill(1, 1_500_000)]);
+            event.data["padding"] = json!("p".repeat(700_000));
+            event
+        })
+        .collect();
+    assert!(kept.iter().all(|event| daemon.post_event(event).accepted()));
+    daemon.wait_settled();
+    let elsewhere = tempfile::tempdir().expect("a folder on another disk");
+    let backup = elsewhere.path().join("backup.db").display().to_string();
+    let made = daemon.cli(&["backup", &backup]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let later = steps(&[&fill(1, 20_000)]);
+    assert!(daemon.post_event(&later).accepted());
+    daemon.wait_settled();
+    daemon.stop();
+
+    let data = daemon.dir().join("data");
+    let before = contents(&data);
+    let (mut left, mut refusals) = (0, 0);
+    loop {
+        let ballast = disk.fill();
+        let taken = ballast.metadata().expect("the file that fills the disk").len();
+        OpenOptions::new()
+            .write(true)
+            .open(&ballast)
+            .and_then(|file| file.set_len(taken - left))
+            .expect("a smaller file");
+        let restored = daemon.cli(&["restore", &backup, "--force"]);
+        std::fs::remove_file(&ballast).expect("the file that filled the disk");
+        if restored.code == Some(0) {
+            break;
+        }
+        assert!(restored.stderr.contains("can't be written"), "{left} bytes left: {restored:?}");
+        assert_eq!(restored.stderr.trim().lines().count(), 1, "{left} bytes left: {restored:?}");
+        assert!(contents(&data) == before, "{left} bytes left: something has changed");
+        refusals += 1;
+        left += dice.random_range(1..600_000);
+    }
+    eprintln!("{refusals} restores were refused, up to {left} bytes of room");
+    assert!(refusals > 20, "hardly anything was tried");
+    daemon.start();
+    let taken: BTreeSet<String> =
+        daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!(taken, kept.iter().map(|event| event.id.clone()).collect());
+    assert_eq!(daemon.app_rows("SELECT count(*) FROM t"), [["4"]]);
+}
+
+/// The name and the content of each file in a folder.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
 }
 
 /// A daemon on the small disk whose plugin does as events say in a database of this size.

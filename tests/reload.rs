@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use posthouse_harness::{Daemon, Event, Load, eventually, guest, new_revision, seed, wait_until};
 use serde_json::{Value, json};
@@ -259,4 +262,92 @@ fn a_compilation_beyond_its_memory_ends_and_names_the_key() {
     });
     let said = plugin["last_error"].as_str().unwrap();
     assert!(said.contains("limit of 128 MiB of memory") && said.contains("plugins.compile.memory"), "{said}");
+}
+
+#[test]
+fn a_compiler_that_the_kernel_ends_for_lack_of_memory_takes_no_daemon_with_it() {
+    let Some(group) = MemoryGroup::make(128 << 20) else {
+        eprintln!("skipped: no control group with a limit of memory can be made here");
+        return;
+    };
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("plugins", r#"rescan = "200ms""#)
+        // Its own limit is far beyond what the group has.
+        .set("plugins.compile", r#"memory = "4GiB""#)
+        .guest("counter")
+        .start();
+    group.take_in(&daemon);
+    daemon.put_plugin("heavy", &heavy());
+    let plugin = eventually("its end is told", || {
+        Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
+    });
+    let said = plugin["last_error"].as_str().unwrap();
+    assert!(said.contains("the kernel killed the compiler for lack of memory"), "{said}");
+    assert!(group.kills() > 0, "{said}");
+    // The daemon is the one that was started, and goes on.
+    for _ in 0..20 {
+        assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
+    }
+    daemon.wait_settled();
+    assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("20"));
+}
+
+/// A control group whose processes may have so much memory together. Dropped, it goes; its processes are to have
+/// ended by then.
+struct MemoryGroup {
+    folder: PathBuf,
+    /// The file that counts the processes which the kernel has ended.
+    events: &'static str,
+}
+
+impl MemoryGroup {
+    /// None where this process may not make one.
+    fn make(bytes: u64) -> Option<Self> {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let own = |line: &str| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let path = path.trim_start_matches('/');
+            match controllers {
+                "memory" => Some((
+                    "/sys/fs/cgroup/memory",
+                    path.to_owned(),
+                    "memory.limit_in_bytes",
+                    "memory.oom_control",
+                )),
+                "" => Some(("/sys/fs/cgroup", path.to_owned(), "memory.max", "memory.events")),
+                _ => None,
+            }
+        };
+        groups.lines().filter_map(own).find_map(|(root, path, limit, events)| {
+            let folder = Path::new(root).join(path).join(format!("posthouse-test-{}", std::process::id()));
+            std::fs::create_dir(&folder).ok()?;
+            let group = Self { folder, events };
+            std::fs::write(group.folder.join(limit), bytes.to_string()).ok()?;
+            Some(group)
+        })
+    }
+
+    /// Puts a daemon into the group, and whatever it starts from now on.
+    fn take_in(&self, daemon: &Daemon) {
+        std::fs::write(self.folder.join("cgroup.procs"), daemon.pid().as_raw_nonzero().to_string()).unwrap();
+    }
+
+    /// How many processes of the group the kernel has ended for lack of memory.
+    fn kills(&self) -> u64 {
+        let events = std::fs::read_to_string(self.folder.join(self.events)).unwrap();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // A process that has just ended may be in it still; what is left after a while is an empty group.
+        for _ in 0..50 {
+            if std::fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
 }

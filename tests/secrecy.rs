@@ -189,6 +189,32 @@ fn nothing_shows(format: &str) {
     assert!(shown.contains("[redacted]") && shown.contains(MARK), "{shown}");
 }
 
+/// Values times bytes of the texts come to some 80 GB here: a search for each value would take minutes, in which no
+/// sender has its answer.
+#[test]
+fn masking_many_values_in_long_texts_keeps_no_sender_waiting() {
+    let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+        .set("server", "max_body = \"8MiB\"")
+        .source(Source::new("masked").line("redact = [\"/data/users/*/email\"]"))
+        .source(Source::new("open"))
+        .guest("counter")
+        .toml("[plugin.counter.limits]\nlog_line = \"1MiB\"\n")
+        .start();
+    let users: Vec<_> =
+        (0..20_000).map(|number| json!({ "email": format!("user{number}@example.com") })).collect();
+    let log = "nobody at all, ".repeat(60_000) + "user19999@example.com";
+    let heavy: Vec<_> =
+        (0..4).map(|_| Event::new("user.created").data(json!({ "users": users, "log": log }))).collect();
+    assert!(heavy.iter().all(|event| daemon.sender_of("masked").post_event(event).accepted()));
+    // Each has its answer within the time that a sender waits.
+    for _ in 0..20 {
+        assert!(daemon.sender_of("open").post_event(&Event::new("user.created")).accepted());
+    }
+    daemon.wait_settled();
+    let shown = daemon.event(&heavy[0].id)["history"][0].to_string();
+    assert!(shown.contains("[redacted]") && !shown.contains("user19999"), "the text is not masked");
+}
+
 /// A plugin may keep what it was given, and tell of it when another event comes, of whatever source.
 #[test]
 fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {

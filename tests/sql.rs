@@ -3,7 +3,7 @@
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
-use posthouse_harness::{Builder, Daemon, Event, Postgres};
+use posthouse_harness::{Builder, Daemon, Event, Postgres, guest, wait_until, worst_statements};
 use serde_json::{Value, json};
 
 /// A daemon with `sql-probe` on the database of this URL.
@@ -210,6 +210,48 @@ fn an_attempt_leaves_nothing_on_its_connection_that_hides_a_table_from_the_next(
         let expected: Vec<_> = (0..5).map(|n| format!("[Value::Integer({n})]")).collect();
         assert_eq!(rows(&daemon), format!("rows [{}]", expected.join(", ")));
     });
+}
+
+/// Within one call of a function SQLite looks at no clock. `database/sqlite/time_tests.rs` has the whole list.
+#[test]
+fn a_call_that_would_work_for_minutes_holds_the_database_from_no_other_plugin() {
+    let calls =
+        ["`instr` of a text that is nearly there everywhere", "`GLOB` that starts again at each character"];
+    for worst in worst_statements().into_iter().filter(|worst| calls.contains(&worst.what)) {
+        let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
+            .guest("sql-probe")
+            .plugin("other", guest("sql-probe"))
+            .set("server", "max_body = \"16MiB\"")
+            .toml(
+                "[databases.app]\nurl = \"sqlite:data/app.db\"\nstatement_timeout = \"1s\"\n\
+                 [plugin.sql-probe]\nevents = [\"user.*\"]\n[plugin.sql-probe.grants]\ndatabase = \"app\"\n\
+                 [plugin.other]\nevents = [\"other.*\"]\n[plugin.other.grants]\ndatabase = \"app\"\n",
+            )
+            .start();
+        let table =
+            Event::new("other.table").data(json!({ "steps": [{ "sql": "CREATE TABLE t (n BIGINT)" }] }));
+        assert!(daemon.post_event(&table).accepted());
+        daemon.wait_settled();
+        let long = Event::new("user.created").data(json!({ "steps": [
+            { "sql": "INSERT INTO t VALUES (1)" },
+            { "sql": worst.statement, "with": worst.parameters, "query": true },
+            { "fail": 9 },
+        ] }));
+        assert!(daemon.post_event(&long).accepted());
+        // The guest reads megabytes before it asks for the database, so rows are written before, during and after.
+        let rows: Vec<_> = (0..30)
+            .map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                let row = json!({ "steps": [{ "sql": "INSERT INTO t VALUES (2)", "must": true }] });
+                let event = Event::new("other.row").data(row);
+                assert!(daemon.post_event(&event).accepted());
+                event
+            })
+            .collect();
+        wait_until(&format!("the other plugin is done beside {}", worst.what), || {
+            rows.iter().all(|event| daemon.event(&event.id)["history"][0]["state"] == "done")
+        });
+    }
 }
 
 #[test]

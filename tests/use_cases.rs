@@ -334,7 +334,7 @@ fn odd_members_that_nobody_reads_keep_no_event_from_any_plugin() {
             stats["store"]["states"]["dead"],
             json!(0),
             "{stats} {:?}",
-            page.deliveries("?state=dead")
+            page.deliveries("state=dead&")
         );
         let rows = page.rows("SELECT id, email, first_name FROM users ORDER BY id");
         let expected: Vec<_> = (0..odd.len())
