@@ -10,8 +10,8 @@ use std::{
     fmt::{self, Write},
 };
 
-/// Whether a terminal or viewer interprets the character instead of showing it: control characters (C0, DEL,
-/// C1), line separators, marks that change the writing direction, and invisible tags.
+/// Whether a terminal or viewer interprets the character instead of showing it. Such are control characters
+/// (C0, DEL, C1), line separators, marks that change the writing direction, and invisible tags.
 pub(crate) fn steers(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,5 +1,5 @@
-//! One entry of a plugin's `http` grant: where the plugin may send requests, which headers the host adds, and
-//! which private addresses its hosts may resolve to.
+//! One entry of a plugin's `http` grant. It says where the plugin may send requests, which headers the host
+//! adds, and which private addresses its hosts may have.
 
 use std::collections::BTreeMap;
 

@@ -242,7 +242,7 @@ pub struct PluginSettings {
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
     pub concurrency: usize,
-    /// What keeps its deliveries in the order in which they were received; nothing by default.
+    /// The order key: deliveries with the same value run in the order in which they were received. None by default.
     pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,

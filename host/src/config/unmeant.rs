@@ -1,8 +1,8 @@
 //! Detects texts that are not the secret that the operator meant.
 //!
-//! Most come from a deployment that did not fill in a template (`${SECRET}`), from extra text around the secret
-//! in a file or variable (quotes, `v1,`, `NAME=`, a carriage return), or from an example (`your-secret-here`).
-//! With such a secret real requests fail, and a request that is signed with the placeholder passes.
+//! Most are placeholders that a deployment did not fill in (`${SECRET}`), or examples (`your-secret-here`).
+//! Others have extra text around the secret: quotes, `v1,`, `NAME=`, a carriage return. With such a secret real
+//! requests fail, and a request that is signed with the placeholder passes.
 //!
 //! If a text cannot be meant, posthouse refuses it. If it can, such as the password `changeme`, posthouse
 //! warns. A message never contains the text itself.

@@ -297,7 +297,7 @@ pub(super) fn pattern(value: &Value<'_>) -> Result<Pattern, Fault> {
     })
 }
 
-/// What keeps a plugin's deliveries in order.
+/// The order key of a plugin's deliveries.
 pub(super) fn order_by(value: &Value<'_>) -> Result<OrderBy, Fault> {
     let text = text(value)?;
     OrderBy::new(text).map_err(|_| {

@@ -1,4 +1,4 @@
-//! Keeps markers while somebody makes a backup.
+//! Keeps markers while a backup is made.
 //!
 //! A backup of the store and one of a database are taken at different times. The store's backup does not
 //! contain the database's commits in between. Only their markers show that they are done, so the database's
@@ -38,7 +38,7 @@ impl Keep {
         Some(before)
     }
 
-    /// Whether anybody holds the markers.
+    /// Whether any holder holds the markers.
     pub(super) fn is_held(&self) -> bool {
         let mut holders = self.0.lock();
         if holders.is_empty() {

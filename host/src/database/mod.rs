@@ -91,7 +91,7 @@ impl Databases {
     }
 
     /// Keeps markers for `time` from now, in all databases, or releases them at once if it is zero. A program
-    /// needs this if it copies the store and then a database: the database's copy must contain the markers of
+    /// needs this if it copies the store and then a database. The database's copy must contain the markers of
     /// commits that the store's copy does not know. Returns whether this `holder` has held them without a break
     /// until now; none if there are too many holders.
     pub fn keep_markers(&self, holder: &str, time: Duration) -> Option<bool> {

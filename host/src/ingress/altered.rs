@@ -20,7 +20,7 @@ const LARGE: usize = 4 << 20;
 /// A body that the sender may have signed.
 pub(super) struct Original {
     pub(super) bytes: Vec<u8>,
-    /// The change that turned the original into the body at hand, for a hint.
+    /// The change since it was signed, for a hint.
     pub(super) what: Cow<'static, str>,
 }
 
@@ -133,7 +133,7 @@ struct Layout {
 /// The characters of a string that are escaped without need.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Escapes {
-    /// The same as in the body at hand.
+    /// Unchanged.
     Kept,
     /// No character.
     Least,

@@ -7,8 +7,8 @@
 //! transaction that commits.
 //!
 //! The server reports when transactions conflict (SQLSTATE 40001 and 40P01); then the attempt runs again. After
-//! three conflicts an attempt waits for all other attempts of this pool to end, and has the database to itself,
-//! as far as posthouse is concerned.
+//! three conflicts an attempt waits for all other attempts of this pool to end. Then it has the database to
+//! itself, as far as posthouse is concerned.
 //!
 //! Two transactions of one delivery never run at once. The first one may even belong to a killed daemon, with
 //! its commit still running. The second one waits for an advisory lock of the delivery until the server knows

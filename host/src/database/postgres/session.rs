@@ -35,9 +35,9 @@ WHERE n.nspname = ANY (pg_catalog.current_schemas(true)) AND (
 )
 LIMIT 1";
 
-/// The two columns of a proof: state that outlives a transaction and changes the meaning of later statements,
-/// other than what the server reports without being asked. Session-level locks are released. The isolation
-/// level is not part of it, because each transaction sets its own.
+/// The two columns of a proof: state that outlives a transaction and changes the meaning of later statements.
+/// Changes that the server reports without being asked are not part of it. Session-level locks are released.
+/// The isolation level is not part of it either, because each transaction sets its own.
 macro_rules! proof {
     () => {
         "pg_catalog.pg_advisory_unlock_all(), pg_catalog.concat_ws(' ', pg_catalog.pg_my_temp_schema(), \

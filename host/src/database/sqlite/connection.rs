@@ -165,7 +165,7 @@ impl Seat {
     }
 }
 
-/// Creates the file if it is missing, so that it gets mode 0600: others have no business in it.
+/// Creates the file if it is missing. Its mode is 0600, because it may contain private data.
 fn make(path: &Path) -> std::io::Result<()> {
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut log = path.as_os_str().to_owned();

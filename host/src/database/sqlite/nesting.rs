@@ -1,13 +1,13 @@
 //! Bounds how large a statement becomes when SQLite flattens its subqueries and views.
 //!
 //! SQLite replaces each reference to a column of a subquery, a view or a common table expression by a copy of
-//! that column's expression. `SELECT x + x AS x FROM (SELECT x + x AS x FROM (…))` doubles at each level:
-//! thirty levels make a billion copies, without a check of the deadline. SQLite has no limit for that.
+//! that column's expression. `SELECT x + x AS x FROM (SELECT x + x AS x FROM (…))` doubles at each level.
+//! Thirty levels make a billion copies, without a check of the deadline. SQLite has no limit for that.
 //!
-//! This file computes an upper bound from the words of the statement. The size of a query is at most its own
-//! words, plus the size of the queries it selects from, times the count of its most frequent word. The words of
-//! a query within an expression also count for the query around it, since they may name that one's columns. The
-//! words of a `FROM` or a `WITH` do not.
+//! This file computes an upper bound from the words of the statement. Add up the sizes of the queries that a
+//! query selects from, and multiply by the count of its most frequent word. The size of the query is at most
+//! that, plus the number of its own words. The words of a query within an expression also count for the query
+//! around it, since they may name that one's columns. The words of a `FROM` or a `WITH` do not.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Bounds the work of a statement between two checks of its deadline, before it runs.
 //!
 //! SQLite checks the deadline only at backward jumps. Between two of them each step may read or produce a value
-//! of `sql_bytes`: two thousand columns of `lower($1)` over four megabytes take a minute and sixteen gigabytes
+//! of `sql_bytes`. Two thousand columns of `lower($1)` over four megabytes take a minute and sixteen gigabytes
 //! of memory. So each step of the compiled program (`EXPLAIN`) has a weight: the most nanoseconds that it takes
 //! for each byte of the longest value. The sum of the weights and [`BUDGET`] give the longest value that the
 //! statement may touch. For nearly all statements that is `sql_bytes`.

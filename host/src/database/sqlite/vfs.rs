@@ -2,8 +2,8 @@
 //!
 //! SQLite reaches files through a VFS, a table of functions. This one wraps the system's own: it passes every
 //! call on, asks the [`Room`] before a file grows, and puts temporary files beside the database. Nothing else
-//! sees every byte. A hook runs once in many steps, and one step of a statement may write a row of megabytes to
-//! a table and all of its indexes.
+//! sees every byte. A hook runs once in many steps. One step of a statement may write a row of megabytes to a
+//! table and all of its indexes.
 //!
 //! This is the only place with `unsafe` besides the one that loads machine code, since SQLite is written in C.
 //! The code relies on SQLite's contract for a VFS (<https://sqlite.org/vfs.html>):

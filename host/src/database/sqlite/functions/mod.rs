@@ -42,8 +42,8 @@ const OURS: u32 = 2;
 const JSON: u32 = 15;
 
 /// The functions that a statement may call. The number is the most nanoseconds of a call for each byte of the
-/// longest value, with all its arguments: measured on a quiet machine, and rounded up. It is 0 if the length of
-/// the input does not matter.
+/// longest value, with all its arguments. It was measured on a quiet machine, and rounded up. It is 0 if the
+/// length of the input does not matter.
 const ALLOWED: &[(&str, u32)] = &[
     // Replaced.
     ("instr", OURS),
