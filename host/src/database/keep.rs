@@ -4,7 +4,6 @@
 //! contain the database's commits in between. Only their markers show that they are done, so the database's
 //! backup has to contain the markers. A backup program requests that first, for a limited time, and repeats the
 //! request before the time is over. A program that dies holds the markers no longer than that.
-//! without a word holds nothing up for longer.
 
 use std::{
     collections::BTreeMap,

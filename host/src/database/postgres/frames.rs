@@ -5,7 +5,7 @@
 //! before memory is allocated for it.
 //!
 //! The server also reports when a setting of the session has changed (ParameterStatus), and when a channel that
-//! the session listens to has a notification. After its set-up a session does neither.
+//! the session listens to has a notification. Neither happens in a session after its set-up.
 
 use std::{
     io,
