@@ -1,4 +1,4 @@
-//! The admin listener keeps to itself: who may come in, what it refuses, what it never shows.
+//! The admin listener's protection: which clients it admits, what it refuses, and what it never shows.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -180,7 +180,7 @@ fn token_file(daemon: &Daemon) -> PathBuf {
     daemon.dir().join("data/admin-token")
 }
 
-/// Sends these headers, with a body where there is one, and reads all of the answer.
+/// Sends these headers, with the body if it is not empty, and reads the whole answer.
 fn ask(daemon: &Daemon, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(daemon.admin_address()).unwrap();
     let length = body.len();

@@ -1,4 +1,4 @@
-//! The admin API: what an operator finds, repeats and changes with it, and what is written down of that.
+//! The admin API: what an operator can find, replay and change with it, and the record of these actions.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -13,7 +13,7 @@ use posthouse_harness::{Daemon, Event, Source, eventually, seed, test_python, wa
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
-/// Gives up at once.
+/// A delivery is given up after one attempt.
 const ONCE: &str = "[plugin.counter]\nretry = { attempts = 1 }\n";
 
 #[test]
@@ -209,7 +209,7 @@ fn what_a_source_redacts_is_masked_wherever_people_look() {
     assert!(!daemon.log().contains("a word to hide") && !daemon.log().to_lowercase().contains("lovelace"));
 }
 
-/// A body that no program writes the same way again.
+/// A body that no program would write in the same way again.
 const ODD: &str = r#"{"z":1, "a" : 0.10,"n":123456789012345678901234567890,"big":1E400,"type":"user.created","data":{"x":-0,"x":[ ],"\ud800":"\udfff \u00e9","mail":"ada@example.com", "mail" :"ada@example.com"},"b":1.0e+2}"#;
 
 #[test]
@@ -238,7 +238,7 @@ fn the_body_that_is_shown_is_the_body_that_came_but_for_its_masks() {
         let page = daemon.admin("GET", "/events/scalekit/msg_odd", None).body;
         let escaped = |text: &str| text.replace('"', "&quot;");
         assert!(page.contains(&escaped(&expected)), "the page has no view of the bytes:\n{page}");
-        // Laid out, the tokens are the same, in the same order.
+        // The layout has the same tokens in the same order.
         let (_, laid_out) = page.split_once("Laid out").unwrap();
         let (_, laid_out) = laid_out.split_once("<pre tabindex=\"0\">").unwrap();
         let (laid_out, _) = laid_out.split_once("</pre>").unwrap();
@@ -266,7 +266,7 @@ fn whatever_is_asked_the_answer_is_one_that_the_description_has() {
     }
     daemon.wait_settled();
     let base = format!("http://{}", daemon.admin_address());
-    // Whatever the seed of other tests, schemathesis takes 32 bits.
+    // schemathesis accepts only 32 bits of a seed.
     let seed = seed() % (1 << 32);
     println!("schemathesis --seed {seed}");
     let output = Command::new(test_python().with_file_name("schemathesis"))

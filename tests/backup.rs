@@ -1,6 +1,6 @@
-//! A backup that is made while the daemon works can be gone back to: it holds every event that was
-//! acknowledged before it began, and what is in it takes effect once, in the store and in databases that are
-//! copied a moment later.
+//! A backup that is made while the daemon works can be restored. It contains every event that was
+//! acknowledged before it began. Its content takes effect once, in the store and in databases that are copied
+//! a moment later.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 const TABLE: &str = "CREATE TABLE entry (event TEXT NOT NULL)";
 
-/// A daemon that counts each event in its store, and in a database by a row.
+/// A daemon that counts each event in its store, and with a row in a database.
 fn on(url: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("sql-probe").guest("counter").toml(&format!(
         "[databases.app]\nurl = {url:?}\n\
@@ -50,7 +50,7 @@ fn succeeded(output: Output) -> Output {
     output
 }
 
-/// Everything in the store has taken effect once; what came after the backup may stand in the database alone.
+/// Everything in the store has taken effect once. The effects of later events may be in the database alone.
 fn check(daemon: &Daemon, before: &[String], acknowledged: &[String], rows: &BTreeMap<String, u64>) {
     let taken: BTreeSet<String> =
         daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
@@ -132,7 +132,7 @@ fn a_database_that_is_copied_later_by_its_own_tools_has_every_effect_once() {
     let load = Load::start(&daemon.sender(), 80, event);
     wait_until("events are taken in", || load.acknowledged() > 80);
     let before = load.acknowledged_ids();
-    // Long enough for much to be committed after the store's moment, and for its markers to be removed.
+    // Long enough to commit much after the store's part of the backup, and to remove its markers.
     let command = format!("sleep 2; pg_dump --file app.sql '{}'", postgres.url());
     let made = succeeded(daemon.cli(&["backup", "backup.db", "--", "sh", "-c", &command]));
     assert!(made.stdout.contains("is complete and checked"), "{made:?}");
@@ -204,7 +204,8 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
 
     let there = daemon.cli(&["restore", "backup.db"]);
     assert!(failed(&there).contains("--force"), "{there:?}");
-    // Without its checksum, as an older posthouse made it: what SQLite and the backup's own tables find.
+    // Without a checksum, like a backup of an older posthouse: SQLite and the backup's own tables find the
+    // damage.
     type Spoil<'a> = &'a dyn Fn(&Path);
     let wrong: [(&str, Spoil<'_>); 7] = [
         ("it is not there", &|file| fs::remove_file(file).expect("a file")),
@@ -244,7 +245,7 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     assert_eq!(daemon.events().len(), 1);
     daemon.stop();
 
-    // As a power cut in the middle of a restore leaves it.
+    // The state that a power cut in the middle of a restore leaves.
     let restoring = daemon.dir().join("data/posthouse.db.restoring");
     fs::write(&restoring, "").expect("a file");
     let refused = daemon.refused();
@@ -261,7 +262,7 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     assert!(failed(&homeless).contains("[databases.app]"), "{homeless:?}");
 }
 
-/// Bytes of the checksum at a backup's end, with what belongs to it.
+/// Bytes of the checksum at a backup's end, with the bytes around it.
 const SEAL: usize = 56;
 
 /// Every file in a folder, by its name and SHA-256.
@@ -283,7 +284,7 @@ fn a_damaged_backup_is_refused_by_name_and_changes_nothing() {
     succeeded(daemon.cli(&["backup", "backup.db"]));
     let checked = succeeded(daemon.cli(&["backup", "--check", "backup.db", "--json"])).json_lines().remove(0);
     assert_eq!((&checked["events"], &checked["databases"][0][0]), (&json!(1), &json!("app")), "{checked}");
-    // Any tool for SQLite reads it.
+    // Any tool for SQLite can read it.
     let rows = Sqlite::open_with_flags(daemon.dir().join("backup.db"), OpenFlags::SQLITE_OPEN_READ_ONLY)
         .and_then(|file| {
             assert_eq!(file.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?, "ok");
@@ -324,7 +325,7 @@ fn a_damaged_backup_is_refused_by_name_and_changes_nothing() {
         }
         assert_eq!(files(&daemon.dir().join("data")), state, "{how}");
     }
-    // Into a folder with nothing in it, nothing is put either.
+    // Nothing is written to an empty folder either.
     fs::rename(daemon.dir().join("data"), daemon.dir().join("before")).expect("the folder goes");
     assert_eq!(daemon.cli(&["restore", "damaged.db"]).code, Some(1));
     assert!(!daemon.dir().join("data").exists());
@@ -349,7 +350,7 @@ fn what_root_restores_the_daemons_user_can_open() {
     succeeded(daemon.cli(&["backup", "backup.db"]));
     daemon.stop();
 
-    // Where nothing is, where only the folder is, and over a store of the daemon's, with and without a lock.
+    // In an empty place, in an existing folder, and over a store of the daemon's, with and without a lock.
     let data = daemon.dir().join("data");
     let (user, group) = (12_345, 12_346);
     let owners = |dir: &Path| {
@@ -380,7 +381,7 @@ fn what_root_restores_the_daemons_user_can_open() {
     let mode = fs::metadata(data.join("posthouse.db")).expect("the store").permissions().mode() & 0o777;
     assert_eq!(mode, 0o640, "as that which it replaced");
 
-    // As this user the daemon starts on it.
+    // The daemon's user can start the daemon on it.
     for path in owners(daemon.dir()).into_keys().chain([daemon.dir().to_owned()]) {
         if !path.starts_with(&data) {
             chown(&path, Some(user), Some(group)).expect("the daemon's folder");
@@ -410,7 +411,7 @@ fn execute(file: &Path, statement: &str) {
     Sqlite::open(file).and_then(|file| file.execute_batch(statement)).expect("a database");
 }
 
-/// Spoils each page but the first.
+/// Damages each page except the first.
 fn damage(file: &Path) {
     let mut bytes = fs::read(file).expect("the file");
     for page in bytes.chunks_mut(4096).skip(1) {

@@ -1,5 +1,5 @@
-//! Whatever a peer sends, the daemon refuses it, keeps its memory within bounds, and goes on serving
-//! everybody else; and each request, however broken, is counted.
+//! Whatever a peer sends, the daemon refuses it, keeps its memory within limits, and continues to serve
+//! others. It counts each request, however broken.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -24,7 +24,7 @@ fn bodies_of_every_framing() {
     let body = event.body();
     let signed = head(&signer().sign_now(&event.id, &body));
 
-    // No length and no chunks: there is no body.
+    // Without length and chunks there is no body.
     assert_eq!(ask(&daemon, &[&signed, "\r\n"]).unwrap(), 401);
     // Chunks of every size, with extensions and trailers.
     for size in [1, 7, 100_000] {
@@ -38,7 +38,7 @@ fn bodies_of_every_framing() {
         let chunked = format!("{signed}transfer-encoding: chunked\r\n\r\n");
         assert_eq!(ask_bytes(&daemon, &[chunked.as_bytes(), &chunks, end.as_bytes()].concat()).unwrap(), 200);
     }
-    // Lengths that are none, or two.
+    // Invalid lengths, and two lengths.
     for length in ["-1", "1e3", "abc", "0x10", "99999999999999999999999", "5, 6"] {
         assert_eq!(ask(&daemon, &[HEAD, "content-length: ", length, "\r\n\r\nhello"]).unwrap(), 400);
     }
@@ -46,7 +46,7 @@ fn bodies_of_every_framing() {
     for coding in ["gzip", "chunked, gzip", "identity"] {
         assert_eq!(ask(&daemon, &[HEAD, "transfer-encoding: ", coding, "\r\n\r\nhello"]).unwrap(), 400);
     }
-    // Chunks that are none.
+    // Invalid chunks.
     for chunk in ["zz\r\n", "-5\r\nhello\r\n", "ffffffffffffffffff\r\nhello\r\n", "5\r\nhellohello\r\n"] {
         assert_eq!(
             ask(&daemon, &[HEAD, "transfer-encoding: chunked\r\n\r\n", chunk, "0\r\n\r\n"]).unwrap(),
@@ -56,7 +56,7 @@ fn bodies_of_every_framing() {
     still_serves(&daemon);
 }
 
-/// A framing, or a target, that RFC 9112 wants refused, where it says so, and the answer.
+/// Framings and targets that RFC 9112 requires to be refused, with its section and the answer.
 const UNCLEAR: [(&str, &str, u16); 31] = [
     ("3.2: a Host is needed", "POST /P HTTP/1.1\r\ncontent-length: 0\r\n\r\n", 400),
     ("3.2: one Host", "POST /P HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", 400),
@@ -126,7 +126,7 @@ fn what_rfc_9112_wants_refused_is_refused_on_both_listeners_and_ends_the_connect
         for (rule, request, status) in UNCLEAR {
             let request =
                 request.replace("/P", &format!("/{path}")).replace("\r\n\r\nC", "\r\n\r\n0\r\n\r\n");
-            // What comes after it must not be taken for a request of its own.
+            // The bytes after it must not be taken for a separate request.
             let smuggled = format!("{request}GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n");
             for bytes in [&request, &smuggled] {
                 let mut connection = Connection::open(address).unwrap();
@@ -140,7 +140,7 @@ fn what_rfc_9112_wants_refused_is_refused_on_both_listeners_and_ends_the_connect
             }
         }
     }
-    // What came before is answered before.
+    // An earlier request is answered first.
     let good = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     for (address, status) in [(daemon.address(), 404), (daemon.admin_address(), 200)] {
         let mut connection = Connection::open(address).unwrap();
@@ -149,7 +149,7 @@ fn what_rfc_9112_wants_refused_is_refused_on_both_listeners_and_ends_the_connect
             assert_eq!(connection.answer().unwrap().status, expected);
         }
     }
-    // What has one reading is read, in every form that RFC 9112 allows.
+    // A request with only one meaning is accepted, in every form that RFC 9112 allows.
     let event = Event::new("user.created");
     let body = String::from_utf8(event.body()).unwrap();
     let lines: String = signer()
@@ -179,7 +179,7 @@ fn headers_without_end() {
     let daemon = daemon();
     let before = memory(&daemon, "VmRSS:");
     for line in ["x-{}: y\r\n", "webhook-signature: v1,{}\r\n", "webhook-id: {}\r\n"] {
-        // The daemon stops reading long before the millionth; the peer may not notice at once.
+        // The daemon stops reading long before the millionth. The peer may not notice at once.
         let mut connection = daemon.connect();
         connection.send(HEAD.as_bytes()).unwrap();
         for n in 0..1000 {
@@ -205,7 +205,7 @@ fn headers_without_end() {
 fn ids_and_signatures_that_no_sender_makes() {
     let daemon = daemon();
     let body = br#"{"type":"user.created"}"#;
-    // As long as a header may be, and signed: known to be the sender's, and yet no id.
+    // As long as a header may be, and signed: it is the sender's, and still not a valid id.
     for id in ["x".repeat(256), "x".repeat(8000), "a b".to_owned(), "é".to_owned()] {
         let answer = daemon.sender().post(&signer().sign_now(&id, body), body);
         assert_eq!(answer.status, 400, "{answer}");
@@ -281,7 +281,7 @@ fn bodies_that_are_compressed_are_refused_and_told_so() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(body).unwrap();
     let gzip = gzip.finish().unwrap();
-    // Signed as most senders do it, before it is compressed; signed as it is sent; not signed at all.
+    // Signed as most senders do it, before compression; signed as it is sent; not signed.
     for coding in ["gzip", "br", "GZIP", "deflate, gzip", "identity, zstd"] {
         for (signed, sent) in [(&body[..], &gzip[..]), (&gzip, &gzip), (body, body)] {
             let mut headers = signer().sign_now("evt_gz", signed);
@@ -294,7 +294,7 @@ fn bodies_that_are_compressed_are_refused_and_told_so() {
     }
     let unsigned = daemon.sender().post(&vec![("content-encoding".into(), "gzip".into())], &gzip);
     assert_eq!(unsigned.status, 415, "{unsigned}");
-    // Where no header says so, the signature comes first.
+    // If no header says so, the signature is checked first.
     let answer = signed(&daemon, &gzip);
     assert_eq!(answer.0, 400, "{answer:?}");
     assert_eq!(answer.1["detail"], json!("the body is compressed (gzip); send it as it is"));
@@ -343,7 +343,7 @@ fn peers_that_take_their_time() {
             (connection, true)
         })
         .collect();
-    // Each sends a byte now and then, for ever, unless it is cut off.
+    // Each would send a byte now and then forever, unless it is cut off.
     while slow.iter().any(|(_, open)| *open) {
         assert!(began.elapsed() < Duration::from_secs(60), "some are never cut off");
         for (n, (connection, open)) in slow.iter_mut().enumerate() {
@@ -352,7 +352,7 @@ fn peers_that_take_their_time() {
         assert!(daemon.post_event(&Event::new("user.created")).accepted(), "the others suffer");
         sleep(Duration::from_millis(50));
     }
-    // Those that sent nothing were no requests; they just end.
+    // Those that sent nothing were no requests. They just end.
     for (connection, _) in slow.iter_mut().skip(2).step_by(3) {
         assert!(connection.closed());
     }
@@ -369,14 +369,14 @@ fn more_connections_than_there_is_room_for() {
     let daemon = builder().set("server", "max_requests = 8").start();
     let before = memory(&daemon, "VmRSS:");
     let mut open: Vec<_> = (0..200).filter_map(|_| Connection::open(daemon.address()).ok()).collect();
-    // The oldest of them leave for those that come.
+    // The oldest of them are closed for new ones.
     wait_until("those over the bound are told", || {
         let told = &daemon.stats()["requests"]["(none)"]["failed"]["too-many-connections"];
         told.as_u64().unwrap_or(0) >= 160
     });
     let told = open.first_mut().unwrap().answer().unwrap();
     assert_eq!((told.status, told.header("retry-after")), (503, Some("1")), "{told}");
-    // Who connects meanwhile is served, and so is the last one that came.
+    // A new connection is served meanwhile, and so is the newest of the old ones.
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
     let event = Event::new("user.created");
     let headers = signer().sign_now(&event.id, &event.body());
@@ -402,14 +402,14 @@ fn large_bodies_of_many_peers_at_once() {
             });
         }
     });
-    // Some wait for their time to be over, some are dropped for others that wait.
+    // Some wait until their time is over, some are dropped for others that wait.
     wait_until("all of them are cut off", || {
         let requests = &daemon.stats()["requests"]["crm"];
         let number = |count: &Value| count.as_u64().unwrap_or(0);
         number(&requests["rejected"]["body-timeout"]) + number(&requests["failed"]["body-dropped"])
             == PEERS as u64
     });
-    // All of them would be 360 MB; only some may grow at once.
+    // All of them would take 360 MB. Only some may grow at once.
     let grown = memory(&daemon, "VmHWM:") - before;
     assert!(grown < 220 * 1024, "{grown} KiB more at the peak");
     still_serves(&daemon);
@@ -430,19 +430,19 @@ fn bytes_that_are_not_http() {
     for round in 0..300 {
         let mut bytes = good.clone();
         match round % 3 {
-            // Noise.
+            // Random bytes.
             0 => {
                 bytes = vec![0; random.random_range(1..5000)];
                 random.fill_bytes(&mut bytes);
             }
-            // A good request with some bytes changed.
+            // A valid request with some bytes changed.
             1 => {
                 for _ in 0..random.random_range(1..10) {
                     let place = random.random_range(0..bytes.len());
                     bytes[place] = random.random();
                 }
             }
-            // The beginning of one.
+            // The beginning of a valid request.
             _ => bytes.truncate(random.random_range(0..bytes.len())),
         }
         let mut connection = daemon.connect();
@@ -501,40 +501,40 @@ fn signer() -> Signer {
     Source::new("crm").signer()
 }
 
-/// The head of a request with these headers, its last line open for more.
+/// The head of a request with these headers, to which more can be added.
 fn head(headers: &Headers) -> String {
     let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("{HEAD}{lines}")
 }
 
-/// The head of a request whose headers are as a sender's, but for the signature.
+/// The head of a request with a sender's headers, but a wrong signature.
 fn forged() -> String {
     let claims =
         "webhook-id: msg_1\r\nwebhook-signature: v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n";
     format!("{HEAD}{claims}webhook-timestamp: {}\r\n", unix_now())
 }
 
-/// Posts a body, well signed under a new id; the status and the answer.
+/// Posts a body, validly signed under a new id. Returns the status and the answer.
 fn signed(daemon: &Daemon, body: &[u8]) -> (u16, Value) {
     let headers = signer().sign_now(&posthouse_harness::fresh_id(), body);
     let answer = daemon.sender().post(&headers, body);
     (answer.status, answer.json())
 }
 
-/// The status of the answer to these texts on a connection of their own.
+/// The status of the answer to these texts on a new connection.
 fn ask(daemon: &Daemon, texts: &[&str]) -> io::Result<u16> {
     ask_bytes(daemon, texts.concat().as_bytes())
 }
 
 fn ask_bytes(daemon: &Daemon, bytes: &[u8]) -> io::Result<u16> {
     let mut connection = daemon.connect();
-    // A daemon that has heard enough may answer, and close, before the end.
+    // The daemon may answer and close before it has read everything.
     drop(connection.send(bytes));
     drop(connection.finish());
     connection.answer().map(|answer| answer.status)
 }
 
-/// KiB of memory that the daemon has (`VmRSS:`), or has had at its peak (`VmHWM:`).
+/// KiB of memory that the daemon has (`VmRSS:`), or had at its peak (`VmHWM:`).
 fn memory(daemon: &Daemon, line: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero())).unwrap();
     let value = status.lines().find_map(|known| known.strip_prefix(line)).unwrap();
@@ -547,7 +547,7 @@ fn grew_little(daemon: &Daemon, before: usize) {
     assert!(grown < 64 * 1024, "{grown} KiB more than the {before} KiB before, at the peak");
 }
 
-/// It takes an event in, never panicked, and all that came is accounted for.
+/// The daemon accepts an event, has not panicked, and has counted every request.
 #[track_caller]
 fn still_serves(daemon: &Daemon) {
     assert!(daemon.post_event(&Event::new("user.created")).accepted());

@@ -1,5 +1,5 @@
-//! A plugin that fails again and again is paused on its own, says so everywhere, and works again without
-//! anybody's doing. Bad events alone pause it for moments.
+//! A plugin that fails repeatedly is paused automatically, reports that everywhere, and resumes
+//! automatically. Bad events alone pause it only for moments.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -11,7 +11,7 @@ use std::{
 use posthouse_harness::{Builder, Daemon, Event, Source, WebReply, WebServer, eventually, wait_until};
 use serde_json::{Value, json};
 
-/// A daemon whose counter trips after three deliveries that failed.
+/// A daemon whose counter trips after three failed deliveries.
 fn daemon(pause: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("counter").guest("reader-writer").toml(&format!(
         "[plugin.counter]\nretry = {{ attempts = 9, base = \"1s\", factor = 1.0 }}\n\
@@ -28,7 +28,7 @@ fn breaker(daemon: &Daemon) -> Value {
     daemon.plugin("counter")["breaker"].clone()
 }
 
-/// Has three events run at once that fail so often, of which the plugin trips.
+/// Runs three events at once that fail this often, which trips the plugin.
 fn trip(daemon: &Daemon, attempts: u32) -> [Event; 3] {
     let events = [attempts; 3].map(failing);
     assert_eq!(daemon.cli(&["plugins", "pause", "counter"]).code, Some(0));
@@ -92,7 +92,7 @@ fn it_is_told_everywhere_and_a_resume_ends_it() {
         let shown = daemon.admin("GET", page, None);
         assert!(shown.status == 200 && shown.body.contains("tripped, as 3 different"), "{page}: {shown}");
     }
-    // A sender that waits for it to be handled gets the answer of any plugin that is held.
+    // A sender that waits for `handled` gets the same answer as for any held plugin.
     let waiting = daemon.sender_of("waiting").post_event(&failing(1));
     assert_eq!((waiting.status, &waiting.json()["pending"]), (200, &json!(true)), "{waiting}");
 
@@ -149,7 +149,7 @@ fn other_settings_end_it_and_zero_turns_it_off() {
     assert_eq!(breaker(&daemon)["state"], "closed");
 }
 
-/// The pauses are longer than the test waits for anything.
+/// The pauses are longer than the test's longest wait.
 #[test]
 fn bad_events_keep_no_good_one_waiting() {
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
@@ -188,7 +188,7 @@ fn a_bad_event_holds_those_of_its_order_key_and_no_others() {
     let keyed = |key: usize, fail: u32| {
         Event::new("user.created").data(json!({ "key": key.to_string(), "fail": fail }))
     };
-    // The first of each of ten keys is bad; behind it there is a good one. Twenty other keys are good.
+    // The first event of each of ten keys is bad, and a good one waits behind it. Twenty other keys are good.
     for key in 0..10 {
         assert!(daemon.post_event(&keyed(key, 99)).accepted());
         assert!(daemon.post_event(&keyed(key, 0)).accepted());
@@ -201,7 +201,7 @@ fn a_bad_event_holds_those_of_its_order_key_and_no_others() {
     });
 }
 
-/// A service that answers `Retry-After: 0` for seconds, as long as it is busy.
+/// The service answers `Retry-After: 0` for seconds, as long as it is busy.
 #[test]
 fn a_service_that_asks_for_less_than_it_needs_loses_nothing() {
     static BUSY: AtomicBool = AtomicBool::new(true);

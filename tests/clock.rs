@@ -1,5 +1,6 @@
-//! A clock that is set back an hour while the daemon runs, stays so over a restart, and is right again in the end.
-//! (`POSTHOUSE_CLOCK` names a file with the seconds by which the system's clock is to be taken for wrong.)
+//! The clock is set back an hour while the daemon runs, stays so over a restart, and is right again in the
+//! end. `POSTHOUSE_CLOCK` names a file with the number of seconds by which the system's clock counts as
+//! wrong.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -68,7 +69,7 @@ fn a_clock_set_back_an_hour_holds_nothing_up_loses_nothing_and_is_told_until_it_
     wait_until("it is in the metrics", || clock_step(&daemon) < -HOUR as f64 + 5.0);
     post(&daemon, json!({}));
     let leased = post(&daemon, json!({ "fail": 1 }));
-    // Far sooner than in an hour: by the time that is counted.
+    // Much sooner than in an hour, because the daemon counts the time.
     daemon.wait_settled();
     for id in [&waiting, &leased] {
         assert_eq!(daemon.event(id)["history"][0]["state"], "done");

@@ -1,5 +1,5 @@
-//! What the commands promise to a shell: what they print, where, and with which exit code. 0 is success,
-//! 1 failure, 2 a command that makes no sense, 78 a config.toml that is wrong.
+//! The commands' promises to a shell: their output, on which stream, and their exit code. 0 is success, 1
+//! failure, 2 a command that makes no sense, 78 a config.toml with an error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -38,7 +38,7 @@ secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
 const NAMES: [&str; 3] = ["standard", "documented", "either"];
 const BODY: &str = "{\"id\":\"evt_1\",\"type\":\"user.created\",\"data\":{}}";
 
-/// A folder with [`CONFIG`], in which commands are run.
+/// A folder with [`CONFIG`], in which commands run.
 struct Shell(TempDir);
 
 #[derive(Debug, PartialEq)]
@@ -64,14 +64,14 @@ impl Shell {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // One that ends without reading closes its end; that is its right.
+        // A command may end without reading its input.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Verifies the body under these headers, one a line.
+    /// Verifies the body with these headers, one a line.
     fn verify(&self, source: &str, headers: &str, more: &[&str], body: &str) -> Ended {
         let headers = headers.lines().flat_map(|header| ["-H", header]);
         let arguments: Vec<_> = ["verify", "--source", source].into_iter().chain(headers).collect();
@@ -80,7 +80,7 @@ impl Shell {
 }
 
 impl Ended {
-    /// Checks that it ended with this code and one line of error, and returns the line.
+    /// Checks that it ended with this code and one line of error. Returns the line.
     fn error(&self, code: i32) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{self:?}");
         let line = self.stderr.strip_suffix('\n').expect(&self.stderr);
@@ -252,7 +252,7 @@ fn an_address_without_its_scheme_and_a_file_in_another_encoding_are_told_apart_f
     assert!(refused.code == Some(1) && refused.stderr.contains("save it as UTF-8"), "{refused:?}");
 }
 
-/// From an empty folder to an event, with the binary alone.
+/// From an empty folder to an event, with only the binary.
 #[test]
 fn init_writes_a_configuration_that_check_passes_and_the_daemon_runs_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -342,7 +342,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
-/// What a plugin gets and lacks is said before it runs; one that would not run is exit code 1.
+/// `check` lists what a plugin gets and lacks before it runs. If one would not run, the exit code is 1.
 #[test]
 fn check_loads_every_plugin_and_names_what_it_lacks() {
     let shell = Shell::new();
@@ -353,7 +353,7 @@ fn check_loads_every_plugin_and_names_what_it_lacks() {
     let config = |tables: &str| {
         let config = format!("{CONFIG}\n[plugin.counter]\nevents = [\"user.*\"]\n{tables}");
         fs::write(shell.0.path().join("config.toml"), config).unwrap();
-        // The secrets of the tests stand in this file, which is not what is tested.
+        // This file contains the tests' secrets, which this test is not about.
         let _ = Command::new("chmod").args(["o-r", "config.toml"]).current_dir(&shell.0).status().unwrap();
     };
 
@@ -388,7 +388,7 @@ fn check_loads_every_plugin_and_names_what_it_lacks() {
     assert_eq!(left, BTreeSet::from(["config.toml".to_owned(), "plugins".to_owned()]));
 }
 
-/// Every type of the page and of the sender's list, each an event of its own.
+/// Every type of the page and of the sender's list is a separate event.
 #[test]
 fn a_sample_of_every_type_is_taken_by_the_daemon() {
     let daemon = Daemon::builder(BINARY).start();

@@ -1,5 +1,5 @@
-//! A config.toml that is wrong is refused before anything starts: exit code 78, and for each thing that
-//! is wrong one line with file, line, column, key and the way out. A secret never shows.
+//! An invalid config.toml is refused before anything starts, with exit code 78. Each error has one line with
+//! file, line, column, key and the fix. A secret is never shown.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -22,12 +22,12 @@ scheme = "scalekit"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
 "#;
 
-/// A source that is well but for this line.
+/// A source that is valid except for this line.
 fn source(line: &str) -> String {
     format!("{SOURCE}{line}\n")
 }
 
-/// Runs `posthouse check` on a config.toml in a folder of its own, with these variables and no others.
+/// Runs `posthouse check` on a config.toml in a new folder, with only these variables.
 fn check(config: &str, prepare: impl FnOnce(&Path), variables: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -43,13 +43,13 @@ fn check(config: &str, prepare: impl FnOnce(&Path), variables: &[(&str, &str)]) 
         .unwrap()
 }
 
-/// What stands on standard error, without the name of the program.
+/// The lines on standard error, without the program's name.
 fn said(output: &Output) -> Vec<String> {
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     stderr.lines().map(|line| line.strip_prefix("posthouse: ").expect(line).to_owned()).collect()
 }
 
-/// Checks that exactly these lines are said, and the exit code is 78.
+/// Checks that the output has exactly these lines, and that the exit code is 78.
 fn refused(config: &str, lines: &[&str]) {
     let output = check(config, |_| {}, &[]);
     assert_eq!(said(&output), lines, "on this config.toml:\n{config}");
@@ -166,7 +166,7 @@ fn a_database_that_cant_be_is_named_with_the_way_out() {
     );
     let postgres = r#""postgres://host/app""#;
     for name in ["", "a.b.c", "a.", "run(text)", "1st", "\\\"run\\\"", "drop table"] {
-        // What somebody wrote is escaped in an error, as it is in the file.
+        // An error escapes text from the file, as the file does.
         refused(
             &format!("{}\nfunctions = [\"{name}\"]", with(postgres)),
             &[&format!(
@@ -812,7 +812,7 @@ reuse = 0"#,
     );
 }
 
-/// Every place a secret can come from, broken in every way it can break.
+/// Every place that a secret can come from, with every error that it can have.
 #[test]
 fn a_missing_secret_names_the_key_and_the_place() {
     let secrets =
@@ -977,7 +977,7 @@ fn a_mail_password_that_would_go_in_clear_is_warned_of_and_no_more() {
     assert!(said(&output).iter().all(|line| !line.contains("nobody")), "{:?}", said(&output));
 }
 
-/// A command that only speaks to the daemon runs in a shell that has none of its variables.
+/// Commands that only talk to the daemon run in a shell without its variables.
 #[test]
 fn a_command_that_needs_no_secret_does_not_ask_for_it() {
     let config = format!(
@@ -1075,8 +1075,8 @@ fn paths_begin_at_the_folder_of_the_file_and_plugins_inherit() {
 }
 
 proptest! {
-    /// Whatever stands in the file, it is read or refused, and each problem is one line at a place that
-    /// the file has.
+    /// Whatever the file contains, it is read or refused, and each error is one line with a place in the
+    /// file.
     #[test]
     fn nothing_in_a_file_makes_the_reader_fall_over(text in arbitrary_file()) {
         let environment = Variables::of(&[("A", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]);
@@ -1096,7 +1096,7 @@ proptest! {
     }
 }
 
-/// Any text, and lines that are close enough to a config.toml to get past its grammar.
+/// Any text, and lines that are similar enough to a config.toml to pass its grammar.
 fn arbitrary_file() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec![
         "listen",
@@ -1202,7 +1202,7 @@ fn wrong(loaded: Result<Loaded, ConfigError>) -> Vec<String> {
     }
 }
 
-/// Environment variables of a test's own.
+/// The environment variables of one test.
 struct Variables(BTreeMap<String, OsString>);
 
 impl Variables {

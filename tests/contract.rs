@@ -1,4 +1,4 @@
-//! What a sender can rely on: one test for each row of the contract of a source, seen from outside.
+//! A source's contract with its senders: one test for each row, from the sender's side.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -184,7 +184,7 @@ fn a_body_over_the_limit_is_refused() {
         let body = vec![b'x'; length];
         assert_eq!(daemon.sender().post(&signer.sign_now("evt_1", &body), &body).status, status);
     }
-    // Told by the length alone, before the body; then the connection ends.
+    // The length alone decides, before the body. Then the connection ends.
     let mut connection = daemon.connect();
     connection.send(b"POST /webhooks/crm HTTP/1.1\r\nhost: x\r\ncontent-length: 2049\r\n\r\n").unwrap();
     assert_eq!(connection.answer().unwrap().status, 413);
@@ -238,7 +238,7 @@ fn a_full_backlog_acknowledges_nothing() {
     assert!(seconds.is_some_and(|seconds| seconds > 0), "{answer:?}");
     assert!(!answer.body.contains("received"), "{answer}");
 
-    // Once there is room its sender's next try is taken in, as new.
+    // Once there is room, the sender's next try is accepted as new.
     let resumed = daemon.admin_post("/v1/plugins/counter/resume", &json!({}));
     assert_eq!(resumed.status, 200, "{resumed}");
     daemon.wait_settled();
@@ -288,7 +288,7 @@ fn builder() -> posthouse_harness::Builder {
     Daemon::builder(BINARY).source(source())
 }
 
-/// The bytes of a good request to the source.
+/// The bytes of a valid request to the source.
 fn request(headers: &Headers, body: &[u8]) -> Vec<u8> {
     let mut request = b"POST /webhooks/crm HTTP/1.1\r\nhost: x\r\n".to_vec();
     for (name, value) in headers {
@@ -305,12 +305,12 @@ fn is(answer: &Answer, status: u16, body: &str) {
     assert_eq!(answer.header("content-type"), Some("application/json"));
 }
 
-/// How often the source refused for this reason.
+/// How often the source rejected a request for this reason.
 fn rejected(daemon: &Daemon, label: &str) -> u64 {
     daemon.stats()["requests"]["crm"]["rejected"][label].as_u64().unwrap_or(0)
 }
 
-/// The source's ledger has these counts, and the ledgers add up.
+/// Checks that the source's ledger has these counts, and that the ledgers add up.
 #[track_caller]
 fn ends(daemon: &Daemon, source: &str, counts: serde_json::Value) {
     let stats = daemon.stats();

@@ -1,13 +1,13 @@
-//! A daemon that dies at any moment has lost nothing that it acknowledged and done nothing twice.
+//! A daemon that is killed at any moment has lost nothing that it acknowledged and done nothing twice.
 //!
-//! The story: events stream in, each posted until it is acknowledged, as real senders do. Meanwhile the
-//! daemon is killed (SIGKILL, as a power cut would) over and over, while it starts, while it takes
-//! events in, while guests run, while effects commit, while mail leaves. What must hold at the end:
+//! The story: events stream in, each posted until it is acknowledged, as by real senders. Meanwhile the
+//! daemon is killed repeatedly (SIGKILL, like a power cut): while it starts, while it accepts events, while
+//! guests run, while effects commit, while mail leaves. At the end:
 //!
 //! - every acknowledged event is in the store, once;
-//! - every delivery is done, those that were asked to fail first included;
+//! - every delivery is done, including those that had to fail first;
 //! - the counts in the key-value store are exact to the unit: no effect is lost, none counts twice;
-//! - every mail has left; one that left twice bears the same Message-ID both times.
+//! - every mail has left; if a mail left twice, it has the same Message-ID both times.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -21,7 +21,7 @@ use posthouse_harness::{Daemon, Event, Load, SmtpOptions, SmtpServer, seed};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 
-/// The shortest run that proves something; `POSTHOUSE_KILLS` asks for a longer one.
+/// The shortest run that proves something. `POSTHOUSE_KILLS` sets another number.
 const KILLS: u32 = 200;
 const EVENTS_PER_SECOND: u32 = 150;
 
@@ -62,7 +62,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
             eprintln!("{} kills, {} events acknowledged", kill + 1, load.acknowledged());
         }
     }
-    // The last start may have been one that nobody waited for.
+    // The last start may not have been awaited.
     daemon.kill();
     daemon.start();
     let report = load.stop();
@@ -95,7 +95,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
         assert_eq!(seen.get(key), Some(count), "{key}");
     }
 
-    // Mail: none missing, and what left twice is the same mail.
+    // Mail: none is missing, and copies are the same mail.
     let mut ids_by_subject: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let messages = server.messages();
     for mail in &messages {
@@ -126,7 +126,7 @@ fn nothing_acknowledged_is_lost_and_nothing_takes_effect_twice() {
     );
 }
 
-/// The n-th event. Every tenth wants a mail, every seventh fails once first, every twentieth takes long.
+/// The n-th event. Every tenth sends a mail, every seventh fails once first, every twentieth takes long.
 fn event(n: u64, nonce: u64) -> Event {
     let mut data = json!({});
     if asks_for_mail(n) {

@@ -1,12 +1,12 @@
-//! Effects happen once, whatever dies when.
+//! Effects happen once, whatever is killed and when.
 //!
 //! The story: events stream in, each posted until it is acknowledged. The guest `effects` handles each: it
-//! writes keys and rows in one database, stages a mail and a request, and some of its attempts fail after
-//! all of that. The daemon is killed over and over: at each fault point between "the guest has returned"
-//! and "its marker is gone" (`POSTHOUSE_FAULT`; docs/architecture.md draws them), and at random times. On
-//! PostgreSQL the database is killed too, and the network before it hangs.
+//! writes keys and rows in one database, and stages a mail and a request. Some of its attempts fail after all
+//! of that. The daemon is killed repeatedly: at each fault point between "the guest has returned" and "its
+//! marker is gone" (`POSTHOUSE_FAULT`; docs/architecture.md draws them), and at random times. On PostgreSQL,
+//! the database is killed too, and the network before it hangs.
 //!
-//! What must hold at the end is what a run without a crash gives:
+//! At the end, everything is as after a run without a crash:
 //!
 //! - a row, a key and a completion for each acknowledged event, once;
 //! - counters that were read and written back are exact, and no two attempts saw the same value;
@@ -35,14 +35,14 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::Connection as Sqlite;
 use serde_json::json;
 
-/// The shortest run that proves something; `POSTHOUSE_KILLS` asks for a longer one.
+/// The shortest run that proves something. `POSTHOUSE_KILLS` sets another number.
 const KILLS: u32 = 300;
 /// How often the database is killed.
 const DATABASE_KILLS: u32 = 25;
 /// How often the network hangs.
 const STALLS: u32 = 8;
 const EVENTS_PER_SECOND: u32 = 25;
-/// Counters, so that some attempts are in each other's way.
+/// The number of counters, few enough that some attempts conflict.
 const BUCKETS: u64 = 8;
 
 const TABLES: &str = "
@@ -76,7 +76,7 @@ fn the_daemon_dies_at_every_step(database: Database) {
         let fault = place.map(|point| format!("{}:{}", point.name(), dice.random_range(1..8)));
         fixture.daemon.set_env("POSTHOUSE_FAULT", fault.as_deref());
         fixture.daemon.launch();
-        // Long enough to reach the point; a batch of markers takes the longest.
+        // Long enough to reach the point. A batch of markers takes the longest.
         let limit = Duration::from_millis(if place.is_some() { 1200 } else { dice.random_range(0..600) });
         if fixture.daemon.ended_within(limit) {
             let point = place.expect("without a fault point the daemon does not end by itself");
@@ -125,15 +125,15 @@ fn the_network_before_the_database_hangs() {
     let proxy = Proxy::start(postgres.port());
     let url = postgres.url_by(proxy.port());
     let mut fixture = Fixture::new(Database::Postgres(postgres), &url, &mut dice);
-    // Requests are taken, and never answered.
+    // The server accepts requests, and never answers.
     fixture.silent.store(true, Ordering::SeqCst);
     let load = fixture.load();
     for _ in 0..STALLS {
         thread::sleep(Duration::from_millis(dice.random_range(200..1200)));
         proxy.stall();
-        // Some shorter than an attempt may take, some longer.
+        // Some are shorter than an attempt may take, some longer.
         thread::sleep(Duration::from_millis(dice.random_range(300..5000)));
-        // Events are taken in all the while.
+        // Events are accepted all the time.
         let before = load.acknowledged();
         wait_until("an event is taken in", || load.acknowledged() > before);
         proxy.go_on();
@@ -142,18 +142,18 @@ fn the_network_before_the_database_hangs() {
     fixture.check(&load.stop());
 }
 
-/// A daemon with the guest, its database, and who gets its requests.
+/// A daemon with the guest, its database, and the server that gets its requests.
 struct Fixture {
     daemon: Daemon,
     database: Database,
     receiver: WebServer,
-    /// Whether requests are never answered.
+    /// Whether the server never answers.
     silent: Arc<AtomicBool>,
     nonce: u64,
 }
 
 impl Fixture {
-    /// The daemon reaches the database by `url`.
+    /// The daemon connects to the database by `url`.
     fn new(database: Database, url: &str, dice: &mut StdRng) -> Self {
         database.execute(TABLES);
         let (silent, count) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
@@ -191,10 +191,10 @@ impl Fixture {
         Load::start(&self.daemon.sender(), EVENTS_PER_SECOND, move |n| event(n, nonce, &url))
     }
 
-    /// Everything is as if nothing had died.
+    /// Checks that everything is as if nothing had been killed.
     fn check(&mut self, report: &LoadReport) {
         let daemon = &self.daemon;
-        // However many are left to run: each wait is for the next ones.
+        // Each wait is only for the next deliveries, however many are left.
         let unfinished =
             || ["ready", "leased", "waiting"].iter().map(|state| daemon.deliveries_in(state)).sum();
         let mut left: u64 = unfinished();
@@ -271,7 +271,7 @@ impl Fixture {
         let distinct: BTreeSet<_> = keys_of.values().flatten().collect();
         assert_eq!(distinct.len(), requests.len(), "two requests share a key");
 
-        // Nothing is left lying about: a start sweeps what a crash left.
+        // Nothing is left over: a start removes what a crash left.
         self.daemon.restart();
         wait_until("no marker is left", || {
             self.database.query("SELECT count(*) FROM posthouse_deliveries") == [["0"]]
@@ -287,7 +287,7 @@ impl Fixture {
     }
 }
 
-/// Where the guest has its rows.
+/// The database that contains the guest's rows.
 enum Database {
     Sqlite { path: PathBuf, _folder: tempfile::TempDir },
     Postgres(Postgres),
@@ -321,7 +321,7 @@ impl Database {
         }
     }
 
-    /// Every value as text.
+    /// The rows of a query, with every value as text.
     fn query(&self, query: &str) -> Vec<Vec<String>> {
         match self {
             Self::Sqlite { path, .. } => {

@@ -1,8 +1,8 @@
-//! The dashboard in a real browser: what an operator sees, finds, repeats and stops there, by mouse, by
-//! keys and without a script; what it looks like in light, in dark and on a phone; and what the admin
-//! listener answers who should not be there.
+//! The dashboard in a real browser: what an operator can see, find, replay and stop there, by mouse, by
+//! keyboard and without scripts. It also tests how the dashboard looks in light, in dark and on a phone, and
+//! what the admin listener answers to strangers.
 //!
-//! The stories themselves stand in `tests/browser/run.mjs`.
+//! The stories are in `tests/browser/run.mjs`.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -12,10 +12,10 @@ use posthouse_harness::{Daemon, Event, browse, guest, screenshots, wait_until, w
 use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
-/// Gives up at once.
+/// A delivery is given up after one attempt.
 const ONCE: &str = "[plugin.counter]\nretry = { attempts = 1 }\n";
 
-/// A daemon with a plugin and two dead letters of one reason and one of another.
+/// A daemon with a plugin and three dead letters: two with the same reason and one with another.
 fn troubled() -> Daemon {
     let daemon = Daemon::builder(BINARY).guest("counter").plugin_config(ONCE).start();
     for data in [json!({ "reject": true }), json!({ "reject": true }), json!({ "fail": 1 })] {
@@ -99,7 +99,7 @@ fn an_item_of_the_outbox_has_its_times_its_event_and_a_way_to_send_it_again() {
         .guest("counter")
         .plugin_config("[plugin.counter.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }\n")
         .prepare();
-    // A file where the folder of the mail should be.
+    // A file in the place of the mail's folder.
     let data = daemon.dir().join("data");
     fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
     fs::write(data.join("mail"), "").unwrap();
@@ -123,7 +123,7 @@ fn what_is_not_there_is_a_page_for_people_and_json_for_programs() {
     assert_eq!((answer.status, answer.header("content-type")), (404, Some("application/json")), "{answer}");
 }
 
-/// Words without a blank, names and ids as long as they may be.
+/// Words without a blank, and names and ids of the greatest length.
 #[test]
 fn no_page_is_wider_than_the_screen_however_long_the_words_are() {
     let plugin = "p".repeat(64);
@@ -167,7 +167,8 @@ fn no_page_is_wider_than_the_screen_when_there_is_nothing_to_show() {
     browse(&daemon, "widths", &json!({ "name": "empty", "pages": [], "without": ["/plugins/counter"] }));
 }
 
-/// The same in a terminal of 80 columns: no line of a list is wider, and a reason is printed once, whole, by `show`.
+/// The same in a terminal of 80 columns: no line of a list is wider, and `show` prints a reason once and
+/// completely.
 fn browse_terminal(daemon: &Daemon, event: &str, plugin: &str) {
     let reason = format!("0{}", "x".repeat(4000));
     for arguments in [
@@ -185,7 +186,7 @@ fn browse_terminal(daemon: &Daemon, event: &str, plugin: &str) {
         for line in listed.filter(|line| !line.starts_with("store ")) {
             assert!(line.chars().count() <= 80, "{arguments:?}: {line}");
         }
-        // In a pipe each record is a line.
+        // In a pipe, each record is one line.
         if arguments[0] == "deliveries" {
             let rows = narrow.lines().count();
             let piped = daemon.cli(arguments).stdout;

@@ -1,5 +1,5 @@
-//! `posthouse doctor` finds what is wrong before it hurts, and says what to do. Each problem is made here, and
-//! must be named with its way out, beside a running daemon and without one.
+//! `posthouse doctor` finds problems before they do harm, and says what to do. The tests create each problem,
+//! and `doctor` must name it with its fix, with and without a running daemon.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -19,13 +19,13 @@ fn builder() -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
 }
 
-/// What it found, and its exit code.
+/// The findings, and the exit code.
 fn examined(daemon: &Daemon, more: &[&str]) -> (Vec<Value>, i32) {
     let output = daemon.cli(&[&["doctor", "--json"], more].concat());
     (output.json_lines(), output.code.expect("an exit code"))
 }
 
-/// The problem or warning of this check whose text has these words, with something to do.
+/// Checks that this check has a problem or warning with these words in its text, and with something to do.
 #[track_caller]
 fn named(daemon: &Daemon, level: &str, check: &str, words: &str) {
     let (found, code) = examined(daemon, &[]);
@@ -89,7 +89,7 @@ fn what_is_well_is_said_to_be_with_a_daemon_and_without_one() {
     named(&daemon, "warning", "daemon", "no daemon answers");
     let (found, _) = examined(&daemon, &[]);
     assert!(found.iter().any(|found| found["what"] == "`counter` loads"), "{found:#?}");
-    // Looking at it has left it as it was.
+    // The check has left it unchanged.
     daemon.start();
     assert_eq!(daemon.events().len(), 1);
 }

@@ -1,5 +1,5 @@
-//! An event that a plugin emits is delivered like any other, exactly once, and no chain of them is without
-//! end.
+//! An event that a plugin emits is delivered like any other, exactly once, and every chain of such events
+//! ends.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -9,10 +9,10 @@ use posthouse_harness::{Builder, Daemon, Event, Load, seed, wait_until};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-// What fails here is meant to, again and again.
+// The failures here are intended and repeated.
 const ATTEMPTS: &str = "retry = { attempts = 3, base = \"20ms\", factor = 1.0 }\nbreaker = { failures = 0 }";
 
-/// A daemon with `relay` and `counter`, in which relay may emit these.
+/// A daemon with `relay` and `counter`, in which relay may emit these types.
 fn with_grant(emit: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("relay").guest("counter").toml(&format!(
         "[plugin.relay]\n{ATTEMPTS}\n[plugin.relay.grants]\n{emit}\n[plugin.counter]\n{ATTEMPTS}"
@@ -23,7 +23,7 @@ fn of_type(daemon: &Daemon, event_type: &str) -> Vec<Value> {
     daemon.events().into_iter().filter(|event| event["type"] == event_type).collect()
 }
 
-/// The ids in words that relay failed with.
+/// The ids in the message that relay failed with.
 fn ids(error: &Value) -> BTreeSet<String> {
     error.as_str().unwrap_or_default().split(' ').skip(1).map(str::to_owned).collect()
 }
@@ -67,7 +67,7 @@ fn a_derived_event_is_delivered_like_any_other_and_once_however_often_it_was_tri
     for id in &got {
         assert_eq!(kv[&format!("seen/{id}")], "1");
     }
-    // One request, three events, each for both plugins.
+    // One request and three events, each for both plugins.
     let stats = daemon.stats();
     assert_eq!(stats["requests"]["scalekit"]["received"], json!(1), "{stats}");
     assert_eq!(stats["store"]["made"], json!(6), "{stats}");
@@ -131,7 +131,7 @@ fn a_plugin_that_multiplies_events_ends_at_the_bound_of_the_backlog() {
             delivery["error"].as_str().is_some_and(|error| error.contains("`max_backlog` reached"))
         })
     });
-    // It runs dry: what finds no room three times is given up.
+    // It ends: an event that finds no room three times is given up.
     daemon.wait_settled();
     assert_balanced(&daemon);
     assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());

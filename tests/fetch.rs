@@ -1,6 +1,6 @@
-//! Requests that a guest makes now: where they reach, where they don't, and what they may take.
+//! Requests that a guest makes during its attempt: what they can reach, what they can't, and their limits.
 //!
-//! Whatever a guest asks for, the servers of a test see what came through.
+//! The servers of a test record what arrives, whatever a guest asks for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -82,7 +82,7 @@ fn what_is_not_granted_is_not_reached_and_the_refusal_names_the_grant() {
     }
     assert_eq!(dns.asked(), 0, "nothing of this is a reason to look up a name");
 
-    // Names that the grant names, and which lead to where it does not reach.
+    // Names in the grant that lead to addresses outside of it.
     let leading = [
         ("inside", "127.0.0.1", "loopback"),
         ("private", "10.1.2.3", "private"),
@@ -160,7 +160,7 @@ fn a_redirect_leads_no_further_than_the_grant() {
     assert_eq!(round, 11);
 }
 
-/// DNS rebinding: each look-up brings another address, the granted one and then another.
+/// DNS rebinding: each look-up returns another address, first the granted one and then another.
 #[test]
 fn a_name_whose_address_changes_between_check_and_connect_gains_nothing() {
     let good = WebServer::start(|_| WebReply::text("good").with("connection", "close"));
@@ -181,10 +181,10 @@ fn a_name_whose_address_changes_between_check_and_connect_gains_nothing() {
             assert!(got.starts_with("denied") && got.contains("no grant for 127.0.0.2"), "{place}: {got}");
         }
     }
-    // A connection is one look-up: there is no second one whose answer could differ.
+    // A connection is one look-up: there is no second one with a different answer.
     assert_eq!((dns.asked(), good.requests().len(), bad.requests().len()), (20, 10, 0));
 
-    // Of a name at both, only the granted address is asked.
+    // If a name has both addresses, only the granted one gets requests.
     let dns = DnsServer::start(|_, _| vec![ip("127.0.0.2"), ip("127.0.0.1")]);
     let daemon = asking_at(&dns, fetching(&grant)).start();
     assert_eq!(requested(&daemon, &json!(requests)), vec!["200 good"; 20]);
@@ -371,14 +371,14 @@ fn a_plugin_without_the_grant_is_told_the_line() {
     assert_eq!(got, [line, line]);
 }
 
-/// A daemon with the guest that makes requests, and this its grant.
+/// A daemon with the guest that makes requests and with this grant.
 fn fetching(entries: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .plugin_config(&format!("[plugin.http-probe.grants]\nhttp = [{entries}]\n"))
         .guest("http-probe")
 }
 
-/// The same, which looks up names there.
+/// A daemon that looks up names at this server.
 fn asking_at(dns: &DnsServer, builder: Builder) -> Builder {
     builder.set("http", &format!("nameservers = [\"{}\"]", dns.address()))
 }

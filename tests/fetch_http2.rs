@@ -1,4 +1,4 @@
-//! Requests over HTTP/2: spoken where the other side offers it, bounded like HTTP/1.1, and granted alike.
+//! Requests over HTTP/2: used if the other side offers it, with the same limits and grants as HTTP/1.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -38,7 +38,7 @@ fn http2_is_spoken_where_it_is_offered_and_http1_where_it_is_not() {
     assert_eq!((requests[1].path.as_str(), requests[1].header("x-a")), ("/b?c=d", Some("b")));
     assert_eq!(requests[1].header(":authority"), Some(&*format!("new.test:{}", new.port())));
     assert!(requests.iter().all(|request| request.header("host").is_none()), "{requests:?}");
-    // Each has its key, the one of the outbox too.
+    // Each has its key, including that of the outbox.
     let delivery = daemon.deliveries("").remove(0)["id"].as_str().unwrap().to_owned();
     let keys: Vec<_> = requests.iter().map(|request| request.key().to_owned()).collect();
     assert_eq!(keys, [1, 2, 3, 5].map(|n| format!("{delivery}-{n}")));
@@ -47,7 +47,7 @@ fn http2_is_spoken_where_it_is_offered_and_http1_where_it_is_not() {
 
 #[test]
 fn one_connection_serves_many_requests_to_one_origin_and_none_to_another() {
-    // Its certificate is good for both names, and both are at its address.
+    // The server's certificate is valid for both names, and both names have its address.
     let server = WebServer::start_http2(&["one.test", "two.test"], |_| WebReply::text("here"));
     let (daemon, dns) = start(&[("one", &server), ("two", &server)], "");
     let (one, two) = (at("one", &server), at("two", &server));
@@ -60,7 +60,7 @@ fn one_connection_serves_many_requests_to_one_origin_and_none_to_another() {
     assert_eq!(dns.asked(), 2);
 }
 
-/// Who may connect to one name gains no way to another by a certificate that has both.
+/// A grant for one name gives no way to another through a certificate that has both.
 #[test]
 fn a_certificate_of_two_names_opens_no_way_to_the_one_that_is_not_granted() {
     let server = WebServer::start_http2(&["one.test", "two.test"], |_| WebReply::text("here"));
@@ -108,7 +108,7 @@ fn everything_that_a_response_over_http2_can_take_is_bounded() {
         assert!(got[place].starts_with("limit the response's head has more bytes"), "{}", got[place]);
         assert!(got[place].contains("`http_headers`"), "{}", got[place]);
     }
-    // None of this harms who asks next.
+    // None of this harms the next request.
     assert_eq!((got[8].as_str(), got[10].as_str()), ("200 well", "200 well"));
 }
 
@@ -129,8 +129,8 @@ fn a_stream_or_connection_that_the_other_side_ends_is_told_so() {
         got[1],
         format!("failed no response from `{web}`: the other side ended the request (INTERNAL_ERROR)")
     );
-    // Its GOAWAY and the end of the connection come at once, and either may be seen first. The request goes again,
-    // once, over a connection of its own, which ends as well.
+    // The server's GOAWAY and the end of the connection arrive together, and either may be seen first. The
+    // request is sent again once, over a new connection, which ends as well.
     let ended = ["the connection broke off", "the other side ended the connection (ENHANCE_YOUR_CALM)"];
     let said = ended.map(|how| format!("failed no response from `{web}`: {how}"));
     assert!(said.contains(&got[3]), "{}", got[3]);
@@ -139,7 +139,8 @@ fn a_stream_or_connection_that_the_other_side_ends_is_told_so() {
     let requests = server.requests();
     assert_eq!(requests[1].connection, requests[2].connection, "one stream ended, not its connection");
     assert_ne!(requests[3].connection, requests[4].connection);
-    // Until its GOAWAY has come, a connection may take one more; each is answered, and then another serves.
+    // Until its GOAWAY has arrived, a connection may get one more request. Each is answered, and then another
+    // connection serves.
     wait_until("the connection that is to end takes no more", || {
         assert_eq!(requested(&daemon, &json!([{ "url": format!("{web}/well") }])), ["200 well"]);
         server.requests().last().is_some_and(|last| last.connection != requests[5].connection)
@@ -204,7 +205,7 @@ fn redirects_and_the_headers_of_the_grant_are_the_same_over_http2() {
     assert!(!daemon.log().contains("hunter2"));
 }
 
-/// What HTTP/2 has no place for never leaves: the answer is the same as over HTTP/1.1.
+/// A header that HTTP/2 does not allow is never sent: the answer is the same as over HTTP/1.1.
 #[test]
 fn headers_that_are_the_connections_cant_be_forged() {
     let server = WebServer::start_http2(&["web.test"], |_| WebReply::text("here"));
@@ -233,7 +234,7 @@ fn headers_that_are_the_connections_cant_be_forged() {
     assert_eq!(server.requests().len(), 0);
 }
 
-/// Attempts that run at once ask over one connection, and each gets what it asked for.
+/// Attempts that run at once share one connection, and each gets its own response.
 #[test]
 fn requests_at_once_share_a_connection_and_mix_nothing_up() {
     let asked = std::sync::Arc::new(AtomicUsize::new(0));
@@ -264,7 +265,7 @@ fn requests_at_once_share_a_connection_and_mix_nothing_up() {
     assert!(connections.len() <= 8, "{connections:?}");
 }
 
-/// 200 with so many headers of so many bytes.
+/// 200 with this many headers of this many bytes.
 fn many(headers: usize, bytes: usize) -> WebReply {
     (0..headers).fold(WebReply::text(""), |reply, n| reply.with(&format!("x-{n}"), "x".repeat(bytes)))
 }
@@ -277,7 +278,7 @@ fn entry(name: &str, server: &WebServer) -> String {
     format!(r#"{{ url = "{}", addresses = ["127.0.0.1"] }}"#, at(name, server))
 }
 
-/// A daemon with the guest that makes requests, granted these, and more of config.toml.
+/// A daemon with the guest that makes requests, with these grants and further settings.
 fn start(servers: &[(&str, &WebServer)], toml: &str) -> (Daemon, DnsServer) {
     let dns = DnsServer::start(|_, _| vec![Ipv4Addr::LOCALHOST.into()]);
     let entries: Vec<_> = servers.iter().map(|(name, server)| entry(name, server)).collect();
@@ -285,7 +286,7 @@ fn start(servers: &[(&str, &WebServer)], toml: &str) -> (Daemon, DnsServer) {
     (builder(&entries.join(", "), &dns, &servers).plugin_config(toml).start(), dns)
 }
 
-/// One that trusts these servers.
+/// A daemon that trusts these servers.
 fn builder(entries: &str, dns: &DnsServer, servers: &[&WebServer]) -> Builder {
     let authorities: String =
         servers.iter().map(|server| std::fs::read_to_string(server.authority()).unwrap()).collect();

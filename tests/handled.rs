@@ -1,5 +1,5 @@
-//! `respond = "handled"`: the sender hears what became of the first attempt of each delivery, in the words
-//! of Scalekit's page; and whatever it hears, its event is on disk.
+//! `respond = "handled"`: the answer tells the sender the results of the first attempts, in the words of
+//! Scalekit's page. Whatever the answer is, the event is on disk.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Computes for longer than its attempt may take.
 const FOR_EVER: u64 = 1 << 60;
 
-/// A daemon whose source is answered when its events are handled, or after so long.
+/// A daemon whose source answers when its events are handled, or after this time.
 fn handled(within: &str) -> Builder {
     let source =
         Source::new("scalekit").line("respond = \"handled\"").line(&format!("respond_timeout = {within:?}"));
@@ -34,7 +34,7 @@ fn said(answer: &Answer) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-/// One request for each event, all of them taken in.
+/// Each event had one request, and all were accepted.
 fn assert_taken_in(daemon: &Daemon, events: u64) {
     let stats = daemon.stats();
     let requests = &stats["requests"]["scalekit"];
@@ -48,7 +48,7 @@ fn what_every_plugin_has_done_is_received() {
     let daemon = handled("1m").guest("counter").guest("reader-writer").start();
     for handled in 1..=20 {
         assert_eq!(said(&daemon.post_event(&event(json!({})))), (200, json!({ "received": true })));
-        // Its effects are there when the answer is.
+        // The effects are committed before the answer.
         assert_eq!(daemon.kv("counter")["count"], handled.to_string());
     }
     assert_taken_in(&daemon, 20);
@@ -76,7 +76,7 @@ fn what_failed_is_a_critical_error_and_is_tried_again_all_the_same() {
     let event = event(json!({ "fail": 1 }));
     let expected = (500, json!({ "error": "Critical processing error" }));
     assert_eq!(said(&daemon.post_event(&event)), expected);
-    // The sender's own second try finds it taken in.
+    // The sender's next try finds the event stored.
     assert!(daemon.post_event(&event).duplicate());
     daemon.wait_settled();
     assert_eq!(daemon.deliveries_in("done"), 1);
@@ -100,7 +100,7 @@ fn what_a_held_plugin_has_to_do_is_pending_and_nobody_waits_for_it() {
     let daemon = handled("1m").guest("counter").guest("reader-writer").start();
     assert_eq!(daemon.cli(&["plugins", "pause", "counter"]).code, Some(0));
     let expected = (200, json!({ "received": true, "pending": true }));
-    // Not after a minute: the harness would not wait as long.
+    // This does not take a minute: the harness would not wait so long.
     assert_eq!(said(&daemon.post_event(&event(json!({})))), expected);
     assert_eq!(daemon.cli(&["plugins", "resume", "counter"]).code, Some(0));
     daemon.wait_settled();
@@ -117,7 +117,7 @@ fn a_copy_that_comes_meanwhile_is_a_duplicate_at_once() {
         let first = scope.spawn(|| sender.post_event(&event));
         wait_until("the event is on disk", || !daemon.events().is_empty());
         assert!(daemon.post_event(&event).duplicate());
-        // Its first attempt goes over its limit of time.
+        // The first attempt exceeds its time limit.
         assert_eq!(first.join().expect("an answer").status, 500);
     });
     assert_eq!(daemon.deliveries("").len(), 1);

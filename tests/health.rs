@@ -1,5 +1,5 @@
-//! `/healthz` and `/readyz`: whether the daemon is alive, and whether it takes events, with the reasons,
-//! for probes that have no token.
+//! `/healthz` and `/readyz`: whether the daemon works, and whether it accepts events, with the reasons. They
+//! are for probes, which have no token.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
@@ -50,7 +50,7 @@ fn a_writer_that_hangs_is_neither_alive_nor_ready() {
     let sender = daemon.sender();
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
-    // Each waits for the lock in its turn, until the writer gives it up.
+    // Each waits for the lock in turn, until the writer gives up.
     let posting = thread::spawn(move || {
         while !stopping.load(Ordering::Relaxed) {
             sender.post_event(&Event::new("user.created"));
@@ -71,7 +71,7 @@ fn a_writer_that_hangs_is_neither_alive_nor_ready() {
     }
 }
 
-/// Asks as a probe does: without a token, under any name.
+/// Sends a request like a probe: without a token, with any host name.
 #[track_caller]
 fn probe(daemon: &Daemon, path: &str) -> (u16, Value) {
     let mut connection = Connection::open(daemon.admin_address()).unwrap();

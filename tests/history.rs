@@ -1,11 +1,11 @@
-//! What was: the revisions that a plugin's file has had, and what each attempt did.
+//! The history: the revisions of a plugin's file, and the actions of each attempt.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
 use posthouse_harness::{Daemon, Event, WebReply, WebServer, guest, new_revision, wait_until};
 use serde_json::{Value, json};
 
-/// What the last attempt of an event's only delivery did.
+/// The actions of the last attempt of an event's only delivery.
 fn did(daemon: &Daemon, event: &Event) -> Vec<String> {
     let delivery = daemon.event(&event.id)["history"][0].clone();
     let attempts = delivery["attempt_log"].as_array().expect("attempts");

@@ -1,12 +1,12 @@
-//! Guests that do what a plugin must not are stopped, each at its limit, which the attempt names; they
-//! are retried, end in the dead letters, and a healthy plugin beside them goes on.
+//! Guests that do what a plugin must not do are stopped, each at its limit, which the attempt names. They are
+//! retried and become dead letters, and a healthy plugin continues beside them.
 
 use std::time::{Duration, Instant};
 
 use posthouse_harness::{Builder, Daemon, Event, wait_until};
 use serde_json::{Value, json};
 
-/// What the guest `hostile` is asked to do, and the limits one of which must stop it.
+/// The actions of the guest `hostile`, each with the limits of which one must stop it.
 const STOPPED_AT: [(&str, &[&str]); 10] = [
     ("spin", &["time"]),
     ("grow", &["memory"]),
@@ -77,8 +77,8 @@ fn what_is_too_long_is_cut() {
     );
 }
 
-/// While hostile guests have work left for long, a healthy plugin gets all of its work done. How fast,
-/// with them and without, is printed and not judged.
+/// While hostile guests have much work left, a healthy plugin does all of its work. The test prints how fast,
+/// with them and without, and does not judge it.
 #[test]
 fn a_healthy_plugin_goes_on_beside_hostile_ones() {
     const EVENTS: u64 = 200;
@@ -102,7 +102,7 @@ fn a_healthy_plugin_goes_on_beside_hostile_ones() {
     );
 }
 
-/// Posts so many events for the counter and waits until it has done so many in all.
+/// Posts this many events for the counter and waits until it has handled `done` in all.
 fn handle_all(daemon: &Daemon, events: u64, done: u64) -> Duration {
     let began = Instant::now();
     for _ in 0..events {
@@ -134,7 +134,7 @@ fn daemon() -> Builder {
     )
 }
 
-/// Posts an event that asks the guest for this.
+/// Posts an event that asks the guest for this action.
 #[track_caller]
 fn ask(daemon: &Daemon, action: &str) -> Event {
     let event = Event::new("hostile.asked").data(json!({ "action": action }));
@@ -143,7 +143,7 @@ fn ask(daemon: &Daemon, action: &str) -> Event {
     event
 }
 
-/// The event's one delivery with all its attempts.
+/// The event's only delivery with all its attempts.
 fn delivery(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0].clone()
 }

@@ -1,4 +1,4 @@
-//! Plugins written in JavaScript and Python load as their tools make them, and do what Rust ones do.
+//! Plugins in JavaScript and Python load as their tools build them, and work like those in Rust.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -31,8 +31,8 @@ fn works_in_fresh_and_in_used_instances(guest: &str, exception: &str) {
     odd_json_is_read_as_it_is_in_rust(&daemon, guest);
 }
 
-/// Members that nobody reads do not matter; of those that are read digits are kept, and half of a surrogate pair
-/// is U+FFFD.
+/// Members that nothing reads do not matter. Members that are read keep their digits, and half of a surrogate
+/// pair is U+FFFD.
 fn odd_json_is_read_as_it_is_in_rust(daemon: &Daemon, guest: &str) {
     let sender = daemon.sender();
     let digits = "9".repeat(5000);
@@ -64,7 +64,8 @@ fn odd_json_is_read_as_it_is_in_rust(daemon: &Daemon, guest: &str) {
     }
 }
 
-/// What is thrown and is no failure stands in the reason, so that one exception is told from another.
+/// If a guest throws something other than a failure, the reason contains it, so that exceptions can be told
+/// apart.
 fn says_what_was_thrown(daemon: &Daemon, exception: &str) {
     let thrown = |text: String| post(daemon, json!({ "throw": text }));
     let events = [thrown("no user 17".into()), thrown("no user 18".into()), thrown("no such plan".into())];
@@ -81,7 +82,7 @@ fn says_what_was_thrown(daemon: &Daemon, exception: &str) {
     assert_eq!((counts("no user …"), counts("no such plan")), (vec![json!(2)], vec![json!(1)]), "{groups}");
 }
 
-/// Posts events of every kind, the n-th time, and looks at what became of them.
+/// Posts events of every kind for the n-th time, and checks the results.
 fn counts_logs_fails_and_refuses(daemon: &Daemon, guest: &str, time: u32) {
     let plugin = daemon.plugin(guest);
     assert_eq!((&plugin["state"], &plugin["events"]), (&json!("serving"), &json!(["*"])), "{plugin}");
@@ -105,7 +106,7 @@ fn counts_logs_fails_and_refuses(daemon: &Daemon, guest: &str, time: u32) {
     assert_eq!((&refused["state"], &refused["attempts"]), (&json!("dead"), &json!(1)), "{refused}");
     assert_eq!(refused["attempt_log"][0]["error"], json!("asked to refuse"), "{refused}");
 
-    // What was done counts once; what failed or was refused left nothing.
+    // Each success counts once. Failed and refused attempts left nothing.
     let kv = daemon.kv(guest);
     assert_eq!(kv.get("count"), Some(&(22 * time).to_string()));
     for event in plain.iter().chain([&logging, &failing]) {
@@ -121,7 +122,7 @@ fn post(daemon: &Daemon, data: Value) -> Event {
     event
 }
 
-/// The event's one delivery with all its attempts.
+/// The event's only delivery with all its attempts.
 fn delivery(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0].clone()
 }

@@ -1,4 +1,4 @@
-//! The rate of a source: what is beyond it is told when to come again, is counted, and is seen.
+//! The rate of a source: requests beyond it are told when to retry, are counted, and are reported.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -32,7 +32,7 @@ fn what_is_beyond_the_rate_is_told_when_to_come_again() {
     let page = daemon.admin("GET", "/sources/slow", None).body;
     assert!(page.contains("rate-limited") && page.contains("0.05 signed requests a second"), "{page}");
 
-    // Another rate begins with a full burst; the same one with what is left.
+    // Another rate begins with a full burst. The same rate keeps what is left.
     daemon.edit_config(|config| config.replace("burst = 3", "burst = 2"));
     wait_until("the new rate is in force", || daemon.admin_get("/v1/sources/slow")["rate"]["burst"] == 2);
     assert!((0..2).all(|_| slow.post_event(&event()).accepted()));

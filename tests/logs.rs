@@ -1,4 +1,4 @@
-//! The log: what a line about a delivery says, and how the journal likes its lines.
+//! The log: the content of a line about a delivery, and the format of lines for the journal.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
 
@@ -98,7 +98,7 @@ fn a_stray_request_is_in_the_log_with_its_path_its_peer_and_the_source_that_may_
     let far = line("no source has this path", &format!("/{}…", "x".repeat(59)));
     assert!(far["peer"] == "127.0.0.1" && !far["message"].as_str().unwrap().contains("mean"), "{far}");
 
-    // Likewise a request that is refused for its signature, or before anybody has looked at it.
+    // The same holds for a request that is refused for its signature, or before it is parsed.
     let mut connection = daemon.connect();
     let head = format!("POST /webhooks/scalekit HTTP/1.1\r\nhost: x\r\n{client}content-length: 9\r\n\r\n");
     connection.send(head.as_bytes()).unwrap();
@@ -120,7 +120,7 @@ fn in_the_journal_a_line_begins_with_its_priority_and_has_no_time_and_elsewhere_
             .guest("counter")
             .prepare();
         let stderr = File::create(daemon.dir().join("stderr.log")).unwrap().metadata().unwrap();
-        // Another stream than ours where it is not to count.
+        // If it should not count as the journal, this is another stream.
         let inode = stderr.ino() + u64::from(!journal);
         daemon.set_env("JOURNAL_STREAM", Some(&format!("{}:{inode}", stderr.dev())));
         daemon.start();
@@ -150,7 +150,7 @@ fn in_the_journal_a_line_begins_with_its_priority_and_has_no_time_and_elsewhere_
     }
 }
 
-/// What no text from outside may bring to a log or a terminal.
+/// A character that no outside text may bring into a log or a terminal.
 fn steers(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

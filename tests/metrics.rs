@@ -1,5 +1,5 @@
-//! `GET /metrics`: each number is what happened, the table of docs/operations.md and the alerts and the
-//! dashboard of `packaging/` name what is really exported, and nobody who sends makes it grow.
+//! `GET /metrics`: each number is what happened. The table of docs/operations.md, the alerts and the
+//! dashboard of `packaging/` name metrics that are really exported. No sender can add a series.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
 const STRANGER: &str = "whsec_c3RyYW5nZXItc3RyYW5nZXItc3RyYW5nZXI=";
-/// Unfinished deliveries beyond which nothing is taken in.
+/// The limit of unfinished deliveries beyond which no event is accepted.
 const MOST: usize = 8;
 
 #[test]
@@ -51,7 +51,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
         answer
     };
 
-    // Taken in: handled at once, after one failure, refused for good, given up, with a mail, of no known type.
+    // Accepted: handled at once, after one failure, rejected, given up, with a mail, of an unknown type.
     let first = Event::new("user.created").data(json!({}));
     assert!(daemon.post_event(&first).accepted());
     assert!(daemon.post_event(&first).duplicate());
@@ -64,7 +64,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
         .map(|path| json!({ "later": true, "method": "POST", "url": server.url(path), "body": "x" }));
     assert!(send(&daemon, "user.deleted", json!({ "requests": requests })).accepted());
     daemon.wait_mail_settled();
-    // Not taken in.
+    // Not accepted.
     assert_eq!(send(&daemon, "session.created", json!({})).status, 200);
     let stranger = daemon.sender().signed_by(Signer::Standard(STRANGER.into()));
     assert_eq!(stranger.post_event(&Event::new("user.created")).status, 401);
@@ -88,7 +88,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
     assert_eq!([of("user.updated", "done"), of("user.updated", "dead")], [0.0, 2.0]);
     assert_eq!([of("other", "done"), of("other", "dead")], [1.0, 0.0]);
     let of = |outcome| told.of("posthouse_attempts_total", &[("plugin", "counter"), ("outcome", outcome)]);
-    // One that was tried again, and two of the one that was given up.
+    // One retry of the delivery that succeeded, and two of the one that was given up.
     assert_eq!(["done", "retry", "rejected"].map(of), [4.0, 3.0, 1.0]);
     assert_eq!(told.of("posthouse_attempt_seconds_count", &[("plugin", "counter")]), 8.0);
     assert_eq!(told.of("posthouse_queue_wait_seconds_count", &[("plugin", "counter")]), 8.0);
@@ -110,7 +110,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
     assert_eq!((commits > 0.0, told.of("posthouse_commit_batch_operations_count", &[])), (true, commits));
     told.agrees_with(&daemon.stats());
 
-    // A plugin that is paused: its backlog grows, and ages, until nothing more is taken in.
+    // A paused plugin: its backlog grows and ages until no more events are accepted.
     assert_eq!(daemon.admin_post("/v1/plugins/counter/pause", &json!({})).status, 200);
     for _ in 0..MOST {
         assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
@@ -130,7 +130,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
     assert_eq!(daemon.admin_post("/v1/plugins/counter/resume", &json!({})).status, 200);
     daemon.wait_settled();
 
-    // A file that does not load, and a configuration that is wrong, and then one that is not.
+    // A file that does not load, an invalid configuration, and then a valid one.
     daemon.put_plugin("counter", b"\0asm no more");
     wait_until("the error shows", || !daemon.plugin("counter")["last_error"].is_null());
     daemon.edit_config(|config| format!("{config}\n= 1"));
@@ -216,7 +216,7 @@ fn prometheus_takes_the_alerts_and_they_fire_when_they_should() {
         assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("SUCCESS"), "{said}");
     }
-    // Each says how grave it is, what happens, and what to do.
+    // Each has a severity, says what happens, and says what to do.
     let rules = fs::read_to_string(dir.join("alerts.yml")).unwrap();
     let alerts: Vec<_> = rules.split("- alert: ").skip(1).collect();
     assert!(alerts.len() >= 15, "{}", alerts.len());
@@ -254,7 +254,7 @@ fn prometheus_takes_every_question_of_the_dashboard() {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{panel}");
         let title = panel["title"].as_str().unwrap();
         assert!(panel["type"] == "row" || !panel["description"].as_str().unwrap().is_empty(), "{title}");
-        // No two panels lie over each other.
+        // No two panels overlap.
         let place = |side: &str| panel["gridPos"][side].as_u64().unwrap();
         for x in place("x")..place("x") + place("w") {
             for y in place("y")..place("y") + place("h") {
@@ -264,17 +264,17 @@ fn prometheus_takes_every_question_of_the_dashboard() {
     }
 }
 
-/// What was told at one moment.
+/// The result of one scrape.
 struct Told {
     text: String,
-    /// By name and labels, as they stand.
+    /// The values, by name and labels.
     series: BTreeMap<(String, BTreeMap<String, String>), f64>,
-    /// The names, with `_bucket` and its like taken off, and what kind each is.
+    /// The names, without suffixes such as `_bucket`, with the kind of each.
     kinds: BTreeMap<String, String>,
 }
 
-/// Asks for the numbers as they are now. What was told just before is told again, so something is done
-/// that must show.
+/// Returns the current numbers. A scrape just before may be repeated from a cache, so this does something
+/// that must be visible in a new one.
 #[track_caller]
 fn scrape(daemon: &Daemon) -> Told {
     let stray = [("source", "(none)"), ("reason", "unknown-path")];
@@ -287,7 +287,7 @@ fn scrape(daemon: &Daemon) -> Told {
     })
 }
 
-/// A GET where webhooks come in.
+/// A GET at the webhook listener.
 #[track_caller]
 fn get(daemon: &Daemon, path: &str) -> Answer {
     let mut connection = daemon.connect();
@@ -335,13 +335,13 @@ impl Told {
         self.value(name, labels).unwrap_or_else(|| panic!("no {name} {labels:?} in\n{}", self.text))
     }
 
-    /// The labels that a metric has, or had: `le` of a histogram among them.
+    /// The labels of a metric, including `le` of a histogram.
     fn labels(&self, name: &str) -> BTreeSet<&str> {
         let of_it = self.series.keys().filter(|(series, _)| self.family(series) == name);
         of_it.flat_map(|(_, labels)| labels.keys().map(String::as_str)).collect()
     }
 
-    /// The metric that a name in a query is of; a histogram has three.
+    /// The metric that a name in a query belongs to. A histogram has three names.
     fn family<'a>(&self, name: &'a str) -> &'a str {
         let parts = ["_bucket", "_sum", "_count"].into_iter().filter_map(|part| name.strip_suffix(part));
         parts
@@ -350,13 +350,13 @@ impl Told {
             .unwrap_or(name)
     }
 
-    /// The ledgers say the same.
+    /// Checks that the ledgers agree.
     #[track_caller]
     fn agrees_with(&self, stats: &Value) {
         assert_eq!(stats["balanced"], json!(true), "{stats}");
         let number = |value: &Value| value.as_f64().unwrap();
         for (source, counts) in stats["requests"].as_object().unwrap() {
-            // The strays that a scrape itself makes.
+            // The stray requests that a scrape itself makes.
             if source == "(none)" {
                 continue;
             }
@@ -383,7 +383,7 @@ impl Told {
                 let told = self.of("posthouse_deliveries", &[("plugin", name), ("state", state)]);
                 assert_eq!(told, number(count), "{name} {state}");
             }
-            // All of this daemon's life: what is finished was finished by an attempt of it.
+            // This daemon has run since the store was created: its attempts finished all that is finished.
             for (outcome, state) in [("done", "done"), ("dead", "dead")] {
                 let finished = self.series.iter().filter(|((series, labels), _)| {
                     series == "posthouse_deliveries_total"
@@ -401,7 +401,7 @@ impl Told {
         assert_eq!(self.of("posthouse_lost_leases_total", &[]), number(&store["lost_leases"]));
     }
 
-    /// Prometheus's own tool reads it and has nothing to say.
+    /// Checks that Prometheus's own tool parses it without complaints.
     #[track_caller]
     fn parses(&self) {
         let mut tool = Command::new(promtool())
@@ -418,7 +418,7 @@ impl Told {
         assert!(output.status.success() && said.trim().is_empty(), "{said}");
     }
 
-    /// The table of docs/operations.md is what is exported: name, kind, labels.
+    /// Checks that the table of docs/operations.md has what is exported: name, kind, labels.
     #[track_caller]
     fn is_documented(&self) {
         let page = fs::read_to_string(workspace().join("docs/operations.md")).unwrap();
@@ -442,7 +442,8 @@ impl Told {
         assert_eq!(documented, exported);
     }
 
-    /// Whatever a file of ours asks Prometheus for is exported, with the labels that it is asked by.
+    /// Checks that everything that a file of ours asks Prometheus for is exported, with the labels that it
+    /// uses.
     #[track_caller]
     fn has_what_is_used_in(&self, file: &str) {
         let text = fs::read_to_string(workspace().join(file)).unwrap().replace("\\\"", "\"");
@@ -460,7 +461,7 @@ impl Told {
                     let known = labels.contains(label) || ["job", "instance"].contains(&label);
                     assert!(known, "{file} asks for {name} by `{label}`, which it does not have");
                     let value = matcher.split_once('"').unwrap().1.trim_end_matches('"');
-                    // What the operator names is not ours to know; the rest has a fixed set of values.
+                    // The operator chooses the values of these labels. The others have a fixed set of values.
                     if ["source", "plugin", "database", "job", "instance"].contains(&label) {
                         continue;
                     }
@@ -476,7 +477,7 @@ impl Told {
             }
         }
         assert!(used.len() > 15, "{used:?}");
-        // What is grouped by, and shown, is a label of something.
+        // Labels for grouping and in legends are labels of some metric.
         let all: BTreeSet<_> =
             self.series.keys().flat_map(|(_, labels)| labels.keys().map(String::as_str)).collect();
         let groups = [" by (", " on (", " without ("].into_iter().flat_map(|word| text.split(word).skip(1));
@@ -493,13 +494,13 @@ impl Told {
     }
 }
 
-/// The name that a text begins with.
+/// The name at the beginning of a text.
 fn word(text: &str) -> &str {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len());
     &text[..end]
 }
 
-/// Prometheus's tool, which `cargo xtask test` puts there.
+/// Prometheus's tool, which `cargo xtask test` installs.
 fn promtool() -> PathBuf {
     let put = workspace().join("target/tools/bin/promtool");
     let told = std::env::var_os("POSTHOUSE_TEST_PROMTOOL").map(PathBuf::from);

@@ -1,14 +1,14 @@
-//! What is left of a user is what the newest event says.
+//! A user's state is what the newest event says.
 //!
-//! Without `order_by` the event's own time decides, however its sender writes it: an old event that a sender
-//! retries late, signed anew, changes nothing.
+//! Without `order_by`, the event's own time decides, in whatever format its sender writes it. An old event
+//! that a sender retries late, with a new signature, changes nothing.
 //!
-//! With `order_by` what the last event says is left, however many attempts fail. The story: 100 users, each
-//! with a history of its own (seeded): created, updated some times, deleted, created again. The sender's clock
-//! is coarse: all between two creations bears the same time, so that the order in which the events came is all
-//! there is to tell the newest. The account service fails a third of what it is asked, so that attempts fail
-//! and are tried again while later events of the user wait. At the end the user's row, and what the account
-//! service was told last, is what the last event says.
+//! With `order_by`, the state is what the last event says, however many attempts fail. The story: 100 users,
+//! each with a seeded history: created, updated some times, deleted, created again. The sender's clock is
+//! coarse: all events between two creations have the same time, so only the order of arrival tells which is
+//! the newest. The account service fails a third of its requests, so that attempts fail and are retried while
+//! later events of the user wait. At the end, the user's row and the last request to the account service are
+//! what the last event says.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -18,7 +18,7 @@ use posthouse_harness::{Daemon, Event, WebReply, WebServer, seed};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
-/// A member of an event that says its time, in seconds since 1970, in every spelling that there is.
+/// The member of an event with its time, in seconds since 1970, in every supported format.
 const SPELLINGS: [fn(i64) -> String; 14] = [
     |at| format!(r#""timestamp": {at}"#),
     |at| format!(r#""timestamp": {at}000"#),
@@ -49,7 +49,7 @@ fn an_old_event_that_is_retried_late_changes_nothing_however_its_time_is_written
     }
     let daemon = builder.start();
     let at = 1_767_225_600;
-    // Each spelling is that of the newer event of one user, and of the older one of the user before.
+    // Each format is used in one user's newer event, and in the older event of the user before.
     let tell = |newer: bool| {
         for number in 0..SPELLINGS.len() {
             let spelling = SPELLINGS[(number + usize::from(!newer)) % SPELLINGS.len()];
@@ -171,7 +171,7 @@ fn the_last_event_about_a_user_holds_however_many_attempts_fail() {
     eprintln!("{} deliveries, {failed} failed attempts", USERS * EVENTS);
 }
 
-/// What happens to one user, in its order.
+/// The events of one user, in order.
 fn history(dice: &mut StdRng, user: usize) -> Vec<Event> {
     let mut there = false;
     let mut second = 0;
@@ -191,7 +191,7 @@ fn history(dice: &mut StdRng, user: usize) -> Vec<Event> {
         .collect()
 }
 
-/// Posts them on eight connections: of each user one after another, the users mixed.
+/// Posts them on eight connections: each user's events one after another, with the users mixed.
 fn post(daemon: &Daemon, histories: &[Vec<Event>]) {
     let sender = &daemon.sender();
     thread::scope(|scope| {

@@ -1,9 +1,10 @@
-//! A marker that can't be read: its delivery took effect and must not run again, and what the marker carried
-//! must neither be lost nor made up.
+//! A marker that can't be read: its delivery took effect and must not run again, and the content of the
+//! marker must be neither lost nor invented.
 //!
 //! The story: the daemon dies between the commit of a plugin's database and its own. Somebody damages the
-//! marker, or a later posthouse wrote it. The delivery is given up with an error that says so; the marker
-//! stays. Once it can be read the delivery is finished from it, its mail leaves, and nothing ran twice.
+//! marker, or a later posthouse wrote it. The delivery is given up with an error that says so, and the marker
+//! stays. Once the marker can be read, the delivery is finished from it, its mail leaves, and nothing ran
+//! twice.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -22,7 +23,7 @@ CREATE TABLE kept (effects BYTEA NOT NULL);";
 
 /// Runs statements in the plugin's database.
 type Execute<'a> = &'a dyn Fn(&Daemon, &str);
-/// Runs a query there.
+/// Runs a query in the plugin's database.
 type Query<'a> = &'a dyn Fn(&Daemon, &str) -> Vec<Vec<String>>;
 
 #[test]
@@ -61,7 +62,7 @@ fn story(url: &str, execute: Execute<'_>, query: Query<'_>, bytes: &str) {
     daemon.set_env("POSTHOUSE_FAULT", Some(&fault));
     daemon.start();
     let event = asking();
-    // It may die before its answer is out: the plugin does not wait for that.
+    // The daemon may die before it answers: the plugin does not wait for the answer.
     if let Ok(answer) = daemon.sender().try_post_event(&mut None, &event) {
         assert!(answer.accepted(), "{answer}");
     }
@@ -77,7 +78,7 @@ fn story(url: &str, execute: Execute<'_>, query: Query<'_>, bytes: &str) {
 
     let entries = "SELECT count(*), max(n) FROM entry";
     let markers = "SELECT count(*) FROM posthouse_deliveries";
-    // Not once, and not at the next start either, is it run again or taken for done.
+    // The delivery is neither run again nor taken as done, at this start and at the next.
     for _ in 0..2 {
         daemon.start();
         daemon.wait_settled();
@@ -94,7 +95,7 @@ fn story(url: &str, execute: Execute<'_>, query: Query<'_>, bytes: &str) {
     }
     assert_eq!(query(&daemon, entries), [["1", "1"]]);
 
-    // Others are not held up by it.
+    // It does not delay other deliveries.
     daemon.start();
     let other = asking();
     assert!(daemon.post_event(&other).accepted());
@@ -104,7 +105,8 @@ fn story(url: &str, execute: Execute<'_>, query: Query<'_>, bytes: &str) {
     assert_eq!((query(&daemon, entries), daemon.mails().len()), (vec![vec!["2".into(), "2".into()]], 1));
     daemon.stop();
 
-    // It can be read again, so it is finished: what it carried leaves, and nothing is done a second time.
+    // It can be read again, so the delivery is finished: its content leaves, and nothing is done a second
+    // time.
     execute(
         &daemon,
         &format!(

@@ -1,5 +1,5 @@
-//! With `order_by` the events of one user run in the order in which they came, whatever fails, and nobody
-//! else waits for them.
+//! With `order_by`, the events of one user run in the order of their arrival, whatever fails. No other
+//! delivery waits for them.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -11,16 +11,16 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
 
-/// A daemon with `last-state` under these settings.
+/// A daemon with `last-state` and these settings.
 fn with(settings: &str) -> Builder {
     Daemon::builder(BINARY)
         .guest("last-state")
         .set("log", "level = \"error\"")
-        // What fails here by chance is no outage that is to be sat out.
+        // Failures here are random, and not an outage to wait for.
         .toml(&format!("[plugin.last-state]\nbreaker = {{ failures = 0 }}\n{settings}"))
 }
 
-/// What happens to one user, and how it is to end.
+/// The events of one user, and the expected end.
 struct Sequence {
     user: String,
     events: Vec<Event>,
@@ -28,8 +28,8 @@ struct Sequence {
     log: String,
 }
 
-/// A user who comes, changes and goes, perhaps to come again. Attempts fail, trap, and some of the events
-/// are refused for good or fail until they are given up.
+/// A user who is created, changes and is deleted, and perhaps is created again. Attempts fail or trap. Some
+/// events are rejected, or fail until they are given up.
 fn sequence(dice: &mut StdRng, user: String, attempts: u32) -> Sequence {
     let mut kinds = vec!["created"];
     kinds.extend(std::iter::repeat_n("updated", dice.random_range(1..=4)));
@@ -41,7 +41,7 @@ fn sequence(dice: &mut StdRng, user: String, attempts: u32) -> Sequence {
     for (n, kind) in kinds.iter().enumerate() {
         let last = n + 1 == kinds.len();
         let mut data = json!({ "user": { "id": user }, "n": n });
-        // The last one takes effect in the end, since it says how it has to end.
+        // The last event always takes effect, because it decides the expected end.
         let (mut takes_effect, dies) = (true, dice.random_bool(0.1) && !last);
         match dice.random_range(0..10) {
             _ if dies && dice.random_bool(0.5) => {
@@ -67,7 +67,7 @@ fn sequence(dice: &mut StdRng, user: String, attempts: u32) -> Sequence {
     Sequence { user, events, state, log: log.join(" ") }
 }
 
-/// Posts the events of each sequence in their order, the sequences among each other.
+/// Posts the events of each sequence in order, with the sequences mixed.
 fn post(sender: &Sender, sequences: &[Sequence]) {
     thread::scope(|scope| {
         for part in sequences.chunks(sequences.len().div_ceil(4)) {
@@ -119,7 +119,7 @@ fn the_order_outlives_the_daemon_however_it_ends() {
     let mut daemon =
         with("order_by = \"/data/user/id\"\nretry = { attempts = 10, base = \"15ms\", factor = 1.0 }")
             .start();
-    // A kill costs no attempt, so that what is to fail until it is given up does.
+    // A kill costs no attempt, so an event that must fail until it is given up does.
     let sequences: Vec<_> = (0..60).map(|n| sequence(&mut dice, format!("usr_{n}"), 10)).collect();
     let sender = daemon.sender();
     thread::scope(|scope| {
@@ -145,7 +145,7 @@ fn the_order_outlives_the_daemon_however_it_ends() {
     assert_ended_right(&daemon, &sequences);
 }
 
-/// The test above proves something only if the same goes wrong without.
+/// The test above only proves something if the order goes wrong without `order_by`.
 #[test]
 fn without_order_by_a_user_may_end_otherwise() {
     let daemon = with("retry = { attempts = 4, base = \"3s\", jitter = 0.0 }").start();
@@ -175,7 +175,7 @@ fn one_that_waits_holds_back_its_key_and_nobody_else() {
     let kv = daemon.kv("last-state");
     assert_eq!(kv["state/usr_free"], "updated 49");
     assert!(!kv.contains_key("state/usr_stuck"), "{kv:?}");
-    // Who waits for its turn has no time at which it is due, and says behind which it stands.
+    // A delivery that waits for its turn has no due time, and names the delivery that it waits for.
     let waiting = daemon.deliveries("state=waiting&");
     let due: Vec<&Value> = waiting.iter().filter(|delivery| !delivery["due_at"].is_null()).collect();
     assert_eq!(due.len(), 1, "{due:?}");
@@ -203,7 +203,7 @@ fn a_replay_runs_after_what_waits_of_its_key() {
     daemon.wait_settled();
     assert_eq!(daemon.deliveries_in("dead"), 3);
 
-    // Held: what is made now runs in the order in which it is made.
+    // Held: new deliveries run in the order in which they were created.
     assert_eq!(daemon.cli(&["plugins", "pause", "last-state"]).code, Some(0));
     assert!(daemon.post_event(&event(9, false)).accepted());
     assert_eq!(daemon.cli(&["replay", &first.id]).code, Some(0));

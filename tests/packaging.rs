@@ -1,8 +1,8 @@
-//! What is shipped to be installed: systemd takes the units as they are and finds little that they leave
-//! open; the Debian package installs, works and goes.
+//! The files for installation: systemd loads the units unchanged and finds little exposure. The Debian
+//! package installs, works and can be removed.
 //!
-//! The package is installed for real, by dpkg with its scripts, but into a folder of the test's own: what
-//! is on the machine stays as it is.
+//! dpkg installs the package for real, with its scripts, but into the test's own folder. The machine's
+//! packages stay unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
@@ -28,7 +28,7 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let dir = tempfile::tempdir().unwrap();
     for unit in UNITS {
         let text = fs::read_to_string(workspace().join("packaging").join(unit)).unwrap();
-        // The binary under test stands where the installed one would be.
+        // The binary under test replaces the installed one.
         let text = text.replace("/usr/bin/posthouse ", &format!("{} ", env!("CARGO_BIN_EXE_posthouse")));
         fs::write(dir.path().join(unit), text).unwrap();
     }
@@ -60,7 +60,7 @@ fn the_package_installs_checks_and_purges_clean() {
         let installed = fs::read(root.at("usr/lib/systemd/system").join(unit)).unwrap();
         assert_eq!(installed, fs::read(workspace().join("packaging").join(unit)).unwrap(), "{unit}");
     }
-    // Enabled, so that it is there after the next boot.
+    // Enabled, so that it runs after the next boot.
     for wanted in ["multi-user.target.wants/posthouse.service", "sockets.target.wants/posthouse.socket"] {
         assert!(root.at("etc/systemd/system").join(wanted).is_symlink(), "{wanted}");
     }
@@ -70,12 +70,12 @@ fn the_package_installs_checks_and_purges_clean() {
     let secrets = fs::metadata(root.at("etc/posthouse/secrets")).unwrap();
     assert_eq!(secrets.permissions().mode() & 0o777, 0o700);
 
-    // As it is installed it takes nothing yet, and says so.
+    // As installed it accepts nothing yet, and says so.
     let (code, said) = root.check();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("config.toml: ok") && said.contains("there is no [[source]]"), "{said}");
 
-    // With its example made live, a secret and a plugin it is ready to serve.
+    // With the example enabled, a secret and a plugin, it is ready to serve.
     let config = fs::read_to_string(root.at(CONFIG)).unwrap();
     let (head, example) = config.split_once("#\n# [[source]]").unwrap();
     let live = format!("{head}[[source]]{}", example.replace("\n# ", "\n"));
@@ -86,7 +86,7 @@ fn the_package_installs_checks_and_purges_clean() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("source scalekit") && said.contains("plugin counter"), "{said}");
 
-    // The next version leaves alone what the operator changed.
+    // The next version keeps what the operator changed.
     root.dpkg(&["--install", package.to_str().unwrap()]);
     assert_eq!(fs::read_to_string(root.at(CONFIG)).unwrap(), live);
 
@@ -102,12 +102,12 @@ fn the_package_installs_checks_and_purges_clean() {
     assert_eq!(left, Vec::<PathBuf>::new());
 }
 
-/// Where the package puts config.toml.
+/// The package's path of config.toml.
 const CONFIG: &str = "etc/posthouse/config.toml";
 
-/// The package with the binary under test, by cargo-deb.
+/// The package with the binary under test, built by cargo-deb.
 fn packaged(dir: &Path) -> PathBuf {
-    // cargo-deb takes the binary of a release; this one stands for it.
+    // cargo-deb packs the binary of a release build. This one takes its place.
     let target = dir.join("target");
     fs::create_dir_all(target.join("release")).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_posthouse"), target.join("release/posthouse")).unwrap();
@@ -126,7 +126,7 @@ fn packaged(dir: &Path) -> PathBuf {
     package
 }
 
-/// A folder that dpkg takes for a system.
+/// A folder that dpkg treats as a system.
 struct Root(PathBuf);
 
 impl Root {
@@ -143,7 +143,7 @@ impl Root {
         self.0.join(path)
     }
 
-    /// The package's scripts run with `DPKG_ROOT`; what it depends on is not in here.
+    /// The package's scripts run with `DPKG_ROOT`. Its dependencies are not in this folder.
     fn dpkg(&self, arguments: &[&str]) {
         let output = Command::new("dpkg")
             .arg(format!("--root={}", self.0.display()))
@@ -155,8 +155,8 @@ impl Root {
         assert!(output.status.success(), "dpkg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// `posthouse check` as it is installed, with the credentials that systemd would pass: its exit code
-    /// and all that it said.
+    /// Runs the installed `posthouse check`, with the credentials that systemd would pass. Returns its exit
+    /// code and its whole output.
     fn check(&self) -> (Option<i32>, String) {
         let credentials = self.0.join("run/credentials");
         fs::create_dir_all(&credentials).unwrap();
@@ -195,8 +195,8 @@ fn analyze(dir: &Path, arguments: &[&str]) -> Output {
         .expect("systemd-analyze, which `cargo xtask test` installs")
 }
 
-/// What it said on standard error, without the one line that an older systemd has to say: the unit is
-/// written so that it can be.
+/// Its standard error, without the one expected complaint of an older systemd. The unit is written so that an
+/// older systemd can load it.
 fn complaints(output: &Output) -> String {
     let version = Command::new("systemd-analyze").arg("--version").output().unwrap().stdout;
     let version = String::from_utf8(version).unwrap();

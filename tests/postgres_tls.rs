@@ -1,5 +1,5 @@
-//! The way to a PostgreSQL: over TLS to the server that is meant and to no other, unless the URL says that it
-//! may be in clear. What is refused is named, and deliveries wait for a way.
+//! The connection to a PostgreSQL: over TLS to the intended server and no other, unless the URL allows clear
+//! text. The log names what was refused, and deliveries wait for a connection.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -8,7 +8,7 @@ use std::path::Path;
 use posthouse_harness::{Builder, Daemon, Event, Postgres, wait_until};
 use serde_json::json;
 
-/// A daemon with `sql-probe` on the database of this URL.
+/// A daemon with `sql-probe` on the database with this URL.
 fn on(url: &str, ca: Option<&Path>) -> Builder {
     let ca = ca.map(|ca| format!("ca = {:?}\n", ca.display().to_string())).unwrap_or_default();
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
@@ -31,7 +31,7 @@ fn make_a_row(daemon: &Daemon) {
     assert_eq!(delivery["state"], "done", "{delivery}");
 }
 
-/// Whether the daemon's connections are encrypted: one answer for all of them.
+/// Whether the daemon's connections are encrypted. All of them must be the same.
 fn encrypted(postgres: &Postgres) -> Vec<Vec<String>> {
     postgres.query(
         "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
@@ -39,7 +39,7 @@ fn encrypted(postgres: &Postgres) -> Vec<Vec<String>> {
     )
 }
 
-/// Waits until the log says this of the database; nothing of the event is lost meanwhile.
+/// Waits until the log says this about the database. Meanwhile no event is lost.
 fn refused(daemon: &Daemon, says: &[&str]) {
     let event = Event::new("user.created").data(json!({ "steps": [{ "sql": "SELECT 1" }] }));
     assert!(daemon.post_event(&event).accepted());
@@ -85,7 +85,7 @@ fn a_login_is_bound_to_the_tls_it_comes_over() {
     make_a_row(&daemon);
     assert_eq!(encrypted(&postgres), [["t"]]);
     drop(daemon);
-    // A password that is wrong is no matter of TLS.
+    // A wrong password is not an error of TLS.
     let at = url("scram:wrong", "localhost", &postgres, "");
     let daemon = on(&at, Some(&postgres.authority())).start();
     refused(&daemon, &["password authentication failed"]);
@@ -96,7 +96,7 @@ fn a_login_is_bound_to_the_tls_it_comes_over() {
 fn a_server_that_nobody_knows_is_refused_and_ca_is_named() {
     let postgres = Postgres::secured(&["localhost"]);
     let at = url("posthouse", "localhost", &postgres, "");
-    // The system's authorities know nothing of it.
+    // The system's authorities do not know the certificate.
     let daemon = on(&at, None).start();
     refused(
         &daemon,
@@ -106,14 +106,14 @@ fn a_server_that_nobody_knows_is_refused_and_ca_is_named() {
         ],
     );
     drop(daemon);
-    // Nor does another run's authority.
+    // Neither does the authority of another run.
     let other = Postgres::secured(&["localhost"]);
     let mut daemon = on(&at, Some(&other.authority())).start();
     let file = other.authority().display().to_string();
     refused(&daemon, &["of no authority in", &file, "which is `ca` of [databases.app]"]);
     assert!(encrypted(&postgres).is_empty());
 
-    // With the right one the deliveries that wait go on.
+    // With the right authority, the waiting deliveries continue.
     daemon.stop();
     let right = postgres.authority().display().to_string();
     daemon.edit_config(|text| text.replace(&file, &right));

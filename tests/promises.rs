@@ -1,7 +1,7 @@
 //! Every test that docs/guarantees.md and docs/threat-model.md name exists.
 //!
-//! The last cell of a row names tests: `contract` is `tests/contract.rs`, a path is a file of `host/src` or one from the
-//! top of the repository, and after a colon come functions of the files before it.
+//! The last cell of a row names tests. `contract` is `tests/contract.rs`, and a path is a file of `host/src`
+//! or one from the top of the repository. After a colon there are functions in the files before it.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -9,10 +9,10 @@ use posthouse_harness::workspace;
 
 const PAGES: [&str; 2] = ["docs/guarantees.md", "docs/threat-model.md"];
 
-/// Where a file with a path may be.
+/// The folders that may contain a file with a path.
 const SOURCES: [&str; 2] = ["host/src", "."];
 
-/// Fewer names than this means that the pages are no longer read as they are written.
+/// If there are fewer names than this, the format of the pages has changed.
 const AT_LEAST: usize = 150;
 
 /// A part of a cell.
@@ -79,7 +79,7 @@ fn parts(cell: &str) -> Vec<Part<'_>> {
     parts
 }
 
-/// Where a file is that a page names.
+/// The path of a file that a page names.
 fn file(name: &str) -> Option<String> {
     let places = match name {
         _ if name.contains('.') => SOURCES.iter().map(|folder| format!("{folder}/{name}")).collect(),
@@ -89,7 +89,7 @@ fn file(name: &str) -> Option<String> {
     paths.filter(|path| Path::is_file(path)).map(|path| path.display().to_string()).next()
 }
 
-/// Whether a function of this name has an attribute that makes it a test.
+/// Whether a function with this name has an attribute that makes it a test.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let is_function = |line: &str| {

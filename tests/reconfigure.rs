@@ -1,5 +1,5 @@
-//! config.toml changes while the daemon runs: what it can, it puts into force without losing a request;
-//! what it can't is named; what is wrong changes nothing.
+//! config.toml changes while the daemon runs. The daemon applies what it can without losing a request, and
+//! names what it can't apply. An invalid file changes nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
@@ -11,7 +11,7 @@ use posthouse_harness::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-/// What a test does to config.toml.
+/// An edit of config.toml.
 type Edit = fn(&str) -> String;
 
 const OLD: &str = Source::SECRET;
@@ -27,7 +27,7 @@ fn a_secret_is_rotated_under_load_and_no_request_is_refused() {
     let new = old.clone().signed_by(Signer::Standard(NEW.into()));
     assert_eq!((status(&old), status(&new)), (200, 401));
 
-    // The second secret comes, by a signal: from then on either is good.
+    // The second secret is added, with a signal: from then on either is valid.
     let of_old = Load::start(&old, 100, |_| event());
     fs::write(daemon.dir().join("second"), NEW).unwrap();
     reload(&mut daemon, |config| {
@@ -45,13 +45,13 @@ fn a_secret_is_rotated_under_load_and_no_request_is_refused() {
     assert_eq!(report.failures, Vec::<String>::new(), "signed with the old secret");
     let mut acknowledged = report.acknowledged.len();
 
-    // The first one goes, and nobody said so but the file: it is good for nothing any more.
+    // The first secret is removed, and only the file says so: it is no longer valid.
     let taken = in_force(&daemon);
     daemon.edit_config(|config| config.replace("{ file = \"first\" }, ", ""));
     wait_until("the change of the file is noticed", || in_force(&daemon) > taken);
     assert_eq!((status(&old), status(&new)), (401, 200));
 
-    // The text of a file is read anew though config.toml stays as it is.
+    // The secret's file is read again, though config.toml has not changed.
     let report = of_new.stop();
     assert_eq!(report.failures, Vec::<String>::new(), "signed with the new secret");
     acknowledged += report.acknowledged.len();
@@ -80,7 +80,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
             |config| config.replace(&format!("{OLD:?}"), "{ file = \"none\" }"),
             "none",
         ),
-        // Known only once its key is made, which is after all of the file was read.
+        // Known only when its key is made, which happens after the whole file was read.
         (
             "a secret that is no key",
             |config| config.replace(OLD, "whpk_AAAA"),
@@ -92,7 +92,7 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
         let mut good = String::new();
         daemon.edit_config(|config| {
             good = config.to_owned();
-            // What is right in it is not taken either.
+            // The valid changes in it are not applied either.
             spoil(config).replace("/webhooks/scalekit", "/webhooks/elsewhere")
         });
         daemon.signal(Signal::HUP);
@@ -105,13 +105,13 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
         assert!(!log.contains(OLD) && !status.contains(OLD), "{what}: {log}");
         assert_eq!(self::status(&daemon.sender()), 200, "{what}");
 
-        // Mended, it is taken, and the complaint is gone.
+        // Once the file is fixed it is applied, and the complaint is gone.
         reload(&mut daemon, |_| good.clone());
         let (_, ready) = manager.wait_for("mended", |notice| {
             notice.says("READY=1") && notice.get("STATUS").is_some_and(|status| !status.contains("not taken"))
         });
         assert!(ready.get("STATUS").unwrap().contains("requests/s"), "{ready:?}");
-        // Reloads by the file and by the signal may both have come.
+        // Both the file and the signal may have caused a reload.
         while manager.hear_within(std::time::Duration::from_millis(300)).is_some() {}
     }
 }
@@ -181,7 +181,7 @@ fn a_plugin_held_for_want_of_a_grant_serves_once_it_is_granted() {
              mail = {{ from = [\"The team <team@example.com>\"], to = [\"*\"] }}\n"
         )
     });
-    // In force means loaded: nothing is left to wait for but the delivery.
+    // In force means loaded: only the delivery is left to wait for.
     assert_eq!(daemon.plugin("welcome-email")["held"], Value::Null);
     daemon.wait_settled();
     assert_eq!(daemon.deliveries_in("done"), 1);
@@ -240,7 +240,7 @@ fn event() -> Event {
     Event::new("user.created").data(json!({}))
 }
 
-/// What an event of this sender is answered with.
+/// The status of the answer to this sender's event.
 #[track_caller]
 fn status(sender: &Sender) -> u16 {
     sender.post_event(&event()).status
@@ -265,7 +265,7 @@ fn reload(daemon: &mut Daemon, edit: impl FnOnce(&str) -> String) {
     assert!(!told.contains("is not taken"), "{told}");
 }
 
-/// How many configurations came into force by a reload.
+/// The number of configurations that a reload has put into force.
 fn in_force(daemon: &Daemon) -> usize {
     daemon.log().matches("the new configuration is in force").count()
 }

@@ -1,5 +1,5 @@
-//! A hundred thousand dead letters, replayed at once: each runs once, though the daemon is killed among them;
-//! what comes meanwhile does not wait for them; and the daemon tells how many are left.
+//! A hundred thousand dead letters are replayed at once. Each runs once, though the daemon is killed
+//! meanwhile. New events do not wait for them, and the daemon reports how many are left.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -9,7 +9,7 @@ use posthouse_harness::{Daemon, Event, wait_until};
 use serde_json::json;
 
 const MANY: u64 = 100_000;
-/// Events that come meanwhile.
+/// Events that arrive meanwhile.
 const LIVE: u64 = 20;
 
 #[test]
@@ -56,7 +56,7 @@ fn a_hundred_thousand_dead_letters_replayed_at_once_keep_nothing_else_waiting() 
     let stats = daemon.stats();
     assert_eq!((&stats["store"]["made"], &stats["balanced"]), (&json!(1 + 2 * MANY + LIVE), &json!(true)));
 
-    // What was promised is on disk.
+    // The promised replays are on disk.
     daemon.kill();
     daemon.start();
     let unfinished = |daemon: &Daemon| 1 + MANY + LIVE - daemon.deliveries_in("done");
@@ -84,7 +84,7 @@ fn event() -> Event {
     Event::new("user.created").data(json!({}))
 }
 
-/// Copies the one event there is, as often as that: each with an id of its own, and given up.
+/// Copies the only event this often. Each copy has its own id, and a delivery that was given up.
 fn copy_as_dead_letters(daemon: &Daemon) {
     let store = rusqlite::Connection::open(daemon.dir().join("data/posthouse.db")).unwrap();
     let copies = format!(

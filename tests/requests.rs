@@ -1,4 +1,4 @@
-//! Requests of the outbox: they leave after the commit, are tried until they arrive, and bear one key.
+//! Requests of the outbox: they leave after the commit, are tried until they arrive, and keep one key.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
 
@@ -44,7 +44,7 @@ fn a_request_leaves_after_the_commit_with_what_the_grant_adds_and_nothing_shows_
     assert_eq!(request.key(), format!("{}-1", history["id"].as_str().unwrap()));
     assert_eq!(daemon.kv("http-probe")[&format!("{}/0", event.id)], format!("staged {}", request.key()));
 
-    // Listed and told, but neither its query, its headers nor its body.
+    // It is listed and reported, without its query, its headers and its body.
     let item = &history["outbox"][0];
     assert_eq!((&item["kind"], &item["state"]), (&json!("request"), &json!("sent")), "{item}");
     let told = [
@@ -70,7 +70,7 @@ fn a_request_leaves_after_the_commit_with_what_the_grant_adds_and_nothing_shows_
 fn a_failed_attempt_sends_nothing_and_the_one_that_succeeds_has_the_same_keys() {
     let server = WebServer::start(|_| WebReply::text("seen"));
     let daemon = sending(&format!("{:?}", server.url(""))).start();
-    // Fetches and staged requests count in one sequence.
+    // Fetches and staged requests share one sequence of numbers.
     let event = Event::new("user.created").data(json!({ "fail": 1, "trap": 2, "requests": [
         { "url": server.url("/now/1") },
         { "later": true, "method": "POST", "url": server.url("/later/2") },
@@ -154,7 +154,7 @@ fn retry_after_is_obeyed_within_its_bound() {
             .map(|request| request.at)
             .collect();
         assert_eq!(at.len(), 2, "{path}");
-        // As long as was asked for, and not till 2099.
+        // It waits as long as the server asked, and not until 2099.
         assert!(at[1] - at[0] >= Duration::from_secs(least), "{path}: {:?}", at[1] - at[0]);
     }
 }
@@ -230,7 +230,7 @@ fn a_server_that_never_answers_holds_back_no_mail() {
     wait_until("requests are on their way", || server.requests().len() >= 8);
 }
 
-/// One plugin's requests wait for a server that never answers, far more than can be on their way together.
+/// One plugin's requests wait for a server that never answers, many more than can be sent at once.
 #[test]
 fn a_server_that_never_answers_holds_back_no_other_plugins_requests() {
     let server = WebServer::start(|request| match request.path.starts_with("/hangs/") {
@@ -258,7 +258,8 @@ fn a_server_that_never_answers_holds_back_no_other_plugins_requests() {
         assert!(daemon.post_event(&event).accepted());
         daemon.wait_settled();
     };
-    // More and more plugins ask what does not answer; each time the next one's requests leave at once.
+    // More and more plugins send requests that are not answered. Each time the next plugin's requests leave
+    // at once.
     for (place, name) in plugins.iter().enumerate() {
         asking(name, (0..3).map(|n| format!("/well/{name}/{n}")).collect());
         wait_until(&format!("the requests of {name} have left"), || {
@@ -399,7 +400,7 @@ fn the_status_decides_whatever_comes_with_it_and_after_it() {
             "{outbox}"
         );
     }
-    // A guest that reads the response is told which limit it goes beyond.
+    // A guest that reads the response gets the limit that the response exceeds.
     let told = daemon.kv("http-probe");
     for (place, says) in [(4, "limit the response has 30"), (5, "limit the response's head has 20")] {
         let text = &told[&format!("{}/{place}", event.id)];
@@ -409,7 +410,8 @@ fn the_status_decides_whatever_comes_with_it_and_after_it() {
 
 #[test]
 fn a_connection_that_was_closed_while_it_was_idle_costs_no_try() {
-    // The second request of each connection finds it closed; those to /never find each closed at once.
+    // The second request of each connection finds it closed. Each request to /never finds its connection
+    // closed.
     let used = Mutex::new(BTreeSet::new());
     let server = WebServer::start(move |request| match request.path.as_str() {
         "/never" => WebReply::HangsUp,
@@ -440,18 +442,18 @@ fn a_connection_that_was_closed_while_it_was_idle_costs_no_try() {
     let again = server.requests().iter().filter(|request| request.path == "/").count();
     assert!(again > 6, "no connection was used twice: {again}");
 
-    // A connection that is closed at its first request is a failed try each time.
+    // If a connection is closed at its first request, each time is a failed try.
     let asked = json!({ "later": true, "method": "POST", "url": server.url("/never") });
     let event = Event::new("user.created").data(json!({ "requests": [asked] }));
     assert!(daemon.post_event(&event).accepted());
     daemon.wait_mail_settled();
     assert_eq!(item(&daemon, &event)["state"], "dead");
     let tries = server.requests().iter().filter(|request| request.path == "/never").count();
-    // The first may have found the connection of an earlier request.
+    // The first one may have used the connection of an earlier request.
     assert!((4..=5).contains(&tries), "{tries}");
 }
 
-/// A daemon with the guest that makes requests, this its grant, and which tries again soon.
+/// A daemon with the guest that makes requests and with this grant, which retries soon.
 fn sending(entry: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .set("http", r#"retry = { attempts = 4, base = "50ms", factor = 1.0 }"#)
@@ -464,7 +466,7 @@ fn grant(entry: &str) -> String {
     format!("[plugin.http-probe.grants]\nhttp = [{entry}]\n")
 }
 
-/// The one outbox item of the event's one delivery.
+/// The only outbox item of the event's only delivery.
 fn item(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0]["outbox"][0].clone()
 }

@@ -1,11 +1,11 @@
-//! Seats are exact for each organization, whatever the order of the events, however often they come, and
+//! Seats are exact for each organization, whatever the order of the events, however often they arrive, and
 //! however many attempts trap.
 //!
-//! The story: people join, change and leave 50 organizations, 10,000 times. The events come shuffled, and
-//! every third comes twice: half of those under the same id, which the daemon takes for a duplicate, and
-//! half under another, which only the plugin can tell. Eight attempts run at once, and every tenth traps
-//! after it has done its work (`trapping-seats` is the plugin seat-billing within another). At the end
-//! each organization has exactly the seats that the story gives it.
+//! The story: people join, change and leave 50 organizations, 10,000 times. The events arrive shuffled, and
+//! every third arrives twice. Half of the copies have the same id, which the daemon recognises as a
+//! duplicate. The other half has another id, and only the plugin can tell. Eight attempts run at once, and
+//! every tenth traps after it has done its work (`trapping-seats` is the plugin seat-billing within another).
+//! At the end, each organization has exactly the seats of the story.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -17,7 +17,7 @@ use serde_json::json;
 
 const EVENTS: u32 = 10_000;
 const ORGANIZATIONS: u32 = 50;
-/// Of each organization.
+/// The number of users in each organization.
 const USERS: u32 = 60;
 
 #[test]
@@ -79,7 +79,7 @@ fn seats_are_exact(url: &str, rows: impl Fn(&Daemon, &str) -> Vec<Vec<String>>) 
     );
 }
 
-/// What happens, in its order, and the seats that are taken in the end.
+/// The events in order, and the seats that are taken at the end.
 fn story(dice: &mut StdRng) -> (Vec<Event>, BTreeMap<String, i64>) {
     let mut member: BTreeMap<(u32, u32), bool> = BTreeMap::new();
     let mut events = Vec::new();
@@ -101,7 +101,7 @@ fn story(dice: &mut StdRng) -> (Vec<Event>, BTreeMap<String, i64>) {
     (events, seats)
 }
 
-/// One of the two shapes that senders use.
+/// An event in one of the two shapes that senders use.
 fn event(kind: &str, (organization, user): (u32, u32), page: bool) -> Event {
     let (organization, user) = (format!("org_{organization}"), format!("usr_{user}"));
     let (family, data) = if page {
@@ -116,7 +116,7 @@ fn event(kind: &str, (organization, user): (u32, u32), page: bool) -> Event {
     Event::new(&format!("{family}{kind}")).organization(organization).data(data)
 }
 
-/// In any order, every third of them twice.
+/// The events in random order, every third of them twice.
 fn shuffled(dice: &mut StdRng, events: Vec<Event>) -> Vec<Event> {
     let mut all = events.clone();
     for (number, event) in events.into_iter().enumerate().filter(|(number, _)| number % 3 == 0) {
@@ -141,7 +141,7 @@ fn post(sender: &Sender, events: &[Event]) {
     });
 }
 
-/// Waits until every delivery is finished, as long as it goes on.
+/// Waits until every delivery is finished, as long as there is progress.
 fn settle(daemon: &Daemon) {
     let open = || {
         let stats = daemon.stats();

@@ -1,5 +1,5 @@
-//! Under systemd: what the daemon tells its service manager and when, sockets that outlive it, and a
-//! watchdog that only a living daemon feeds.
+//! The daemon under systemd: its messages to the service manager and their order, sockets that outlive it,
+//! and a watchdog that only a working daemon feeds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on fails")]
 
@@ -17,10 +17,10 @@ use posthouse_harness::{Builder, Connection, Daemon, Event, Notice, NotifySocket
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Requests a second while the daemon starts anew.
+/// Requests a second while the daemon restarts.
 const RATE: u32 = 500;
 
-/// What the daemon is told of its watchdog: the service manager's patience.
+/// The watchdog's interval, which is the service manager's patience.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[test]
@@ -30,7 +30,7 @@ fn it_reports_ready_reloading_stopping_and_its_pulse_at_the_right_moments() {
     daemon.launch();
     wait_until("systemd listens", || Connection::open(daemon.address()).is_ok());
 
-    // READY, and no pulse before it; from then on all is there: the plugin serves, an event is taken in.
+    // READY, and no pulse before it. Then everything works: the plugin serves, and an event is accepted.
     let (before, ready) = manager.wait_for("READY", |notice| notice.says("READY=1"));
     assert!(before.iter().all(|notice| notice.get("WATCHDOG").is_none()), "{before:#?}");
     assert!(ready.get("STATUS").unwrap().contains("plugins: 1 serving, 0 held"), "{ready:?}");
@@ -42,7 +42,7 @@ fn it_reports_ready_reloading_stopping_and_its_pulse_at_the_right_moments() {
             && notice.get("STATUS").is_some_and(|status| status.contains("0 unfinished"))
     });
 
-    // Told to, it reloads: RELOADING with the time, then READY.
+    // On a signal it reloads: RELOADING with the time, then READY.
     daemon.edit_config(|config| config.replace("[server]", "[log]\nlevel = \"debug\"\n\n[server]"));
     daemon.signal(Signal::HUP);
     let (_, reloading) = manager.wait_for("RELOADING", |notice| notice.says("RELOADING=1"));
@@ -65,7 +65,7 @@ fn a_plugin_that_does_not_load_is_known_to_be_broken_at_ready() {
     let mut daemon = watched(&manager).plugin("odd", b"no wasm at all".to_vec()).prepare();
     daemon.launch();
     let (_, ready) = manager.wait_for("READY", |notice| notice.says("READY=1"));
-    // A file this young is looked at once more before it is called broken.
+    // A file this new is tried once more before it counts as broken.
     let told = |notice: &Notice| notice.get("STATUS").is_some_and(|status| status.contains("1 held"));
     if !told(&ready) {
         manager.wait_for("the broken plugin in the status", told);
@@ -119,7 +119,7 @@ fn a_hung_writer_stops_the_watchdog() {
     let (_, second) = manager.wait_for("the next", |notice| notice.says("WATCHDOG=1"));
     assert!(second.at - first.at < PATIENCE, "the pulse comes within the manager's patience");
 
-    // Somebody else's lock: the writer waits for it within the commit of the event.
+    // Another process holds the lock: the writer waits for it within the commit of the event.
     let mut lock = rusqlite::Connection::open(daemon.dir().join("data/posthouse.db")).unwrap();
     let held = lock.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
     let sender = daemon.sender();
@@ -127,7 +127,7 @@ fn a_hung_writer_stops_the_watchdog() {
     let (_, late) = manager.wait_for("the writer is named", |notice| {
         notice.get("STATUS").is_some_and(|status| status.contains("the store's writer has not answered"))
     });
-    // From here on the manager's patience may run out: no pulse comes while the writer hangs.
+    // From here on the manager's patience may run out: no pulse is sent while the writer hangs.
     let until = late.at + PATIENCE;
     while let Some(notice) = manager.hear_within(until.saturating_duration_since(Instant::now())) {
         assert!(notice.get("WATCHDOG").is_none(), "a pulse though the writer hangs: {notice:?}");
@@ -137,7 +137,7 @@ fn a_hung_writer_stops_the_watchdog() {
     }
     drop(held);
 
-    // It writes again, and its pulse is back; nothing was acknowledged that is not there.
+    // The writer works again, and the pulse is back. Nothing was acknowledged that is not stored.
     manager.wait_for("the pulse is back", |notice| notice.says("WATCHDOG=1"));
     let status = posting.join().unwrap();
     assert_eq!(daemon.events().len(), usize::from(status == 200), "{status}");
@@ -166,13 +166,13 @@ fn builder() -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
 }
 
-/// A daemon with a watchdog that this manager hears.
+/// A daemon with a watchdog that sends to this manager.
 fn watched(manager: &NotifySocket) -> Builder {
     builder().notify(manager).env("WATCHDOG_USEC", &PATIENCE.as_micros().to_string())
 }
 
-/// Posts events at a steady rate, each on a connection of its own, whether those before are answered or
-/// not; returns what became of each.
+/// Posts events at a steady rate, each on a new connection, whether earlier ones are answered or not. Returns
+/// the result of each.
 fn arrivals(
     sender: &Sender,
     stopping: &AtomicBool,

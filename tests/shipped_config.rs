@@ -1,4 +1,4 @@
-//! The shipped config.toml runs as it is, shows every key there is, and shows it with its default.
+//! The shipped config.toml runs unchanged, and shows every key with its default.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -11,7 +11,7 @@ use std::{
 
 use posthouse::config::{DEMO_SECRET, Environment, Loaded, Secrets};
 
-/// Nothing is set: the file needs nothing.
+/// An environment without variables: the file needs none.
 struct Nothing;
 
 impl Environment for Nothing {
@@ -20,7 +20,7 @@ impl Environment for Nothing {
     }
 }
 
-/// What its commented lines refer to is set.
+/// An environment with everything that its commented lines refer to.
 struct Anything;
 
 impl Environment for Anything {
@@ -41,7 +41,7 @@ fn load(text: &str, environment: &dyn Environment) -> Loaded {
     Loaded::parse(text, Path::new("config.toml"), environment, Secrets::All).unwrap()
 }
 
-/// The file with its `# key = value` lines made live.
+/// The file with its `# key = value` lines enabled.
 fn uncommented(text: &str) -> String {
     let live = |line: &str| {
         let bare = line.strip_prefix("# ")?;
@@ -68,7 +68,7 @@ fn check_finds_nothing_wrong_with_it_and_warns_of_the_demo_secret() {
     let warnings: Vec<_> =
         stderr.lines().map(|line| line.strip_prefix("posthouse: warning: ").unwrap()).collect();
     assert!(warnings[0].contains("the demo secret is in use"), "{warnings:?}");
-    // None of the plugins that it has a table for is in this folder.
+    // This folder has none of the plugins that have a table in the file.
     let plugins = ["access", "login-monitor", "seat-billing", "user-sync", "welcome-email", "workspace"];
     assert_eq!(warnings.len(), 1 + plugins.len(), "{warnings:?}");
     for (warning, plugin) in warnings[1..].iter().zip(plugins) {
@@ -83,7 +83,7 @@ fn it_shows_every_key() {
     let mut keys = BTreeSet::new();
     gather(&mut keys, "", &toml::Value::Table(shown));
 
-    // What may stand in each plugin's table as in [plugins] is shown once, there.
+    // Keys that each plugin's table shares with [plugins] are shown once, there.
     let repeated = |key: &str| {
         let mut parts = key.splitn(3, '.');
         let (first, _, rest) = (parts.next(), parts.next(), parts.next().unwrap_or_default());
@@ -92,7 +92,7 @@ fn it_shows_every_key() {
             && shared.iter().any(|key| rest == *key || rest.starts_with(&format!("{key}.")))
     };
     let known = load(&uncommented(&shipped()), &Anything).keys;
-    // What a plugin's table may hold is shown once, at welcome-email.
+    // The keys of a plugin's table are shown once, at welcome-email.
     let shown_elsewhere = |key: &str| key.starts_with("plugin.") && !key.starts_with("plugin.welcome-email");
     let missing: Vec<_> =
         known.iter().filter(|key| !keys.contains(*key) && !repeated(key) && !shown_elsewhere(key)).collect();

@@ -1,5 +1,5 @@
-//! Told to stop (SIGTERM), the daemon takes nothing more in, lets attempts end, and exits with 0. What
-//! did not end in time runs after the next start.
+//! On SIGTERM, the daemon accepts nothing more, lets attempts end, and exits with 0. Attempts that did not
+//! end in time run after the next start.
 
 use posthouse_harness::{Builder, Connection, Daemon, Event, Load, wait_until};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ fn an_attempt_under_way_ends_before_the_daemon_does() {
     wait_until("nothing is taken in any more", || Connection::open(daemon.address()).is_err());
     assert!(daemon.wait_ended().success());
 
-    // Seen in the store's file, while no daemon runs.
+    // Read from the store's file, while no daemon runs.
     assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("1"));
 }
 
@@ -65,7 +65,7 @@ fn under_load_every_stop_is_clean_and_nothing_is_lost() {
 #[test]
 fn a_second_signal_ends_the_daemon_at_once_and_loses_nothing() {
     let mut daemon = counting(r#"shutdown_timeout = "10m""#).start();
-    // Rounds that take a guest longer than this test may.
+    // Rounds that take a guest longer than this test may take.
     let event = Event::new("user.created").data(json!({ "spin": 1_000 * ABOUT_A_SECOND }));
     assert!(daemon.post_event(&event).accepted());
     wait_until("the attempt runs", || daemon.deliveries_in("leased") == 1);

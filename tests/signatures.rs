@@ -1,11 +1,11 @@
-//! Signatures made by the real libraries of senders: each is judged as it should be, by
-//! `posthouse verify` at the time it was made, and by the daemon over HTTP now.
+//! Signatures made by the real libraries of senders. `posthouse verify` judges each correctly for the time
+//! when it was made, and the daemon judges it correctly over HTTP now.
 //!
-//! The daemon's clock can't be set, so over HTTP a case is moved to the present, defects and all. Its
-//! timestamp moves by as much as the present is later than the case, inside whatever odd text it stands
-//! (`+1765281881` stays a plus and a number). An entry of its signature header that was right, over the
-//! timestamp as sent or over the time of the case, is made anew over the moved one; every other entry
-//! stays as it is. So what was wrong stays wrong, and in the same way.
+//! The daemon's clock can't be set, so over HTTP a case is moved to the present, with its defects. Its
+//! timestamp moves by the time between the case and the present, within any odd text around it (`+1765281881`
+//! stays a plus and a number). An entry of its signature header that was right, for the timestamp as sent or
+//! for the time of the case, is made again for the moved timestamp. Every other entry stays unchanged. So
+//! what was wrong stays wrong, and in the same way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -111,7 +111,7 @@ fn a_placeholder_makes_every_signature_invalid_and_no_daemon() {
         ] {
             let source = Source { name: "hollow".into(), scheme, secrets: vec![secret.into()] };
             let daemon = configured([&source]).prepare();
-            // Signed with the very text, as whoever guesses it would.
+            // Signed with this text, as anybody could who guesses it.
             let body = b"{\"id\":\"evt_1\",\"type\":\"user.created\"}";
             let now = unix_now().to_string();
             let hmac = mac(secret.as_bytes(), &[now.as_bytes(), b".", body]);
@@ -136,7 +136,7 @@ fn a_placeholder_makes_every_signature_invalid_and_no_daemon() {
     }
 }
 
-/// One case of the file.
+/// One case in the file.
 #[derive(Debug, Clone, Deserialize)]
 struct Vector {
     name: String,
@@ -169,10 +169,10 @@ struct Source {
     secrets: Vec<String>,
 }
 
-/// By scheme and secrets.
+/// The sources, by scheme and secrets.
 type Sources = BTreeMap<(String, Vec<String>), Source>;
 
-/// The sources of all cases: those that a daemon starts with, and those with an empty key.
+/// The sources of all cases: those with which a daemon starts, and those with an empty key.
 fn sources() -> (Sources, Sources) {
     let (mut good, mut bad) = (Sources::new(), Sources::new());
     for vector in vectors() {
@@ -220,8 +220,8 @@ impl Vector {
         BASE64.decode(&self.body_b64).unwrap()
     }
 
-    /// Posts it as if it had been made now; again where the second turned meanwhile, since some cases
-    /// stand on the very edge.
+    /// Posts the case as if it had been made now. Posts it again if the second has changed meanwhile, because
+    /// some cases are at the very limit.
     fn posted_now(&self, daemon: &Daemon, path: &str) -> Answer {
         loop {
             let now = unix_now();
@@ -262,7 +262,8 @@ impl Vector {
         headers
     }
 
-    /// A timestamp, moved: the time of the case wherever it stands in it, or the number that it is.
+    /// A timestamp, moved: the time of the case wherever it occurs in the text, or the number that the text
+    /// is.
     fn moved(&self, timestamp: &str, now: i64) -> String {
         let time = self.now.to_string();
         match timestamp.parse::<i64>() {
@@ -272,7 +273,7 @@ impl Vector {
         }
     }
 
-    /// An entry, made anew where it was right.
+    /// An entry, made again if it was right.
     fn remade(&self, entry: &str, now: i64, remade: &mut usize) -> String {
         for secret in &self.secrets {
             for timestamp in self.timestamps() {
@@ -287,7 +288,7 @@ impl Vector {
         entry.to_owned()
     }
 
-    /// The times over which its signatures may have been made: the header's text, and the case's.
+    /// The times for which its signatures may have been made: the header's text, and the time of the case.
     fn timestamps(&self) -> Vec<String> {
         let sent = self.headers.iter().filter_map(|(name, value)| match &*name.to_ascii_lowercase() {
             "webhook-timestamp" | "svix-timestamp" => Some(value.clone()),
@@ -313,7 +314,7 @@ impl Vector {
     }
 }
 
-/// The key in a secret of Standard Webhooks; the text where it holds none.
+/// The key in a secret of Standard Webhooks, or the text if it contains none.
 fn key(secret: &str) -> Vec<u8> {
     let text = secret.split_once('_').map_or(secret, |(_, text)| text);
     BASE64.decode(text).unwrap_or_else(|_| text.into())
@@ -325,7 +326,7 @@ fn mac(key: &[u8], pieces: &[&[u8]]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// Whether a daemon takes the body in once its signature holds: it names its type.
+/// Whether a daemon accepts the body once its signature is valid: it names its type.
 fn is_event(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|body| body["type"].is_string())
 }

@@ -1,4 +1,4 @@
-//! From a signed body to a mail in a real mail server, and what becomes of mail that is turned away.
+//! From a signed body to a mail in a real mail server, and the results of mail that is refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
 
@@ -14,7 +14,7 @@ use posthouse_harness::{
 };
 use serde_json::{Value, json};
 
-/// One body signed by the package `standardwebhooks`, one by the page's formula, each sent by curl.
+/// The package `standardwebhooks` signs one body, the page's formula another, and curl sends each.
 #[test]
 fn each_signed_event_sends_one_welcome_mail_however_often_it_is_posted() {
     let server = SmtpServer::start(&SmtpOptions::default());
@@ -110,7 +110,7 @@ fn an_address_that_does_not_exist_makes_a_dead_letter_at_once() {
     assert_eq!((&mail["state"], &mail["attempts"]), (&json!("dead"), &json!(1)), "{mail}");
     assert!(mail["error"].as_str().unwrap().contains("550"), "{mail}");
     assert_eq!((server.messages().len(), server.refusals()), (0, 1));
-    // The delivery itself is done: its effects committed, this mail among them.
+    // The delivery itself is done: its effects committed, including this mail.
     assert_eq!(daemon.event(&event.id)["history"][0]["state"], json!("done"));
 }
 
@@ -152,7 +152,7 @@ fn an_internationalised_domain_is_sent_in_ascii_and_granted_in_both_spellings() 
     assert!(mails.iter().all(|mail| mail.envelope_to == ["ada@xn--bcher-kva.example"]), "{mails:?}");
 }
 
-/// The server of the test offers no SMTPUTF8.
+/// The test's server does not offer SMTPUTF8.
 #[test]
 fn an_address_that_the_server_can_never_take_makes_a_dead_letter_at_once() {
     let server = SmtpServer::start(&SmtpOptions::default());
@@ -167,12 +167,12 @@ fn an_address_that_the_server_can_never_take_makes_a_dead_letter_at_once() {
     assert_eq!(server.messages().len(), 0);
 }
 
-/// A daemon whose mail goes to this server, and which asks again soon.
+/// A daemon that sends its mail to this server, and retries soon.
 fn mailing(server: &SmtpServer) -> Builder {
     mailing_to(server, "*")
 }
 
-/// The same, with a grant for these recipients alone.
+/// The same daemon, with a grant for only these recipients.
 fn mailing_to(server: &SmtpServer, granted: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .set("mail", &format!("url = {:?}", server.url()))
@@ -185,7 +185,7 @@ fn mailing_to(server: &SmtpServer, granted: &str) -> Builder {
         ))
 }
 
-/// The one mail of the event's one delivery.
+/// The only mail of the event's only delivery.
 fn outbox(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0]["outbox"][0].clone()
 }
@@ -206,7 +206,7 @@ fn signed_by_the_package(id: &str, body: &[u8]) -> Headers {
     text.lines().map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.into(), v.into())).collect()
 }
 
-/// Posts with curl; the status and the JSON of the answer.
+/// Posts with curl. Returns the status and the JSON of the answer.
 fn curl(daemon: &Daemon, headers: &Headers, body: &[u8]) -> (u16, Value) {
     let file = daemon.dir().join("body.json");
     fs::write(&file, body).unwrap();

@@ -1,5 +1,5 @@
-//! A daemon that can't start says why in one line that names the thing, and exits with the right code:
-//! 78 where config.toml is at fault, 1 where the world is.
+//! A daemon that can't start says why in one line that names the cause. Its exit code is 78 if config.toml
+//! has an error, or 1 if the cause is elsewhere.
 
 use std::{fs, net::TcpListener};
 
@@ -18,7 +18,7 @@ fn a_port_in_use() {
 
 #[test]
 fn a_folder_that_can_not_be_written() {
-    // Below a regular file, and in a file system that takes no files: both hold for root as well.
+    // Below a regular file, and in a file system without regular files: both hold for root as well.
     for place in ["config.toml/data", "/proc/posthouse"] {
         let store = format!("url = \"sqlite:{place}/posthouse.db\"");
         says(&builder().set("store", &store).refused(), 1, &[place]);
@@ -75,7 +75,8 @@ fn builder() -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
 }
 
-/// Ended with this code, its last line having all these words; no other line says the same.
+/// Checks that it ended with this code, and that its last line has all these words. No other line says the
+/// same.
 #[track_caller]
 fn says(output: &Output, code: i32, words: &[&str]) {
     assert_eq!(output.code, Some(code), "{output:?}");

@@ -1,5 +1,5 @@
-//! The daemon's own files: nothing that config.toml names may be one of them, by whatever way, and what happens
-//! to them while it runs is noticed before anything more is acknowledged.
+//! The daemon's own files: config.toml can't name one of them as anything else, by any path. If one changes
+//! while the daemon runs, the daemon notices before it acknowledges anything more.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -79,13 +79,13 @@ fn a_database_that_is_a_file_of_the_daemons_is_refused_with_the_line_however_it_
             "{path}: {}",
             checked.stderr
         );
-        // The start asks the same.
+        // The start makes the same check.
         if at % 8 == 0 {
             let refused = daemon.refused();
             assert_eq!(refused.code, Some(78), "{path}: {refused:?}");
         }
     }
-    // Two that are one, and one that would lie beside another.
+    // Two names for one file, and a file beside another's.
     for (one, other) in [
         ("data/one.db", "data/the-same.db"),
         ("data/to-be.db", "data/dangling.db"),
@@ -105,7 +105,7 @@ fn a_database_that_is_a_file_of_the_daemons_is_refused_with_the_line_however_it_
             checked.stderr
         );
     }
-    // The store, too, is nothing else; and mail goes into no folder of the daemon's.
+    // The store's file can't be anything else either, and no folder of the daemon can be the mail's.
     for (section, url, what) in [
         ("store", "sqlite:config.toml", "this configuration"),
         ("store", "sqlite:plugins/counter.wasm", "the code of a plugin"),
@@ -120,7 +120,7 @@ fn a_database_that_is_a_file_of_the_daemons_is_refused_with_the_line_however_it_
     fs::remove_file(data.join("admin-token")).expect("the admin token, which is not in use");
     daemon.edit_config(|_| format!("{config}[databases.app]\nurl = \"sqlite:data/app.db\"\n"));
     daemon.start();
-    // A reload is held to the same.
+    // The same holds for a reload.
     let running = daemon.dir().join("config.toml");
     let text = fs::read_to_string(&running).expect("config.toml");
     fs::write(&running, text + "[databases.new]\nurl = \"sqlite:data/a-hard-link.db\"\n")
@@ -224,7 +224,7 @@ fn a_store_that_is_gone_is_not_begun_anew_beside_its_log() {
     assert_eq!(daemon.events().len(), 1);
 }
 
-/// A copy in the place of the file.
+/// Puts a copy in the place of the file.
 fn replace(data: &Path, name: &str) {
     fs::copy(data.join(name), data.join("copy")).expect("a copy");
     fs::rename(data.join("copy"), data.join(name)).expect("in its place");

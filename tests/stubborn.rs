@@ -1,13 +1,13 @@
-//! A database that is in an attempt's way again and again holds its delivery for a while and not for ever:
-//! what is nobody's doing once is counted when it never ends, and others go on meanwhile.
+//! A database that hinders an attempt repeatedly delays its delivery for a while and not forever. A hindrance
+//! that costs nothing the first time counts if it never ends, and other deliveries continue meanwhile.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
 use posthouse_harness::{Daemon, Event, Postgres};
 use serde_json::{Value, json};
 
-/// Functions of the operator's: one is always in a conflict, one ends its own session, as a defect of the
-/// server's would that the plugin knows how to reach. `t` does so when a row of 666 is committed.
+/// The operator's functions. One always conflicts. One ends its own session, like a bug in the server that
+/// the plugin knows how to reach. `t` does so when a row with 666 is committed.
 const FUNCTIONS: &str = "
 CREATE FUNCTION conflict() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001';
@@ -42,7 +42,7 @@ fn asking(steps: Value) -> Event {
     Event::new("user.created").data(json!({ "steps": steps }))
 }
 
-/// Its delivery, with all attempts.
+/// The event's delivery, with all attempts.
 fn delivery(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0].clone()
 }
@@ -86,7 +86,7 @@ fn a_commit_that_brings_its_session_down_each_time_is_a_failed_attempt() {
     gives_up(json!([{ "sql": "INSERT INTO t VALUES (666)" }]));
 }
 
-/// An attempt that does these steps is given back three times, then counted, and so on until it is given up.
+/// An attempt with these steps is released three times, then counted, and so on until it is given up.
 fn gives_up(steps: Value) {
     let postgres = Postgres::start();
     let daemon = daemon(&postgres);

@@ -1,5 +1,5 @@
-//! Traces: one tells the way of an event from its request to the last thing that came of it, over retries
-//! and restarts; and a collector that is down costs nothing but a line of the log.
+//! Traces: one trace shows an event's way from its request to its last result, over retries and restarts. A
+//! collector that is down costs only a line in the log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -10,7 +10,7 @@ use posthouse_harness::{
 };
 use serde_json::json;
 
-/// The example of the specification of W3C Trace Context.
+/// The example in the specification of W3C Trace Context.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
@@ -72,17 +72,17 @@ fn one_trace_leads_from_the_request_to_the_commit_and_what_comes_of_it() {
     ] {
         assert_eq!(attempt.get(name), value, "{name}");
     }
-    // So that one finds it from here.
+    // The event names its trace.
     assert_eq!(daemon.event(&event.id)["trace"], request.trace);
     let shown = daemon.cli(&["events", "show", &event.id]).stdout;
     assert!(shown.contains(&request.trace), "{shown}");
-    // What a guest logs is an event of its span, masked as it is everywhere.
+    // A guest's log line is an event of its span, masked as everywhere.
     let [line] = &attempt.events[..] else { panic!("{attempt:?}") };
     assert_eq!(line.attributes["posthouse.log.message"], "hello [redacted]");
     assert_eq!(line.attributes["posthouse.log.severity"], "INFO");
     assert!((attempt.start..=attempt.end).contains(&line.at), "{attempt:?}");
 
-    // Nothing else of the payload is there, and the header went to the collector alone.
+    // Nothing else of the payload is there, and only the collector got the header.
     for request in collector.requests() {
         assert_eq!(request.header("authorization"), Some("Bearer hunter2"));
         let text = String::from_utf8_lossy(&request.body).to_lowercase();
@@ -93,15 +93,15 @@ fn one_trace_leads_from_the_request_to_the_commit_and_what_comes_of_it() {
 #[test]
 fn the_trace_of_a_request_is_continued_and_its_word_on_recording_honoured() {
     let collector = Collector::start();
-    // No trace begins here, so that only the senders' are recorded.
+    // This daemon begins no traces, so only those of senders are recorded.
     let daemon = traced(&collector).set("telemetry", "sample = 0.0").guest("counter").start();
     let unsampled = "11111111111111111111111111111111";
     assert!(post(&daemon, &Event::new("user.created"), &format!("00-{unsampled}-{PARENT}-00")).accepted());
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
-    // Nobody but the source's sender chooses a trace.
+    // Only the source's sender can choose a trace.
     let forged = [("traceparent".to_owned(), format!("00-{}-{PARENT}-01", "2".repeat(32)))];
     assert_eq!(daemon.sender().post(&forged.to_vec(), b"{}").status, 401);
-    // Two parents are none.
+    // Two parents count as none.
     let event = Event::new("user.created");
     let (body, mut headers) = signed(&daemon, &event);
     for trace in ["3", "4"] {
@@ -157,7 +157,7 @@ fn a_delivery_that_runs_again_after_a_restart_belongs_to_the_trace_of_its_event(
     assert_ne!(second.resource["service.instance.id"], first.resource["service.instance.id"]);
     assert_eq!(first.parent, collector.named("POST /webhooks/scalekit").id);
 
-    // A replay is a trace of its own, which links to that of the event.
+    // A replay is a separate trace, which links to that of the event.
     daemon.wait_settled();
     let replayed = daemon.cli(&["replay", &event.id]);
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
@@ -221,7 +221,7 @@ fn what_a_guest_asks_of_others_carries_the_trace_on() {
     let missing = collector.wait_for("a fetch", |span| span.attributes.contains_key("error.type"));
     assert_eq!((missing.get("http.response.status_code"), missing.get("error.type")), ("404", "404"));
 
-    // What comes of an event that was emitted hangs below the attempt that emitted it.
+    // The spans of an emitted event are below the attempt that emitted it.
     let emitter = collector.wait_for("the emitter", |span| {
         span.name == "process relay" && span.get("posthouse.event.type") == "user.created"
     });
@@ -239,7 +239,7 @@ fn a_collector_that_is_down_or_silent_costs_no_event_and_what_it_missed_is_count
     let silent = Collector::answering(|_| WebReply::Silence);
     let mut daemon =
         traced(&silent).guest("relay").toml("[plugin.relay.grants]\nemit = [\"seat.*\"]").start();
-    // Each makes 900 deliveries more, so that there are more spans than may wait.
+    // Each makes 900 more deliveries, so that there are more spans than may wait.
     for _ in 0..4 {
         let event = Event::new("user.created").data(json!({ "emit": "seat.added", "times": 900 }));
         assert!(daemon.post_event(&event).accepted());
@@ -255,11 +255,11 @@ fn a_collector_that_is_down_or_silent_costs_no_event_and_what_it_missed_is_count
         };
         lines.map(count).sum()
     };
-    // A request has three spans, a delivery has three.
+    // A request has three spans, and so has a delivery.
     assert_eq!(sum("dropped") + sum("lost"), 4 * 3 + (4 + 3600) * 3, "{log}");
     assert!(sum("dropped") > 0 && sum("lost") > 0, "{log}");
 
-    // Nobody listens there.
+    // Nothing listens there.
     let gone = silent.url();
     drop(silent);
     wait_until("the collector is gone", || {
