@@ -1,48 +1,47 @@
-//! Fault points: the places at which a test can have the daemon die.
+//! Fault points: named places where a test has the daemon die.
 //!
-//! Every step between "the guest returned" and "nothing is left to do" has one, so that the crash tests
-//! can stop the process exactly there. `docs/architecture.md` draws them in their order and says what the
-//! next start does at each.
+//! Every step between "the guest returned" and "nothing is left to do" has one, so that crash tests can kill
+//! the process exactly there. `docs/architecture.md` draws them in order, and says what the next start does at
+//! each.
 //!
-//! They are there with the cargo feature `fault-points`, which only tests build, and which a build with
-//! optimisation refuses. Without it [`reached`] is empty. With it, the environment variable
-//! `POSTHOUSE_FAULT=<name>` or `POSTHOUSE_FAULT=<name>:<n>` makes the n-th time (from 1, the first where
-//! none is said) that the place is reached the process's last: it gets SIGKILL, as in a power cut, so
-//! nothing is flushed, closed or caught.
+//! They exist only with the cargo feature `fault-points`. Only tests build it, and an optimised build refuses
+//! it. Without it [`reached`] is empty. With it, `POSTHOUSE_FAULT=<name>` or `POSTHOUSE_FAULT=<name>:<n>` in
+//! the environment kills the process when it reaches the place for the n-th time. n counts from 1, its default.
+//! The process gets SIGKILL, as in a power cut: nothing is flushed, closed or caught.
 
 #[cfg(all(feature = "fault-points", not(debug_assertions)))]
 compile_error!("the feature `fault-points` is for tests: a release must not hold it");
 
-/// Whether this build has them.
+/// Whether this build has fault points.
 pub const COMPILED_IN: bool = cfg!(feature = "fault-points");
 
-/// The places, in the order in which an attempt comes by them.
+/// The fault points, in the order in which an attempt reaches them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultPoint {
     /// The guest has returned ok. Its effects are staged; a transaction on its database is open.
     GuestReturned,
-    /// The marker stands in that transaction, which is not committed.
+    /// The marker is written in that transaction, which is not committed.
     MarkerWritten,
-    /// The database has committed, which may not be on disk yet.
+    /// The database has committed. The commit may not be on disk yet.
     DatabaseCommitted,
-    /// That is on disk; the store does not know.
+    /// The commit is on disk. The store does not know of it.
     DatabaseSynced,
     /// The writer has the completion in its transaction, which is not committed.
     StoreWritten,
-    /// The store has committed, and nobody has been told.
+    /// The store has committed, and has not answered yet.
     StoreCommitted,
-    /// The attempt knows that the store has committed; its marker is to be removed.
+    /// The attempt knows that the store has committed. Its marker is still there.
     StoreTold,
     /// Markers are deleted in a transaction that is not committed.
     MarkerDeleted,
-    /// Markers are gone.
+    /// The markers are deleted, and the deletion is committed.
     MarkerRemoved,
-    /// An outbox item has left, and the store does not know.
+    /// An outbox item was sent, and the store does not know of it.
     ItemSent,
 }
 
 impl FaultPoint {
-    /// Every place, in order.
+    /// Every fault point, in order.
     pub const ALL: [Self; 10] = [
         Self::GuestReturned,
         Self::MarkerWritten,
@@ -56,7 +55,7 @@ impl FaultPoint {
         Self::ItemSent,
     ];
 
-    /// The name by which `POSTHOUSE_FAULT` knows it.
+    /// The name in `POSTHOUSE_FAULT`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::GuestReturned => "guest-returned",
@@ -73,7 +72,7 @@ impl FaultPoint {
     }
 }
 
-/// The process has come to this place, and dies here where a test asked for it.
+/// Records that the process has reached this point. Kills it if a test has asked for that.
 #[inline]
 pub fn reached(point: FaultPoint) {
     #[cfg(feature = "fault-points")]
@@ -82,8 +81,8 @@ pub fn reached(point: FaultPoint) {
     let _ = point;
 }
 
-/// Whether a test has asked for this place, and so for its step to be made apart from the next one where
-/// the two usually travel together.
+/// Whether a test has asked for this point. Then the step before it is sent separately from the next one, even
+/// if the two usually share a round trip.
 #[inline]
 pub fn is_awaited(point: FaultPoint) -> bool {
     #[cfg(feature = "fault-points")]
@@ -95,8 +94,8 @@ pub fn is_awaited(point: FaultPoint) -> bool {
     }
 }
 
-/// By how much the system's clock is to be taken for wrong: the seconds in the file that `POSTHOUSE_CLOCK`
-/// names, which a test writes while the process runs.
+/// How far the system's clock is to be wrong. The number of seconds is in the file that `POSTHOUSE_CLOCK`
+/// names, and a test writes it while the process runs.
 pub fn clock_is_off_by() -> jiff::SignedDuration {
     #[cfg(feature = "fault-points")]
     return clock::is_off_by();
@@ -104,8 +103,8 @@ pub fn clock_is_off_by() -> jiff::SignedDuration {
     jiff::SignedDuration::ZERO
 }
 
-/// Never returns if a test asked for that: `POSTHOUSE_STUCK=<text>` makes each guest's SQLite statement that contains
-/// the text a statement that no interrupt ends.
+/// Never returns if a test has asked for that. `POSTHOUSE_STUCK=<text>` makes each guest's SQLite statement
+/// that contains the text a statement that no interrupt ends.
 #[inline]
 pub fn get_stuck(statement: &str) {
     #[cfg(feature = "fault-points")]
@@ -125,7 +124,7 @@ mod clock {
     use jiff::SignedDuration;
     use parking_lot::Mutex;
 
-    /// Between two looks into the file.
+    /// The time between two reads of the file.
     const LOOK: Duration = Duration::from_millis(20);
 
     static FILE: LazyLock<Option<PathBuf>> =
@@ -158,7 +157,7 @@ mod armed {
 
     use super::FaultPoint;
 
-    /// The place that was asked for, and how often it is still passed by.
+    /// The fault point that a test asked for, and the number of times to reach it.
     static ARMED: LazyLock<Option<(FaultPoint, AtomicU64)>> = LazyLock::new(|| {
         let text = std::env::var("POSTHOUSE_FAULT").ok()?;
         let wish = parse(&text);
