@@ -1,7 +1,7 @@
-//! Strangers take as many connections as there are, on both listeners, and keep out neither a sender who signs
-//! nor the operator nor what watches over the daemon.
+//! Strangers take as many connections as there are, on both listeners. They keep out neither senders who
+//! sign, nor the operator, nor monitoring.
 //!
-//! The tests count refusals: whoever has a valid signature or the token gets none.
+//! The tests count refusals: a request with a valid signature or the token gets none.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -32,7 +32,7 @@ fn strangers_up_to_the_limit_of_open_files_keep_out_no_sender_and_no_operator() 
     let sender = daemon.sender();
     let (mut kept, mut refused) = (None, Vec::new());
     for round in 0..10 {
-        // On connections of their own, and on one that stays open.
+        // On new connections, and on one that stays open.
         for _ in 0..10 {
             refused.extend(refusal(sender.try_post_event(&mut None, &Event::new("user.created"))));
             refused.extend(refusal(sender.try_post_event(&mut kept, &Event::new("user.created"))));
@@ -90,7 +90,7 @@ fn guessers_of_the_token_keep_neither_the_right_one_nor_the_login_waiting() {
     let _guessers =
         Crowd::start(daemon.admin_address(), 300, vec![Opening::once(wrong), Opening::once(login)]);
     for _ in 0..20 {
-        // Each has a limit of 30 s; a guess beside it is answered after 5 s, if ever.
+        // Each has a limit of 30 s. The answer to a guess beside it takes 5 s or more.
         assert_eq!(daemon.admin("GET", "/v1/stats", None).status, 200);
         let body = format!("token={}", daemon.admin_token());
         let request = format!(
@@ -111,7 +111,7 @@ fn guessers_of_the_token_keep_neither_the_right_one_nor_the_login_waiting() {
 fn with_no_descriptors_left_a_new_connection_is_served_or_told_so_and_none_hangs() {
     let daemon = Daemon::builder(BINARY).source(Source::new("crm")).start();
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
-    // As if everything else had taken what there is.
+    // As if everything else had taken the other descriptors.
     let few = open_files(&daemon) as u64 + 12;
     prlimit(Some(daemon.pid()), Resource::Nofile, Rlimit { current: Some(few), maximum: Some(few) }).unwrap();
     let _crowd = Crowd::start(daemon.address(), 100, vec![Opening::default()]);
@@ -121,7 +121,7 @@ fn with_no_descriptors_left_a_new_connection_is_served_or_told_so_and_none_hangs
         match sender.try_post_event(&mut None, &Event::new("user.created")) {
             Ok(answer) if answer.status == 503 => {}
             Ok(answer) => served += usize::from(answer.accepted()),
-            // There are so few connections that it may have had to leave before its request came.
+            // There are so few connections that it may have been closed before its request arrived.
             Err(error) => {
                 let cut_off = matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof);
                 assert!(cut_off, "it hangs: {error}");
@@ -154,7 +154,7 @@ fn an_idle_connection_is_closed_after_its_own_timeout_on_both_listeners() {
     }
 }
 
-/// What is wrong with an answer, if anything.
+/// The error in an answer, if there is one.
 fn refusal(answer: io::Result<Answer>) -> Option<String> {
     match answer {
         Ok(answer) => (answer.status != 200).then(|| answer.to_string()),

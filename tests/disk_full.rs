@@ -1,12 +1,11 @@
-//! A disk that runs full loses nothing that was acknowledged, and nobody has to start anything again
-//! when there is room.
+//! A full disk loses nothing that was acknowledged, and nothing needs a restart when there is room again.
 //!
-//! The daemon's whole folder (store, log, mail) lies on a small disk of its own. Events stream in; then
-//! a file takes all the room that is left, so that events are answered 503, completions wait and mails
-//! can't be written. The file goes, and everything goes on by itself.
+//! The daemon's whole folder (store, log, mail) is on a small separate disk. Events stream in; then a file
+//! takes all the room that is left. Events get 503, completions wait, and mails can't be written. The file is
+//! removed, and everything continues automatically.
 //!
-//! A plugin that writes without end does not fill the disk: it meets a limit, by name, while events are
-//! taken in as before, and a daemon that is killed meanwhile starts again.
+//! A plugin that writes without end does not fill the disk: it exceeds a named limit, while events are
+//! accepted as before. A daemon that is killed meanwhile starts again.
 //!
 //! A restore that finds too little room, at whatever step, changes nothing.
 
@@ -47,7 +46,7 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         .guest("counter")
         .set("mail", r#"retry = { attempts = 1000, base = "100ms", factor = 1.0 }"#)
         .set("log", r#"level = "warn""#)
-        // To meet the full disk itself, and not what keeps it from running full.
+        // So that the disk really fills: `min_free` would prevent it.
         .set("store", "min_free = 0")
         .toml(
             r#"
@@ -70,7 +69,7 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
         });
         assert_eq!(refused.status, 503, "{refused}");
         assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"), "{refused}");
-        // Long enough for completions to meet it too, and to be tried several times.
+        // Long enough for completions to find the disk full too, and to be tried several times.
         thread::sleep(Duration::from_secs(1));
         assert_eq!(daemon.admin("GET", "/healthz", None).status, 200, "it lives");
         let ready = daemon.admin("GET", "/readyz", None);
@@ -99,7 +98,8 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
     let acknowledged: BTreeSet<String> = report.acknowledged.into_iter().collect();
     let taken: BTreeSet<String> =
         daemon.events().iter().map(|event| event["id"].as_str().expect("an id").to_owned()).collect();
-    // Beside them may stand probes: only one that was acknowledged, each posted until one was refused.
+    // Further events may be probes: each was posted until one was refused, and only one of them was
+    // acknowledged.
     assert!(taken.is_superset(&acknowledged), "acknowledged and lost");
     let stats = daemon.stats();
     assert_eq!(stats["store"]["states"]["done"], json!(taken.len()), "{stats}");
@@ -152,7 +152,7 @@ fn a_disk_that_is_nearly_full_takes_nothing_in_and_finishes_what_it_has() {
     assert!(stats["requests"]["scalekit"]["failed"]["disk-space"].as_u64() >= Some(2), "{stats}");
     assert!(stats["store"]["disk_free_bytes"].as_u64() < Some(32 << 20), "{stats}");
 
-    // What was taken in is finished all the same.
+    // Stored events are finished all the same.
     assert_eq!(daemon.admin_post("/v1/plugins/counter/resume", &json!({})).status, 200);
     wait_until("what was taken in is done", || daemon.deliveries_in("done") == taken as u64);
 
@@ -178,7 +178,7 @@ fn a_plugin_that_fills_its_database_fails_by_the_limit_and_keeps_no_sender_out()
         for filler in &fillers {
             assert!(daemon.post_event(filler).accepted());
         }
-        // By many small commits, until there is room for no more.
+        // Many small commits, until there is no room for more.
         let small = fill(5, 400_000);
         for _ in 0..60 {
             assert!(daemon.post_event(&steps(&[&small])).accepted());
@@ -197,7 +197,7 @@ fn a_plugin_that_fills_its_database_fails_by_the_limit_and_keeps_no_sender_out()
             "{limit} is not named: {first}"
         );
         assert!(least.stop() >= 96 << 20, "less than `min_free` was left");
-        // Who deletes has room again, and what was not written left nothing behind.
+        // Deleting makes room again, and failed writes left nothing behind.
         if max_size == "24MiB" {
             let again = steps(&["DELETE FROM t", &fill(2, 400_000)]);
             assert!(daemon.post_event(&again).accepted());
@@ -255,7 +255,7 @@ fn a_start_frees_what_a_dead_daemon_left_in_its_logs_before_it_needs_room() {
         assert!(kept.iter().all(|event| daemon.post_event(event).accepted()));
         daemon.wait_settled();
         daemon.kill();
-        // What a transaction wrote that never committed, up to the last byte of the disk.
+        // The bytes of a transaction that never committed, up to the last byte of the disk.
         let path = daemon.dir().join(log);
         let mut file = OpenOptions::new().append(true).open(&path).expect("the log of a killed daemon");
         for step in [1 << 20, 1 << 12, 1] {
@@ -338,7 +338,7 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files.map(|path| (path.clone(), std::fs::read(path).expect("a file"))).collect()
 }
 
-/// A daemon on the small disk whose plugin does as events say in a database of this size.
+/// A daemon on the small disk with a plugin that follows the events, in a database of this size.
 fn filling(disk: &Disk, max_size: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .below(&disk.0)
@@ -352,7 +352,7 @@ fn filling(disk: &Disk, max_size: &str) -> Builder {
         ))
 }
 
-/// An event that has the statements run; where one fails, so does the attempt.
+/// An event that runs the statements. If one fails, so does the attempt.
 fn steps(statements: &[&str]) -> Event {
     let mut steps = vec![json!({ "sql": "CREATE TABLE IF NOT EXISTS t (n, b)", "must": true })];
     steps.extend(
@@ -375,7 +375,7 @@ fn sort(rows: u64, bytes: u64) -> String {
     )
 }
 
-/// One that asks for nothing.
+/// An event that asks for nothing.
 fn plain() -> Event {
     Event::new("user.created").data(json!({ "padding": "p".repeat(4_000) }))
 }
@@ -394,11 +394,11 @@ fn asks_for_mail(id: &str) -> bool {
     id.ends_with('0')
 }
 
-/// A disk in memory, mounted in a folder of its own.
+/// A disk in memory, mounted in its own folder.
 struct Disk(PathBuf);
 
 impl Disk {
-    /// None where this process may not mount.
+    /// None if this process may not mount.
     fn mount(size: &str) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -412,13 +412,13 @@ impl Disk {
         mounted.then_some(disk)
     }
 
-    /// Bytes that are left.
+    /// The number of free bytes.
     fn free(&self) -> u64 {
         let disk = rustix::fs::statvfs(&self.0).expect("what the disk has left");
         disk.f_bavail * disk.f_frsize
     }
 
-    /// Looks all the while how much is left.
+    /// Polls continuously how much is free.
     fn watch(&self) -> Least {
         let (least, stop) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicBool::new(false)));
         let (folder, seen, stopped) = (self.0.clone(), Arc::clone(&least), Arc::clone(&stop));
@@ -432,7 +432,7 @@ impl Disk {
         Least { least, stop, thread }
     }
 
-    /// Takes room until so many bytes are left; the file that does.
+    /// Fills the disk until this many bytes are free. Returns the file that takes the room.
     fn leave(&self, bytes: u64) -> PathBuf {
         let path = self.0.join("ballast");
         let mut file = File::create(&path).expect("the file that fills the disk");
@@ -442,7 +442,7 @@ impl Disk {
         path
     }
 
-    /// Takes all the room there is; the file that does.
+    /// Fills the disk completely. Returns the file that takes the room.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("ballast");
         let mut file = File::create(&path).expect("the file that fills the disk");
@@ -454,7 +454,7 @@ impl Disk {
     }
 }
 
-/// The least that was left on a disk.
+/// The least free space of a disk.
 struct Least {
     least: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -476,7 +476,7 @@ impl Drop for Disk {
     }
 }
 
-/// Runs a command on a folder; whether it did what it was asked.
+/// Runs a command on a folder. Returns whether it succeeded.
 fn run(command: &mut Command, folder: &Path) -> bool {
     command.arg(folder).status().is_ok_and(|status| status.success())
 }

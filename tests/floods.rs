@@ -1,4 +1,4 @@
-//! Answers that never end, of servers that plugins ask: whatever part of an answer goes on for ever, the request
+//! Endless answers from the servers that plugins request. Whatever part of an answer never ends, the request
 //! ends at its limit, its connection ends with it, and the daemon's memory does not grow.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
@@ -92,7 +92,7 @@ fn whatever_never_ends_in_an_answer_over_http2_ends_at_a_limit() {
     all_end(&met);
 }
 
-/// A fetch and a request of the outbox meet this flood.
+/// Runs a fetch and a request of the outbox against this flood.
 fn check(what: &str, daemon: &Daemon, flood: &Flood, url: &str) {
     let before = most_memory(daemon);
     let got = requested(daemon, &json!([{ "url": url }]));
@@ -113,7 +113,8 @@ fn check(what: &str, daemon: &Daemon, flood: &Flood, url: &str) {
     assert!(growth < GROWTH, "{what}: memory grew by {growth} KiB");
 }
 
-/// Each connection ends, although the daemon runs on: over HTTP/2 when it has been idle for long.
+/// Checks that each connection ends, although the daemon keeps running. Over HTTP/2 it ends after a long idle
+/// time.
 fn all_end(met: &[(&str, Daemon, Flood)]) {
     let began = Instant::now();
     for (what, daemon, flood) in met {

@@ -1,7 +1,7 @@
-//! The behaviours of the daemon, one module a behaviour, in one binary that is linked once.
+//! The tests of the daemon's behaviours, one module for each, in one binary that is linked once.
 //!
 //! The documents cite a test by its module and its function: `contract` is `tests/contract.rs`. nextest runs
-//! each test in a process of its own; `cargo nextest run contract::` runs one behaviour.
+//! each test in a separate process; `cargo nextest run contract::` runs one behaviour.
 
 mod admin;
 mod admin_api;
@@ -61,7 +61,7 @@ mod stuck;
 mod telemetry;
 mod use_cases;
 
-/// A file that nobody lists here would compile nowhere and fail never.
+/// A file that is not listed here would never be compiled and could never fail.
 #[test]
 fn every_file_beside_this_one_is_a_module() {
     let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests"));

@@ -1,4 +1,4 @@
-//! What an operator does when something went wrong, with the commands an operator has.
+//! What an operator does when something went wrong, with the commands for that.
 
 use std::{fs, os::unix::fs::DirBuilderExt as _, process::Stdio};
 
@@ -6,7 +6,7 @@ use posthouse_harness::{Daemon, Event, Output, Signer, Source, eventually, wait_
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_posthouse");
-/// A plugin that may not send mail, and gives up at once.
+/// A plugin that may not send mail, and whose deliveries are given up after one attempt.
 const WITHOUT_GRANT: &str = "[plugin.counter]\nretry = { attempts = 1 }\n";
 const GRANT: &str = "[plugin.counter.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }\n";
 
@@ -24,7 +24,7 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
     let listed = done(&daemon.cli(&["deliveries", "--state", "dead", "--json"]));
     assert_eq!(listed.json_lines().len(), 3, "{listed:?}");
 
-    // Mended: the grant that was missing.
+    // The fix: the missing grant.
     daemon.edit_config(|config| format!("{config}\n{GRANT}"));
     daemon.restart();
 
@@ -41,7 +41,7 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
     assert_eq!((daemon.deliveries_in("done"), daemon.mails().len()), (3, 3));
     assert_eq!(daemon.kv("counter")["count"], "3");
 
-    // The story of one of them, from the first failure to the mail.
+    // `events show` for one of them lists everything from the first failure to the mail.
     let told = done(&daemon.cli(&["events", "show", &events[0].id])).stdout;
     for part in [
         events[0].id.as_str(),
@@ -64,7 +64,7 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
     let told = done(&daemon.cli(&["events", "show", &events[0].id, "--body"])).stdout;
     assert!(told.contains("spec_version"), "{told}");
 
-    // One event by hand takes effect again, on purpose.
+    // A replay of one event takes effect again, on purpose.
     let again = done(&daemon.cli(&["replay", &events[0].id, "--json"]));
     assert_eq!(again.json_lines()[0]["count"], json!(1), "{again:?}");
     daemon.wait_settled();
@@ -84,7 +84,7 @@ fn dead_letters_of_one_cause_are_one_group_whatever_ids_are_in_their_reasons() {
         .start();
     let post = |event: Event| assert!(daemon.post_event(&event).accepted());
     for _ in 0..4 {
-        // Panics, and the panic names the event.
+        // Panics with a message that names the event.
         post(Event::new("hostile.asked").data(json!({ "action": "trap" })));
     }
     post(Event::new("hostile.asked").data(json!({ "action": "no-such" })));
@@ -112,14 +112,14 @@ fn dead_letters_of_one_cause_are_one_group_whatever_ids_are_in_their_reasons() {
     assert_eq!((&wire["count"], &wire["plugin"]), (&json!(4), &json!("hostile")));
     assert!(wire["reason"].as_str().unwrap().starts_with("panicked at "), "{wire}");
     assert_eq!(group(&told, "asked to trap")["count"], json!(2));
-    // Each delivery keeps its whole reason, the event's id in it.
+    // Each delivery keeps its whole reason, with the event's id.
     let dead =
         done(&daemon.cli(&["deliveries", "--state", "dead", "--plugin", "hostile", "--json"])).json_lines();
     let whole =
         |delivery: &&Value| delivery["error"].as_str().unwrap().contains(delivery["event"].as_str().unwrap());
     assert_eq!(dead.iter().filter(whole).count(), 5, "{dead:?}");
 
-    // A group is listed and run again by its cause, and by any reason in it.
+    // A group is listed and replayed by its cause, and by any reason in it.
     let example = wire["example"].as_str().unwrap();
     for reason in [example, wire["reason"].as_str().unwrap()] {
         let listed = done(&daemon.cli(&["deliveries", "--state", "dead", "--reason", reason, "--json"]));
@@ -226,7 +226,7 @@ fn mail_that_was_given_up_is_sent_again_with_the_id_it_had() {
         .guest("counter")
         .plugin_config(GRANT)
         .prepare();
-    // A file where the folder of the mail should be.
+    // A file in the place of the mail's folder.
     let data = daemon.dir().join("data");
     fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
     fs::write(data.join("mail"), "").unwrap();
@@ -474,7 +474,7 @@ fn done(output: &Output) -> Output {
     output.clone()
 }
 
-/// The counts, once they add up.
+/// The counts, after a check that they add up.
 #[track_caller]
 fn assert_balanced(daemon: &Daemon) -> Value {
     let stats = done(&daemon.cli(&["stats", "--json"])).json_lines().remove(0);

@@ -1,7 +1,8 @@
-//! Plugins come, change, break, go and return while events flow; no request and no delivery suffers.
+//! Plugins are added, changed, broken, removed and put back while events flow. No request and no delivery
+//! suffers.
 //!
-//! 200 events a second stream in all the while. At each step `posthouse plugins` must say what is going
-//! on, as an operator would look.
+//! 200 events a second stream in all the time. At each step, `posthouse plugins` must report the state, as an
+//! operator would see it.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 
@@ -44,12 +45,12 @@ fn deliveries_flow_on_through_every_change_of_a_plugin() {
         }
     }
 
-    // Gone: events are taken in all the same, and their deliveries wait.
+    // Removed: events are still accepted, and their deliveries wait.
     std::fs::remove_file(daemon.plugin_file("counter")).unwrap();
     shown_with(&daemon, "the plugin is gone", |plugin| plugin["held"]["reason"] == "gone");
     wait_until("deliveries wait for the plugin", || daemon.deliveries_in("held") > 50);
 
-    // Back: what waited runs.
+    // Put back: the waiting deliveries run.
     daemon.put_plugin("counter", &new_revision(&counter, 11));
     shown_with(&daemon, "the plugin serves again", |plugin| plugin["state"] == "serving");
     wait_until("nothing is held any more", || daemon.deliveries_in("held") == 0);
@@ -81,7 +82,7 @@ fn a_file_that_was_never_good_is_named_and_becomes_a_plugin_once_it_is() {
     let plugin = shown_with(&daemon, "the broken plugin", |plugin| plugin["held"]["reason"] == "broken");
     assert_eq!(plugin["revision"], Value::Null, "{plugin}");
 
-    // Written slowly, in place: what is half there does no harm.
+    // Written slowly, in place: half a file does no harm.
     let counter = guest("counter");
     let half = counter.len() / 2;
     std::fs::write(daemon.plugin_file("counter"), &counter[..half]).unwrap();
@@ -127,7 +128,7 @@ fn shown_with(daemon: &Daemon, what: &str, wanted: impl Fn(&Value) -> bool) -> V
     eventually(what, || Some(counter_now(daemon)).filter(&wanted))
 }
 
-/// The counter as `posthouse plugins` shows it now; null where it does not.
+/// The counter as `posthouse plugins` shows it now. Null if it is not listed.
 #[track_caller]
 fn counter_now(daemon: &Daemon) -> Value {
     let output = daemon.cli(&["plugins", "--json"]);
@@ -160,7 +161,7 @@ fn damaged_machine_code_is_compiled_again_and_never_loaded() {
     let whole = std::fs::read(&path).unwrap();
     let seed = seed();
     let mut altered = whole.clone();
-    // A thousand bytes, so that code that runs is among them, and then one bit.
+    // Changes a thousand bytes, so that code that runs is among them, and then one bit.
     for number in 0..1000_u64 {
         let at =
             (seed.rotate_left((number % 64) as u32).wrapping_mul(number | 1) % whole.len() as u64) as usize;
@@ -226,7 +227,7 @@ fn the_daemon_outlives_its_compiler_and_no_compiler_the_daemon() {
     wait_until("the kernel would end the compiler first", || score(&compiler) == 1000);
     assert!(score(&daemon.pid().as_raw_nonzero().to_string()) < 1000);
 
-    // As the kernel does it when memory runs out. A file that has just changed is tried once more.
+    // The kernel does the same when memory runs out. A file that has just changed is tried once more.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     kill(&compiler);
     let plugin = eventually("its end is told", || {
@@ -238,13 +239,13 @@ fn the_daemon_outlives_its_compiler_and_no_compiler_the_daemon() {
     daemon.wait_settled();
     assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("1"));
 
-    // And as it does it to both, where a container has one fate.
+    // The kernel does the same to both processes if a container ends as a whole.
     daemon.put_plugin("heavy", &new_revision(&heavy(), 1));
     let compiler = eventually("it is compiled", || compilers(&daemon).pop());
     daemon.kill();
     let gone = || !std::fs::exists(format!("/proc/{compiler}/fd/0")).unwrap_or(false);
     wait_until("the compiler ends with the daemon", gone);
-    // The next start waits for it, so that a file that is gone again must end that.
+    // The next start waits for the compilation, so the removal of the file must end that.
     std::fs::remove_file(daemon.plugin_file("heavy")).unwrap();
     daemon.start();
     assert!(compilers(&daemon).is_empty());
@@ -272,7 +273,7 @@ fn a_compiler_that_the_kernel_ends_for_lack_of_memory_takes_no_daemon_with_it() 
     };
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
         .set("plugins", r#"rescan = "200ms""#)
-        // Its own limit is far beyond what the group has.
+        // Its own limit is far above the memory of the group.
         .set("plugins.compile", r#"memory = "4GiB""#)
         .guest("counter")
         .start();
@@ -284,7 +285,7 @@ fn a_compiler_that_the_kernel_ends_for_lack_of_memory_takes_no_daemon_with_it() 
     let said = plugin["last_error"].as_str().unwrap();
     assert!(said.contains("the kernel killed the compiler for lack of memory"), "{said}");
     assert!(group.kills() > 0, "{said}");
-    // The daemon is the one that was started, and goes on.
+    // The daemon is the process that was started, and continues.
     for _ in 0..20 {
         assert!(daemon.post_event(&Event::new("user.created").data(json!({}))).accepted());
     }
@@ -292,16 +293,16 @@ fn a_compiler_that_the_kernel_ends_for_lack_of_memory_takes_no_daemon_with_it() 
     assert_eq!(daemon.kv("counter").get("count").map(String::as_str), Some("20"));
 }
 
-/// A control group whose processes may have so much memory together. Dropped, it goes; its processes are to have
+/// A control group whose processes share a limit of memory. It is removed on drop; its processes must have
 /// ended by then.
 struct MemoryGroup {
     folder: PathBuf,
-    /// The file that counts the processes which the kernel has ended.
+    /// The file with the number of processes that the kernel has ended.
     events: &'static str,
 }
 
 impl MemoryGroup {
-    /// None where this process may not make one.
+    /// None if this process may not create one.
     fn make(bytes: u64) -> Option<Self> {
         let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = |line: &str| {
@@ -327,12 +328,12 @@ impl MemoryGroup {
         })
     }
 
-    /// Puts a daemon into the group, and whatever it starts from now on.
+    /// Puts a daemon into the group, with every process that it starts from now on.
     fn take_in(&self, daemon: &Daemon) {
         std::fs::write(self.folder.join("cgroup.procs"), daemon.pid().as_raw_nonzero().to_string()).unwrap();
     }
 
-    /// How many processes of the group the kernel has ended for lack of memory.
+    /// The number of processes in the group that the kernel has ended for lack of memory.
     fn kills(&self) -> u64 {
         let events = std::fs::read_to_string(self.folder.join(self.events)).unwrap();
         let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
@@ -342,7 +343,8 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // A process that has just ended may be in it still; what is left after a while is an empty group.
+        // A process that has just ended may still be in it. If the removal keeps failing, an empty group is
+        // left.
         for _ in 0..50 {
             if std::fs::remove_dir(&self.folder).is_ok() {
                 return;

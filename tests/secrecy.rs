@@ -1,9 +1,9 @@
-//! What is secret and what senders send stays out of the log, whatever happens and whatever its level, out
-//! of every file but the store and the mail, and out of what is sent to the collector of traces.
+//! Secrets and senders' data stay out of the log, whatever happens and at every level. They also stay out of
+//! every file except the store and the mail, and out of the requests to the collector of traces.
 //!
-//! A run uses every secret that there is, is sent bodies with a mark that can't be mistaken, well-formed and
-//! not, and has guests that fail in all the ways in which they may repeat what they were given. Then
-//! everything that it wrote is searched for the marks.
+//! A run uses every kind of secret. It gets bodies with an unmistakable mark, well-formed and not, and has
+//! guests that fail in all the ways in which they may repeat their input. Then the test searches everything
+//! that the daemon wrote for the marks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 
@@ -19,12 +19,12 @@ use posthouse_harness::{
 };
 use serde_json::{Value, json};
 
-/// Stands in every body, and in what guests make of it.
+/// Part of every body, and of what guests make of it.
 const MARK: &str = "qbodymarkq";
-/// Stands where a source has values masked.
+/// Part of the values that a source masks.
 const MASKED: &str = "qmaskedmarkq";
 
-/// A secret, and how it may look where it should not be.
+/// A secret, and the forms in which it could appear where it must not.
 struct Kept {
     what: &'static str,
     looks: Vec<String>,
@@ -113,7 +113,7 @@ fn nothing_shows(format: &str) {
     refused(&daemon, &standard);
     daemon.wait_settled();
     daemon.wait_mail_settled();
-    // A configuration that is wrong, with the secrets in it.
+    // An invalid configuration that contains the secrets.
     let config = daemon.dir().join("config.toml");
     let good = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{good}\n[[source]]\nname = \"late\"\nsecrets = [{standard:?}, 7]\n"))
@@ -122,7 +122,7 @@ fn nothing_shows(format: &str) {
     fs::write(&config, good).unwrap();
     collector.named("process http-probe");
 
-    // What is harmless is there: so the search below looks at the right things.
+    // Harmless values are there, so the search below looks at the right texts.
     let log = daemon.log();
     for event in &accepted {
         assert!(log.contains(event), "nothing about {event} in the log:\n{log}");
@@ -141,7 +141,7 @@ fn nothing_shows(format: &str) {
         shows_none(&marks, "the log", line);
     }
 
-    // Files: all but the store and the mail, the wasm code aside.
+    // Files: all except the store, the mail and the wasm code.
     let mut files = 0;
     for file in files_below(&daemon.dir().join("data")) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
@@ -154,7 +154,7 @@ fn nothing_shows(format: &str) {
     }
     assert!(files > 0, "no file was looked at");
 
-    // Traces have guests' words, masked; secrets and the payload itself never.
+    // Traces contain guests' words, masked, and never secrets or the payload itself.
     let mut posted = String::new();
     for request in collector.requests() {
         assert_eq!(request.header("x-token"), Some("qcollectorsecretq"));
@@ -165,7 +165,7 @@ fn nothing_shows(format: &str) {
     shows_none(&marks[1..], "the traces", &posted);
     assert!(!posted.contains(&format!("{MARK}-payload")), "a payload stands in a trace");
 
-    // What the command line tells.
+    // The output of the command line.
     let masked = accepted.last().unwrap();
     for arguments in [
         &["events", "show", masked, "--body"][..],
@@ -189,8 +189,8 @@ fn nothing_shows(format: &str) {
     assert!(shown.contains("[redacted]") && shown.contains(MARK), "{shown}");
 }
 
-/// Values times bytes of the texts come to some 80 GB here: a search for each value would take minutes, in which no
-/// sender has its answer.
+/// Values times bytes of the texts are some 80 GB here. A search for each value would take minutes, in which
+/// no sender gets its answer.
 #[test]
 fn masking_many_values_in_long_texts_keeps_no_sender_waiting() {
     let daemon = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"))
@@ -206,7 +206,7 @@ fn masking_many_values_in_long_texts_keeps_no_sender_waiting() {
     let heavy: Vec<_> =
         (0..4).map(|_| Event::new("user.created").data(json!({ "users": users, "log": log }))).collect();
     assert!(heavy.iter().all(|event| daemon.sender_of("masked").post_event(event).accepted()));
-    // Each has its answer within the time that a sender waits.
+    // Each gets its answer within the time that a sender waits.
     for _ in 0..20 {
         assert!(daemon.sender_of("open").post_event(&Event::new("user.created")).accepted());
     }
@@ -215,7 +215,7 @@ fn masking_many_values_in_long_texts_keeps_no_sender_waiting() {
     assert!(shown.contains("[redacted]") && !shown.contains("user19999"), "the text is not masked");
 }
 
-/// A plugin may keep what it was given, and tell of it when another event comes, of whatever source.
+/// A plugin may keep what it was given, and repeat it while it handles another event, of any source.
 #[test]
 fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
     let address = format!("{MASKED}-ada@example.com");
@@ -246,7 +246,7 @@ fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
         event.id
     };
     let events = [
-        // Kept in keys: the address and the name. Emitted: all of it, in an event of the plugin's own.
+        // Kept in keys: the address and the name. Emitted: everything, in a derived event.
         (
             "masked",
             post(
@@ -255,7 +255,7 @@ fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
                 json!({ "user": user, "log": MASKED, "emit": "user.echoed", "echo": true }),
             ),
         ),
-        // Neither names them: the mail's recipient and subject are from the keys.
+        // Neither event names them: the mail's recipient and subject are from the keys.
         (
             "open",
             post(
@@ -264,7 +264,7 @@ fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
                 json!({ "membership": { "user_id": "usr_1", "organization_id": "org_1" } }),
             ),
         ),
-        // As a plugin might, that has kept them elsewhere.
+        // Like a plugin that has kept them elsewhere.
         (
             "open",
             post(
@@ -291,7 +291,7 @@ fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
         Kept { what: "a telephone number", looks: vec!["1632".to_owned()] },
     ];
     let shows = |place: &str, text: &str| {
-        // What an event that is not masked says itself is no secret: its body, and the log lines of it as it came.
+        // An event that is not masked may show its own data: its body, and its log lines unchanged.
         shows_none(&marks, place, text);
         text.contains("[redacted]")
     };
@@ -330,14 +330,14 @@ fn what_was_masked_in_one_event_stays_masked_in_what_later_ones_make_of_it() {
     for request in collector.requests() {
         shows("the traces", &String::from_utf8_lossy(&request.body));
     }
-    // It is masked for people alone.
+    // Only people see the masks.
     let asked = web.requests();
     assert!(asked.iter().any(|request| request.path.contains(MASKED)), "{asked:?}");
     assert!(daemon.kv("welcome-email").values().any(|value| value.contains(&address)));
 }
 
-/// Events that are taken in, each doing something that may let slip what it holds; the last is of the source
-/// that masks. Returns their ids.
+/// Posts accepted events, each of which does something that may reveal its data. The last is of the source
+/// with masks. Returns their ids.
 fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {
     let own = |data: Value| Event::new("user.created").data(data);
     let nobody = format!("{MARK}-unknown@example.com");
@@ -347,7 +347,7 @@ fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {
         ),
         own(json!({ "mail": nobody })),
         own(json!({ "log": format!("{MARK}\n{MARK}"), "reject": true })),
-        // Failures in whose reason stands what could not be read.
+        // Failures whose reason contains the text that could not be parsed.
         own(json!({ "requests": MARK, "action": MARK, "steps": MARK, "keys": MARK, "emit": [MARK] })),
         own(json!({ "action": "trap", "trap": 1, "requests": [], "what": MARK })),
         own(json!({ "keys": ["key"], "action": "ok" })),
@@ -383,7 +383,7 @@ fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {
         assert!(sender.post(&headers, &body).duplicate(), "{id}");
         ids.push(id);
     }
-    // Not wanted there.
+    // A type that the source does not accept.
     assert_eq!(daemon.sender_of("crm").post_event(&Event::new("role.made").data(json!(MARK))).status, 200);
     let page = own(json!({ "log": MARK }));
     assert!(daemon.sender_of("page").post_event(&page).accepted());
@@ -398,7 +398,7 @@ fn accepted(daemon: &Daemon, web: &WebServer) -> Vec<String> {
     ids
 }
 
-/// Requests that are refused, for every reason that a sender can give.
+/// Posts requests that are refused, for every reason that a sender can cause.
 fn refused(daemon: &Daemon, standard: &str) {
     let good = Signer::Standard(standard.to_owned());
     let sender = daemon.sender_of("crm");
@@ -453,7 +453,7 @@ fn refused(daemon: &Daemon, standard: &str) {
     let body = format!("{{\"id\": \"{MARK} {MARK}\", \"type\": \"user.created\"}}").into_bytes();
     assert_eq!(page.post(&page.signer.sign_now("", &body), &body).status, 400);
 
-    // Too large, by its word and by its bytes; not whole; not in time; no HTTP at all; elsewhere.
+    // Too large, by its header and by its bytes; incomplete; late; not HTTP; to another path.
     let large = MARK.repeat(1000);
     assert_eq!(post(&good.sign_now("msg_3", large.as_bytes()), large.as_bytes()).status, 413);
     let fresh = good.sign_now("msg_4", MARK.as_bytes());
@@ -472,7 +472,7 @@ fn refused(daemon: &Daemon, standard: &str) {
     let mut connection = daemon.connect();
     connection.send(format!("{MARK} {MARK}\r\n\r\n").as_bytes()).unwrap();
     drop(connection.answer());
-    // The log names the path, so that a wrong one is found; what is behind its `?` may be a secret.
+    // The log names the path, so that a wrong one can be found. The text behind its `?` may be a secret.
     let elsewhere = posthouse_harness::Sender { path: format!("/elsewhere?{MARK}"), ..sender.clone() };
     assert_eq!(elsewhere.post(&signed, MARK.as_bytes()).status, 404);
     for (method, path) in [("GET", format!("/v1/events?text={MARK}")), ("POST", format!("/v1/{MARK}"))] {

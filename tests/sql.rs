@@ -1,17 +1,17 @@
 //! What a plugin does in its database takes effect with its delivery or not at all, on SQLite and on
-//! PostgreSQL, and it reaches nothing but what it was granted.
+//! PostgreSQL. A plugin reaches nothing but what it was granted.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
 use posthouse_harness::{Builder, Daemon, Event, Postgres, guest, wait_until, worst_statements};
 use serde_json::{Value, json};
 
-/// A daemon with `sql-probe` on the database of this URL.
+/// A daemon with `sql-probe` on the database with this URL.
 fn on(url: &str) -> Builder {
     on_with(url, "")
 }
 
-/// The same, with these keys for the database.
+/// Like [`on`], with these keys for the database.
 fn on_with(url: &str, keys: &str) -> Builder {
     Daemon::builder(env!("CARGO_BIN_EXE_posthouse")).guest("sql-probe").toml(&format!(
         "[databases.app]\nurl = {url:?}\nstatement_timeout = \"500ms\"\n{keys}\n\
@@ -21,14 +21,14 @@ fn on_with(url: &str, keys: &str) -> Builder {
     ))
 }
 
-/// The same on each engine. The PostgreSQL has to outlive its daemon.
+/// Runs the test on each engine. The PostgreSQL has to outlive its daemon.
 fn on_each(test: impl Fn(Daemon)) {
     test(on("sqlite:data/app.db").start());
     let postgres = Postgres::start();
     test(on(&postgres.url()).start());
 }
 
-/// Has the steps done in one event, and returns its delivery to sql-probe with all attempts.
+/// Runs the steps in one event, and returns its delivery to sql-probe with all attempts.
 fn steps(daemon: &Daemon, steps: Value) -> Value {
     let event = Event::new("user.created").data(json!({ "steps": steps }));
     assert!(daemon.post_event(&event).accepted());
@@ -36,7 +36,7 @@ fn steps(daemon: &Daemon, steps: Value) -> Value {
     daemon.event(&event.id)["history"][0].clone()
 }
 
-/// What the last attempt said of its steps.
+/// The last attempt's log about its steps.
 fn said(delivery: &Value) -> Vec<String> {
     let attempts = delivery["attempt_log"].as_array().expect("attempts");
     let logs = attempts.last().expect("an attempt")["logs"].as_array().cloned().unwrap_or_default();
@@ -205,14 +205,15 @@ fn an_attempt_leaves_nothing_on_its_connection_that_hides_a_table_from_the_next(
             let insert = json!([{ "sql": "INSERT INTO t VALUES ($1, 'row')", "with": [n] }]);
             assert_eq!(said(&steps(&daemon, insert)), ["changed 1"]);
         }
-        // What is on disk, and not only in a connection.
+        // The rows on disk, and not only those of a connection.
         daemon.restart();
         let expected: Vec<_> = (0..5).map(|n| format!("[Value::Integer({n})]")).collect();
         assert_eq!(rows(&daemon), format!("rows [{}]", expected.join(", ")));
     });
 }
 
-/// Within one call of a function SQLite looks at no clock. `database/sqlite/time_tests.rs` has the whole list.
+/// SQLite does not check the clock within one call of a function. `database/sqlite/time_tests.rs` has the
+/// whole list.
 #[test]
 fn a_call_that_would_work_for_minutes_holds_the_database_from_no_other_plugin() {
     let calls =
@@ -238,7 +239,8 @@ fn a_call_that_would_work_for_minutes_holds_the_database_from_no_other_plugin() 
             { "fail": 9 },
         ] }));
         assert!(daemon.post_event(&long).accepted());
-        // The guest reads megabytes before it asks for the database, so rows are written before, during and after.
+        // The guest reads megabytes before it uses the database, so rows are written before, during and after
+        // that.
         let rows: Vec<_> = (0..30)
             .map(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(100));

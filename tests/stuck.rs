@@ -1,5 +1,5 @@
-//! A statement that no interrupt ends: the daemon kills itself to give the database back, and the attempt that ran
-//! the statement is a failed one. (`POSTHOUSE_STUCK` makes such a statement, since we know of no real one.)
+//! A statement that no interrupt ends: the daemon kills itself to release the database, and the attempt that
+//! ran the statement has failed. (`POSTHOUSE_STUCK` creates such a statement, since we know of no real one.)
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -26,7 +26,7 @@ fn a_statement_that_nothing_ends_ends_the_daemon_and_is_a_failed_attempt() {
         Some(delivery(&daemon, &stuck)).filter(|delivery| delivery["state"] == "waiting")
     });
     assert_eq!(failed["attempts"], 1, "{failed}");
-    // The daemon still takes events and runs those that need no database.
+    // The daemon still accepts events, and handles those that need no database.
     let plain = asking(&[]);
     assert!(daemon.post_event(&plain).accepted());
     eventually("the plain event is done", || {
@@ -39,7 +39,7 @@ fn a_statement_that_nothing_ends_ends_the_daemon_and_is_a_failed_attempt() {
     assert!(log.contains("did not end when interrupted and holds the database"), "{log}");
     assert!(log.contains("app"), "{log}");
 
-    // The next start has the database again; the stuck delivery waits for its second attempt.
+    // The next start has the database again. The stuck delivery waits for its second attempt.
     daemon.set_env("POSTHOUSE_STUCK", None);
     daemon.start();
     let other = asking(&["CREATE TABLE t (n)", "INSERT INTO t VALUES (2)"]);
@@ -63,7 +63,7 @@ fn asking(statements: &[&str]) -> Event {
     Event::new("user.created").data(json!({ "steps": steps }))
 }
 
-/// Its delivery, with all attempts.
+/// The event's delivery, with all attempts.
 fn delivery(daemon: &Daemon, event: &Event) -> Value {
     daemon.event(&event.id)["history"][0].clone()
 }

@@ -1,5 +1,5 @@
-//! The use cases of Scalekit's page on webhooks, end to end: its plugins over the real daemon, with their
-//! rows in SQLite and then in PostgreSQL, mail in a folder and a web server for what they ask of others.
+//! The use cases of Scalekit's page on webhooks, end to end. Its plugins run in the real daemon, with their
+//! rows in SQLite and then in PostgreSQL, mail in a folder, and a web server for their requests.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 const PLUGINS: [&str; 6] =
     ["access", "login-monitor", "seat-billing", "user-sync", "welcome-email", "workspace"];
 
-/// Takes what all of them send; an account gets an id.
+/// Accepts the requests of all plugins. An account gets an id.
 fn web() -> WebServer {
     WebServer::start(|request| match request.path.starts_with("/accounts/") {
         true => {
@@ -21,8 +21,8 @@ fn web() -> WebServer {
     })
 }
 
-/// A daemon with the page's plugins, and the server that has their rows where no file has them. The daemon
-/// goes first.
+/// A daemon with the page's plugins, and the server of their rows if no file has them. The daemon must be
+/// dropped first.
 struct Page {
     daemon: Daemon,
     postgres: Option<Postgres>,
@@ -45,7 +45,7 @@ impl Deref for Page {
     }
 }
 
-/// Tells a story on each engine.
+/// Runs a story on each engine.
 fn on_each(story: impl Fn(&Page, &WebServer)) {
     for postgres in [None, Some(Postgres::start())] {
         let web = web();
@@ -54,7 +54,7 @@ fn on_each(story: impl Fn(&Page, &WebServer)) {
     }
 }
 
-/// A daemon with all of the page's plugins, each granted and told what it can make use of.
+/// A daemon with all of the page's plugins, each with the grants and settings that it can use.
 fn page(web: &WebServer, database: &str) -> Builder {
     let url = web.url("");
     let mut builder = Daemon::builder(env!("CARGO_BIN_EXE_posthouse"));
@@ -107,7 +107,7 @@ fn page(web: &WebServer, database: &str) -> Builder {
     ))
 }
 
-/// Posts these, one after another, and waits until nothing is left to do.
+/// Posts these events, one after another, and waits until nothing is left to do.
 fn post(daemon: &Daemon, events: &[Event]) {
     for event in events {
         assert!(daemon.post_event(event).accepted(), "{event:?}");
@@ -117,7 +117,7 @@ fn post(daemon: &Daemon, events: &[Event]) {
     assert_eq!(stats["store"]["states"]["dead"], json!(0), "{stats}");
 }
 
-/// The requests to below this path, in the order of their coming, once there are so many.
+/// The requests to paths below this one, in the order of their arrival, once there are `count`.
 fn requests(web: &WebServer, path: &str, count: usize) -> Vec<WebRequest> {
     let below = || {
         let all = web.requests().into_iter();
@@ -154,7 +154,7 @@ fn a_user_is_synced_welcomed_and_provisioned_and_goes_again() {
             }))
         };
         let (created, renamed) = (user("user.created", "Ada"), user("user.updated", "Augusta").later(60));
-        // The change comes first, and the creation twice.
+        // The change arrives first, and the creation twice.
         post(page, &[renamed.clone(), created]);
         let users = "SELECT id, email, first_name, organization_id, account_id FROM users";
         assert_eq!(page.rows(users), [row(&["usr_1", "ada@example.com", "Augusta", "org_1", "acc_usr_1"])]);
@@ -247,7 +247,7 @@ fn a_member_gets_access_a_welcome_and_a_seat_and_leaves_an_archive_and_a_free_se
         );
         assert_eq!(page.rows(seats), [row(&["org_1", "1", "3"])]);
 
-        // Billing got each count, under keys of their own; so did whoever listens for the derived event.
+        // Billing got each count, with separate keys, and so did the subscriber of the derived event.
         let mut billed: Vec<_> = requests(web, "/seats/org_1", 3)
             .iter()
             .map(|request| {

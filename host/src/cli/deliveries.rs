@@ -1,5 +1,5 @@
-//! `posthouse deliveries`: a list of deliveries, newest first, or of dead letters by cause; `posthouse deliveries show ID`:
-//! all about one.
+//! `posthouse deliveries`: a list of deliveries, newest first, or of dead letters by cause.
+//! `posthouse deliveries show ID`: everything about one delivery.
 
 use std::process::ExitCode;
 
@@ -151,7 +151,7 @@ fn list(client: &Client, args: List) -> Result<ExitCode, CliError> {
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "delivery"))
 }
 
-/// Dead letters that have one cause.
+/// Dead letters with one cause.
 #[derive(Deserialize)]
 struct Group {
     plugin: String,
@@ -186,7 +186,7 @@ fn causes(client: &Client, limit: usize, json: bool) -> Result<ExitCode, CliErro
 }
 
 impl Summary {
-    /// Its event, and what keeps it from being done.
+    /// Its event, and the reason why it is not done.
     fn note(&self) -> String {
         let error = self.error.as_deref().filter(|_| self.state != "done").unwrap_or_default();
         let why = match (&self.held, self.due_at, &self.behind) {

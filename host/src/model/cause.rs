@@ -1,8 +1,8 @@
-//! The cause in a failure's reason: the reason without what differs from event to event.
+//! The cause in a failure's reason: the reason without the parts that differ from event to event.
 //!
-//! Ids, numbers, addresses, dates and quoted values become `…`, so that a thousand dead letters of one cause are one
-//! group and not a thousand. What tells causes apart stays: names in backticks, the names of tables and constraints,
-//! status codes, hosts, and the place in the source of a panic.
+//! Ids, numbers, addresses, dates and quoted values become `…`, so that a thousand dead letters with one
+//! cause are one group and not a thousand. The parts that tell causes apart stay: names in backticks, the
+//! names of tables and constraints, status codes, hosts, and the source position of a panic.
 //!
 //! ```text
 //!   user usr_9f2c (ada@example.com) not found in org 42       user … (…) not found in org …
@@ -10,28 +10,28 @@
 //!   panicked at src/lib.rs:42:5: index 7 is out of bounds      panicked at src/lib.rs:42:5: index … is out of bounds
 //! ```
 //!
-//! A reason that is one value and nothing else has the cause `…`, which tells nobody anything ([`says_nothing`]). Whoever
-//! shows that cause shows an example beside it.
+//! A reason that is one value and nothing else has the cause `…`, which says nothing ([`says_nothing`]).
+//! Where that cause is shown, an example is shown beside it.
 //!
-//! The cause of a cause is the same, so a group can be asked for by its cause and by the reason of any in it.
+//! The cause of a cause is the same, so a group can be selected by its cause or by the reason of any member.
 
-/// Bytes of a reason that are looked at.
+/// The number of bytes of a reason that are looked at.
 const LOOKED_AT: usize = 2048;
 
-/// Characters of a cause, at most.
+/// The most characters of a cause.
 const LONGEST: usize = 200;
 
-/// Characters of a quoted value, at most; a quote that ends later is none.
+/// The most characters of a quoted value. A quote that ends later is not a quote.
 const QUOTED: usize = 400;
 
-/// What stands in the place of a value.
+/// The replacement of a value.
 const VALUE: &str = "…";
 
-/// Words after which a number is a code of which there are few.
+/// Words before a number that is a code with few values.
 const CODES: [&str; 9] =
     ["status", "http", "code", "sqlstate", "errno", "error", "answered", "signal", "exit"];
 
-/// Words after which a text in double quotes is a name and no value.
+/// Words before a text in double quotes that is a name and not a value.
 const NAMES: [&str; 10] = [
     "constraint",
     "relation",
@@ -45,13 +45,13 @@ const NAMES: [&str; 10] = [
     "limit",
 ];
 
-/// Endings of source files, by which a place in one is known.
+/// The endings of source files, by which a source position is recognised.
 const SOURCES: [&str; 9] = [".rs:", ".js:", ".mjs:", ".ts:", ".py:", ".go:", ".c:", ".cc:", ".cpp:"];
 
-/// The cause in a reason, of at most 200 characters; empty where the reason is.
+/// The cause in a reason, of at most 200 characters. Empty if the reason is.
 pub fn cause(reason: &str) -> String {
     let mut cause = generalized(&reason[..reason.floor_char_boundary(LOOKED_AT)]);
-    // What was cut may read otherwise; what does not settle is as good as it gets.
+    // A cut text may read otherwise. If it does not settle, the last form is used.
     for _ in 0..4 {
         let again = generalized(&cause);
         if again == cause {
@@ -62,7 +62,7 @@ pub fn cause(reason: &str) -> String {
     cause
 }
 
-/// Whether a cause has no word, because its reasons are values and nothing else: `…`, or `"…"`.
+/// Whether a cause contains no word, because its reasons are values and nothing else: `…`, or `"…"`.
 pub fn says_nothing(cause: &str) -> bool {
     !cause.is_empty() && !cause.contains(char::is_alphanumeric)
 }
@@ -80,10 +80,10 @@ fn generalized(text: &str) -> String {
     out
 }
 
-/// A text that is made general.
+/// A text whose values are being replaced.
 struct General {
     out: String,
-    /// Where in `out` the last value ends.
+    /// The end of the last value in `out`.
     value_end: Option<usize>,
 }
 
@@ -102,7 +102,7 @@ impl General {
             } else if is_word(first) {
                 let end = rest.find(|char: char| !is_word(char)).unwrap_or(rest.len());
                 let word = rest[..end].trim_end_matches(['.', ':', '?', '=', '&']);
-                // A word of such characters alone is one after all.
+                // A word of only such characters is a word after all.
                 let word = if word.is_empty() { &rest[..end] } else { word };
                 self.word(word);
                 word.len()
@@ -118,10 +118,10 @@ impl General {
         }
     }
 
-    /// What stands between this quote, with which `rest` begins, and the one that ends it.
+    /// The text between the quote with which `rest` begins and the one that ends it.
     fn quoted<'t>(&self, rest: &'t str, first: char) -> Option<&'t str> {
         let close = closing(first)?;
-        // An apostrophe is none.
+        // An apostrophe is not a quote.
         if first == '\'' && self.out.ends_with(char::is_alphanumeric) {
             return None;
         }
@@ -159,10 +159,10 @@ impl General {
         }
     }
 
-    /// Scheme and host, and of the path what is no value.
+    /// Scheme and host, and the parts of the path that are not values.
     fn url(&mut self, scheme: &str, rest: &str) {
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
-        // Whoever logs in by the URL is nobody's business.
+        // A login in the URL is left out.
         let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
         self.push(scheme);
@@ -179,14 +179,14 @@ impl General {
         }
     }
 
-    /// Whether the word is a code of which there are few: a status, an SQLSTATE, an errno.
+    /// Whether the word is a code with few values: a status, an SQLSTATE, an errno.
     fn is_code(&self, word: &str) -> bool {
         let short =
             word.len() <= 5 && word.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
         short && (CODES.contains(&self.word_before().as_str()) || self.out.ends_with("` is "))
     }
 
-    /// The word before what comes now, in lower case.
+    /// The word before the current position, in lower case.
     fn word_before(&self) -> String {
         let before = self.out.trim_end_matches(|char: char| !char.is_alphanumeric());
         let start = before
@@ -203,7 +203,7 @@ impl General {
         self.unit(VALUE);
     }
 
-    /// A value. Where another is before it in a list they are one: lists differ in their length.
+    /// Adds a value. If it follows another in a list, they become one value, because lists differ in length.
     fn unit(&mut self, unit: &str) {
         if let Some(end) = self.value_end {
             let between = self.out[end..].trim();
@@ -220,7 +220,7 @@ impl General {
     }
 }
 
-/// The quote that ends one that begins like this; none where it is no quote.
+/// The quote that ends a text with this opening quote. None if it is not a quote.
 fn closing(open: char) -> Option<char> {
     Some(match open {
         '"' | '\'' | '`' => open,
@@ -231,7 +231,7 @@ fn closing(open: char) -> Option<char> {
     })
 }
 
-/// The value in what PostgreSQL says of a key, `(email)=(ada@example.com)`, from its `)=(` on.
+/// The value in PostgreSQL's message about a key, `(email)=(ada@example.com)`, from its `)=(` on.
 fn detail(rest: &str) -> Option<&str> {
     let inner = rest.strip_prefix(")=(")?;
     inner.find(')').map(|end| &inner[..end])
@@ -246,7 +246,7 @@ fn is_value(word: &str) -> bool {
     word.chars().any(|char| char.is_numeric() || char == '@' || char == '…') || is_id(word)
 }
 
-/// Whether a word without a digit is an id all the same: a prefix, and letters of either case as no name has them.
+/// Whether a word without a digit is an id: a prefix, and letters whose case is mixed as in no name.
 fn is_id(word: &str) -> bool {
     let Some((prefix, id)) = word.rsplit_once(['_', '-']) else { return false };
     let mixed = id.bytes().skip(1).any(|byte| byte.is_ascii_uppercase())
@@ -257,7 +257,7 @@ fn is_id(word: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphabetic())
 }
 
-/// Whether a word is a place in a source file.
+/// Whether a word is a position in a source file.
 fn is_place(word: &str) -> bool {
     SOURCES.iter().any(|ending| word.contains(ending))
 }

@@ -1,6 +1,6 @@
-//! The words of posthouse as types: events, deliveries, effects, grants.
+//! The domain types of posthouse: events, deliveries, effects, grants.
 //!
-//! The lowest layer: no I/O, no clock, no tokio. Everything above speaks in these.
+//! This is the lowest layer: no I/O, no clock, no tokio. All other layers use it.
 
 mod ambient;
 mod breaker;

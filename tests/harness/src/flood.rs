@@ -1,6 +1,7 @@
-//! A web server that answers each request with something that never ends, as fast as the other side reads it.
+//! A web server that answers each request with something that never ends, as fast as the client reads it.
 //!
-//! It writes bytes and knows no protocol beyond what a request needs: over HTTP/2, frames on stream 1.
+//! It writes bytes and knows no protocol beyond what a request needs: over HTTP/2, it writes frames on stream
+//! 1.
 
 use std::{
     io::{self, Read, Write},
@@ -18,17 +19,17 @@ use tempfile::TempDir;
 
 use crate::certificates;
 
-/// Bytes that are written at once.
+/// The number of bytes in one write.
 const AT_ONCE: usize = 64 << 10;
 
-/// What begins each connection over HTTP/2 (RFC 9113, 3.4), and how long the head of a frame is.
+/// The bytes that begin each connection over HTTP/2 (RFC 9113, 3.4), and the length of a frame's head.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const ACKNOWLEDGED: u8 = 1;
 
-/// A running server. Dropped, it stops.
+/// A running server, which stops on drop.
 pub struct Flood {
     address: SocketAddr,
     counts: Arc<Counts>,
@@ -43,20 +44,21 @@ struct Counts {
 }
 
 impl Flood {
-    /// Starts one at 127.0.0.1 that speaks HTTP/1.1: it answers with `begin`, and then with `again` for ever.
+    /// Starts a server at 127.0.0.1 that speaks HTTP/1.1. It answers with `begin`, and then with `again`
+    /// forever.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start(begin: impl Into<Vec<u8>>, again: impl Into<Vec<u8>>) -> Self {
         Self::serve(None, begin.into(), again.into())
     }
 
-    /// Starts one that speaks HTTP/2, with a certificate for this name; `begin` and `again` are frames
+    /// Starts a server that speaks HTTP/2, with a certificate for this name. `begin` and `again` are frames
     /// ([`Flood::frame`]). [`Flood::authority`] is the file that a client must trust.
     ///
     /// # Panics
-    /// Where it can't listen.
+    /// If it can't listen.
     #[track_caller]
     pub fn start_http2(name: &str, begin: impl Into<Vec<u8>>, again: impl Into<Vec<u8>>) -> Self {
         Self::serve(Some(certificates::make(&[name])), begin.into(), again.into())
@@ -65,7 +67,7 @@ impl Flood {
     /// A frame of HTTP/2 on this stream.
     ///
     /// # Panics
-    /// Where the payload is longer than 16 KiB.
+    /// If the payload is longer than 16 KiB.
     pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         assert!(payload.len() <= 16 << 10, "a frame that each client takes");
         let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
@@ -88,7 +90,7 @@ impl Flood {
                 let (counts, tls, answer) = (Arc::clone(&shared), tls.clone(), Arc::clone(&answer));
                 thread::spawn(move || {
                     counts.open.fetch_add(1, Ordering::SeqCst);
-                    // The end of a connection is what a test waits for.
+                    // A test waits for the end of a connection, so an error is ignored.
                     drop(counts.connection(stream, tls, &answer.0, &answer.1));
                     counts.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -97,7 +99,7 @@ impl Flood {
         Self { address, counts, dir }
     }
 
-    /// Its port.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
@@ -107,20 +109,20 @@ impl Flood {
         format!("http://{}/", self.address)
     }
 
-    /// Bytes it has sent.
+    /// The number of bytes that it has sent.
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
 
-    /// Connections that are open.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.counts.open.load(Ordering::SeqCst)
     }
 
-    /// The file of the authority that a client must trust; only of one that speaks HTTP/2.
+    /// The file of the authority that a client of an HTTP/2 server must trust.
     ///
     /// # Panics
-    /// Where it speaks HTTP/1.1.
+    /// If the server speaks HTTP/1.1.
     pub fn authority(&self) -> PathBuf {
         self.dir.as_ref().expect("a server with a certificate").path().join("ca.pem")
     }
@@ -169,7 +171,7 @@ impl Counts {
     }
 }
 
-/// Reads a request that has no body.
+/// Reads a request without a body.
 fn until_blank_line(stream: &mut impl Read) -> io::Result<()> {
     let (mut read, mut byte) = (Vec::new(), [0]);
     while !read.ends_with(b"\r\n\r\n") {
@@ -179,7 +181,7 @@ fn until_blank_line(stream: &mut impl Read) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads frames up to the first that begins a request.
+/// Reads frames up to the first one that begins a request.
 fn until_request(stream: &mut impl Read) -> io::Result<()> {
     stream.read_exact(&mut [0; PREFACE.len()])?;
     loop {

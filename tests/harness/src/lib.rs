@@ -1,6 +1,6 @@
-//! What the behaviour tests share: the real daemon in a folder of its own, signed requests, real servers.
+//! The parts that behaviour tests share: the real daemon in its own folder, signed requests, real servers.
 //!
-//! A test reads as a story about the binary that is shipped; nothing in here reaches into it.
+//! A test reads as a story about the shipped binary. Nothing in here reaches into the binary.
 //!
 //! ```no_run
 //! use posthouse_harness::{Daemon, Event, wait_until};
@@ -14,37 +14,37 @@
 //! assert!(daemon.stop().success());
 //! ```
 //!
-//! | piece | what it gives |
+//! | piece | what it provides |
 //! | --- | --- |
 //! | [`Builder`] | config.toml from its parts, guests in the plugins folder |
-//! | [`Daemon`] | the running binary: its answers, its files, its command line, its life and death |
-//! | [`Source`], [`Sender`] | a `[[source]]`, and who posts to it with the right signature |
-//! | [`Event`] | a webhook's body, of the shape real ones have |
-//! | [`Signer`] | both signature schemes, written anew here so that they check the daemon's |
-//! | [`Connection`] | HTTP by hand, for requests no client library would send |
-//! | [`Crowd`] | hostile peers in numbers that hold connections |
+//! | [`Daemon`] | the running binary: its answers, its files, its command line, its start and end |
+//! | [`Source`], [`Sender`] | a `[[source]]`, and a sender that posts to it with valid signatures |
+//! | [`Event`] | a webhook's body, in the shape of real ones |
+//! | [`Signer`] | both signature schemes, written independently so that they check the daemon's |
+//! | [`Connection`] | HTTP by hand, for requests that no client library would send |
+//! | [`Crowd`] | many hostile peers that hold connections |
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
-//! | [`SmtpServer`] | a real mail server that writes down what it got, and fails when told to |
-//! | [`WebServer`] | a web server that writes down what it was asked, and answers as it is told |
+//! | [`SmtpServer`] | a real mail server that records its mail, and fails as a test says |
+//! | [`WebServer`] | a web server that records its requests, and answers as a test says |
 //! | [`Flood`] | a web server whose answers never end |
-//! | [`Collector`] | an OpenTelemetry collector that keeps the spans it is sent |
-//! | [`DnsServer`] | a nameserver that knows what a test tells it |
-//! | [`NotifySocket`] | what the daemon tells its service manager |
-//! | [`Postgres`] | a real PostgreSQL of the test's own, which can be killed and started again |
+//! | [`Collector`] | an OpenTelemetry collector that keeps the spans that it receives |
+//! | [`DnsServer`] | a nameserver with a test's answers |
+//! | [`NotifySocket`] | the messages of the daemon to its service manager |
+//! | [`Postgres`] | a real PostgreSQL for one test, which the test can kill and start again |
 //! | [`browse`] | a story in a real browser |
-//! | [`requested`] | what came of the requests that a guest was asked to make |
-//! | [`Proxy`] | a network that hangs when told to |
-//! | [`Mail`] | a mail that came out, parsed |
+//! | [`requested`] | the results of requests that a guest makes |
+//! | [`Proxy`] | a network that hangs when a test stalls it |
+//! | [`Mail`] | a mail that was sent, parsed |
 //! | [`guest`], [`new_revision`] | the bytes of a built guest, and the same with another SHA-256 |
 //! | [`worst_statements`] | the statements that hold a SQLite database the longest |
-//! | [`wait_until`], [`seed`] | waiting with a bound, chance that can be repeated |
+//! | [`wait_until`], [`seed`] | waiting with a limit, and repeatable randomness |
 //!
-//! The environment steers it: `POSTHOUSE_KEEP=1` keeps each test's folder and prints where it is,
-//! `POSTHOUSE_SEED` repeats a seeded run, `POSTHOUSE_PATIENCE` is the seconds a wait may take (60),
-//! `POSTHOUSE_TEST_PYTHON` is a Python that has the test servers' packages.
+//! Environment variables control it. `POSTHOUSE_KEEP=1` keeps each test's folder and prints its path,
+//! `POSTHOUSE_SEED` repeats a seeded run, `POSTHOUSE_PATIENCE` is the longest time of a wait in seconds (60),
+//! `POSTHOUSE_TEST_PYTHON` is a Python with the test servers' packages.
 //!
-//! Everything in here panics when it fails: that is how a test hears of it. A daemon whose test
-//! failed shows the end of its log.
+//! Everything in here panics on failure, which fails the test. A daemon whose test failed prints the end of
+//! its log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a harness fails the test")]
 #![allow(clippy::print_stderr, reason = "what a failed test has to say")]

@@ -64,7 +64,7 @@ pub(super) async fn page(State(admin): State<Admin>, said: Result<Query<Done>, Q
     Ok(layout::page("Dead letters", "/dead-letters", &body))
 }
 
-/// Which dead letters.
+/// The dead letters of a group.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Group {
@@ -77,7 +77,7 @@ impl Group {
         DeliveryFilter {
             state: Some(DeliveryState::Dead),
             plugin: (!self.plugin.is_empty()).then(|| self.plugin.clone()),
-            // An empty reason is one: nothing was said. That of all groups is not there at all.
+            // An empty reason is a reason: the guest gave none. None selects all reasons.
             reason: self.reason.clone(),
             ..DeliveryFilter::default()
         }
