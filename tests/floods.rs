@@ -26,8 +26,8 @@ const OK: &[u8] = &[0x88];
 const EARLY_HINTS: &[u8] = &[0x08, 3, b'1', b'0', b'3'];
 const FIELD: &[u8] = &[0x00, 1, b'a', 1, b'b'];
 
-/// The most that the daemon's memory may grow by, in KiB. Over HTTP/2, what one turn of the runtime reads of 1xx
-/// responses waits in memory for the next turn, and a field of six bytes takes a hundred there.
+/// The most that the daemon's memory may grow by, in KiB. Over HTTP/2, the 1xx responses that one turn of the
+/// runtime reads wait in memory for the next turn. A field of six bytes takes a hundred there.
 const GROWTH: u64 = 160 << 10;
 
 #[test]

@@ -1,9 +1,9 @@
 //! Secrets and senders' data stay out of the log, whatever happens and at every level. They also stay out of
 //! every file except the store and the mail, and out of the requests to the collector of traces.
 //!
-//! A run uses every kind of secret. It gets bodies with an unmistakable mark, well-formed and not, and has
-//! guests that fail in all the ways in which they may repeat their input. Then the test searches everything
-//! that the daemon wrote for the marks.
+//! A run uses every kind of secret. It gets bodies with an unmistakable mark, well-formed and not. Its guests
+//! fail in all the ways in which they may repeat their input. Then the test searches everything that the
+//! daemon wrote for the marks.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails fails the test")]
 

@@ -3,9 +3,9 @@
 //!
 //! The daemon's clock can't be set, so over HTTP a case is moved to the present, with its defects. Its
 //! timestamp moves by the time between the case and the present, within any odd text around it (`+1765281881`
-//! stays a plus and a number). An entry of its signature header that was right, for the timestamp as sent or
-//! for the time of the case, is made again for the moved timestamp. Every other entry stays unchanged. So
-//! what was wrong stays wrong, and in the same way.
+//! stays a plus and a number). If an entry of its signature header was right, for the timestamp as sent or
+//! for the case's time, it is made again for the moved timestamp. Every other entry stays unchanged. So what
+//! was wrong stays wrong, and in the same way.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -111,7 +111,7 @@ fn a_placeholder_makes_every_signature_invalid_and_no_daemon() {
         ] {
             let source = Source { name: "hollow".into(), scheme, secrets: vec![secret.into()] };
             let daemon = configured([&source]).prepare();
-            // Signed with this text, as anybody could who guesses it.
+            // Signed with this text, as an attacker who guesses it would.
             let body = b"{\"id\":\"evt_1\",\"type\":\"user.created\"}";
             let now = unix_now().to_string();
             let hmac = mac(secret.as_bytes(), &[now.as_bytes(), b".", body]);

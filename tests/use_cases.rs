@@ -1,5 +1,5 @@
-//! The use cases of Scalekit's page on webhooks, end to end. Its plugins run in the real daemon, with their
-//! rows in SQLite and then in PostgreSQL, mail in a folder, and a web server for their requests.
+//! The use cases of Scalekit's page on webhooks, end to end. Its plugins run in the real daemon. Their rows
+//! are in SQLite and then in PostgreSQL, their mail goes to a folder, and their requests to a web server.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 

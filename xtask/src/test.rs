@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything that CI runs. It installs what is missing, builds what the tests need, and
-//! then runs every check to its end, so that one failure does not hide another.
+//! `cargo xtask test`: everything that CI runs. It installs what is missing and builds what the tests need.
+//! Then it runs every check to its end, so that one failure does not hide another.
 //!
 //! `cargo xtask test --quick` is the inner loop: the tests that need no browser, no PostgreSQL and no loop of
 //! kills. `.config/nextest.toml` lists them.

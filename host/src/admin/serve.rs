@@ -75,7 +75,7 @@ impl Handler for Routes {
     }
 
     fn unhandled(&self, what: Unhandled, peer: IpAddr) {
-        // The listener logs connections without room itself.
+        // The listener itself logs connections without room.
         if what != Unhandled::Crowded
             && let Some(held_back) = self.gate.admit()
         {

@@ -1,5 +1,5 @@
-//! `posthouse send`: sends a test event. It takes a sample of any known type, signs it with the source's
-//! first secret, and posts it to the running daemon as its sender would.
+//! `posthouse send`: sends a test event. It takes a sample of any known type and signs it with the source's
+//! first secret. Then it posts it to the running daemon as the sender would.
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +59,7 @@ pub struct Args {
 /// status.
 ///
 /// # Errors
-/// [`CliError`] if nothing could be sent or nobody answers. An answer other than 2xx is exit code 1.
+/// [`CliError`] if nothing could be sent or no answer arrives. An answer other than 2xx is exit code 1.
 pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Result<ExitCode, CliError> {
     let samples = Samples::read().map_err(|error| CliError::Failure(error.to_string()))?;
     let Some(event_type) = args.event_type else {

@@ -18,7 +18,7 @@
 //! - **What counts.** A delivery counts once, however often it fails. If it failed before another one
 //!   succeeded, it is known to be bad and no longer counts: it uses up its own attempts with its own back-off
 //!   and becomes a dead letter.
-//! - **False alarms.** Each time that a success closes the breaker within one `pause`, the number of failures
+//! - **False alarms.** A success may close the breaker within one `pause`. Each time, the number of failures
 //!   that opens it doubles, up to 16 times `failures`. The higher number applies for one `pause`.
 //! - **The first trial** begins at once. It has as many untried deliveries as the plugin may run at a time,
 //!   up to `failures`: the newest, the oldest, and others at random.

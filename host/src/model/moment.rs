@@ -6,8 +6,8 @@
 //! accepted years, a number is a time in at most one of the four.
 //!
 //! Anything else is no time, because a wrong time would make an old event look new. Examples are a text
-//! without an offset, a date without a time, and a year outside of 1990 to 2099, such as the zero value of
-//! many languages.
+//! without an offset and a date without a time. Another is a year outside of 1990 to 2099, such as the zero
+//! value of many languages.
 
 use jiff::{Timestamp, civil::DateTime, tz::Offset};
 

@@ -536,7 +536,7 @@ impl Daemon {
         Pid::from_child(self.child.as_ref().expect("the daemon runs"))
     }
 
-    /// Waits until it has ended without a signal.
+    /// Waits until it has ended, without stopping it.
     ///
     /// # Panics
     /// If it does not.
@@ -552,7 +552,7 @@ impl Daemon {
         self.setup.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
-    /// Whether it ended without a signal within this time. Then it can be started again.
+    /// Whether it ended within this time, without being stopped. Then it can be started again.
     ///
     /// # Panics
     /// If it does not run.

@@ -39,9 +39,9 @@
 //! | [`worst_statements`] | the statements that hold a SQLite database the longest |
 //! | [`wait_until`], [`seed`] | waiting with a limit, and repeatable randomness |
 //!
-//! Environment variables control it. `POSTHOUSE_KEEP=1` keeps each test's folder and prints its path,
-//! `POSTHOUSE_SEED` repeats a seeded run, `POSTHOUSE_PATIENCE` is the longest time of a wait in seconds (60),
-//! `POSTHOUSE_TEST_PYTHON` is a Python with the test servers' packages.
+//! Environment variables control it. `POSTHOUSE_KEEP=1` keeps each test's folder and prints its path, and
+//! `POSTHOUSE_SEED` repeats a seeded run. `POSTHOUSE_PATIENCE` is the longest time of a wait in seconds (60),
+//! and `POSTHOUSE_TEST_PYTHON` is a Python with the test servers' packages.
 //!
 //! Everything in here panics on failure, which fails the test. A daemon whose test failed prints the end of
 //! its log.

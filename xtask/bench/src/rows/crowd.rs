@@ -1,5 +1,5 @@
 //! The delay that strangers cause for senders and operators. The strangers open as many connections as there
-//! are open files, on both listeners, hold them by all means, and reconnect when they are cut off.
+//! are open files, on both listeners. They hold them by all means, and reconnect when they are cut off.
 
 use std::time::{Duration, Instant};
 
