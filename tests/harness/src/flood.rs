@@ -1,7 +1,7 @@
 //! A web server that answers each request with something that never ends, as fast as the client reads it.
 //!
-//! It writes bytes and knows no protocol beyond what a request needs: over HTTP/2, it writes frames on stream
-//! 1.
+//! It writes bytes and knows no protocol beyond what a request needs. Over HTTP/2, it writes frames on
+//! stream 1.
 
 use std::{
     io::{self, Read, Write},

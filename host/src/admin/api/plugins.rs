@@ -102,7 +102,7 @@ impl Admin {
     /// The plugin with this name.
     ///
     /// # Errors
-    /// 404. It says which other record has the name, or gives the nearest name.
+    /// 404, with the other record that has the name, or with the nearest name.
     pub(in crate::admin) async fn plugin(&self, name: &str) -> Result<Arc<Plugin>, ApiError> {
         if let Some(plugin) = self.0.registry.by_name(name) {
             return Ok(plugin);
