@@ -124,6 +124,14 @@ fn foreign_crates_stay_in_their_places() {
 }
 
 #[test]
+fn the_store_names_its_database_in_the_engine_alone() {
+    let outside = |file: &&SourceFile| file.module == "store" && !file.path.starts_with("store/sqlite");
+    for file in host_files().iter().filter(outside) {
+        assert!(!file.names("rusqlite"), "{} names `rusqlite`", file.path.display());
+    }
+}
+
+#[test]
 fn the_model_has_no_runtime_no_files_and_no_network() {
     for file in host_files().iter().filter(|file| file.module == "model") {
         let paths = file.paths();

@@ -239,7 +239,7 @@ impl Commits {
             return;
         };
         let (began, record) = (trace.now(), attempt.clone());
-        let completed = match self.store.hand_in(job, attempt, Verdict::Done(effects)).await {
+        let completed = match self.store.submit(job, attempt, Verdict::Done(effects)).await {
             Ok(handed_in) => {
                 drop(permits);
                 handed_in.committed().await

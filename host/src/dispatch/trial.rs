@@ -1,6 +1,6 @@
 //! What a runner does while its plugin's breaker is open: a few deliveries are tried.
 //!
-//! The store chooses them (`store/trial.rs`). All that are there run together, and those that come while they run, as
+//! The store chooses them (`store/sqlite/trial.rs`). All that are there run together, and those that come while they run, as
 //! many as the trial is wide; that is a round. The first success closes the breaker at once, whatever the others of
 //! the round do. If all that ran have failed the breaker stays open for another pause, and the runner ends.
 

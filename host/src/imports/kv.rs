@@ -17,7 +17,7 @@ use crate::{
     config::Limits,
     database::Transaction,
     model::{KvRead, KvVersion, KvWrite},
-    store::StoreError,
+    store::{Entries, Reading, StoreError, Value},
 };
 
 /// The most entries of one listing.
@@ -30,21 +30,16 @@ const NUMBER: usize = 20;
 /// The committed keys and values of one plugin.
 pub(crate) trait KvSource: Send + Sync {
     /// The value of a key and the version of its last write.
-    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError>;
+    fn get<'a>(&'a self, key: &'a str) -> Reading<'a, Value>;
     /// Entries with the prefix, after the key, in order, at most `limit`.
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError>;
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>, limit: u32) -> Reading<'a, Entries>;
     /// Bytes of all keys and values.
     fn bytes(&self) -> u64;
 }
 
 /// Where the committed keys and values are.
 pub(super) enum Source<'a> {
-    /// In the store, whose reads take microseconds.
+    /// In the store; an engine may answer at once.
     Store(&'a dyn KvSource),
     /// In the plugin's database, as the attempt's transaction sees them.
     Database { transaction: &'a mut Transaction, plugin: &'a str },
@@ -53,7 +48,7 @@ pub(super) enum Source<'a> {
 impl Source<'_> {
     async fn get(&mut self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, Stop> {
         match self {
-            Self::Store(store) => Ok(store.get(key)?),
+            Self::Store(store) => Ok(store.get(key).await?),
             Self::Database { transaction, plugin } => {
                 Ok(transaction.kv_get(plugin, key).await?.map(|value| (value, ISOLATED)))
             }
@@ -67,7 +62,7 @@ impl Source<'_> {
         limit: u32,
     ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, Stop> {
         match self {
-            Self::Store(store) => Ok(store.list(prefix, after, limit)?),
+            Self::Store(store) => Ok(store.list(prefix, after, limit).await?),
             Self::Database { transaction, plugin } => {
                 let entries = transaction.kv_list(plugin, prefix, after, limit as usize).await?;
                 Ok(entries.into_iter().map(|(key, value)| (key, value, ISOLATED)).collect())

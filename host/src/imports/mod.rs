@@ -417,12 +417,18 @@ pub(crate) fn link(linker: &mut Linker<Door>) -> wasmtime::Result<()> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{collections::BTreeMap, time::Duration};
+    use std::{collections::BTreeMap, future::ready, time::Duration};
 
     use parking_lot::Mutex;
 
+    use futures_util::future::Either;
+
     use super::KvSource;
-    use crate::{config::Limits, model::KvVersion, store::StoreError};
+    use crate::{
+        config::Limits,
+        model::KvVersion,
+        store::{Entries, Reading, Value},
+    };
 
     /// The limits as config.toml has them by default.
     pub(crate) fn limits() -> Limits {
@@ -471,20 +477,16 @@ pub(crate) mod tests {
     }
 
     impl KvSource for MemoryKv {
-        fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
-            Ok(self.0.lock().get(key).cloned())
+        fn get<'a>(&'a self, key: &'a str) -> Reading<'a, Value> {
+            Either::Left(ready(Ok(self.0.lock().get(key).cloned())))
         }
 
-        fn list(
-            &self,
-            prefix: &str,
-            after: Option<&str>,
-            limit: u32,
-        ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
+        fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>, limit: u32) -> Reading<'a, Entries> {
             let data = self.0.lock();
             let wanted = |key: &str| key.starts_with(prefix) && after.is_none_or(|after| key > after);
             let found = data.iter().filter(|(key, _)| wanted(key)).take(limit as usize);
-            Ok(found.map(|(key, (value, version))| (key.clone(), value.clone(), *version)).collect())
+            let found = found.map(|(key, (value, version))| (key.clone(), value.clone(), *version)).collect();
+            Either::Left(ready(Ok(found)))
         }
 
         fn bytes(&self) -> u64 {

@@ -173,6 +173,10 @@ pub struct Job {
     pub delivery: DeliveryId,
     /// The right to complete it.
     pub token: LeaseToken,
+    /// When that right expires; none: with the process.
+    pub expires: Option<Timestamp>,
+    /// Whether later deliveries of its order key wait for this one.
+    pub ordered: bool,
     /// The plugin that it is for.
     pub plugin: PluginId,
     /// The number of this attempt, from 1. An attempt that ran into a conflict keeps its number.

@@ -26,8 +26,8 @@ use crate::{
     config::PluginSettings,
     database::Database,
     imports::{KvSource, Terms},
-    model::{Ambient, BreakerState, HeldReason, Job, KvVersion, PluginId, Trial, Trip},
-    store::{PluginRecord, Store, StoreError},
+    model::{Ambient, BreakerState, HeldReason, Job, PluginId, Trial, Trip},
+    store::{Entries, PluginRecord, Reading, Store, Value},
 };
 
 /// One plugin at one moment: immutable, replaced whole at each change.
@@ -261,16 +261,11 @@ struct OwnKv {
 }
 
 impl KvSource for OwnKv {
-    fn get(&self, key: &str) -> Result<Option<(Vec<u8>, KvVersion)>, StoreError> {
+    fn get<'a>(&'a self, key: &'a str) -> Reading<'a, Value> {
         self.store.kv_get(self.plugin, key)
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<(String, Vec<u8>, KvVersion)>, StoreError> {
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>, limit: u32) -> Reading<'a, Entries> {
         self.store.kv_list(self.plugin, prefix, after, limit)
     }
 

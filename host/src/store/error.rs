@@ -1,9 +1,8 @@
-//! What can go wrong with a store, and which failures it outlives.
+//! What can go wrong with a store.
 
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use rusqlite::ErrorCode;
 
 /// Why a store could not be opened. Each message names the file and the way out.
 #[derive(Debug, thiserror::Error)]
@@ -54,34 +53,10 @@ pub enum StoreError {
     /// A write failed in a way that leaves the disk in doubt: nothing is written until a restart.
     #[error("the store has stopped after a failed write: {0}")]
     Poisoned(String),
-    /// The write was taken back whole; the next one may succeed.
+    /// The write was rolled back whole; the next one may succeed.
     #[error("the store could not write: {0}")]
     Io(String),
     /// The store is closing.
     #[error("the store is closing")]
     Closed,
-}
-
-impl StoreError {
-    /// What a failed read means to the caller. A reader's failure never poisons the writer.
-    pub(super) fn reading(error: &rusqlite::Error) -> Self {
-        Self::Io(error.to_string())
-    }
-}
-
-/// What SQLite says, with what to do about a disk that is full.
-pub(super) fn said(error: &rusqlite::Error) -> String {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => format!("{error}: make 1 MiB of room on its disk, or more"),
-        _ => error.to_string(),
-    }
-}
-
-/// Whether the writer may go on once the transaction is rolled back: the disk was full, or somebody
-/// else's tool held the file. After anything else nobody can say what is on the disk.
-pub(super) fn passes(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-    )
 }

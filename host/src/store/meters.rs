@@ -1,7 +1,7 @@
 //! What the store's work comes to, for the metrics: counted since the daemon started.
 //!
-//! The writer counts after each commit what it has committed, so that a batch that was taken back counts
-//! nothing, and one completion counts once. It alone counts deliveries and commits; who reads takes no lock
+//! The committer counts after each commit what it has committed, so that a batch that was rolled back counts
+//! nothing, and one completion counts once. It alone counts deliveries and commits; a reader takes no lock
 //! that it waits for. What the ledger has on disk is not counted here a second time.
 
 use std::{
@@ -124,7 +124,7 @@ impl PluginMeter {
     }
 }
 
-/// The writer's hold on what it counts.
+/// The committer's hold on what it counts.
 pub(super) struct Counting {
     meters: Arc<Meters>,
     plugins: HashMap<PluginId, Arc<PluginMeter>>,
@@ -143,7 +143,7 @@ impl Counting {
         self.meters.batch.add(operations as u64);
     }
 
-    /// A batch was taken back.
+    /// A batch was rolled back.
     pub(super) fn failed(&self) {
         self.meters.failed_commits.fetch_add(1, Ordering::Relaxed);
     }
@@ -181,7 +181,7 @@ pub struct StoreMeters {
     pub commit: SpreadCounts,
     /// Operations that were committed together.
     pub batch: SpreadCounts,
-    /// Batches that were taken back.
+    /// Batches that were rolled back.
     pub failed_commits: u64,
     /// By plugin, where it has run.
     pub plugins: HashMap<PluginId, PluginMeters>,

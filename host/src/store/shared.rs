@@ -1,9 +1,7 @@
-//! What the handle, the writer and the readers share.
+//! What the handle and the committer share: whether the store works, and what is counted.
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
-    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,72 +11,34 @@ use std::{
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::{StoreError, meters::Meters, present::Present, readers::Readers, space::Space};
+use super::{StoreError, meters::Meters, reads::Reads};
 use crate::model::PluginId;
 
-/// Reads of guests: as many at once as there are threads to run them.
-const GUEST_READERS: usize = 8;
-
-/// Reads of people.
-const PEOPLE_READERS: usize = 4;
-
 pub(super) struct Shared {
+    pub(super) reads: Reads,
     failure: OnceLock<String>,
-    closed: AtomicBool,
     kv_bytes: RwLock<HashMap<PluginId, u64>>,
     unfinished: AtomicU64,
     trouble: RwLock<Option<String>>,
-    space: Space,
-    /// Whether its files are where they were.
-    pub(super) present: Present,
     oversize: AtomicBool,
     /// What is counted for the metrics.
     pub(super) meters: Arc<Meters>,
-    /// For reads of keys while a guest runs.
-    pub(super) guests: Readers,
-    /// For lists, which take longer.
-    pub(super) people: Readers,
-    /// Counts the commits, for who wants to see what is new.
+    /// Counts the commits, for whoever wants to see what is new.
     pub(super) commits: watch::Sender<u64>,
-    #[cfg(test)]
-    injected: parking_lot::Mutex<Option<rusqlite::Error>>,
-    /// To sync the store's file. The last member: closed before SQLite's connections, it would take
-    /// their locks away, as POSIX has it.
-    file: File,
 }
 
 impl Shared {
-    pub(super) fn new(path: PathBuf, min_free: u64) -> std::io::Result<Self> {
-        let file = OpenOptions::new().write(true).open(&path)?;
-        let space = Space::new(min_free);
-        space.look(&file);
-        Ok(Self {
-            file,
-            space,
-            present: Present::new(&path),
-            oversize: AtomicBool::new(false),
+    pub(super) fn new(reads: Reads) -> Self {
+        Self {
+            reads,
             failure: OnceLock::new(),
-            closed: AtomicBool::new(false),
             kv_bytes: RwLock::default(),
             unfinished: AtomicU64::new(0),
             trouble: RwLock::default(),
+            oversize: AtomicBool::new(false),
             meters: Arc::default(),
-            guests: Readers::new(path.clone(), GUEST_READERS),
-            people: Readers::new(path, PEOPLE_READERS),
             commits: watch::Sender::new(0),
-            #[cfg(test)]
-            injected: parking_lot::Mutex::default(),
-        })
-    }
-
-    /// Remembers which files are open, once `connection` has read the store.
-    pub(super) fn remember_files(&self, connection: &rusqlite::Connection) -> std::io::Result<()> {
-        self.present.remember(&self.file, connection)
-    }
-
-    /// Puts on disk what has been copied into the store's file.
-    pub(super) fn sync_file(&self) -> std::io::Result<()> {
-        self.file.sync_data()
+        }
     }
 
     /// Whether more is in use than `max_size`, and nothing is left that may leave.
@@ -90,22 +50,12 @@ impl Shared {
         self.oversize.store(oversize, Ordering::Relaxed);
     }
 
-    /// Looks at the room on the disk.
-    pub(super) fn look_at_disk(&self) {
-        self.space.look(&self.file);
-    }
-
-    /// The room on the disk, as it was seen last.
-    pub(super) fn space(&self) -> &Space {
-        &self.space
-    }
-
     /// Why nothing is written any more.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.get().cloned()
     }
 
-    /// Why the last write was taken back, until one succeeds.
+    /// Why the last write was rolled back, until one succeeds.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.read().clone()
     }
@@ -114,20 +64,18 @@ impl Shared {
         *self.trouble.write() = trouble;
     }
 
-    /// Stops all writing, for ever. Returns the first reason given.
+    /// Stops all writing until a restart. Returns the first reason given.
     pub(super) fn poison(&self, reason: String) -> String {
         self.failure.get_or_init(|| reason).clone()
     }
 
     /// Ends all reading.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        self.guests.close();
-        self.people.close();
+        self.reads.close();
     }
 
-    /// Why the writer gave no answer.
-    pub(super) fn silence(&self) -> StoreError {
+    /// Why the committer gave no answer.
+    pub(super) fn stopped(&self) -> StoreError {
         match self.failure() {
             Some(reason) => StoreError::Poisoned(reason),
             None => StoreError::Closed,
@@ -138,11 +86,10 @@ impl Shared {
         self.kv_bytes.read().get(&plugin).copied().unwrap_or(0)
     }
 
-    pub(super) fn publish_kv_bytes(&self, sizes: impl IntoIterator<Item = (PluginId, i64)>) {
+    pub(super) fn publish_kv_bytes(&self, sizes: impl IntoIterator<Item = (PluginId, u64)>) {
         let mut sizes = sizes.into_iter().peekable();
         if sizes.peek().is_some() {
-            let mut published = self.kv_bytes.write();
-            published.extend(sizes.map(|(plugin, bytes)| (plugin, u64::try_from(bytes).unwrap_or(0))));
+            self.kv_bytes.write().extend(sizes);
         }
     }
 
@@ -151,17 +98,7 @@ impl Shared {
         self.unfinished.load(Ordering::Relaxed)
     }
 
-    pub(super) fn publish_unfinished(&self, unfinished: i64) {
-        self.unfinished.store(unfinished.unsigned_abs(), Ordering::Relaxed);
-    }
-
-    #[cfg(test)]
-    pub(super) fn inject(&self, error: rusqlite::Error) {
-        *self.injected.lock() = Some(error);
-    }
-
-    #[cfg(test)]
-    pub(super) fn injected(&self) -> Option<rusqlite::Error> {
-        self.injected.lock().take()
+    pub(super) fn publish_unfinished(&self, unfinished: u64) {
+        self.unfinished.store(unfinished, Ordering::Relaxed);
     }
 }

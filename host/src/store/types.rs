@@ -7,9 +7,41 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use crate::model::{
-    Capability, DeliveryId, DeliveryState, EventId, EventSeq, HeldReason, LogLine, OutboxItem, Outcome,
-    Pattern, PluginId, SourceName, TraceContext,
+    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, OutboxItem,
+    Outcome, Pattern, PluginId, Redact, SourceName, TraceContext,
 };
+
+/// What became of an event that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// On disk, with its deliveries.
+    Stored(EventSeq),
+    /// Same source and id were seen before; nothing was written.
+    Duplicate,
+}
+
+/// What a finished attempt asks of the store.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Commit the effects and "done" in one transaction.
+    Done(Effects),
+    /// Nothing took effect; run again at this time.
+    Retry(Timestamp),
+    /// Nothing took effect; give up.
+    Dead,
+}
+
+/// What became of a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completed {
+    /// Written as it was submitted.
+    Written,
+    /// Something that the attempt read has changed: nothing was written, and the job comes through its
+    /// lane again.
+    Conflict,
+    /// The token no longer holds: nothing was written.
+    LostLease,
+}
 
 /// What is known of a plugin, as the store keeps it.
 #[derive(Debug, Clone)]
@@ -292,7 +324,7 @@ pub struct DeliverySummary {
     pub held: Option<HeldReason>,
     /// How many attempts have ended.
     pub attempts: u32,
-    /// When it may run (again); none once it has finished, or while it is behind another.
+    /// When it may run (again); none once it has finished, or while another blocks it.
     pub due_at: Option<Timestamp>,
     /// When it was made.
     pub made_at: Timestamp,
@@ -302,8 +334,8 @@ pub struct DeliverySummary {
     pub error: Option<String>,
     /// The earlier delivery that it repeats.
     pub replay_of: Option<DeliveryId>,
-    /// The first of the deliveries of its order key, which have to finish before it may run.
-    pub behind: Option<DeliveryId>,
+    /// The delivery of its order key that has to finish before it may run.
+    pub blocked_by: Option<DeliveryId>,
 }
 
 /// A page of deliveries.
@@ -399,7 +431,7 @@ pub struct StoreStats {
     pub outbox: BTreeMap<String, u64>,
     /// By plugin.
     pub plugins: Vec<PluginStats>,
-    /// Attempts that ran into a conflict and began anew.
+    /// Attempts that ran into a conflict and ran again.
     pub conflicts: u64,
     /// Completions that came without a valid lease; nothing of them was written.
     pub lost_leases: u64,
@@ -568,4 +600,35 @@ pub struct Recent {
     pub p99_ms: Option<f64>,
     /// Which revisions ran, and how many of them each.
     pub revisions: Vec<(String, u64)>,
+}
+
+/// One content that a plugin's file has had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginRevision {
+    /// The SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// What it said of itself; empty where it could not.
+    pub description: String,
+    /// When it was loaded, or refused.
+    pub loaded_at: Timestamp,
+    /// When it ended; none while it serves.
+    pub ended_at: Option<Timestamp>,
+    /// Why it ended: `replaced`, `removed`, or `refused` with the reason.
+    pub ending: Option<String>,
+}
+
+/// The source and the body of an event, and of those that it is derived of, up to the webhook.
+#[derive(Debug, Clone, Default)]
+pub struct Payloads(pub(super) Vec<(String, Vec<u8>)>);
+
+impl Payloads {
+    /// Bytes of all bodies.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, body)| body.len()).sum()
+    }
+
+    /// What is masked of a text that came of them.
+    pub fn mask(&self, redact: impl Fn(&str) -> Redact) -> Mask {
+        Mask::of_all(self.0.iter().map(|(source, body)| (source.as_str(), &**body)), redact)
+    }
 }

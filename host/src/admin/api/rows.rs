@@ -118,7 +118,7 @@ impl From<store::DeliverySummary> for DeliverySummary {
             finished_at,
             error,
             replay_of,
-            behind,
+            blocked_by,
         } = row;
         Self {
             id,
@@ -134,7 +134,7 @@ impl From<store::DeliverySummary> for DeliverySummary {
             finished_at,
             error,
             replay_of,
-            behind,
+            behind: blocked_by,
         }
     }
 }

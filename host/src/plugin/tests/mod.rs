@@ -256,6 +256,8 @@ fn job(event_type: &str) -> Job {
     Job {
         delivery: DeliveryId(1),
         token: LeaseToken(1),
+        expires: None,
+        ordered: false,
         plugin: PluginId(1),
         attempt: 1,
         conflicts: 0,

@@ -119,6 +119,8 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
     Job {
         delivery: DeliveryId(i64::from(number)),
         token: LeaseToken(0),
+        expires: None,
+        ordered: false,
         plugin,
         attempt: 1,
         conflicts: 0,

@@ -1,0 +1,60 @@
+//! Fairness of the outbox: which plugin gets a free place. Within a kind the places go to the plugin that has the
+//! fewest of them, so that one whose items wait for long holds back no other.
+
+/// A plugin that has items which are due.
+pub(super) struct Claim {
+    pub(super) plugin: i64,
+    /// Items that are on their way.
+    pub(super) under_way: usize,
+    /// Items that are due; not counted beyond what there can be places for.
+    pub(super) due: usize,
+    /// Places that it was given.
+    pub(super) granted: usize,
+}
+
+/// Gives out what is `free`, one place at a time to the plugin that has the fewest. With `kept` no plugin gets a
+/// place if it would then have more than are left.
+pub(super) fn grant(claims: &mut [Claim], mut free: usize, kept: bool) {
+    while free > 0
+        && let Some(claim) = claims
+            .iter_mut()
+            .filter(|claim| claim.granted < claim.due)
+            .min_by_key(|claim| claim.under_way + claim.granted)
+        && (!kept || claim.under_way + claim.granted < free)
+    {
+        claim.granted += 1;
+        free -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each gets who has so many on their way and wants so many more.
+    fn granted(claims: &[(usize, usize)], free: usize, kept: bool) -> Vec<usize> {
+        let mut claims: Vec<_> = claims
+            .iter()
+            .map(|(under_way, due)| Claim { plugin: 0, under_way: *under_way, due: *due, granted: 0 })
+            .collect();
+        grant(&mut claims, free, kept);
+        claims.iter().map(|claim| claim.granted).collect()
+    }
+
+    #[test]
+    fn places_go_to_who_has_the_fewest() {
+        assert_eq!(granted(&[(0, 100)], 8, false), [8]);
+        assert_eq!(granted(&[(0, 100), (0, 100)], 8, false), [4, 4]);
+        assert_eq!(granted(&[(6, 100), (0, 100)], 2, false), [0, 2]);
+        assert_eq!(granted(&[(0, 100), (0, 1), (3, 9)], 8, false), [5, 1, 2]);
+        assert_eq!(granted(&[(0, 1)], 0, false), [0]);
+    }
+
+    #[test]
+    fn where_places_are_kept_nobody_has_more_than_there_are_free() {
+        assert_eq!(granted(&[(0, 100)], 64, true), [32]);
+        assert_eq!(granted(&[(32, 100), (0, 100)], 32, true), [0, 16]);
+        assert_eq!(granted(&[(32, 9), (16, 9), (8, 9), (4, 9), (2, 9), (0, 9)], 2, true), [0, 0, 0, 0, 0, 1]);
+        assert_eq!(granted(&[(0, 2), (0, 2)], 64, true), [2, 2]);
+    }
+}

@@ -1,0 +1,68 @@
+//! The open file: its connections for readers, the room on its disk, and whether it is still where it was opened.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+};
+
+use super::{present::Present, readers::Readers, space::Space};
+
+/// Reads of guests: as many at once as there are threads to run them.
+const GUEST_READERS: usize = 8;
+
+/// Reads of people.
+const PEOPLE_READERS: usize = 4;
+
+/// What the session, the readers and the checkpointer share.
+pub(super) struct OpenFile {
+    path: PathBuf,
+    pub(super) space: Space,
+    /// Whether its files are where they were.
+    pub(super) present: Present,
+    /// For reads of keys while a guest runs.
+    pub(super) guests: Readers,
+    /// For lists, which take longer.
+    pub(super) people: Readers,
+    #[cfg(test)]
+    pub(super) injected: parking_lot::Mutex<Option<super::tests::Injected>>,
+    /// To sync the file. The last member: closed before SQLite's connections, it would take their locks away, as
+    /// POSIX has it.
+    file: File,
+}
+
+impl OpenFile {
+    pub(super) fn new(path: PathBuf, min_free: u64) -> std::io::Result<Self> {
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let space = Space::new(min_free);
+        space.look(&file);
+        Ok(Self {
+            file,
+            space,
+            present: Present::new(&path),
+            guests: Readers::new(path.clone(), GUEST_READERS),
+            people: Readers::new(path.clone(), PEOPLE_READERS),
+            path,
+            #[cfg(test)]
+            injected: parking_lot::Mutex::default(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Remembers which files are open, once `connection` has read the store.
+    pub(super) fn remember(&self, connection: &rusqlite::Connection) -> std::io::Result<()> {
+        self.present.remember(&self.file, connection)
+    }
+
+    /// Puts on disk what has been copied into the file.
+    pub(super) fn sync(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Looks at the room on the disk.
+    pub(super) fn look_at_disk(&self) {
+        self.space.look(&self.file);
+    }
+}

@@ -1,0 +1,426 @@
+//! The tables, their versions, and the way from a path to an open, locked, up-to-date file.
+//!
+//! A version of the schema is one entry of [`MIGRATIONS`]; entries are never edited once released, only
+//! added. Refused: a store that another process has, one of a later version, and a file that is some
+//! other program's.
+
+use std::{
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{leftover, restore};
+use crate::{
+    model::{Ambient, DeliveryState},
+    owner,
+    store::OpenError,
+};
+
+/// Says in the file's header whose it is: "post".
+pub(super) const APPLICATION: i64 = 0x706f_7374;
+
+/// The writer's page cache, as SQLite takes it: negative means KiB. A commit that split a page walks
+/// all of it, which with 64 MiB cost more than the reads that it saves; the system caches the file too.
+const WRITER_CACHE: i64 = -16 * 1024;
+
+/// The schema, one version an entry.
+///
+/// Times are nanoseconds since 1970. `state` is the number of [`code`]. A delivery's `replay_of` is
+/// NULL where it came with its event, 0 where it was made later but repeats none. The deliveries that
+/// came with an event have ids that follow one another, `first_delivery` being the first, so that
+/// finding them takes no index. `event.body` stands last: a scan does not read it.
+const MIGRATIONS: &[&str] = &[
+    "
+CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE event_type (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    organization TEXT,
+    occurred_at INTEGER,
+    received_at INTEGER NOT NULL,
+    first_delivery INTEGER NOT NULL,
+    fanout INTEGER NOT NULL,
+    data_start INTEGER NOT NULL,
+    data_end INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX event_once ON event (source, id);
+
+CREATE TABLE plugin (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    revision TEXT,
+    description TEXT NOT NULL DEFAULT '',
+    events TEXT NOT NULL DEFAULT '[]',
+    requires TEXT NOT NULL DEFAULT '[]',
+    held TEXT,
+    last_error TEXT,
+    paused INTEGER NOT NULL DEFAULT 0,
+    loaded_at INTEGER,
+    forgotten INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE delivery (
+    id INTEGER PRIMARY KEY,
+    event INTEGER NOT NULL,
+    plugin INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    made_at INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    replay_of INTEGER,
+    error TEXT
+) STRICT;
+CREATE INDEX delivery_due ON delivery (plugin, due_at, id) WHERE state IN (0, 2);
+CREATE INDEX delivery_dead ON delivery (id) WHERE state = 4;
+CREATE INDEX delivery_replay ON delivery (event, replay_of) WHERE replay_of IS NOT NULL;
+
+CREATE TABLE attempt (
+    delivery INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    started_at INTEGER NOT NULL,
+    duration_us INTEGER NOT NULL,
+    outcome INTEGER NOT NULL,
+    error TEXT,
+    trace TEXT,
+    logs TEXT,
+    PRIMARY KEY (delivery, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE kv (
+    plugin INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (plugin, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    delivery INTEGER NOT NULL,
+    plugin INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    error TEXT,
+    item TEXT NOT NULL
+) STRICT;
+CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
+CREATE INDEX outbox_leased ON outbox (id) WHERE state = 1;
+CREATE INDEX outbox_delivery ON outbox (delivery);
+
+-- The ledger: deliveries ever in each state by plugin, and the bytes of its keys and values.
+CREATE TABLE tally (
+    plugin INTEGER PRIMARY KEY,
+    ready INTEGER NOT NULL,
+    leased INTEGER NOT NULL,
+    waiting INTEGER NOT NULL,
+    done INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    kv_bytes INTEGER NOT NULL
+) STRICT;
+
+-- What became of the deliveries of one event type within one hour.
+CREATE TABLE hour (
+    hour INTEGER NOT NULL,
+    type INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    sum_us INTEGER NOT NULL,
+    histogram BLOB NOT NULL,
+    PRIMARY KEY (hour, type)
+) STRICT, WITHOUT ROWID;
+
+-- One row: the next numbers, which retention must not make start over, and counters of the whole.
+CREATE TABLE sequence (
+    next_event INTEGER NOT NULL,
+    next_delivery INTEGER NOT NULL,
+    next_outbox INTEGER NOT NULL,
+    next_version INTEGER NOT NULL,
+    -- No delivery with a smaller id is leased.
+    lease_floor INTEGER NOT NULL,
+    conflicts INTEGER NOT NULL,
+    lost_leases INTEGER NOT NULL,
+    outbox_ready INTEGER NOT NULL,
+    outbox_leased INTEGER NOT NULL,
+    outbox_waiting INTEGER NOT NULL,
+    outbox_sent INTEGER NOT NULL,
+    outbox_dead INTEGER NOT NULL
+) STRICT;
+",
+    "
+-- Which revision of the plugin ran: the first digits of its SHA-256. NULL in what version 1 wrote.
+ALTER TABLE attempt ADD COLUMN revision TEXT;
+",
+    "
+-- 1: an attempt that is written down nowhere may have run. What version 2 held may have.
+ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
+UPDATE delivery SET ran = 1 WHERE state < 3;
+",
+    "
+-- How many events lie between an event and the webhook that it is derived of, itself included.
+ALTER TABLE event ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
+",
+    "
+-- What an operator did; `outcome` is NULL while it is being done, and for ever where the daemon died.
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    outcome TEXT
+) STRICT;
+
+-- What happened within one minute, over all, and how many deliveries were unfinished at its end.
+CREATE TABLE minute (
+    minute INTEGER PRIMARY KEY,
+    events INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    completed INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    unfinished INTEGER NOT NULL,
+    histogram BLOB NOT NULL
+) STRICT;
+
+-- The newest event of the source, which may have left the store since.
+ALTER TABLE source ADD COLUMN last_event INTEGER;
+ALTER TABLE source ADD COLUMN last_at INTEGER;
+",
+    "
+-- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
+-- send holds back no other.
+ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
+",
+    "
+-- With which other deliveries of its plugin one keeps to the order in which they came. Of those that are
+-- unfinished the first may run; the others are behind it, state -1, and so in no index of what is due.
+ALTER TABLE delivery ADD COLUMN order_key TEXT;
+CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
+",
+    "
+-- What is due is leased by plugin, so that one whose items wait for long holds back no other.
+DROP INDEX outbox_due;
+CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 2);
+DROP INDEX outbox_leased;
+CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
+",
+    "
+-- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
+-- turn, state -2, and so in no index of what is due.
+CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
+",
+    "
+-- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
+-- its deliveries, of an outbox item that of the attempt which staged it.
+ALTER TABLE event ADD COLUMN trace BLOB;
+ALTER TABLE outbox ADD COLUMN trace BLOB;
+",
+    "
+-- What an attempt did, a line each; NULL where it did nothing, and in what earlier versions wrote.
+ALTER TABLE attempt ADD COLUMN did TEXT;
+
+-- The contents that the file of a plugin has had. `ended_at` is NULL of the one that serves; `ending` says
+-- what became of another.
+CREATE TABLE revision (
+    id INTEGER PRIMARY KEY,
+    plugin INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    description TEXT NOT NULL,
+    loaded_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    ending TEXT
+) STRICT;
+CREATE INDEX revision_of ON revision (plugin, id);
+INSERT INTO revision (plugin, sha256, description, loaded_at)
+SELECT id, revision, description, ifnull(loaded_at, 0) FROM plugin WHERE revision IS NOT NULL;
+",
+];
+
+/// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
+/// `DONE`.
+pub(super) mod code {
+    /// Replayed with many others, it waits for its turn; counted and shown as waiting.
+    pub(in crate::store::sqlite) const DEFERRED: i64 = -2;
+    /// Waits for another of its order key; counted and shown as waiting.
+    pub(in crate::store::sqlite) const BLOCKED: i64 = -1;
+    pub(in crate::store::sqlite) const READY: i64 = 0;
+    pub(in crate::store::sqlite) const LEASED: i64 = 1;
+    pub(in crate::store::sqlite) const WAITING: i64 = 2;
+    /// Of an outbox item: sent.
+    pub(in crate::store::sqlite) const DONE: i64 = 3;
+    pub(in crate::store::sqlite) const DEAD: i64 = 4;
+}
+
+/// The state that a row with this number is in, its plugin being held or not.
+pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
+    match code {
+        code::LEASED => DeliveryState::Leased,
+        code::DONE => DeliveryState::Done,
+        code::DEAD => DeliveryState::Dead,
+        _ if held => DeliveryState::Held,
+        code::WAITING | code::BLOCKED | code::DEFERRED => DeliveryState::Waiting,
+        _ => DeliveryState::Ready,
+    }
+}
+
+/// A store's file that is this process's alone, with its schema up to date.
+pub(super) struct Locked {
+    pub(super) connection: Connection,
+    pub(super) lock: File,
+}
+
+/// The version that this program's stores have.
+pub(super) fn latest() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
+/// Opens or makes the store at `path`.
+pub(super) fn open(path: &Path, ambient: &Ambient) -> Result<Locked, OpenError> {
+    let lock = lock(path)?;
+    if restore::is_unfinished(path) {
+        let reason = "a restore of it was begun and not ended; run `posthouse restore FILE --force` again";
+        return Err(OpenError::Unusable { path: path.to_owned(), reason: reason.to_owned() });
+    }
+    leftover::of_locked_store(path)?;
+    // Made here rather than by SQLite, for its mode; the write-ahead log takes the mode over.
+    private(path).map_err(|error| unusable(path, &error))?;
+    let mut writer =
+        connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| broken(path, &error))?;
+    prepare(&mut writer, path, ambient)?;
+    Ok(Locked { connection: writer, lock })
+}
+
+/// Makes the folder where it is missing, and has the store to itself until the lock is dropped.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let folder = owner::folder_of(path);
+    owner::create_folders(folder, 0o700).map_err(|error| unusable(folder, &error))?;
+    let lock = private(&lock_path(path)).map_err(|error| unusable(&lock_path(path), &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unusable(&lock_path(path), &error)),
+    }
+}
+
+/// Keeps a daemon from starting on the store until what this returns is dropped; none where one runs.
+/// Nothing is made: a store that has never been opened has no lock, and needs none.
+pub(super) fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
+    let lock = match File::open(lock_path(path)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Some(KeptOut(None))),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(KeptOut(Some(lock)))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// No daemon starts while it lives; others may hold one too.
+#[derive(Debug)]
+pub struct KeptOut(#[allow(dead_code, reason = "held for its lock")] Option<File>);
+
+/// A connection for reads only.
+pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
+    let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(reader)
+}
+
+/// A connection that checkpoints the write-ahead log.
+pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection has one user at a time, so SQLite need not lock it.
+    let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn prepare(writer: &mut Connection, path: &Path, ambient: &Ambient) -> Result<(), OpenError> {
+    let number = |writer: &Connection, sql: &str| writer.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let sql = |error: rusqlite::Error| broken(path, &error);
+    let tables = number(writer, "SELECT count(*) FROM sqlite_schema").map_err(sql)?;
+    let application = number(writer, "PRAGMA application_id").map_err(sql)?;
+    let found = number(writer, "PRAGMA user_version").map_err(sql)?;
+    let known = latest();
+    if tables > 0 && application != APPLICATION {
+        let reason = "it is another program's database; name another file".to_owned();
+        return Err(OpenError::Unusable { path: path.to_owned(), reason });
+    }
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known });
+    }
+    if tables == 0 {
+        // Must come before the first table and before the write-ahead log.
+        writer.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
+        writer.pragma_update(None, "application_id", APPLICATION).map_err(sql)?;
+    }
+    writer
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
+             PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 134217728;
+             PRAGMA cache_size = {WRITER_CACHE}; PRAGMA temp_store = MEMORY;"
+        ))
+        .map_err(sql)?;
+    for (version, migration) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let transaction = writer.transaction().map_err(sql)?;
+        transaction.execute_batch(migration).map_err(sql)?;
+        if version == 0 {
+            number_from(&transaction, ambient).map_err(sql)?;
+        }
+        transaction.pragma_update(None, "user_version", version as i64 + 1).map_err(sql)?;
+        transaction.commit().map_err(sql)?;
+    }
+    Ok(())
+}
+
+/// Where a new store begins to count: its deliveries at a random multiple of 2^30 below 2^52, so that
+/// ids of two stores do not meet, even where one is made anew.
+fn number_from(connection: &Connection, ambient: &Ambient) -> rusqlite::Result<()> {
+    let base = (1 + ambient.random_u64() % ((1 << 22) - 1)) << 30;
+    connection
+        .execute("INSERT INTO sequence VALUES (1, ?1, 1, 1, ?1, 0, 0, 0, 0, 0, 0, 0)", [base as i64])
+        .map(drop)
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+/// Opens or makes a file that only its owner may read.
+fn private(path: &Path) -> std::io::Result<File> {
+    owner::open_or_create(path, 0o600)
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> OpenError {
+    let reason =
+        format!("{error}; its folder must belong to, and be writable by, the user posthouse runs as");
+    OpenError::Unusable { path: path.to_owned(), reason }
+}
+
+fn broken(path: &Path, error: &rusqlite::Error) -> OpenError {
+    OpenError::Unusable { path: path.to_owned(), reason: super::error::said(error) }
+}
