@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{Config, DatabaseTarget},
     daemon,
-    store::{self, Backup, Beside, Contents, KeptOut},
+    store::{self, Backup, Contents, KeptOut, PluginDatabases},
 };
 
 /// The time, in seconds, for which the daemon is asked to keep markers.
@@ -175,8 +175,8 @@ pub(super) fn facts(contents: &Contents, size: &str) -> String {
 }
 
 /// The databases in config.toml.
-fn beside(config: &Config) -> Beside {
-    let mut beside = Beside::default();
+fn beside(config: &Config) -> PluginDatabases {
+    let mut beside = PluginDatabases::default();
     for (name, settings) in &config.databases {
         match &settings.target {
             DatabaseTarget::Sqlite(path) => beside.files.push((name.clone(), path.clone())),

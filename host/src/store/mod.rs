@@ -82,8 +82,8 @@ pub use meters::{PluginMeters, StoreMeters};
 pub use reads::{Entries, Reading, Value};
 // What only an engine with a file has: backups, and looks from outside.
 pub use sqlite::{
-    Allowed, Backup, BackupError, Beside, Contents, CopyError, Examination, Integrity, KeptOut,
-    LeftoverError, RestoreError, Restored, Written, examine, keep_out, newest_event, put_away,
+    Allowed, Backup, BackupError, Contents, CopyError, Inspection, Integrity, KeptOut, LeftoverError,
+    PluginDatabases, RestoreError, Restored, Written, inspect, keep_out, newest_event, put_away,
     put_away_of_store, restore, restore_is_unfinished,
 };
 pub use types::{

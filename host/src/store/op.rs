@@ -100,12 +100,12 @@ pub(super) enum Cause {
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) job: Job,
-    pub(super) verdict: Written,
+    pub(super) verdict: Conclusion,
 }
 
 /// What a completion writes.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum Conclusion {
     /// The effects, the outbox items as JSON, and "done".
     Done(Record, Effects, Vec<(OutboxKind, String)>),
     /// Nothing took effect; due again at this time, in nanoseconds since 1970.
@@ -144,31 +144,33 @@ impl Completion {
             Verdict::Done(effects) => {
                 let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
                 let items = effects.outbox.iter().filter_map(item).collect();
-                Written::Done(record, effects, items)
+                Conclusion::Done(record, effects, items)
             }
-            Verdict::Retry(due) => Written::Retry(record, nanos(due)),
-            Verdict::Dead => Written::Dead(record),
+            Verdict::Retry(due) => Conclusion::Retry(record, nanos(due)),
+            Verdict::Dead => Conclusion::Dead(record),
         };
         Self { job, verdict }
     }
 
     pub(super) fn release(job: Job) -> Self {
-        Self { job, verdict: Written::Released }
+        Self { job, verdict: Conclusion::Released }
     }
 
     pub(super) fn conflict(job: Job) -> Self {
-        Self { job, verdict: Written::Conflict }
+        Self { job, verdict: Conclusion::Conflict }
     }
 
     /// Whether it holds effects.
     pub(super) fn has_effects(&self) -> bool {
-        matches!(self.verdict, Written::Done(..))
+        matches!(self.verdict, Conclusion::Done(..))
     }
 
     fn record(&self) -> Option<&Record> {
         match &self.verdict {
-            Written::Done(record, ..) | Written::Retry(record, _) | Written::Dead(record) => Some(record),
-            Written::Conflict | Written::Released => None,
+            Conclusion::Done(record, ..) | Conclusion::Retry(record, _) | Conclusion::Dead(record) => {
+                Some(record)
+            }
+            Conclusion::Conflict | Conclusion::Released => None,
         }
     }
 
@@ -180,8 +182,8 @@ impl Completion {
             event_type: &self.job.event.content.event_type,
             outcome: record.outcome,
             done: match self.verdict {
-                Written::Done(..) => Some(true),
-                Written::Dead(_) => Some(false),
+                Conclusion::Done(..) => Some(true),
+                Conclusion::Dead(_) => Some(false),
                 _ => None,
             },
             // The clock may have been set back meanwhile.

@@ -30,7 +30,7 @@ pub(super) fn store(patient: &Patient, notes: &mut Notes) {
     if !path.exists() {
         return notes.ok(format!("{name} is not there yet; the daemon makes it"));
     }
-    let found = match store::examine(path, notes.patience) {
+    let found = match store::inspect(path, notes.patience) {
         Ok(found) => found,
         Err(error) => {
             return notes.problem(error, "restore the last backup: posthouse restore FILE --force");

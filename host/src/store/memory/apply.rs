@@ -15,7 +15,7 @@ use crate::{
         Accepted, AttemptDetail, AuditEntry, AuditId, Completed, OutboxResult, PluginChange, PluginRecord,
         PluginRevision, PluginUpdate, StoreError,
         engine::Room,
-        op::{Completion, Op, Outcome, Record, Written},
+        op::{Completion, Conclusion, Op, Outcome, Record},
         time::{nanos, timestamp},
     },
 };
@@ -151,7 +151,7 @@ impl Work {
             return Completed::LostLease;
         };
         match &completion.verdict {
-            Written::Done(record, effects, items) => {
+            Conclusion::Done(record, effects, items) => {
                 if !self.is_as_read(job.plugin, effects) {
                     return self.conflict(job, lane, rooms);
                 }
@@ -166,10 +166,10 @@ impl Work {
                 }
                 self.finish(job, record, Stage::Done, None);
             }
-            Written::Retry(record, due) => self.finish(job, record, Stage::Waiting, Some(*due)),
-            Written::Dead(record) => self.finish(job, record, Stage::Dead, None),
-            Written::Conflict => return self.conflict(job, lane, rooms),
-            Written::Released => self.release(job.delivery),
+            Conclusion::Retry(record, due) => self.finish(job, record, Stage::Waiting, Some(*due)),
+            Conclusion::Dead(record) => self.finish(job, record, Stage::Dead, None),
+            Conclusion::Conflict => return self.conflict(job, lane, rooms),
+            Conclusion::Released => self.release(job.delivery),
         }
         Completed::Written
     }

@@ -108,7 +108,7 @@ pub enum BackupError {
 
 /// Databases of plugins, as config.toml names them.
 #[derive(Debug, Clone, Default)]
-pub struct Beside {
+pub struct PluginDatabases {
     /// Those that are files.
     pub files: Vec<(String, PathBuf)>,
     /// Those that have tools of their own.
@@ -152,11 +152,11 @@ impl Backup {
     ///
     /// # Errors
     /// [`BackupError`] names the file.
-    pub fn begin(store: &Path, beside: Beside, now: Timestamp) -> Result<Self, BackupError> {
+    pub fn begin(store: &Path, beside: PluginDatabases, now: Timestamp) -> Result<Self, BackupError> {
         if !store.exists() {
             return Err(BackupError::NoStore(store.to_owned()));
         }
-        let Beside { files, elsewhere } = beside;
+        let PluginDatabases { files, elsewhere } = beside;
         let snapshot = Snapshot::of(store)?;
         describe(store, &snapshot)?;
         let originals = files.iter().map(|(_, path)| path.clone()).chain([store.to_owned()]).collect();
@@ -179,7 +179,7 @@ impl Backup {
         if let Some(original) = self.originals.iter().find(|original| is_same_file(original, file)) {
             return Err(BackupError::Itself { backup: file.to_owned(), original: original.clone() });
         }
-        let partial = Scrap(beside(file, ".partial"));
+        let partial = TempFile(beside(file, ".partial"));
         partial.remove();
         let wanted = describe(&partial.0, &self.store)?;
         let copy = self.store.copy_to(&partial.0)?;
@@ -195,11 +195,11 @@ impl Backup {
         copy.execute("INSERT INTO backup VALUES (?1, ?2)", params![nanos(self.made_at), program])
             .map_err(failed)?;
         for (name, snapshot) in &self.databases {
-            let scrap = Scrap(beside(file, &format!(".partial-{name}")));
-            scrap.remove();
-            settle(&scrap.0, snapshot.copy_to(&scrap.0)?)?;
-            Snapshot::of(&scrap.0)?.check()?;
-            put_database(&copy, &partial.0, name, &scrap.0)?;
+            let temporary = TempFile(beside(file, &format!(".partial-{name}")));
+            temporary.remove();
+            settle(&temporary.0, snapshot.copy_to(&temporary.0)?)?;
+            Snapshot::of(&temporary.0)?.check()?;
+            put_database(&copy, &partial.0, name, &temporary.0)?;
         }
         for name in &self.elsewhere {
             copy.execute("INSERT INTO backup_database VALUES (?1, NULL, NULL)", [name]).map_err(failed)?;
@@ -220,7 +220,7 @@ impl Backup {
 
 /// A backup that is complete and not in its place. Dropped, it goes.
 pub struct Written {
-    partial: Scrap,
+    partial: TempFile,
     file: PathBuf,
     contents: Contents,
 }
@@ -406,9 +406,9 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// A file that is not to be there any more once this is dropped, nor what SQLite puts beside it.
-pub(super) struct Scrap(pub(super) PathBuf);
+pub(super) struct TempFile(pub(super) PathBuf);
 
-impl Scrap {
+impl TempFile {
     pub(super) fn remove(&self) {
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let _ = std::fs::remove_file(beside(&self.0, suffix));
@@ -416,7 +416,7 @@ impl Scrap {
     }
 }
 
-impl Drop for Scrap {
+impl Drop for TempFile {
     fn drop(&mut self) {
         self.remove();
     }

@@ -11,7 +11,7 @@ use crate::{
     model::{DeliveryId, DeliveryState, Effects, Job, OrderKey, OutboxKind, Outcome as Ending, PluginId},
     store::{
         Completed, StoreError,
-        op::{Completion, Outcome, Record, Written},
+        op::{Completion, Conclusion, Outcome, Record},
         time::timestamp,
     },
 };
@@ -52,17 +52,17 @@ impl Session<'_> {
             return Ok(Completed::LostLease);
         }
         match verdict {
-            Written::Done(record, effects, items) => match self.stage_kv(job.plugin, effects)? {
+            Conclusion::Done(record, effects, items) => match self.stage_kv(job.plugin, effects)? {
                 Some(changes) => self.done(job, record, changes, effects, items)?,
                 None => return self.conflict(job),
             },
-            Written::Retry(record, due) => {
+            Conclusion::Retry(record, due) => {
                 self.lines.waits(job.plugin, *due);
                 self.finish(job, record, code::WAITING, Some(*due))?;
             }
-            Written::Dead(record) => self.finish(job, record, code::DEAD, None)?,
-            Written::Conflict => return self.conflict(job),
-            Written::Released => self.make_ready(job)?,
+            Conclusion::Dead(record) => self.finish(job, record, code::DEAD, None)?,
+            Conclusion::Conflict => return self.conflict(job),
+            Conclusion::Released => self.make_ready(job)?,
         }
         Ok(Completed::Written)
     }

@@ -19,7 +19,7 @@ use crate::store::time::timestamp;
 
 /// How a store stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Examination {
+pub struct Inspection {
     /// Bytes of the file.
     pub bytes: u64,
     /// Bytes of its write-ahead log.
@@ -56,7 +56,7 @@ pub fn restore_is_unfinished(store: &Path) -> bool {
 ///
 /// # Errors
 /// Why it can't be read.
-pub fn examine(path: &Path, timeout: Duration) -> Result<Examination, String> {
+pub fn inspect(path: &Path, timeout: Duration) -> Result<Inspection, String> {
     let until = Instant::now() + timeout;
     let told = |error: super::CopyError| error.to_string();
     let snapshot = Snapshot::of(path).map_err(told)?;
@@ -72,7 +72,7 @@ pub fn examine(path: &Path, timeout: Duration) -> Result<Examination, String> {
             .map_err(told)?;
         Ok(found.flatten().map(timestamp))
     };
-    Ok(Examination {
+    Ok(Inspection {
         bytes: length(path),
         wal_bytes: length(&beside(path, "-wal")),
         schema: (number("PRAGMA user_version")?, schema::latest()),

@@ -66,9 +66,9 @@ use std::{path::Path, sync::Arc};
 
 use rusqlite::{Connection, config::DbConfig};
 
-pub use backup::{Backup, BackupError, Beside, Contents, Written};
+pub use backup::{Backup, BackupError, Contents, PluginDatabases, Written};
 pub use copy::CopyError;
-pub use inspect::{Examination, Integrity, examine, newest_event, restore_is_unfinished};
+pub use inspect::{Inspection, Integrity, inspect, newest_event, restore_is_unfinished};
 pub use leftover::{LeftoverError, put_away, put_away_of_store};
 pub(super) use reads::Reads;
 pub use restore::{Allowed, RestoreError, Restored, restore};

@@ -27,7 +27,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    backup::{BackupError, Contents, DROP, Scrap, take_database},
+    backup::{BackupError, Contents, DROP, TempFile, take_database},
     copy::{CopyError, Snapshot, beside, folder_of, new_file, settle, sync_folder_of, unwritten, writable},
     schema,
     sealed::BackupFile,
@@ -111,7 +111,7 @@ pub fn restore(
     };
     may_go_to(&targets(&contents, places)?)?;
 
-    let made_store = scrap(store);
+    let made_store = temporary(store);
     let opened = BackupFile::open(file, allowed.without_checksum)?;
     let snapshot = take_over(&opened, file, &made_store)?;
     // Of what was copied: another file may have got the name since.
@@ -120,9 +120,9 @@ pub fn restore(
     may_go_to(&targets)?;
     let mut made = Vec::new();
     for (name, place) in &targets {
-        let scrap = scrap(place);
-        write_database(&snapshot, file, name, &scrap, place)?;
-        made.push((scrap, *place));
+        let temporary = temporary(place);
+        write_database(&snapshot, file, name, &temporary, place)?;
+        made.push((temporary, *place));
     }
     drop(snapshot);
     write_store(&made_store, store, ambient)?;
@@ -133,8 +133,8 @@ pub fn restore(
     rename(&made_store.0, &restoring)?;
     let stamp = ambient.now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let mut kept = Vec::new();
-    for (scrap, place) in &made {
-        kept.extend(replace(&scrap.0, place, &stamp)?);
+    for (temporary, place) in &made {
+        kept.extend(replace(&temporary.0, place, &stamp)?);
     }
     kept.extend(replace(&restoring, store, &stamp)?);
     drop(made);
@@ -154,31 +154,31 @@ fn targets<'a>(
 }
 
 /// What becomes the file in this place.
-fn scrap(place: &Path) -> Scrap {
-    let scrap = Scrap(beside(place, ".restore-partial"));
-    scrap.remove();
-    scrap
+fn temporary(place: &Path) -> TempFile {
+    let temporary = TempFile(beside(place, ".restore-partial"));
+    temporary.remove();
+    temporary
 }
 
 /// Copies a backup to where the store will be made of it, and checks the very bytes that it copies.
-fn take_over(opened: &BackupFile, file: &Path, scrap: &Scrap) -> Result<Snapshot, BackupError> {
+fn take_over(opened: &BackupFile, file: &Path, temporary: &TempFile) -> Result<Snapshot, BackupError> {
     if opened.is_sealed() {
-        let failed = |error: io::Error| unwritten(&scrap.0, &error);
-        let mut written = new_file(&scrap.0).map_err(failed)?;
+        let failed = |error: io::Error| unwritten(&temporary.0, &error);
+        let mut written = new_file(&temporary.0).map_err(failed)?;
         opened.read(|part| written.write_all(part).map_err(failed))?;
     } else {
-        settle(&scrap.0, Snapshot::of(file)?.copy_to(&scrap.0)?)?;
+        settle(&temporary.0, Snapshot::of(file)?.copy_to(&temporary.0)?)?;
     }
-    Ok(Snapshot::of_finished(&scrap.0, file)?)
+    Ok(Snapshot::of_finished(&temporary.0, file)?)
 }
 
 /// Makes of a backup's copy a store that a daemon can go on with.
-fn write_store(scrap: &Scrap, place: &Path, ambient: &Ambient) -> Result<(), CopyError> {
-    let failed = |error: rusqlite::Error| unwritten(&scrap.0, &error);
-    let copy = writable(&scrap.0).map_err(failed)?;
+fn write_store(temporary: &TempFile, place: &Path, ambient: &Ambient) -> Result<(), CopyError> {
+    let failed = |error: rusqlite::Error| unwritten(&temporary.0, &error);
+    let copy = writable(&temporary.0).map_err(failed)?;
     make_fit(&copy, ambient).map_err(failed)?;
-    settle(&scrap.0, copy)?;
-    own(&scrap.0, place)
+    settle(&temporary.0, copy)?;
+    own(&temporary.0, place)
 }
 
 fn make_fit(copy: &Connection, ambient: &Ambient) -> rusqlite::Result<()> {
@@ -200,15 +200,15 @@ fn write_database(
     snapshot: &Snapshot,
     file: &Path,
     name: &str,
-    scrap: &Scrap,
+    temporary: &TempFile,
     place: &Path,
 ) -> Result<(), CopyError> {
-    let failed = |error: io::Error| unwritten(&scrap.0, &error);
+    let failed = |error: io::Error| unwritten(&temporary.0, &error);
     owner::create_folders(folder_of(place), 0o700).map_err(failed)?;
-    let mut written = new_file(&scrap.0).map_err(failed)?;
+    let mut written = new_file(&temporary.0).map_err(failed)?;
     take_database(snapshot, file, name, |part| written.write_all(part).map_err(failed))?;
     written.sync_all().map_err(failed)?;
-    own(&scrap.0, place)
+    own(&temporary.0, place)
 }
 
 /// Gives a file the mode of the one that it replaces, and where root restores, its owner: the daemon does not

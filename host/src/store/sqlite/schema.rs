@@ -1,7 +1,6 @@
 //! The tables, their versions, and the way from a path to an open, locked, up-to-date file.
 //!
-//! A version of the schema is one entry of [`MIGRATIONS`]; entries are never edited once released, only
-//! added. Refused: a store that another process has, one of a later version, and a file that is some
+//! A version of the schema is one file of `migrations/`; files are never edited once released, only added. Refused: a store that another process has, one of a later version, and a file that is some
 //! other program's.
 
 use std::{
@@ -33,221 +32,17 @@ const WRITER_CACHE: i64 = -16 * 1024;
 /// came with an event have ids that follow one another, `first_delivery` being the first, so that
 /// finding them takes no index. `event.body` stands last: a scan does not read it.
 const MIGRATIONS: &[&str] = &[
-    "
-CREATE TABLE source (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE event_type (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-
-CREATE TABLE event (
-    seq INTEGER PRIMARY KEY,
-    source INTEGER NOT NULL,
-    type INTEGER NOT NULL,
-    organization TEXT,
-    occurred_at INTEGER,
-    received_at INTEGER NOT NULL,
-    first_delivery INTEGER NOT NULL,
-    fanout INTEGER NOT NULL,
-    data_start INTEGER NOT NULL,
-    data_end INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    body BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX event_once ON event (source, id);
-
-CREATE TABLE plugin (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    revision TEXT,
-    description TEXT NOT NULL DEFAULT '',
-    events TEXT NOT NULL DEFAULT '[]',
-    requires TEXT NOT NULL DEFAULT '[]',
-    held TEXT,
-    last_error TEXT,
-    paused INTEGER NOT NULL DEFAULT 0,
-    loaded_at INTEGER,
-    forgotten INTEGER NOT NULL DEFAULT 0
-) STRICT;
-
-CREATE TABLE delivery (
-    id INTEGER PRIMARY KEY,
-    event INTEGER NOT NULL,
-    plugin INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    made_at INTEGER NOT NULL,
-    due_at INTEGER NOT NULL,
-    finished_at INTEGER,
-    replay_of INTEGER,
-    error TEXT
-) STRICT;
-CREATE INDEX delivery_due ON delivery (plugin, due_at, id) WHERE state IN (0, 2);
-CREATE INDEX delivery_dead ON delivery (id) WHERE state = 4;
-CREATE INDEX delivery_replay ON delivery (event, replay_of) WHERE replay_of IS NOT NULL;
-
-CREATE TABLE attempt (
-    delivery INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    started_at INTEGER NOT NULL,
-    duration_us INTEGER NOT NULL,
-    outcome INTEGER NOT NULL,
-    error TEXT,
-    trace TEXT,
-    logs TEXT,
-    PRIMARY KEY (delivery, number)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE kv (
-    plugin INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    value BLOB NOT NULL,
-    PRIMARY KEY (plugin, key)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY,
-    delivery INTEGER NOT NULL,
-    plugin INTEGER NOT NULL,
-    state INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    due_at INTEGER NOT NULL,
-    finished_at INTEGER,
-    error TEXT,
-    item TEXT NOT NULL
-) STRICT;
-CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
-CREATE INDEX outbox_leased ON outbox (id) WHERE state = 1;
-CREATE INDEX outbox_delivery ON outbox (delivery);
-
--- The ledger: deliveries ever in each state by plugin, and the bytes of its keys and values.
-CREATE TABLE tally (
-    plugin INTEGER PRIMARY KEY,
-    ready INTEGER NOT NULL,
-    leased INTEGER NOT NULL,
-    waiting INTEGER NOT NULL,
-    done INTEGER NOT NULL,
-    dead INTEGER NOT NULL,
-    made INTEGER NOT NULL,
-    kv_bytes INTEGER NOT NULL
-) STRICT;
-
--- What became of the deliveries of one event type within one hour.
-CREATE TABLE hour (
-    hour INTEGER NOT NULL,
-    type INTEGER NOT NULL,
-    total INTEGER NOT NULL,
-    completed INTEGER NOT NULL,
-    failed INTEGER NOT NULL,
-    sum_us INTEGER NOT NULL,
-    histogram BLOB NOT NULL,
-    PRIMARY KEY (hour, type)
-) STRICT, WITHOUT ROWID;
-
--- One row: the next numbers, which retention must not make start over, and counters of the whole.
-CREATE TABLE sequence (
-    next_event INTEGER NOT NULL,
-    next_delivery INTEGER NOT NULL,
-    next_outbox INTEGER NOT NULL,
-    next_version INTEGER NOT NULL,
-    -- No delivery with a smaller id is leased.
-    lease_floor INTEGER NOT NULL,
-    conflicts INTEGER NOT NULL,
-    lost_leases INTEGER NOT NULL,
-    outbox_ready INTEGER NOT NULL,
-    outbox_leased INTEGER NOT NULL,
-    outbox_waiting INTEGER NOT NULL,
-    outbox_sent INTEGER NOT NULL,
-    outbox_dead INTEGER NOT NULL
-) STRICT;
-",
-    "
--- Which revision of the plugin ran: the first digits of its SHA-256. NULL in what version 1 wrote.
-ALTER TABLE attempt ADD COLUMN revision TEXT;
-",
-    "
--- 1: an attempt that is written down nowhere may have run. What version 2 held may have.
-ALTER TABLE delivery ADD COLUMN ran INTEGER NOT NULL DEFAULT 0;
-UPDATE delivery SET ran = 1 WHERE state < 3;
-",
-    "
--- How many events lie between an event and the webhook that it is derived of, itself included.
-ALTER TABLE event ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
-",
-    "
--- What an operator did; `outcome` is NULL while it is being done, and for ever where the daemon died.
-CREATE TABLE audit (
-    id INTEGER PRIMARY KEY,
-    at INTEGER NOT NULL,
-    actor TEXT NOT NULL,
-    action TEXT NOT NULL,
-    target TEXT NOT NULL,
-    outcome TEXT
-) STRICT;
-
--- What happened within one minute, over all, and how many deliveries were unfinished at its end.
-CREATE TABLE minute (
-    minute INTEGER PRIMARY KEY,
-    events INTEGER NOT NULL,
-    made INTEGER NOT NULL,
-    completed INTEGER NOT NULL,
-    failed INTEGER NOT NULL,
-    unfinished INTEGER NOT NULL,
-    histogram BLOB NOT NULL
-) STRICT;
-
--- The newest event of the source, which may have left the store since.
-ALTER TABLE source ADD COLUMN last_event INTEGER;
-ALTER TABLE source ADD COLUMN last_at INTEGER;
-",
-    "
--- Of an outbox item: 0 a mail, 1 a request. Each kind is leased by itself, so that one that is slow to
--- send holds back no other.
-ALTER TABLE outbox ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
-DROP INDEX outbox_due;
-CREATE INDEX outbox_due ON outbox (kind, due_at, id) WHERE state IN (0, 2);
-",
-    "
--- With which other deliveries of its plugin one keeps to the order in which they came. Of those that are
--- unfinished the first may run; the others are behind it, state -1, and so in no index of what is due.
-ALTER TABLE delivery ADD COLUMN order_key TEXT;
-CREATE INDEX delivery_order ON delivery (plugin, order_key) WHERE order_key IS NOT NULL AND state < 3;
-",
-    "
--- What is due is leased by plugin, so that one whose items wait for long holds back no other.
-DROP INDEX outbox_due;
-CREATE INDEX outbox_due ON outbox (kind, plugin, due_at, id) WHERE state IN (0, 2);
-DROP INDEX outbox_leased;
-CREATE INDEX outbox_leased ON outbox (kind, plugin) WHERE state = 1;
-",
-    "
--- Of many deliveries that are replayed at once few are among those that may run; the others wait for their
--- turn, state -2, and so in no index of what is due.
-CREATE INDEX delivery_later ON delivery (plugin, id) WHERE state = -2;
-",
-    "
--- The trace context of what is recorded, and NULL of all else: of an event the span that is the parent of
--- its deliveries, of an outbox item that of the attempt which staged it.
-ALTER TABLE event ADD COLUMN trace BLOB;
-ALTER TABLE outbox ADD COLUMN trace BLOB;
-",
-    "
--- What an attempt did, a line each; NULL where it did nothing, and in what earlier versions wrote.
-ALTER TABLE attempt ADD COLUMN did TEXT;
-
--- The contents that the file of a plugin has had. `ended_at` is NULL of the one that serves; `ending` says
--- what became of another.
-CREATE TABLE revision (
-    id INTEGER PRIMARY KEY,
-    plugin INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    description TEXT NOT NULL,
-    loaded_at INTEGER NOT NULL,
-    ended_at INTEGER,
-    ending TEXT
-) STRICT;
-CREATE INDEX revision_of ON revision (plugin, id);
-INSERT INTO revision (plugin, sha256, description, loaded_at)
-SELECT id, revision, description, ifnull(loaded_at, 0) FROM plugin WHERE revision IS NOT NULL;
-",
+    include_str!("migrations/01_first.sql"),
+    include_str!("migrations/02_attempt_revision.sql"),
+    include_str!("migrations/03_delivery_ran.sql"),
+    include_str!("migrations/04_event_depth.sql"),
+    include_str!("migrations/05_audit_minute.sql"),
+    include_str!("migrations/06_outbox_kind.sql"),
+    include_str!("migrations/07_delivery_order.sql"),
+    include_str!("migrations/08_outbox_by_plugin.sql"),
+    include_str!("migrations/09_delivery_deferred.sql"),
+    include_str!("migrations/10_trace.sql"),
+    include_str!("migrations/11_revision.sql"),
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than

@@ -8,13 +8,13 @@ use std::{
 
 use crate::store::conformance::support::*;
 use crate::store::{
-    Allowed, Backup, BackupError, Beside, CopyError, RestoreError, StoreError, Verdict, restore,
+    Allowed, Backup, BackupError, CopyError, PluginDatabases, RestoreError, StoreError, Verdict, restore,
 };
 
 /// A backup of the house's store, as another process makes it.
 fn backed_up(house: &House) -> std::path::PathBuf {
     let file = house.options.path.with_extension("backup");
-    let backup = Backup::begin(&house.options.path, Beside::default(), house.now()).unwrap();
+    let backup = Backup::begin(&house.options.path, PluginDatabases::default(), house.now()).unwrap();
     backup.write(&file, true).unwrap().put_in_place().unwrap();
     file
 }
@@ -110,7 +110,7 @@ impl Damaged {
         connection.execute_batch("CREATE TABLE entry (n); INSERT INTO entry VALUES (1)").unwrap();
         drop(connection);
         let backup = dir.path().join("backup.db");
-        let beside = Beside { files: vec![("app".to_owned(), app.clone())], elsewhere: Vec::new() };
+        let beside = PluginDatabases { files: vec![("app".to_owned(), app.clone())], elsewhere: Vec::new() };
         let begun = Backup::begin(&house.options.path, beside, house.now()).unwrap();
         begun.write(&backup, false).unwrap().put_in_place().unwrap();
 
@@ -235,7 +235,8 @@ async fn a_backup_never_takes_the_place_of_what_it_is_a_backup_of() {
     let state = files(damaged.store.parent().unwrap());
     let link = damaged.dir.path().join("link");
     std::os::unix::fs::symlink(&damaged.store, &link).unwrap();
-    let beside = Beside { files: damaged.places.clone().into_iter().collect(), elsewhere: Vec::new() };
+    let beside =
+        PluginDatabases { files: damaged.places.clone().into_iter().collect(), elsewhere: Vec::new() };
     for target in [&damaged.store, &damaged.places["app"], &link] {
         let begun = Backup::begin(&damaged.store, beside.clone(), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let refused = begun.write(target, true).map(drop);
