@@ -1,27 +1,27 @@
-//! From "the guest returned ok" to "nothing is left to do": the commits of an attempt, in their order.
+//! Commits an attempt, from the guest's ok until nothing is left to do.
 //!
 //! ```text
-//!   guest returned ok ──no transaction, or one that changed nothing──► store.complete: queued, and that is all
+//!   guest returned ok ──no transaction, or one that changed nothing──► store.complete: queued, nothing else to do
 //!     │
 //!     ▼
-//!   marker + COMMIT on the plugin's database       the commit point: before it nothing has happened
+//!   marker + COMMIT on the plugin's database       the commit point: before it nothing has happened,
 //!     │                                            after it the delivery does not run again
 //!     ▼
-//!   that is on disk                                many by one sync
+//!   the database syncs                             one sync covers many attempts
 //!     ▼
-//!   store: outbox, emitted, attempt, "done"        waited for until it is on disk
+//!   store: outbox, emitted, attempt, "done"        waits until it is on disk
 //!     │
 //!     ▼
-//!   the marker goes                                `markers`, in the background
+//!   the marker is removed                          by `markers`, in the background
 //! ```
 //!
-//! Whatever ends between the second step and the last leaves the marker, which carries all that the store
-//! is to be told. So a delivery that may have run before is looked for there first ([`Commits::find`]), and
-//! finished from it without running anything. `docs/architecture.md` draws every step with what a restart
-//! does at it.
+//! If anything stops between the second step and the last, the marker remains. It contains everything that the
+//! store still has to record. If a delivery may have run before, the runner first looks for its marker
+//! ([`Commits::find`]). If there is one, the delivery is finished from it and no guest runs.
+//! `docs/architecture.md` draws every step and what a restart does there.
 //!
-//! The permit of an attempt is given back at the commit point: while the database and the store sync, the next
-//! one runs, and many wait for one sync.
+//! An attempt releases its permit at the commit point. While the database and the store sync, the next attempt
+//! runs, and many attempts share one sync.
 
 use std::{future::Future, time::Duration};
 
@@ -37,10 +37,10 @@ use crate::{
     telemetry::{AttemptTrace, Telemetry},
 };
 
-/// The right to run an attempt.
+/// The right to run an attempt, or the error of a closed semaphore.
 pub(super) type Permits = Result<OwnedSemaphorePermit, AcquireError>;
 
-/// Commits what attempts did.
+/// Commits the effects of attempts.
 pub(super) struct Commits {
     pub(super) store: Store,
     pub(super) registry: Registry,
@@ -49,18 +49,19 @@ pub(super) struct Commits {
     pub(super) telemetry: Telemetry,
 }
 
-/// An earlier attempt that has committed.
+/// An earlier attempt that has committed to the plugin's database.
 pub(super) struct Earlier {
     database: Database,
-    /// None where the marker can't be read, with the reason.
+    /// Its effects and its record, or why the marker can't be read.
     carried: Result<Carried, serde_json::Error>,
 }
 
 impl Commits {
-    /// What an earlier attempt of the delivery has left in the plugin's database, where it has committed.
+    /// Returns the earlier attempt of this delivery that has committed to the plugin's database, if there is
+    /// one.
     ///
     /// # Errors
-    /// When the database can't be asked: the delivery must not run then.
+    /// [`Unavailable`] if the database does not answer. The delivery must not run then.
     pub(super) async fn find(
         &self,
         plugin: &Plugin,
@@ -72,10 +73,10 @@ impl Commits {
             .map(|marker| Earlier { database: database.clone(), carried: serde_json::from_slice(&marker) }))
     }
 
-    /// Has an attempt that returned ok take effect, all of it.
+    /// Applies all effects of an attempt that returned ok, or none of them.
     ///
     /// # Errors
-    /// When it has not: nothing of it remains, or only the marker tells.
+    /// [`AttemptFailure`] if no effect remains, or if only the marker shows whether the attempt committed.
     pub(super) async fn commit(
         &self,
         plugin: &Plugin,
@@ -135,11 +136,11 @@ impl Commits {
         }
     }
 
-    /// Returns when all is on disk that an attempt may have seen in the plugin's database: only then may
-    /// anything tell of what became of the attempt.
+    /// Returns when everything that an attempt may have read in the plugin's database is on disk. Until then
+    /// nothing may report how the attempt ended.
     ///
     /// # Errors
-    /// When that is in doubt: the attempt counts as not run.
+    /// [`Unavailable`] if that is in doubt. The attempt counts as not run.
     pub(super) async fn settle(&self, plugin: &Plugin) -> Result<(), Unavailable> {
         match plugin.database() {
             Some(database) => in_time(plugin, database, database.settle()).await?,
@@ -147,7 +148,7 @@ impl Commits {
         }
     }
 
-    /// Finishes from the marker of an earlier attempt.
+    /// Finishes a delivery from the marker of an earlier attempt.
     pub(super) async fn resume(&self, plugin: &str, job: Job, earlier: Earlier, trace: Option<AttemptTrace>) {
         let database = earlier.database;
         match earlier.carried {
@@ -157,7 +158,7 @@ impl Commits {
                 self.finish(plugin, job, attempt, effects, &database, trace).await;
             }
             Err(unreadable) => {
-                // Not in the parser's words, which may quote what stands there.
+                // The parser's own message is left out, because it may quote the marker's content.
                 let (line, column) = (unreadable.line(), unreadable.column());
                 let error = format!(
                     "it took effect in database `{}`, but what its marker carries can't be read, and does \
@@ -184,7 +185,7 @@ impl Commits {
         }
     }
 
-    /// The store's part after the commit point; then the marker may go.
+    /// Records the attempt in the store after the commit point. Then the marker may be removed.
     async fn finish(
         &self,
         plugin: &str,
@@ -206,7 +207,8 @@ impl Commits {
                     trace.end(&told, plugin, &attempt, false);
                 }
             }
-            // Somebody else completes it, from the marker; left over, it is swept.
+            // Another runner holds the lease now and finishes it from the marker. A sweep removes a marker that
+            // remains.
             Ok(Completed::LostLease | Completed::Conflict) => {}
             Err(error) => {
                 about!(
@@ -220,7 +222,7 @@ impl Commits {
         }
     }
 
-    /// All of it, where no database has a part in it.
+    /// Records the whole attempt in the store, if no database takes part.
     async fn complete(
         &self,
         plugin: &str,
@@ -256,7 +258,7 @@ impl Commits {
         }
     }
 
-    /// Finds out who gets the events that were emitted.
+    /// Finds the plugins that receive the emitted events.
     fn address(&self, effects: &mut Effects) {
         if effects.emitted.is_empty() {
             return;
@@ -278,8 +280,8 @@ fn not_completed(job: &Job, plugin: &str, error: &StoreError) {
     );
 }
 
-/// Waits for the database no longer than an attempt may take: a network that hangs holds nobody for ever.
-/// What it was asked for may still happen.
+/// Waits for the database's answer, at most the plugin's `time` limit, so that a network that hangs blocks no
+/// runner for longer. The database may still carry out the request after the timeout.
 async fn in_time<T>(
     plugin: &Plugin,
     database: &Database,

@@ -1,4 +1,4 @@
-//! A desk: what sends the outbox items of one kind.
+//! A desk sends the outbox items of one kind.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use crate::{
     store::{OutboxJob, Places},
 };
 
-/// Why an item did not leave.
+/// Why an item was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotSent {
-    /// It never will: it makes no sense, or the other side refused it for good.
+    /// A retry would fail too: the item is invalid, or the other side refused it permanently.
     Permanent(String),
-    /// It may the next time.
+    /// A retry may succeed.
     Transient(String),
-    /// It may the next time, which is to be no sooner.
+    /// A retry may succeed, but not before `after` has passed.
     Later {
         /// What happened.
         error: String,
-        /// How long to wait at least.
+        /// The shortest wait before the retry.
         after: Duration,
     },
 }
 
 impl NotSent {
-    /// Its kind in a word.
+    /// The kind of failure in one word.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Permanent(_) => "permanent",
@@ -35,20 +35,20 @@ impl NotSent {
     }
 }
 
-/// Sends the items of one kind. A desk waits for no other: one that is slow keeps only its like.
+/// Sends the items of one kind. Desks run independently, so a slow desk delays only its own kind.
 pub(super) trait Desk: Send + Sync + 'static {
-    /// What it sends.
+    /// The kind of item that it sends.
     const KIND: OutboxKind;
-    /// The most items that are on their way together, and whether places are kept for the items of plugins
-    /// that have none: needed where each goes somewhere else, and may wait there.
+    /// The most items on their way at once, and whether places are kept free for plugins that have none.
+    /// Keeping places matters where each item has its own destination, which may be slow.
     const PLACES: Places;
 
-    /// When an item that failed is tried again.
+    /// When a failed item is retried.
     fn retry(&self) -> &Retry;
 
-    /// Sends an item; ends in time, whatever the other side does.
+    /// Sends an item. Returns within a time limit, whatever the other side does.
     fn send(&self, job: &OutboxJob) -> impl Future<Output = Result<(), NotSent>> + Send;
 
-    /// Lets go of what is kept for the next item.
+    /// Closes what is kept open for the next item.
     fn rest(&self) -> impl Future<Output = ()> + Send;
 }

@@ -1,14 +1,14 @@
-//! How a mail leaves: over SMTP, or as an `.eml` file in a folder.
+//! Sends mail over SMTP, or writes it as an `.eml` file to a folder.
 //!
-//! Sending is at least once: when the daemon dies between handing a mail over and writing that down,
-//! the mail goes again, with the same Message-ID, so that the receiver can tell. In the folder the
-//! second one takes the place of the first.
+//! Mail is sent at least once. If the daemon dies between handing a mail over and recording that, the next
+//! start sends it again. It keeps its Message-ID, so the receiver can detect the repeat. In a folder, the
+//! second file replaces the first.
 //!
 //! | part | what |
 //! | --- | --- |
-//! | [`message`] | builds the text of a message; whatever a plugin wrote, it adds no header |
-//! | [`folder`] | writes it to a file that is whole whenever it can be seen |
-//! | [`smtp`] | hands it to a mail server, within time-outs |
+//! | [`message`] | builds the text of a message, to which no plugin can add a header |
+//! | [`folder`] | writes the message to a file that is complete whenever it is visible |
+//! | [`smtp`] | hands the message to a mail server, within timeouts |
 
 mod folder;
 mod message;
@@ -22,16 +22,15 @@ use crate::{
     store::{OutboxJob, Places},
 };
 
-/// Why mail can't leave at all: TLS for its server can't be set up.
+/// Why no mail can be sent: TLS for the mail server can't be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("TLS for the mail server of [mail] can't be set up: {0}")]
 pub struct InvalidMailTarget(#[from] lettre::transport::smtp::Error);
 
-/// Looks whether the mail server takes us: its greeting, TLS and the login, and nothing is sent. A folder is
-/// not looked at.
+/// Checks the greeting, TLS and login of the mail server, and sends nothing. A folder is not checked.
 ///
 /// # Errors
-/// What it said, or what is between.
+/// The server's answer, or why it can't be reached.
 pub async fn reach_mail(transport: &MailTransport) -> Result<(), String> {
     match Mailer::new(transport, 0).map_err(|error| error.to_string())? {
         Mailer::Folder(_) => Ok(()),
@@ -39,7 +38,7 @@ pub async fn reach_mail(transport: &MailTransport) -> Result<(), String> {
     }
 }
 
-/// Where mail goes.
+/// Where mail is sent to.
 enum Mailer {
     Folder(Folder),
     Smtp(Box<Smtp>),
@@ -53,7 +52,7 @@ impl Mailer {
         })
     }
 
-    /// Hands the mail over. Returns within 90 s; dropped, it may have handed it over or not.
+    /// Hands the mail over; over SMTP it returns within 200 s. If dropped, it may or may not have handed the mail over.
     async fn send(&self, mail: &Mail, ambient: &Ambient) -> Result<(), NotSent> {
         match self {
             Self::Folder(folder) => {
@@ -63,7 +62,7 @@ impl Mailer {
         }
     }
 
-    /// Lets go of what is kept for the next mail.
+    /// Closes the connections that are kept for the next mail.
     async fn rest(&self) {
         if let Self::Smtp(smtp) = self {
             smtp.close_idle().await;
@@ -71,7 +70,7 @@ impl Mailer {
     }
 }
 
-/// Sends mail.
+/// Sends the mails of the outbox.
 pub(super) struct MailDesk {
     mailer: Mailer,
     retry: Retry,
@@ -79,7 +78,7 @@ pub(super) struct MailDesk {
 }
 
 impl MailDesk {
-    /// A folder leaves `min_free` bytes of its disk free.
+    /// A desk for this transport. A folder leaves `min_free` bytes of its disk free.
     pub(super) fn new(
         transport: &MailTransport,
         min_free: u64,
@@ -91,7 +90,7 @@ impl MailDesk {
 
 impl Desk for MailDesk {
     const KIND: OutboxKind = OutboxKind::Mail;
-    // All go to one server: where that hangs, kept places are of no use.
+    // All mails go to one server, so if it hangs, kept places are of no use.
     const PLACES: Places = Places { at_once: 8, kept: false };
 
     fn retry(&self) -> &Retry {

@@ -1,18 +1,20 @@
-//! Markers go: once the store has a delivery as done, on disk, its marker says nothing any more.
+//! Removes markers. Once the store has a delivery on disk as done, its marker is no longer needed.
 //!
 //! ```text
 //!   attempts ──finished──► gather for a moment ──► one transaction removes many
 //!   start, and every minute ──► all markers there are ──► those whose delivery this store has as done
 //! ```
 //!
-//! Nobody waits for it: a marker that stays does no harm. What is forgotten on the way (a full queue, a
-//! database that can't be reached, a crash) is swept, and so is what was left while a backup was made
-//! (`database/keep.rs`). A delivery that was given up while a commit of an
-//! earlier attempt was still on its way through a network that hung is found so, too: it is made ready
-//! again, and finished from its marker. One whose marker can't be read stays given up, until it can: what
-//! the marker carries is kept. Never removed: the marker of a delivery that is not
-//! done, which tells the next attempt not to run, and one of a delivery that this store does not know,
-//! which may be another's.
+//! No attempt waits for the removal, since a marker that remains does no harm. A removal can be missed: the
+//! queue is full, a database does not answer, or the daemon crashes. A sweep removes such markers. It also
+//! removes those that a backup held (`database/keep.rs`).
+//!
+//! A delivery can be given up while the commit of an earlier attempt is still on its way through a network that
+//! hangs. The sweep finds its marker, makes the delivery ready again, and the next attempt finishes it from the
+//! marker. If the marker can't be read, the delivery stays given up until it can, and the marker is kept.
+//!
+//! Two kinds of markers are never removed. The marker of a delivery that is not done tells the next attempt not
+//! to run. The marker of a delivery that this store does not know may belong to another store.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -31,29 +33,29 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Markers that one transaction removes, and that one step of a sweep looks at.
+/// The most markers that one transaction removes, and that one step of a sweep reads.
 const MANY: usize = 500;
 
-/// Finished deliveries that may wait to be removed; those beyond are left to the sweep.
+/// Finished deliveries that may wait in the queue. The sweep handles those beyond.
 const QUEUE: usize = 8192;
 
-/// How long finished deliveries are gathered: a removal costs a sync of the database's.
+/// How long finished deliveries are gathered, since each removal costs a sync of the database.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// Between two sweeps.
+/// The time between two sweeps.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// Between two looks whether markers that were left may go.
+/// The time between two checks whether a backup has released its markers.
 const LEFT: Duration = Duration::from_secs(1);
 
-/// Takes finished deliveries in, for any database.
+/// Accepts finished deliveries for any database.
 pub(super) struct Markers {
     databases: Databases,
     store: Store,
     removers: Mutex<Removers>,
 }
 
-/// The tasks, one a database, and what leads to them.
+/// The tasks, one a database, and their queues.
 #[derive(Default)]
 struct Removers {
     queues: HashMap<String, mpsc::Sender<DeliveryId>>,
@@ -61,8 +63,8 @@ struct Removers {
 }
 
 impl Markers {
-    /// Begins to remove markers of all databases that are there; one that a reload adds follows when it is
-    /// first used.
+    /// Starts to remove markers of all present databases. For a database that a reload adds, the task starts at
+    /// its first use.
     pub(super) fn start(databases: &Databases, store: &Store) -> Self {
         let (databases, store) = (databases.clone(), store.clone());
         let markers = Self { databases, store, removers: Mutex::default() };
@@ -72,14 +74,14 @@ impl Markers {
         markers
     }
 
-    /// The store has this delivery as done, on disk. Never waits.
+    /// Enqueues the marker's removal. The caller has this delivery on disk as done. Never waits.
     pub(super) fn remove(&self, database: &Database, delivery: DeliveryId) {
         if self.removers.lock().queue(database, self).try_send(delivery).is_err() {
             debug!(%delivery, "its marker is left to the sweep");
         }
     }
 
-    /// Removes what was handed in and not removed yet, and ends; waits no longer than `patience`.
+    /// Removes the queued markers and stops. Waits at most `patience`.
     pub(super) async fn finish(&self, patience: Duration) {
         let Removers { queues, mut tasks } = std::mem::take(&mut *self.removers.lock());
         drop(queues);
@@ -110,7 +112,7 @@ struct Remover {
     store: Store,
 }
 
-/// Why a sweep did not come to its end.
+/// Why a sweep did not finish.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
     #[error(transparent)]
@@ -124,7 +126,7 @@ impl Remover {
         let mut sweeps = interval(SWEEP);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gone = Vec::with_capacity(MANY);
-        // Whether markers were left because somebody wants them to stay.
+        // Whether markers were left because a backup holds them.
         let mut left = false;
         loop {
             tokio::select! {
@@ -174,7 +176,7 @@ impl Remover {
         }
     }
 
-    /// Goes through all markers and removes those of deliveries that are done. Returns how many.
+    /// Reads all markers and removes those of deliveries that are done. Returns how many it removed.
     async fn swept(&self) -> Result<usize, SweepError> {
         let (mut after, mut count) = (None, 0);
         loop {
@@ -182,7 +184,7 @@ impl Remover {
             let Some(last) = markers.last().copied() else { return Ok(count) };
             after = Some(last);
             let done = self.store.done_among(markers.clone()).await?;
-            // What the store has as done before a backup begins, the backup has as done.
+            // A delivery that the store has as done before a backup begins is done in the backup too.
             if !self.databases.markers_stay() {
                 self.database.remove_markers(&done).await?;
                 count += done.len();
@@ -200,7 +202,7 @@ impl Remover {
         }
     }
 
-    /// Those whose marker says what is left to do. The others would only be given up again.
+    /// Returns the deliveries whose marker can be read. The others would only be given up again.
     async fn readable(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, Unavailable> {
         let mut readable = Vec::new();
         for delivery in deliveries {

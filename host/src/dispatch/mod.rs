@@ -1,4 +1,4 @@
-//! Dispatch: runs each plugin's deliveries, and nobody waits for another's plugin.
+//! Runs each plugin's deliveries. No plugin waits for another.
 //!
 //! ```text
 //!   registry ──change──► Dispatch ──opens, closes──► one Runner a serving plugin
@@ -8,22 +8,22 @@
 //!                                                     attempt ──► commit: its database, then the store
 //! ```
 //!
-//! A plugin has a lane of its own in the store, a runner of its own here and permits of its own, so one
-//! that is slow or failing fills its own lane and no other. A held plugin has no runner: its deliveries
-//! stay in the store. One whose breaker is open has a runner for a trial of a few deliveries. Beside
-//! the runners goes the [`Sender`], which empties the outbox.
+//! Each plugin has its own lane in the store, and its own runner and permits here. A slow or failing plugin
+//! therefore fills its own lane and no other. A held plugin has no runner, and its deliveries stay in the
+//! store. If a plugin's breaker is open, its runner tries a few deliveries. The [`Sender`] runs beside the
+//! runners and empties the outbox.
 //!
 //! | part | what |
 //! | --- | --- |
-//! | `runner` | the way of a job up to the guest's return |
+//! | `runner` | takes a job and runs it until the guest returns |
 //! | `trial` | what a runner does while its plugin's breaker is open |
-//! | `commit` | from there until nothing is left to do: two commits in their order, recovery from the first |
-//! | `markers` | takes away what the first commit left, once the second is on disk |
-//! | `retry` | when a failed attempt is tried again |
+//! | `commit` | commits an attempt to its database and then to the store, and recovers from its marker |
+//! | `markers` | removes the marker of an attempt once the store has committed it to disk |
+//! | `retry` | when a failed attempt is retried |
 //! | [`Sender`], `desk`, `mail`, `requests` | the outbox |
-//! | [`sweep`] | what is past its retention |
+//! | [`sweep`] | removes events past their retention |
 
-/// A line of the log about one attempt: it always says which event, for whom, which delivery.
+/// Logs a line about one attempt, with its source, event, plugin, delivery, attempt and trace.
 macro_rules! about {
     ($level:ident, $job:expr, $plugin:expr, $($rest:tt)+) => {
         tracing::$level!(
@@ -71,16 +71,17 @@ use commit::Commits;
 use markers::Markers;
 use runner::Runner;
 
-/// Bytes that are looked through on a thread of the runtime, in a moment.
+/// Up to this many bytes, masking runs on a thread of the runtime.
 const QUICK: usize = 16 << 10;
 
-/// Does work on so many bytes of others, beside the runtime's threads where they are many. None where it
-/// panicked, or the runtime is at its end.
+/// Runs work over `bytes` bytes of data from outside: on a blocking thread if there are more than [`QUICK`],
+/// else at once. Returns none if a blocking thread's work panicked or the runtime is shutting down.
 async fn apart<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     if bytes <= QUICK { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
 }
 
-/// A text without what is masked of these payloads, and without what the plugin chose where that must not show.
+/// Returns the text with the masked values of these payloads replaced. Where a mask also hides the plugin's own
+/// words, the values in `chosen` are replaced too.
 async fn masked(payloads: Payloads, redactions: Redactions, chosen: Vec<String>, mut text: String) -> String {
     let bytes = payloads.bytes() + text.len();
     let mask = move || {
@@ -94,10 +95,10 @@ async fn masked(payloads: Payloads, redactions: Redactions, chosen: Vec<String>,
     apart(bytes, mask).await.unwrap_or_else(|| REDACTED.to_owned())
 }
 
-/// Says what is masked of the payloads of a source.
+/// Returns what to mask in the payloads of a source.
 pub type Redactions = Arc<dyn Fn(&str) -> Redact + Send + Sync>;
 
-/// Keeps a runner for every plugin that serves.
+/// Keeps a runner for every plugin that is serving or on trial.
 pub struct Dispatch {
     commits: Arc<Commits>,
     registry: Registry,
@@ -106,14 +107,14 @@ pub struct Dispatch {
     runners: HashMap<PluginId, Runner>,
 }
 
-/// The longest sleep while a plugin waits for its pause to be over: the clock may have been set meanwhile.
+/// The longest sleep before the next trial. It is short because the clock may be set meanwhile.
 const NAP: Duration = Duration::from_millis(200);
 
-/// How long the removal of markers may take at the end; what stays is swept after the next start.
+/// How long the removal of markers may take at shutdown. The next start sweeps the rest.
 const CLEARING: Duration = Duration::from_secs(2);
 
 impl Dispatch {
-    /// A dispatch with no runners yet. Begins to remove markers, and so needs a runtime.
+    /// A dispatch with no runners yet. It starts the tasks that remove markers, so it needs a runtime.
     pub fn new(store: Store, registry: Registry, ambient: Ambient, telemetry: Telemetry) -> Self {
         let markers = Markers::start(registry.databases(), &store);
         let commits =
@@ -122,7 +123,7 @@ impl Dispatch {
         Self { commits: Arc::new(commits), registry, ambient, redactions, runners: HashMap::new() }
     }
 
-    /// It, masking in the record of an attempt what these say of the event's source.
+    /// Masks the record of each attempt as `redactions` says for the event's source.
     #[must_use]
     pub fn redacting(mut self, redactions: Redactions) -> Self {
         self.redactions = redactions;
@@ -134,7 +135,7 @@ impl Dispatch {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>, patience: Duration) {
         let mut changes = self.registry.changes();
         loop {
-            // Seen before it is read: a change that comes while we follow the list wakes us again.
+            // Marked as seen before the list is read, so that a change during `follow` wakes the loop again.
             changes.borrow_and_update();
             self.follow().await;
             let trial = self.registry.next_trial();
@@ -147,7 +148,7 @@ impl Dispatch {
         self.drain(patience).await;
     }
 
-    /// Makes the runners fit the registry's list.
+    /// Starts, replaces and closes runners to match the registry's list.
     async fn follow(&mut self) {
         let serving: HashMap<PluginId, Arc<Plugin>> = self
             .registry
@@ -157,12 +158,12 @@ impl Dispatch {
             .map(|plugin| (plugin.record.id, plugin))
             .collect();
 
-        // A runner has its number of permits for life: another number is another runner.
+        // A runner's number of permits is fixed. If the number changes, a new runner replaces it.
         let fits = |id: &PluginId, runner: &Runner| serving.get(id).is_some_and(|plugin| runner.fits(plugin));
         let stopped: Vec<Runner> =
             self.runners.extract_if(|id, runner| !fits(id, runner)).map(|(_, runner)| runner).collect();
         for runner in stopped {
-            // Its attempts under way end on the revision they began with; nobody waits for them here.
+            // Its running attempts end on their revision. Dispatch does not wait for them here.
             runner.close();
         }
         for (id, plugin) in serving {
@@ -191,7 +192,7 @@ impl Dispatch {
     }
 }
 
-/// Sleeps for so long, at most for a nap; for ever where there is nothing to wait for.
+/// Sleeps for `wait`, but at most [`NAP`]. Without a `wait` it never returns.
 async fn slept(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait.min(NAP)).await,

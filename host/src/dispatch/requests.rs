@@ -1,17 +1,18 @@
-//! How a request of the outbox leaves: over HTTP, judged once more by the grant that is in force now.
+//! Sends a request of the outbox over HTTP, after a check against the grant that is in force now.
 //!
-//! | what comes back | what becomes of it |
+//! | result | what happens to the item |
 //! | --- | --- |
 //! | 2xx, whatever its headers and its body are | sent |
-//! | 408, 425, 429, 5xx, no response | tried again, no sooner than `Retry-After` says, within a bound |
-//! | anything else | given up |
-//! | the grant does not reach so far (any more) | given up; a replay judges it anew |
+//! | 408, 425, 429, 5xx, no response | retried, not before `Retry-After` (bounded) has passed |
+//! | any other status | given up |
+//! | the grant does not allow it (any more) | given up; a replay checks the grant again |
 //!
-//! A server that never answers holds the places of who asked it until their time is over. So a plugin has no
-//! more places than are left for all others: up to 32 of the 64, and while the requests of six plugins
-//! hang, a seventh's leave at once.
+//! A server that never answers occupies a plugin's places until each request times out. So a plugin gets no
+//! more places than stay free for all others: up to 32 of the 64. While the requests of six plugins hang, the
+//! requests of a seventh still leave at once.
 //!
-//! Sending is at least once: each sending has the same `Idempotency-Key`, by which the other side can tell.
+//! A request is sent at least once. Each retry carries the same `Idempotency-Key`, so that the other side can
+//! detect a repeat.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::{
     store::{OutboxJob, Places},
 };
 
-/// Sends requests.
+/// Sends HTTP requests.
 pub(super) struct RequestDesk {
     egress: Egress,
     registry: Registry,
@@ -65,15 +66,15 @@ impl Desk for RequestDesk {
         judge(outlet.send(request, &bounds, job.trace.as_ref()).await, self.ambient.now(), self.retry_after)
     }
 
-    /// Connections that nobody uses close by themselves.
+    /// Idle connections close automatically.
     async fn rest(&self) {}
 }
 
-/// What a sending came to.
+/// Decides what a response or a refusal means for the item. `most` limits the wait that the server asks for.
 fn judge(sent: Result<Sent, Refusal>, now: Timestamp, most: Duration) -> Result<(), NotSent> {
     let Sent { status, retry_after } = match sent {
         Ok(sent) => sent,
-        // With a head that can't be read, nobody knows what the status was.
+        // If the head can't be read, the status is unknown.
         Err(Refusal::Timeout(error) | Refusal::Failed(error) | Refusal::Unreadable(error)) => {
             return Err(NotSent::Transient(error));
         }

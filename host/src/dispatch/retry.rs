@@ -1,14 +1,15 @@
-//! When a failed attempt is tried again: exponential back-off with jitter, and no sooner than was asked for.
+//! Computes when a failed attempt is retried: exponential back-off with jitter, and not before the time that
+//! the guest or server asked for.
 //!
-//! A guest or a server may ask for a longer wait, never for a shorter one: it knows when it may be asked again, and
-//! not how many attempts are left.
+//! A guest or a server may ask for a longer wait, but not for a shorter one. It knows when it can be asked
+//! again, but not how many attempts are left.
 
 use std::time::Duration;
 
 use crate::{config::Retry, model::Ambient};
 
-/// The wait between attempt `attempt` (from 1), which failed, and the next; none when all attempts are
-/// used up.
+/// Returns the wait between the failed attempt `attempt` (counted from 1) and the next. Returns none if all
+/// attempts are used up.
 pub(super) fn wait_after(retry: &Retry, attempt: u32, ambient: &Ambient) -> Option<Duration> {
     if attempt >= retry.attempts {
         return None;
@@ -16,20 +17,21 @@ pub(super) fn wait_after(retry: &Retry, attempt: u32, ambient: &Ambient) -> Opti
     let exponent = f64::from(attempt.saturating_sub(1));
     let wait = retry.base.as_secs_f64() * retry.factor.powf(exponent);
     let wait = wait.min(retry.max.as_secs_f64());
-    // A number in -1..=1, evenly spread.
+    // A number in -1..=1, evenly distributed.
     let spread = ambient.random_u64() as f64 / u64::MAX as f64 * 2.0 - 1.0;
     Duration::try_from_secs_f64(wait * (1.0 + spread * retry.jitter)).ok().or(Some(retry.max))
 }
 
-/// The longest wait that a guest may ask for, where its back-off is not longer.
+/// The longest wait that a guest may ask for, unless its back-off is longer.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
-/// What a guest asks for, within its bound: a day, or the longest wait of its back-off where that is more.
+/// Returns the wait that a guest asks for, limited to a day or to the longest wait of its back-off, whichever
+/// is longer.
 pub(super) fn asked_by_guest(retry: &Retry, asked: Option<Duration>) -> Duration {
     asked.unwrap_or_default().min(retry.max.max(LONGEST_ASKED))
 }
 
-/// As [`wait_after`], and at least as long as was `asked` for.
+/// As [`wait_after`], but at least `asked`.
 pub(super) fn wait_at_least(
     retry: &Retry,
     attempt: u32,

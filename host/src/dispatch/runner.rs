@@ -1,29 +1,31 @@
-//! A runner: takes one plugin's jobs from its lane and runs an attempt for each, so many at once.
+//! A runner takes one plugin's jobs from its lane and runs an attempt for each, several at once.
 //!
-//! The way of an attempt, from top to bottom here and then in `commit`:
+//! An attempt takes these steps, first here and then in `commit`:
 //!
 //! ```text
-//!   job ─► may it have run? ──its database has a marker──► finish from that, run nothing
+//!   job ─► may it have run? ──its database has a marker──► finish from the marker, no guest runs
 //!     ▼
-//!   attempt (a fresh instance) ──failed, or not run──► retry, dead, run again or give back
+//!   attempt (a fresh instance) ──failed, or not run──► retry, dead, run again or release
 //!     ▼
-//!   commit ──conflict──► run again      ──failed──► as a failed attempt      ──not known──► give back
+//!   commit ──conflict──► run again      ──failed──► as a failed attempt      ──not known──► release
 //!     ▼
 //!   done
 //! ```
 //!
-//! A permit is held from the look for a marker until the attempt has committed: in its database, or by
-//! being in the writer's queue. Nobody waits with it for the store's disk: the guest's time is what
-//! `concurrency` bounds, and commits are grouped behind it.
+//! An attempt holds a permit from the search for its marker until it has committed: in its database, or by
+//! entering the store's queue. The permit is never held across a store fsync. `concurrency` limits the guests'
+//! time, and commits are grouped after it.
 //!
-//! An attempt that met conflicts takes every permit and lets the writer finish what is queued before it
-//! reads: then no other attempt of its plugin can be in its way, so a busy key slows its plugin down but
-//! never starves a delivery. Who else writes to its database still can; after so many conflicts that counts
-//! as a failed attempt. So does an attempt under which the database ended the session, again and again: a
-//! server that goes away does so once, a statement that brings its session down does it each time.
+//! After conflicts, an attempt takes every permit and waits until the store has committed its queue. No other
+//! attempt of its plugin can then conflict with it. A busy key slows its plugin down but never starves a
+//! delivery. Other programs that write to the database can still conflict, so too many conflicts count as a
+//! failed attempt.
 //!
-//! Each attempt tells the plugin's breaker how it went ([`Health`]). If the breaker is not closed, the runner is on
-//! trial: it takes a few deliveries and ends once all of them have failed (`trial`).
+//! If the database ends the session of a delivery too often in a row, that also counts as a failed attempt. A
+//! server that restarts does it once, but a statement that crashes its session does it each time.
+//!
+//! Each attempt reports its plugin's health to the breaker ([`Health`]). If the breaker is not closed, the
+//! runner is on trial: it takes a few deliveries and ends once all of them have failed (`trial`).
 
 use std::{
     collections::HashMap,
@@ -58,28 +60,28 @@ use crate::{
     store::{Lane, Store, StoreError, Verdict},
 };
 
-/// Jobs that a lane holds in memory: enough to keep the guests busy while a commit is on its way.
+/// Jobs that a lane holds in memory. They keep the guests busy while a commit is in progress.
 const LANE_CAPACITY: usize = 1024;
 
 /// Conflicts after which an attempt runs alone.
 const CONFLICTS_BEFORE_ALONE: u32 = 2;
 
-/// Conflicts after which one more is a failed attempt, and waits for its turn as any other.
+/// Conflicts after which one more counts as a failed attempt, which waits for its retry.
 const MOST_CONFLICTS: u32 = 20;
 
-/// Times in a row that the database may end the session of an attempt; one more is a failed attempt.
+/// Times in a row that the database may end an attempt's session. One more counts as a failed attempt.
 const MOST_BREAKS: u32 = 3;
 
-/// Deliveries of which a broken session is remembered; beyond them the memory starts over.
+/// The most deliveries whose broken sessions are counted. Beyond that, all counts start again.
 const BROKEN: usize = 1024;
 
-/// How long a job rests that could not be run for a reason that is not the guest's.
+/// How long a job waits if it could not run for a reason that is not the guest's.
 const REST: Duration = Duration::from_secs(1);
 
-/// Between two looks at a breaker that is about to open.
+/// The interval between two looks at a breaker that is about to open.
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// The runner of one plugin. Dropped, it stops at once.
+/// The runner of one plugin. Dropping it stops it at once.
 pub(super) struct Runner {
     attempts: Arc<Attempts>,
     closing: watch::Sender<bool>,
@@ -87,7 +89,7 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Opens the plugin's lane and begins to run what comes through it.
+    /// Opens the plugin's lane and starts to run its jobs.
     pub(super) async fn start(
         commits: &Arc<Commits>,
         plugin: Arc<Plugin>,
@@ -127,7 +129,8 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether it has as many permits as this plugin is to have, and tries what this is to try.
+    /// Whether this runner can run this plugin: it has the same concurrency and the same trial, and its trial
+    /// is not over.
     pub(super) fn fits(&self, plugin: &Plugin) -> bool {
         let attempts = &self.attempts;
         attempts.concurrency == concurrency(plugin)
@@ -140,7 +143,8 @@ impl Runner {
         self.attempts.under_way.load(Ordering::Relaxed)
     }
 
-    /// Begins no more attempts and gives the rest back to the store; those under way end by themselves.
+    /// Begins no more attempts and releases the waiting jobs to the store. Running attempts continue to their
+    /// end.
     pub(super) fn close(self) {
         self.closing.send_replace(true);
     }
@@ -167,15 +171,15 @@ pub(super) struct Attempts {
     ambient: Ambient,
     redactions: Redactions,
     concurrency: u32,
-    /// What is tried, and how that goes turns the breaker; none where everything runs.
+    /// What is tried while the breaker is not closed. None if the breaker is closed.
     trial: Option<Trial>,
-    /// All that was tried has failed.
+    /// Set once everything that was tried has failed.
     pub(super) over: AtomicBool,
     permits: Arc<Semaphore>,
     under_way: AtomicUsize,
-    /// Of the lines about dead letters.
+    /// Limits the log lines about dead letters.
     gate: FloodGate,
-    /// How often in a row the database ended the session of a delivery.
+    /// How often in a row the database ended the session of each delivery.
     breaks: Mutex<HashMap<DeliveryId, u32>>,
 }
 
@@ -207,7 +211,8 @@ impl Attempts {
         while running.join_next().await.is_some() {}
     }
 
-    /// As [`Self::permits`], once the plugin's breaker is not about to open: then the runner closes in a moment.
+    /// As [`Self::permits`], but waits while the plugin's breaker is about to open. This runner is closed soon
+    /// then.
     async fn ready(&self, job: &Job) -> Permits {
         let permits = self.permits(job).await;
         while self.plugin.load().is_tripped() {
@@ -216,13 +221,13 @@ impl Attempts {
         permits
     }
 
-    /// What the job needs to run: one permit, or all of them to run alone.
+    /// Acquires what the job needs to run: one permit, or all of them so that it runs alone.
     pub(super) async fn permits(&self, job: &Job) -> Permits {
         let needed = if job.conflicts > CONFLICTS_BEFORE_ALONE { self.concurrency } else { 1 };
         Arc::clone(&self.permits).acquire_many_owned(needed).await
     }
 
-    /// Runs a job and tells the plugin's breaker how it went.
+    /// Runs a job and reports to the plugin's breaker how it ended.
     pub(super) async fn begin(self: Arc<Self>, job: Job, permits: Permits) -> Health {
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let (plugin, delivery) = (self.plugin.load_full(), job.delivery);
@@ -232,7 +237,7 @@ impl Attempts {
         health
     }
 
-    /// One job, from the look at what it has left behind to its end.
+    /// Runs one job, from the search for its marker to its end.
     async fn run(&self, plugin: &Plugin, mut job: Job, permits: Permits) -> Health {
         let name = &plugin.record.name;
         let mut trace = self.commits.telemetry.attempt(&mut job);
@@ -254,7 +259,7 @@ impl Attempts {
         let AttemptReport { result, started_at, duration, logs, mut fetched, did } =
             self.attempt(plugin, &job).await;
         if let Some(trace) = &mut trace {
-            // By the name of no source: whether any has masks.
+            // The empty name belongs to no source, so this asks whether any source has masks.
             if !(self.redactions)("").is_empty() {
                 fetched.iter_mut().for_each(|fetched| fetched.url.truncate(url_parts(&fetched.url).0.len()));
             }
@@ -308,7 +313,7 @@ impl Attempts {
         }
     }
 
-    /// Counts a broken session of a delivery; false where it was one too many, and the count starts over.
+    /// Counts a broken session of a delivery. Returns false, and resets the count, if that was one too many.
     fn may_break(&self, delivery: DeliveryId) -> bool {
         let mut breaks = self.breaks.lock();
         if breaks.len() >= BROKEN {
@@ -323,8 +328,8 @@ impl Attempts {
         may
     }
 
-    /// Masks in what is written down of an attempt what nobody is to read of the event: off the runtime's
-    /// threads where either is long.
+    /// Masks the event's values in the record of an attempt, off the runtime's threads if the texts or the
+    /// payloads are long.
     async fn mask(&self, job: &Job, mut attempt: Attempt) -> Attempt {
         let texts = [&attempt.error, &attempt.trace, &attempt.did];
         if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
@@ -350,7 +355,7 @@ impl Attempts {
                 .flatten()
                 .map(String::len)
                 .sum::<usize>();
-        // Without its words, should masking fail.
+        // Recorded without any text if masking fails.
         let bare = Attempt { error: None, trace: None, did: None, logs: Vec::new(), ..attempt.clone() };
         let mask = move || {
             let mask = redact.mask(&event.content.body).and(payloads.mask(|source| redactions(source)));
@@ -362,7 +367,8 @@ impl Attempts {
         apart(length, mask).await.unwrap_or(bare)
     }
 
-    /// Runs the guest. What it wants to emit must have room before anything is committed.
+    /// Runs the guest. If it emits events and the backlog has no room for them, the attempt fails before any
+    /// commit.
     async fn attempt(&self, plugin: &Plugin, job: &Job) -> AttemptReport {
         let Ok(mut report) = AssertUnwindSafe(plugin.attempt(job)).catch_unwind().await else {
             about!(error, job, plugin.record.name, "an attempt panicked in the host");
@@ -378,7 +384,7 @@ impl Attempts {
         report
     }
 
-    /// What the store shall do about an attempt that failed like this.
+    /// Decides what the store records for a failed attempt: a retry or a dead letter.
     fn judge(
         &self,
         plugin: &Plugin,
@@ -427,7 +433,8 @@ impl Attempts {
             }
         };
         let (name, outcome) = (&plugin.record.name, attempt.outcome.as_str());
-        // The reason is the guest's words, or a trap in what it was given: it stands with the delivery.
+        // The reason may quote the event, in the guest's words or in a trap. It is in the delivery's record,
+        // not in the log.
         match wait {
             Some(wait) => about!(debug, job, name, outcome, ?wait, "an attempt failed, to be tried again"),
             None => {
@@ -473,7 +480,7 @@ impl Attempts {
         }
     }
 
-    /// Not run, or not known to have: it rests a little and comes again, uncounted.
+    /// Releases a job that did not run, or may not have run, after a short wait. The attempt is not counted.
     async fn give_back(&self, job: Job, plugin: &Plugin, error: &str) -> Health {
         about!(warn, job, plugin.record.name, %error, "an attempt could not take place");
         tokio::time::sleep(REST).await;
@@ -496,12 +503,12 @@ impl Attempts {
     }
 }
 
-/// What an attempt that failed like this says of its plugin.
+/// What a failed attempt says about its plugin's health.
 fn health(failure: &AttemptFailure) -> Health {
     use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
     match failure {
         Reject { .. } => Health::Well,
-        // Also where the guest said when to try again: what it needs does not work now.
+        // Also if the guest named the time of the retry: something that it needs does not work now.
         Retry { .. } | Stopped { .. } | Conflict | Broken { .. } => Health::Failed,
         NoRoom { .. } | NotRun { .. } => Health::Unknown,
     }
@@ -515,12 +522,12 @@ fn concurrency(plugin: &Plugin) -> u32 {
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
-/// A revision as it stands beside an attempt.
+/// A revision as an attempt's record shows it.
 fn short(revision: &str) -> String {
     revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()
 }
 
-/// The report of an attempt that a defect of posthouse ended.
+/// Reports an attempt that a defect of posthouse ended.
 fn panicked(now: jiff::Timestamp) -> AttemptReport {
     AttemptReport {
         result: Err(AttemptFailure::Stopped {

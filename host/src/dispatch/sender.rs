@@ -1,18 +1,18 @@
-//! The outbox sender: takes items that are due, sends them, writes down what became of each.
+//! The outbox sender takes the items that are due, sends them and records each result.
 //!
 //! ```text
 //!            due                    sent
 //!   ready ────────► leased ────────────────────────► sent
 //!     ▲               │ │
-//!     │ back-off      │ │ refused for good, or attempts used up
+//!     │ back-off      │ │ refused permanently, or attempts used up
 //!     └───────────────┘ └──────────────────────────► dead
 //!          failed
 //! ```
 //!
-//! Each kind has a [`Desk`] of its own, and none waits for another: a mail server that is slow holds back
-//! no request. At a desk several items are on their way together, each with its own time-outs, so one
-//! that is slow holds back its plugin's like no longer than those; no plugin has all the places. An item is sent at least once: what was on its
-//! way when the daemon ended goes again at the next start.
+//! Each kind has its own [`Desk`], and no desk waits for another: a slow mail server delays no request. A desk
+//! sends several items at once, each with its own timeouts, and no plugin gets all the places. A slow item
+//! delays other items of its kind no longer than its timeouts. An item is sent at least once: if the daemon
+//! ends while an item is on its way, the next start sends it again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,14 +36,14 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// After how long without work a desk lets go of its connections.
+/// How long a desk is idle before it closes its connections.
 const REST: Duration = Duration::from_secs(20);
-/// How long what is on its way at the end may take.
+/// How long items on their way at shutdown may take.
 const ENDING: Duration = Duration::from_secs(10);
 /// The most bytes of an error that are kept.
 const LONGEST_ERROR: usize = 1024;
 
-/// Sends what attempts left in the outbox.
+/// Sends the items that attempts put into the outbox.
 pub struct Sender {
     counter: Counter,
     mail: MailDesk,
@@ -51,11 +51,11 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender of mail by this transport, and of requests by the grants of the registry's plugins;
+    /// A sender of mail through this transport, and of requests within the grants of the registry's plugins. It
     /// connects to nothing yet.
     ///
     /// # Errors
-    /// [`InvalidMailTarget`] where the transport's URL can't be used.
+    /// [`InvalidMailTarget`] if TLS for the mail server can't be set up.
     pub fn new(
         store: Store,
         transport: &MailTransport,
@@ -65,14 +65,14 @@ impl Sender {
         ambient: Ambient,
         telemetry: Telemetry,
     ) -> Result<Self, InvalidMailTarget> {
-        // What was taken in is finished with what no event is let into.
+        // Half of `min_free` is reserved for finishing accepted events. New events already stop at `min_free`.
         let mail = MailDesk::new(transport, store.min_free() / 2, ambient.clone())?;
         let requests = RequestDesk::new(egress, registry, http, ambient.clone());
         let redactions: Redactions = Arc::new(|_| Redact::default());
         Ok(Self { counter: Counter { store, ambient, telemetry, redactions }, mail, requests })
     }
 
-    /// It, masking in the log what these say of the event's source.
+    /// Masks errors in the log as `redactions` says for the event's source.
     #[must_use]
     pub fn redacting(mut self, redactions: Redactions) -> Self {
         self.counter.redactions = redactions;
@@ -87,7 +87,7 @@ impl Sender {
     }
 }
 
-/// What a desk works at.
+/// What every desk works with.
 #[derive(Clone)]
 struct Counter {
     store: Store,
@@ -107,7 +107,8 @@ impl Counter {
                     _ = under_way.join_next() => {}
                 }
             }
-            // Kept until it ends: dropped half way it could have leased items that nobody would send.
+            // This future is kept until it ends. If it were dropped halfway, it could have leased items that
+            // nobody sends.
             let leased = self.store.lease_outbox(D::KIND, D::PLACES);
             tokio::pin!(leased);
             let leased = loop {
@@ -152,13 +153,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 impl Counter {
-    /// One try to send an item, and what becomes of it.
+    /// Tries once to send an item, and records the result.
     async fn send<D: Desk>(self, desk: Arc<D>, mut job: OutboxJob) {
         let span = self.telemetry.sending(&mut job.trace);
         let sent = desk.send(&job).await;
         if let Some(span) = span {
             let failed = sent.as_ref().err().map(NotSent::word);
-            // By the name of no source: whether any has masks.
+            // The empty name belongs to no source, so this asks whether any source has masks.
             let masked = !(self.redactions)("").is_empty();
             span.end(job.id.0, job.delivery, job.attempt, &job.item, masked, failed);
         }
@@ -173,7 +174,7 @@ impl Counter {
         }
     }
 
-    /// A line of the log, and whose the item is where it is a line for the operator.
+    /// Logs the result. If it is a warning or an error, the line names the item's source, event and plugin.
     async fn log(&self, job: &OutboxJob, result: &OutboxResult) {
         let (outbox, attempt, delivery, kind) = (job.id.0, job.attempt, job.delivery, job.item.kind());
         let trace = job.trace.map(|trace| tracing::field::display(trace.trace_id()));
@@ -187,7 +188,7 @@ impl Counter {
         };
         let origin = self.store.origin(delivery).await.ok().flatten();
         let mut error = own_words(kind, error).to_owned();
-        // By the name of no source: whether any has masks.
+        // The empty name belongs to no source, so this asks whether any source has masks.
         if !(self.redactions)("").is_empty() {
             let payloads = self.store.payloads(vec![delivery]).await.unwrap_or_default().remove(&delivery);
             let redactions = Arc::clone(&self.redactions);
@@ -214,8 +215,8 @@ impl Counter {
     }
 }
 
-/// What of an error the log shows: what a mail server says after its code may quote the mail. All of it
-/// stands with the item, where it is masked.
+/// Returns the part of an error that the log shows. The text after a mail server's code may quote the mail. The
+/// whole error is kept with the item, where it is masked.
 fn own_words(kind: OutboxKind, error: &str) -> &str {
     match error.find(" error (").zip(error.find("): ")) {
         Some((code, reply)) if kind == OutboxKind::Mail && code < reply => &error[..=reply],
@@ -223,7 +224,7 @@ fn own_words(kind: OutboxKind, error: &str) -> &str {
     }
 }
 
-/// What becomes of an item after this attempt.
+/// Returns what the store records for an item after this attempt.
 fn result(retry: &Retry, ambient: &Ambient, attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
     let (error, asked) = match sent {
         Ok(()) => return OutboxResult::Sent,
@@ -234,14 +235,14 @@ fn result(retry: &Retry, ambient: &Ambient, attempt: u32, sent: Result<(), NotSe
     match wait_at_least(retry, attempt, asked, ambient) {
         None => OutboxResult::Dead { error },
         Some(wait) => {
-            // Past the end of time is as good as the end of time.
+            // A time beyond the last possible timestamp becomes that timestamp.
             let due = ambient.now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
             OutboxResult::Retry { due, error }
         }
     }
 }
 
-/// Shortens an error to what is worth keeping.
+/// Shortens an error to [`LONGEST_ERROR`] bytes.
 fn cut(mut error: String) -> String {
     if error.len() > LONGEST_ERROR {
         error.truncate(error.floor_char_boundary(LONGEST_ERROR));
@@ -282,7 +283,7 @@ mod tests {
         let refused = after(1, Err(NotSent::Permanent("550".into())));
         assert!(matches!(refused, OutboxResult::Dead { error } if error == "550"));
         let transient = || Err(NotSent::Transient("451".into()));
-        // 10 s * 2^6, and the least of the jitter.
+        // 10 s * 2^6, minus the largest jitter.
         assert_eq!(due_at(&after(7, transient())), 512);
         assert!(matches!(after(8, transient()), OutboxResult::Dead { .. }));
     }

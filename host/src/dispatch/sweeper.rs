@@ -1,5 +1,5 @@
-//! The sweeper: from time to time it lets the store drop what is past its retention, and what is
-//! too much for its size.
+//! The sweeper regularly lets the store remove events that are past their retention, or that exceed its maximum
+//! size.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use crate::store::Store;
 
-/// How often. A slice is small, so a store that was left alone for long takes several rounds.
+/// The time between two sweeps. Each removes a small slice, so a large excess takes several sweeps.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Sweeps until dropped.

@@ -1,5 +1,5 @@
-//! Plugins that fail, by a clock that runs as fast as the test: one that is down has its deliveries held, and they
-//! run when the cause is gone; one that is sent bad events goes on with the good ones.
+//! Tests failing plugins, on a clock that runs as fast as the test. The deliveries of a plugin that is down are
+//! held, and run once it works again. A plugin that gets bad events still handles the good ones.
 
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
@@ -24,24 +24,24 @@ use crate::{
 
 const START: i64 = 1_767_225_600;
 const HOUR: i64 = 3600;
-/// Of the simulated clock, between two events.
+/// Seconds of the simulated clock between two events.
 const STEP: i64 = 10;
-/// Far longer than anything takes; reached only where something never comes.
+/// Far longer than any step takes. Only a failure reaches it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The events at which the guest chokes that [`choking`] makes.
+/// The type of the events at which the guest of [`chokes_on`] traps.
 const BAD: &str = "user.bad";
-/// One attempt of that guest takes less.
+/// The milliseconds that one attempt of that guest stays below.
 const ATTEMPT: i64 = 100;
-/// How long everything is to stand still before the clock goes on.
+/// How long nothing may change before the clock advances.
 const STILL: Duration = Duration::from_millis(60);
 
-/// In the middle of what chance allows.
+/// The middle of the random range.
 const MIDDLE: Constant = Constant(0x7f);
 
 type States = BTreeMap<DeliveryState, u64>;
 
-/// Deliveries that are neither done nor dead.
+/// Counts deliveries that are neither done nor dead.
 fn unfinished(states: &States) -> u64 {
     states
         .iter()
@@ -132,15 +132,15 @@ impl Fixture {
         assert!(matches!(accepted, Accepted::Stored(_)));
     }
 
-    /// Lets so many seconds pass, and the store and the dispatch see it.
+    /// Advances the clock by so many seconds, and lets the store and the dispatch react.
     async fn pass(&self, seconds: i64) {
         self.clock.advance(Duration::from_secs(seconds as u64));
         self.store.flush().await.unwrap();
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
 
-    /// Lets the clock go on by so many milliseconds a step, whenever nothing moves, until `done` of the states.
-    /// Returns how far it went. So it measures what is waited for and not what the machine takes.
+    /// Advances the clock by `step` milliseconds whenever nothing changes, until the states satisfy `done`.
+    /// Returns by how much it advanced. So it measures simulated time, and not the speed of the machine.
     async fn wait(&self, step: i64, done: impl Fn(&States) -> bool) -> i64 {
         let mut passed = 0;
         let reached = tokio::time::timeout(PATIENCE, async {
@@ -172,7 +172,7 @@ impl Fixture {
         passed
     }
 
-    /// A dispatch that runs until it is told to stop.
+    /// Starts a dispatch that runs until it is stopped.
     fn dispatch(&self) -> Running {
         let ambient = Ambient::new(self.clock.clone(), MIDDLE);
         let (stop, stopped) = watch::channel(false);
@@ -200,7 +200,8 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
     let trip = fixture.registry.by_name("sick").unwrap().trip().unwrap();
     assert!(trip.pauses > 1, "it was tried meanwhile: {trip:?}");
     let during = fixture.store.states().await.unwrap();
-    // Those that failed before it tripped; what is tried since has never run, and keeps its other attempts.
+    // Only those that failed before the breaker opened. Deliveries tried since have never run, and keep their
+    // attempts.
     assert!(during[&DeliveryState::Dead] <= 12, "{during:?}");
     assert!(during[&DeliveryState::Held] > 300, "{during:?}");
 
@@ -243,7 +244,7 @@ async fn good_events_are_done_within_ten_attempts_and_bad_ones_use_up_their_own(
     }
 }
 
-/// Sends events of these types, all before the first attempt or while they run.
+/// Sends events of these types, all before the first attempt or while attempts run.
 async fn good_ones_are_done(types: &[&str], at_once: bool, case: &str) {
     let fixture = Fixture::new(&chokes_on(BAD)).await;
     let early = (!at_once).then(|| fixture.dispatch());
@@ -257,7 +258,7 @@ async fn good_ones_are_done(types: &[&str], at_once: bool, case: &str) {
     let passed = fixture.wait(ATTEMPT / 10, |states| states[&DeliveryState::Done] == good).await;
     assert!(passed <= 10 * ATTEMPT, "{case}: {passed} ms until the good ones were done");
     let passed = fixture.wait(1000, |states| unfinished(states) == 0).await;
-    // By their own back-off: 2, 4 and 8 s.
+    // Their own back-off is 2, 4 and 8 s.
     assert!(passed <= 120_000, "{case}: {passed} ms until the bad ones were given up");
     let states = fixture.store.states().await.unwrap();
     assert_eq!((states[&DeliveryState::Done], states[&DeliveryState::Dead]), (good, bad), "{case}");
@@ -278,7 +279,7 @@ async fn a_good_event_that_comes_after_bad_ones_alone_runs_at_once() {
         fixture.accept_a(BAD, n).await;
     }
     fixture.wait(100, |states| states[&DeliveryState::Held] == 30).await;
-    // They are held and use up few attempts, as nobody can tell them from a plugin that is down.
+    // They are held and use few attempts, because a plugin that is down would look the same.
     for _ in 0..12 {
         fixture.pass(STEP).await;
     }

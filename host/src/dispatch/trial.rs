@@ -1,8 +1,8 @@
-//! What a runner does while its plugin's breaker is open: a few deliveries are tried.
+//! Tries a few deliveries while the plugin's breaker is open.
 //!
-//! The store chooses them (`store/sqlite/trial.rs`). All that are there run together, and those that come while they run, as
-//! many as the trial is wide; that is a round. The first success closes the breaker at once, whatever the others of
-//! the round do. If all that ran have failed the breaker stays open for another pause, and the runner ends.
+//! The store chooses the deliveries. A round runs all that are ready and those that become ready meanwhile, up
+//! to the width of the trial. The first success closes the breaker at once, whatever the rest of the round
+//! does. If all that ran have failed, the breaker stays open for another pause, and the runner ends.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -46,7 +46,7 @@ impl Attempts {
                 },
             };
             let plugin = self.plugin.load_full();
-            // One that failed before is tried alone.
+            // A delivery that failed before is tried alone.
             let others = if first.attempt > 1 { 0 } else { trial.width.saturating_sub(1) };
             running.spawn(Arc::clone(&self).try_one(first));
             let Some(round) = self.round(others, &mut lane, &mut running, &mut closing).await else { break };
@@ -61,8 +61,8 @@ impl Attempts {
         while running.join_next().await.is_some() {}
     }
 
-    /// What became of all that run, and of so many others that come meanwhile; none where the runner is to close
-    /// first.
+    /// Waits for all running attempts and for up to `others` more that arrive meanwhile. Returns their results,
+    /// or none if the runner is closing.
     async fn round(
         self: &Arc<Self>,
         mut others: u32,
@@ -95,7 +95,7 @@ impl Attempts {
     }
 }
 
-/// What a round says of the plugin; none where one succeeded, or none has run.
+/// Summarizes a failed round. Returns none if an attempt succeeded, or if none ran.
 fn vain(round: &[Tried]) -> Option<Vain> {
     let failed = || round.iter().filter(|tried| tried.health == Health::Failed);
     let well = round.iter().any(|tried| tried.health == Health::Well);

@@ -1,9 +1,9 @@
-//! Writes each mail to an `.eml` file of its own.
+//! Writes each mail to its own `.eml` file.
 //!
-//! The file is named by the Message-ID, so that a mail that is sent again takes its own place, and it is
-//! whole whenever it can be seen: written beside its place, synced, renamed, and the folder synced. The
-//! `Bcc` header stays in, for no envelope goes with a file; `sendmail -t` reads it and drops it. Only
-//! the daemon's user may read the files.
+//! The file is named by the Message-ID, so a repeated mail replaces its first copy. The file is complete
+//! whenever it is visible: it is written under a temporary name, synced and renamed, and then the folder is
+//! synced. The `Bcc` header is kept, because a file has no envelope; `sendmail -t` reads the header and drops
+//! it. Only the daemon's user may read the files.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -22,10 +22,10 @@ use crate::model::Mail;
 /// The most bytes of a Message-ID that a file name keeps.
 const LONGEST_NAME: usize = 160;
 
-/// A folder for mail; made when the first one comes.
+/// A folder for mail. The first mail creates it.
 pub(in crate::dispatch) struct Folder {
     path: PathBuf,
-    /// Bytes that are to stay free on its disk.
+    /// Bytes that must stay free on its disk.
     least: u64,
 }
 
@@ -49,13 +49,13 @@ fn write(folder: &Path, name: &str, message: &[u8], least: u64) -> io::Result<()
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let disk = rustix::fs::statvfs(folder)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    // Some file systems of a network have no size.
+    // Some network file systems report no size.
     if disk.f_blocks > 0 && free < least {
         let (free, least) = (ByteSize(free), ByteSize(least));
         let full = format!("its disk has {free} left, less than {least}, half of `min_free` of [store]");
         return Err(io::Error::new(io::ErrorKind::StorageFull, full));
     }
-    // A leftover of a crash has the same name and is written over.
+    // A file that a crash left has the same name and is overwritten.
     let beside = folder.join(format!(".{name}.tmp"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(message)?;
@@ -64,8 +64,8 @@ fn write(folder: &Path, name: &str, message: &[u8], least: u64) -> io::Result<()
     File::open(folder)?.sync_all()
 }
 
-/// A name that is safe in any folder. Where characters had to be replaced or cut off, a part of the
-/// id's SHA-256 keeps two ids apart.
+/// Returns a name that is safe in any folder. If characters were replaced or cut off, a part of the id's
+/// SHA-256 keeps the names of two ids distinct.
 fn file_name(message_id: &str) -> String {
     let inner = message_id.trim_start_matches('<').trim_end_matches('>');
     let safe: String = inner

@@ -1,13 +1,13 @@
 //! Builds the text of a message from a mail.
 //!
-//! Every value goes through lettre's types: an address that does not parse refuses the mail, and what
-//! stands in a header is encoded (RFC 2047) where it is not plain text. So a subject or a name with a
-//! line break in it stays a subject or a name. The boundary between the text and its HTML is random:
-//! a text that quotes what a stranger wrote can't end its part early.
+//! Every value passes through lettre's types. An address that does not parse refuses the mail, and a header
+//! value that is not plain text is encoded (RFC 2047). So a subject or a name that contains a line break stays
+//! a subject or a name. The boundary between the text and its HTML is random, so a text that quotes a stranger
+//! can't end its part early.
 //!
-//! A line ends with CRLF, whatever ended it before, and no other control character but the tab is sent as
-//! it is: what a server makes of a CR or LF by itself differs (RFC 5321, 2.3.8), and between two servers
-//! that differ a text can become a second mail.
+//! Every line ends with CRLF, whatever its ending was before. No other control character except the tab is sent
+//! unencoded. Servers differ in how they treat a lone CR or LF (RFC 5321, 2.3.8). Between two such servers a text
+//! can become a second mail.
 
 use std::time::SystemTime;
 
@@ -22,12 +22,12 @@ use lettre::{
 use super::NotSent;
 use crate::model::{Ambient, Mail, ascii_domain};
 
-/// What becomes of the `Bcc` header.
+/// What happens to the `Bcc` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bcc {
-    /// It is not in the message; the envelope has its addresses.
+    /// It is removed from the message; the envelope contains its addresses.
     Dropped,
-    /// It is in the message, which has no envelope: the file is all there is.
+    /// It is kept in the message, because a file has no envelope.
     Kept,
 }
 
@@ -66,7 +66,7 @@ pub(super) fn build(mail: &Mail, bcc: Bcc, ambient: &Ambient) -> Result<Message,
     built.map_err(|error| NotSent::Permanent(format!("not a mail: {error}")))
 }
 
-/// Reads an address; its domain becomes ASCII, which every mail server takes.
+/// Reads an address. Its domain becomes ASCII, which every mail server accepts.
 fn mailbox(field: &str, address: &str) -> Result<Mailbox, NotSent> {
     let wrong = |error: &dyn std::fmt::Display| {
         NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}"))
@@ -80,22 +80,22 @@ fn mailbox(field: &str, address: &str) -> Result<Mailbox, NotSent> {
 fn part(kind: ContentType, text: &str) -> SinglePart {
     let text = with_crlf(text);
     let encoding = if text.chars().any(is_odd_control) {
-        // lettre would take these for plain ASCII and send them as they are.
+        // lettre would treat these as plain ASCII and send them unencoded.
         Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable)
     } else {
         Ok(Body::new(text))
     };
-    // Quoted-printable can encode everything; lettre's type does not say so.
+    // Quoted-printable can encode everything, but lettre's type does not say so.
     let body = encoding.unwrap_or_else(Body::new);
     SinglePart::builder().content_type(kind).body(body)
 }
 
-/// The text with CRLF for each CR, LF and CRLF.
+/// Returns the text with each CR, LF and CRLF replaced by CRLF.
 fn with_crlf(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
 }
 
-/// A control character of ASCII that is no part of a text's layout.
+/// Whether it is an ASCII control character other than tab, CR and LF.
 fn is_odd_control(c: char) -> bool {
     c.is_ascii_control() && !matches!(c, '\t' | '\r' | '\n')
 }
@@ -133,7 +133,7 @@ pub(super) mod tests {
         String::from_utf8(build(mail, bcc, &ambient()).unwrap().formatted()).unwrap()
     }
 
-    /// The names of the headers of the whole message, in order.
+    /// The names of the message's headers, in order.
     fn header_names(message: &str) -> Vec<String> {
         let (head, _) = message.split_once("\r\n\r\n").unwrap();
         head.split("\r\n")

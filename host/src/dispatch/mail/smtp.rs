@@ -1,15 +1,15 @@
 //! Hands mail to a mail server.
 //!
-//! Which server and how is read from the URL by [`SmtpServer`]. Certificates are checked against those of
-//! the operating system.
+//! [`SmtpServer`] reads the server and its options from the URL. Certificates are checked against those of the
+//! operating system.
 //!
-//! Connections are kept for the next mail, but not in lettre's own pool: its commands have no time-outs,
-//! and a send that is given up half way goes back to that pool with its answer still to come, so that
-//! the next mail would take it for its own. Here a connection that did not end well is dropped.
+//! Connections are kept for the next mail, but not in lettre's own pool, whose commands have no timeouts. A
+//! send that is given up halfway would return to that pool with its answer still unread. The next mail would
+//! take that answer for its own. Here a connection that did not end well is dropped.
 //!
-//! A server may close a kept connection at any moment, also between a NOOP that it answers and the mail.
-//! If it does so before it has seen the text, or says so (421), it has not taken the mail. Then the mail
-//! goes once more over a fresh connection, as part of the same sending.
+//! A server may close a kept connection at any moment, also between its answer to a NOOP and the mail. If it
+//! closes before it has received the text, or answers 421, it has not accepted the mail. Then the mail is sent
+//! once more over a fresh connection, as part of the same attempt.
 
 use std::time::Duration;
 
@@ -30,18 +30,18 @@ use tokio::{task::JoinSet, time::timeout};
 use super::{InvalidMailTarget, NotSent};
 use crate::config::{SmtpServer, SmtpTls};
 
-/// How long it may take to connect, agree on TLS and log in.
+/// The timeout to connect, agree on TLS and log in.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long it may take to hand over one mail.
+/// The timeout to hand over one mail.
 const HAND_OVER: Duration = Duration::from_secs(60);
-/// How long a kept connection may take to show that it still works, or to say goodbye.
+/// The timeout for a kept connection to show that it still works, and for the end of a session.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// A mail server, and the connections that are kept for the next mail: never more than mails were
-/// sent at once.
+/// A mail server and the connections kept for the next mail. It never keeps more than there were mails sent at
+/// once.
 pub(in crate::dispatch) struct Smtp {
     server: Server,
-    /// [`HAND_OVER`], but for a test that does not want to wait.
+    /// [`HAND_OVER`], except in a test that does not want to wait.
     hand_over: Duration,
     idle: Mutex<Vec<AsyncSmtpConnection>>,
 }
@@ -51,7 +51,7 @@ impl Smtp {
         Ok(Self { server: Server::new(server)?, hand_over: HAND_OVER, idle: Mutex::default() })
     }
 
-    /// Hands the mail over. Returns within two minutes and a half.
+    /// Hands the mail over. Returns within 200 s, given at most 8 kept connections.
     pub(super) async fn send(&self, message: Message) -> Result<(), NotSent> {
         if let Some(connection) = self.kept().await {
             match self.hand_over(connection, &message).await {
@@ -59,7 +59,7 @@ impl Smtp {
                 ended => return ended.map_err(NotSent::from),
             }
         }
-        // Whatever the server says here is not about this mail, so it is never for good.
+        // An answer here is not about this mail, so a failure is always transient.
         let connection = match timeout(CONNECT, self.server.connect()).await {
             Ok(connected) => connected.map_err(|error| NotSent::Transient(error.to_string()))?,
             Err(_) => return Err(late("did not answer", CONNECT)),
@@ -67,7 +67,7 @@ impl Smtp {
         self.hand_over(connection, &message).await.map_err(NotSent::from)
     }
 
-    /// Hands the mail over on this connection, and keeps the connection for the next one.
+    /// Hands the mail over on this connection, and keeps the connection for the next mail.
     async fn hand_over(&self, mut connection: AsyncSmtpConnection, message: &Message) -> Result<(), Refused> {
         let handed_over = timeout(self.hand_over, transact(&mut connection, message)).await;
         match handed_over {
@@ -76,7 +76,7 @@ impl Smtp {
                 Ok(())
             }
             Ok(Err(refused)) => {
-                // A server that does not say goodbye loses nothing.
+                // Nothing is lost if the server does not answer the end of the session.
                 drop(timeout(GREETING, connection.abort()).await);
                 Err(refused)
             }
@@ -84,10 +84,10 @@ impl Smtp {
         }
     }
 
-    /// Connects, agrees on TLS, logs in, and says goodbye.
+    /// Connects, agrees on TLS, logs in, and ends the session.
     pub(super) async fn reach(&self) -> Result<(), Error> {
         let mut connection = self.server.connect().await?;
-        // A server that does not say goodbye has said all that matters.
+        // The check is complete, even if the server does not answer the end of the session.
         drop(timeout(GREETING, connection.quit()).await);
         Ok(())
     }
@@ -96,13 +96,13 @@ impl Smtp {
         let idle = std::mem::take(&mut *self.idle.lock());
         let mut leaving: JoinSet<_> = idle
             .into_iter()
-            // A server that does not say goodbye loses nothing.
+            // Nothing is lost if the server does not answer the end of the session.
             .map(|mut connection| async move { drop(timeout(GREETING, connection.quit()).await) })
             .collect();
         while leaving.join_next().await.is_some() {}
     }
 
-    /// A kept connection that still answers.
+    /// Returns a kept connection that still answers.
     async fn kept(&self) -> Option<AsyncSmtpConnection> {
         loop {
             let mut connection = self.idle.lock().pop()?;
@@ -116,9 +116,9 @@ impl Smtp {
 /// Why a connection did not take a mail.
 #[derive(Debug)]
 enum Refused {
-    /// The server ended the connection, and it has not taken the mail: the mail may go again at once.
+    /// The server closed the connection and has not accepted the mail, so the mail may be sent again at once.
     Closed(Error),
-    /// Anything else.
+    /// Any other failure.
     Mail(NotSent),
 }
 
@@ -131,7 +131,7 @@ impl From<Refused> for NotSent {
     }
 }
 
-/// One mail transaction: envelope and text (RFC 5321, 3.3).
+/// Runs one mail transaction: envelope and text (RFC 5321, 3.3).
 async fn transact(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), Refused> {
     let (envelope, text) = (message.envelope(), message.formatted());
     let parameters = parameters(connection, envelope, &text).map_err(Refused::Mail)?;
@@ -146,7 +146,7 @@ async fn transact(connection: &mut AsyncSmtpConnection, message: &Message) -> Re
     Ok(())
 }
 
-/// What the failure of a command means. `before_text`: the server has seen nothing of the text.
+/// Decides what a failed command means. If `before_text`, the server has received nothing of the text.
 fn refused(error: Error, before_text: bool) -> Refused {
     const CLOSING: u16 = 421; // RFC 5321, 3.8
     let closed = match error.status() {
@@ -162,11 +162,12 @@ fn refused(error: Error, before_text: bool) -> Refused {
     }
 }
 
-/// What MAIL FROM has to announce. The parts of a message are encoded, so that only an address can need
-/// more than ASCII: one with such letters before the `@`, as domains are ASCII already.
+/// Returns the parameters of MAIL FROM. The parts of a message are encoded, and domains are ASCII. So only the
+/// part of an address before the `@` can need more than ASCII.
 ///
 /// # Errors
-/// The server takes no such address (RFC 6531, 3.2). It will not do so the next time.
+/// [`NotSent::Permanent`] if the server does not accept such an address (RFC 6531, 3.2). A retry would fail
+/// too.
 fn parameters(
     connection: &AsyncSmtpConnection,
     envelope: &Envelope,
@@ -192,7 +193,7 @@ fn late(what: &str, after: Duration) -> NotSent {
     NotSent::Transient(format!("the mail server {what} within {after:?}"))
 }
 
-/// The server in the transport's own terms.
+/// The server, in lettre's types.
 struct Server {
     host: String,
     port: u16,
@@ -264,9 +265,9 @@ mod tests {
         model::Mail,
     };
 
-    /// A mail server that answers each line by `reply`, which also gets the connection's number from 1,
-    /// and writes down what it was told; `reply` gives nothing where it falls silent. After "421" it closes
-    /// the connection; [`CUT`] closes it without a word.
+    /// A mail server that answers each line with `reply` and records the lines. `reply` also gets the
+    /// connection's number, counted from 1, and returns none to stay silent. After "421" the server closes the
+    /// connection. [`CUT`] closes it without an answer.
     struct FakeServer {
         port: u16,
         heard: Arc<Mutex<Vec<String>>>,
@@ -363,7 +364,7 @@ mod tests {
         assert!(heard.ends_with("QUIT"), "{heard}");
     }
 
-    /// The first connection takes one mail and then answers `at` with `answer`; all others are friendly.
+    /// The first connection takes one mail and then answers `at` with `answer`. All others accept everything.
     async fn closing_after_one_mail(at: &'static str, answer: &'static str) -> FakeServer {
         let mails = Arc::new(Mutex::new(0));
         FakeServer::start_counting(move |connection, line| {
@@ -398,7 +399,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_may_have_been_taken_and_what_a_fresh_connection_refuses_is_not_sent_at_once_again() {
-        // The server was cut off after it had the whole text: it may have taken it.
+        // The server was cut off after it had received the whole text, so it may have accepted it.
         let server = closing_after_one_mail(".", CUT).await;
         let smtp = server.smtp(None);
         smtp.send(message()).await.unwrap();
@@ -406,7 +407,7 @@ mod tests {
         assert!(matches!(error, NotSent::Transient(_)), "{error:?}");
         assert_eq!(*server.connections.lock(), 1);
 
-        // A server that always closes is asked twice: over the kept connection and over a fresh one.
+        // A server that always closes is tried twice: over the kept connection and over a fresh one.
         let server = FakeServer::start_counting(|connection, line| {
             let closes = connection > 1 && line.starts_with("MAIL");
             if closes { Some("421 closing") } else { friendly(line) }
