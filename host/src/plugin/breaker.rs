@@ -1,13 +1,13 @@
-//! The breaker of each plugin: counts the different deliveries that failed since the last success, and pauses the
-//! plugin on its own. The state machine is that of `model/breaker.rs`.
+//! Counts the different deliveries of a plugin that failed since its last success, and opens its breaker. The
+//! state machine is in `model/breaker.rs`.
 //!
-//! What counts is what an attempt says of its plugin's health ([`Health`]). An attempt that succeeds costs a look at
-//! one number; only the failure that reaches the threshold takes the registry's lock. The count is the revision's:
-//! attempts that end on an old one say nothing of the new one.
+//! Each attempt reports its plugin's health ([`Health`]). A successful attempt only reads one number. Only the
+//! failure that reaches the threshold takes the registry's lock. Each revision has its own count, so attempts
+//! that end on an old revision say nothing about the new one.
 //!
-//! That a plugin is tripped is written down with it, so that a start has a trial at once: it neither forgets that
-//! the plugin failed nor waits the pause out. Which deliveries failed is not written down: those that fail again
-//! after a start count again.
+//! An open breaker is recorded with the plugin. After a restart, a trial begins at once: the daemon remembers
+//! that the plugin failed and does not wait for the pause to end. The failed deliveries are not recorded. Those
+//! that fail again after a restart count again.
 
 use std::{
     collections::HashSet,
@@ -27,23 +27,23 @@ use crate::{
     store::PluginChange,
 };
 
-/// Deliveries that are remembered as bad, at most; beyond them the memory starts over.
+/// The most deliveries that are remembered as bad. Beyond that, all are forgotten.
 const KNOWN: usize = 16_384;
 
-/// Failed deliveries that are counted, at most: the largest threshold.
+/// The most failed deliveries that are counted: the largest threshold.
 const COUNTED: usize = 1_000_000;
 
-/// By how much the threshold grows at most after false alarms.
+/// The largest factor by which false alarms raise the threshold.
 const LEEWAY: u32 = 16;
 
-/// What an attempt says of its plugin.
+/// What an attempt says about its plugin's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It came to its end: done, or refused by the guest for good.
+    /// The attempt ended normally: done, or rejected by the guest.
     Well,
     /// A trap, a limit, a timeout, or the guest's own `retry` or `retry-after`.
     Failed,
-    /// Nothing: what it needed beside the plugin was not there.
+    /// Unknown: something beside the plugin was missing.
     Unknown,
 }
 
@@ -51,29 +51,29 @@ pub enum Health {
 #[derive(Debug, Default)]
 pub(super) struct Streak {
     deliveries: Mutex<Deliveries>,
-    /// How many of them there are, of both kinds.
+    /// The number of deliveries remembered, failed and bad together.
     remembered: AtomicUsize,
-    /// Whether the breaker is open, or about to be.
+    /// Whether the breaker is open, or about to open.
     tripped: AtomicBool,
 }
 
-/// The breaker opened, and a success closed it within one `pause`: events were bad, and not the plugin. For as long
-/// again it takes more to open it, so that a burst of bad events opens it a few times and not all along.
+/// The breaker opened, and a success closed it within one `pause`, so events were bad and not the plugin. For
+/// one more `pause` the threshold is higher, so that a burst of bad events opens the breaker only a few times.
 #[derive(Debug, Clone, Copy)]
 struct FalseAlarm {
-    /// By how much the threshold has grown.
+    /// The factor by which the threshold has grown.
     times: u32,
-    /// Until when.
+    /// When that ends.
     until: Timestamp,
 }
 
 #[derive(Debug, Default)]
 struct Deliveries {
-    /// Failed, and nothing has succeeded since.
+    /// Deliveries that failed, with no success since.
     failed: HashSet<DeliveryId>,
-    /// Failed while another succeeded: the delivery is bad, and not the plugin.
+    /// Deliveries that failed while another succeeded: these deliveries are bad, and not the plugin.
     bad: HashSet<DeliveryId>,
-    /// That the breaker has opened for bad events alone.
+    /// The last false alarm.
     alarm: Option<FalseAlarm>,
 }
 
@@ -81,7 +81,7 @@ impl Deliveries {
     fn leeway(&self, now: Timestamp, pauses: Pauses) -> u32 {
         let lasts = |alarm: &FalseAlarm| {
             let left = alarm.until.duration_since(now);
-            // Longer than a pause: the clock was set back.
+            // If more than a pause is left, the clock was set back.
             left.is_positive() && Duration::try_from(left).is_ok_and(|left| left <= pauses.first)
         };
         self.alarm.filter(lasts).map_or(1, |alarm| alarm.times)
@@ -89,12 +89,12 @@ impl Deliveries {
 }
 
 impl Streak {
-    /// One that begins, where the breaker stands like this.
+    /// A new streak for a breaker in this state.
     pub(super) fn of(trip: Option<&Trip>) -> Arc<Self> {
         Arc::new(Self { tripped: AtomicBool::new(trip.is_some()), ..Self::default() })
     }
 
-    /// How many failed since the last success.
+    /// How many deliveries failed since the last success.
     fn length(&self) -> u32 {
         match self.remembered.load(Ordering::Relaxed) {
             0 => 0,
@@ -102,8 +102,8 @@ impl Streak {
         }
     }
 
-    /// A success: those that failed are known to be bad. Nothing is written where none has failed, so that
-    /// attempts which succeed share it for free.
+    /// Records a success: the failed deliveries are now known to be bad. Without failures it writes nothing, so
+    /// that successful attempts do not contend.
     fn end(&self, succeeded: DeliveryId) {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return;
@@ -117,7 +117,7 @@ impl Streak {
         });
     }
 
-    /// A failure; how many different deliveries have failed by now.
+    /// Records a failure. Returns how many different deliveries have failed by now.
     fn add(&self, delivery: DeliveryId) -> u32 {
         self.change(|Deliveries { failed, bad, .. }| {
             if !bad.contains(&delivery) && failed.len() < COUNTED {
@@ -127,12 +127,12 @@ impl Streak {
         })
     }
 
-    /// By how much the threshold has grown at this time.
+    /// The factor by which the threshold has grown at this time.
     fn leeway(&self, now: Timestamp, pauses: Pauses) -> u32 {
         self.deliveries.lock().leeway(now, pauses)
     }
 
-    /// A success closes a breaker that has stood like this.
+    /// Closes the breaker, which was open as `trip` says, after a success.
     fn close(&self, trip: Trip, now: Timestamp, pauses: Pauses) {
         self.tripped.store(false, Ordering::Release);
         self.change(|deliveries| {
@@ -153,26 +153,26 @@ impl Streak {
 }
 
 impl Plugin {
-    /// The different deliveries that failed since the last success.
+    /// How many different deliveries failed since the last success.
     pub fn failures_in_a_row(&self) -> u32 {
         self.streak.length()
     }
 
-    /// Whether its breaker is open, be that written down or not: what runs by this revision as if it were closed
-    /// is to begin no more.
+    /// Whether the breaker is open, even if that is not recorded yet. A runner that was started while it was
+    /// closed must begin no more attempts then.
     pub fn is_tripped(&self) -> bool {
         self.streak.tripped.load(Ordering::Acquire)
     }
 
-    /// Notes that an attempt of this delivery has committed. Told at once, and not when all of it is on disk: what
-    /// fails meanwhile would count as failed in a row.
+    /// Records that an attempt of this delivery has committed. Callers report this at once and not when
+    /// everything is on disk. Otherwise failures in between would count as failures in a row.
     pub fn went_well(&self, delivery: DeliveryId) {
         self.streak.end(delivery);
     }
 }
 
 impl Registry {
-    /// Notes how an attempt of this delivery went: opens the plugin's breaker, or closes it.
+    /// Records how an attempt of this delivery went. Opens or closes the plugin's breaker if needed.
     pub async fn heed(&self, plugin: &Plugin, delivery: DeliveryId, health: Health) {
         let most = plugin.settings.breaker.failures;
         match health {
@@ -198,7 +198,7 @@ impl Registry {
     }
 
     async fn open(&self, plugin: &Plugin, failures: u32) {
-        // At once, so that nothing begins while it is being written down.
+        // Set at once, so that no attempt begins while this is being recorded.
         if plugin.streak.tripped.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -233,14 +233,14 @@ impl Registry {
         }
     }
 
-    /// Notes that everything failed that a trial of this plugin has tried. False where the breaker did not turn for
-    /// it, being another by now, or because that could not be written down: then the trial goes on.
+    /// Records that everything that a trial of this plugin tried has failed. Returns false if the breaker has
+    /// changed since the trial began, or if the store did not record this. The trial goes on then.
     pub async fn trial_failed(&self, plugin: &Plugin, vain: Vain) -> bool {
         let now = self.inner().ambient.now();
         let mut next = None;
         let turned = self
             .turn(plugin, |current| {
-                // A resume, another revision, or a pause that is over: what this trial says is history.
+                // After a resume, another revision or the end of a pause, this trial's result is outdated.
                 next = current
                     .trip
                     .filter(|_| current.trip == plugin.trip)
@@ -265,7 +265,7 @@ impl Registry {
         turned
     }
 
-    /// Puts the plugin's breaker as `turn` says, on disk first; false where it does not turn.
+    /// Sets the plugin's breaker to the result of `turn`, in the store first. Returns false if it is not set.
     async fn turn(&self, plugin: &Plugin, turn: impl FnOnce(&Plugin) -> Option<Option<Trip>>) -> bool {
         let (inner, name) = (self.inner(), &plugin.record.name);
         let _edit = inner.edit.lock().await;
@@ -282,13 +282,13 @@ impl Registry {
         true
     }
 
-    /// How long until the next plugin that was paused on its own has a trial.
+    /// How long until the next trial of a plugin whose breaker is open.
     pub fn next_trial(&self) -> Option<Duration> {
         let now = self.inner().ambient.now();
         self.list().iter().filter_map(|plugin| plugin.trip?.next(now, plugin.pauses())).min()
     }
 
-    /// Begins the trials whose time has come.
+    /// Begins the trials that are due.
     pub async fn begin_trials(&self) {
         let inner = self.inner();
         let _edit = inner.edit.lock().await;
@@ -297,7 +297,7 @@ impl Registry {
             let Some(trip) = plugin.trip else { continue };
             let next = trip.at(now, plugin.pauses());
             if next != trip {
-                // Not written down: a start has a trial at once.
+                // Not recorded, because a restart begins a trial at once.
                 inner.swap(|list| list.insert(plugin.with_trip(Some(next))));
                 tracing::debug!(
                     plugin = plugin.record.name,
@@ -310,7 +310,7 @@ impl Registry {
 }
 
 impl Plugin {
-    /// Whether they share a count: no other revision came between them, no resume, and the breaker did not close.
+    /// Whether both share a count. A new revision, a resume and a closed breaker start a new count.
     fn counts_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.streak, &other.streak)
     }

@@ -1,12 +1,13 @@
-//! The AOT cache: machine code of plugins, kept so that a start compiles nothing again.
+//! The AOT cache keeps the machine code of plugins, so that a restart compiles nothing again.
 //!
-//! What lies here runs as part of the daemon, so the folder is mode 0700 and is refused where somebody
-//! else owns it or could write to it. A file gets its name only once it is whole; its name is the
-//! SHA-256 of the wasm it was made of and a hash of everything that makes code fit this build of wasmtime.
+//! The code runs as part of the daemon. So the folder has mode 0700, and a folder that another user owns or can
+//! write to is refused. A file gets its name only once it is complete. The name consists of the SHA-256 of the
+//! wasm and a hash of everything that code must match to load in this build of wasmtime.
 //!
-//! A seal (`crate::seal`) ends each file. It covers the code and the file's name, so neither damaged code nor
-//! that of another plugin, machine or version is loaded: it is dropped, and the plugin is compiled again. The
-//! seal has no key. Who can write to this folder runs as this user, and could read a key as well as the daemon.
+//! Each file ends with a seal (`crate::seal`) over its code and its name. Damaged code, and code of another
+//! plugin, machine or version, is therefore not loaded: it is removed, and the plugin is compiled again. The
+//! seal has no key. Anyone who can write to this folder runs as this user, and could read a key just as the
+//! daemon can.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,11 +24,11 @@ use wasmtime::{Engine, Precompiled, component::Component};
 use super::aot;
 use crate::seal::{self, Sealer, Whole};
 
-/// Files kept that no present revision needs: a plugin that is rolled back starts at once.
+/// The files kept that no present revision needs, so that a plugin that is rolled back starts at once.
 const SPARE: usize = 8;
-/// Bytes of the largest AOT file. CPython makes one of some 60 MB.
+/// The most bytes of an AOT file. CPython's has some 60 MB.
 pub(super) const LARGEST: u64 = 512 << 20;
-/// Markers of compilations that the daemon did not outlive, kept.
+/// The most markers kept of compilations during which the daemon died.
 const MARKERS: usize = 64;
 /// Bytes read at once while a file is sealed.
 const PART: usize = 1 << 20;
@@ -44,15 +45,15 @@ pub(super) enum CacheError {
     NotPrivate(PathBuf),
 }
 
-/// The folder.
+/// The cache's folder.
 pub(super) struct Cache {
     dir: PathBuf,
-    /// What code has to fit, hexadecimal.
+    /// The hash that code must match to load, hexadecimal.
     fit: String,
 }
 
 impl Cache {
-    /// Opens the folder, or makes it.
+    /// Opens the folder, or creates it.
     pub(super) fn open(dir: PathBuf, engine: &Engine) -> Result<Self, CacheError> {
         let failed = |error| CacheError::Io { path: dir.clone(), error };
         if let Some(parent) = dir.parent() {
@@ -64,7 +65,7 @@ impl Cache {
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        // Files of a posthouse that sealed none do not fit.
+        // Files from a posthouse without seals do not match.
         seal::BYTES.hash(&mut hasher);
         let cache = Self { fit: format!("{:016x}", hasher.finish()), dir };
         cache.check()?;
@@ -72,12 +73,12 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The code of a revision, where it is here, whole and fits. What is not is removed.
+    /// Returns the code of a revision if its file is present, intact and matching. Another file is removed.
     pub(super) fn get(&self, engine: &Engine, revision: &str) -> Result<Option<Component>, CacheError> {
         self.check()?;
         let path = self.path(revision);
         let Some(sealed) = read(&path) else { return Ok(None) };
-        // Checked and loaded is the same memory: the file is read once.
+        // The seal check and the load use the same memory, since the file is read once.
         let loaded = Whole::of(&sealed, &self.name(revision))
             .map_err(|broken| broken.to_string())
             .and_then(|code| aot::load(engine, code).map_err(|error| format!("{error:#}")));
@@ -95,7 +96,7 @@ impl Cache {
         }
     }
 
-    /// A folder beside the files, for a compiler to write into; it goes when it is dropped.
+    /// Returns a folder beside the files for a compiler to write to. Dropping it removes it.
     pub(super) fn scratch(&self) -> Result<TempDir, CacheError> {
         self.check()?;
         tempfile::Builder::new()
@@ -104,7 +105,7 @@ impl Cache {
             .map_err(|error| CacheError::Io { path: self.dir.clone(), error })
     }
 
-    /// Takes in what a compiler wrote: seals it and gives it its name. A crash leaves it whole or not at all.
+    /// Seals the compiler's output and gives it its name. A crash leaves either the complete file or none.
     pub(super) fn put(&self, revision: &str, file: &Path) -> Result<(), CacheError> {
         let failed = |error| CacheError::Io { path: file.to_owned(), error };
         let mut written = open(file, OpenOptions::new().read(true).append(true)).map_err(failed)?;
@@ -127,12 +128,12 @@ impl Cache {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)
     }
 
-    /// Where it is marked that a revision is being compiled.
+    /// Returns the path of the marker that a revision is being compiled.
     pub(super) fn marker(&self, revision: &str) -> PathBuf {
         self.dir.join(format!("{revision}-{}.compiling", self.fit))
     }
 
-    /// Removes all but what the present revisions need and a few of the youngest others.
+    /// Removes all files except those of the present revisions and a few of the newest others.
     pub(super) fn prune(&self, present: &[String]) {
         let needed: Vec<_> = present.iter().map(|revision| self.path(revision)).collect();
         for (extension, most) in [("cwasm", SPARE), ("compiling", MARKERS)] {
@@ -157,7 +158,7 @@ impl Cache {
         format!("{revision}-{}.cwasm", self.fit)
     }
 
-    /// That nobody else can put code here.
+    /// Checks that no other user can put code here.
     fn check(&self) -> Result<(), CacheError> {
         let folder = fs::symlink_metadata(&self.dir)
             .map_err(|error| CacheError::Io { path: self.dir.clone(), error })?;
@@ -168,8 +169,8 @@ impl Cache {
         }
     }
 
-    /// Removes what a daemon that was killed left half done. Another one may be at work here (`posthouse
-    /// check` beside the daemon), so only what is old goes.
+    /// Removes what a killed daemon left half done. Another process may be using the folder (`posthouse check`
+    /// beside the daemon), so only what is over an hour old is removed.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)?.flatten() {
             let old = entry
@@ -184,7 +185,7 @@ impl Cache {
     }
 }
 
-/// A file of this user's alone, read whole; none where it is not there, or is something else.
+/// Reads a file that only this user can write to. Returns none if it is missing or anything else.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let file = open(path, OpenOptions::new().read(true)).ok()?;
     let there = file.metadata().ok()?;
@@ -196,7 +197,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Opens a file, and no link.
+/// Opens a file, and does not follow a link.
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     options.custom_flags(flags.bits().cast_signed()).open(path)
@@ -206,7 +207,7 @@ fn has_extension(path: &Path, wanted: &str) -> bool {
     path.extension().is_some_and(|extension| extension == wanted)
 }
 
-/// Whether only this user can write to it.
+/// Whether this user owns it and no other user can write to it.
 fn private(entry: &fs::Metadata) -> bool {
     entry.uid() == rustix::process::geteuid().as_raw() && entry.mode() & 0o022 == 0
 }
@@ -266,7 +267,8 @@ mod tests {
         assert!(!cache.path("a").exists(), "what does not load is dropped");
     }
 
-    /// A component of some code, as the compiler writes it, put into a cache under this name.
+    /// Puts a component with some code, as the compiler writes it, into a cache under this name. Returns its
+    /// code.
     fn put(cache: &Cache, engine: &Engine, revision: &str) -> Vec<u8> {
         let component = wat::parse_str(
             r#"(component

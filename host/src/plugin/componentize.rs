@@ -1,11 +1,11 @@
-//! Core modules become components: what `wasm32-unknown-unknown` with wit-bindgen gives is a core module
-//! that carries its world in a custom section. A component stays as it is.
+//! Turns core modules into components. `wasm32-unknown-unknown` with wit-bindgen builds a core module that
+//! contains its world in a custom section. A component is returned unchanged.
 //!
-//! Runs in the compiler child: the daemon itself never parses what lies in the plugins folder.
+//! This runs in the compiler child: the daemon itself never parses files of the plugins folder.
 
 use wit_component::ComponentEncoder;
 
-/// Why a file is no plugin.
+/// Why a file is not a plugin.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ComponentizeError {
     #[error("it is not WebAssembly: it does not begin with `\\0asm`")]
@@ -19,7 +19,7 @@ pub(super) enum ComponentizeError {
     Refused(String),
 }
 
-/// The component that a file holds, or can be made of it.
+/// Returns the file if it is a component, or the component that it encodes.
 pub(super) fn componentize(wasm: Vec<u8>) -> Result<Vec<u8>, ComponentizeError> {
     match wasm.get(..8) {
         Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(wasm),
@@ -29,7 +29,7 @@ pub(super) fn componentize(wasm: Vec<u8>) -> Result<Vec<u8>, ComponentizeError> 
 }
 
 fn encode(module: &[u8]) -> Result<Vec<u8>, ComponentizeError> {
-    // The section's name is followed by what wit-bindgen adds to it.
+    // wit-bindgen appends a suffix to the section's name.
     if !module.windows(14).any(|bytes| bytes == b"component-type") {
         return Err(ComponentizeError::NoWorld);
     }

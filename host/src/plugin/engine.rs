@@ -1,8 +1,8 @@
-//! The wasmtime engine: its settings, its pool, its clock for guests, its compiler and its cache.
+//! The wasmtime engine: its settings, its pool, its epoch clock, its compiler and its cache.
 //!
-//! The settings stand here once, for the daemon that runs plugins and for the child that compiles them:
-//! code compiled under other settings would not load. Only the pool is the daemon's alone; it reserves
-//! more address space than the child may have.
+//! The daemon that runs plugins and the child that compiles them share one set of settings, since code compiled
+//! under other settings would not load. Only the daemon has a pool, because it reserves more address space than
+//! the child may use.
 
 use std::{
     path::PathBuf,
@@ -29,38 +29,38 @@ use crate::{
 
 /// Bytes of stack that wasm code may use.
 pub(super) const STACK: usize = 512 << 10;
-/// The largest linear memory that a limit can allow.
+/// Bytes of the largest linear memory that a limit can allow.
 const MEMORY: usize = 512 << 20;
-/// How often guest code is asked whether its time is up.
+/// How often a running guest checks its deadline.
 const TICK: Duration = Duration::from_millis(1);
-/// Ticks without an attempt after which the clock rests. Waking it costs more than a few idle ticks.
+/// Ticks without an attempt after which the clock stops. Waking it costs more than a few idle ticks.
 const RESTLESS: u32 = 200;
-/// Revisions that may be loaded at once, over and above the instances that run.
+/// Revisions that may be loaded at once, beside the running instances.
 const LOADING: u32 = 2;
 
-/// How to make an engine.
+/// The options of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Where AOT code is kept: `<state>/aot`, mode 0700.
+    /// The folder of the AOT code: `<state>/aot`, mode 0700.
     pub cache_dir: PathBuf,
-    /// The most instances at once; a further one waits.
+    /// The most instances that run at once. A further one waits.
     pub instances: u32,
     /// The binary whose subcommand `compile` compiles plugins; see [`EngineOptions::this_binary`].
     pub compiler: PathBuf,
-    /// What a compilation may use.
+    /// The limits of a compilation.
     pub compile: Compile,
 }
 
 impl EngineOptions {
-    /// The binary that runs now, even when the file it came from has been replaced meanwhile: a newer
-    /// one may compile in another way.
+    /// The binary that runs now, even if its file has been replaced since. A newer binary may compile in
+    /// another way.
     pub fn this_binary() -> PathBuf {
         let this = PathBuf::from("/proc/self/exe");
         if this.exists() { this } else { std::env::current_exe().unwrap_or_else(|_| "posthouse".into()) }
     }
 }
 
-/// The engine can't start.
+/// Why the engine can't start.
 #[derive(Debug, thiserror::Error)]
 #[error("the plugin engine can't start: {0}")]
 pub struct EngineError(pub String);
@@ -72,25 +72,26 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     parts: Parts,
     ticker: Ticker,
-    /// Instances that run.
+    /// Places of running instances.
     running: Arc<Semaphore>,
-    /// Instances that wait to be reused.
+    /// Places of instances kept for reuse.
     idle: Arc<Semaphore>,
-    /// Instances that say what they are.
+    /// Places of instances that describe themselves while they are loaded.
     loading: Arc<Semaphore>,
-    /// The most instances of either kind.
+    /// The most instances that run, and the most that are kept for reuse.
     instances: usize,
 }
 
 impl Engine {
-    /// Makes an engine: reserves the pool, opens the cache and starts the clock for guests.
+    /// Creates an engine: reserves the pool, opens the cache and starts the epoch clock.
     ///
     /// # Errors
-    /// Where the machine can't give the address space, or the cache folder is not private to this user.
+    /// [`EngineError`] if the machine can't reserve the address space, or if the cache folder is not private to
+    /// this user.
     pub fn new(options: EngineOptions, ambient: Ambient) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError(format!("{error:#}"));
         let mut config = settings();
-        // Every instance that may exist has its place, so the pool itself never refuses one.
+        // The pool has room for every instance that may exist, so it never refuses one.
         let places = options.instances.saturating_mul(2).saturating_add(LOADING);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(places)));
         let wasm = wasmtime::Engine::new(&config).map_err(failed)?;
@@ -118,37 +119,37 @@ impl Engine {
         &self.0.parts
     }
 
-    /// Instances that run, and those that wait to be reused.
+    /// The instances that run, and those kept for reuse.
     pub(super) fn usage(&self) -> [(&'static str, Usage); 2] {
         let usage = |places: &Semaphore| Usage::of(self.0.instances, places.available_permits());
         [("running", usage(&self.0.running)), ("resting", usage(&self.0.idle))]
     }
 
-    /// A place for an instance that runs; waits while all are taken.
+    /// Returns a place for a running instance. Waits while all are taken.
     pub(super) async fn place(&self) -> Place {
         Place(Arc::clone(&self.0.running).acquire_owned().await.ok())
     }
 
-    /// A place for an instance that waits to be reused, if there is one.
+    /// Returns a place for an instance kept for reuse, if one is free.
     pub(super) fn place_to_rest(&self) -> Option<Place> {
         Arc::clone(&self.0.idle).try_acquire_owned().ok().map(|permit| Place(Some(permit)))
     }
 
-    /// A place for an instance of a revision that is being loaded.
+    /// Returns a place for an instance of a revision that is being loaded. Waits while all are taken.
     pub(super) async fn place_to_load(&self) -> Place {
         Place(Arc::clone(&self.0.loading).acquire_owned().await.ok())
     }
 
-    /// Keeps the clock for guests going while it lives.
+    /// Keeps the epoch clock running while the returned value lives.
     pub(super) fn tick(&self) -> Ticking<'_> {
         self.0.ticker.tick()
     }
 }
 
-/// The right to a place in the pool. None stands for a semaphore that was closed, which none ever is.
+/// The right to a place in the pool. It is none if the semaphore was closed, which never happens.
 pub(super) struct Place(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
 
-/// What it takes to make a file an instance.
+/// The parts that turn a file into an instance.
 pub(super) struct Parts {
     pub(super) wasm: wasmtime::Engine,
     pub(super) linker: Linker<Door>,
@@ -157,7 +158,7 @@ pub(super) struct Parts {
     pub(super) ambient: Ambient,
 }
 
-/// The settings that code is compiled and run under.
+/// The settings under which code is compiled and run.
 pub(super) fn settings() -> Config {
     let mut config = Config::new();
     config
@@ -174,7 +175,7 @@ fn pool(places: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(places)
         .total_core_instances(places.saturating_mul(CORE_INSTANCES))
-        // One more each: the heap of a guest whose language brings a garbage collector.
+        // One more each, for the heap of a guest whose language has a garbage collector.
         .total_memories(places.saturating_mul(MEMORIES + 1))
         .total_tables(places.saturating_mul(TABLES))
         .total_stacks(places)
@@ -186,14 +187,14 @@ fn pool(places: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(8 << 20)
         .table_elements(TABLE_ELEMENTS)
         .max_memory_size(MEMORY)
-        // Page-table work is what an instance costs: pages stay, and are cleared in place.
+        // Most of an instance's cost is page-table work, so pages stay mapped and are cleared in place.
         .table_keep_resident(64 << 10)
         .linear_memory_keep_resident(1 << 20)
         .pagemap_scan(Enabled::Auto);
     pool
 }
 
-/// Moves the engine's epoch on while guests run, and rests while none does.
+/// Advances the engine's epoch while guests run, and sleeps while none does.
 struct Ticker {
     shared: Arc<Shared>,
     thread: Thread,
@@ -206,7 +207,7 @@ struct Shared {
     stopped: AtomicBool,
 }
 
-/// While it lives, the clock goes.
+/// Keeps the clock running while it lives.
 pub(super) struct Ticking<'a>(&'a Shared);
 
 impl Ticker {
@@ -255,7 +256,7 @@ impl Shared {
                 continue;
             }
             self.resting.store(true, Ordering::SeqCst);
-            // Whoever began before this saw nobody resting, and did not wake us.
+            // An attempt that began before this store saw `resting` unset, and did not wake this thread.
             while self.running.load(Ordering::SeqCst) == 0
                 && self.resting.load(Ordering::SeqCst)
                 && !self.stopped.load(Ordering::SeqCst)

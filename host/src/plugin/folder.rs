@@ -1,4 +1,4 @@
-//! The plugins folder as it lies there: which files are plugins, and whether one has changed.
+//! Reads the plugins folder: which files are plugins, and whether one has changed.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,16 +11,16 @@ use std::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-/// Bytes of the largest plugin.
+/// The most bytes of a plugin.
 const LARGEST: u64 = 64 << 20;
-/// Bytes of the longest name.
+/// The most bytes of a plugin's name.
 const NAME: usize = 64;
 
-/// What tells one content of a file from another without reading it.
+/// Distinguishes the contents of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     modified: (i64, i64),
-    /// The last change of any kind; unlike the other it can't be set back.
+    /// The last change of any kind. Unlike `modified`, it can't be set back.
     changed: (i64, i64),
     len: u64,
     inode: (u64, u64),
@@ -52,16 +52,16 @@ pub(crate) struct Found {
     pub(super) stamp: Stamp,
 }
 
-/// What lies in the folder.
+/// The files that were found in the folder.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
-    /// The plugins, small files first: those load in no time.
+    /// The plugins, small files first, because those load fast.
     pub(crate) plugins: Vec<Found>,
-    /// What looks like a plugin and is none, with the reason.
+    /// Files that look like plugins and are none, with the reason.
     pub(crate) ignored: Vec<(OsString, &'static str)>,
 }
 
-/// Looks through the folder. One that is not there is empty.
+/// Looks through the folder. A missing folder counts as empty.
 pub(crate) fn look(dir: &Path) -> io::Result<Looked> {
     let mut looked = Looked::default();
     let entries = match fs::read_dir(dir) {
@@ -95,7 +95,7 @@ pub(crate) fn look(dir: &Path) -> io::Result<Looked> {
     Ok(looked)
 }
 
-/// The name of the plugin in a file: its stem, where that follows the rule.
+/// Returns the plugin's name: the file's stem, if it follows the rule for names.
 pub(super) fn name_of(path: &Path) -> Option<&str> {
     let name = path.file_stem()?.to_str()?;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -113,7 +113,7 @@ pub(super) struct Content {
     pub(super) wasm: Vec<u8>,
     /// Its SHA-256, hexadecimal.
     pub(super) revision: String,
-    /// As the file was before it was read; it may have changed since.
+    /// The file's stamp before it was read. The file may have changed since.
     pub(super) stamp: Stamp,
 }
 
@@ -123,20 +123,20 @@ pub enum ReadError {
     /// The file can't be read.
     #[error("`{path}` can't be read: {error}")]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The file is larger than any plugin.
+    /// The file is larger than a plugin may be.
     #[error("`{0}` is larger than 64 MiB, the most that a plugin may have")]
     TooLarge(PathBuf),
-    /// Somebody writes to it at this moment.
+    /// Another program wrote to the file while it was read.
     #[error("`{0}` changed while it was read")]
     Changing(PathBuf),
 }
 
-/// Reads a plugin's file whole.
+/// Reads a plugin's whole file.
 pub(super) fn read(path: &Path) -> Result<Content, ReadError> {
     let failed = |error| ReadError::Io { path: path.to_owned(), error };
     let file = fs::File::open(path).map_err(failed)?;

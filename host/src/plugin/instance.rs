@@ -1,4 +1,4 @@
-//! An instance: a store with a guest in it, which serves one attempt, or several one after another.
+//! An instance is a wasmtime store with a guest in it. It serves one attempt, or several one after another.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -13,11 +13,11 @@ use crate::{
     model::Job,
 };
 
-/// By how much the outer time-out lags behind the deadline: guest code that runs is stopped at its next
-/// tick, and that shows where it was.
+/// How long the outer timeout waits beyond the deadline. Running guest code is stopped earlier, at its next
+/// tick, with a backtrace of where it was.
 const LAG: Duration = Duration::from_millis(50);
 
-/// An instance in its place of the pool. The fields drop in this order: the place last.
+/// An instance in its place of the pool. Its fields drop in this order, so the place is released last.
 pub(super) struct Instance {
     store: Store<Door>,
     guest: Option<Guest>,
@@ -26,7 +26,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// An instance that is still empty; its guest comes to life under the same deadline as its first call.
+    /// An instance without a guest. The first call creates the guest, under the same deadline.
     pub(super) fn new(engine: &Engine, terms: Arc<Terms>, errand: Errand, place: Place) -> Self {
         let limits = terms.settings.limits;
         let mut store = Store::new(&engine.parts().wasm, Door::new(terms, errand));
@@ -44,14 +44,14 @@ impl Instance {
         Self { store, guest: None, served: 0, place }
     }
 
-    /// Begins anew for another attempt, in another place.
+    /// Prepares the instance for another attempt, in another place.
     pub(super) fn again(&mut self, errand: Errand, place: Place) {
         self.store.data_mut().begin(errand);
         self.store.set_epoch_deadline(1);
         self.place = place;
     }
 
-    /// Goes to rest in another place.
+    /// Moves the instance to a place of instances kept for reuse.
     pub(super) fn rest(&mut self, place: Place) {
         self.place = place;
     }
@@ -65,7 +65,7 @@ impl Instance {
         self.store.data_mut()
     }
 
-    /// Asks the guest what it is.
+    /// Asks the guest for its manifest.
     pub(super) async fn describe(&mut self, linked: &Linked) -> wasmtime::Result<Manifest> {
         self.in_time(async |store, guest| {
             let guest = awake(guest, linked, store).await?;
@@ -74,7 +74,7 @@ impl Instance {
         .await
     }
 
-    /// Hands the guest an event.
+    /// Passes an event to the guest.
     pub(super) async fn handle(
         &mut self,
         linked: &Linked,
@@ -108,7 +108,7 @@ impl Instance {
     }
 }
 
-/// The guest, instantiated where it is not yet.
+/// Returns the guest, and creates it first if there is none.
 async fn awake<'a>(
     guest: &'a mut Option<Guest>,
     linked: &Linked,

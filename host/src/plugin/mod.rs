@@ -1,4 +1,5 @@
-//! Plugins: the engine that runs them, the registry that knows them, the watcher that swaps them.
+//! The plugin side: the engine runs plugins, the registry lists them, and the watcher replaces them when files
+//! change.
 //!
 //! ```text
 //! folder ─► watcher ─► registry.scan ─► revision: compile (child) ─► link ─► describe ─► swap the list
@@ -7,8 +8,8 @@
 //!                                                   └► imports: the door behind its host calls
 //! ```
 //!
-//! A plugin is immutable and replaced whole: an attempt that runs keeps the revision it began with.
-//! Nothing that a file in the folder does takes a revision away that works.
+//! A plugin is immutable and replaced as a whole. A running attempt keeps the revision with which it began. A
+//! file in the folder that does not load never replaces a revision that works.
 
 mod aot;
 mod breaker;

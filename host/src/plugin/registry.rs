@@ -1,9 +1,9 @@
-//! The registry: every plugin there is, in the folder or only in the store's memory.
+//! The registry lists every plugin that is in the folder or that the store remembers.
 //!
-//! Readers take the list as it stands, without waiting. It changes in two ways: by a file of the folder,
-//! each loaded by a task of its own, so that one which takes long to compile keeps no other waiting; and
-//! by an operator's word, which waits for no file. Both write to the store before the list is swapped, so
-//! that what events are taken in for is known after a crash too.
+//! Readers take a snapshot of the list without waiting. The list changes in two ways. A file in the folder is
+//! loaded by its own task, so that a slow compilation delays no other file. An operator's command waits for no
+//! file. Both write to the store before they swap the list, so that the subscriptions of accepted events
+//! survive a crash.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,13 +29,13 @@ use crate::{
     store::{PluginChange, PluginUpdate, Store, StoreError},
 };
 
-/// How soon a file is looked at again that may have been half written.
+/// How soon a file that may have been half written is checked again.
 const AGAIN: Duration = Duration::from_millis(1050);
 
-/// Says what each plugin gets.
+/// Returns the settings of each plugin.
 type Settings = Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>;
 
-/// Every plugin there is, and how each stands. Cheap to clone.
+/// All plugins and their states. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
@@ -49,15 +49,15 @@ pub(super) struct Inner {
     pub(super) ambient: Ambient,
     pub(super) list: ArcSwap<List>,
     changes: watch::Sender<u64>,
-    /// Held while the folder is looked through: that is never done twice at once.
+    /// Held during a scan of the folder, so that only one runs at a time.
     scan: Mutex<Memory>,
-    /// What became of files that were loaded, with a bell for who waits.
+    /// The results of loaded files. `bell` wakes the watching task when there is a new one.
     pub(super) visited: parking_lot::Mutex<Vec<(String, Option<Seen>)>>,
     pub(super) bell: Notify,
     pub(super) loads: parking_lot::Mutex<BTreeMap<String, Loads>>,
-    /// Files of the folder that are no plugins though they look like some, as the last look found them.
+    /// Files that look like plugins and are none, as the last scan found them.
     pub(super) ignored: parking_lot::Mutex<Vec<IgnoredFile>>,
-    /// Held while the list changes; never while something compiles.
+    /// Held while the list changes, but not during a compilation.
     pub(super) edit: Mutex<()>,
 }
 
@@ -70,41 +70,41 @@ pub(super) struct List {
 /// A file of the plugins folder that looks like a plugin and is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct IgnoredFile {
-    /// Its name; what is not UTF-8 in it is replaced.
+    /// Its name. Bytes that are not UTF-8 are replaced.
     pub file: String,
-    /// Why it is ignored, and the way out.
+    /// Why it is ignored, and what to do.
     pub reason: &'static str,
 }
 
 /// How often files of a plugin were loaded since the daemon started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Loads {
-    /// Became the revision in force.
+    /// Files that became the revision in force.
     pub loaded: u64,
-    /// Did not load.
+    /// Files that did not load.
     pub failed: u64,
 }
 
-/// Why an operator's word was not followed.
+/// Why an operator's command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
-    /// There is no such plugin.
+    /// No plugin has this name.
     #[error("no plugin `{0}`; `posthouse plugins` lists them")]
     Unknown(String),
-    /// Only what is gone can be forgotten.
+    /// A plugin whose file is still there can't be forgotten.
     #[error("plugin `{0}` still has its file in the plugins folder; remove `{0}.wasm` first")]
     StillThere(String),
-    /// The store did not take it.
+    /// The store did not record the change.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Registry {
-    /// A registry of this folder; `settings` says what each plugin gets. Remembers, from the store, the
-    /// plugins of earlier runs, so that one whose file is gone keeps getting deliveries, held.
+    /// A registry of this folder. `settings` returns the settings of each plugin. It reads the plugins of
+    /// earlier runs from the store, so that a plugin whose file is gone still gets deliveries, which are held.
     ///
     /// # Errors
-    /// Where the store can't be read.
+    /// [`StoreError`] if the store can't be read.
     pub async fn new(
         engine: Engine,
         store: Store,
@@ -147,7 +147,7 @@ impl Registry {
         &self.0.databases
     }
 
-    /// Looks through the folder once: loads what is new or changed, holds what went away.
+    /// Scans the folder once: loads new and changed files, and holds plugins whose file is gone.
     pub async fn scan(&self) {
         let mut memory = self.0.scan.lock().await;
         self.0.look(&mut memory, true).await;
@@ -155,16 +155,17 @@ impl Registry {
         self.0.prune().await;
     }
 
-    /// Ends what is being loaded, as the daemon is about to end: what is compiled then is no fault of its file.
+    /// Stops all loading before the daemon ends, so that no file is blamed for a compilation that was
+    /// interrupted.
     pub async fn stop_loading(&self) {
         self.0.scan.lock().await.stop().await;
     }
 
-    /// Loads anew each plugin that gets something else than it did: `settings` says otherwise now. Its
-    /// attempts under way end with what they began with, and one that does not load goes on as before.
+    /// Loads each plugin whose settings have changed again. Its running attempts keep their settings. A plugin
+    /// that does not load goes on as before.
     pub async fn resettle(&self) {
         let mut memory = self.0.scan.lock().await;
-        // What is being loaded may have asked for its settings before they changed.
+        // A file that is being loaded may have read its settings before they changed.
         self.0.finish(&mut memory).await;
         for plugin in self.list() {
             let name = &plugin.record.name;
@@ -193,13 +194,13 @@ impl Registry {
         }
     }
 
-    /// Which plugins get an event of this type, held ones included.
+    /// The plugins that get an event of this type, held ones included.
     pub fn subscribers(&self, event_type: &EventType) -> Vec<PluginId> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(event_type));
         self.0.list.load().by_name.values().filter(wants).map(|plugin| plugin.record.id).collect()
     }
 
-    /// Who gets this event, held plugins included.
+    /// The subscribers of this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
         let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
         let subscriber = |plugin: &Arc<Plugin>| Subscriber {
@@ -210,29 +211,29 @@ impl Registry {
         self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
     }
 
-    /// By what the plugins' deliveries keep to an order, now.
+    /// The `order_by` of each plugin that has one, as it is now.
     pub fn orders(&self) -> Orders {
         let list = self.0.list.load();
         let order = |plugin: &Arc<Plugin>| Some((plugin.record.id, plugin.settings.order_by.clone()?));
         list.by_name.values().filter_map(order).collect()
     }
 
-    /// What config.toml says now of the plugin with this name.
+    /// The current settings of the plugin with this name.
     pub fn settings(&self, name: &str) -> PluginSettings {
         (self.0.settings)(name)
     }
 
-    /// Instances that run and those that wait to be reused, each with the most there may be.
+    /// The instances that run and those kept for reuse, each with their maximum.
     pub fn instances(&self) -> [(&'static str, Usage); 2] {
         self.0.engine.usage()
     }
 
-    /// How often files of the plugin with this name were loaded, or were not, since the daemon started.
+    /// How often files of the plugin with this name were loaded, or failed to load, since the daemon started.
     pub fn loads(&self, name: &str) -> Loads {
         self.0.loads.lock().get(name).copied().unwrap_or_default()
     }
 
-    /// Files of the plugins folder that are ignored, by name, with the reason.
+    /// The ignored files of the plugins folder, by name, with the reason.
     pub fn ignored(&self) -> Vec<IgnoredFile> {
         self.0.ignored.lock().clone()
     }
@@ -260,15 +261,15 @@ impl Registry {
     /// Holds a plugin's deliveries until it is resumed.
     ///
     /// # Errors
-    /// [`PluginError`] says why it was not.
+    /// [`PluginError`] says why the plugin was not paused.
     pub async fn pause(&self, name: &str) -> Result<(), PluginError> {
         self.0.told(name, "pause", PluginChange::Paused(true), Plugin::paused).await
     }
 
-    /// Ends a pause, an operator's or its breaker's. A plugin that has another reason to be held stays so.
+    /// Ends a pause, by an operator or by the breaker. A plugin that is held for another reason stays held.
     ///
     /// # Errors
-    /// [`PluginError`] says why it was not.
+    /// [`PluginError`] says why the plugin was not resumed.
     pub async fn resume(&self, name: &str) -> Result<(), PluginError> {
         self.0.told(name, "resume", PluginChange::Paused(false), Plugin::resumed).await
     }
@@ -276,7 +277,7 @@ impl Registry {
     /// Forgets a plugin whose file is gone.
     ///
     /// # Errors
-    /// [`PluginError`] says why it was not.
+    /// [`PluginError`] says why the plugin was not forgotten.
     pub async fn forget(&self, name: &str) -> Result<(), PluginError> {
         let inner = &*self.0;
         let _edit = inner.edit.lock().await;
@@ -316,7 +317,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Replaces a plugin by what `next` makes of it, once the store has the change.
+    /// Replaces a plugin with the result of `next`, after the store has recorded the change.
     pub(super) async fn change(
         &self,
         name: &str,
@@ -330,7 +331,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes what changed of a plugin.
+    /// Writes the change of a plugin to the store.
     pub(super) async fn save(&self, plugin: &Plugin, change: PluginChange) -> Result<(), StoreError> {
         let held = plugin.record.held.clone();
         self.store.update_plugin(plugin.record.id, PluginUpdate { held, change }).await
@@ -344,7 +345,7 @@ impl Inner {
         self.by_name(name).ok_or_else(|| PluginError::Unknown(name.to_owned()))
     }
 
-    /// Changes the list; only under `edit`.
+    /// Changes the list. The caller holds `edit`.
     pub(super) fn swap(&self, change: impl FnOnce(&mut List)) {
         let mut list = List::clone(&self.list.load());
         change(&mut list);
@@ -352,7 +353,7 @@ impl Inner {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Drops code that has been of no use for long.
+    /// Removes old code that no plugin uses from the cache.
     async fn prune(&self) {
         let plugins = self.list.load_full();
         let present: Vec<_> = plugins.by_name.values().filter_map(|p| p.record.revision.clone()).collect();

@@ -1,5 +1,5 @@
-//! What became of an attempt, in words that a person can act on: the limit by name, the trap's root, the
-//! guest's own stack.
+//! Reports how an attempt ended, so that an operator can act on it. The error names the limit or the cause of the
+//! trap, and the guest's stack follows.
 
 use std::{
     fmt::{self, Write},
@@ -16,10 +16,10 @@ use crate::{
     model::{Effects, Fetched, LogLine},
 };
 
-/// Bytes of a stack trace that are kept.
+/// The most bytes of a stack trace that are kept.
 const TRACE: usize = 16 << 10;
 
-/// As often must one function stand in a backtrace for it to be called recursion.
+/// A function that is at least this often in a backtrace counts as recursive.
 const RECURSION: usize = 4;
 
 /// How an attempt ended, before the store has committed it.
@@ -27,73 +27,74 @@ const RECURSION: usize = 4;
 pub struct AttemptReport {
     /// What it changed, or why it changed nothing.
     pub result: Result<Finished, AttemptFailure>,
-    /// When the instance was asked for.
+    /// When the instance was requested.
     pub started_at: jiff::Timestamp,
-    /// From then until the guest returned.
+    /// The time from then until the guest returned.
     pub duration: Duration,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
-    /// What it did, in a few lines; none where that is nothing.
+    /// A summary of its actions in a few lines; none if there were none.
     pub did: Option<String>,
-    /// What the guest fetched, where the job has a trace.
+    /// The requests that the guest made, if the job has a trace.
     pub fetched: Vec<Fetched>,
 }
 
-/// What an attempt changed, of which nothing has taken effect yet.
+/// The changes of an attempt, none of which has taken effect yet.
 #[derive(Debug)]
 pub struct Finished {
-    /// What the store is to commit.
+    /// The changes that the store is to commit.
     pub effects: Effects,
-    /// What the plugin's database is to commit, and before the store does; none where the plugin has no
-    /// database, or did not use it. Dropped, it is rolled back.
+    /// The changes that the plugin's database is to commit before the store does. None if the plugin has no
+    /// database, or did not use it. Dropping it rolls it back.
     pub transaction: Option<Transaction>,
 }
 
 /// Why an attempt did not do its work.
 #[derive(Debug)]
 pub enum AttemptFailure {
-    /// The guest said `retry` or `retry-after`.
+    /// The guest returned `retry` or `retry-after`.
     Retry {
-        /// In its words.
+        /// The guest's reason.
         reason: String,
-        /// Not before so long.
+        /// The shortest wait that the guest asked for.
         after: Option<Duration>,
     },
-    /// The guest said `reject`.
+    /// The guest returned `reject`.
     Reject {
-        /// In its words.
+        /// The guest's reason.
         reason: String,
     },
-    /// A trap, a limit (named in the error), a time-out.
+    /// A trap, a limit (named in the error), or a timeout.
     Stopped {
         /// What happened.
         error: String,
         /// The guest's stack, innermost function first.
         trace: Option<String>,
     },
-    /// What it wants to emit has no room: too much is unfinished.
+    /// There is no room for the events that it emits, because too much is unfinished.
     NoRoom {
         /// What is full.
         error: String,
     },
-    /// Another transaction on the plugin's database was in the way: the job is to run again at once, which
-    /// is not counted.
+    /// Another transaction on the plugin's database conflicted. The job runs again at once, and the attempt is
+    /// not counted.
     Conflict,
-    /// The plugin's database ended the session under what the guest had asked for, or under the commit: once
-    /// that may be anybody's doing, and the job is to be released; again and again it is the guest's.
+    /// The plugin's database ended the session during the guest's statement or during the commit. Once, the
+    /// guest may not be the cause, so the job is released. If it happens again and again, the guest is the
+    /// cause.
     Broken {
         /// What happened.
         error: String,
     },
-    /// Not the guest's doing (the store could not be read, the plugin has no code any more): the job is
-    /// to be released, not counted.
+    /// The guest is not the cause: the store could not be read, or the plugin has no code any more. The job is
+    /// released, and the attempt is not counted.
     NotRun {
         /// What happened.
         error: String,
     },
 }
 
-/// The guest returned a failure; its reason is kept up to `most` bytes.
+/// Reports a failure that the guest returned. At most `most` bytes of its reason are kept.
 pub(super) fn failed(failure: Failure, most: usize) -> AttemptFailure {
     match failure {
         Failure::Retry { reason, after } => AttemptFailure::Retry { reason: bounded(reason, most), after },
@@ -101,7 +102,7 @@ pub(super) fn failed(failure: Failure, most: usize) -> AttemptFailure {
     }
 }
 
-/// The guest did not return.
+/// Reports an attempt in which the guest did not return.
 pub(super) fn stopped(error: &wasmtime::Error, door: &mut Door, logs: &[LogLine]) -> AttemptFailure {
     let not_run = match error.downcast_ref::<Stop>() {
         Some(Stop::Store(error)) => Some(format!("the store could not be read: {error}")),
@@ -133,7 +134,7 @@ fn cause(error: &wasmtime::Error, door: &mut Door, logs: &[LogLine]) -> String {
     } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
         Some(Stop::count("handles", HANDLES))
     } else if root.to_string().contains("fuel allocated for hostcalls") {
-        // The error has no type of its own that can be named.
+        // wasmtime has no public type for this error.
         return Stop::bytes("hostcall", door.terms().settings.limits.hostcall).to_string();
     } else {
         door.meter().hit()
@@ -144,8 +145,8 @@ fn cause(error: &wasmtime::Error, door: &mut Door, logs: &[LogLine]) -> String {
     }
 }
 
-/// A trap in the words of the guest's panic or exception, where it logged one: they tell one from another, and
-/// `unreachable` does not.
+/// Explains a trap by the guest's panic or exception, if it logged one. `unreachable` alone does not
+/// distinguish causes.
 fn explained(logs: &[LogLine], trap: &str) -> String {
     match last_words(logs) {
         Some(words) => format!("{words} ({trap})"),
@@ -153,9 +154,9 @@ fn explained(logs: &[LogLine], trap: &str) -> String {
     }
 }
 
-/// Whether the guest recursed until its own stack was used up, the one that languages keep in linear
-/// memory. Linkers lay it lowest, so that it runs below address zero; the fault then lies just under
-/// 4 GiB, and one function stands in the backtrace again and again.
+/// Whether the guest recursed until its own stack ran out, the one that languages keep in linear memory.
+/// Linkers put that stack lowest, so it runs below address zero. The fault is then just under 4 GiB, and one
+/// function repeats in the backtrace.
 fn own_stack_ran_out(error: &wasmtime::Error) -> bool {
     let below_zero = |address| (0xff00_0000..0x1_0100_0000_u64).contains(&address);
     matches!(error.downcast_ref(), Some(Trap::MemoryOutOfBounds))
@@ -167,18 +168,18 @@ fn own_stack_ran_out(error: &wasmtime::Error) -> bool {
         })
 }
 
-/// The address in wasmtime's words for a fault, which have no type that can be named.
+/// Parses the address from wasmtime's message for a fault, which has no public type.
 fn faulting_address(words: &str) -> Option<u64> {
     let (_, after) = words.split_once("memory fault at wasm address 0x")?;
     let digits = after.split(' ').next()?;
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// The guest's stack, a function a line.
+/// Returns the guest's stack, one function a line.
 fn trace(error: &wasmtime::Error) -> Option<String> {
     let backtrace = error.downcast_ref::<WasmBacktrace>()?;
     let mut text = Bounded(String::new());
-    // Past its bound the text is as long as it gets.
+    // An error only means that the text has reached its limit.
     let _ = write!(text, "{backtrace}");
     let frames = text.0.lines().skip(1).map(str::trim).collect::<Vec<_>>().join("\n");
     (!frames.is_empty()).then_some(frames)
@@ -192,7 +193,7 @@ fn bounded(mut reason: String, most: usize) -> String {
     reason
 }
 
-/// A text that stops growing at [`TRACE`]: a guest names its functions as long as it likes.
+/// A text of at most [`TRACE`] bytes, because a guest's function names may be of any length.
 struct Bounded(String);
 
 impl Write for Bounded {

@@ -1,9 +1,10 @@
-//! A revision: one content of a plugin's file, compiled, linked and asked what it is.
+//! A revision is one content of a plugin's file: compiled, linked and described by its guest.
 //!
 //! ```text
 //! file ─► read, SHA-256 ─► AOT code (cache, or compiler child) ─► link ─► instantiate ─► describe ─► check
 //! ```
-//! Everything that can be wrong with a plugin shows here, before it gets its first event.
+//!
+//! Every defect that loading can show is found here, before the plugin gets its first event.
 
 use std::{path::Path, sync::Arc};
 
@@ -26,9 +27,9 @@ use crate::{
     model::{Capability, Job, LogLine, Pattern},
 };
 
-/// Bytes of a description.
+/// The most bytes of a description.
 const DESCRIPTION: usize = 256;
-/// Patterns in a manifest.
+/// The most patterns in a manifest.
 const PATTERNS: usize = 256;
 
 /// Why a revision does not load.
@@ -37,13 +38,13 @@ pub enum LoadError {
     /// Its file was not read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// There is no code of it.
+    /// It did not compile, or its code could not be loaded.
     #[error("{0}")]
     Compile(String),
-    /// It imports what nobody offers, or lacks the export that makes it a plugin.
+    /// It imports something that posthouse does not offer, or lacks the export that makes it a plugin.
     #[error("it does not link: {0}")]
     Link(String),
-    /// It did not say what it is.
+    /// The guest's `describe` failed.
     #[error("`describe` failed: {error}")]
     Describe {
         /// What happened.
@@ -51,33 +52,33 @@ pub enum LoadError {
         /// The guest's stack, innermost function first.
         trace: Option<String>,
     },
-    /// What it says of itself makes no sense.
+    /// Its manifest is invalid.
     #[error("its manifest is not valid: {0}")]
     Manifest(String),
 }
 
-/// A revision that loads, and what it says of itself.
+/// A revision that loads, and its manifest.
 #[derive(Debug)]
 pub struct Inspection {
     /// The SHA-256 of the file, hexadecimal.
     pub revision: String,
     /// One line for people.
     pub description: String,
-    /// The subscription: what config.toml says, or else what the plugin declares.
+    /// The subscription: from config.toml if it is set there, else from the plugin.
     pub events: Vec<Pattern>,
-    /// Without these it can't work.
+    /// The capabilities that it needs to work.
     pub requires: Vec<Capability>,
     /// Those of them that it was not granted.
     pub lacking: Vec<Capability>,
-    /// What it logged while it was asked.
+    /// The lines that it logged during `describe`.
     pub logs: Vec<LogLine>,
     pub(super) code: Code,
 }
 
-/// Loads the plugin in a file and asks it what it is, without a store and with no grants.
+/// Loads the plugin in a file and asks it for its manifest, without a store and without grants.
 ///
 /// # Errors
-/// [`LoadError`] says what is wrong with it.
+/// [`LoadError`] says what is wrong with the plugin.
 pub async fn inspect(
     engine: &Engine,
     path: &Path,
@@ -134,7 +135,7 @@ pub(super) async fn load(
     })
 }
 
-/// Gets the code of a revision, from the cache or the compiler, and links it.
+/// Gets a revision's code from the cache or the compiler, and links it.
 async fn link(engine: &Engine, content: &Content) -> Result<Linked, LoadError> {
     let parts = engine.parts();
     let failed = |error: &dyn std::error::Error| LoadError::Compile(error.to_string());
@@ -150,8 +151,8 @@ async fn link(engine: &Engine, content: &Content) -> Result<Linked, LoadError> {
     Linked::new(&parts.linker, &component).map_err(|error| LoadError::Link(format!("{error:#}")))
 }
 
-/// The code of a revision from the cache, into which `compiled` goes first; off the runtime's threads, since
-/// all of it is read and hashed.
+/// Returns a revision's code from the cache, after adding `compiled` to it. It reads and hashes all of the
+/// code, so it runs off the runtime's threads.
 async fn cached(
     engine: &Engine,
     content: &Content,
@@ -169,7 +170,7 @@ async fn cached(
     looked.map_err(|error| LoadError::Compile(error.to_string()))
 }
 
-/// Checks what a guest says of itself.
+/// Checks a guest's manifest.
 fn check(manifest: Manifest) -> Result<(String, Vec<Pattern>, Vec<Capability>), String> {
     let description = manifest.description.trim().to_owned();
     if description.len() > DESCRIPTION {
@@ -201,7 +202,7 @@ fn check(manifest: Manifest) -> Result<(String, Vec<Pattern>, Vec<Capability>), 
     Ok((description, events, requires))
 }
 
-/// What a revision runs, with the instances that wait to be reused.
+/// A revision's code, with the instances kept for reuse.
 pub(super) struct Code {
     linked: Linked,
     idle: Mutex<Vec<Instance>>,
@@ -214,7 +215,7 @@ impl std::fmt::Debug for Code {
 }
 
 impl Code {
-    /// One run of a delivery.
+    /// Runs one attempt of a delivery.
     pub(super) async fn attempt(&self, engine: &Engine, terms: &Arc<Terms>, job: &Job) -> AttemptReport {
         let place = engine.place().await;
         let started_at = terms.ambient.now();
@@ -256,7 +257,7 @@ impl Code {
         AttemptReport { result, started_at, duration, logs, fetched, did }
     }
 
-    /// Keeps an instance that may serve again, where there is a place for it.
+    /// Keeps an instance for reuse if it may serve again and a place is free.
     fn keep(&self, engine: &Engine, terms: &Terms, mut instance: Instance) {
         if instance.served() < terms.settings.reuse
             && let Some(place) = engine.place_to_rest()

@@ -1,7 +1,7 @@
-//! A scan: what lies in the folder becomes what the registry knows.
+//! A scan brings the registry in line with the plugins folder.
 //!
-//! It does the same whenever it is done again, so it is woken by events and by a timer alike. Each file is
-//! loaded by a task of its own; a scan begins those, and the next one notes what became of them.
+//! A scan can be repeated without harm, so both events and a timer start it. Each file is loaded by its own
+//! task. A scan starts these tasks, and the next scan collects their results.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,51 +25,52 @@ use crate::{
     store::{PluginChange, PluginRecord, StoreError},
 };
 
-/// Between two looks at the folder while files are waited for.
+/// The interval between two looks at the folder while files are being loaded.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a scan remembers of those before it.
+/// What a scan remembers from earlier scans.
 #[derive(Default)]
 pub(super) struct Memory {
     files: HashMap<String, Seen>,
-    /// Files that are being loaded.
+    /// The tasks that load files.
     pub(super) visits: JoinSet<()>,
     busy: HashMap<String, Busy>,
     warned: HashSet<OsString>,
-    /// The folder could not be read last time.
+    /// Whether the last scan could not read the folder.
     blind: bool,
-    /// The first scan writes down how plugins stand that were serving when the daemon ended.
+    /// Set by the first scan. It also records that plugins are gone whose files left while the daemon was not
+    /// running.
     again: bool,
 }
 
 /// A file that is being loaded.
 struct Busy {
-    /// As it was when it was last looked at; none where it was gone.
+    /// The file's stamp when it was last looked at, or none if it was gone.
     stamp: Option<Stamp>,
-    /// Rings when it is another.
+    /// Notified when the stamp changes.
     changed: Arc<Notify>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
     stamp: Stamp,
-    /// Nothing is left to do for this content.
+    /// Whether nothing is left to do for this content.
     settled: bool,
 }
 
 impl Memory {
-    /// Has the file loaded again, though it has not changed.
+    /// Makes the next scan load the file again, although it has not changed.
     pub(super) fn forget(&mut self, name: &str) {
         self.files.remove(name);
     }
 
-    /// Ends what is being loaded.
+    /// Stops everything that is being loaded.
     pub(super) async fn stop(&mut self) {
         self.visits.shutdown().await;
         self.busy.clear();
     }
 
-    /// Tells those that load a file where it has changed or gone, so that nothing outdated is compiled.
+    /// Notifies the tasks whose file has changed or is gone, so that no outdated content is compiled.
     fn tell_busy(&mut self, present: &[Found]) {
         for (name, busy) in &mut self.busy {
             let stamp = present.iter().find(|found| found.name == *name).map(|found| found.stamp);
@@ -81,9 +82,9 @@ impl Memory {
 }
 
 impl Inner {
-    /// Looks through the folder and begins to load what is new or changed; one that did not settle only
-    /// where `eager`, so that it is not tried over and over. Says whether all files known are settled; else
-    /// it should look again soon.
+    /// Reads the folder and starts to load new and changed files. Files that did not settle are retried only if
+    /// `eager`, so that they are not retried in a loop. Returns whether all known files are settled. If not,
+    /// the caller should scan again soon.
     pub(super) async fn look(self: &Arc<Self>, memory: &mut Memory, eager: bool) -> bool {
         self.note(memory);
         let dir = self.dir.clone();
@@ -92,7 +93,7 @@ impl Inner {
             .unwrap_or_else(|error| Err(std::io::Error::other(error)));
         let looked = match looked {
             Ok(looked) => looked,
-            // What was loaded goes on: a folder that can't be read has not lost its files.
+            // Loaded plugins keep running, since an unreadable folder has not lost its files.
             Err(error) => {
                 if !std::mem::replace(&mut memory.blind, true) {
                     tracing::error!(dir = %self.dir.display(), %error, "the plugins folder can't be read");
@@ -101,7 +102,7 @@ impl Inner {
             }
         };
         memory.blind = false;
-        // Who writes to the folder must not make this grow.
+        // Bounds this set, whatever is written to the folder.
         memory.warned.retain(|file| looked.ignored.iter().any(|(ignored, _)| ignored == file));
         let mut ignored: Vec<_> = looked
             .ignored
@@ -141,7 +142,7 @@ impl Inner {
         let mut settled = memory.files.values().all(|seen| seen.settled);
         let first = !std::mem::replace(&mut memory.again, true);
         for (name, plugin) in &self.list.load_full().by_name {
-            // One that is being loaded is looked for again when that is done.
+            // For a file that is being loaded, the next scan checks whether it is gone.
             let left = !names.contains(name) && !memory.busy.contains_key(name);
             if left && (first || !plugin.is_gone()) {
                 settled &= self.lose(name).await;
@@ -150,7 +151,7 @@ impl Inner {
         settled
     }
 
-    /// Notes what became of files that were loaded.
+    /// Collects the results of loaded files.
     pub(super) fn note(&self, memory: &mut Memory) {
         while memory.visits.try_join_next().is_some() {}
         for (name, seen) in self.visited.lock().drain(..) {
@@ -162,7 +163,7 @@ impl Inner {
         }
     }
 
-    /// Waits until all files are loaded that are being loaded, and ends what loads one that changes or goes.
+    /// Waits until all current loads end, and stops those whose file changes or leaves.
     pub(super) async fn finish(&self, memory: &mut Memory) {
         loop {
             tokio::select! {
@@ -178,8 +179,8 @@ impl Inner {
         self.note(memory);
     }
 
-    /// Loads a file that is new or has changed, or that did not settle last time. None where it changed or went
-    /// meanwhile: it is to be looked at again.
+    /// Loads a file that is new or changed, or that did not settle last time. Returns none if the file changed
+    /// or left meanwhile. The next scan looks at it again.
     async fn visit(&self, found: Found, seen: Option<Seen>, changed: &Notify) -> Option<Seen> {
         let Found { name, path, mut stamp } = found;
         let settings = Arc::new((self.settings)(&name));
@@ -225,7 +226,7 @@ impl Inner {
         Some(Seen { stamp, settled: kept.is_ok() })
     }
 
-    /// Puts into force what loading a file came to.
+    /// Puts the result of loading a file into force.
     async fn settle(
         &self,
         name: &str,
@@ -271,21 +272,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Counts what loading a file of this plugin came to.
+    /// Counts a load of this plugin's file.
     fn count(&self, name: &str, loads: bool) {
         let mut counts = self.loads.lock();
         let counts = counts.entry(name.to_owned()).or_default();
         *(if loads { &mut counts.loaded } else { &mut counts.failed }) += 1;
     }
 
-    /// The file is again what runs: an error of a content in between is history.
+    /// The file has the running revision's content again. An error of another content in between is cleared.
     async fn recover(&self, plugin: &Plugin, stamp: Stamp) -> Seen {
         let settled = plugin.record.last_error.is_none()
             || self.change(&plugin.record.name, PluginChange::Recovered, Plugin::recovered).await.is_ok();
         Seen { stamp, settled }
     }
 
-    /// The file left.
+    /// Records that the file has left. Returns whether the store took it.
     async fn lose(&self, name: &str) -> bool {
         let was_gone = self.by_name(name).is_some_and(|plugin| plugin.is_gone());
         match self.change(name, PluginChange::Held, Plugin::gone).await {
@@ -307,20 +308,20 @@ impl Inner {
     }
 }
 
-/// Returns once the file is gone or has another content than this. A file that was merely touched has not.
+/// Returns once the file is gone or its content has changed. A new timestamp alone does not count.
 async fn outdated(path: &Path, content: &Content, changed: &Notify) {
     loop {
         changed.notified().await;
         match revision::read(path).await {
             Ok(now) if now.revision == content.revision => {}
-            // Somebody writes to it: the next look tells what became of it.
+            // Another program is writing to it. The next notification shows the result.
             Err(ReadError::Changing(_)) => {}
             _ => return,
         }
     }
 }
 
-/// One line of how a plugin stands after its file was loaded, or was not.
+/// Logs one line about the plugin's state after its file was loaded, or failed to load.
 fn announce(plugin: &Plugin) {
     let record = &plugin.record;
     let events: Vec<_> = record.events.iter().map(|pattern| pattern.as_str()).collect();

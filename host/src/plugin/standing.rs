@@ -1,4 +1,4 @@
-//! One plugin at one moment, and how it comes to stand as it does.
+//! One plugin at one moment, and the changes of its state.
 //!
 //! ```text
 //!                file loads, granted                     file leaves
@@ -9,8 +9,8 @@
 //!                                     │ next revision requires what is not granted
 //!                                     └────────► lacks a grant
 //!
-//!   A file that does not load changes nothing where a revision serves. Over all of these lies paused, and
-//!   below them tripped: its own breaker holds it (`model/breaker.rs`).
+//!   If a revision serves, a file that does not load changes nothing. A pause by an operator takes precedence
+//!   over all these states. An open breaker (`model/breaker.rs`) holds the plugin only if none of them does.
 //! ```
 
 use std::sync::Arc;
@@ -30,23 +30,23 @@ use crate::{
     store::{Entries, PluginRecord, Reading, Store, Value},
 };
 
-/// One plugin at one moment: immutable, replaced whole at each change.
+/// One plugin at one moment. It is immutable and replaced as a whole at each change.
 pub struct Plugin {
-    /// What the store, the command line and the admin API show.
+    /// The part that the store, the command line and the admin API show.
     pub record: PluginRecord,
-    /// What config.toml says of it.
+    /// Its settings in config.toml.
     pub settings: Arc<PluginSettings>,
-    /// Why it does not serve, but for a pause.
+    /// Why it does not serve, apart from a pause or an open breaker.
     cause: Option<HeldReason>,
-    /// Its breaker, where that is not closed.
+    /// Its breaker, unless that is closed.
     pub(super) trip: Option<Trip>,
-    /// What its breaker counts.
+    /// The failures that its breaker counts.
     pub(super) streak: Arc<Streak>,
     runs: Option<Runs>,
     ambient: Ambient,
 }
 
-/// What it takes to run a revision.
+/// What is needed to run a revision.
 #[derive(Clone)]
 struct Runs {
     engine: Engine,
@@ -60,8 +60,8 @@ impl Plugin {
         self.record.held.is_none()
     }
 
-    /// What may be tried now although its breaker is not closed; none where that is closed, where its pause is not
-    /// over, or where something else holds the plugin.
+    /// The deliveries that may be tried now although the breaker is not closed. None if the breaker is closed,
+    /// if its pause is not over, or if the plugin is held for another reason.
     pub fn trial(&self) -> Option<Trial> {
         let at_once = u32::try_from(self.settings.concurrency).unwrap_or(u32::MAX);
         match self.record.held {
@@ -70,23 +70,23 @@ impl Plugin {
         }
     }
 
-    /// Where its breaker stands.
+    /// The state of its breaker.
     pub fn breaker(&self) -> BreakerState {
         self.trip.map_or(BreakerState::Closed, |trip| trip.state())
     }
 
-    /// Its breaker, where that is not closed.
+    /// Its breaker, unless that is closed.
     pub fn trip(&self) -> Option<Trip> {
         self.trip
     }
 
-    /// The database that it was granted, where its transactions leave their markers.
+    /// The database that it was granted, in which its transactions leave their markers.
     pub fn database(&self) -> Option<&Database> {
         self.runs.as_ref()?.terms.database.as_ref()
     }
 
-    /// One run of a delivery. Never panics, never outlasts its limits; everything that goes wrong is in
-    /// the report. Dropped at an await it leaves nothing behind.
+    /// Runs one attempt of a delivery. It never panics and never exceeds its limits, and its report contains
+    /// every error. Dropping the future at an await has no effects.
     pub async fn attempt(&self, job: &Job) -> AttemptReport {
         match &self.runs {
             Some(runs) => runs.code.attempt(&runs.engine, &runs.terms, job).await,
@@ -105,7 +105,7 @@ impl Plugin {
 
     /// A plugin that the store remembers, before its file was looked for.
     pub(super) fn remembered(record: PluginRecord, settings: PluginSettings, ambient: Ambient) -> Self {
-        // That it was tripped when the daemon ended is not forgotten: a trial comes first.
+        // If the breaker was open when the daemon ended, a trial comes first.
         let trip = match record.held {
             Some(HeldReason::Tripped(trip)) => Some(trip.at_start()),
             _ => None,
@@ -114,7 +114,7 @@ impl Plugin {
         Self { record, settings, cause: None, trip, streak, runs: None, ambient }.held(HeldReason::Gone)
     }
 
-    /// A plugin that nobody has seen before.
+    /// A plugin that the store does not know yet.
     pub(super) fn new(id: PluginId, name: &str, settings: Arc<PluginSettings>, ambient: Ambient) -> Self {
         let record = PluginRecord {
             id,
@@ -131,7 +131,7 @@ impl Plugin {
         Self { record, settings, cause: None, trip: None, streak: Arc::default(), runs: None, ambient }
     }
 
-    /// It as a revision that loads makes it.
+    /// Returns the plugin after a revision has loaded.
     pub(super) fn loaded(
         &self,
         inner: &Inner,
@@ -154,7 +154,7 @@ impl Plugin {
                 self.record.name
             ))
         });
-        // Its file is there again, as it was: so is its breaker. Anything else deserves to be run.
+        // If its file returned unchanged, so does its breaker. Another revision or other settings close it.
         let as_it_was = self.runs.is_none() && self.record.revision.as_ref() == Some(&inspection.revision);
         let trip = self.trip.filter(|_| as_it_was && settings.breaker.failures > 0);
         let record = PluginRecord {
@@ -173,7 +173,7 @@ impl Plugin {
         next.settled()
     }
 
-    /// It after its file did not load: as before, where a revision runs.
+    /// Returns the plugin after its file did not load. A revision that runs keeps serving.
     pub(super) fn failed(&self, error: String) -> Self {
         let mut next = self.copy();
         next.record.last_error = Some(error.clone());
@@ -183,49 +183,49 @@ impl Plugin {
         }
     }
 
-    /// It after its file came back to the revision that runs.
+    /// Returns the plugin after its file has the running revision's content again.
     pub(super) fn recovered(&self) -> Self {
         let mut next = self.copy();
         next.record.last_error = None;
         next
     }
 
-    /// It after its file left: it keeps its subscription, and what comes for it waits.
+    /// Returns the plugin after its file has left. It keeps its subscription, and its deliveries are held.
     pub(super) fn gone(&self) -> Self {
         let mut next = self.copy();
         next.runs = None;
         next.held(HeldReason::Gone)
     }
 
-    /// It after an operator paused it.
+    /// Returns the plugin paused by an operator.
     pub(super) fn paused(&self) -> Self {
         let mut next = self.copy();
         next.record.paused = true;
         next.settled()
     }
 
-    /// It after an operator resumed it: whoever paused it, an operator or its breaker.
+    /// Returns the plugin resumed, whether an operator or its breaker had paused it.
     pub(super) fn resumed(&self) -> Self {
         let mut next = self.copy();
         next.record.paused = false;
-        // What it counts starts over.
+        // Its failures are counted from zero again.
         next.streak = Arc::default();
         next.with_trip(None)
     }
 
-    /// It with its breaker like this.
+    /// Returns the plugin with this state of its breaker.
     pub(super) fn with_trip(&self, trip: Option<Trip>) -> Self {
         let mut next = self.copy();
         next.trip = trip;
         next.settled()
     }
 
-    /// Whether the revision runs, be it held or not.
+    /// Whether this revision is loaded, even if the plugin is held.
     pub(super) fn runs(&self, revision: &str) -> bool {
         self.runs.is_some() && self.record.revision.as_deref() == Some(revision)
     }
 
-    /// Whether its file is not there.
+    /// Whether its file is missing.
     pub(super) fn is_gone(&self) -> bool {
         self.cause == Some(HeldReason::Gone)
     }
@@ -254,7 +254,7 @@ impl Plugin {
     }
 }
 
-/// A plugin's own part of the store.
+/// A plugin's own keys in the store.
 struct OwnKv {
     store: Store,
     plugin: PluginId,

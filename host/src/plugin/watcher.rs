@@ -1,5 +1,5 @@
-//! Watches a folder, such as that of the plugins: events of the file system wake it at once, and a rescan every few seconds
-//! finds what they don't tell (a link's target, a network drive, a folder that was replaced).
+//! Watches a folder, such as the plugins folder. File system events wake it at once. A rescan every few seconds
+//! finds changes without events: a link's target, a network drive, or a replaced folder.
 
 use std::{os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
@@ -12,9 +12,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// How long the folder has to be quiet before it is looked through: writing a file is many events.
+/// How long the folder must be quiet before it is scanned, because writing one file makes many events.
 const QUIET: Duration = Duration::from_millis(50);
-/// The longest that a folder which is never quiet is left alone.
+/// The longest delay of a scan if the folder is never quiet.
 const BUSY: Duration = Duration::from_secs(1);
 
 /// Wakes when the folder may have changed.
@@ -22,20 +22,20 @@ pub(crate) struct Watcher {
     dir: PathBuf,
     sender: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
-    /// What tells of events, with the folder (device and inode) it was made for.
+    /// The source of events, with the folder (device and inode) that it watches.
     armed: Option<(RecommendedWatcher, (u64, u64))>,
     warned: bool,
 }
 
 impl Watcher {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        // One is enough to wake; the next that finds it full says nothing new.
+        // One message is enough to wake the receiver, so a message that finds the channel full can be dropped.
         let (sender, events) = mpsc::channel(1);
         Self { dir, sender, events, armed: None, warned: false }
     }
 
-    /// Watches the folder that is there now, if it does not already. Call it before looking, so that
-    /// nothing that comes later is missed.
+    /// Watches the present folder, if it does not already. Call it before the scan, so that no later change is
+    /// missed.
     pub(crate) fn arm(&mut self) {
         let present = std::fs::metadata(&self.dir).ok().map(|folder| (folder.dev(), folder.ino()));
         if self.armed.as_ref().map(|(_, folder)| *folder) == present {
@@ -65,7 +65,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for a change to have come to rest, at most `rescan`.
+    /// Waits for a change and for the quiet after it, or at most `rescan` for a change.
     pub(crate) async fn changed(&mut self, rescan: Duration) {
         tokio::select! {
             Some(()) = self.events.recv() => {}
@@ -76,7 +76,7 @@ impl Watcher {
     }
 }
 
-/// Whether an event can mean another content. Reading a file makes events too.
+/// Whether an event can mean new content. Reading a file also makes events.
 fn changes(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// Far longer than any event takes, so that only a missing one fails the test.
+    /// Far longer than any event takes, so that only a missing event fails the test.
     const LONG: Duration = Duration::from_secs(60);
 
     async fn wakes(watcher: &mut Watcher) {

@@ -1,35 +1,35 @@
-//! What a compiler child may use, and what this machine has.
+//! Computes the limits of a compiler child from the config and the memory of this machine.
 
 use std::{fs, path::Path, time::Duration};
 
 use crate::config::Compile;
 
-/// The most memory of a child where config.toml names none.
+/// The most memory of a child if config.toml sets none.
 const MOST: u64 = 4 << 30;
-/// The least of it: a plugin of some 100 KiB takes less.
+/// The least memory of a child. A plugin of some 100 KiB needs less.
 const LEAST: u64 = 256 << 20;
 
-/// The least time that a child has in all: it has low priority, and waits while the machine is busy.
+/// The least time that a child gets in all. It has low priority and waits while the machine is busy.
 const LEAST_TIME: Duration = Duration::from_mins(5);
 
-/// What each child may use.
+/// The limits of each child.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Bytes of memory.
     pub(super) memory: u64,
-    /// Time of CPU.
+    /// CPU time.
     pub(super) cpu: Duration,
 }
 
 impl Bounds {
-    /// These limits; where they name no memory, three quarters of what this machine or container has, and at
-    /// most 4 GiB.
+    /// Returns these limits. If they set no memory, it is three quarters of this machine's or container's
+    /// memory, from 256 MiB to 4 GiB.
     pub(super) fn on_this_machine(limits: &Compile) -> Self {
         let memory = limits.memory.unwrap_or_else(|| suitable(available()));
         Self { memory, cpu: limits.time }
     }
 
-    /// How long a child may take in all, the machine being busy.
+    /// How long a child may take in all, on a busy machine.
     pub(super) fn wall(&self) -> Duration {
         (self.cpu * 5 / 2).max(LEAST_TIME)
     }
@@ -39,15 +39,15 @@ fn suitable(available: u64) -> u64 {
     (available / 4 * 3).clamp(LEAST, MOST)
 }
 
-/// Bytes of memory that this process and its children may have: the machine's, or less where a control group
-/// of theirs, or one above it, has a limit.
+/// Bytes of memory that this process and its children may use. It is the machine's memory, or less if a control
+/// group of theirs, or one above it, has a limit.
 fn available() -> u64 {
     let machine = of_machine().unwrap_or(u64::MAX);
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limits(&groups, Path::new("/sys/fs/cgroup")).into_iter().fold(machine, u64::min)
 }
 
-/// Bytes of memory of the machine. The unit of systemd hides /proc/meminfo, and not what is in /sys.
+/// Bytes of memory of the machine. The systemd unit hides /proc/meminfo, but not the files in /sys.
 fn of_machine() -> Option<u64> {
     let total = |path: &Path| {
         let text = fs::read_to_string(path).ok()?;
@@ -60,7 +60,7 @@ fn of_machine() -> Option<u64> {
     })
 }
 
-/// The limits of the control groups that `/proc/self/cgroup` names, and of those above them.
+/// The limits of the control groups in `/proc/self/cgroup`, and of those above them.
 fn limits(groups: &str, root: &Path) -> Vec<u64> {
     let mut limits = Vec::new();
     for line in groups.lines() {
@@ -73,19 +73,19 @@ fn limits(groups: &str, root: &Path) -> Vec<u64> {
             }
             _ => continue,
         };
-        // In a container the path may be one of the host's, and the group's own files are at the root.
+        // In a container the path may be the host's. The group's own files are then at the root.
         let below = root.join(path.trim_start_matches('/'));
         for group in below.ancestors().take_while(|group| group.starts_with(&root)) {
             let text = fs::read_to_string(group.join(file)).unwrap_or_default();
-            // `max` is no number, and no limit.
+            // `max` is not a number and means no limit.
             limits.extend(text.trim().parse::<u64>().ok());
         }
     }
     limits
 }
 
-/// How many processes the kernel has ended for lack of memory, of this control group or of the machine, as far
-/// as it says.
+/// How many processes the kernel has killed for lack of memory, in this control group and on the machine, as
+/// far as it reports them.
 pub(super) fn ended_for_lack_of_memory() -> u64 {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"));

@@ -1,4 +1,4 @@
-//! The compiler child from inside: sets limits on itself, then reads a wasm file and writes AOT code.
+//! The compiler child's own side: it limits itself, then reads a wasm file and writes AOT code.
 
 use std::{
     fs,
@@ -10,22 +10,23 @@ use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 use crate::plugin::{cache::LARGEST, componentize::componentize, engine::settings};
 
-/// Seconds of CPU from the signal that tells of the limit to the one that ends the process.
+/// Seconds of CPU time between the signal at the soft limit and the kill at the hard limit.
 const GRACE: u64 = 5;
 
-/// What the child is given.
+/// The limits that the child gets.
 #[derive(Debug, Clone, Copy)]
 pub struct Given {
     /// Bytes of memory.
     pub memory: u64,
-    /// Seconds of CPU.
+    /// Seconds of CPU time.
     pub seconds: u64,
-    /// Whether it ends when its standard input does, and with that the daemon that holds the other end.
+    /// Whether the child exits when its standard input closes. The daemon holds the other end, so the child
+    /// ends with it.
     pub attached: bool,
 }
 
-/// The hidden subcommand `posthouse compile`: reads a wasm file, writes AOT code, under limits that it
-/// sets on itself. Returns the exit code; what went wrong is on standard error.
+/// Runs the hidden subcommand `posthouse compile`, which reads a wasm file and writes AOT code under limits
+/// that it sets on itself. Returns the exit code. Errors go to standard error.
 pub fn compile_child(wasm: &Path, out: &Path, given: Given) -> i32 {
     match run(wasm, out, given) {
         Ok(()) => 0,
@@ -40,9 +41,10 @@ fn run(wasm: &Path, out: &Path, given: Given) -> Result<(), String> {
     if given.attached {
         std::thread::spawn(end_with_the_daemon);
     }
-    // Where memory runs out the kernel is to end this process and not the daemon. Without /proc it goes on.
+    // If memory runs out, the kernel should kill this process and not the daemon. Without /proc this does
+    // nothing.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    // What the process writes to, and neither the address space that an allocator reserves nor files.
+    // Limits the memory that the process writes to. Reserved address space and files do not count.
     limit(Resource::Data, given.memory, given.memory)?;
     limit(Resource::Cpu, given.seconds, given.seconds.saturating_add(GRACE))?;
     limit(Resource::Fsize, LARGEST, LARGEST)?;
@@ -60,7 +62,7 @@ fn run(wasm: &Path, out: &Path, given: Given) -> Result<(), String> {
 
 fn end_with_the_daemon() {
     let mut byte = [0];
-    // Nothing is ever written there; an error ends it as well as the end does.
+    // The daemon never writes to it. Both an error and the end of input end the child.
     while matches!(io::stdin().read(&mut byte), Ok(1..)) {}
     std::process::exit(1);
 }

@@ -1,15 +1,15 @@
-//! Compiling in a child: `posthouse compile WASM OUT`, a short-lived process of the same binary.
+//! Compiles plugins in a child: `posthouse compile WASM OUT`, a short-lived process of the same binary.
 //!
-//! A plugin's bytes are a stranger's: the child alone parses them, under limits that it sets on itself, and what
-//! the compiler allocates goes with it. It never costs the daemon its life:
+//! A plugin's bytes are untrusted. Only the child parses them, under limits that it sets on itself, and the
+//! compiler's memory is freed with the child. These files protect the daemon from a compilation:
 //!
 //! | file | what |
 //! | --- | --- |
 //! | [`bounds`] | what a child may use, and what this machine has |
 //! | [`inside`] | the child's own side: its limits, then the work |
-//! | [`process`] | the daemon's side: start it, end it, and how it ended |
-//! | [`turns`] | two children at once, and who waits |
-//! | [`trial`] | which file the daemon died of |
+//! | [`process`] | the daemon's side: starts a child, ends it, and reports how it ended |
+//! | [`turns`] | runs two children at once, and decides which file is next |
+//! | [`trial`] | remembers during which file's compilation the daemon died |
 
 mod bounds;
 mod inside;
@@ -36,7 +36,7 @@ use self::{
 use super::cache::{Cache, CacheError};
 use crate::{config::Compile, imports::size};
 
-/// A fast compilation takes less than this. A longer one makes room for others that wait.
+/// A fast compilation takes less than this. A longer one gives way to others that wait.
 const SLICE: Duration = Duration::from_secs(10);
 
 /// Why there is no code of a plugin.
@@ -61,19 +61,19 @@ pub(super) enum CompileError {
     Deadly { times: u32, marker: PathBuf },
 }
 
-/// Code that a child wrote, in a folder that goes when this is dropped.
+/// Code that a child wrote, in a folder that is removed when this is dropped.
 pub(super) struct Compiled {
     folder: TempDir,
 }
 
 impl Compiled {
-    /// The file of it.
+    /// The path of the code.
     pub(super) fn file(&self) -> PathBuf {
         self.folder.path().join("out.cwasm")
     }
 }
 
-/// The child's binary, what each child may use, and whose turn it is.
+/// The child's binary, the limits of each child, and the queue of compilations.
 pub(super) struct Compiler {
     path: PathBuf,
     bounds: Bounds,
@@ -85,7 +85,7 @@ impl Compiler {
         Self { path, bounds: Bounds::on_this_machine(&limits), turns: Turns::default() }
     }
 
-    /// Compiles `wasm`. Dropped, it ends the child.
+    /// Compiles `wasm`. Dropping the future ends the child.
     ///
     /// # Errors
     /// [`CompileError`] says what is wrong with the file, or which limit the child reached.
@@ -116,7 +116,7 @@ impl Compiler {
                 }
             };
             match ended {
-                // Killed, to begin again when there is a place for as long as it takes.
+                // The child was killed. The compilation starts again when it gets a place without a time slice.
                 None => {
                     drop(turn);
                     turn = self.turns.again().await;
@@ -138,13 +138,13 @@ impl Compiler {
         let mut command = Command::new(&self.path);
         command.arg("compile").arg(input).arg(output).args(["--memory", &self.bounds.memory.to_string()]);
         command.args(["--seconds", &self.bounds.cpu.as_secs().to_string(), "--attached"]);
-        // Else the allocator begins with 1 GiB that it may write to, which counts.
+        // Otherwise the allocator commits 1 GiB at the start, which counts against the limit.
         command.env_clear().env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         command.current_dir(input.parent().unwrap_or(Path::new("/")));
         Process::start(&mut command).map_err(|error| CompileError::Start { path: self.path.clone(), error })
     }
 
-    /// What the way in which a child ended says.
+    /// Returns the error for the way in which a child ended.
     fn failure(&self, ended: &Ending) -> CompileError {
         use std::os::unix::process::ExitStatusExt as _;
         let limit = |limit, todo| CompileError::Limit { limit, todo };
@@ -162,12 +162,12 @@ impl Compiler {
         };
         match ended.status.signal() {
             Some(signals::XCPU) => cpu(),
-            // The hard limit, of a child that did not heed the soft one.
+            // The child did not react to the soft limit, so the hard limit killed it.
             Some(signals::KILL) if ended.cpu >= self.bounds.cpu => cpu(),
             Some(signals::KILL) => CompileError::Killed(ended.killed()),
-            // Rust's answer to memory that it can't have.
+            // Rust aborts when an allocation fails.
             Some(signals::ABRT) if ended.words.contains("allocation") => memory(),
-            // And that of its threads, which have no room for their stacks.
+            // Rayon fails when there is no memory for its threads' stacks.
             None if ended.words.contains("ThreadPoolBuildError") => memory(),
             Some(signals::XFSZ) => limit(
                 format!("{} of machine code", size(super::cache::LARGEST as usize)),
@@ -179,7 +179,7 @@ impl Compiler {
     }
 }
 
-/// The signals that tell a limit.
+/// The signals that mean that a limit was reached.
 mod signals {
     use rustix::process::Signal;
 

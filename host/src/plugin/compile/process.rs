@@ -1,4 +1,4 @@
-//! The compiler child from outside: a process that ends with what holds it, and an account of how it ended.
+//! The daemon's side of a compiler child: a process that is killed when its owner is dropped, and how it ended.
 
 use std::{
     fs, io,
@@ -18,16 +18,16 @@ use tokio::{
 use super::bounds::ended_for_lack_of_memory;
 use crate::imports::cut;
 
-/// Bytes of the child's last words that are kept.
+/// The most bytes of the child's standard error that are kept.
 const WORDS: u64 = 4 << 10;
-/// Between two looks at the memory of a child: the kernel forgets it when the child ends.
+/// The interval between two looks at the child's memory, which the kernel forgets when the child ends.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between two looks once a child has closed its standard error: its end is near.
+/// The interval after a child has closed its standard error, because it will end soon.
 const SOON: Duration = Duration::from_millis(5);
-/// How long words may take that were written before the end.
+/// How long to wait after the end for output that was written before.
 const LAST: Duration = Duration::from_secs(1);
 
-/// A child that runs. Dropped, it is killed.
+/// A running child. Dropping it kills the child.
 pub(super) struct Process {
     child: Child,
     stderr: Option<ChildStderr>,
@@ -35,17 +35,17 @@ pub(super) struct Process {
     ended_before: u64,
 }
 
-/// How a child ended, and what it had used by then.
+/// How a child ended, and what it had used.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) status: ExitStatus,
-    /// What it said on standard error, on one line.
+    /// Its standard error, on one line.
     pub(super) words: String,
-    /// Its time of CPU.
+    /// Its CPU time.
     pub(super) cpu: Duration,
-    /// Bytes of memory that it was seen to have.
+    /// The most memory that it was seen to use, in bytes.
     memory: u64,
-    /// Whether the kernel ended a process for lack of memory meanwhile.
+    /// Whether the kernel killed a process for lack of memory while the child ran.
     starved: bool,
 }
 
@@ -53,20 +53,21 @@ impl Process {
     /// Starts a child.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(super) fn start(command: &mut Command) -> io::Result<Self> {
         let ended_before = ended_for_lack_of_memory();
-        // Its standard input is held open: the child ends when it closes, and so with the daemon.
+        // The daemon holds the child's standard input open. The child exits when it closes, and so ends with
+        // the daemon.
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut process = Self { child, stderr: None, reaped: false, ended_before };
         process.stderr = process.child.stderr.take().map(ChildStderr::from_std).transpose()?;
         Ok(process)
     }
 
-    /// Waits for its end.
+    /// Waits until the child has ended.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(super) async fn ended(&mut self) -> io::Result<Ending> {
         let pid = self.child.id();
         let mut memory = 0;
@@ -86,10 +87,10 @@ impl Process {
         }
         let said = match said {
             Some(said) => said,
-            // Whoever else holds its standard error is not waited for.
+            // Another process may hold its standard error open, so the wait is limited.
             None => timeout(LAST, words).await.unwrap_or_default(),
         };
-        // Once it is waited for, nothing is left of it in /proc.
+        // /proc has no entry for the child after the wait.
         let cpu = cpu_time(pid);
         let status = self.child.wait()?;
         self.reaped = true;
@@ -99,7 +100,7 @@ impl Process {
 }
 
 impl Process {
-    /// Whether it has ended. What /proc says of it stays until it is waited for.
+    /// Whether the child has ended. Its entry in /proc remains until it is waited for.
     fn has_ended(&self) -> io::Result<bool> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         Ok(waitid(WaitId::Pid(Pid::from_child(&self.child)), options)?.is_some())
@@ -112,7 +113,7 @@ impl Drop for Process {
             return;
         }
         let _ = self.child.kill();
-        // The end of a process with much memory takes a while, and not a thread of the runtime's.
+        // The end of a process with much memory takes a while, so no thread of the runtime waits for it.
         let pid = Pid::from_child(&self.child);
         let reap = move || {
             let _ = waitpid(Some(pid), WaitOptions::empty());
@@ -125,7 +126,7 @@ impl Drop for Process {
 }
 
 impl Ending {
-    /// What it had used.
+    /// Describes the CPU time and memory that it used.
     pub(super) fn used(&self) -> String {
         let memory = match self.memory {
             0 => "an unknown amount of memory".to_owned(),
@@ -134,7 +135,7 @@ impl Ending {
         format!("after {:.1} s of CPU, with {memory}", self.cpu.as_secs_f64())
     }
 
-    /// Who killed it, as far as that is known: posthouse did not.
+    /// Says why the kernel or another process killed it, as far as that is known. posthouse did not.
     pub(super) fn killed(&self) -> String {
         let used = self.used();
         match self.starved {
@@ -151,12 +152,12 @@ impl Ending {
     }
 }
 
-/// What a child says on standard error, its beginning kept.
+/// Reads a child's standard error and returns its beginning.
 async fn last_words(stderr: Option<ChildStderr>) -> Vec<u8> {
     let mut words = Vec::new();
     if let Some(mut stderr) = stderr {
         let _ = (&mut stderr).take(WORDS).read_to_end(&mut words).await;
-        // Else a child that says more would wait for ever.
+        // The rest is read too, because a child whose pipe is full would block.
         let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     }
     words
@@ -168,7 +169,7 @@ fn one_line(words: &[u8]) -> String {
     words
 }
 
-/// Bytes of memory that a process has had at once; 0 where that is not known.
+/// The most bytes of memory that a process has used at once, or 0 if that is unknown.
 fn peak_memory(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = status
@@ -177,10 +178,10 @@ fn peak_memory(pid: u32) -> u64 {
     kib.unwrap_or_default() << 10
 }
 
-/// The time of CPU of a process that runs or was not waited for yet; zero where that is not known.
+/// The CPU time of a process that runs or was not waited for yet, or zero if that is unknown.
 fn cpu_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold anything. After it the fields begin with the third; utime and stime
+    // The name, in parentheses, may contain anything. The fields after it begin with the third. utime and stime
     // are the 14th and the 15th.
     let Some((_, fields)) = stat.rsplit_once(')') else { return Duration::ZERO };
     let ticks: u64 =

@@ -1,19 +1,19 @@
-//! Which file the daemon died of: a marker in the cache while a file is compiled.
+//! Remembers during which file's compilation the daemon died, by a marker in the cache.
 //!
-//! Where memory is short the kernel may end the daemon with the child, and a service manager or a container
-//! starts it again: it would compile the same file again, without end. So a marker says that a file is being
-//! compiled. One that is there at a start counts how often the daemon died meanwhile. Such a file is compiled
-//! alone, so that no other is blamed for it, and after three deaths no more.
+//! If memory is short, the kernel may kill the daemon together with the child. A service manager or a container
+//! restarts the daemon, which would compile the same file again, without end. So a marker exists while a file
+//! is being compiled, and it counts the deaths. If a marker is left at a start, the file is compiled alone, so
+//! that no other file is blamed. After three deaths it is no longer compiled.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// So many deaths are enough.
+/// The number of deaths after which a file is no longer compiled.
 const DEADLY: u32 = 3;
 
-/// What is known of a file from earlier tries.
+/// What earlier compilations of a file came to.
 pub(super) struct Trial {
     marker: PathBuf,
     memory: u64,
@@ -21,8 +21,7 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Of the file with this marker, compiled with so many bytes of memory; tries with another limit do not
-    /// count.
+    /// Reads the marker of a file that may use `memory` bytes. Compilations with another limit do not count.
     pub(super) fn of(marker: PathBuf, memory: u64) -> Self {
         let text = fs::read_to_string(&marker).unwrap_or_default();
         let mut numbers = text.split_whitespace().map(str::parse::<u64>);
@@ -38,17 +37,17 @@ impl Trial {
         self.deaths
     }
 
-    /// Whether that is enough.
+    /// Whether the daemon died too often to compile the file again.
     pub(super) fn is_deadly(&self) -> bool {
         self.deaths >= DEADLY
     }
 
-    /// Where that is kept.
+    /// The path of the marker.
     pub(super) fn marker(&self) -> &Path {
         &self.marker
     }
 
-    /// Marks the file as one that is being compiled, until what this returns is dropped.
+    /// Marks the file as being compiled until the returned value is dropped.
     pub(super) fn begin(&self) -> Marked<'_> {
         let text = format!("{} {}\n", self.deaths.saturating_add(1), self.memory);
         if let Err(error) = fs::write(&self.marker, text) {
@@ -58,7 +57,7 @@ impl Trial {
     }
 }
 
-/// The marker. A daemon that dies leaves it.
+/// Removes the marker when dropped. A daemon that dies leaves the marker.
 pub(super) struct Marked<'a>(&'a Path);
 
 impl Drop for Marked<'_> {

@@ -1,27 +1,27 @@
-//! Whose turn it is to compile: two children at once, and one that takes long keeps no other waiting.
+//! Decides which compilation runs next. Two run at once, and a slow one does not block the others.
 //!
 //! ```text
-//!   first() ─► steady place: for as long as it takes
-//!          └─► quick place:  for a slice, while somebody waits ─► killed ─► again()
+//!   first() ─► steady place: without a time limit
+//!          └─► quick place:  a slice, then until a newcomer waits ─► killed ─► again()
 //! ```
 //!
-//! Files that take their time hold the steady place one after another. The quick place is for all the others:
-//! whoever is not done within a slice makes room if a newcomer waits, and begins again when the steady place is
-//! free, or the quick one is wanted by no newcomer.
+//! Slow compilations hold the steady place one after another. The quick place is for all others. A compilation
+//! there that takes longer than a slice gives way if a newcomer waits. It starts again when the steady place is
+//! free, or when the quick place is, after the newcomers that already wait.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// The places.
+/// The two places.
 pub(super) struct Turns {
     steady: Arc<Semaphore>,
     quick: Arc<Semaphore>,
-    /// Newcomers that wait.
+    /// How many newcomers wait.
     waiting: watch::Sender<u32>,
 }
 
-/// The right to run one child. None stands for a semaphore that was closed, which none ever is.
+/// The right to run one child. The permits are none if a semaphore was closed, which never happens.
 pub(super) struct Turn {
     steady: Option<OwnedSemaphorePermit>,
     quick: Option<OwnedSemaphorePermit>,
@@ -37,18 +37,18 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// The turn of one that was never tried.
+    /// Returns the turn of a file that was never tried.
     pub(super) async fn first(&self) -> Turn {
         let _waiting = Waiting::begin(&self.waiting);
         self.either().await
     }
 
-    /// The turn of one that was not done within its slice: newcomers come first.
+    /// Returns the turn of a file that was not done within its slice. No compilation gives way to it.
     pub(super) async fn again(&self) -> Turn {
         self.either().await
     }
 
-    /// The turn of one beside which nothing runs.
+    /// Returns a turn beside which no other compilation runs.
     pub(super) async fn alone(&self) -> Turn {
         let _waiting = Waiting::begin(&self.waiting);
         let steady = Arc::clone(&self.steady).acquire_owned().await.ok();
@@ -71,7 +71,8 @@ impl Turns {
 }
 
 impl Turn {
-    /// Returns when it is over: a slice is used up, another waits, and the steady place has not become free.
+    /// Returns when the turn is over: its slice is used up, a newcomer waits, and the steady place has not
+    /// become free.
     pub(super) async fn ends(&mut self, slice: Duration) {
         if self.steady.is_none() {
             tokio::select! {
@@ -87,7 +88,7 @@ impl Turn {
     }
 }
 
-/// Waits for so long, and then until a newcomer waits.
+/// Waits for a slice, and then until a newcomer waits.
 async fn crowded(waiting: &mut watch::Receiver<u32>, slice: Duration) {
     tokio::time::sleep(slice).await;
     if waiting.wait_for(|waiting| *waiting > 0).await.is_err() {
@@ -95,7 +96,7 @@ async fn crowded(waiting: &mut watch::Receiver<u32>, slice: Duration) {
     }
 }
 
-/// Counts as waiting while it lives.
+/// Counts a newcomer as waiting while it lives.
 struct Waiting<'a>(&'a watch::Sender<u32>);
 
 impl<'a> Waiting<'a> {
@@ -118,10 +119,10 @@ mod tests {
     use super::*;
 
     const SLICE: Duration = Duration::from_millis(20);
-    /// Long enough for a busy machine to have noticed.
+    /// Long enough for a busy machine to react.
     const LONG: Duration = Duration::from_millis(500);
 
-    /// Whether it is over within this.
+    /// Whether the turn ends within this time.
     async fn is_over(turn: &mut Turn, within: Duration) -> bool {
         timeout(within, turn.ends(SLICE)).await.is_ok()
     }
@@ -140,7 +141,7 @@ mod tests {
         let (mut third, ()) = tokio::join!(turns.first(), gives_way);
         assert!(!is_over(&mut steady, LONG).await, "who holds the steady place keeps it");
 
-        // Who gave way is no newcomer, and has the next one make no room for it.
+        // A compilation that gave way is no newcomer, so the next one does not give way to it.
         let again = async { timeout(LONG, turns.again()).await.is_ok() };
         let (again, over) = tokio::join!(again, is_over(&mut third, LONG));
         assert!(!again && !over);

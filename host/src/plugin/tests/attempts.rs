@@ -1,4 +1,4 @@
-//! Attempts: what a guest may do, and what its report says where it may not.
+//! Tests attempts: what a guest may do, and what the report says about what it may not do.
 
 use std::{
     fs,
@@ -81,7 +81,7 @@ async fn every_limit_is_named() {
     }
 }
 
-/// A guest with a stack in linear memory, as compilers make it: the frames are 1 KiB, the stack lies lowest.
+/// The guest's stack is in linear memory, as compilers place it. Its frames are 1 KiB, and the stack is lowest.
 #[tokio::test]
 async fn a_guest_that_uses_up_its_own_stack_is_told_so() {
     let bench = Bench::new(4);
@@ -101,7 +101,7 @@ async fn a_guest_that_spins_lets_others_run() {
     long.limits.time = Duration::from_secs(600);
     let spin = bench.load(&guest("(call $spin)"), long).await;
     let quick = bench.load(&guest("(call $say)"), settings()).await;
-    // One thread runs both: the second ends only if the first yields.
+    // One thread runs both, so the second ends only if the first yields.
     tokio::select! {
         report = spin.attempt() => panic!("nothing ends a guest that spins: {report:?}"),
         report = quick.attempt() => assert!(report.result.is_ok()),
@@ -127,7 +127,7 @@ async fn reuse_serves_so_many_attempts_and_each_begins_anew() {
     let reused = PluginSettings { reuse: 3, ..settings() };
     let mut tight = reused.clone();
     tight.limits.log_lines = 3;
-    // Logs as many lines as attempts this instance has seen.
+    // Logs as many lines as this instance has served attempts.
     let body = "(global.set $count (i32.add (global.get $count) (i32.const 1)))
         (local.set 0 (global.get $count))
         (loop (call $say) (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))";
@@ -181,7 +181,7 @@ async fn a_file_that_is_no_plugin_says_why() {
     }
 }
 
-/// Prints what an attempt costs; POSTHOUSE_GUEST names another guest's file, POSTHOUSE_EVENT a type.
+/// Prints the cost of an attempt. POSTHOUSE_GUEST names another guest's file, POSTHOUSE_EVENT a type.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn measure_an_attempt() {

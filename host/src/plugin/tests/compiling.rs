@@ -1,14 +1,14 @@
-//! The compiler child: its limits, its end, whose turn it is, and what is said of it.
+//! Tests the compiler child: its limits, its end, its turns, and the errors that report them.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use super::{registry::Fixture, *};
 use crate::model::testing::{MachineClock, ManualClock};
 
-/// The longest that a test waits: a busy machine needs more than an idle one, and only a failure takes it.
+/// The longest that a test waits. Only a failure takes this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Has the compiler of a file with `stuck` in it never end, and write its process to a file.
+/// Makes the compiler hang on a file that contains `stuck`, and write its process id to a file.
 fn stick(fixture: &Fixture) -> PathBuf {
     let pid = fixture.bench.dir.path().join("pid");
     fixture.bench.compiler_begins_with(&format!(
@@ -26,7 +26,7 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
-/// The processes that were written to the file.
+/// The process ids in the file.
 fn pids(file: &Path) -> Vec<String> {
     fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
 }
@@ -35,20 +35,20 @@ fn runs(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
 
-/// A watched fixture, and the end of watching.
+/// Watches the folder of the fixture until the returned task is aborted.
 fn watched(fixture: &Fixture) -> tokio::task::JoinHandle<()> {
     let registry = fixture.registry.clone();
     tokio::spawn(async move { registry.watch(Duration::from_millis(200)).await })
 }
 
-/// What comes of loading this.
+/// The error of loading this.
 async fn refused(bench: &Bench, wasm: &[u8]) -> String {
     let content = revision::read(&bench.file(wasm)).await.unwrap();
     let loaded = revision::load(&bench.engine, "guest", &content, Arc::new(settings())).await;
     loaded.map(drop).unwrap_err().to_string()
 }
 
-/// A component with one function that takes a compiler long.
+/// A component with one function that takes a compiler a long time.
 pub(crate) fn heavy(rounds: usize) -> Vec<u8> {
     let mut body = String::new();
     for round in 0..rounds {
@@ -99,7 +99,7 @@ async fn a_file_that_leaves_takes_its_compiler_with_it() {
     until("its compiler ends", || !runs(&pids(&pid)[0])).await;
     assert!(fixture.registry.by_name("slow").is_none(), "it was never a plugin");
 
-    // A start that waits for it, too.
+    // The same holds for a start that waits for it.
     fixture.put("slow", b"stuck once more");
     watching.abort();
     let (scanned, ()) = tokio::join!(tokio::time::timeout(PATIENCE, fixture.registry.scan()), async {
@@ -162,7 +162,7 @@ async fn a_file_that_the_daemon_died_of_three_times_is_held_until_something_chan
     fixture.registry.stop_loading().await;
     assert!(markers().is_empty(), "a daemon that ends well blames no file");
 
-    // As a daemon leaves it that was killed three times.
+    // The marker of a daemon that was killed three times.
     fs::write(&marker, format!("3 {memory}")).unwrap();
     fixture.registry.scan().await;
     let Some(HeldReason::Broken(said)) = fixture.registry.by_name("greet").unwrap().record.held.clone()
@@ -172,7 +172,7 @@ async fn a_file_that_the_daemon_died_of_three_times_is_held_until_something_chan
     assert!(said.contains("3 times") && said.contains(&marker.display().to_string()), "{said}");
     assert_eq!(pids(&pid).len(), 1, "it was not tried");
 
-    // Another content is another file.
+    // Another content counts as another file.
     fixture.put("greet", &guest("(call $say)"));
     fixture.registry.scan().await;
     assert!(fixture.registry.by_name("greet").unwrap().serving());

@@ -1,5 +1,5 @@
-//! Guests written by hand, in the text format, run through the whole engine: compiler child, cache, pool,
-//! limits, reports, registry.
+//! Runs handwritten guests, in the text format, through the whole engine: compiler child, cache, pool, limits,
+//! reports and registry.
 
 mod attempts;
 mod compiling;
@@ -45,18 +45,18 @@ fn settings() -> PluginSettings {
     }
 }
 
-/// A guest whose `handle` does `body` and then returns ok. It has a few host calls at hand, and texts:
-/// at 256 `line`, at 272 `n`.
+/// A guest whose `handle` runs `body` and then returns ok. It imports a few host calls and contains two texts:
+/// `line` at 256 and `n` at 272.
 fn guest(body: &str) -> Vec<u8> {
     module(body, "(i32.const 16)")
 }
 
-/// A guest that traps before this second of its clock, and does its work from then on.
+/// A guest that traps until its clock reaches this second, and then works.
 pub(crate) fn sick_until(second: i64) -> Vec<u8> {
     until(second, "unreachable")
 }
 
-/// A guest that asks for so many seconds before this second of its clock, and does its work from then on.
+/// A guest that asks for a retry after `after` seconds until its clock reaches this second, and then works.
 pub(crate) fn busy_until(second: i64, after: u32) -> Vec<u8> {
     until(
         second,
@@ -68,7 +68,7 @@ pub(crate) fn busy_until(second: i64, after: u32) -> Vec<u8> {
     )
 }
 
-/// A guest that traps at events of this type, by its length, and does its work at all others.
+/// A guest that traps at events whose type has the length of this one, and works for all others.
 pub(crate) fn chokes_on(event_type: &str) -> Vec<u8> {
     let length = event_type.len();
     guest(&format!(
@@ -76,7 +76,7 @@ pub(crate) fn chokes_on(event_type: &str) -> Vec<u8> {
     ))
 }
 
-/// A guest that does this before a second of its clock.
+/// A guest that runs `body` until its clock reaches this second.
 fn until(second: i64, body: &str) -> Vec<u8> {
     const WORLD: &str = "
 package test:sick;
@@ -142,7 +142,7 @@ fn text(handle: &str, describe: &str) -> String {
     )
 }
 
-/// A module in the text format with the world it is made for: `plugin`, or the one that is given as WIT.
+/// A module in the text format with its world: `plugin`, or `other`, which is WIT.
 fn in_world(text: &str, other: Option<&str>) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap();
     let mut resolve = wit_parser::Resolve::default();
@@ -158,7 +158,7 @@ fn in_world(text: &str, other: Option<&str>) -> Vec<u8> {
     module
 }
 
-/// An engine of its own, with a compiler child that is this very test binary.
+/// A separate engine whose compiler child is this test binary.
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
     pub(crate) engine: Engine,
@@ -185,12 +185,12 @@ impl Bench {
         Self { dir, engine }
     }
 
-    /// Has the compiler do this first, in the words of a shell; the wasm is `$2`.
+    /// Prepends these shell commands to the compiler. `$2` is the wasm file.
     pub(crate) fn compiler_begins_with(&self, words: &str) {
         let compiler = self.dir.path().join("compiler");
         let script = fs::read_to_string(&compiler).unwrap();
         let begun = script.replacen("#!/bin/sh\n", &format!("#!/bin/sh\n{words}\n"), 1);
-        // Renamed into its place: one that runs is not written to.
+        // Renamed into place, because a running file can't be written to.
         let beside = self.dir.path().join("compiler.new");
         fs::write(&beside, begun).unwrap();
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
@@ -269,7 +269,7 @@ fn job(event_type: &str) -> Job {
     }
 }
 
-/// Not a test: the child that compiles for the tests here.
+/// Not a test: the compiler child of the tests here.
 #[test]
 #[ignore = "run as the compiler child of the other tests"]
 fn plays_the_compiler() {

@@ -1,4 +1,4 @@
-//! The registry: plugins come, change, break, go and return, over a real store.
+//! Tests the registry over a real store: plugins arrive, change, break, leave and return.
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     store::{Store, StoreOptions},
 };
 
-/// A folder with a registry of it.
+/// A folder with its registry.
 pub(super) struct Fixture {
     pub(super) bench: Bench,
     store: Store,
@@ -58,7 +58,7 @@ impl Fixture {
     }
 
     pub(super) fn put(&self, name: &str, wasm: &[u8]) {
-        // As a deployment does it: the file is whole when it gets its name.
+        // As a deployment does it: the file is complete when it gets its name.
         let path = self.folder.join(format!("{name}.tmp"));
         fs::write(&path, wasm).unwrap();
         fs::rename(path, self.folder.join(format!("{name}.wasm"))).unwrap();
@@ -76,7 +76,7 @@ impl Fixture {
         self.registry.subscribers(&EventType::new(event_type).unwrap()).len()
     }
 
-    /// Whether the plugin's attempts log so many lines: which revision runs.
+    /// How many lines the plugin's attempts log, which shows the running revision.
     async fn lines(&self, name: &str) -> usize {
         self.registry.by_name(name).unwrap().attempt(&job("user.created")).await.logs.len()
     }
@@ -161,7 +161,7 @@ async fn a_pause_lies_over_every_other_reason() {
 #[tokio::test]
 async fn a_plugin_is_held_until_it_is_granted_what_it_requires() {
     let fixture = Fixture::new(ManualClock::epoch()).await;
-    // The manifest's list of capabilities: one, at 120, which is zero: mail.
+    // The manifest's list of capabilities has one element, at 120. It is zero, which means mail.
     fixture.put("greet", &module("", "(i32.store (i32.const 32) (i32.const 120)) (i32.store (i32.const 36) (i32.const 1)) (i32.const 16)"));
     fixture.registry.scan().await;
     let Some(HeldReason::LacksGrant(lines)) = fixture.record("greet").held else { panic!("it is held") };
@@ -233,7 +233,7 @@ async fn watching_finds_what_comes_and_goes() {
 async fn a_file_that_takes_long_to_compile_keeps_no_other_waiting() {
     let fixture = Fixture::new(ManualClock::epoch()).await;
     let mut changes = fixture.registry.changes();
-    // A compiler that never ends with the slow one.
+    // The compiler hangs on the slow file.
     fixture.bench.compiler_begins_with("grep -q stuck \"$2\" && exec sleep 600");
     fixture.put("slow", b"stuck");
     let watched = fixture.registry.clone();
@@ -283,7 +283,7 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     };
     let state = || fixture.registry.by_name("greet").unwrap().breaker();
 
-    // In a row: what succeeds ends it, and what says nothing leaves it as it is.
+    // Failures count in a row: a success ends the row, and an unknown result leaves it unchanged.
     fail(most - 1).await;
     heed(Health::Well).await;
     fail(most - 1).await;
@@ -300,13 +300,13 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     let Some(HeldReason::Tripped(trip)) = fixture.record("greet").held else { panic!("it is held") };
     assert_eq!((trip.failures, trip.pauses), (most, 1));
     assert!(fixture.store.plugins().await.unwrap()[0].held.is_some(), "it is written down");
-    // Another failure says nothing new.
+    // Another failure changes nothing.
     fixture.registry.heed(&earlier, DeliveryId(-1), Health::Failed).await;
     assert_eq!(
         (state(), fixture.record("greet").held),
         (BreakerState::Open, Some(HeldReason::Tripped(trip)))
     );
-    // A success of an attempt that began before does: it ended after.
+    // A success of an attempt that began earlier closes the breaker, because it ended later.
     fixture.registry.heed(&earlier, DeliveryId(-2), Health::Well).await;
     assert_eq!((state(), fixture.record("greet").held), (BreakerState::Closed, None));
     assert_eq!(fixture.registry.by_name("greet").unwrap().failures_in_a_row(), 0);
@@ -315,14 +315,14 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     fail(most).await;
     assert_eq!(state(), BreakerState::Open);
 
-    // An operator's pause lies over it, and a resume ends both.
+    // An operator's pause takes precedence, and a resume ends both.
     fixture.registry.pause("greet").await.unwrap();
     assert_eq!((fixture.record("greet").held, state()), (Some(HeldReason::Paused), BreakerState::Open));
     assert_eq!(fixture.registry.by_name("greet").unwrap().trial(), None, "nothing is tried");
     fixture.registry.resume("greet").await.unwrap();
     assert_eq!((fixture.record("greet").held, state()), (None, BreakerState::Closed));
 
-    // So does another revision, which starts to count from nothing.
+    // Another revision also closes it, and counts from zero.
     fail(most).await;
     assert_eq!(state(), BreakerState::Open);
     fixture.put("greet", &guest("(call $say) (call $say)"));
@@ -332,7 +332,7 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     assert_eq!(state(), BreakerState::Closed);
     fail(1).await;
 
-    // A start has a trial at once, and what comes of that turns the breaker.
+    // A restart begins a trial at once, and its result opens or closes the breaker.
     let Fixture { bench, store, folder, registry } = fixture;
     drop(registry);
     let again = Fixture::registry(&bench, &store, &folder, still()).await;

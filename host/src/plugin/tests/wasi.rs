@@ -1,11 +1,10 @@
-//! WASI 0.2 links, and there is nothing behind it: a guest looks for the environment, for files and for a
-//! way out, and finds none.
+//! Tests that WASI 0.2 links, but gives a guest nothing: no environment, no files, no network and no exit.
 
 use super::*;
 use crate::plugin::AttemptFailure;
 
-/// Of WASI, what a guest would look through first. Interfaces are cut down to what is called here; what
-/// the daemon links is matched function by function.
+/// The parts of WASI that a guest would try first, cut down to the functions that are called here. The daemon
+/// links WASI function by function.
 const WORLD: &str = "
 package test:probe;
 
@@ -77,11 +76,11 @@ package wasi:http@0.2.0 {
 }
 ";
 
-/// Members of `error-code`, by their place.
+/// Members of `error-code`, by their position.
 const ACCESS_DENIED: u32 = 1;
 const PERMANENT_RESOLVER_FAILURE: u32 = 20;
 
-/// A guest whose `handle` does this, and then logs `line`. What a call returns is written to 0.
+/// A guest whose `handle` runs `body` and then logs `line`. Calls write their results to address 0.
 fn probe(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(module $probe
@@ -116,7 +115,7 @@ fn probe(body: &str) -> Vec<u8> {
     in_world(&text, Some(WORLD))
 }
 
-/// Runs a probe that must come to its end.
+/// Runs a probe that must reach its end.
 async fn finds(bench: &Bench, what: &str, body: &str) {
     let report = bench.load(&probe(body), settings()).await.attempt().await;
     assert!(report.result.is_ok(), "{what}: {:?}", report.result);
