@@ -1,7 +1,8 @@
-//! The program that libFuzzer drives. `POSTHOUSE_FUZZ_TARGET` names one of the targets of `host/src/fuzz.rs`; the
-//! arguments are libFuzzer's own: folders of inputs, `-max_total_time=600`, or a file to run once.
+//! The libFuzzer program. `POSTHOUSE_FUZZ_TARGET` names a target of `host/src/fuzz.rs`. The arguments are
+//! libFuzzer's own: folders of inputs, `-max_total_time=600`, or a file to run once.
 //!
-//! `cargo xtask soak` builds and runs it. With a PostgreSQL on the machine the target `guard` starts one of its own.
+//! `cargo xtask soak` builds and runs it. The target `guard` needs PostgreSQL installed and starts its own
+//! server.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! What a fuzzer calls: one function for each reader of bytes that come from outside.
+//! The fuzz targets: one function for each reader of bytes from outside.
 //!
-//! Each takes any bytes and panics if a promise is broken: a reader that panics itself, two readers that disagree, or
-//! something accepted that must not be. The functions are beside the readers (`fuzz.rs` of each folder), since most
-//! readers are private. `fuzz/` is the program for libFuzzer; the test below replays the committed inputs of
-//! `fuzz/corpus/`.
+//! Each accepts any bytes and panics if a promise is broken: a reader panics, two readers disagree, or a reader
+//! accepts something that it must not. The functions are beside the readers (`fuzz.rs` of each folder), since
+//! most readers are private. `fuzz/` contains the program for libFuzzer. The test below replays the committed
+//! inputs of `fuzz/corpus/`.
 
 use crate::{config, database, ingress, listener, model};
 
@@ -18,7 +18,7 @@ pub struct Target {
     pub run: fn(&[u8]),
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 8] = [
     Target { name: "carried", run: model::fuzz::carried },
     Target { name: "config", run: config::fuzz::config },
@@ -30,7 +30,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "signature", run: ingress::fuzz::signature },
 ];
 
-/// The inputs that the repository has for a target, with their names.
+/// Returns the repository's inputs for a target, with their names.
 #[cfg(test)]
 pub(crate) fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);

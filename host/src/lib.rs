@@ -1,11 +1,11 @@
-//! posthouse: verifies webhooks, stores them durably, and hands each event to sandboxed WASM plugins.
+//! posthouse verifies webhooks, stores them durably, and delivers each event to sandboxed WASM plugins.
 //!
 //! ```text
 //! L5   main → cli → daemon            composition root: starts in order, drains in reverse
 //! L4   ingress │ dispatch │ admin     siblings never import each other
-//! L3   plugin → imports               knows wasmtime, never axum
+//! L3   plugin → imports               depends on wasmtime, never on axum
 //!      telemetry                      traces: the only module that knows OTLP
-//! L2   store │ database │ egress      rows and no HTTP; HTTP and no rows; none knows wasmtime
+//! L2   store │ database │ egress      the first two hold rows, egress speaks HTTP; none depends on wasmtime
 //! L1   config
 //!      listener                       connections of both listeners: limits, timeouts, strict HTTP/1.1
 //! L0   model                          event, delivery, effects, grant: no I/O, no clock, no tokio
@@ -15,7 +15,7 @@
 //!      escape                         escapes outside text for the log and for terminals
 //! ```
 //!
-//! Imports point downwards only; `tests/layers.rs` checks that.
+//! Imports only point downwards, which `tests/layers.rs` checks.
 
 pub mod admin;
 pub mod cli;

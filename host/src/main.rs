@@ -1,4 +1,4 @@
-//! The binary: hands the arguments to the library and exits with its code.
+//! The binary: passes the arguments to the library and exits with its code.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

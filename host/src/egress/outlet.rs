@@ -1,13 +1,13 @@
-//! What one plugin may reach: a client an entry of its grant, and the way of a request through them.
+//! One plugin's access to HTTP: a client for each entry of its grant, and the way of a request through them.
 //!
 //! ```text
-//!   request ─► gate: the first entry that means the URL ─► its headers ─► send ─► response
-//!                ▲                                                          │
-//!                └──── the URL it leads to, judged like the first ◄─ 3xx ───┘
+//!   request ─► gate: the first entry that matches the URL ─► its headers ─► send ─► response
+//!                ▲                                                             │
+//!                └──── the redirect's URL, checked like the first ◄─── 3xx ────┘
 //! ```
 //!
-//! The headers of the grant go to the origin that was asked first and to no other, whatever redirects
-//! say; what a guest sent to log in goes no further either.
+//! The grant's headers are sent only to the origin of the request's URL, and not to any other that a redirect
+//! names. The guest's own login headers are not sent to another origin either.
 
 use std::{error::Error, io::ErrorKind, time::Duration};
 
@@ -31,32 +31,33 @@ use crate::{
 
 /// The most redirects that are followed.
 const REDIRECTS: usize = 10;
-/// How long it may take to connect.
+/// The timeout of connecting.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection is kept for the next request.
+/// How long an idle connection is kept for the next request.
 const IDLE: Duration = Duration::from_secs(30);
-/// Connections kept to one host.
+/// The most idle connections kept to one host.
 const IDLE_CONNECTIONS: usize = 8;
-/// Bytes that are on their way to a request over HTTP/2, and over one connection for all its requests: so
-/// much waits in memory for who does not read.
+/// Bytes that one HTTP/2 request may have in flight, and all requests of one connection together. This much may
+/// wait in memory for a slow reader.
 const WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
-/// The longest head that is read over HTTP/2, counted as it does: more than limit `http_headers` can be.
+/// Bytes of the longest head that is read over HTTP/2, as HTTP/2 counts them. It is more than `http_headers`
+/// can be.
 const HEAD: u32 = 512 << 10;
-/// How long a connection over HTTP/2 may be silent while a request waits before it is asked whether it
-/// still stands, and how long it has to say so: what its requests share must not outlive a network that
-/// hangs.
+/// How long an HTTP/2 connection may be silent before a ping, while a request waits, and how long the answer
+/// may take. A connection that several requests share must not outlive a network that hangs.
 const SILENCE: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// The most headers of a response that are read: more than a guest may have, since the outbox wants the status alone.
+/// The most headers of a response that are read. It is more than a guest may have, since the outbox needs only
+/// the status.
 const READ_HEADERS: usize = 4096;
-/// What is read of a response nobody wants, so that its connection can serve again, and for how long.
+/// How many bytes of an unwanted response are read so that its connection can be reused, and for how long.
 const UNWANTED: usize = 64 << 10;
 const UNWANTED_TIME: Duration = Duration::from_secs(2);
-/// What a header says besides its name and its value.
+/// Bytes that a header has beside its name and its value.
 const PER_HEADER: usize = 4;
 
-/// What requests and responses may take.
+/// The limits of a request and its response.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Bytes of a request's body.
@@ -65,12 +66,12 @@ pub struct Bounds {
     pub response: usize,
     /// Bytes of the headers of either.
     pub headers: usize,
-    /// From the first connection to the last byte.
+    /// The time from the first connection to the last byte.
     pub time: Duration,
 }
 
 impl Bounds {
-    /// Those of one attempt's fetches.
+    /// The limits of one attempt's fetches.
     pub fn of(limits: &Limits) -> Self {
         Self {
             request: limits.http_request,
@@ -86,22 +87,22 @@ impl Bounds {
 pub struct WebResponse {
     /// Its status.
     pub status: u16,
-    /// Its headers; bytes that are no ASCII as in Latin-1.
+    /// Its headers. Bytes beyond ASCII are read as Latin-1.
     pub headers: Vec<(String, String)>,
     /// Its body.
     pub body: Vec<u8>,
 }
 
-/// What a sending came to.
+/// The result of sending a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
     /// The status.
     pub status: StatusCode,
-    /// What `Retry-After` says.
+    /// The value of `Retry-After`.
     pub retry_after: Option<String>,
 }
 
-/// What one plugin may reach, and the connections it has.
+/// One plugin's access to HTTP, with its connections.
 pub struct Outlet {
     pub(super) plugin: String,
     gates: Vec<Gate>,
@@ -110,24 +111,24 @@ pub struct Outlet {
 /// One entry of the grant.
 pub(super) struct Gate {
     pub(super) grant: HttpGrant,
-    /// Or why there are none.
+    /// The clients, or why they can't be made.
     clients: Result<Clients, String>,
 }
 
-/// Who makes the requests of an entry.
+/// The clients of one entry.
 pub(super) struct Clients {
     /// Keeps its connections for the next request.
     pooled: reqwest::Client,
-    /// Makes one for each request.
+    /// Makes a connection for each request.
     fresh: reqwest::Client,
 }
 
 /// Which redirects are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follow {
-    /// All, as browsers do: a POST may become a GET.
+    /// All redirects, as browsers follow them: a POST may become a GET.
     All,
-    /// Those that leave method and body as they are.
+    /// Redirects that leave method and body unchanged.
     Unchanged,
 }
 
@@ -163,16 +164,16 @@ impl Outlet {
         Self { plugin: plugin.to_owned(), gates: grants.iter().map(gate).collect() }
     }
 
-    /// Whether it is made for this grant.
+    /// Whether it was made for this grant.
     pub(super) fn has(&self, grants: &[HttpGrant]) -> bool {
         self.gates.iter().map(|gate| &gate.grant).eq(grants)
     }
 
-    /// Makes a request and reads the response, whatever its status. With a trace it carries `traceparent`,
-    /// unless it or the grant sets one.
+    /// Makes a request and reads the response, whatever its status. If there is a trace, the request carries
+    /// `traceparent`, unless the guest or the grant sets one.
     ///
     /// # Errors
-    /// [`Refusal`] says why there is none.
+    /// [`Refusal`] says why there is no response.
     pub async fn fetch(
         &self,
         request: &WebRequest,
@@ -190,8 +191,8 @@ impl Outlet {
         .await
     }
 
-    /// Makes a request whose response nobody reads: its status says what became of it, whatever comes with that
-    /// and after it. A redirect that would make another request of it is not followed.
+    /// Makes a request and returns only the status and `Retry-After`. The rest of the response does not matter.
+    /// It does not follow a redirect that would change the method or the body.
     ///
     /// # Errors
     /// [`Refusal`] says why there is no response.
@@ -205,7 +206,7 @@ impl Outlet {
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let sent = Sent { status: response.status(), retry_after };
-        // The answer is there; what becomes of its body changes nothing.
+        // The status is known, so a failure to read the body changes nothing.
         drop(tokio::time::timeout(UNWANTED_TIME, self.body(&mut response, UNWANTED)).await);
         Ok(sent)
     }
@@ -223,7 +224,7 @@ impl Outlet {
         let key = HeaderValue::from_str(&request.key)
             .map_err(|_| Refusal::invalid("key", "can't stand in a header"))?;
         headers.insert(HeaderName::from_static("idempotency-key"), key);
-        // A guest that traces by itself knows better.
+        // A guest that sets its own `traceparent` has precedence.
         let traceparent = HeaderName::from_static(TRACEPARENT);
         if let Some(value) = trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok())
             && !headers.contains_key(&traceparent)
@@ -239,7 +240,7 @@ impl Outlet {
             if url.origin() == origin {
                 gate.add_headers(&mut sent);
             }
-            // Some servers answer 411 to a request that might have a body and does not say how long it is.
+            // Some servers answer 411 to a request that may have a body and has no Content-Length.
             if body.is_empty() && matches!(method, Method::POST | Method::PUT | Method::PATCH) {
                 sent.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -247,7 +248,7 @@ impl Outlet {
                 client.request(method.clone(), url.clone()).headers(sent.clone()).body(body.clone()).send()
             };
             let response = match reuse::sent(sending(&clients.pooled)).await {
-                // It bears an Idempotency-Key, so it may have arrived.
+                // The request has an Idempotency-Key, so it may be sent again even if it has arrived.
                 (Err(error), true) if was_dead(&error) => sending(&clients.fresh).await,
                 (response, _) => response,
             };
@@ -278,7 +279,7 @@ impl Outlet {
         Err(Refusal::Failed(format!("`{}` led through more than {REDIRECTS} redirects", shown(&url))))
     }
 
-    /// The first entry that means this URL, with its client.
+    /// Returns the first entry that matches this URL, with its clients.
     pub(super) fn gate(&self, url: &Url, from: Option<&Url>) -> Result<(&Clients, &Gate), Refusal> {
         let Some(gate) = self.gates.iter().find(|gate| gate.grant.url.matches(url)) else {
             return Err(self.denied(url, from));
@@ -295,7 +296,7 @@ impl Outlet {
             Some(from) => format!(", to which `{}` redirects", shown(from)),
             None => String::new(),
         };
-        // Where the origin is granted it is the path that is not.
+        // If the origin is granted, only the path is not.
         let near = self.gates.iter().any(|gate| gate.grant.url.matches_origin(url));
         let asked = match url.origin() {
             _ if near => shown(url),
@@ -331,14 +332,14 @@ impl Outlet {
             );
         }
         let host = url.origin().ascii_serialization();
-        // A connection over HTTP/2 that stood and fell silent is no connection that never came.
+        // An established HTTP/2 connection that fell silent does not count as a connect timeout.
         match error.is_timeout() && error.is_connect() {
             true => Refusal::Timeout(format!("no connection to `{host}` within {CONNECT:?}")),
             false => Refusal::Failed(format!("no response from `{host}`: {}", said(&error))),
         }
     }
 
-    /// Reads a body as long as it is within its bound.
+    /// Reads a body within its limit.
     async fn body(&self, response: &mut reqwest::Response, most: usize) -> Result<Vec<u8>, Refusal> {
         let over = |has: String| Refusal::too_large("the response's body", has, "http_response", most);
         if let Some(length) = response.content_length().filter(|length| *length > most as u64) {
@@ -391,7 +392,7 @@ fn check_head(headers: &HeaderMap, bounds: &Bounds) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Where a response leads to, if it leads anywhere.
+/// Returns the URL to which a response redirects, if it does.
 fn redirect(response: &reqwest::Response, url: &Url) -> Option<Url> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -399,13 +400,13 @@ fn redirect(response: &reqwest::Response, url: &Url) -> Option<Url> {
     let location = std::str::from_utf8(response.headers().get(header::LOCATION)?.as_bytes()).ok()?;
     let mut next = url.join(location).ok()?;
     next.set_fragment(None);
-    // A login there would be one that the other side made up; these can't fail where there is a host.
+    // The other side would have chosen such a login. Removing it can't fail, since the URL has a host.
     let _ = next.set_username("");
     let _ = next.set_password(None);
     Some(next)
 }
 
-/// Whether the request that follows a redirect is the same but for its URL.
+/// Whether the request that follows a redirect keeps its method and body.
 fn keeps(status: StatusCode, method: &Method) -> bool {
     match status.as_u16() {
         301 | 302 => *method != Method::POST,
@@ -414,7 +415,7 @@ fn keeps(status: StatusCode, method: &Method) -> bool {
     }
 }
 
-/// A URL without its query, which may hold a secret, and without a login.
+/// Returns a URL without its query, which may contain a secret, and without its login.
 fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
@@ -423,7 +424,7 @@ fn latin1(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// An error of this type among what led to another.
+/// Finds an error of this type among the causes of another.
 fn source<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -435,8 +436,8 @@ fn source<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
     None
 }
 
-/// Whether HTTP/2 refused what came in: a head beyond its bound, for which it has no error of its own, or one
-/// that is malformed.
+/// Whether the HTTP/2 library refused the response, because its head is too large or malformed. The library has
+/// no error of its own for a head that is too large.
 fn may_be_too_large(error: &h2::Error) -> bool {
     let refused = error.is_library() && error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR);
     let far_beyond =
@@ -444,9 +445,9 @@ fn may_be_too_large(error: &h2::Error) -> bool {
     refused || far_beyond
 }
 
-/// What happened, in the words of HTTP/2 where it was that which ended.
+/// Describes the error, in the terms of HTTP/2 if it ended the request.
 fn said(error: &reqwest::Error) -> String {
-    // What is on a connection over HTTP/2 that ends without a word ends so.
+    // Requests end with this error when an HTTP/2 connection closes without a message.
     if source::<std::io::Error>(error).is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe) {
         return "the connection broke off".to_owned();
     }
@@ -462,7 +463,7 @@ fn said(error: &reqwest::Error) -> String {
     }
 }
 
-/// An error and its causes.
+/// Returns an error with its causes.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

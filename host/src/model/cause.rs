@@ -11,11 +11,11 @@
 //! ```
 //!
 //! A reason that is one value and nothing else has the cause `…`, which says nothing ([`says_nothing`]).
-//! Where that cause is shown, an example is shown beside it.
+//! Such a cause is shown with an example beside it.
 //!
 //! The cause of a cause is the same, so a group can be selected by its cause or by the reason of any member.
 
-/// The number of bytes of a reason that are looked at.
+/// The most bytes of a reason that are read.
 const LOOKED_AT: usize = 2048;
 
 /// The most characters of a cause.
@@ -102,7 +102,7 @@ impl General {
             } else if is_word(first) {
                 let end = rest.find(|char: char| !is_word(char)).unwrap_or(rest.len());
                 let word = rest[..end].trim_end_matches(['.', ':', '?', '=', '&']);
-                // A word of only such characters is a word after all.
+                // A word of only such characters stays a word.
                 let word = if word.is_empty() { &rest[..end] } else { word };
                 self.word(word);
                 word.len()

@@ -1,15 +1,15 @@
-//! What SQLite says, in the SQLSTATEs that PostgreSQL has for it, so that a guest reads one language.
+//! Maps SQLite's errors to PostgreSQL's SQLSTATEs, so that a guest handles one set of codes.
 
 use rusqlite::{Error, ErrorCode, ffi};
 
 use crate::database::error::FULL;
 
-/// Whether another transaction has written what this one had read.
+/// Whether another transaction has written rows that this one had read.
 pub(super) fn is_conflict(error: &Error) -> bool {
     extended(error) == Some(ffi::SQLITE_BUSY_SNAPSHOT)
 }
 
-/// Whether the file, the disk or another program is at fault, and no statement.
+/// Whether the file, the disk or another program is at fault, and not the statement.
 pub(super) fn is_unavailable(error: &Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -27,12 +27,12 @@ pub(super) fn is_unavailable(error: &Error) -> bool {
     )
 }
 
-/// Whether a file may not grow, or the disk has no room.
+/// Whether the file may not grow, or the disk is full.
 pub(super) fn is_full(error: &Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::DiskFull)
 }
 
-/// The SQLSTATE and the message.
+/// Returns the SQLSTATE and the message.
 pub(super) fn of(error: &Error) -> (&'static str, String) {
     let message = match error {
         Error::SqliteFailure(_, Some(message)) | Error::SqlInputError { msg: message, .. } => message.clone(),
@@ -63,7 +63,7 @@ fn state(error: &Error, message: &str) -> &'static str {
     }
 }
 
-/// SQLite has one code for all that is wrong with a text.
+/// Returns the SQLSTATE by the message, because SQLite has one code for all errors in a statement's text.
 fn by_words(message: &str) -> &'static str {
     let says = |words: &str| message.contains(words);
     if says("syntax error") || says("incomplete input") || says("unrecognized token") {

@@ -1,4 +1,4 @@
-//! What is run within a transaction: a guest's statement, the keys of `kv`, and the commit.
+//! The operations within a transaction: a guest's statement, the keys of `kv`, and the commit.
 
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, ffi, params};
 
@@ -49,7 +49,7 @@ impl From<Error> for Ended {
     }
 }
 
-/// Runs a guest's statement; where it fails, nothing of it remains.
+/// Runs a guest's statement. If it fails, none of its changes remain.
 pub(super) fn run(
     seat: &mut Seat,
     checked: &Checked,
@@ -66,12 +66,12 @@ pub(super) fn run(
         let run = || step(seat, connection, checked, parameters, bounds);
         let mut answer = run();
         if answer.is_err() && seat.control.asked_too_often() {
-            // The schema has changed meanwhile, and what was known of the program with it.
+            // The schema has changed since, so what was known of the program is outdated.
             seat.programs.forget(connection);
             answer = run();
         }
         match answer {
-            // The authorizer has looked at the clock.
+            // The authorizer denied the statement because its time is over.
             Err(Ended::Engine(error)) if seat.control.is_over() && is_denied(&error) => {
                 Err(control::failure(ffi::SQLITE_INTERRUPT).into())
             }
@@ -99,7 +99,7 @@ fn is_denied(error: &Error) -> bool {
     sqlstate::of(error).0 == "42501"
 }
 
-/// Compiles a guest's statement, and runs it with what it may touch.
+/// Compiles a guest's statement and runs it within its limits.
 fn step(
     seat: &Seat,
     connection: &Connection,
@@ -152,7 +152,7 @@ fn rows(
         gather.push(row).map_err(|limit| Ended::Answer(SqlError::Limit(limit)))?;
     }
     drop(rows);
-    // What triggers changed is not the statement's.
+    // Changes by triggers do not count as the statement's.
     let changed = if connection.total_changes() == before { 0 } else { connection.changes() };
     Ok((gather.finish(), changed))
 }
@@ -183,14 +183,14 @@ fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Va
     Ok(())
 }
 
-/// What the failure of a guest's statement means.
+/// Returns the result for a statement that failed.
 fn failed(seat: &Seat, error: &Error, refused: Option<String>) -> SqlError {
     if sqlstate::is_conflict(error) {
         return Over::Conflict.into();
     }
     let (state, message) = sqlstate::of(error);
-    // An interrupt takes all of a transaction back that has begun to write; so do an error of the disk
-    // and `OR ROLLBACK`.
+    // If the transaction has begun to write, an interrupt rolls all of it back. A disk error and `OR ROLLBACK`
+    // do so too.
     let gone = seat.connection.is_autocommit();
     if sqlstate::is_full(error) {
         let why = seat.room.why_full();
@@ -201,7 +201,7 @@ fn failed(seat: &Seat, error: &Error, refused: Option<String>) -> SqlError {
         };
     }
     if error.sqlite_error_code() == Some(ErrorCode::OutOfMemory) {
-        // So SQLite says it where a program would have more steps than it may.
+        // SQLite returns this error if a program would have more steps than allowed.
         let message = format!(
             "the statement is too complex: with its views, generated columns and triggers it comes to more than {} \
              steps of SQLite's, or takes more memory than there is",
@@ -237,7 +237,7 @@ fn get(connection: &Connection, plugin: &str, key: &str) -> rusqlite::Result<Opt
     connection.prepare_cached(KV_GET)?.query_row(params![plugin, key], |row| row.get(0)).optional()
 }
 
-/// The first keys with the prefix that come after a key, in the order of their bytes, with their values.
+/// Returns the first keys with the prefix after `after`, in byte order, with their values.
 pub(super) fn kv_list(
     seat: &mut Seat,
     plugin: &str,
@@ -249,7 +249,7 @@ pub(super) fn kv_list(
         let mut statement = seat.connection.prepare_cached(KV_LIST)?;
         let rows =
             statement.query_map(params![plugin, prefix, after], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        // Keys with the prefix stand together.
+        // Keys with the same prefix are adjacent.
         let within = |row: &rusqlite::Result<(String, Vec<u8>)>| match row {
             Ok((key, _)) => key.starts_with(prefix),
             Err(_) => true,
@@ -267,7 +267,8 @@ pub(super) fn kv_bytes(seat: &mut Seat, plugin: &str) -> Result<i64, Over> {
         .map_err(|error| seat.over(&error))
 }
 
-/// Writes the keys and the marker, and commits. What comes back is there for a sync, where one is needed.
+/// Writes the keys and the marker, and commits. Returns the write that still needs a sync, or none if the
+/// connection syncs its commits itself.
 pub(super) fn commit(
     seat: &mut Seat,
     delivery: DeliveryId,
@@ -276,7 +277,7 @@ pub(super) fn commit(
     syncer: &Syncer,
 ) -> Result<Option<Writing>, CommitError> {
     let _guest = Guest::at_work();
-    // Whatever fails, the transaction is rolled back when it is dropped.
+    // If anything fails, dropping the transaction rolls it back.
     let (changes, delta) = written
         .changes(|key| kv_get(seat, &written.plugin, key).map_err(CommitError::from))?
         .ok_or(CommitError::Conflict)?;
@@ -311,7 +312,7 @@ pub(super) fn commit(
             Ok(writing)
         }
         Err(error) => Err(match sqlstate::of(&error) {
-            // A constraint that was deferred.
+            // A deferred constraint failed.
             (state, message) if state.starts_with("23") => {
                 CommitError::Failed { sqlstate: state.to_owned(), message }
             }
@@ -320,7 +321,7 @@ pub(super) fn commit(
     }
 }
 
-/// What a delivery's marker carries.
+/// The content of a delivery's marker.
 pub(super) fn find_marker(seat: &mut Seat, delivery: DeliveryId) -> Result<Option<Vec<u8>>, Over> {
     seat.connection
         .prepare_cached(FIND_MARK)
@@ -328,7 +329,7 @@ pub(super) fn find_marker(seat: &mut Seat, delivery: DeliveryId) -> Result<Optio
         .map_err(|error| seat.over(&error))
 }
 
-/// Deliveries that have a marker, in the order of their numbers, after one.
+/// Returns the deliveries after `after` that have a marker, in the order of their numbers.
 pub(super) fn markers(seat: &mut Seat, after: i64, limit: usize) -> Result<Vec<DeliveryId>, Over> {
     let list = || -> rusqlite::Result<Vec<_>> {
         let mut statement = seat.connection.prepare_cached(MARKS)?;
@@ -339,7 +340,7 @@ pub(super) fn markers(seat: &mut Seat, after: i64, limit: usize) -> Result<Vec<D
     list().map_err(|error: Error| seat.over(&error))
 }
 
-/// Takes markers away, in one transaction.
+/// Removes markers in one transaction.
 pub(super) fn remove_markers(seat: &mut Seat, deliveries: &[DeliveryId]) -> Result<(), Over> {
     seat.host("BEGIN IMMEDIATE")?;
     let remove = || {
