@@ -21,8 +21,8 @@ use posthouse_harness::{Daemon, Event, Load, SmtpOptions, SmtpServer, seed};
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 
-/// The shortest run that proves something. `POSTHOUSE_KILLS` sets another number.
-const KILLS: u32 = 200;
+/// Kills in each run of the suite. `POSTHOUSE_KILLS` sets another number: `cargo xtask soak` makes it 10,000.
+const KILLS: u32 = 130;
 const EVENTS_PER_SECOND: u32 = 150;
 
 #[test]

@@ -35,8 +35,8 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::Connection as Sqlite;
 use serde_json::json;
 
-/// The shortest run that proves something. `POSTHOUSE_KILLS` sets another number.
-const KILLS: u32 = 300;
+/// Kills in each run of the suite. `POSTHOUSE_KILLS` sets another number: `cargo xtask soak` makes it 10,000.
+const KILLS: u32 = 200;
 /// How often the database is killed.
 const DATABASE_KILLS: u32 = 25;
 /// How often the network hangs.

@@ -18,11 +18,13 @@ impl Report {
         result
     }
 
-    /// Runs a step that no other needs: its failure stops nothing.
-    pub fn check(&mut self, name: &'static str, work: impl FnOnce() -> Result) {
-        if let Err(error) = self.step(name, work) {
+    /// Runs a step that no other needs: its failure stops nothing. Returns whether it passed.
+    pub fn check(&mut self, name: &'static str, work: impl FnOnce() -> Result) -> bool {
+        let result = self.step(name, work);
+        if let Err(error) = &result {
             say(format_args!("{name}: {error}"));
         }
+        result.is_ok()
     }
 
     /// Prints the duration and result of each step. Returns an error if any failed.

@@ -4,7 +4,7 @@
 //! `cargo xtask test --quick` is the inner loop: the tests that need no browser, no PostgreSQL and no loop of
 //! kills. `.config/nextest.toml` lists them.
 
-use std::process::Command;
+use std::{process::Command, thread::available_parallelism};
 
 use crate::{
     guests, languages, python,
@@ -35,9 +35,12 @@ fn everything() -> Result {
     report.step("guests in JavaScript and Python", languages::build)?;
     report.check("format", format);
     report.check("crates", crates);
-    report.check("lints", lints);
+    let linted = linted();
+    let passed = report.check("build and lints", || build(&linted));
+    report.check("lints of the guests", lints_of_guests);
     report.check("tests of the guests", || run(in_guests("plugins").arg("test")));
-    report.check("tests", tests);
+    // What does not pass its lints is built once more without, so that the tests run.
+    report.check("tests", || tests(if passed { &linted } else { &[] }));
     report.end()
 }
 
@@ -72,28 +75,59 @@ fn crates() -> Result {
     })
 }
 
-fn lints() -> Result {
+/// Variables with which cargo compiles the workspace's own crates by clippy, which then compiles as rustc does. None
+/// where there is no clippy.
+///
+/// `cargo clippy` itself would compile every dependency once more, without code.
+fn linted() -> Vec<(&'static str, String)> {
     if output(cargo().args(["clippy", "--version"])).is_none() {
-        say("no clippy here (rustup component add clippy); skipped");
+        say("no clippy here (rustup component add clippy); no lints");
+        return Vec::new();
+    }
+    // As `cargo clippy -- -D warnings` hands its arguments on.
+    let arguments = ["-D", "warnings"].map(|argument| format!("{argument}__CLIPPY_HACKERY__")).concat();
+    vec![("RUSTC_WORKSPACE_WRAPPER", "clippy-driver".to_owned()), ("CLIPPY_ARGS", arguments)]
+}
+
+/// Compiles everything that the tests run.
+fn build(linted: &[(&str, String)]) -> Result {
+    let all = ["build", "--workspace", "--all-targets", FAULT_POINTS];
+    run(cargo().args(all).envs(linted.iter().map(|(name, value)| (name, value))))
+}
+
+fn lints_of_guests() -> Result {
+    if output(cargo().args(["clippy", "--version"])).is_none() {
         return Ok(());
     }
-    let all = ["clippy", "--quiet", "--workspace", "--all-targets", FAULT_POINTS, "--", "-D", "warnings"];
-    run(cargo().args(all))?;
     GUESTS.iter().try_for_each(|workspace| {
         run(in_guests(workspace).args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))
     })
 }
 
-/// The workspace's own tests: nextest runs them in parallel, and doctests run separately.
-fn tests() -> Result {
+/// The workspace's own tests; nextest runs them side by side, and doctests by themselves. `built` is what they were
+/// built with.
+fn tests(built: &[(&str, String)]) -> Result {
+    let cargo = || {
+        let mut cargo = cargo();
+        cargo.envs(built.iter().map(|(name, value)| (name, value)));
+        cargo
+    };
     if nextest_is_there().is_err() {
         return run(cargo().args(["test", "--workspace", "--no-fail-fast", FAULT_POINTS]));
     }
-    let tests = run(cargo().args(["nextest", "run", "--workspace", "--no-fail-fast", FAULT_POINTS]));
+    let mut nextest = cargo();
+    nextest.args(["nextest", "run", "--workspace", "--no-fail-fast", FAULT_POINTS]);
+    let tests = run(nextest.arg(format!("--test-threads={}", threads())));
     run(cargo().args(["test", "--quiet", "--workspace", "--doc", FAULT_POINTS])).and(tests)
 }
 
-/// Returns an error if nextest is not installed.
+/// Tests at once: half as many again as there are processors, since most tests wait most of the time.
+fn threads() -> usize {
+    let processors = available_parallelism().map_or(1, usize::from);
+    processors + processors.div_ceil(2)
+}
+
+/// An error where nextest is not installed.
 pub fn nextest_is_there() -> Result {
     let version = output(cargo().args(["nextest", "--version"]));
     version
