@@ -33,8 +33,9 @@ use rand::TryRng;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::oneshot,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::{
@@ -288,25 +289,26 @@ async fn serve(
         ledger: admin.reloads(),
     };
 
-    let (stop_attempts, attempts_stopped) = watch::channel(false);
+    let stop_attempts = CancellationToken::new();
     let dispatch = attempts.spawn(
         Dispatch::new(store.clone(), registry.clone(), ambient.clone(), telemetry.clone())
             .redacting(Arc::clone(&redactions))
-            .run(attempts_stopped.clone(), config.server.shutdown_timeout),
+            .run(stop_attempts.clone(), config.server.shutdown_timeout),
     );
-    let sender = attempts.spawn(sender.redacting(redactions).run(attempts_stopped));
+    let sender = attempts.spawn(sender.redacting(redactions).run(stop_attempts.clone()));
     let rescan = config.plugins.rescan;
     let watched = registry.clone();
     let watcher = attempts.spawn(async move { watched.watch(rescan).await });
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
 
-    let (stop_requests, requests_stopped) = watch::channel(false);
+    let stop_requests = CancellationToken::new();
     let connections = files::connections(&config, open_files);
     let ingress = {
-        let stopped = stopped(requests_stopped.clone());
+        let stopped = stop_requests.clone().cancelled_owned();
         tokio::spawn(async move { ingress.serve(webhooks, connections.webhooks, stopped).await })
     };
-    let admin = tokio::spawn(admin.serve(operators, connections.admin, stopped(requests_stopped)));
+    let admin =
+        tokio::spawn(admin.serve(operators, connections.admin, stop_requests.clone().cancelled_owned()));
     vitals.prove(FIRST_PROOF).await?;
     info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
     manager::ready(&vitals.status().await);
@@ -326,7 +328,7 @@ async fn serve(
     telling.abort();
     watching.abort();
     manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
-    stop_requests.send_replace(true);
+    stop_requests.cancel();
     for (what, task) in [("ingress", ingress), ("admin", admin)] {
         if let Err(error) = task.await {
             warn!(%error, "{what} did not end well");
@@ -335,7 +337,7 @@ async fn serve(
     watcher.abort();
     sweeper.abort();
     registry.stop_loading().await;
-    stop_attempts.send_replace(true);
+    stop_attempts.cancel();
     for (what, task) in [("dispatch", dispatch), ("sender", sender)] {
         if let Err(error) = task.await {
             warn!(%error, "{what} did not end well");
@@ -393,11 +395,6 @@ async fn registry(
     )
     .await?;
     Ok(registry)
-}
-
-/// Waits until the flag is true.
-async fn stopped(mut flag: watch::Receiver<bool>) {
-    let _ = flag.wait_for(|flag| *flag).await;
 }
 
 fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {

@@ -38,10 +38,8 @@ use axum::{
 };
 use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use self::audit::{Action, Actor};
 pub(crate) use self::serve::CONNECTIONS;
@@ -107,7 +105,7 @@ struct Office {
     ambient: Ambient,
     /// A seat for each live feed.
     feeds: Arc<Semaphore>,
-    stopping: watch::Sender<bool>,
+    stopping: CancellationToken,
     /// What became of changes of config.toml, as who makes them counts.
     reloads: Arc<ReloadLedger>,
     metrics: metrics::Desk,
@@ -124,7 +122,7 @@ impl Admin {
         started_at: Timestamp,
         ambient: Ambient,
     ) -> Self {
-        let (feeds, stopping) = (Arc::new(Semaphore::new(api::live::FEEDS)), watch::Sender::new(false));
+        let (feeds, stopping) = (Arc::new(Semaphore::new(api::live::FEEDS)), CancellationToken::new());
         let (reloads, metrics) = (Arc::default(), metrics::Desk::new(&ambient));
         Self(Arc::new(Office {
             store,
@@ -159,7 +157,7 @@ impl Admin {
         let shutdown = async move {
             shutdown.await;
             // Live feeds would never end by themselves.
-            admin.0.stopping.send_replace(true);
+            admin.0.stopping.cancel();
         };
         let router = self.router(guard);
         serve::serve(listener, router, connections, idle_timeout, proxies, shutdown).await;

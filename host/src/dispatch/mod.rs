@@ -53,7 +53,7 @@ mod trial;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -130,9 +130,9 @@ impl Dispatch {
         self
     }
 
-    /// Follows the registry until `stop` turns true; then lets attempts end within `patience`. What has
+    /// Follows the registry until `stop` is cancelled; then lets attempts end within `patience`. What has
     /// not ended by then is dropped without effect and runs after the next start.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>, patience: Duration) {
+    pub async fn run(mut self, stop: CancellationToken, patience: Duration) {
         let mut changes = self.registry.changes();
         loop {
             // Marked as seen before the list is read, so that a change during `follow` wakes the loop again.
@@ -140,7 +140,7 @@ impl Dispatch {
             self.follow().await;
             let trial = self.registry.next_trial();
             tokio::select! {
-                () = turned(&mut stop) => break,
+                () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
                 () = slept(trial) => self.registry.begin_trials().await,
             }
@@ -198,9 +198,4 @@ async fn slept(wait: Option<Duration>) {
         Some(wait) => tokio::time::sleep(wait.min(NAP)).await,
         None => std::future::pending().await,
     }
-}
-
-/// Waits until the flag is true, or can't become true any more.
-async fn turned(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|flag| *flag).await;
 }

@@ -41,17 +41,17 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use super::{
     Redactions, apart,
     commit::{Commits, Permits},
     retry::{asked_by_guest, wait_at_least},
-    turned,
 };
 use crate::{
     flood::FloodGate,
@@ -84,7 +84,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// The runner of one plugin. Dropping it stops it at once.
 pub(super) struct Runner {
     attempts: Arc<Attempts>,
-    closing: watch::Sender<bool>,
+    closing: DropGuard,
     task: JoinHandle<()>,
 }
 
@@ -116,12 +116,12 @@ impl Runner {
             gate: FloodGate::default(),
             breaks: Mutex::default(),
         });
-        let (closing, closed) = watch::channel(false);
+        let closing = CancellationToken::new();
         let task = match trial {
-            Some(trial) => tokio::spawn(Arc::clone(&attempts).try_some(trial, lane, closed)),
-            None => tokio::spawn(Arc::clone(&attempts).receive(lane, closed)),
+            Some(trial) => tokio::spawn(Arc::clone(&attempts).try_some(trial, lane, closing.clone())),
+            None => tokio::spawn(Arc::clone(&attempts).receive(lane, closing.clone())),
         };
-        Ok(Self { attempts, closing, task })
+        Ok(Self { attempts, closing: closing.drop_guard(), task })
     }
 
     /// Attempts that begin from now on run this revision.
@@ -146,19 +146,20 @@ impl Runner {
     /// Begins no more attempts and releases the waiting jobs to the store. Running attempts continue to their
     /// end.
     pub(super) fn close(self) {
-        self.closing.send_replace(true);
+        drop(self.closing);
     }
 
     /// As [`Self::close`], and waits until they have ended, or stops them at the deadline.
-    pub(super) async fn finish(mut self, deadline: Instant) {
-        self.closing.send_replace(true);
-        if tokio::time::timeout_at(deadline, &mut self.task).await.is_err() {
+    pub(super) async fn finish(self, deadline: Instant) {
+        let Self { attempts, closing, mut task } = self;
+        drop(closing);
+        if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
             warn!(
-                plugin = %self.attempts.plugin.load().record.name,
-                attempts = self.attempts(),
+                plugin = %attempts.plugin.load().record.name,
+                attempts = attempts.under_way.load(Ordering::Relaxed),
                 "attempts did not end in time; they run again after the next start"
             );
-            self.task.abort();
+            task.abort();
         }
     }
 }
@@ -184,13 +185,13 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    async fn receive(self: Arc<Self>, mut lane: Lane, mut closing: watch::Receiver<bool>) {
+    async fn receive(self: Arc<Self>, mut lane: Lane, closing: CancellationToken) {
         // Owned by this task, so that attempts stop when it does.
         let mut running = JoinSet::new();
         loop {
             let job = tokio::select! {
                 biased;
-                () = turned(&mut closing) => break,
+                () = closing.cancelled() => break,
                 job = lane.next() => match job {
                     Some(job) => job,
                     None => break,
@@ -199,7 +200,7 @@ impl Attempts {
             let permits = tokio::select! {
                 biased;
                 permits = self.ready(&job) => permits,
-                () = turned(&mut closing) => {
+                () = closing.cancelled() => {
                     self.release(job).await;
                     break;
                 }

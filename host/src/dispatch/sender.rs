@@ -16,7 +16,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Redactions,
@@ -79,9 +80,9 @@ impl Sender {
         self
     }
 
-    /// Sends until `stop` turns true or the store closes, then waits a little for what is on its way. What
+    /// Sends until `stop` is cancelled or the store closes, then waits a little for what is on its way. What
     /// has not ended by then goes again at the next start.
-    pub async fn run(self, stop: watch::Receiver<bool>) {
+    pub async fn run(self, stop: CancellationToken) {
         let Self { counter, mail, requests } = self;
         tokio::join!(counter.clone().serve(mail, stop.clone()), counter.serve(requests, stop));
     }
@@ -97,13 +98,13 @@ struct Counter {
 }
 
 impl Counter {
-    async fn serve<D: Desk>(self, desk: D, mut stop: watch::Receiver<bool>) {
+    async fn serve<D: Desk>(self, desk: D, stop: CancellationToken) {
         let (desk, kind) = (Arc::new(desk), D::KIND.as_str());
         let mut under_way = JoinSet::new();
         'work: loop {
             while under_way.len() >= D::PLACES.at_once {
                 tokio::select! {
-                    () = stopped(&mut stop) => break 'work,
+                    () = stop.cancelled() => break 'work,
                     _ = under_way.join_next() => {}
                 }
             }
@@ -113,7 +114,7 @@ impl Counter {
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
-                    () = stopped(&mut stop) => break 'work,
+                    () = stop.cancelled() => break 'work,
                     leased = &mut leased => break leased,
                     Some(_) = under_way.join_next() => {}
                     () = tokio::time::sleep(REST), if under_way.is_empty() => desk.rest().await,
@@ -133,7 +134,7 @@ impl Counter {
                 Err(error) => {
                     tracing::error!(%error, kind, "the outbox can't be read");
                     tokio::select! {
-                        () = stopped(&mut stop) => break,
+                        () = stop.cancelled() => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     }
                 }
@@ -145,11 +146,6 @@ impl Counter {
         }
         desk.rest().await;
     }
-}
-
-/// Waits until it turns true, or can't any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 impl Counter {

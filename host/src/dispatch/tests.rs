@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::Dispatch;
 use crate::{
@@ -51,13 +51,13 @@ fn unfinished(states: &States) -> u64 {
 }
 
 struct Running {
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
     async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         self.task.await.unwrap();
     }
 }
@@ -175,10 +175,10 @@ impl Fixture {
     /// Starts a dispatch that runs until it is stopped.
     fn dispatch(&self) -> Running {
         let ambient = Ambient::new(self.clock.clone(), MIDDLE);
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let telemetry = crate::telemetry::Telemetry::default();
         let dispatch = Dispatch::new(self.store.clone(), self.registry.clone(), ambient, telemetry);
-        Running { stop, task: tokio::spawn(dispatch.run(stopped, Duration::from_secs(5))) }
+        Running { task: tokio::spawn(dispatch.run(stop.clone(), Duration::from_secs(5))), stop }
     }
 
     fn breaker(&self) -> BreakerState {

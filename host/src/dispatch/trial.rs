@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinSet};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
-use super::{runner::Attempts, turned};
+use super::runner::Attempts;
 use crate::{
     model::{Job, Trial, Vain},
     plugin::Health,
@@ -28,18 +29,13 @@ struct Tried {
 
 impl Attempts {
     /// Tries what the lane brings, in rounds, until one of them has failed as a whole.
-    pub(super) async fn try_some(
-        self: Arc<Self>,
-        trial: Trial,
-        mut lane: Lane,
-        mut closing: watch::Receiver<bool>,
-    ) {
+    pub(super) async fn try_some(self: Arc<Self>, trial: Trial, mut lane: Lane, closing: CancellationToken) {
         // Owned by this task, so that attempts stop when it does.
         let mut running = JoinSet::new();
         loop {
             let first = tokio::select! {
                 biased;
-                () = turned(&mut closing) => break,
+                () = closing.cancelled() => break,
                 job = lane.next() => match job {
                     Some(job) => job,
                     None => break,
@@ -49,7 +45,7 @@ impl Attempts {
             // A delivery that failed before is tried alone.
             let others = if first.attempt > 1 { 0 } else { trial.width.saturating_sub(1) };
             running.spawn(Arc::clone(&self).try_one(first));
-            let Some(round) = self.round(others, &mut lane, &mut running, &mut closing).await else { break };
+            let Some(round) = self.round(others, &mut lane, &mut running, &closing).await else { break };
             if let Some(vain) = vain(&round)
                 && self.commits.registry.trial_failed(&plugin, vain).await
             {
@@ -68,13 +64,13 @@ impl Attempts {
         mut others: u32,
         lane: &mut Lane,
         running: &mut JoinSet<Tried>,
-        closing: &mut watch::Receiver<bool>,
+        closing: &CancellationToken,
     ) -> Option<Vec<Tried>> {
         let mut round = Vec::new();
         loop {
             tokio::select! {
                 biased;
-                () = turned(closing) => return None,
+                () = closing.cancelled() => return None,
                 Some(job) = lane.next(), if others > 0 => {
                     others -= 1;
                     running.spawn(Arc::clone(self).try_one(job));

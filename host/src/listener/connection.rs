@@ -25,9 +25,9 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Bounds, Handler, Unhandled,
@@ -70,7 +70,7 @@ pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
     peer: &Arc<Peer>,
     bounds: &Bounds,
-    mut stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
     ends: impl FnOnce(),
 ) {
     // Answers are small and whole: waiting for more to send only delays them. Where that can't be had,
@@ -103,8 +103,7 @@ pub(super) async fn serve<H: Handler>(
         biased;
         ended = &mut connection => End::Itself(ended),
         why = peer.told() => End::Told(why),
-        // An error means that the listener is gone, which is to stop as well.
-        _ = stopping.wait_for(|stop| *stop) => End::Stopping,
+        () = stopping.cancelled() => End::Stopping,
     };
     if matches!(end, End::Stopping) {
         // Whoever has only just connected has its request on the way, and hyper would close on it.

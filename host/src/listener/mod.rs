@@ -36,9 +36,9 @@ use ipnet::IpNet;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::places::Places;
 pub(crate) use self::{
@@ -145,8 +145,9 @@ pub(crate) async fn serve<H: Handler>(
     let _ = SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER);
     let places = Arc::new(Places::new(&bounds, proxies));
     let bounds = Arc::new(bounds);
-    let (stop, stopping) = watch::channel(false);
-    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
+    // Should this future be dropped, connections stop as well.
+    let stop = stopping.clone().drop_guard();
     let mut reserve = Reserve::new();
     let mut ticks = interval(places.tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -181,18 +182,17 @@ pub(crate) async fn serve<H: Handler>(
             reserve.warn(&bounds, "all connections are taken: the oldest without a valid request was closed");
         }
         let (handler, places) = (Arc::clone(&handler), Arc::clone(&places));
-        let (bounds, stopping, open) = (Arc::clone(&bounds), stopping.clone(), open.clone());
-        tokio::spawn(async move {
+        let (bounds, stopping) = (Arc::clone(&bounds), stopping.clone());
+        open.spawn(async move {
             let ends = || places.ends(&peer);
             connection::serve(&*handler, stream, &peer, &bounds, stopping, ends).await;
             places.leave(&peer);
-            drop(open);
         });
     }
     drop(listener);
-    stop.send_replace(true);
-    drop(open);
-    if timeout(bounds.shutdown_timeout, all_closed.recv()).await.is_err() {
+    drop(stop);
+    open.close();
+    if timeout(bounds.shutdown_timeout, open.wait()).await.is_err() {
         tracing::warn!(listener = bounds.name, "requests under way were cut off after `shutdown_timeout`");
     }
 }

@@ -27,10 +27,11 @@ use opentelemetry_proto::tonic::{
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::span;
@@ -61,7 +62,7 @@ const TELL: Duration = Duration::from_secs(60);
 pub(super) struct Exporter {
     spans: mpsc::Sender<Span>,
     counts: Arc<Counts>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,13 +82,13 @@ impl Exporter {
     /// Starts the far end. Needs a runtime.
     pub(super) fn start(courier: Courier, resource: Resource) -> Self {
         let (spans, queue) = mpsc::channel(QUEUE);
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let counts = Arc::<Counts>::default();
         let carrier = Carrier {
             courier,
             resource,
             queue,
-            stopped,
+            stop: stop.clone(),
             counts: Arc::clone(&counts),
             told: None,
             failing: false,
@@ -110,7 +111,7 @@ impl Exporter {
 
     /// Sends what waits, for no longer than `patience`.
     pub(super) async fn finish(&self, patience: Duration) {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         let task = self.task.lock().take();
         if let Some(mut task) = task
             && timeout(patience, &mut task).await.is_err()
@@ -138,7 +139,7 @@ struct Carrier {
     courier: Courier,
     resource: Resource,
     queue: mpsc::Receiver<Span>,
-    stopped: watch::Receiver<bool>,
+    stop: CancellationToken,
     counts: Arc<Counts>,
     /// When the log last heard of trouble.
     told: Option<Instant>,
@@ -172,16 +173,16 @@ impl Carrier {
 
     /// Waits for spans, and a little for more of them. None come at the end.
     async fn gather(&mut self, batch: &mut Vec<Span>) {
-        if !*self.stopped.borrow() {
+        if !self.stop.is_cancelled() {
             tokio::select! {
                 _ = self.queue.recv_many(batch, 1) => {}
-                _ = self.stopped.wait_for(|stopped| *stopped) => {}
+                () = self.stop.cancelled() => {}
             }
         }
-        if !*self.stopped.borrow() && self.queue.len() < BATCH {
+        if !self.stop.is_cancelled() && self.queue.len() < BATCH {
             tokio::select! {
                 () = sleep(GATHER) => {}
-                _ = self.stopped.wait_for(|stopped| *stopped) => {}
+                () = self.stop.cancelled() => {}
             }
         }
         let mut bytes: usize = batch.iter().map(Span::encoded_len).sum();
@@ -210,14 +211,14 @@ impl Carrier {
                 Sent::Again(error, wait) => {
                     self.complain(&error);
                     trouble = error;
-                    if last || *self.stopped.borrow() {
+                    if last || self.stop.is_cancelled() {
                         break;
                     }
                     // A collector can ask for a longer pause, not for a shorter one.
                     let wait = wait.unwrap_or_default().max(pause).min(LONGEST_PAUSE);
                     tokio::select! {
                         () = sleep(wait) => {}
-                        _ = self.stopped.wait_for(|stopped| *stopped) => {}
+                        () = self.stop.cancelled() => {}
                     }
                     pause *= 2;
                 }

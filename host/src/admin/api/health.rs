@@ -58,7 +58,7 @@ impl Admin {
     /// Conditions that keep events out and pass without a restart.
     pub(in crate::admin) fn obstacles(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if *self.0.stopping.borrow() {
+        if self.0.stopping.is_cancelled() {
             reasons.push("the daemon is stopping".to_owned());
         }
         if let Err(full) = self.0.store.room() {

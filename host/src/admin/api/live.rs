@@ -19,6 +19,7 @@ use axum::{
 use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::rows;
 use crate::{
@@ -57,7 +58,7 @@ fn sent(name: &str, data: &Value) -> Event {
 pub(in crate::admin) struct Feed {
     admin: Admin,
     commits: watch::Receiver<u64>,
-    stopping: watch::Receiver<bool>,
+    stopping: CancellationToken,
     /// The newest events at the last look. A commit may show an event with a lower number later than one with
     /// a higher number, so the feed compares pages and not numbers.
     seen: BTreeSet<EventSeq>,
@@ -78,7 +79,7 @@ impl Admin {
         let mut feed = Feed {
             admin: self.clone(),
             commits: self.0.store.commits(),
-            stopping: self.0.stopping.subscribe(),
+            stopping: self.0.stopping.clone(),
             seen: BTreeSet::new(),
             counts: BTreeMap::new(),
             begun: false,
@@ -95,7 +96,7 @@ impl Feed {
         loop {
             if self.begun {
                 let stopped = tokio::select! {
-                    _ = self.stopping.wait_for(|stop| *stop) => true,
+                    () = self.stopping.cancelled() => true,
                     changed = self.commits.changed() => changed.is_err(),
                 };
                 if stopped || self.rest().await {
@@ -115,7 +116,7 @@ impl Feed {
     /// Lets a moment pass; true where the daemon stops meanwhile.
     async fn rest(&mut self) -> bool {
         tokio::select! {
-            _ = self.stopping.wait_for(|stop| *stop) => true,
+            () = self.stopping.cancelled() => true,
             () = tokio::time::sleep(REST) => false,
         }
     }
