@@ -82,14 +82,14 @@ const PLACES: [(&str, &[&str]); 12] = [
     ("rusqlite", &["store", "database"]),
     ("tokio_postgres", &["config", "database"]),
     ("reqwest", &["egress"]),
-    ("simple_dns", &["egress"]),
+    ("hickory_resolver", &["egress"]),
     ("opentelemetry_proto", &["telemetry"]),
     ("prost", &["telemetry"]),
     ("wasmtime", &["plugin", "imports"]),
     ("wasmtime_wasi", &["plugin", "imports"]),
     ("axum", &["ingress", "admin"]),
     ("clap", &["cli"]),
-    ("metrics_exporter_prometheus", &["admin"]),
+    ("prometheus_client", &["admin"]),
 ];
 
 #[test]

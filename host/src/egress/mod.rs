@@ -55,6 +55,9 @@ pub enum EgressError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The client for nameservers refuses its settings.
+    #[error("`http.nameservers` in config.toml can't be used: {0}")]
+    Nameservers(String),
     /// No client can be made.
     #[error("a client for requests can't be made: {0}")]
     Client(String),
@@ -82,7 +85,9 @@ impl Egress {
     pub fn new(http: &Http, ambient: Ambient) -> Result<Self, EgressError> {
         let names = match http.nameservers.as_slice() {
             [] => Names::System,
-            servers => Names::Servers(Nameservers::new(servers, ambient.clone())),
+            servers => Names::Servers(
+                Nameservers::new(servers).map_err(|error| EgressError::Nameservers(error.to_string()))?,
+            ),
         };
         let tls = tls::config(http.ca.as_deref())?;
         Ok(Self(Arc::new(Shared { tls, names, ambient, outlets: Mutex::default() })))

@@ -1,29 +1,25 @@
-//! Asks nameservers for the addresses of a name, as a stub resolver does (RFC 1035, 7; RFC 5452).
+//! Looks up the addresses of a name at the nameservers that `[http] nameservers` lists.
 //!
-//! A question goes over UDP from a port of its own with an id that can't be guessed, and over TCP where
-//! the answer did not fit. Nothing is remembered: connections are kept, names are not.
+//! hickory-resolver speaks the protocol: ports and ids that cannot be guessed, EDNS, TCP where an answer
+//! does not fit into a datagram, and CNAME chains. This module decides the order: it asks one nameserver
+//! after another, because the first may know names that the next does not. Nothing is cached.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::Duration,
+use std::{net::IpAddr, net::SocketAddr, time::Duration};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::{DnsError, NetError, NoRecords, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{Name, RData, Record, RecordType},
+    },
 };
 
-use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE, rdata::RData};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
-    time::timeout,
-};
-
-use crate::model::Ambient;
-
-/// How long one server may take to answer one question.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often each server is asked.
+/// How long one nameserver may take to answer one question.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How often each nameserver is asked.
 const ROUNDS: usize = 2;
-/// The most bytes of an answer over UDP that is looked at.
-const DATAGRAM: usize = 4096;
 
 /// Why a name has no addresses.
 #[derive(Debug, thiserror::Error)]
@@ -37,40 +33,44 @@ pub(super) enum NoAddress {
     /// It can't be asked for.
     #[error("`{0}` is no name that can be looked up")]
     NotAName(String),
-    /// No server said anything of use.
-    #[error("no nameserver answered for `{name}`: {error}")]
+    /// No nameserver gave an answer.
+    #[error("no nameserver answered for `{name}`: {server}: {error}")]
     NoAnswer {
         /// The name.
         name: String,
-        /// What the last one did.
-        error: io::Error,
+        /// The nameserver that was asked last.
+        server: SocketAddr,
+        /// What went wrong there.
+        error: NetError,
     },
 }
 
-/// Nameservers that are asked one after another.
+/// Nameservers, asked in the order of the configuration.
 #[derive(Clone)]
-pub(super) struct Nameservers {
-    servers: Vec<SocketAddr>,
-    ambient: Ambient,
-}
+pub(super) struct Nameservers(Vec<(SocketAddr, TokioResolver)>);
 
-/// What a server said of a name: its addresses of one version, or that there is no such name.
-type Said = Option<Vec<IpAddr>>;
+/// What a nameserver knows of a name: its addresses of one version, or that there is no such name.
+type Found = Option<Vec<IpAddr>>;
 
 impl Nameservers {
-    pub(super) fn new(servers: &[SocketAddr], ambient: Ambient) -> Self {
-        Self { servers: servers.to_vec(), ambient }
+    /// Prepares to ask these nameservers; sends nothing.
+    ///
+    /// # Errors
+    /// Where hickory-resolver refuses its settings.
+    pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
+        servers.iter().map(|server| Ok((*server, resolver(*server)?))).collect::<Result<_, _>>().map(Self)
     }
 
     /// All addresses of a name, those of version 4 first.
     pub(super) async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, NoAddress> {
-        let not_a_name = |_| NoAddress::NotAName(name.to_owned());
-        let asked = Name::new(name).map_err(not_a_name)?;
-        let (four, six) = tokio::join!(self.ask(&asked, TYPE::A), self.ask(&asked, TYPE::AAAA));
-        let no_answer = |error| NoAddress::NoAnswer { name: name.to_owned(), error };
-        let found = match (four, six) {
+        let mut full = Name::from_ascii(name).map_err(|_| NoAddress::NotAName(name.to_owned()))?;
+        // No search list: the name is whole as it is.
+        full.set_fqdn(true);
+        let (v4, v6) = tokio::join!(self.ask(&full, RecordType::A), self.ask(&full, RecordType::AAAA));
+        let no_answer = |(server, error)| NoAddress::NoAnswer { name: name.to_owned(), server, error };
+        let found: Vec<_> = match (v4, v6) {
             (Ok(None), _) | (_, Ok(None)) => return Err(NoAddress::NoName(name.to_owned())),
-            (Ok(four), Ok(six)) => four.into_iter().chain(six).flatten().collect(),
+            (Ok(v4), Ok(v6)) => v4.into_iter().chain(v6).flatten().collect(),
             // One version is enough to go on with.
             (Ok(Some(found)), Err(error)) | (Err(error), Ok(Some(found))) => match found.is_empty() {
                 true => return Err(no_answer(error)),
@@ -81,132 +81,119 @@ impl Nameservers {
         if found.is_empty() { Err(NoAddress::Empty(name.to_owned())) } else { Ok(found) }
     }
 
-    async fn ask(&self, name: &Name<'_>, kind: TYPE) -> io::Result<Said> {
-        let mut last = io::Error::other("there is none");
-        for server in self.servers.iter().cycle().take(self.servers.len() * ROUNDS) {
-            match timeout(PATIENCE, self.ask_one(*server, name, kind)).await {
-                Ok(Ok(said)) => return Ok(said),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::other(format!("{server} said nothing within {PATIENCE:?}")),
+    /// Asks one nameserver after another, each [`ROUNDS`] times at most, until one answers.
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Found, (SocketAddr, NetError)> {
+        let mut last = (SocketAddr::from(([0, 0, 0, 0], 0)), NetError::NoConnections);
+        for (server, resolver) in self.0.iter().cycle().take(self.0.len() * ROUNDS) {
+            match resolver.lookup(name.clone(), kind).await {
+                Ok(lookup) => return Ok(Some(addresses(name, lookup.answers()))),
+                Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords {
+                    response_code: ResponseCode::NoError,
+                    ..
+                }))) => return Ok(Some(Vec::new())),
+                Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords {
+                    response_code: ResponseCode::NXDomain,
+                    ..
+                }))) => return Ok(None),
+                Err(error) => last = (*server, error),
             }
         }
         Err(last)
     }
-
-    async fn ask_one(&self, server: SocketAddr, name: &Name<'_>, kind: TYPE) -> io::Result<Said> {
-        let mut random = [0; 2];
-        self.ambient.fill(&mut random);
-        let id = u16::from_be_bytes(random);
-        let mut query = Packet::new_query(id);
-        query.set_flags(PacketFlag::RECURSION_DESIRED);
-        query.questions.push(Question::new(name.clone(), QTYPE::TYPE(kind), QCLASS::CLASS(CLASS::IN), false));
-        let query = query.build_bytes_vec().map_err(io::Error::other)?;
-
-        let any: SocketAddr = if server.is_ipv4() {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(server).await?;
-        socket.send(&query).await?;
-        let mut answer = vec![0; DATAGRAM];
-        loop {
-            let length = socket.recv(&mut answer).await?;
-            match read(&answer[..length], id, name, kind) {
-                Some(Read::Said(said)) => return said,
-                Some(Read::CutShort) => return over_tcp(server, &query, id, name, kind).await,
-                // Somebody else's words: the true answer may still come.
-                None => {}
-            }
-        }
-    }
 }
 
-async fn over_tcp(
-    server: SocketAddr,
-    query: &[u8],
-    id: u16,
-    name: &Name<'_>,
-    kind: TYPE,
-) -> io::Result<Said> {
-    let mut stream = TcpStream::connect(server).await?;
-    let length = u16::try_from(query.len()).map_err(io::Error::other)?;
-    stream.write_all(&[&length.to_be_bytes(), query].concat()).await?;
-    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut answer).await?;
-    match read(&answer, id, name, kind) {
-        Some(Read::Said(said)) => said,
-        Some(Read::CutShort) | None => Err(io::Error::other(format!("{server} answered something else"))),
-    }
-}
-
-enum Read {
-    Said(io::Result<Said>),
-    CutShort,
-}
-
-/// Reads an answer; none where it is none to this question.
-fn read(answer: &[u8], id: u16, name: &Name<'_>, kind: TYPE) -> Option<Read> {
-    let packet = Packet::parse(answer).ok()?;
-    let asked = |question: &Question<'_>| {
-        question.qtype == QTYPE::TYPE(kind)
-            && question.qname.to_string().eq_ignore_ascii_case(&name.to_string())
-    };
-    if packet.id() != id || !packet.has_flags(PacketFlag::RESPONSE) || !packet.questions.iter().all(asked) {
-        return None;
-    }
-    if packet.has_flags(PacketFlag::TRUNCATION) {
-        return Some(Read::CutShort);
-    }
-    // A name that is another's goes with it in one answer, the addresses of both among the records.
-    let addresses = packet.answers.iter().filter_map(|record| match &record.rdata {
-        RData::A(a) => Some(Ipv4Addr::from(a.address).into()),
-        RData::AAAA(aaaa) => Some(Ipv6Addr::from(aaaa.address).into()),
+/// The addresses of a name and of the names that its CNAME chain leads to. An answer may hold records of others.
+fn addresses(name: &Name, answers: &[Record]) -> Vec<IpAddr> {
+    let mut chain = vec![name];
+    while let Some(next) = answers.iter().find_map(|record| match &record.data {
+        RData::CNAME(alias) if chain.last() == Some(&&record.name) => Some(&alias.0),
         _ => None,
+    }) && !chain.contains(&next)
+    {
+        chain.push(next);
+    }
+    let of_chain = answers.iter().filter(|record| chain.contains(&&record.name));
+    of_chain.filter_map(|record| record.data.ip_addr()).collect()
+}
+
+/// A resolver that asks one nameserver, over UDP and, where an answer is truncated, over TCP.
+fn resolver(server: SocketAddr) -> Result<TokioResolver, NetError> {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = server.port();
+        connection
     });
-    Some(Read::Said(match packet.rcode() {
-        RCODE::NoError => Ok(Some(addresses.collect())),
-        RCODE::NameError => Ok(None),
-        odd => Err(io::Error::other(format!("the nameserver says {odd:?}"))),
-    }))
+    let servers = vec![NameServerConfig::new(server.ip(), true, connections.into())];
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = TIMEOUT;
+    options.attempts = 0;
+    options.edns0 = true;
+    options.cache_size = 0;
+    options.preserve_intermediates = true;
+    options.use_hosts_file = ResolveHosts::Never;
+    builder.build()
 }
 
 #[cfg(test)]
 mod tests {
-    use simple_dns::{ResourceRecord, rdata::A};
-    use tokio::net::TcpListener;
+    use std::net::Ipv4Addr;
+
+    use hickory_resolver::proto::{
+        op::{Message, OpCode},
+        rr::rdata::{A, CNAME},
+    };
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, UdpSocket},
+    };
 
     use super::*;
-    use crate::model::testing::still;
 
-    /// What the fake server says over UDP, before it says more over TCP.
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const FORGED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+
+    /// How the fake nameserver answers over UDP. Over TCP it always gives the whole answer.
     #[derive(Clone, Copy, PartialEq)]
     enum Udp {
         Whole,
-        CutShort,
-        /// Another's answer first, to another question and with another id.
-        Forged,
+        /// By the way of another name.
+        Alias,
+        Truncated,
+        /// After an answer with another id and one that is no packet.
+        AfterForged,
+        /// With an address of a name that nobody asked for.
+        Unasked,
         NoName,
         Broken,
+        Silent,
     }
 
-    fn answer(query: &[u8], udp: Option<Udp>) -> Vec<u8> {
-        let query = Packet::parse(query).unwrap();
-        let mut packet = Packet::new_reply(query.id());
-        packet.questions.clone_from(&query.questions);
-        let asked = &query.questions[0];
-        if asked.qtype == QTYPE::TYPE(TYPE::A) && !matches!(udp, Some(Udp::CutShort | Udp::NoName)) {
-            let address = A { address: Ipv4Addr::new(192, 0, 2, 7).into() };
-            packet.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, 0, RData::A(address)));
-        }
+    fn answer(query: &[u8], udp: Option<Udp>) -> Option<Message> {
+        let query = Message::from_vec(query).unwrap();
+        let asked = query.queries[0].clone();
+        let mut message = Message::response(query.metadata.id, OpCode::Query);
+        message.queries.push(asked.clone());
+        let record = |name: &Name, ip| Record::from_rdata(name.clone(), 300, RData::A(A(ip)));
         match udp {
-            Some(Udp::CutShort) => packet.set_flags(PacketFlag::TRUNCATION),
-            Some(Udp::NoName) => *packet.rcode_mut() = RCODE::NameError,
-            Some(Udp::Broken) => *packet.rcode_mut() = RCODE::ServerFailure,
-            _ => {}
+            Some(Udp::Silent) => return None,
+            Some(Udp::Truncated) => message.metadata.truncation = true,
+            Some(Udp::NoName) => message.metadata.response_code = ResponseCode::NXDomain,
+            Some(Udp::Broken) => message.metadata.response_code = ResponseCode::ServFail,
+            _ if asked.query_type() != RecordType::A => {}
+            Some(Udp::Alias) => {
+                let alias = Name::from_ascii("b.example.").unwrap();
+                let cname = RData::CNAME(CNAME(alias.clone()));
+                message.answers.push(Record::from_rdata(asked.name().clone(), 300, cname));
+                message.answers.push(record(&alias, ADDRESS));
+            }
+            Some(Udp::Unasked) => {
+                message.answers.push(record(asked.name(), ADDRESS));
+                message.answers.push(record(&Name::from_ascii("c.example.").unwrap(), FORGED));
+            }
+            Some(Udp::Whole | Udp::AfterForged) | None => message.answers.push(record(asked.name(), ADDRESS)),
         }
-        packet.build_bytes_vec().unwrap()
+        Some(message)
     }
 
     async fn server(says: Udp) -> SocketAddr {
@@ -217,16 +204,15 @@ mod tests {
             let mut query = [0; 512];
             loop {
                 let (length, from) = udp.recv_from(&mut query).await.unwrap();
-                let answer = answer(&query[..length], Some(says));
-                if says == Udp::Forged {
+                let Some(answer) = answer(&query[..length], Some(says)) else { continue };
+                if says == Udp::AfterForged {
                     let mut forged = answer.clone();
-                    forged[0] ^= 1;
-                    let end = forged.len() - 1;
-                    forged[end] = 66;
-                    udp.send_to(&forged, from).await.unwrap();
+                    forged.metadata.id ^= 1;
+                    forged.answers.iter_mut().for_each(|record| record.data = RData::A(A(FORGED)));
+                    udp.send_to(&forged.to_vec().unwrap(), from).await.unwrap();
                     udp.send_to(b"no packet", from).await.unwrap();
                 }
-                udp.send_to(&answer, from).await.unwrap();
+                udp.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
             }
         });
         tokio::spawn(async move {
@@ -234,7 +220,7 @@ mod tests {
                 let (mut stream, _) = tcp.accept().await.unwrap();
                 let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
                 stream.read_exact(&mut query).await.unwrap();
-                let answer = answer(&query, None);
+                let answer = answer(&query, None).unwrap().to_vec().unwrap();
                 stream.write_u16(answer.len() as u16).await.unwrap();
                 stream.write_all(&answer).await.unwrap();
             }
@@ -243,28 +229,34 @@ mod tests {
     }
 
     async fn look_up(servers: &[SocketAddr]) -> Result<Vec<IpAddr>, NoAddress> {
-        Nameservers::new(servers, still()).look_up("a.example").await
+        Nameservers::new(servers).unwrap().look_up("a.example").await
     }
 
     #[tokio::test]
-    async fn an_answer_is_taken_whole_over_either_way_and_from_nobody_else() {
-        for says in [Udp::Whole, Udp::CutShort, Udp::Forged] {
-            let found = look_up(&[server(says).await]).await.unwrap();
-            assert_eq!(found, [IpAddr::from([192, 0, 2, 7])]);
+    async fn an_answer_is_taken_whole_over_either_transport_and_from_nobody_else() {
+        for says in [Udp::Whole, Udp::Alias, Udp::Truncated, Udp::AfterForged] {
+            assert_eq!(look_up(&[server(says).await]).await.unwrap(), [IpAddr::from(ADDRESS)]);
         }
     }
 
     #[tokio::test]
-    async fn the_next_server_is_asked_where_one_is_of_no_use() {
-        let servers = [server(Udp::Broken).await, server(Udp::Whole).await];
-        assert_eq!(look_up(&servers).await.unwrap(), [IpAddr::from([192, 0, 2, 7])]);
-        let error = look_up(&servers[..1]).await.unwrap_err().to_string();
+    async fn addresses_of_names_that_were_not_asked_for_are_left_out() {
+        assert_eq!(look_up(&[server(Udp::Unasked).await]).await.unwrap(), [IpAddr::from(ADDRESS)]);
+    }
+
+    #[tokio::test]
+    async fn the_next_nameserver_is_asked_where_one_fails_or_is_silent() {
+        for useless in [Udp::Broken, Udp::Silent] {
+            let servers = [server(useless).await, server(Udp::Whole).await];
+            assert_eq!(look_up(&servers).await.unwrap(), [IpAddr::from(ADDRESS)]);
+        }
+        let error = look_up(&[server(Udp::Broken).await]).await.unwrap_err().to_string();
         assert!(error.contains("no nameserver answered for `a.example`"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_name_that_is_not_there_is_said_so() {
-        let error = look_up(&[server(Udp::NoName).await]).await.unwrap_err();
+    async fn the_first_nameserver_decides_that_a_name_does_not_exist() {
+        let error = look_up(&[server(Udp::NoName).await, server(Udp::Whole).await]).await.unwrap_err();
         assert!(matches!(error, NoAddress::NoName(_)), "{error}");
     }
 }

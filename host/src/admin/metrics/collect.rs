@@ -35,25 +35,25 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
         store.unsent(),
         spawn_blocking(Process::read),
     );
-    let mut sheet = Sheet::new();
+    let mut sheet = Sheet::default();
     let list = admin.0.registry.list();
     let plugins: Vec<PluginRecord> = list.iter().map(|plugin| plugin.record.clone()).collect();
-    daemon(&sheet, admin, ailments.is_empty());
+    daemon(&mut sheet, admin, ailments.is_empty());
     if let Ok(process) = process {
-        process.tell(&sheet);
+        process.tell(&mut sheet);
     }
     for (source, ledger) in (admin.0.ledgers)() {
-        requests(&sheet, &source, &ledger.snapshot());
+        requests(&mut sheet, &source, &ledger.snapshot());
     }
     for plugin in &list {
-        standing(&sheet, admin, plugin);
+        standing(&mut sheet, admin, plugin);
     }
-    pools(&sheet, admin);
+    pools(&mut sheet, admin);
     counted(&mut sheet, store.meters(), &plugins);
     match stats {
         Ok(stats) => {
             let leased = leased.ok().and_then(Result::ok).unwrap_or_default().into_iter().collect();
-            ledger(&sheet, &stats, &plugins, &leased, admin.0.ambient.now());
+            ledger(&mut sheet, &stats, &plugins, &leased, admin.0.ambient.now());
         }
         Err(error) => tracing::debug!(%error, "the metrics lack what the store's tables say"),
     }
@@ -66,7 +66,7 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
 }
 
 /// The daemon as a whole, and how its store stands.
-fn daemon(sheet: &Sheet, admin: &Admin, healthy: bool) {
+fn daemon(sheet: &mut Sheet, admin: &Admin, healthy: bool) {
     let store = &admin.0.store;
     let now = admin.0.ambient.wall();
     sheet.level(&BUILD, [env!("CARGO_PKG_VERSION")], 1.0);
@@ -92,7 +92,7 @@ fn daemon(sheet: &Sheet, admin: &Admin, healthy: bool) {
 }
 
 /// The ledger of requests of one source.
-fn requests(sheet: &Sheet, source: &str, counts: &RequestCounts) {
+fn requests(sheet: &mut Sheet, source: &str, counts: &RequestCounts) {
     let sum = |reasons: &BTreeMap<String, u64>| reasons.values().sum::<u64>();
     sheet.count(&RECEIVED, [source], counts.received);
     for (outcome, count) in [
@@ -113,7 +113,7 @@ fn requests(sheet: &Sheet, source: &str, counts: &RequestCounts) {
 }
 
 /// How a plugin stands.
-fn standing(sheet: &Sheet, admin: &Admin, plugin: &Plugin) {
+fn standing(sheet: &mut Sheet, admin: &Admin, plugin: &Plugin) {
     let record = &plugin.record;
     let name = record.name.as_str();
     let state = record.held.as_ref().map_or(SERVING, HeldReason::word);
@@ -133,8 +133,8 @@ fn standing(sheet: &Sheet, admin: &Admin, plugin: &Plugin) {
 const SERVING: &str = "serving";
 
 /// What there is a bounded number of.
-fn pools(sheet: &Sheet, admin: &Admin) {
-    let tell = |used: &Metric<1>, limit: &Metric<1>, label: &str, usage: Usage| {
+fn pools(sheet: &mut Sheet, admin: &Admin) {
+    let mut tell = |used: &Metric<1>, limit: &Metric<1>, label: &str, usage: Usage| {
         sheet.level(used, [label], usage.used as f64);
         sheet.level(limit, [label], usage.limit as f64);
     };
@@ -179,7 +179,7 @@ fn counted(sheet: &mut Sheet, meters: StoreMeters, plugins: &[PluginRecord]) {
 
 /// What the store's tables say. A plugin that was forgotten is left out.
 fn ledger(
-    sheet: &Sheet,
+    sheet: &mut Sheet,
     stats: &StoreStats,
     plugins: &[PluginRecord],
     leased: &HashMap<PluginId, Timestamp>,
@@ -244,7 +244,7 @@ impl Process {
         }
     }
 
-    fn tell(&self, sheet: &Sheet) {
+    fn tell(&self, sheet: &mut Sheet) {
         for (metric, number) in [
             (&MEMORY, self.memory),
             (&FILES, self.files.map(|count| count as u64)),

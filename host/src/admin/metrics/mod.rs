@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`names`] | every metric: its name, its labels, what it tells |
 //! | [`collect`] | where each number comes from |
-//! | [`sheet`] | how they become text, by way of the crates `metrics` and `metrics-exporter-prometheus` |
+//! | [`sheet`] | how they become text, encoded by the crate `prometheus-client` |
 
 mod collect;
 mod names;
@@ -17,16 +17,18 @@ mod sheet;
 
 use std::time::{Duration, Instant};
 
-use axum::{extract::State, http::header, response::IntoResponse};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
 use bytes::Bytes;
 use jiff::Timestamp;
+use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 use tokio::sync::Mutex;
 
-use super::Admin;
+use super::{Admin, error::ApiError};
 use crate::model::Ambient;
-
-/// The media type of the text format.
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// How long what was gathered is good enough for who comes next.
 const FRESH: Duration = Duration::from_secs(1);
@@ -45,15 +47,21 @@ impl Desk {
     }
 }
 
-pub(super) async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+pub(super) async fn scrape(State(admin): State<Admin>) -> Result<impl IntoResponse, ApiError> {
     let mut last = admin.0.metrics.last.lock().await;
     let text = match &*last {
         Some((at, text)) if at.elapsed() < FRESH => text.clone(),
         _ => {
-            let text = Bytes::from(collect::collect(&admin).await.render());
+            let text = collect::collect(&admin).await.render().map_err(|error| {
+                ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("the metrics can't be written: {error}"),
+                )
+            })?;
+            let text = Bytes::from(text);
             *last = Some((Instant::now(), text.clone()));
             text
         }
     };
-    ([(header::CONTENT_TYPE, TEXT)], text)
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }

@@ -1,16 +1,16 @@
-//! A sheet: the numbers of one scrape, and the text that they become.
+//! The numbers of one scrape, and the text that they become.
 //!
-//! Counters and gauges go through a recorder of `metrics-exporter-prometheus`, made anew for each scrape: what
-//! is no more, such as a plugin that was forgotten, leaves no series behind. Its histograms are not used: they
-//! keep every number with the time until somebody asks, which on the way of an event costs a look at the clock
-//! and memory without bound. Ours are counted already, and written out here with the exporter's own functions.
+//! Each scrape fills a new [`Sheet`], which `prometheus-client` encodes as a collector. So a series ends with its
+//! subject: a plugin that was forgotten leaves none behind. Its `Histogram` is not used, because each observation
+//! would take a lock on the path of an event; [`crate::model::Spread`] counts without one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use metrics::{Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{
-    LabelSet, PrometheusBuilder, PrometheusRecorder,
-    formatting::{write_help_line, write_metric_line, write_type_line},
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text},
+    metrics::MetricType,
+    registry::Registry,
 };
 
 use super::names::Metric;
@@ -19,44 +19,49 @@ use crate::model::SpreadCounts;
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
 
-/// What the exporter wants to know of who counts.
-const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+/// What the format appends to the name of a counter. Our names include it.
+const TOTAL: &str = "_total";
 
 /// The numbers of one scrape.
-pub(super) struct Sheet {
-    recorder: PrometheusRecorder,
-    /// By name: what it tells, and its series.
-    spreads: BTreeMap<&'static str, (&'static str, Vec<Series>)>,
+#[derive(Debug, Default)]
+pub(super) struct Sheet(BTreeMap<&'static str, Family>);
+
+/// A metric and its series.
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    kind: MetricType,
+    series: Vec<(Vec<(&'static str, String)>, Sample)>,
 }
 
-/// The labels of a histogram, what was counted, and how many of its units make one of the metric's.
-type Series = (Key, SpreadCounts, f64);
+/// The value of one series.
+#[derive(Debug)]
+enum Sample {
+    Counter(u64),
+    Gauge(f64),
+    /// What was counted, and how many of its units make one of the metric's.
+    Histogram(SpreadCounts, f64),
+}
 
 impl Sheet {
-    pub(super) fn new() -> Self {
-        Self { recorder: PrometheusBuilder::new().build_recorder(), spreads: BTreeMap::new() }
-    }
-
     /// A number that only grows.
-    pub(super) fn count<const N: usize>(&self, metric: &Metric<N>, labels: [&str; N], count: u64) {
-        self.recorder.describe_counter(metric.name.into(), None, metric.help.into());
-        self.recorder.register_counter(&key(metric, labels), &METADATA).absolute(count);
+    pub(super) fn count<const N: usize>(&mut self, metric: &Metric<N>, labels: [&str; N], count: u64) {
+        self.add(metric, labels, MetricType::Counter, Sample::Counter(count));
     }
 
-    /// A number as it stands.
-    pub(super) fn level<const N: usize>(&self, metric: &Metric<N>, labels: [&str; N], level: f64) {
-        self.recorder.describe_gauge(metric.name.into(), None, metric.help.into());
-        self.recorder.register_gauge(&key(metric, labels), &METADATA).set(level);
+    /// A number that may fall.
+    pub(super) fn level<const N: usize>(&mut self, metric: &Metric<N>, labels: [&str; N], level: f64) {
+        self.add(metric, labels, MetricType::Gauge, Sample::Gauge(level));
     }
 
-    /// Times, counted in nanoseconds.
+    /// Times, counted in nanoseconds and exported in seconds.
     pub(super) fn times<const N: usize>(
         &mut self,
         metric: &Metric<N>,
         labels: [&str; N],
         counts: SpreadCounts,
     ) {
-        self.spread(metric, labels, counts, SECOND);
+        self.add(metric, labels, MetricType::Histogram, Sample::Histogram(counts, SECOND));
     }
 
     /// Numbers of things.
@@ -66,57 +71,67 @@ impl Sheet {
         labels: [&str; N],
         counts: SpreadCounts,
     ) {
-        self.spread(metric, labels, counts, 1.0);
+        self.add(metric, labels, MetricType::Histogram, Sample::Histogram(counts, 1.0));
     }
 
-    fn spread<const N: usize>(
+    fn add<const N: usize>(
         &mut self,
         metric: &Metric<N>,
-        labels: [&str; N],
-        counts: SpreadCounts,
-        unit: f64,
+        values: [&str; N],
+        kind: MetricType,
+        sample: Sample,
     ) {
-        let (_, series) = self.spreads.entry(metric.name).or_insert_with(|| (metric.help, Vec::new()));
-        series.push((key(metric, labels), counts, unit));
+        let labels = metric.labels.into_iter().zip(values.map(str::to_owned)).collect();
+        let family = self.0.entry(metric.name).or_insert_with(|| Family {
+            help: metric.help,
+            kind,
+            series: Vec::new(),
+        });
+        family.series.push((labels, sample));
     }
 
-    /// All of it as text.
-    pub(super) fn render(self) -> String {
-        let mut text = self.recorder.handle().render();
-        for (name, (help, series)) in self.spreads {
-            write_help_line(&mut text, name, None, None, help);
-            write_type_line(&mut text, name, None, None, "histogram");
-            for (key, counts, unit) in series {
-                histogram(
-                    &mut text,
-                    name,
-                    &LabelSet::from_key_and_global(&key, &Default::default()),
-                    &counts,
-                    unit,
-                );
+    /// All of it in Prometheus's text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// None in practice: a `String` takes any text.
+    pub(super) fn render(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Sheet {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, Family { help, kind, series }) in &self.0 {
+            let name = match kind {
+                MetricType::Counter => name.strip_suffix(TOTAL).unwrap_or(name),
+                _ => name,
+            };
+            let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
+            for (labels, sample) in series {
+                sample.encode(family.encode_family(labels)?)?;
             }
-            text.push('\n');
         }
-        text
+        Ok(())
     }
 }
 
-fn key<const N: usize>(metric: &Metric<N>, values: [&str; N]) -> Key {
-    let labels =
-        metric.labels.into_iter().zip(values).map(|(label, value)| Label::new(label, value.to_owned()));
-    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
-}
-
-/// One histogram: each bucket holds those before it, as the format has it.
-fn histogram(text: &mut String, name: &str, labels: &LabelSet, counts: &SpreadCounts, unit: f64) {
-    let mut so_far = 0;
-    let bounds = counts.bounds.iter().map(|bound| (*bound as f64 / unit).to_string());
-    for (bound, count) in bounds.chain(["+Inf".to_owned()]).zip(&counts.counts) {
-        so_far += count;
-        write_metric_line(text, name, Some("bucket"), labels, Some(("le", bound)), so_far, None);
+impl Sample {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter(count) => encoder.encode_counter::<NoLabelSet, _, f64>(count, None),
+            Self::Gauge(level) => encoder.encode_gauge(level),
+            Self::Histogram(SpreadCounts { bounds, counts, sum }, unit) => {
+                let bounds = bounds.iter().map(|bound| *bound as f64 / unit).chain([f64::INFINITY]);
+                let buckets: Vec<_> = bounds.zip(counts.iter().copied()).collect();
+                let total = counts.iter().sum();
+                encoder.encode_histogram::<NoLabelSet>(*sum as f64 / unit, total, &buckets, None)
+            }
+        }
     }
-    write_metric_line::<&str, f64>(text, name, Some("sum"), labels, None, counts.sum as f64 / unit, None);
-    write_metric_line::<&str, u64>(text, name, Some("count"), labels, None, so_far, None);
 }
 
 #[cfg(test)]
@@ -131,10 +146,10 @@ mod tests {
         const HEAP: Metric<1> = Metric { name: "posthouse_heap", labels: ["who"], help: "What lies there." };
         let spread = Spread::new(SIZES);
         [1, 3, 5000].into_iter().for_each(|number| spread.add(number));
-        let mut sheet = Sheet::new();
+        let mut sheet = Sheet::default();
         sheet.count(&STRAYS, ["a\"b\nc"], 3);
         sheet.sizes(&HEAP, ["x"], spread.snapshot());
-        let text = sheet.render();
+        let text = sheet.render().unwrap();
         for line in [
             "# HELP posthouse_strays_total Who strayed.",
             "# TYPE posthouse_strays_total counter",
@@ -144,7 +159,7 @@ mod tests {
             "posthouse_heap_bucket{who=\"x\",le=\"2\"} 1",
             "posthouse_heap_bucket{who=\"x\",le=\"2048\"} 2",
             "posthouse_heap_bucket{who=\"x\",le=\"+Inf\"} 3",
-            "posthouse_heap_sum{who=\"x\"} 5004",
+            "posthouse_heap_sum{who=\"x\"} 5004.0",
             "posthouse_heap_count{who=\"x\"} 3",
         ] {
             assert!(text.lines().any(|told| told == line), "no {line} in\n{text}");
