@@ -4,7 +4,7 @@
 use std::{error::Error, fmt};
 
 use bytes::{BufMut as _, BytesMut};
-use jiff::{Timestamp, ToSpan as _, civil};
+use jiff::{Span, Timestamp, civil};
 use tokio_postgres::types::{Format, FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 
 use crate::database::Value;
@@ -161,8 +161,10 @@ fn date(days: i32) -> String {
     match days {
         i32::MAX => "infinity".to_owned(),
         i32::MIN => "-infinity".to_owned(),
-        days => civil::date(2000, 1, 1)
-            .checked_add(i64::from(days).days())
+        // PostgreSQL's dates reach beyond the years that a `Span` can count.
+        days => Span::new()
+            .try_days(days)
+            .and_then(|span| civil::date(2000, 1, 1).checked_add(span))
             .map_or_else(|_| format!("2000-01-01 + {days} days"), |date| date.to_string()),
     }
 }
@@ -172,7 +174,12 @@ fn time(microseconds: i64) -> Option<String> {
     if microseconds == 86_400_000_000 {
         return Some("24:00:00".to_owned());
     }
-    Some(civil::Time::midnight().checked_add(microseconds.microseconds()).ok()?.to_string())
+    Some(
+        civil::Time::midnight()
+            .checked_add(Span::new().try_microseconds(microseconds).ok()?)
+            .ok()?
+            .to_string(),
+    )
 }
 
 /// A number of any length, in decimal. Its digits are in groups of four.

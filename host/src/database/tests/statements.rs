@@ -307,7 +307,7 @@ async fn the_built_in_functions_on_the_list_only_compute_and_no_other_runs() {
 fn the_guard_reads_the_inputs_of_its_fuzz_target_as_postgresql_does() {
     let fixture = Fixture::new();
     fixture.postgres.execute(crate::database::fuzz::TABLES);
-    for (name, input) in crate::fuzz::corpus("guard") {
+    for (name, input) in posthouse_harness::corpus("guard") {
         println!("{name}");
         crate::database::fuzz::guard_with(Some(&fixture.postgres.url()), &input);
     }
