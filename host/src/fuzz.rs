@@ -30,22 +30,13 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "signature", run: ingress::fuzz::signature },
 ];
 
-/// Returns the repository's inputs for a target, with their names.
-#[cfg(test)]
-pub(crate) fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let paths = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut inputs: Vec<_> =
-        paths.map(|path| (path.display().to_string(), std::fs::read(&path).unwrap())).collect();
-    inputs.sort();
-    inputs
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::fs;
 
-    use super::{TARGETS, corpus};
+    use posthouse_harness::{corpus, workspace};
+
+    use super::TARGETS;
 
     #[test]
     fn every_input_of_the_corpus_keeps_every_promise() {
@@ -61,7 +52,7 @@ mod tests {
 
     #[test]
     fn every_folder_of_the_corpus_is_of_a_target() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+        let folder = workspace().join("fuzz/corpus");
         for entry in fs::read_dir(folder).unwrap() {
             let name = entry.unwrap().file_name();
             assert!(TARGETS.iter().any(|target| name == target.name), "{name:?}");

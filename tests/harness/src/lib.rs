@@ -32,6 +32,7 @@
 //! | [`NotifySocket`] | the messages of the daemon to its service manager |
 //! | [`Postgres`] | a real PostgreSQL for one test, which the test can kill and start again |
 //! | [`browse`] | a story in a real browser |
+//! | [`corpus`] | the committed inputs of a fuzz target |
 //! | [`requested`] | the results of requests that a guest makes |
 //! | [`Proxy`] | a network that hangs when a test stalls it |
 //! | [`Mail`] | a mail that was sent, parsed |
@@ -53,6 +54,7 @@ mod browser;
 mod builder;
 mod certificates;
 mod collector;
+mod corpus;
 mod crowd;
 mod daemon;
 mod dns;
@@ -79,6 +81,7 @@ mod worst;
 pub use browser::{browse, screenshots};
 pub use builder::Builder;
 pub use collector::{Collector, Span, SpanEvent};
+pub use corpus::corpus;
 pub use crowd::{Crowd, Opening};
 pub use daemon::{Daemon, Output};
 pub use dns::DnsServer;
