@@ -18,7 +18,7 @@
 //! | `committer`, `shared`, `first_attempts`, `meters` | the committer, and what it publishes |
 //! | `engine` | what an engine promises: MUST and SHOULD |
 //! | `leases`, `fairness` | parts that an engine may use |
-//! | `sqlite` | the SQLite engine: everything that knows `rusqlite` |
+//! | `sqlite` | the SQLite engine: every statement and every connection of the store |
 //! | `memory`, `conformance` | for tests: a second engine, and the suite that each engine passes |
 //!
 //! # What is on disk, and what a restart does
