@@ -317,6 +317,7 @@ impl Store {
 
     /// Has the next batch fail.
     #[cfg(test)]
+    #[allow(clippy::useless_conversion, reason = "one of the engines has a type of its own for faults")]
     pub(super) fn inject(&self, fault: super::conformance::Fault) {
         ask!(self.inject(fault.into()));
     }

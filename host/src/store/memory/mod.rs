@@ -123,8 +123,9 @@ impl super::engine::Session for Session {
             None => {}
         }
         let Work { state, jobs, again, ended, resized, .. } = work;
-        let wrote = !batch.ops.iter().all(|op| matches!(op, Op::Nothing | Op::OldestLeased))
-            || !(jobs.is_empty() && ended.is_empty() && outbox.iter().all(Vec::is_empty));
+        let only_read = batch.ops.iter().all(|op| matches!(op, Op::Nothing | Op::OldestLeased));
+        let leased = !jobs.is_empty() || !ended.is_empty() || outbox.iter().any(|items| !items.is_empty());
+        let wrote = leased || !only_read;
         let committed = Committed {
             outcomes,
             jobs,
