@@ -19,6 +19,9 @@ use crate::model::SpreadCounts;
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
 
+/// Below it each whole number has a float of its own: 2^53.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
 /// What the format appends to the name of a counter. Our names include it.
 const TOTAL: &str = "_total";
 
@@ -123,6 +126,10 @@ impl Sample {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         match self {
             Self::Counter(count) => encoder.encode_counter::<NoLabelSet, _, f64>(count, None),
+            // Whole numbers have no fraction in the text, as people and scripts expect of counts and flags.
+            Self::Gauge(level) if level.fract() == 0.0 && level.abs() < WHOLE => {
+                encoder.encode_gauge(&(*level as i64))
+            }
             Self::Gauge(level) => encoder.encode_gauge(level),
             Self::Histogram(SpreadCounts { bounds, counts, sum }, unit) => {
                 let bounds = bounds.iter().map(|bound| *bound as f64 / unit).chain([f64::INFINITY]);
@@ -146,7 +153,10 @@ mod tests {
         const HEAP: Metric<1> = Metric { name: "posthouse_heap", labels: ["who"], help: "What lies there." };
         let spread = Spread::new(SIZES);
         [1, 3, 5000].into_iter().for_each(|number| spread.add(number));
+        const LEVEL: Metric<1> = Metric { name: "posthouse_level", labels: ["who"], help: "A level." };
         let mut sheet = Sheet::default();
+        sheet.level(&LEVEL, ["whole"], 3.0);
+        sheet.level(&LEVEL, ["part"], 0.5);
         sheet.count(&STRAYS, ["a\"b\nc"], 3);
         sheet.sizes(&HEAP, ["x"], spread.snapshot());
         let text = sheet.render().unwrap();
@@ -154,6 +164,8 @@ mod tests {
             "# HELP posthouse_strays_total Who strayed.",
             "# TYPE posthouse_strays_total counter",
             "posthouse_strays_total{who=\"a\\\"b\\nc\"} 3",
+            "posthouse_level{who=\"whole\"} 3",
+            "posthouse_level{who=\"part\"} 0.5",
             "# TYPE posthouse_heap histogram",
             "posthouse_heap_bucket{who=\"x\",le=\"1\"} 1",
             "posthouse_heap_bucket{who=\"x\",le=\"2\"} 1",
