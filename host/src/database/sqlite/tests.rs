@@ -135,7 +135,10 @@ async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits
     assert!(!ends(&mut first).await);
     let mut second = spawn(2);
     assert!(!ends(&mut second).await);
-    assert_eq!(fixture.in_sight(), [1, 2].into(), "both have committed");
+    // Both commit, however busy the machine is.
+    while fixture.in_sight() != [1, 2].into() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert_eq!(fixture.on_disk(), [].into(), "and a power cut would take them back");
     // An attempt that only reads has seen them.
     let reading = Arc::clone(&pool);
