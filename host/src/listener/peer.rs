@@ -266,7 +266,7 @@ impl Peer {
         }
     }
 
-    /// Waits until the connection is told to end. Returns the reason.
+    /// Waits until the listener ends the connection. Returns the reason.
     pub(super) async fn told(&self) -> Why {
         loop {
             let told = self.told.notified();

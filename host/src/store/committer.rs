@@ -87,7 +87,7 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
-/// Who waits for an outcome.
+/// Where the outcome of an operation goes.
 pub(super) enum Reply {
     Nobody,
     /// The sender of an event that came at this time, in nanoseconds since 1970.
@@ -182,7 +182,7 @@ pub(super) struct Committer {
     committed: Instant,
     maintain: bool,
     closing: Vec<oneshot::Sender<()>>,
-    /// Dropped when the sizes are published: whoever opens a store may ask for them.
+    /// Dropped when the sizes are published: the caller of `Store::open` may ask for them.
     opening: Option<std::sync::mpsc::Sender<()>>,
 }
 
@@ -236,7 +236,7 @@ impl Drop for Sentinel {
     }
 }
 
-/// What is left to do once an engine has closed. Dropped, it answers whoever waits for the end.
+/// What is left to do once an engine has closed. Dropped, it answers the callers that wait for the end.
 pub(super) struct Ended {
     waiting: Vec<oneshot::Sender<()>>,
     /// Whether everything queued is durable.
@@ -386,7 +386,7 @@ impl Committer {
         !completion.job.ordered && !self.watches.has(completion.job.delivery)
     }
 
-    /// Waits a little for as much as the last batch had: whoever was answered by it comes again at the
+    /// Waits a little for as much as the last batch had: the senders that it answered send again at the
     /// same time, and one sync for all of them takes as long as one for the first few. Costs at most an
     /// eighth of what a sync takes, so on a fast disk there is no waiting.
     fn gather(&mut self) {
@@ -463,7 +463,7 @@ impl Committer {
         self.carried_until = None;
     }
 
-    /// Answers whoever waits for an operation, and counts it.
+    /// Answers the caller that waits for an operation, and counts it.
     fn answer(&mut self, op: &Op, reply: Reply, outcome: Outcome, at: i64) {
         if let (Op::Complete(completion), Outcome::Completed(completed)) = (op, &outcome) {
             if *completed == Completed::Written {

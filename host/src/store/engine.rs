@@ -78,7 +78,7 @@ pub(super) struct Batch {
     pub(super) ops: Vec<Op>,
     /// The lanes that are open, at most one for each plugin.
     pub(super) rooms: Vec<Room>,
-    /// Who waits for outbox items, in the order of their waiting.
+    /// The workers that wait for outbox items, longest first.
     pub(super) waiters: Vec<(OutboxKind, Places)>,
 }
 

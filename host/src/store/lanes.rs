@@ -1,4 +1,4 @@
-//! Lanes: how leased deliveries reach whoever runs them, and how many of them this process holds.
+//! Lanes: how leased deliveries reach their runner, and how many of them this process holds.
 //!
 //! A lane belongs to one plugin and holds at most `capacity` jobs, counted from the commit that leased them to
 //! the commit that ended their leases. The committer owns the sending ends: it tells the engine the room of each,

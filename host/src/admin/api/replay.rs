@@ -123,7 +123,7 @@ impl Admin {
         plugin: Option<String>,
         dry_run: bool,
     ) -> Result<Replayed, ApiError> {
-        // The id of a delivery stands for its event and its plugin.
+        // The id of a delivery identifies its event and its plugin.
         let (event, source, plugin) = match self.replayed_by_delivery(&event, source.as_ref()).await? {
             Some(place) => (place.event, Some(place.source), plugin.or(Some(place.plugin))),
             None => (event, source, plugin),

@@ -1,4 +1,4 @@
-//! Leases that expire: whoever holds one for too long has lost it, and another runs the delivery.
+//! Leases that expire: a runner that holds one for too long loses it, and another runs the delivery.
 
 use std::time::Duration;
 
