@@ -193,7 +193,8 @@ impl Session<'_> {
     pub(super) fn oldest_leased(&self) -> Result<Outcome> {
         let mut statement = self.connection.prepare_cached("SELECT made_at FROM delivery WHERE id = ?1")?;
         let mut oldest = Vec::new();
-        for (plugin, delivery) in self.leases.oldest(&self.rooms) {
+        let rooms: Vec<_> = self.lines.0.values().map(|line| line.room).collect();
+        for (plugin, delivery) in self.leases.oldest(&rooms) {
             let made_at = statement.query_row([delivery.0], |row| row.get(0)).optional()?;
             oldest.extend(made_at.map(|made_at| (plugin, timestamp(made_at))));
         }

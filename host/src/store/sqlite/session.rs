@@ -2,10 +2,7 @@
 //!
 //! The operations are methods of the session, each in the file of its subject.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use rusqlite::{Connection, Result, Statement};
 
@@ -17,7 +14,7 @@ use crate::{
     fault::{self, FaultPoint},
     model::{Ambient, Job},
     store::{
-        engine::{Batch, Committed, Failed, Opened, Room},
+        engine::{Batch, Committed, Failed, Opened},
         leases::Leases,
         op::{Op, Outcome},
     },
@@ -41,8 +38,6 @@ pub(super) struct Session<'c> {
     pub(super) jobs: Vec<Job>,
     /// Jobs of this batch that run again.
     pub(super) again: Vec<Job>,
-    /// The lanes that are open.
-    pub(super) rooms: Vec<Room>,
 }
 
 /// The statements on the way of every event, prepared once.
@@ -74,13 +69,6 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// How the commit of a batch went.
-struct Durable {
-    wrote: bool,
-    commit_time: Duration,
-    took: Duration,
-}
-
 impl<'c> Session<'c> {
     pub(super) fn new(
         connection: &'c Connection,
@@ -102,22 +90,17 @@ impl<'c> Session<'c> {
             ambient,
             jobs: Vec::new(),
             again: Vec::new(),
-            rooms: Vec::new(),
         })
     }
 
-    fn transact(
-        &mut self,
-        batch: &mut Batch,
-        outcomes: &mut Vec<Outcome>,
-        committed: &mut Committed,
-    ) -> Result<Durable> {
+    /// Applies a batch in one transaction. `committed` gets what is known by the time it is durable.
+    fn transact(&mut self, batch: &mut Batch, committed: &mut Committed) -> Result<()> {
         let begun = Instant::now();
         self.file.present.check_log(self.connection)?;
         self.sql.begin.execute([])?;
         let changes = self.connection.total_changes();
         for op in &mut batch.ops {
-            outcomes.push(self.apply(op)?);
+            committed.outcomes.push(self.apply(op)?);
         }
         self.refill()?;
         committed.outbox = self.lease_outbox(&batch.waiters)?;
@@ -135,15 +118,15 @@ impl<'c> Session<'c> {
         }
         let committing = Instant::now();
         self.sql.commit.execute([])?;
-        let commit_time = committing.elapsed();
-        let took = begun.elapsed();
-        let wrote = self.connection.total_changes() > changes;
+        committed.commit_time = committing.elapsed();
+        committed.took = begun.elapsed();
+        committed.wrote = self.connection.total_changes() > changes;
         self.file.present.check()?;
         self.file.present.committed();
         if effects {
             fault::reached(FaultPoint::StoreCommitted);
         }
-        Ok(Durable { wrote, commit_time, took })
+        Ok(())
     }
 
     fn apply(&mut self, op: &mut Op) -> Result<Outcome> {
@@ -178,14 +161,7 @@ impl<'c> Session<'c> {
     }
 
     /// After the commit.
-    fn settle(
-        &mut self,
-        batch: &Batch,
-        outcomes: Vec<Outcome>,
-        committed: &mut Committed,
-        durable: &Durable,
-    ) {
-        committed.outcomes = outcomes;
+    fn settle(&mut self, batch: &Batch, committed: &mut Committed) {
         committed.jobs = std::mem::take(&mut self.jobs);
         committed.again = std::mem::take(&mut self.again);
         committed.ended = self.leases.settle(&mut committed.jobs);
@@ -199,8 +175,6 @@ impl<'c> Session<'c> {
         .min();
         committed.unfinished = self.counters.unfinished().unsigned_abs();
         committed.kv_bytes = self.kv.sizes(&self.counters);
-        Durable { wrote: committed.wrote, commit_time: committed.commit_time, took: committed.took } =
-            *durable;
     }
 
     /// After a failure: the transaction is rolled back, and so is what was remembered of it.
@@ -238,13 +212,12 @@ impl crate::store::engine::Session for Session<'_> {
 
     async fn commit(&mut self, batch: &mut Batch) -> std::result::Result<Committed, Failed> {
         self.now = batch.now;
-        self.rooms.clone_from(&batch.rooms);
         self.lines.begin(&batch.rooms);
-        let mut outcomes = Vec::with_capacity(batch.ops.len());
-        let mut committed = Committed::default();
-        match self.transact(batch, &mut outcomes, &mut committed) {
-            Ok(durable) => {
-                self.settle(batch, outcomes, &mut committed, &durable);
+        let outcomes = Vec::with_capacity(batch.ops.len());
+        let mut committed = Committed { outcomes, ..Committed::default() };
+        match self.transact(batch, &mut committed) {
+            Ok(()) => {
+                self.settle(batch, &mut committed);
                 Ok(committed)
             }
             Err(error) => Err(self.undo(&error)),
