@@ -12,7 +12,7 @@ use std::{
     process::{Command, Output},
 };
 
-use posthouse::config::{Config, ConfigError, Environment, Loaded, Secrets};
+use posthouse_model::config::{Config, ConfigError, Environment, Loaded, Secrets};
 use proptest::prelude::*;
 
 const SOURCE: &str = r#"[[source]]

@@ -27,10 +27,10 @@ use std::{
     time::Duration,
 };
 
-use posthouse::fault::FaultPoint;
 use posthouse_harness::{
     Daemon, Event, Load, LoadReport, Postgres, Proxy, WebReply, WebServer, seed, wait_until,
 };
+use posthouse_model::fault::FaultPoint;
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::Connection as Sqlite;
 use serde_json::json;

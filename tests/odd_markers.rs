@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use posthouse::fault::FaultPoint;
 use posthouse_harness::{Daemon, Event, Postgres, wait_until};
+use posthouse_model::fault::FaultPoint;
 use rusqlite::Connection as Sqlite;
 use serde_json::json;
 

@@ -1,8 +1,9 @@
 //! Every test that docs/guarantees.md and docs/threat-model.md name exists.
 //!
-//! The last cell of a row names tests. `contract` is `tests/contract.rs`, and a path is a file of `host/src`
-//! or one from the top of the repository. After a colon there are functions in the files before it. A function of
-//! the store's conformance suite is a test if the suite names it.
+//! The last cell of a row names tests. `contract` is `tests/contract.rs`, and a path is a file from the top of the
+//! repository or of a crate of `host/`: `store/lanes.rs` is `host/store/src/lanes.rs`, and `plugin/cache.rs` is a
+//! file of the one crate that has a module `plugin`. After a colon there are functions in the files before it. A
+//! function of the store's conformance suite is a test if the suite names it.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -10,8 +11,8 @@ use posthouse_harness::workspace;
 
 const PAGES: [&str; 2] = ["docs/guarantees.md", "docs/threat-model.md"];
 
-/// The folders that may contain a file with a path.
-const SOURCES: [&str; 2] = ["host/src", "."];
+/// The folders that may contain a file with a path, beside the folder of the crate that begins it.
+const SOURCES: [&str; 4] = ["host/model/src", "host/guest/src", "host/daemon/src", "."];
 
 /// If there are fewer names than this, the format of the pages has changed.
 const AT_LEAST: usize = 150;
@@ -82,10 +83,11 @@ fn parts(cell: &str) -> Vec<Part<'_>> {
 
 /// The path of a file that a page names.
 fn file(name: &str) -> Option<String> {
-    let places = match name {
-        _ if name.contains('.') => SOURCES.iter().map(|folder| format!("{folder}/{name}")).collect(),
-        _ => vec![format!("tests/{name}.rs")],
-    };
+    let mut places = vec![format!("tests/{name}.rs")];
+    if name.contains('.') {
+        places = SOURCES.iter().map(|folder| format!("{folder}/{name}")).collect();
+        places.extend(name.split_once('/').map(|(krate, rest)| format!("host/{krate}/src/{rest}")));
+    }
     let paths = places.into_iter().map(|place| workspace().join(place));
     paths.filter(|path| Path::is_file(path)).map(|path| path.display().to_string()).next()
 }
@@ -107,7 +109,7 @@ fn has_test(text: &str, name: &str) -> bool {
 /// Whether the store's conformance suite, which names its tests for each engine, has this test.
 fn is_in_suite(file: &str, name: &str) -> bool {
     let file = Path::new(file);
-    let in_suite = file.parent().is_some_and(|folder| folder.ends_with("store/conformance"));
+    let in_suite = file.parent().is_some_and(|folder| folder.ends_with("store/src/conformance"));
     let suite = fs::read_to_string(file.with_file_name("mod.rs")).unwrap_or_default();
     in_suite && suite.lines().any(|line| line.trim().trim_end_matches([',', ';']) == name)
 }

@@ -5,11 +5,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
-use posthouse::config::{DEMO_SECRET, Environment, Loaded, Secrets};
+use posthouse_harness::workspace;
+use posthouse_model::config::{DEMO_SECRET, Environment, Loaded, Secrets};
 
 /// An environment without variables: the file needs none.
 struct Nothing;
@@ -29,12 +30,8 @@ impl Environment for Anything {
     }
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 fn shipped() -> String {
-    std::fs::read_to_string(folder().join("config.toml")).unwrap()
+    std::fs::read_to_string(workspace().join("config.toml")).unwrap()
 }
 
 fn load(text: &str, environment: &dyn Environment) -> Loaded {
@@ -102,7 +99,7 @@ fn it_shows_every_key() {
 
 #[test]
 fn the_page_explains_every_key() {
-    let page = std::fs::read_to_string(folder().join("docs/configuration.md")).unwrap();
+    let page = std::fs::read_to_string(workspace().join("docs/configuration.md")).unwrap();
     let known = load(&uncommented(&shipped()), &Anything).keys;
     let missing: Vec<_> = known
         .iter()

@@ -1,4 +1,4 @@
-//! The libFuzzer program. `POSTHOUSE_FUZZ_TARGET` names a target of `host/src/fuzz.rs`. The arguments are
+//! The libFuzzer program. `POSTHOUSE_FUZZ_TARGET` names a target of `host/daemon/src/fuzz.rs`. The arguments are
 //! libFuzzer's own: folders of inputs, `-max_total_time=600`, or a file to run once.
 //!
 //! `cargo xtask soak` builds and runs it. The target `guard` needs PostgreSQL installed and starts its own

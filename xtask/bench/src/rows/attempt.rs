@@ -10,18 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthouse::{
+use posthouse::daemon::env;
+use posthouse_database::Databases;
+use posthouse_egress::Egress;
+use posthouse_guest::plugin::{Engine, EngineOptions, Registry};
+use posthouse_model::{
+    DeliveryId, Env, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, SourceName,
     config::{Compile, Http, PluginSettings},
-    daemon::ambient,
-    database::Databases,
-    egress::Egress,
-    model::{
-        Ambient, DeliveryId, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId,
-        SourceName,
-    },
-    plugin::{Engine, EngineOptions, Registry},
-    store::{Store, StoreOptions},
 };
+use posthouse_store::{Store, StoreOptions};
 
 use super::rate::{KV_GUEST, with_plugins};
 use crate::{
@@ -52,7 +49,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let ambient = ambient();
+        let env = env();
         let path = dir.join("data/posthouse.db");
         let options = StoreOptions {
             path,
@@ -61,23 +58,23 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
             min_free: 0,
             max_size: None,
         };
-        let store = Store::open(options, ambient.clone()).expect("a new store");
+        let store = Store::open(options, env.clone()).expect("a new store");
         let options = EngineOptions {
             cache_dir: dir.join("data/aot"),
             instances: 64,
             compiler: bench.binary(),
             compile: Compile::default(),
         };
-        let engine = Engine::new(options, ambient.clone()).expect("an engine");
+        let engine = Engine::new(options, env.clone()).expect("an engine");
         let settings = Arc::new(move |_: &str| PluginSettings { reuse, ..PluginSettings::default() });
         let registry = Registry::new(
             engine,
             store.clone(),
             Databases::default(),
-            Egress::new(&Http::default(), ambient.clone()).expect("a way out"),
+            Egress::new(&Http::default(), env.clone()).expect("a way out"),
             dir.join("plugins"),
             settings,
-            ambient.clone(),
+            env.clone(),
         )
         .await
         .expect("a registry");
@@ -86,7 +83,7 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
         assert!(plugin.serving(), "{:?}", plugin.record.held);
         let mut rates = Vec::new();
         for _ in 0..=bench.arguments.rounds {
-            let jobs: Vec<_> = (0..ATTEMPTS).map(|number| job(plugin.record.id, number, &ambient)).collect();
+            let jobs: Vec<_> = (0..ATTEMPTS).map(|number| job(plugin.record.id, number, &env)).collect();
             let began = Instant::now();
             for job in &jobs {
                 let report = plugin.attempt(job).await;
@@ -99,7 +96,7 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
     })
 }
 
-fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
+fn job(plugin: PluginId, number: u32, env: &Env) -> Job {
     let body =
         format!(r#"{{"id":"evt_{number}","type":"user.created","data":{{"user":{{"id":"usr_{number}"}}}}}}"#);
     let start = body.find(r#"{"user""#).expect("the data") as u32;
@@ -110,7 +107,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         event_type: EventType::new("user.created").expect("a type"),
         organization: Some("org_102690563312124938".into()),
         occurred_at: None,
-        received_at: ambient.now(),
+        received_at: env.now(),
         depth: 0,
         trace: None,
         body: Bytes::from(body),
@@ -125,7 +122,7 @@ fn job(plugin: PluginId, number: u32, ambient: &Ambient) -> Job {
         attempt: 1,
         conflicts: 0,
         may_have_run: false,
-        due_at: ambient.now(),
+        due_at: env.now(),
         replay: false,
         trace: None,
         event: Arc::new(Event { seq: EventSeq(i64::from(number)), content }),

@@ -6,12 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthouse::{
-    config::{DatabaseSettings, DatabaseTarget},
-    database::{Bounds, Database, Databases, Past, SqlError, Transaction, Value, Waiting},
-    model::DeliveryId,
+use posthouse_database::{
+    AttemptHistory, Bounds, Database, Databases, SqlError, Transaction, Value, Waiting,
 };
 use posthouse_harness::{Worst, worst_statements};
+use posthouse_model::{
+    DeliveryId,
+    config::{DatabaseSettings, DatabaseTarget},
+};
 use rusqlite::Connection;
 
 use crate::{bench::Bench, table::Row};
@@ -72,7 +74,7 @@ async fn hold(Worst { before, first, statement, parameters, .. }: Worst) -> (Dur
 }
 
 async fn begin(database: &Database, delivery: i64) -> Transaction {
-    let begun = database.begin(DeliveryId(delivery), Past::default(), &Waiting::default()).await;
+    let begun = database.begin(DeliveryId(delivery), AttemptHistory::default(), &Waiting::default()).await;
     begun.expect("a transaction")
 }
 
@@ -87,6 +89,6 @@ fn answered(answer: &Result<u64, SqlError>) -> String {
             other => other.to_owned(),
         },
         Err(SqlError::Limit(_)) => "limit of rows or bytes".to_owned(),
-        Err(SqlError::Over(over)) => over.to_string(),
+        Err(SqlError::TxAborted(over)) => over.to_string(),
     }
 }

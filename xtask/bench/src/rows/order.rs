@@ -3,12 +3,10 @@
 
 use std::{path::Path, time::Duration};
 
-use posthouse::{
-    daemon::ambient,
-    model::{Attempt, OrderKey, Outcome, Subscriber},
-    store::{Store, StoreOptions, Verdict},
-};
+use posthouse::daemon::env;
 use posthouse_harness::Daemon;
+use posthouse_model::{Attempt, OrderKey, Outcome, Subscriber};
+use posthouse_store::{Store, StoreOptions, Verdict};
 use tokio::task::JoinSet;
 
 use super::{
@@ -61,7 +59,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 fn fill(path: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let ambient = ambient();
+        let env = env();
         let options = StoreOptions {
             path: path.to_owned(),
             retention: Duration::from_hours(24),
@@ -69,16 +67,16 @@ fn fill(path: &Path) {
             min_free: 0,
             max_size: None,
         };
-        let store = Store::open(options, ambient.clone()).expect("the daemon's store");
+        let store = Store::open(options, env.clone()).expect("the daemon's store");
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
         let mut lane = store.open_lane(plugin, 1).await.expect("a lane");
         let subscriber = Subscriber { order_key: OrderKey::new("stuck"), ..plugin.into() };
-        let first = event(0, ambient.now());
+        let first = event(0, env.now());
         store.accept(first, [subscriber.clone()]).await.expect("an event that is taken");
         let job = lane.next().await.expect("a delivery");
         let attempt = Attempt {
             number: job.attempt,
-            started_at: ambient.now(),
+            started_at: env.now(),
             duration: Duration::from_micros(50),
             outcome: Outcome::Retry,
             error: Some("the other side is busy".to_owned()),
@@ -87,14 +85,14 @@ fn fill(path: &Path) {
             did: None,
             revision: None,
         };
-        let verdict = Verdict::Retry(ambient.now() + Duration::from_hours(24));
+        let verdict = Verdict::Retry(env.now() + Duration::from_hours(24));
         store.complete(job, attempt, verdict).await.expect("a delivery that waits");
         let mut tasks = JoinSet::new();
         for part in 0..500 {
-            let (store, ambient, subscriber) = (store.clone(), ambient.clone(), subscriber.clone());
+            let (store, env, subscriber) = (store.clone(), env.clone(), subscriber.clone());
             tasks.spawn(async move {
                 for number in (part + 1..=BEHIND).step_by(500) {
-                    let event = event(number, ambient.now());
+                    let event = event(number, env.now());
                     store.accept(event, [subscriber.clone()]).await.expect("an event that is taken");
                 }
             });

@@ -11,12 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthouse::{
-    daemon::ambient,
-    model::{Ambient, Attempt, Effects, EventId, EventType, NewEvent, Outcome, PluginId, SourceName},
-    store::{Store, StoreOptions, Verdict},
-};
+use posthouse::daemon::env;
 use posthouse_harness::Daemon;
+use posthouse_model::{Attempt, Effects, Env, EventId, EventType, NewEvent, Outcome, PluginId, SourceName};
+use posthouse_store::{Store, StoreOptions, Verdict};
 use tokio::task::JoinSet;
 
 use super::rate::{KV_GUEST, round_to_last_commit, with_plugins};
@@ -89,7 +87,7 @@ pub(super) fn fill(path: &Path, fill: &Fill) {
     let fill = *fill;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let ambient = ambient();
+        let env = env();
         let max_backlog = fill.events() + 1;
         let options = StoreOptions {
             path: path.to_owned(),
@@ -98,30 +96,27 @@ pub(super) fn fill(path: &Path, fill: &Fill) {
             min_free: 0,
             max_size: None,
         };
-        let store = Store::open(options, ambient.clone()).expect("the daemon's store");
+        let store = Store::open(options, env.clone()).expect("the daemon's store");
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
-        let handling = tokio::spawn(handle(store.clone(), plugin, ambient.clone(), fill));
-        offer(&store, plugin, &ambient, fill.events()).await;
+        let handling = tokio::spawn(handle(store.clone(), plugin, env.clone(), fill));
+        offer(&store, plugin, &env, fill.events()).await;
         handling.await.expect("deliveries that are handled");
         store.close().await.expect("a store that closes");
     });
 }
 
-async fn offer(store: &Store, plugin: PluginId, ambient: &Ambient, events: u64) {
+async fn offer(store: &Store, plugin: PluginId, env: &Env, events: u64) {
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..OFFERED_AT_ONCE {
-        let (store, ambient, next) = (store.clone(), ambient.clone(), Arc::clone(&next));
+        let (store, env, next) = (store.clone(), env.clone(), Arc::clone(&next));
         tasks.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= events {
                     break;
                 }
-                store
-                    .accept(event(number, ambient.now()), vec![plugin])
-                    .await
-                    .expect("an event that is taken");
+                store.accept(event(number, env.now()), vec![plugin]).await.expect("an event that is taken");
             }
         });
     }
@@ -130,9 +125,9 @@ async fn offer(store: &Store, plugin: PluginId, ambient: &Ambient, events: u64) 
 
 /// Ends every delivery. The first ones wait for an hour, the next are given up for one of ten reasons, and
 /// the others are done.
-async fn handle(store: Store, plugin: PluginId, ambient: Ambient, fill: Fill) {
+async fn handle(store: Store, plugin: PluginId, env: Env, fill: Fill) {
     let mut lane = store.open_lane(plugin, 4096).await.expect("a lane");
-    let later = ambient.now() + Duration::from_hours(1);
+    let later = env.now() + Duration::from_hours(1);
     for number in 0..fill.events() {
         let job = lane.next().await.expect("a delivery");
         let (outcome, error, verdict) = if number < fill.waiting {
@@ -144,7 +139,7 @@ async fn handle(store: Store, plugin: PluginId, ambient: Ambient, fill: Fill) {
         };
         let attempt = Attempt {
             number: job.attempt,
-            started_at: ambient.now(),
+            started_at: env.now(),
             duration: Duration::from_micros(50),
             outcome,
             error,

@@ -1,0 +1,150 @@
+//! `GET /v1/live`: what happens now, as server-sent events.
+//!
+//! `event` is an event as a list has it, each once, in the order in which they were taken in; when more
+//! come than anybody can read, the newest of them. `counts` is how many deliveries are in each state, and
+//! comes when that has changed. The store is looked at after a commit and at most once a second, however
+//! much comes in and however many look: the accept path does no work for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    time::Duration,
+};
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::sse::{Event, KeepAlive, Sse},
+};
+use futures_util::{Stream, stream};
+use posthouse_model::EventSeq;
+use posthouse_store::{EventFilter, EventSummary, StoreError};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::rows;
+
+use crate::admin::{Admin, error::ApiError};
+
+/// The most feeds at once.
+pub(in crate::admin) const FEEDS: usize = 16;
+/// The most events of one look.
+const MOST: u32 = 50;
+/// How long a feed rests between two looks.
+const REST: Duration = Duration::from_secs(1);
+/// How often something is sent where nothing happens.
+const BEAT: Duration = Duration::from_secs(15);
+
+pub(super) async fn live(
+    State(admin): State<Admin>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+    let feed = admin.feed().await?;
+    let looks = stream::unfold(feed, |mut feed| async move {
+        let news = feed.next().await?;
+        let items: Vec<_> = news.into_iter().map(|(name, data)| Ok(sent(name, &data))).collect();
+        Some((stream::iter(items), feed))
+    });
+    Ok(Sse::new(futures_util::StreamExt::flatten(looks)).keep_alive(KeepAlive::new().interval(BEAT)))
+}
+
+/// A message; text that a line break could end is JSON by now.
+fn sent(name: &str, data: &Value) -> Event {
+    Event::default().event(name).data(data.to_string())
+}
+
+/// One who looks.
+pub(in crate::admin) struct Feed {
+    admin: Admin,
+    commits: watch::Receiver<u64>,
+    stopping: CancellationToken,
+    /// The newest events at the last look. A commit may show an event with a lower number later than one with
+    /// a higher number, so the feed compares pages and not numbers.
+    seen: BTreeSet<EventSeq>,
+    counts: BTreeMap<String, u64>,
+    begun: bool,
+    _seat: OwnedSemaphorePermit,
+}
+
+impl Admin {
+    /// A new feed, from now on.
+    pub(in crate::admin) async fn feed(&self) -> Result<Feed, ApiError> {
+        let Ok(seat) = self.0.feeds.clone().try_acquire_owned() else {
+            return Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{FEEDS} live feeds are open already; close one"),
+            ));
+        };
+        let mut feed = Feed {
+            admin: self.clone(),
+            commits: self.0.store.commits(),
+            stopping: self.0.stopping.clone(),
+            seen: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            begun: false,
+            _seat: seat,
+        };
+        feed.seen = feed.newest().await?.iter().map(|event| event.seq).collect();
+        Ok(feed)
+    }
+}
+
+impl Feed {
+    /// What is new, once something is; none when the daemon stops.
+    pub(in crate::admin) async fn next(&mut self) -> Option<Vec<(&'static str, Value)>> {
+        loop {
+            if self.begun {
+                let stopped = tokio::select! {
+                    () = self.stopping.cancelled() => true,
+                    changed = self.commits.changed() => changed.is_err(),
+                };
+                if stopped || self.rest().await {
+                    return None;
+                }
+            }
+            self.begun = true;
+            self.commits.mark_unchanged();
+            match self.look().await {
+                Ok(news) if news.is_empty() => {}
+                Ok(news) => return Some(news),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Lets a moment pass; true where the daemon stops meanwhile.
+    async fn rest(&mut self) -> bool {
+        tokio::select! {
+            () = self.stopping.cancelled() => true,
+            () = tokio::time::sleep(REST) => false,
+        }
+    }
+
+    /// The newest events of the store, newest first.
+    async fn newest(&self) -> Result<Vec<EventSummary>, StoreError> {
+        self.admin.0.store.events(EventFilter { limit: MOST, ..EventFilter::default() }).await
+    }
+
+    async fn look(&mut self) -> Result<Vec<(&'static str, Value)>, StoreError> {
+        let newest = self.newest().await?;
+        let page = newest.iter().map(|event| event.seq).collect();
+        let seen = std::mem::replace(&mut self.seen, page);
+        // Where retention made room, older events slide into the page; they are not new.
+        let oldest = if seen.len() < MOST as usize { None } else { seen.first().copied() };
+        let is_new = |event: &EventSummary| !seen.contains(&event.seq) && Some(event.seq) > oldest;
+        let mut news: Vec<_> = newest
+            .into_iter()
+            .rev()
+            .filter(is_new)
+            .map(|event| ("event", json!(rows::EventSummary::from(event))))
+            .collect();
+        let stats = self.admin.0.store.stats().await?;
+        let states: BTreeMap<_, _> =
+            stats.states.iter().map(|(state, count)| (state.to_string(), *count)).collect();
+        if states != self.counts {
+            news.push(("counts", json!({ "made": stats.made, "states": states, "outbox": stats.outbox })));
+            self.counts = states;
+        }
+        Ok(news)
+    }
+}

@@ -1,0 +1,203 @@
+//! `GET /v1/outbox`: items of the outbox, newest first. `GET /v1/outbox/{id}`: one of them.
+//! `POST /v1/outbox/replay`: tries items that were given up again, with the same Message-ID or
+//! Idempotency-Key.
+
+use std::collections::HashMap;
+
+use axum::{
+    Extension, Json,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, PathRejection, QueryRejection},
+    },
+};
+use posthouse_model::{Mask, config::Source};
+use posthouse_store::{OutboxFilter, OutboxId, OutboxSummary};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ids, query, rows};
+
+use crate::admin::{
+    Action, Actor, Admin,
+    error::{ApiError, shown},
+};
+
+/// The states of an outbox item.
+pub const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    state: Option<String>,
+    limit: Option<u32>,
+    before: Option<i64>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Query(asked) = query?;
+    if let Some(odd) = asked.state.as_deref().filter(|state| !STATES.contains(state)) {
+        let known = STATES.join(", ");
+        return Err(ApiError::bad_request(format!("`state` is `{odd}`; it can be one of {known}")));
+    }
+    let filter = OutboxFilter {
+        state: asked.state,
+        limit: query::limit(asked.limit)?,
+        before: asked.before.map(OutboxId),
+        ..OutboxFilter::default()
+    };
+    let items = admin.outbox(filter.clone()).await?;
+    let next = items.last().filter(|_| items.len() == filter.limit as usize).map(|item| item.id.0);
+    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(items), "next": next })))
+}
+
+pub(super) async fn show(
+    State(admin): State<Admin>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id?;
+    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(admin.outbox_items(&id).await?) })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayBody {
+    #[serde(default)]
+    dead: bool,
+    #[serde(default)]
+    items: Vec<i64>,
+}
+
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    body: Result<Json<ReplayBody>, JsonRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Json(ReplayBody { dead, items }) = body?;
+    if dead != items.is_empty() {
+        return Err(ApiError::bad_request(
+            r#"say either `"dead": true`, for all that were given up, or `"items"`"#,
+        ));
+    }
+    Ok(Json(json!({ "count": admin.replay_outbox(&actor, items).await? })))
+}
+
+/// Masks what an item shows. The parts that the plugin chose may be from any event.
+pub(super) fn mask(item: &mut OutboxSummary, mask: &Mask) {
+    if mask.hides_words_of_plugins() {
+        item.summary.clone_from(&item.outline);
+        let chosen = Mask::of_values(&item.chosen);
+        item.error.iter_mut().for_each(|text| chosen.text(text));
+    }
+    mask.values(&mut item.summary);
+    item.error.iter_mut().for_each(|text| mask.text(text));
+}
+
+impl Admin {
+    /// Items of the outbox, newest first, each masked as its source says.
+    pub(in crate::admin) async fn outbox(
+        &self,
+        filter: OutboxFilter,
+    ) -> Result<Vec<OutboxSummary>, ApiError> {
+        let mut items = self.0.store.outbox(filter).await?;
+        let sources = (self.0.senders.sources)();
+        if sources.iter().any(|source| !source.redact.is_empty()) {
+            let of = items.iter().map(|item| item.delivery).collect();
+            let payloads = self.0.store.payloads(of).await?;
+            // Runs off the runtime's threads, because it parses the payload of each.
+            let masking = tokio::task::spawn_blocking(move || {
+                let mut masks = HashMap::new();
+                for item in &mut items {
+                    let of = || {
+                        let payloads = payloads.get(&item.delivery).cloned().unwrap_or_default();
+                        payloads.mask(|source| Source::redact_of(&sources, source))
+                    };
+                    mask(item, &*masks.entry(item.delivery).or_insert_with(of));
+                }
+                items
+            });
+            items = masking.await?;
+        }
+        Ok(items)
+    }
+
+    /// The item with this number, or with this Message-ID or Idempotency-Key, or all items that a delivery
+    /// staged.
+    ///
+    /// # Errors
+    /// 404 if there is none. It says which other record has the id.
+    pub(in crate::admin) async fn outbox_items(&self, id: &str) -> Result<Vec<OutboxSummary>, ApiError> {
+        let id = id.trim();
+        let filter = match (id.parse(), ids::delivery(id)) {
+            (Ok(number), _) => OutboxFilter { id: Some(OutboxId(number)), ..OutboxFilter::default() },
+            (Err(_), Some(delivery)) => {
+                OutboxFilter { delivery: Some(delivery), limit: query::MOST, ..OutboxFilter::default() }
+            }
+            (Err(_), None) => return Err(self.no_item(id).await?),
+        };
+        let mut items = self.outbox(filter).await?;
+        let key = |item: &OutboxSummary| item.key.as_deref().is_some_and(|key| same_key(key, id));
+        if items.iter().any(key) {
+            items.retain(key);
+        }
+        if items.is_empty() { Err(self.no_item(id).await?) } else { Ok(items) }
+    }
+
+    /// The error for a missing item: it says which other record has this id, if any has.
+    async fn no_item(&self, id: &str) -> Result<ApiError, ApiError> {
+        let shown = shown(id);
+        let what = match (self.place(id).await?, self.0.store.event(None, id).await?.is_empty()) {
+            (Some(place), _) => format!("`{}` is a delivery that sent nothing", place.id),
+            (None, false) => format!("`{shown}` is an event: `posthouse events show {shown}`"),
+            (None, true) => self.what_is(id).await?,
+        };
+        let what =
+            if what.is_empty() { "`posthouse outbox` lists items by their numbers".to_owned() } else { what };
+        Ok(ApiError::not_found(format!("no item `{shown}` in the outbox; {what}")))
+    }
+
+    /// Checks that each of these items exists and was given up.
+    async fn given_up(&self, items: &[i64]) -> Result<(), ApiError> {
+        for item in items {
+            let filter = OutboxFilter { id: Some(OutboxId(*item)), ..OutboxFilter::default() };
+            match self.0.store.outbox(filter).await?.first() {
+                None => return Err(self.no_item(&item.to_string()).await?),
+                Some(found) if found.state != "dead" => {
+                    return Err(ApiError::conflict(format!(
+                        "item {item} of the outbox is `{}`; only an item that was given up (`dead`) can be sent again",
+                        found.state
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries items again that were given up, or all of them if the list is empty. Returns their number.
+    pub(in crate::admin) async fn replay_outbox(
+        &self,
+        actor: &Actor,
+        items: Vec<i64>,
+    ) -> Result<u64, ApiError> {
+        let target = match items.as_slice() {
+            [] => "all that were given up".to_owned(),
+            items => items.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let admin = self.clone();
+        let work = async move {
+            admin.given_up(&items).await?;
+            Ok(admin.0.store.replay_outbox(items.into_iter().map(OutboxId).collect()).await?)
+        };
+        self.audited(actor, Action::ReplayOutbox, &target, work, |count| format!("{count} tried again")).await
+    }
+}
+
+/// Whether a text is this Message-ID or Idempotency-Key, with or without angle brackets.
+fn same_key(key: &str, text: &str) -> bool {
+    let bare = |text: &str| text.trim_start_matches('<').trim_end_matches('>').to_owned();
+    bare(key) == bare(text)
+}

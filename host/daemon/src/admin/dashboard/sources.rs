@@ -1,0 +1,242 @@
+//! Sources: their requests, the rejections with their reasons, how to set up the sender, and a test event.
+
+use axum::{
+    Extension, Form,
+    extract::{
+        Path, Query, State,
+        rejection::{FormRejection, PathRejection, QueryRejection},
+    },
+};
+use maud::{Markup, html};
+use posthouse_model::{EventType, RequestCounts, json};
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::{Page, layout};
+
+use crate::admin::{
+    Actor, Admin,
+    api::sources::{SourceView, read},
+    error::ApiError,
+};
+
+/// The ledger's key for requests that belong to no source.
+const NO_SOURCE: &str = "(none)";
+
+/// The type that is sent if none is chosen.
+const USUAL: &str = "user.created";
+
+/// What a reason of a rejection means, and what to do.
+const REASONS: [(&str, &str); 15] = [
+    ("signature-mismatch", "The secret differs from the sender's, or a proxy changes the body."),
+    ("timestamp", "A clock is wrong, here or at the sender, or an old request was sent again."),
+    ("unsigned", "The request has no signature: a stranger, or another scheme than the source's."),
+    ("signature", "None of its signatures is of a kind that this source accepts."),
+    ("header", "Its signature headers can't be read: a part is missing, repeated or too long."),
+    ("body-too-large", "The body is larger than `server.max_body`."),
+    (
+        "body-compressed",
+        "The body is compressed. Have the sender, or the proxy in between, send it without Content-Encoding.",
+    ),
+    ("body-", "The body arrived too slowly or incomplete, or is not JSON."),
+    ("member", "The body is signed, but has no id or no type."),
+    ("bad-", "The id or the type of the event contains characters that are not allowed."),
+    ("wrong-method", "A webhook is a POST."),
+    (
+        "rate-limited",
+        "More signed requests than `rate` of the source allows; the response says when to retry.",
+    ),
+    ("disk-space", "The disk of the store is nearly full. Free some space, and events are accepted again."),
+    ("backlog", "Too many unfinished deliveries: the sender is told to retry. See which plugin is behind."),
+    ("store", "The store has stopped: see the overview, and fix the disk."),
+];
+
+pub(super) async fn list(State(admin): State<Admin>) -> Page {
+    let sources = admin.source_views().await?;
+    let now = admin.0.env.now();
+    let strays = (admin.0.ledgers)().get(NO_SOURCE).map(|ledger| ledger.snapshot()).unwrap_or_default();
+    let shown = html! {
+        @if sources.is_empty() {
+            p.empty { "config.toml has no source. Add a " code { "[[source]]" } " with its name, path, scheme and secrets." }
+        } @else {
+            div.scroll tabindex="0" role="region" aria-label="Sources" {
+                table {
+                    thead { tr { th { "source" } th { "path" } th { "scheme" } th { "last event" } th.n { "received" } th.n { "accepted" } th.n { "rejected" } th.n { "failed" } } }
+                    tbody {
+                        @for source in &sources {
+                            @let href = format!("/sources/{}", layout::part(&source.name));
+                            tr {
+                                th scope="row" { a.row href=(href) { (source.name) } }
+                                td { code { (source.path) } }
+                                td { (source.scheme) }
+                                td { @match &source.last_event { None => span.soft { "never" }, Some(last) => (layout::ago(last.received_at, now)) } }
+                                td.n { (layout::count(source.requests.counts.received, &href)) }
+                                td.n { (layout::count(source.requests.counts.accepted, &layout::link("/events", &[("source", &source.name)]))) }
+                                td.n { (layout::count(source.requests.counts.rejected.values().sum(), &href)) }
+                                td.n { (layout::count(source.requests.counts.failed.values().sum(), &href)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        @if strays.received > 0 {
+            h2 #none { "Requests to no source: " (strays.received) }
+            (refused(&strays))
+        }
+    };
+    Ok(layout::page("Sources", "/sources", &layout::live("sources", &shown)))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+}
+
+pub(super) async fn page(
+    State(admin): State<Admin>,
+    name: Result<Path<String>, PathRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Page {
+    let (Path(name), Query(asked)) = (name?, asked?);
+    let event_type = asked.event_type.unwrap_or_else(|| USUAL.to_owned());
+    let chosen = EventType::new(&event_type).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let body = admin.test_body(&chosen, None)?;
+    let payload = serde_json::to_string_pretty(&body).unwrap_or_default();
+    shown(&admin, &name, &event_type, &payload, &html! {}).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct TestForm {
+    payload: String,
+}
+
+pub(super) async fn test(
+    State(admin): State<Admin>,
+    Extension(actor): Extension<Actor>,
+    name: Result<Path<String>, PathRejection>,
+    form: Result<Form<TestForm>, FormRejection>,
+) -> Page {
+    let (Path(name), Form(form)) = (name?, form?);
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(&form.payload) {
+        return wrong(&admin, &name, &form.payload, &format!("The payload is no JSON: {error}")).await;
+    }
+    let [event_type] = json::members(&form.payload, ["type"]);
+    let event_type = event_type.and_then(json::string).unwrap_or(USUAL.into());
+    match admin.send_test(&actor, &name, form.payload.clone()).await {
+        Ok(sent) => {
+            let good = (200..300).contains(&sent.posted.status);
+            let said = html! {
+                div #sent class=(if good { "said" } else { "error" }) role="status" {
+                    "The daemon answered " strong { (sent.posted.status) } " " code { (sent.posted.answer) } ". "
+                    a href=(layout::event(&name, &sent.id)) { "Show " (sent.id) }
+                }
+            };
+            shown(&admin, &name, &event_type, &form.payload, &said).await
+        }
+        Err(error) => wrong(&admin, &name, &form.payload, &error.message).await,
+    }
+}
+
+async fn wrong(admin: &Admin, name: &str, payload: &str, said: &str) -> Page {
+    shown(admin, name, USUAL, payload, &html! { p.error role="alert" { (said) } }).await
+}
+
+async fn shown(admin: &Admin, name: &str, event_type: &str, payload: &str, said: &Markup) -> Page {
+    let source = admin.source_view(name).await?;
+    let samples = read()?;
+    let body = html! {
+        (said)
+        (layout::live("source", &facts(&source)))
+        h2 { "Set up the sender" }
+        (advice(&source))
+        h2 #test { "Send a test event" }
+        div.card.stack {
+            form method="get" action=(format!("/sources/{}", layout::part(name))) {
+                label for="type" { "Event type of the sample" }
+                select #type name="type" data-go {
+                    @for known in samples.types() { option value=(known) selected[known == event_type] { (known) } }
+                }
+                noscript { button.plain { "Load" } }
+            }
+            form method="post" action=(format!("/sources/{}/test", layout::part(name))) {
+                p { label for="payload" { "Payload" } textarea #payload name="payload" spellcheck="false" { (payload) } }
+                p { button #send { "Sign and send" } " " span.soft { "Signed with the source's first secret and posted to the daemon's own listener. An id is accepted once." } }
+            }
+        }
+    };
+    Ok(layout::page(name, "/sources", &body))
+}
+
+fn facts(source: &SourceView) -> Markup {
+    let counts = &source.requests.counts;
+    html! {
+        div.card {
+            dl.facts {
+                dt { "last event" } dd {
+                    @match &source.last_event {
+                        None => "none yet",
+                        Some(last) => {
+                            (layout::time(last.received_at)) " "
+                            @if let Some(id) = &last.id { a href=(layout::event(&source.name, id)) { (id) } }
+                        }
+                    }
+                }
+                dt { "requests since the start" } dd {
+                    (counts.received) " received: "
+                    a href=(layout::link("/events", &[("source", &source.name)])) { (counts.accepted) " accepted" }
+                    ", " (counts.duplicate) " duplicate, " (counts.filtered) " filtered"
+                }
+                dt { "accepts" } dd { @for pattern in &source.events { code { (pattern) } " " } }
+                dt { "clock tolerance" } dd { (source.tolerance) }
+                @if let Some(rate) = source.rate { dt { "rate limit" } dd { (rate.per_second) " signed requests a second, bursts of " (rate.burst) } }
+                dt { "secrets" } dd { (source.secrets) ", never shown" }
+                @if !source.redact.is_empty() { dt { "redacted" } dd { @for pointer in &source.redact { code { (pointer) } " " } } }
+            }
+            @if !counts.rejected.is_empty() || !counts.failed.is_empty() {
+                h3 { "Rejected and failed requests" }
+                (refused(counts))
+            }
+        }
+    }
+}
+
+/// The rejected and failed requests, by reason.
+fn refused(counts: &RequestCounts) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Rejected and failed requests" {
+            table {
+                thead { tr { th { "reason" } th.n { "requests" } th { "meaning" } } }
+                tbody {
+                    @for (reason, count) in counts.rejected.iter().chain(&counts.failed) {
+                        tr { td { code { (reason) } } td.n { (count) } td.text { (meaning(reason)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The meaning of a reason, if it is known here.
+fn meaning(reason: &str) -> &'static str {
+    REASONS
+        .into_iter()
+        .find(|(part, _)| reason.contains(part))
+        .map_or("See the log of the daemon; `posthouse verify` checks one request offline.", |(_, text)| text)
+}
+
+fn advice(source: &SourceView) -> Markup {
+    html! {
+        div.card {
+            ol {
+                li { "In the sender's dashboard, add an endpoint: the address at which this machine is reached from outside, over TLS, followed by " code { (source.path) } "." }
+                li {
+                    "Copy the secret that it shows to where config.toml says that this source has its secrets, and reload. "
+                    "The scheme is " code { (source.scheme) } "."
+                }
+                li { "Choose the event types that you want; this source accepts" @for pattern in &source.events { " " code { (pattern) } } "." }
+                li { "Send a test event from there, or from here, and watch it among the " a href=(layout::link("/events", &[("source", &source.name)])) { "events" } "." }
+            }
+        }
+    }
+}

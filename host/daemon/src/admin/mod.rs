@@ -1,0 +1,180 @@
+//! The admin listener: where the operator comes in.
+//!
+//! On an address of its own (loopback by default) it has an API for programs and pages for people, and
+//! every request but `GET /healthz`, `/readyz` and the login brings the token or a session that the token began. It
+//! refuses what a browser could be tricked into sending (a foreign `Host`, a foreign `Origin`), and it
+//! never answers with a secret: what `[plugin.<name>.config]` holds does not leave the daemon, nor do the
+//! secrets of a source or the text of a mail.
+//!
+//! ```text
+//! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
+//! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
+//! metrics/     numbers for Prometheus: /metrics
+//!
+//! guard        who may: Host, Origin, token, session      login_throttle    slows down who guesses
+//! session      what a login gives a browser               token    the secret
+//! audit        what an operator did, written down         error    how a refusal looks
+//! serve        what a connection may take                     since    times that people write
+//! ```
+
+mod api;
+mod audit;
+mod dashboard;
+mod error;
+mod guard;
+mod login_throttle;
+mod metrics;
+mod serve;
+mod session;
+pub mod since;
+pub mod token;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use self::audit::{Action, Actor};
+pub(crate) use self::serve::CONNECTIONS;
+pub use self::{
+    api::{
+        OPENAPI,
+        outbox::STATES as OUTBOX_STATES,
+        sources::{Post, Posted, Senders},
+    },
+    since::Since,
+    token::{TokenError, token},
+};
+use posthouse_guest::plugin::Registry;
+use posthouse_model::{
+    Env, ReloadLedger, RequestLedger,
+    config::{Config, Secret},
+};
+use posthouse_store::Store;
+
+/// The most bytes of a request's body.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The ledger of each source, by its name, as they are now: a reload brings new sources.
+pub type Ledgers = Arc<dyn Fn() -> BTreeMap<String, Arc<RequestLedger>> + Send + Sync>;
+
+/// How its listener is reached, as config.toml says it.
+#[derive(Debug, Clone)]
+pub struct WayIn {
+    /// The bearer token.
+    pub token: Secret,
+    /// Names by which it may be asked besides `localhost` and its addresses, in lower case.
+    pub hosts: Vec<String>,
+    /// How long a connection may be idle between two requests.
+    pub idle_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` is believed, in the log.
+    pub proxies: Arc<[IpNet]>,
+}
+
+impl WayIn {
+    /// What this configuration says, with this token.
+    pub fn new(config: &Config, token: Secret) -> Self {
+        let server = &config.server;
+        Self {
+            token,
+            hosts: config.admin.hosts.clone(),
+            idle_timeout: server.idle_timeout,
+            proxies: server.trusted_proxies.clone().into(),
+        }
+    }
+}
+
+/// What the operator can see and do. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin(Arc<AdminState>);
+
+struct AdminState {
+    store: Store,
+    registry: Registry,
+    ledgers: Ledgers,
+    senders: Senders,
+    way_in: WayIn,
+    started_at: Timestamp,
+    env: Env,
+    /// A seat for each live feed.
+    feeds: Arc<Semaphore>,
+    stopping: CancellationToken,
+    /// What became of changes of config.toml, as who makes them counts.
+    reloads: Arc<ReloadLedger>,
+    metrics: metrics::ScrapeCache,
+}
+
+impl Admin {
+    /// An admin of these parts; `started_at` is when the daemon started.
+    pub fn new(
+        store: Store,
+        registry: Registry,
+        ledgers: Ledgers,
+        senders: Senders,
+        way_in: WayIn,
+        started_at: Timestamp,
+        env: Env,
+    ) -> Self {
+        let (feeds, stopping) = (Arc::new(Semaphore::new(api::live::FEEDS)), CancellationToken::new());
+        let (reloads, metrics) = (Arc::default(), metrics::ScrapeCache::new(&env));
+        Self(Arc::new(AdminState {
+            store,
+            registry,
+            ledgers,
+            senders,
+            way_in,
+            started_at,
+            env,
+            feeds,
+            stopping,
+            reloads,
+            metrics,
+        }))
+    }
+
+    /// Where reloads of config.toml are to be counted.
+    pub fn reloads(&self) -> Arc<ReloadLedger> {
+        Arc::clone(&self.0.reloads)
+    }
+
+    /// Answers requests on up to so many connections until `shutdown` ends, and those under way after that.
+    pub async fn serve(self, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
+        let listen = match listener.local_addr() {
+            Ok(address) => address,
+            Err(error) => return tracing::error!(%error, "the admin listener has no address"),
+        };
+        let way_in = &self.0.way_in;
+        let guard = guard::Guard::new(listen, way_in, self.0.env.clone());
+        let (idle_timeout, proxies) = (way_in.idle_timeout, Arc::clone(&way_in.proxies));
+        let admin = self.clone();
+        let shutdown = async move {
+            shutdown.await;
+            // Live feeds would never end by themselves.
+            admin.0.stopping.cancel();
+        };
+        let router = self.router(guard);
+        serve::serve(listener, router, connections, idle_timeout, proxies, shutdown).await;
+    }
+
+    fn router(self, guard: guard::Guard) -> Router {
+        Router::new()
+            .merge(api::router())
+            .merge(dashboard::router())
+            .fallback(error::no_such_path)
+            .method_not_allowed_fallback(error::wrong_method)
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(from_fn_with_state(Arc::new(guard), guard::check))
+            // Asked by what watches over the daemon, which has no token.
+            .merge(api::open_router())
+            .layer(from_fn(dashboard::refusals_as_pages))
+            .layer(from_fn(guard::headers))
+            .with_state(self)
+    }
+}

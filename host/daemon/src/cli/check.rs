@@ -1,0 +1,188 @@
+//! `posthouse check`: whether the daemon would start with this config.toml, and what each plugin gets and
+//! lacks. It opens no store, listens nowhere and leaves nothing behind.
+//!
+//! Results go to standard output, errors to standard error.
+
+use std::{path::Path, process::ExitCode};
+
+use posthouse_egress::Egress;
+use posthouse_guest::plugin::{self, Engine, EngineOptions, Inspection, LoadError};
+use posthouse_model::{
+    Grants, Pattern,
+    config::{Config, Loaded, Source},
+    counted,
+};
+
+use super::{CliError, complain, output::say};
+
+use crate::{daemon, ingress::Verifier};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Returns exit code 0 if all is well, 78 if config.toml has an error, 1 if a plugin would not run.
+///
+/// # Errors
+/// [`CliError`] if config.toml has an error, or the plugins can't be read.
+pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
+    let Loaded { config, warnings, .. } = loaded;
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    Egress::new(&config.http, daemon::env()).map_err(|error| CliError::Misconfigured(error.to_string()))?;
+    // The layer above config makes the keys, so config does not find these errors.
+    let unfit: Vec<_> = config
+        .sources
+        .iter()
+        .filter_map(|source| Verifier::new(source).err())
+        .map(|e| e.to_string())
+        .collect();
+    if !unfit.is_empty() {
+        return Err(CliError::Misconfigured(unfit.join("\n")));
+    }
+    say(format_args!("{}: ok", path.display()))?;
+    if config.sources.is_empty() {
+        complain("warning: there is no [[source]]: no webhook is taken");
+    }
+    config.sources.iter().try_for_each(tell_source)?;
+    match check_plugins(&config)? {
+        (0, _) => Ok(ExitCode::SUCCESS),
+        (bad, all) => Err(CliError::Failure(format!(
+            "{bad} of {} would not run; see above",
+            counted(all as u64, "plugin")
+        ))),
+    }
+}
+
+fn tell_source(source: &Source) -> Result<(), CliError> {
+    say(format_args!("source {}: {}, scheme {}", source.name, source.path, source.scheme.as_str()))?;
+    say(format_args!("  secrets: {}", source.secrets.len()))?;
+    say(format_args!("  events: {}", joined(&source.events)))
+}
+
+/// Loads every plugin in the folder, as the daemon would. Returns how many would not run, and how many there
+/// are.
+fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
+    let dir = &config.plugins.dir;
+    let looked = plugin::look(dir).map_err(|error| {
+        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+    })?;
+    for name in config.plugin.keys().filter(|name| !looked.plugins.iter().any(|found| found.name == **name)) {
+        complain(&format!(
+            "warning: [plugin.{name}] is for nobody: there is no `{}`",
+            dir.join(format!("{name}.wasm")).display()
+        ));
+    }
+    for (file, why) in &looked.ignored {
+        complain(&format!("warning: `{}` is no plugin: {why}", dir.join(file).display()));
+    }
+    if looked.plugins.is_empty() {
+        say(format_args!("no plugins in `{}`", dir.display()))?;
+        return Ok((0, 0));
+    }
+
+    let mut bad = 0;
+    let all = looked.plugins.len();
+    for (name, inspected) in inspect_all(config, looked.plugins)? {
+        if !tell_plugin(&name, inspected, &config.settings(&name).grants)? {
+            bad += 1;
+        }
+    }
+    Ok((bad, all))
+}
+
+/// The result for each plugin, by its name.
+pub(super) type Each<T, E> = Vec<(String, Result<T, E>)>;
+
+/// Loads these plugins, as the daemon would.
+fn inspect_all(
+    config: &Config,
+    mut plugins: Vec<plugin::Found>,
+) -> Result<Each<Inspection, LoadError>, CliError> {
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    // Uses its own cache: code that another user compiles must not be among the code that the daemon trusts.
+    let cache = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let options = EngineOptions {
+        cache_dir: cache.path().join("aot"),
+        instances: 1,
+        compiler: EngineOptions::this_binary(),
+        compile: config.plugins.compile,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| failed(&error))?;
+    let engine = Engine::new(options, daemon::env()).map_err(|error| failed(&error))?;
+    plugins.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let inspected = plugins
+        .iter()
+        .map(|found| {
+            let settings = config.settings(&found.name);
+            (found.name.clone(), runtime.block_on(plugin::inspect(&engine, &found.path, settings)))
+        })
+        .collect();
+    runtime.shutdown_background();
+    Ok(inspected)
+}
+
+/// Each plugin of the folder, with the lines of config.toml that it lacks, or the reason why it does not
+/// load.
+pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, CliError> {
+    let dir = &config.plugins.dir;
+    let looked = plugin::look(dir).map_err(|error| {
+        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+    })?;
+    let lines =
+        |inspection: Inspection| inspection.lacking.iter().map(|lack| lack.example().to_string()).collect();
+    let told = |(name, result): (String, Result<Inspection, LoadError>)| {
+        (name, result.map(lines).map_err(|error| super::chain(&error)))
+    };
+    Ok(inspect_all(config, looked.plugins)?.into_iter().map(told).collect())
+}
+
+/// Reports on a plugin, and returns whether it would run.
+fn tell_plugin(
+    name: &str,
+    inspected: Result<Inspection, LoadError>,
+    grants: &Grants,
+) -> Result<bool, CliError> {
+    let inspection = match inspected {
+        Ok(inspection) => inspection,
+        Err(error) => {
+            complain(&format!("plugin `{name}` is bad: {}", super::chain(&error).replace('\n', "; ")));
+            return Ok(false);
+        }
+    };
+    let revision = inspection.revision.get(..12).unwrap_or(&inspection.revision);
+    say(format_args!("plugin {name}: revision {revision}"))?;
+    say(format_args!("  {}", inspection.description))?;
+    say(format_args!("  events: {}", joined(&inspection.events)))?;
+    if let Some(mail) = &grants.mail {
+        say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
+    }
+    if let Some(database) = &grants.database {
+        say(format_args!("  gets: sql on database {database}"))?;
+    }
+    for place in &grants.http {
+        say(format_args!("  gets: http to {place}"))?;
+    }
+    if !grants.emit.is_empty() {
+        say(format_args!("  gets: to emit {}", joined(&grants.emit)))?;
+    }
+    if *grants == Grants::default() {
+        say("  gets: nothing but log, config and kv")?;
+    }
+    for lacking in &inspection.lacking {
+        complain(&format!(
+            "plugin `{name}` lacks `{lacking}` and would be held; allow it in [plugin.{name}.grants] with {}",
+            lacking.example()
+        ));
+    }
+    Ok(inspection.lacking.is_empty())
+}
+
+fn joined(patterns: &[Pattern]) -> String {
+    if patterns.is_empty() {
+        return "none".to_owned();
+    }
+    patterns.iter().map(Pattern::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,237 @@
+//! `posthouse outbox`: mails and requests that were sent, are on their way or were given up.
+//! `posthouse outbox show ID`: everything about one. `posthouse outbox replay`: sends those again that were
+//! given up.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use posthouse_model::{config::Config, counted};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    CliError,
+    client::{Client, segment},
+    table::{self, clean, maybe_time, time},
+};
+
+use crate::admin;
+
+/// List mail and requests of plugins, newest first; show one; send again what was given up.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show one item; or all that one delivery sent.
+    Show(Show),
+    /// Send again what was given up, with the Message-ID or Idempotency-Key it had.
+    Replay(Replay),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only items in this state.
+    #[arg(long, value_parser = admin::OUTBOX_STATES)]
+    state: Option<String>,
+    /// The most items to list.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The number of the item, its Message-ID or Idempotency-Key, or the id of a delivery.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Replay {
+    /// Which items: their numbers, Message-IDs or Idempotency-Keys, or the ids of deliveries. Without any, every item
+    /// that was given up.
+    #[arg(value_name = "ID")]
+    items: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An item as the daemon returns it.
+#[derive(Deserialize)]
+pub(super) struct Item {
+    pub(super) id: i64,
+    delivery: String,
+    #[serde(default)]
+    event: Option<String>,
+    #[serde(default)]
+    source: Option<String>,
+    #[serde(default)]
+    plugin: Option<String>,
+    pub(super) kind: String,
+    pub(super) summary: String,
+    #[serde(default)]
+    key: Option<String>,
+    state: String,
+    attempts: u32,
+    #[serde(default)]
+    staged_at: Option<Timestamp>,
+    due_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    error: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// [`CliError::Failure`] if the daemon does not answer.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let client = Client::new(config)?;
+    match args.command {
+        Some(Command::Show(asked)) => show(&client, &asked),
+        Some(Command::Replay(asked)) => replay(&client, &asked),
+        None => list(&client, args.list),
+    }
+}
+
+fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
+    let rows = client.list("outbox", &[("state", asked.state)], "id", asked.limit)?;
+    if asked.json {
+        return table::print(&table::json_lines(&rows));
+    }
+    let items: Vec<Item> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    let cells = items.iter().map(|item| {
+        vec![
+            item.id.to_string(),
+            item.kind.clone(),
+            item.state.clone(),
+            item.attempts.to_string(),
+            maybe_time(item.staged_at),
+            item.next_try().map_or_else(|| maybe_time(item.finished_at), time),
+            item.event.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    let titles = ["item!", "kind!", "state!", "tries!", "staged!", "finished or next try!", "event"];
+    let notes: Vec<_> = items.iter().map(Item::note).collect();
+    table::print(&table::page_with_notes(&titles, cells.collect(), &notes, asked.limit, "item"))
+}
+
+/// The items that an id selects, as the daemon returns them.
+fn named(client: &Client, id: &str) -> Result<Vec<Value>, CliError> {
+    let mut answer = client.get(&format!("/v1/outbox/{}", segment(id)), &[])?;
+    Ok(answer["outbox"].as_array_mut().map(std::mem::take).unwrap_or_default())
+}
+
+fn show(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
+    let rows = named(client, &asked.id)?;
+    if asked.json {
+        return table::print(&table::json_lines(&rows));
+    }
+    let items: Vec<Item> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
+    table::print(&items.iter().map(Item::facts).collect::<Vec<_>>().join("\n"))
+}
+
+fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
+    let mut items = Vec::new();
+    for id in &asked.items {
+        match id.parse::<i64>() {
+            Ok(number) => items.push(number),
+            Err(_) => items.extend(given_up(client, id)?),
+        }
+    }
+    let body = if items.is_empty() { json!({ "dead": true }) } else { json!({ "items": items }) };
+    let answer = client.post("/v1/outbox/replay", &body)?;
+    if asked.json {
+        return table::print(&table::json_lines([&answer]));
+    }
+    let count: u64 = table::read(&answer["count"])?;
+    table::print(&match count {
+        0 => "no item was given up, so nothing is sent again\n".to_owned(),
+        1 => "1 item is sent again\n".to_owned(),
+        count => format!("{} are sent again\n", counted(count, "item")),
+    })
+}
+
+/// Of the items that an id selects, those that were given up.
+fn given_up(client: &Client, id: &str) -> Result<Vec<i64>, CliError> {
+    let items: Vec<Item> = named(client, id)?.iter().map(table::read).collect::<Result<_, _>>()?;
+    let dead: Vec<_> = items.iter().filter(|item| item.state == "dead").map(|item| item.id).collect();
+    if dead.is_empty() {
+        let states: Vec<_> =
+            items.iter().map(|item| format!("item {} is {}", item.id, clean(&item.state))).collect();
+        return Err(CliError::Failure(format!(
+            "nothing of `{}` was given up: {}",
+            clean(id),
+            states.join(", ")
+        )));
+    }
+    Ok(dead)
+}
+
+impl Item {
+    /// When it is tried again. None for an item that is finished, or was not tried yet.
+    fn next_try(&self) -> Option<Timestamp> {
+        self.due_at.filter(|_| self.finished_at.is_none() && self.attempts > 0)
+    }
+
+    fn facts(&self) -> String {
+        let again = match self.state.as_str() {
+            "dead" => format!("posthouse outbox replay {}", self.id),
+            _ => String::new(),
+        };
+        table::facts(&[
+            ("item", self.id.to_string()),
+            ("kind", self.kind.clone()),
+            ("what", self.summary.clone()),
+            ("key", self.key.clone().unwrap_or_default()),
+            ("state", self.state.clone()),
+            ("tries", self.attempts.to_string()),
+            ("reason", self.error.clone().unwrap_or_default()),
+            ("staged", self.staged_at.map(time).unwrap_or_default()),
+            ("next try", self.next_try().map(time).unwrap_or_default()),
+            ("finished", self.finished_at.map(time).unwrap_or_default()),
+            ("plugin", self.plugin.clone().unwrap_or_default()),
+            ("delivery", self.delivery.clone()),
+            ("event", self.event.clone().unwrap_or_default()),
+            ("source", self.source.clone().unwrap_or_default()),
+            ("send again", again),
+        ])
+    }
+
+    /// Its state, with the number of attempts and the time.
+    pub(super) fn standing(&self) -> String {
+        let mut text = clean(&self.state);
+        match self.attempts {
+            0 => {}
+            1 => text += ", tried once",
+            2 => text += ", tried twice",
+            attempts => text += &format!(", tried {attempts} times"),
+        }
+        match (self.finished_at, self.due_at) {
+            (Some(at), _) => text += &format!(", {}", time(at)),
+            (None, Some(due)) if self.attempts > 0 => text += &format!(", again {}", time(due)),
+            _ => {}
+        }
+        text
+    }
+
+    /// Its summary and its error.
+    pub(super) fn note(&self) -> String {
+        match &self.error {
+            Some(error) if self.state != "sent" => format!("{}: {error}", self.summary),
+            _ => self.summary.clone(),
+        }
+    }
+}

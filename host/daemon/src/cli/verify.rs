@@ -1,0 +1,68 @@
+//! `posthouse verify`: whether a signature is valid according to the daemon's own code, and why not.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use jiff::Timestamp;
+use posthouse_model::config::Config;
+
+use super::{
+    CliError, complain,
+    output::{body, say},
+    source::{source, unix_seconds},
+};
+
+use crate::{daemon, ingress::verify_offline};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The source of config.toml that is said to have sent it.
+    #[arg(long, value_name = "NAME")]
+    source: String,
+    /// The time of verification, in seconds since 1970; by default now.
+    #[arg(long, value_name = "UNIX", value_parser = unix_seconds, allow_negative_numbers = true)]
+    at: Option<Timestamp>,
+    /// A header of the request; may be repeated.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// A file with the body, byte for byte; by default standard input.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+}
+
+/// Prints `valid`, or `invalid: REASON` with exit code 1. Hints to the cause go to standard error.
+///
+/// # Errors
+/// [`CliError`] if there is no such source, or the body can't be read.
+pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
+    let source = source(config, Some(&args.source))?;
+    let body = body(args.body.as_deref())?;
+    let marked =
+        body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
+    let at = args.at.unwrap_or_else(|| daemon::env().now());
+    let explanation = verify_offline(source, &args.headers, body.into(), at);
+    let code = match explanation.verdict {
+        Ok(()) => {
+            say("valid")?;
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            say(format_args!("invalid: {reason}"))?;
+            ExitCode::from(1)
+        }
+    };
+    explanation.hints.iter().for_each(|hint| complain(hint));
+    if code != ExitCode::SUCCESS && marked {
+        complain("the body begins with a byte order mark, which is part of what is verified: was it sent?");
+    }
+    Ok(code)
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim_matches([' ', '\t']).to_owned()))
+        }
+        _ => Err("write NAME: VALUE".to_owned()),
+    }
+}

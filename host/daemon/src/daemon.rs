@@ -1,0 +1,441 @@
+//! The daemon: the composition root. Starts everything in order and drains it in reverse.
+//!
+//! ```text
+//!   bind ► store ► engine ► plugins of the folder ► dispatch, sender ► ingress, admin    (start)
+//!   SIGHUP, or config.toml changed ► check ► swap                                        (reload)
+//!   SIGTERM ► ingress ends its requests ► attempts end ► sender ends ► store closes      (stop)
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`files`] | how many connections the limit of open files leaves room for |
+//! | [`sockets`] | the two listeners: systemd's, else our own |
+//! | [`clock`] | the time of day, which is never set back |
+//! | [`manager`] | what systemd hears of us |
+//! | [`vitals`] | whether the loops turn, which is what feeds systemd's watchdog |
+//! | [`reload`] | config.toml read anew |
+//!
+//! Two runtimes: one answers requests, one runs guests. A guest that burns its core is the scheduler's
+//! business then, and no request waits behind it.
+
+mod clock;
+mod files;
+mod manager;
+mod reload;
+mod senders;
+mod sockets;
+mod vitals;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use posthouse_database::Databases;
+use posthouse_egress::{Egress, EgressError};
+use posthouse_guest::plugin::{Engine, EngineError, EngineOptions, Registry};
+use posthouse_model::{
+    Env, Random,
+    config::{Config, ConfigError, DatabaseTarget, Files, Log, Source},
+};
+use posthouse_store as store;
+use posthouse_store::{OpenError, Store, StoreError, StoreOptions, newest_event};
+use rand::TryRng;
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::{
+    clock::Steady,
+    reload::{Reasons, Reloader},
+    sockets::Passed,
+    vitals::Vitals,
+};
+
+use crate::{
+    admin::{self, Admin, WayIn},
+    dispatch::{self, Dispatch, Redactions, Sender},
+    ingress::{Ingress, KeyError},
+    telemetry::Telemetry,
+};
+
+/// Why the daemon could not start, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// An address can't be listened on.
+    #[error("can't listen on {address} (`{key}` in config.toml): {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Where it stands.
+        key: &'static str,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A socket that systemd passed can't be used.
+    #[error("the socket `{name}` that systemd passed can't be used: {problem}")]
+    Passed {
+        /// Its name.
+        name: String,
+        /// Why, or the way out.
+        problem: String,
+    },
+    /// Something in config.toml leads to a file that is something else.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A secret does not fit its scheme.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The store can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The engine can't start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The admin token can't be read or made.
+    #[error(transparent)]
+    Token(#[from] admin::TokenError),
+    /// `[mail]` can't be used.
+    #[error(transparent)]
+    Mail(#[from] dispatch::InvalidMailTarget),
+    /// `[http]` can't be used.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The system refused something else.
+    #[error("{what}: {error}")]
+    System {
+        /// What was asked of it.
+        what: &'static str,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+impl DaemonError {
+    /// Whether config.toml is at fault.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Key(_) | Self::Mail(_) | Self::Egress(_))
+    }
+}
+
+/// The randomness of the system.
+struct System;
+
+impl Random for System {
+    fn fill(&self, bytes: &mut [u8]) {
+        // The system's source fails only where it does not exist at all; nothing safe is left to do then.
+        #[allow(clippy::expect_used, reason = "no secret may be made without randomness")]
+        rand::rngs::SysRng.try_fill_bytes(bytes).expect("the system has no source of randomness");
+    }
+}
+
+/// The [`Env`] of this system.
+pub fn env() -> Env {
+    Env::new(Steady::new(), System)
+}
+
+/// Gives the log the level of this section, or says why not.
+pub type Relevel = Box<dyn Fn(&Log) -> Result<(), String> + Send + Sync>;
+
+/// What the daemon runs on.
+pub struct Service {
+    /// config.toml as it was read.
+    pub config: Config,
+    /// Where it is read anew.
+    pub path: PathBuf,
+    /// The files that it leads to.
+    pub files: Files,
+    /// How the log follows it.
+    pub relevel: Relevel,
+}
+
+/// How long proofs of life may take at the start before they are named in the log.
+const FIRST_PROOF: Duration = Duration::from_secs(5);
+
+/// How long the spans that wait at the end may take to reach their collector.
+const LAST_SPANS: Duration = Duration::from_secs(5);
+
+/// What the store and the sender may take to end, beside the requests and the attempts.
+const LAST_WORK: Duration = Duration::from_secs(60);
+
+/// Runs until SIGTERM or SIGINT, and returns when all is drained.
+///
+/// # Errors
+/// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
+pub fn run(service: Service) -> Result<(), DaemonError> {
+    let passed = Passed::take()?;
+    let open_files = files::raise_limit();
+    let requests = runtime("requests")?;
+    let attempts = runtime("attempts")?;
+    let result = requests.block_on(serve(service, passed, &attempts, open_files));
+    // What is left on them has been given its time; a guest that still spins must not hold up the exit.
+    attempts.shutdown_background();
+    requests.shutdown_background();
+    result
+}
+
+fn runtime(name: &'static str) -> Result<Runtime, DaemonError> {
+    Builder::new_multi_thread()
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|error| DaemonError::System { what: "can't start threads", error })
+}
+
+async fn serve(
+    service: Service,
+    mut passed: Passed,
+    attempts: &Runtime,
+    open_files: usize,
+) -> Result<(), DaemonError> {
+    let Service { config, path, files, relevel } = service;
+    let clock = Steady::new();
+    let env = Env::new(clock.clone(), System);
+    let started_at = env.now();
+    let mut told_to_stop = heed_signals(StopSignals::new()?);
+    let mut reasons = Reasons::new(path.clone())?;
+
+    let webhooks = passed.webhooks(config.server.listen).await?;
+    let operators = passed.admin(config.admin.listen).await?;
+
+    manager::status("opening the store");
+    put_logs_away(&config)?;
+    if let Ok(Some(newest)) = newest_event(&config.store.path) {
+        clock.has_been(newest);
+    }
+    let store = Store::open(
+        StoreOptions {
+            path: config.store.path.clone(),
+            retention: config.store.retention,
+            max_backlog: config.store.max_backlog,
+            min_free: config.store.min_free,
+            max_size: config.store.max_size,
+        },
+        env.clone(),
+    )?;
+    let token = admin::token(&config, &env)?;
+    // Once more, now that the store is there and has an inode.
+    let problems = files.problems();
+    if !problems.is_empty() {
+        return Err(ConfigError::Wrong(problems).into());
+    }
+    let egress = Egress::new(&config.http, env.clone())?;
+    let telemetry = Telemetry::start(&config.telemetry, &egress, &env)?;
+
+    manager::status("loading the plugins");
+    let in_force = Arc::new(ArcSwap::from_pointee(config.clone()));
+    let registry = registry(&config, Arc::clone(&in_force), &store, &egress, &env).await?;
+    // Compiling may take minutes, and a stop does not wait for it.
+    let stopped_early = tokio::select! {
+        () = registry.scan() => false,
+        _ = &mut told_to_stop => true,
+    };
+    if stopped_early {
+        info!("stopping while the plugins are loaded");
+        registry.stop_loading().await;
+        return Ok(store.close().await?);
+    }
+    let sender = Sender::new(
+        store.clone(),
+        &config.mail,
+        egress,
+        registry.clone(),
+        &config.http,
+        env.clone(),
+        telemetry.clone(),
+    )?;
+    let subscribers = {
+        let registry = registry.clone();
+        Arc::new(move |event: &_| registry.recipients(event))
+    };
+    let ingress = Ingress::new(
+        &config.sources,
+        &config.server,
+        store.clone(),
+        subscribers,
+        env.clone(),
+        telemetry.clone(),
+    )?;
+    let ledgers = {
+        let ingress = ingress.clone();
+        Arc::new(move || ingress.ledger())
+    };
+    let senders = {
+        let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
+        senders::senders(Arc::new(move || config.load().sources.clone()), listen, env.clone())
+    };
+    let admin = Admin::new(
+        store.clone(),
+        registry.clone(),
+        ledgers,
+        senders,
+        WayIn::new(&config, token),
+        started_at,
+        env.clone(),
+    );
+    let redactions: Redactions = {
+        let config = Arc::clone(&in_force);
+        Arc::new(move |name: &str| Source::redact_of(&config.load().sources, name))
+    };
+    let vitals = Vitals::new(store.clone(), ingress.clone(), registry.clone());
+    let reloader = Reloader {
+        path,
+        config: in_force,
+        relevel,
+        ingress: ingress.clone(),
+        registry: registry.clone(),
+        vitals: vitals.clone(),
+        ledger: admin.reloads(),
+    };
+
+    let stop_attempts = CancellationToken::new();
+    let dispatch = attempts.spawn(
+        Dispatch::new(store.clone(), registry.clone(), env.clone(), telemetry.clone())
+            .redacting(Arc::clone(&redactions))
+            .run(stop_attempts.clone(), config.server.shutdown_timeout),
+    );
+    let sender = attempts.spawn(sender.redacting(redactions).run(stop_attempts.clone()));
+    let rescan = config.plugins.rescan;
+    let watched = registry.clone();
+    let watcher = attempts.spawn(async move { watched.watch(rescan).await });
+    let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
+
+    let stop_requests = CancellationToken::new();
+    let connections = files::connections(&config, open_files);
+    let ingress = {
+        let stopped = stop_requests.clone().cancelled_owned();
+        tokio::spawn(async move { ingress.serve(webhooks, connections.webhooks, stopped).await })
+    };
+    let admin =
+        tokio::spawn(admin.serve(operators, connections.admin, stop_requests.clone().cancelled_owned()));
+    vitals.prove(FIRST_PROOF).await?;
+    info!(webhooks = %config.server.listen, admin = %config.admin.listen, "ready");
+    manager::ready(&vitals.status().await);
+    let telling = tokio::spawn(vitals.tell());
+    let watching = tokio::spawn(clock::watch(env));
+
+    let reloads = async {
+        loop {
+            let why = reasons.next().await;
+            reloader.reload(why).await;
+        }
+    };
+    tokio::select! {
+        _ = &mut told_to_stop => {}
+        never = reloads => never,
+    }
+    telling.abort();
+    watching.abort();
+    manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
+    stop_requests.cancel();
+    for (what, task) in [("ingress", ingress), ("admin", admin)] {
+        if let Err(error) = task.await {
+            warn!(%error, "{what} did not end well");
+        }
+    }
+    watcher.abort();
+    sweeper.abort();
+    registry.stop_loading().await;
+    stop_attempts.cancel();
+    for (what, task) in [("dispatch", dispatch), ("sender", sender)] {
+        if let Err(error) = task.await {
+            warn!(%error, "{what} did not end well");
+        }
+    }
+    let closed = store.close().await;
+    telemetry.finish(LAST_SPANS).await;
+    closed?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Frees the room that a killed daemon's logs take, before anything else needs some: those of the plugins'
+/// databases first, which may be the longest.
+///
+/// # Errors
+/// When the store's log can't be put away. A database that can't be used is one when a plugin uses it.
+fn put_logs_away(config: &Config) -> Result<(), OpenError> {
+    for (name, settings) in &config.databases {
+        if let DatabaseTarget::Sqlite(path) = &settings.target
+            && let Err(error) = store::put_away(path)
+        {
+            warn!(database = name, %error, "the log of a database stays as it is");
+        }
+    }
+    store::put_away_of_store(&config.store.path)
+}
+
+/// The engine and the registry, before it has looked into the folder.
+async fn registry(
+    config: &Config,
+    in_force: Arc<ArcSwap<Config>>,
+    store: &Store,
+    egress: &Egress,
+    env: &Env,
+) -> Result<Registry, DaemonError> {
+    let engine = Engine::new(
+        EngineOptions {
+            cache_dir: config.store.state_dir().join("aot"),
+            instances: config.plugins.instances,
+            compiler: EngineOptions::this_binary(),
+            compile: config.plugins.compile,
+        },
+        env.clone(),
+    )?;
+    let settings = Arc::new(move |plugin: &str| in_force.load().settings(plugin).clone());
+    let registry = Registry::new(
+        engine,
+        store.clone(),
+        Databases::new(&config.databases, config.store.min_free),
+        egress.clone(),
+        config.plugins.dir.clone(),
+        settings,
+        env.clone(),
+    )
+    .await?;
+    Ok(registry)
+}
+
+fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {
+    signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
+}
+
+/// Ends at the first signal. A second one ends the process at once, whatever it is doing: what is acknowledged is on
+/// disk, and what was unfinished runs after the next start, as after a crash.
+fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
+    let (told, hears) = oneshot::channel();
+    tokio::spawn(async move {
+        let signal = signals.wait().await;
+        info!(signal, "stopping; a second signal stops at once");
+        let _ = told.send(());
+        let signal = signals.wait().await;
+        warn!(signal, "stopped at once by a second signal; unfinished deliveries run after the next start");
+        std::process::exit(0);
+    });
+    hears
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self, DaemonError> {
+        let (terminate, interrupt) = (SignalKind::terminate(), SignalKind::interrupt());
+        Ok(Self { terminate: on_signal(terminate)?, interrupt: on_signal(interrupt)? })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What the admin listener needs from ingress: the list of sources, and a sender of test events. The sender
+//! posts to the daemon's own listener as any sender does.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use posthouse_model::{Env, config::Source};
+use ureq::Agent;
+
+use crate::{
+    admin::{Posted, Senders},
+    ingress::sign,
+};
+
+/// The timeout of one request.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The most bytes of an answer.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// The sources, and a sender that posts to `listen`.
+pub(super) fn senders(
+    sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
+    listen: SocketAddr,
+    env: Env,
+) -> Senders {
+    let agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .max_redirects(0)
+        .proxy(None)
+        .build()
+        .new_agent();
+    let listen = reachable(listen);
+    let post = move |source: &Source, id: &str, body: &[u8]| {
+        let headers = sign(source, id, env.now(), body).map_err(|error| error.to_string())?;
+        let request = agent.post(format!("http://{listen}{}", source.path));
+        let request = request.header("content-type", "application/json");
+        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let silent = |error: ureq::Error| format!("the own listener {listen} gives no answer: {error}");
+        let mut response = request.send(body).map_err(silent)?;
+        let answer = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
+        Ok(Posted { status: response.status().as_u16(), answer: answer.map_err(silent)? })
+    };
+    Senders { sources, post: Arc::new(post) }
+}
+
+/// The address at which the daemon reaches its own listener: loopback if it listens on every address.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}

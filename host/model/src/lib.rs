@@ -1,0 +1,69 @@
+//! What posthouse is about: events, deliveries, effects and grants, and the settings of `config.toml`.
+//!
+//! This is the lowest layer, which all other crates use. The domain types do no I/O, and time and randomness are
+//! passed in ([`Env`]). Three modules touch the system: [`config`] reads files, [`owner`] creates them, and
+//! [`fault`] kills the process if a test asks for it.
+
+mod breaker;
+mod carried;
+mod cause;
+pub mod config;
+mod count;
+mod delivery;
+mod derived;
+mod domain;
+mod effects;
+mod env;
+mod event;
+pub mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+mod grant;
+mod histogram;
+pub mod json;
+mod ledger;
+mod masker;
+mod moment;
+mod order;
+pub mod owner;
+mod pattern;
+mod redact;
+mod reloads;
+mod samples;
+pub mod seal;
+mod secret;
+mod strangers;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "for tests: what fails fails the test")]
+pub mod testing;
+mod trace;
+mod usage;
+mod web;
+
+pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
+pub use carried::Carried;
+pub use cause::{cause, says_nothing};
+pub use count::{counted, noun, turn};
+pub use delivery::{
+    Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
+    ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
+};
+pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION, emitted_by};
+pub use domain::ascii_domain;
+pub use effects::{Effects, KvRead, KvVersion, KvWrite, Mail, OutboxItem, OutboxKind};
+pub use env::{Clock, Env, Random};
+pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
+pub use grant::{Capability, Grants, MailGrant};
+pub use histogram::{Histogram, HistogramCounts, LONG_TIMES, SHORT_TIMES, SIZES};
+pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
+pub use masker::Masker;
+pub use moment::{TIME_MEMBERS, event_time};
+pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
+pub use pattern::{InvalidPattern, Pattern};
+pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
+pub use reloads::{ReloadCounts, ReloadLedger};
+pub use samples::{Samples, Unreadable, event_text, known_type, known_types, of_own_type};
+pub use secret::Secret;
+pub use trace::{Fetched, TRACEPARENT, TraceContext};
+pub use usage::Usage;
+pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header, url_parts};

@@ -1,0 +1,261 @@
+//! The store: events, deliveries, attempts, key-value data and the outbox, durable.
+//!
+//! [`Store`] is the handle. Behind it one thread, the committer, turns operations into batches, and an engine
+//! makes each batch durable. The handle, the committer and the lanes know no database; an engine knows nothing of
+//! who waits for it.
+//!
+//! ```text
+//!   writes, lanes ──Op──► committer ──Batch──► engine ──► disk
+//!        ▲                    │  ◄──Committed───┘
+//!        └──answers, jobs─────┘
+//!   reads ────────────────────────────────────► engine (its own connections)
+//! ```
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `writes`, `reads`, `lanes`, `retention` | the handle's methods, by subject |
+//! | `op` | operations and outcomes, as plain data |
+//! | `committer`, `shared`, `first_attempts`, `meters` | the committer, and what it publishes |
+//! | `engine` | what an engine promises: MUST and SHOULD |
+//! | `leases`, `fairness` | parts that an engine may use |
+//! | `sqlite` | the SQLite engine: every statement and every connection of the store |
+//! | `memory`, `conformance` | for tests: a second engine, and the suite that each engine passes |
+//!
+//! # What is on disk, and what a restart does
+//!
+//! A commit is durable before anybody learns of it, so a crash at any point finds one of these:
+//!
+//! | the crash comes | on disk | after the restart |
+//! | --- | --- | --- |
+//! | before the commit of `accept` | nothing | the sender had no answer, and sends again |
+//! | after it | the event; its deliveries ready or leased | leased ones are ready again and run; a second sending is a duplicate |
+//! | while an attempt runs, or before its completion commits | as above: nothing of the attempt | it runs again from the start, with the same attempt number |
+//! | after the commit of the completion | effects, attempt, outbox items and "done", together | nothing is left to run; outbox items leave |
+//! | while an outbox item is being sent | the item, leased | it is sent again, under the same Message-ID |
+//! | after a `Retry` has committed | the attempt; the delivery waiting | it runs when it is due, or at once if that has passed |
+//!
+//! If a plugin has a database, its attempt has committed there before the completion comes here: see
+//! `dispatch/commit.rs` for what a crash in between finds. The store's part in it: [`Store::complete_durably`]
+//! returns when it is on disk, `may_have_run` of a job says whether such a commit is to be looked for, and
+//! [`Store::done_among`] which of them need no looking for any more.
+//!
+//! The transaction that changes counters, key sizes and the next numbers writes them, so the ledger adds up after
+//! any crash. No lease of an earlier process is ever valid.
+//!
+//! With less than `min_free` left on the disk nothing more is accepted, and what is there goes on. A full disk
+//! fails the batch that found it; nothing of it remains and the store goes on. Completions of such a batch are
+//! carried over and tried again. After any other failed write nobody can say what the disk holds: the store
+//! refuses everything until a restart reads it again.
+
+mod committer;
+#[cfg(test)]
+mod conformance;
+mod engine;
+mod error;
+mod fairness;
+mod first_attempts;
+mod histogram;
+mod lanes;
+mod leases;
+#[cfg(test)]
+mod memory;
+mod meters;
+mod op;
+mod reads;
+mod retention;
+mod shared;
+mod sqlite;
+mod time;
+mod types;
+mod writes;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+pub use engine::Features;
+pub use error::{OpenError, StoreError};
+pub use first_attempts::{FirstAttempt, FirstAttempts, Watcher, watch};
+pub use lanes::Lane;
+pub use meters::{PluginMeters, StoreMeters};
+pub use reads::{Entries, Reading, Value};
+// What only an engine with a file has: backups, and looks from outside.
+pub use sqlite::{
+    Allowed, Backup, BackupError, Contents, CopyError, Inspection, Integrity, KeptOut, LeftoverError,
+    PluginDatabases, RestoreError, Restored, Written, inspect, keep_out, newest_event, put_away,
+    put_away_of_store, restore, restore_is_unfinished,
+};
+pub use types::{
+    Accepted, AttemptDetail, AuditEntry, AuditFilter, AuditId, Completed, DeadGroup, DeliveryDetail,
+    DeliveryFilter, DeliveryPage, DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage,
+    EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary,
+    Payloads, Places, PluginChange, PluginRecord, PluginRevision, PluginStats, PluginUpdate, Point, Recent,
+    StoreStats, TypeStats, Verdict,
+};
+pub use writes::Submitted;
+
+use posthouse_model::{Env, Usage};
+
+use self::{
+    committer::{Command, Reply},
+    op::{Op, Outcome},
+    reads::{Reads, page},
+};
+
+/// What the store answers.
+type Answer<T> = Result<T, StoreError>;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The file; its folder is made where it is missing.
+    pub path: PathBuf,
+    /// How long finished events are kept.
+    pub retention: Duration,
+    /// The most unfinished deliveries; beyond it nothing is taken in.
+    pub max_backlog: u64,
+    /// Bytes that are to stay free on the disk; with less nothing is taken in. 0: no bound.
+    pub min_free: u64,
+    /// Bytes in use in the file, beyond which finished events leave before their time; none: no bound.
+    pub max_size: Option<u64>,
+}
+
+/// The handle; cheap to clone. When the last one is dropped the store closes automatically.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    options: StoreOptions,
+    env: Env,
+    queue: mpsc::Sender<Command>,
+    shared: Arc<shared::Shared>,
+    walks: Mutex<retention::Walks>,
+}
+
+impl Store {
+    /// Opens or makes the store, takes its lock, brings its schema up to date, makes every lease of an
+    /// earlier run ready again, and starts the committer. Blocks meanwhile.
+    ///
+    /// # Errors
+    /// Each [`OpenError`] names the file and the way out.
+    pub fn open(options: StoreOptions, env: Env) -> Result<Self, OpenError> {
+        let (engine, reads) = sqlite::open(&options, &env)?;
+        Self::start(options, env, engine, Reads::Sqlite(reads))
+    }
+
+    /// Opens a store of the in-memory engine, whose leases hold for `lease_time`.
+    #[cfg(test)]
+    fn open_in_memory(
+        disk: &Arc<memory::Disk>,
+        options: StoreOptions,
+        env: Env,
+        lease_time: Option<i64>,
+    ) -> Result<Self, OpenError> {
+        let (engine, reads) = memory::open(Arc::clone(disk), &options, lease_time);
+        Self::start(options, env, engine, Reads::Memory(reads))
+    }
+
+    fn start(
+        options: StoreOptions,
+        env: Env,
+        engine: impl engine::Engine,
+        reads: Reads,
+    ) -> Result<Self, OpenError> {
+        let shared = Arc::new(shared::Shared::new(reads));
+        let queue = committer::start(engine, Arc::clone(&shared), env.clone())
+            .map_err(|error| OpenError::Unusable { path: options.path.clone(), reason: error.to_string() })?;
+        Ok(Self(Arc::new(Inner { options, env, queue, shared, walks: Mutex::default() })))
+    }
+
+    /// Ends the committer: everything queued is committed, the engine closed, its lock released. From then on
+    /// every call fails.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] if the store had stopped before.
+    pub async fn close(&self) -> Answer<()> {
+        let (reply, closed) = oneshot::channel();
+        if self.0.queue.send(Command::Close(reply)).await.is_ok() {
+            let _ = closed.await;
+        }
+        self.failure().map_or(Ok(()), |reason| Err(StoreError::Poisoned(reason)))
+    }
+
+    /// Changes with each commit of this process; without receivers it costs the committer nothing.
+    pub fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared().commits.subscribe()
+    }
+
+    /// None while the store takes events; else why not, until a restart.
+    pub fn failure(&self) -> Option<String> {
+        self.shared().failure()
+    }
+
+    /// Why the last write failed, if none has succeeded since: most likely the disk is full.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared().trouble()
+    }
+
+    /// Unfinished deliveries, and the most that may be.
+    pub fn backlog(&self) -> Usage {
+        Usage { used: self.shared().unfinished(), limit: self.max_backlog() }
+    }
+
+    /// Bytes that are to stay free on a disk.
+    pub fn min_free(&self) -> u64 {
+        self.0.options.min_free
+    }
+
+    /// Queues a command, waiting for room.
+    async fn send(&self, command: Command) -> Answer<()> {
+        if self.failure().is_some() {
+            return Err(self.stopped());
+        }
+        self.0.queue.send(command).await.map_err(|_| self.stopped())
+    }
+
+    /// Room in the queue for one command later.
+    async fn reserve(&self) -> Answer<mpsc::OwnedPermit<Command>> {
+        self.0.queue.clone().reserve_owned().await.map_err(|_| self.stopped())
+    }
+
+    /// Runs an operation within a batch and returns its outcome, once that is durable.
+    async fn ask(&self, op: Op) -> Answer<Outcome> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Do(op, Reply::Outcome(reply))).await?;
+        answer.await.unwrap_or_else(|_| Err(self.stopped()))
+    }
+
+    /// Why the committer gave no answer.
+    fn stopped(&self) -> StoreError {
+        self.shared().stopped()
+    }
+
+    fn shared(&self) -> &shared::Shared {
+        &self.0.shared
+    }
+
+    fn reads(&self) -> &Reads {
+        &self.shared().reads
+    }
+
+    fn env(&self) -> &Env {
+        &self.0.env
+    }
+
+    fn walks(&self) -> &Mutex<retention::Walks> {
+        &self.0.walks
+    }
+
+    fn retention_nanos(&self) -> i64 {
+        i64::try_from(self.0.options.retention.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    fn max_backlog(&self) -> u64 {
+        self.0.options.max_backlog
+    }
+
+    fn max_size(&self) -> Option<u64> {
+        self.0.options.max_size
+    }
+}

@@ -1,0 +1,324 @@
+//! The reading half of the handle, and the engines that answer it.
+//!
+//! Each method asks the engine in use. An engine has a method of the same name for each; what it must return is
+//! said here.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::{Ready, ready},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, Either};
+use posthouse_model::{DeliveryId, DeliveryState, KvVersion, OutboxKind, PluginId, SourceName, Usage};
+
+use super::{
+    Answer, AuditEntry, AuditFilter, DeadGroup, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliverySummary,
+    EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxSummary,
+    Payloads, PluginRecord, PluginRevision, Point, Recent, Store, StoreError, StoreStats, engine::Features,
+    sqlite, time::nanos,
+};
+
+/// The reading half of the engine in use.
+pub(super) enum Reads {
+    Sqlite(sqlite::Reads),
+    #[cfg(test)]
+    Memory(super::memory::Reads),
+}
+
+/// A read that an engine may answer at once: SQLite does, and then nothing is allocated for it.
+pub type Reading<'a, T> = Either<Ready<Answer<T>>, BoxFuture<'a, Answer<T>>>;
+
+/// The value of a key and the version of its last write.
+pub type Value = Option<(Vec<u8>, KvVersion)>;
+
+/// Keys with their values and versions, in the order of the keys' bytes.
+pub type Entries = Vec<(String, Vec<u8>, KvVersion)>;
+
+/// How many rows a list has that asks for `limit`.
+pub(super) fn page(limit: u32) -> u32 {
+    if limit == 0 { 100 } else { limit.min(1000) }
+}
+
+/// Asks the engine in use.
+macro_rules! ask {
+    ($store:ident.$method:ident($($argument:expr),*)$($then:tt)*) => {
+        match $store.reads() {
+            Reads::Sqlite(engine) => engine.$method($($argument),*)$($then)*,
+            #[cfg(test)]
+            Reads::Memory(engine) => engine.$method($($argument),*)$($then)*,
+        }
+    };
+}
+
+impl Reads {
+    /// Ends all reading.
+    pub(super) fn close(&self) {
+        match self {
+            Self::Sqlite(engine) => engine.close(),
+            #[cfg(test)]
+            Self::Memory(engine) => engine.close(),
+        }
+    }
+}
+
+impl Store {
+    /// What the engine can do beyond the contract.
+    pub fn features(&self) -> Features {
+        ask!(self.features())
+    }
+
+    /// Why nothing is taken in while the disk is nearly full.
+    pub fn shortage(&self) -> Option<StoreError> {
+        ask!(self.shortage())
+    }
+
+    /// Connections that read the store: those of guests, and those of people.
+    pub fn readers(&self) -> [(&'static str, Usage); 2] {
+        ask!(self.readers())
+    }
+
+    /// Bytes that are free on the store's disk, and bytes that it has; none where the system does not say, or the
+    /// engine has no disk of its own.
+    pub fn disk(&self) -> Option<(u64, u64)> {
+        ask!(self.disk())
+    }
+
+    /// The committed value of a key, and its version.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn kv_get<'a>(&'a self, plugin: PluginId, key: &'a str) -> Reading<'a, Value> {
+        Either::Left(ready(ask!(self.kv_get(plugin, key))))
+    }
+
+    /// Committed keys that start with `prefix`, in the order of their bytes, after the key `after`, at
+    /// most `limit`; with their values and versions.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn kv_list<'a>(
+        &'a self,
+        plugin: PluginId,
+        prefix: &'a str,
+        after: Option<&'a str>,
+        limit: u32,
+    ) -> Reading<'a, Entries> {
+        Either::Left(ready(ask!(self.kv_list(plugin, prefix, after, limit))))
+    }
+
+    /// Bytes of all keys and values of the plugin, as committed.
+    pub fn kv_bytes(&self, plugin: PluginId) -> u64 {
+        self.shared().kv_bytes(plugin)
+    }
+
+    /// Those of the deliveries that are done, on disk. One that this store does not know is not.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn done_among(&self, deliveries: Vec<DeliveryId>) -> Answer<Vec<DeliveryId>> {
+        self.in_state(DeliveryState::Done, deliveries).await
+    }
+
+    /// Those of the deliveries that are dead, on disk.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn dead_among(&self, deliveries: Vec<DeliveryId>) -> Answer<Vec<DeliveryId>> {
+        self.in_state(DeliveryState::Dead, deliveries).await
+    }
+
+    async fn in_state(&self, state: DeliveryState, deliveries: Vec<DeliveryId>) -> Answer<Vec<DeliveryId>> {
+        if deliveries.is_empty() {
+            return Ok(deliveries);
+        }
+        ask!(self.in_state(state, deliveries).await)
+    }
+
+    /// Which event and plugin the items of a delivery are of; none where its event has left the store.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn origin(&self, delivery: DeliveryId) -> Answer<Option<Origin>> {
+        ask!(self.origin(delivery).await)
+    }
+
+    /// How many items of each kind have neither been sent nor given up.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn unsent(&self) -> Answer<[(OutboxKind, u64); OutboxKind::ALL.len()]> {
+        ask!(self.unsent().await)
+    }
+
+    /// Outbox items, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn outbox(&self, filter: OutboxFilter) -> Answer<Vec<OutboxSummary>> {
+        ask!(self.outbox(filter).await)
+    }
+
+    /// Events, newest first, however long that takes.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn events(&self, filter: EventFilter) -> Answer<Vec<EventSummary>> {
+        self.search(filter, Duration::MAX).await.map(|page| page.events)
+    }
+
+    /// Deliveries, newest first, however long that takes.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn deliveries(&self, filter: DeliveryFilter) -> Answer<Vec<DeliverySummary>> {
+        self.deliveries_within(filter, Duration::MAX).await.map(|page| page.deliveries)
+    }
+
+    /// The ledger of deliveries, and the last 24 h by event type.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn stats(&self) -> Answer<StoreStats> {
+        let now = nanos(self.env().now());
+        let stats = ask!(self.stats(now).await)?;
+        Ok(StoreStats { max_bytes: self.max_size(), oversize: self.shared().is_oversize(), ..stats })
+    }
+
+    /// How many deliveries are in each state now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn states(&self) -> Answer<BTreeMap<DeliveryState, u64>> {
+        ask!(self.states().await)
+    }
+
+    /// The last `window` (a minute to a day) in at most `points` points of equal length, in whole
+    /// minutes, oldest first; the last one holds the present minute.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn series(&self, window: Duration, points: u32) -> Answer<Vec<Point>> {
+        let now = nanos(self.env().now());
+        ask!(self.series(now, window, points).await)
+    }
+
+    /// All of one event. `id` alone, or with its source where several sources have it.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn event(&self, source: Option<SourceName>, id: &str) -> Answer<Vec<EventDetail>> {
+        ask!(self.event(source, id).await)
+    }
+
+    /// Events, newest first: a page of them, or what was found within `time`.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn search(&self, filter: EventFilter, time: Duration) -> Answer<EventPage> {
+        ask!(self.search(filter, time).await)
+    }
+
+    /// Deliveries, newest first: a page of them, or what was found within `time`.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn deliveries_within(&self, filter: DeliveryFilter, time: Duration) -> Answer<DeliveryPage> {
+        ask!(self.deliveries_within(filter, time).await)
+    }
+
+    /// How many deliveries [`Self::replay_deliveries`] would replay: those that are done or dead and
+    /// have not been replayed.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn count_deliveries(&self, filter: DeliveryFilter) -> Answer<u64> {
+        ask!(self.count_deliveries(filter).await)
+    }
+
+    /// Which event a delivery is of; none if the store does not have that delivery.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub async fn place_of(&self, delivery: DeliveryId) -> Answer<Option<DeliveryPlace>> {
+        ask!(self.place_of(delivery).await)
+    }
+
+    /// Every name that the store has seen, in the order of the alphabet.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub async fn names(&self) -> Answer<Names> {
+        ask!(self.names().await)
+    }
+
+    /// Every plugin ever seen and not forgotten, by name.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn plugins(&self) -> Answer<Vec<PluginRecord>> {
+        ask!(self.plugins().await)
+    }
+
+    /// The newest revisions of a plugin, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn revisions(&self, plugin: PluginId) -> Answer<Vec<PluginRevision>> {
+        ask!(self.revisions(plugin).await)
+    }
+
+    /// The newest 100,000 dead letters by plugin and cause, those with the most to replay first; at most
+    /// 200 groups.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn dead_groups(&self) -> Answer<Vec<DeadGroup>> {
+        ask!(self.dead_groups().await)
+    }
+
+    /// The plugin's newest attempts: up to 500, among the newest 20,000 deliveries of all plugins.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn recent(&self, plugin: PluginId) -> Answer<Recent> {
+        ask!(self.recent(plugin).await)
+    }
+
+    /// The payloads that each of these deliveries is because of, as far as they are in the store.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn payloads(&self, deliveries: Vec<DeliveryId>) -> Answer<HashMap<DeliveryId, Payloads>> {
+        ask!(self.payloads(deliveries).await)
+    }
+
+    /// The newest event of each source that ever sent one, by the name of the source. The event may have
+    /// left the store since.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn last_events(&self) -> Answer<Vec<LastEvent>> {
+        ask!(self.last_events().await)
+    }
+
+    /// What operators did, newest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn audit(&self, filter: AuditFilter) -> Answer<Vec<AuditEntry>> {
+        ask!(self.audit(filter).await)
+    }
+
+    /// The deliveries that [`Self::replay_deliveries`] replays, newest first.
+    pub(super) async fn replayable(&self, filter: &DeliveryFilter) -> Answer<Vec<DeliveryId>> {
+        ask!(self.replayable(filter).await)
+    }
+
+    /// Has the next batch fail.
+    #[cfg(test)]
+    #[allow(clippy::useless_conversion, reason = "one of the engines has a type of its own for faults")]
+    pub(super) fn inject(&self, fault: super::conformance::Fault) {
+        ask!(self.inject(fault.into()));
+    }
+}

@@ -1,0 +1,177 @@
+//! Retention: events that finished long ago leave, in small slices, and their room is used again. If the
+//! store is larger than it may be, the oldest leave before their time.
+//!
+//! An event leaves with its deliveries, attempts and outbox items once all of these are finished; an unfinished
+//! one stays however old. With it goes the memory of its id: the same id is a new event then. So events of the
+//! last minutes stay, too, however large the store: within those a request that somebody recorded may still be
+//! fresh enough to be accepted.
+//!
+//! Size-based pruning never removes dead letters that have not been replayed, of deliveries or of the outbox. If
+//! they keep the store above its limit, the log says so.
+
+use std::time::{Duration, Instant};
+
+use bytesize::ByteSize;
+use posthouse_model::EventSeq;
+
+use super::{
+    Answer, Store,
+    op::{Cause, Op, Outcome},
+    reads::Reads,
+    time::nanos,
+};
+
+/// Events that one transaction removes.
+const SLICE: usize = 500;
+
+/// A walk starts at the oldest event again after this many; in between it goes on where it stopped.
+const REWIND: u32 = 60;
+
+/// What came within this time does not leave for the size of the store. In nanoseconds: twice the usual
+/// tolerance of a signature's time.
+const YOUNG: i64 = 600 * 1_000_000_000;
+
+/// A store that is too large is brought to this share below its limit, so that the next event does not start
+/// over: a thirty-second.
+const SLACK: u64 = 32;
+
+/// Between two log lines about a limit that can't be kept.
+const COMPLAIN: Duration = Duration::from_secs(3600);
+
+/// What one step of a walk found.
+pub(super) struct Finished {
+    /// Events that may leave, oldest first.
+    pub(super) events: Vec<EventSeq>,
+    /// The last event that it looked at.
+    pub(super) last: EventSeq,
+    /// Whether it has reached the end.
+    pub(super) ended: bool,
+}
+
+/// Where the walks over the events have come to.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    by_age: Cursor,
+    by_size: Cursor,
+    complained: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    after: EventSeq,
+    walks: u32,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { after: EventSeq(0), walks: 0 }
+    }
+}
+
+impl Cursor {
+    /// Where the next walk begins.
+    fn begin(&mut self) -> EventSeq {
+        self.walks += 1;
+        if self.walks > REWIND {
+            *self = Self::default();
+        }
+        self.after
+    }
+}
+
+impl Walks {
+    fn of(&mut self, cause: Cause) -> &mut Cursor {
+        match cause {
+            Cause::Age => &mut self.by_age,
+            Cause::Size(_) => &mut self.by_size,
+        }
+    }
+}
+
+impl Store {
+    /// Removes events finished before `retention` ago, and older ones than those where the store is larger
+    /// than `max_size`, in small slices; returns how many. Old events that are not finished are passed over,
+    /// and looked at again some calls later. Then gives room back to the system.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn prune(&self) -> Answer<u64> {
+        let cutoff = nanos(self.env().now()).saturating_sub(self.retention_nanos());
+        let mut count = self.walk(Cause::Age, cutoff).await?;
+        if !self.features().size_bound {
+            return Ok(count);
+        }
+        if let Some(most) = self.max_size() {
+            count += self.fit(most).await?;
+        }
+        let most = self.max_size();
+        while let Outcome::Flag(true) = self.ask(Op::ReleaseSpace { most }).await? {}
+        Ok(count)
+    }
+
+    /// Brings the store down to its size, as far as that goes.
+    async fn fit(&self, most: u64) -> Answer<u64> {
+        let young = nanos(self.env().now()).saturating_sub(YOUNG);
+        let mut count = 0;
+        if self.live_bytes().await? > most {
+            count = self.walk(Cause::Size(most - most / SLACK), young).await?;
+        }
+        let live = self.live_bytes().await?;
+        self.shared().publish_oversize(live > most);
+        let mut walks = self.walks().lock();
+        if live <= most {
+            walks.complained = None;
+        } else if walks.complained.is_none_or(|last| last.elapsed() >= COMPLAIN) {
+            walks.complained = Some(Instant::now());
+            tracing::warn!(
+                in_use = %ByteSize(live),
+                max_size = %ByteSize(most),
+                "the store is larger than `max_size`, and nothing is left that may leave: replay the dead \
+                 letters, or let it be larger"
+            );
+        }
+        Ok(count)
+    }
+
+    /// Removes what may leave of the events received before `cutoff`, oldest first.
+    async fn walk(&self, cause: Cause, cutoff: i64) -> Answer<u64> {
+        let mut after = self.walks().lock().of(cause).begin();
+        let mut count = 0;
+        loop {
+            let found = self.finished(after, cutoff, cause).await?;
+            for slice in found.events.chunks(SLICE) {
+                let Outcome::Removed(removed, enough) =
+                    self.ask(Op::Remove { events: slice.to_vec(), cause }).await?
+                else {
+                    return Ok(count);
+                };
+                count += removed;
+                if enough {
+                    return Ok(count);
+                }
+            }
+            after = found.last;
+            self.walks().lock().of(cause).after = after;
+            if found.ended {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn finished(&self, after: EventSeq, cutoff: i64, cause: Cause) -> Answer<Finished> {
+        match self.reads() {
+            Reads::Sqlite(engine) => engine.finished(after, cutoff, cause).await,
+            #[cfg(test)]
+            Reads::Memory(engine) => engine.finished(after, cutoff, cause).await,
+        }
+    }
+
+    /// Bytes that are in use. Asked of engines that know their size.
+    async fn live_bytes(&self) -> Answer<u64> {
+        match self.reads() {
+            Reads::Sqlite(engine) => engine.live_bytes().await,
+            #[cfg(test)]
+            Reads::Memory(_) => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Accepting: an event and its deliveries are on disk, once, before anybody learns of it.
+
+use std::sync::Arc;
+
+use posthouse_model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, Subscriber};
+use rusqlite::{Result, params};
+
+use super::{schema::code, session::Session};
+
+use crate::{
+    Accepted, StoreError,
+    op::Outcome,
+    time::{nanos, timestamp},
+};
+
+pub(super) const INSERT_EVENT: &str = "
+INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
+                   data_start, data_end, id, body, depth, trace)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+ON CONFLICT (source, id) DO NOTHING";
+
+pub(super) const INSERT_DELIVERY: &str = "
+INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, replay_of, order_key)
+VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6, ?7)";
+
+impl Session<'_> {
+    /// Takes in an event, unless too much is unfinished.
+    pub(super) fn accept(
+        &mut self,
+        event: NewEvent,
+        subscribers: &[Subscriber],
+        watched: bool,
+    ) -> Result<Outcome> {
+        // An event that nobody subscribes to adds nothing to the backlog, and takes room like any other.
+        let full =
+            self.file.space.shortage().or_else(|| self.backlog_full().filter(|_| !subscribers.is_empty()));
+        if let Some(error) = full {
+            let source = self.counters.source(self.connection, &event.source)?;
+            // The sender of an event that is here already learns so, however full the store is.
+            let seen = self
+                .connection
+                .prepare_cached("SELECT 1 FROM event WHERE source = ?1 AND id = ?2")?
+                .exists(params![source, event.id.as_str()])?;
+            let duplicate = Outcome::Accepted(Accepted::Duplicate, Vec::new());
+            return Ok(if seen { duplicate } else { Outcome::Refused(error) });
+        }
+        let mut deliveries = Vec::new();
+        let accepted = self.take_in(event, subscribers, watched.then_some(&mut deliveries))?;
+        Ok(Outcome::Accepted(accepted, deliveries))
+    }
+
+    /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
+    /// and nothing older waits: it is written as leased, and never read back.
+    pub(super) fn take_in(
+        &mut self,
+        event: NewEvent,
+        subscribers: &[Subscriber],
+        mut watched: Option<&mut Vec<DeliveryId>>,
+    ) -> Result<Accepted> {
+        let source = self.counters.source(self.connection, &event.source)?;
+        let event_type = self.counters.event_type(self.connection, &event.event_type)?;
+        let sequence = self.counters.sequence();
+        let (seq, first) = (sequence.next_event, sequence.next_delivery);
+        let inserted = self.sql.insert_event.execute(params![
+            seq,
+            source,
+            event_type,
+            event.organization.as_deref(),
+            event.occurred_at.map(nanos),
+            nanos(event.received_at),
+            first,
+            subscribers.len() as i64,
+            event.data.start,
+            event.data.end,
+            event.id.as_str(),
+            &event.body[..],
+            event.depth,
+            event.trace.map(|trace| trace.to_bytes()),
+        ])?;
+        if inserted == 0 {
+            return Ok(Accepted::Duplicate);
+        }
+        sequence.next_event += 1;
+        sequence.next_delivery += subscribers.len() as i64;
+        self.counters.event_taken(self.connection, self.now, source, seq)?;
+        let event = Arc::new(Event { seq: EventSeq(seq), content: event });
+        for (id, Subscriber { plugin, order_key, held }) in (first..).zip(subscribers) {
+            let plugin = *plugin;
+            let blocked = self.is_blocked(plugin, order_key.as_ref())?;
+            let ready = self.counters.tally(plugin).states[code::READY as usize];
+            let lane = match blocked {
+                true => None,
+                false => self.lines.may_take(plugin, ready > 0, self.now),
+            };
+            let state = match lane {
+                Some(_) => code::LEASED,
+                None if blocked => code::BLOCKED,
+                None => code::READY,
+            };
+            let key = order_key.as_ref().map(OrderKey::as_str);
+            self.sql.insert_delivery.execute(params![
+                id,
+                seq,
+                plugin.0,
+                state,
+                self.now,
+                None::<i64>,
+                key
+            ])?;
+            self.counters.made(plugin, state);
+            self.counters.hour_made(self.connection, self.now, event_type)?;
+            let delivery = DeliveryId(id);
+            if let Some(watched) = watched.as_deref_mut().filter(|_| !*held) {
+                watched.push(delivery);
+            }
+            if let Some(lane) = lane {
+                self.lines.leased(plugin);
+                self.jobs.push(Job {
+                    delivery,
+                    token: self.leases.give(delivery, lane, order_key.clone()),
+                    expires: None,
+                    ordered: order_key.is_some(),
+                    plugin,
+                    attempt: 1,
+                    conflicts: 0,
+                    may_have_run: false,
+                    due_at: timestamp(self.now),
+                    replay: false,
+                    trace: None,
+                    event: Arc::clone(&event),
+                });
+            }
+        }
+        Ok(Accepted::Stored(EventSeq(seq)))
+    }
+
+    /// The refusal, when no more deliveries of old events can be made.
+    pub(super) fn no_room(&self) -> Option<StoreError> {
+        self.file.space.shortage().or_else(|| self.backlog_full())
+    }
+
+    /// The refusal, when as much is unfinished as may be.
+    fn backlog_full(&self) -> Option<StoreError> {
+        let unfinished = self.counters.unfinished().unsigned_abs();
+        (unfinished >= self.max_backlog).then_some(StoreError::Backlog(unfinished))
+    }
+}

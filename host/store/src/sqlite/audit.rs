@@ -1,0 +1,67 @@
+//! What operators did. An entry is on disk before the deed, and gets its outcome after it: one without an
+//! outcome was begun by a daemon that did not live to see the end of it.
+
+use rusqlite::{Result, params};
+
+use super::{reads::Reads, session::Session};
+use crate::{
+    Answer, AuditEntry, AuditFilter, AuditId,
+    op::Outcome,
+    page,
+    time::{nanos, timestamp},
+};
+
+/// The most entries; the oldest go first.
+const MOST: i64 = 100_000;
+
+impl Session<'_> {
+    /// Records that an operator begins an action.
+    pub(super) fn begin_audit(&mut self, actor: &str, action: &str, target: &str) -> Result<Outcome> {
+        self.connection
+            .prepare_cached("INSERT INTO audit (at, actor, action, target) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![self.now, actor, action, target])?;
+        let id = self.connection.last_insert_rowid();
+        self.connection.prepare_cached("DELETE FROM audit WHERE id <= ?1")?.execute([id - MOST])?;
+        Ok(Outcome::Audit(AuditId(id)))
+    }
+
+    /// Records what came of it.
+    pub(super) fn end_audit(&mut self, entry: AuditId, outcome: &str) -> Result<Outcome> {
+        self.connection
+            .prepare_cached("UPDATE audit SET outcome = ?2 WHERE id = ?1")?
+            .execute(params![entry.0, outcome])?;
+        Ok(Outcome::Done)
+    }
+}
+
+impl Reads {
+    pub(crate) async fn audit(&self, filter: AuditFilter) -> Answer<Vec<AuditEntry>> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT id, at, actor, action, target, outcome FROM audit
+                     WHERE id < ?1 AND (?2 IS NULL OR instr(' ' || action, ' ' || ?2) > 0) AND at >= ?4 ORDER BY id DESC LIMIT ?3",
+                )?
+                .query_map(
+                    params![
+                        filter.before.map_or(i64::MAX, |id| id.0),
+                        filter.action,
+                        page(filter.limit),
+                        filter.since.map_or(i64::MIN, nanos)
+                    ],
+                    |row| {
+                        Ok(AuditEntry {
+                            id: AuditId(row.get(0)?),
+                            at: timestamp(row.get(1)?),
+                            actor: row.get(2)?,
+                            action: row.get(3)?,
+                            target: row.get(4)?,
+                            outcome: row.get(5)?,
+                        })
+                    },
+                )?
+                .collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,405 @@
+//! The outbox: what an attempt staged to leave after its commit, until it is sent or given up.
+//!
+//! ```text
+//!   commit ──► ready ──► leased ──► sent
+//!                ▲        │  │
+//!            due │        │  └────► dead ──► (replay) ready
+//!             waiting ◄───┘
+//!
+//!   After a restart what was leased is ready again: an item may leave twice, with one Message-ID or
+//!   Idempotency-Key. Each kind has a line of its own: what is slow to send holds back only its like.
+//! ```
+//!
+//! Within a kind the places go to the plugin that has the fewest of them, and a plugin's items leave in
+//! the order in which they are due. However many wait, what is looked at is one step in an index for each
+//! plugin that has any.
+
+use std::collections::HashMap;
+
+use posthouse_model::{DeliveryId, EventSeq, Job, NewEvent, OutboxItem, OutboxKind, PluginId, TraceContext};
+use rusqlite::{OptionalExtension, Result, params};
+
+use super::{reads::Reads, schema::code, session::Session};
+
+use crate::{
+    Answer, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places,
+    fairness::{Claim, grant},
+    op::Outcome,
+    page,
+    time::nanos,
+};
+
+/// The words for the states, by their numbers.
+pub(super) const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
+
+impl Reads {
+    pub(crate) async fn origin(&self, delivery: DeliveryId) -> Answer<Option<Origin>> {
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT p.name, e.seq FROM delivery d JOIN plugin p ON p.id = d.plugin
+                     JOIN event e ON e.seq = d.event WHERE d.id = ?1",
+                )?
+                .query_row([delivery.0], |row| Ok((row.get(0)?, EventSeq(row.get(1)?))))
+                .optional()?
+                .map(|(plugin, seq)| {
+                    let NewEvent { source, id, .. } = super::due::read_event(connection, seq)?;
+                    Ok(Origin { source, event: id, plugin })
+                })
+                .transpose()
+        })
+        .await
+    }
+
+    pub(crate) async fn unsent(&self) -> Answer<[(OutboxKind, u64); OutboxKind::ALL.len()]> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT (SELECT count(*) FROM outbox INDEXED BY outbox_due WHERE state IN (0, 2) AND kind = ?1)
+                      + (SELECT count(*) FROM outbox INDEXED BY outbox_leased WHERE state = 1 AND kind = ?1)",
+            )?;
+            let mut counts = OutboxKind::ALL.map(|kind| (kind, 0));
+            for (kind, count) in &mut counts {
+                *count = statement.query_row([number(*kind)], |row| row.get::<_, i64>(0))?.unsigned_abs();
+            }
+            Ok(counts)
+        })
+        .await
+    }
+
+    pub(crate) async fn outbox(&self, filter: OutboxFilter) -> Answer<Vec<OutboxSummary>> {
+        self.read(move |connection| {
+            let state = match &filter.state {
+                Some(word) => match STATES.iter().position(|state| state == word) {
+                    Some(state) => Some(state as i64),
+                    None => return Ok(Vec::new()),
+                },
+                None => None,
+            };
+            let before = filter.before.map_or(i64::MAX, |OutboxId(id)| id);
+            let limit = i64::from(page(filter.limit));
+            // One condition with an index, so that one item is found without a look at the others.
+            let (of, number) = match (filter.id, filter.delivery) {
+                (Some(OutboxId(id)), _) => ("o.id = ?4", id),
+                (None, Some(DeliveryId(id))) => ("o.delivery = ?4", id),
+                (None, None) => ("?4 = 0", 0),
+            };
+            connection
+                .prepare_cached(&format!(
+                    "{SUMMARY} WHERE o.id < ?1 AND (?2 IS NULL OR o.state = ?2) AND {of}
+                     ORDER BY o.id DESC LIMIT ?3"
+                ))?
+                .query_map(params![before, state, limit, number], summary)?
+                .collect()
+        })
+        .await
+    }
+}
+
+/// The query whose rows [`summary`] reads, without its conditions.
+pub(super) const SUMMARY: &str = "
+SELECT o.id, o.delivery, o.state, o.attempts, o.due_at, o.finished_at, o.error, o.item,
+       e.id, s.name, p.name, d.finished_at
+FROM outbox o LEFT JOIN delivery d ON d.id = o.delivery LEFT JOIN event e ON e.seq = d.event
+LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin";
+
+pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
+    let state: i64 = row.get(2)?;
+    let item = serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?);
+    let (kind, summary, outline) = match &item {
+        Ok(item) => (item.kind().as_str().to_owned(), item.summary(), item.outline()),
+        Err(error) => ("unknown".to_owned(), error.to_string(), "unknown".to_owned()),
+    };
+    let key = match &item {
+        Ok(OutboxItem::Mail(mail)) => Some(mail.message_id.clone()),
+        Ok(OutboxItem::Request(request)) => Some(request.key.clone()),
+        Err(_) => None,
+    };
+    let time = |column: usize| -> Result<Option<jiff::Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(crate::time::timestamp))
+    };
+    Ok(OutboxSummary {
+        id: OutboxId(row.get(0)?),
+        delivery: DeliveryId(row.get(1)?),
+        event: row.get(8)?,
+        source: row.get(9)?,
+        plugin: row.get(10)?,
+        kind,
+        summary,
+        outline,
+        chosen: item.map(|item| item.chosen()).unwrap_or_default(),
+        key,
+        state: STATES.get(state as usize).copied().unwrap_or("unknown").to_owned(),
+        attempts: row.get(3)?,
+        staged_at: time(11)?,
+        due_at: if state < code::DONE { time(4)? } else { None },
+        finished_at: time(5)?,
+        error: row.get(6)?,
+    })
+}
+
+/// When there is something to lease, by kind.
+#[derive(Default)]
+pub(super) struct Due([Line; OutboxKind::ALL.len()]);
+
+/// The items of one kind.
+#[derive(Default)]
+struct Line {
+    /// When the earliest item is due that waits for nothing else, or earlier; `i64::MAX` where there is none.
+    due: i64,
+    /// Items that are due wait for a place.
+    crowded: bool,
+}
+
+impl Due {
+    /// When to look again for these kinds; none where nothing is there.
+    pub(super) fn next(&self, kinds: impl Iterator<Item = OutboxKind>) -> Option<i64> {
+        kinds.map(|kind| self.0[number(kind) as usize].due).min().filter(|due| *due != i64::MAX)
+    }
+
+    fn line(&mut self, kind: OutboxKind) -> &mut Line {
+        &mut self.0[number(kind) as usize]
+    }
+
+    /// After a rollback.
+    pub(super) fn undo(&mut self) {
+        self.0.iter_mut().for_each(|line| line.due = 0);
+    }
+
+    fn due_by(&mut self, kind: OutboxKind, due: i64) {
+        let line = self.line(kind);
+        line.due = line.due.min(due);
+    }
+
+    /// A place is free again.
+    fn left(&mut self, kind: OutboxKind) {
+        if std::mem::take(&mut self.line(kind).crowded) {
+            self.line(kind).due = 0;
+        }
+    }
+}
+
+/// The number of a kind in a row.
+fn number(kind: OutboxKind) -> i64 {
+    match kind {
+        OutboxKind::Mail => 0,
+        OutboxKind::Request => 1,
+    }
+}
+
+impl Session<'_> {
+    /// Writes an item that leaves once this batch has committed.
+    pub(super) fn insert_outbox(&mut self, job: &Job, kind: OutboxKind, item: &str) -> Result<()> {
+        let sequence = self.counters.sequence();
+        let id = sequence.next_outbox;
+        sequence.next_outbox += 1;
+        sequence.outbox[code::READY as usize] += 1;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO outbox (id, delivery, plugin, state, attempts, due_at, item, kind, trace)
+                 VALUES (?1, ?2, ?3, 0, 0, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![
+                id,
+                job.delivery.0,
+                job.plugin.0,
+                self.now,
+                item,
+                number(kind),
+                job.trace.map(|trace| trace.to_bytes())
+            ])?;
+        self.outbox.due_by(kind, self.now);
+        Ok(())
+    }
+
+    /// Leases due items to those who wait, in the order of their waiting.
+    pub(super) fn lease_outbox(&mut self, waiters: &[(OutboxKind, Places)]) -> Result<Vec<Vec<OutboxJob>>> {
+        let mut leased = Vec::with_capacity(waiters.len());
+        for (kind, places) in waiters {
+            let mut jobs = Vec::new();
+            while jobs.is_empty() && self.outbox.line(*kind).due <= self.now {
+                jobs = self.due_outbox(*kind, *places)?;
+            }
+            leased.push(jobs);
+        }
+        Ok(leased)
+    }
+
+    /// Leases what is due and has a place, and finds out when to look again.
+    fn due_outbox(&mut self, kind: OutboxKind, places: Places) -> Result<Vec<OutboxJob>> {
+        let under_way = self.outbox_under_way(kind)?;
+        let free = places.at_once.saturating_sub(under_way.values().sum());
+        let (mut claims, mut later) = (Vec::new(), i64::MAX);
+        let mut last = i64::MIN;
+        while free > 0
+            && let Some((plugin, due_at)) = self.next_with_outbox(kind, last)?
+        {
+            last = plugin;
+            if due_at > self.now {
+                later = later.min(due_at);
+                continue;
+            }
+            let under_way = under_way.get(&plugin).copied().unwrap_or(0);
+            let due = self.count_due_outbox(kind, plugin, free + 1)?;
+            claims.push(Claim { plugin, under_way, due, granted: 0 });
+        }
+        grant(&mut claims, free, places.kept);
+        let mut rows = Vec::new();
+        for claim in &claims {
+            self.select_outbox(kind, claim, &mut rows)?;
+            if claim.granted == claim.due {
+                later = later.min(self.later_outbox(kind, claim.plugin)?);
+            }
+        }
+        rows.sort_unstable_by_key(|(due_at, _, job)| (*due_at, job.id.0));
+        for (_, state, job) in &rows {
+            self.connection
+                .prepare_cached("UPDATE outbox SET state = 1 WHERE id = ?1")?
+                .execute([job.id.0])?;
+            self.moved_outbox(*state, code::LEASED);
+        }
+        let line = self.outbox.line(kind);
+        line.due = later;
+        line.crowded = free == 0 || claims.iter().any(|claim| claim.granted < claim.due);
+        Ok(rows.into_iter().map(|(_, _, job)| job).collect())
+    }
+
+    /// How many items of each plugin are on their way.
+    fn outbox_under_way(&self, kind: OutboxKind) -> Result<HashMap<i64, usize>> {
+        self.connection
+            .prepare_cached(
+                "SELECT plugin, count(*) FROM outbox INDEXED BY outbox_leased
+                 WHERE state = 1 AND kind = ?1 GROUP BY plugin",
+            )?
+            .query_map([number(kind)], |row| Ok((row.get(0)?, row.get::<_, u32>(1)? as usize)))?
+            .collect()
+    }
+
+    /// The next plugin after `last` that has items waiting, and when its first is due.
+    fn next_with_outbox(&self, kind: OutboxKind, last: i64) -> Result<Option<(i64, i64)>> {
+        self.connection
+            .prepare_cached(
+                "SELECT plugin, due_at FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin > ?2 ORDER BY plugin, due_at LIMIT 1",
+            )?
+            .query_row([number(kind), last], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    }
+
+    fn count_due_outbox(&self, kind: OutboxKind, plugin: i64, most: usize) -> Result<usize> {
+        self.connection
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at <= ?3 LIMIT ?4)",
+            )?
+            .query_row(params![number(kind), plugin, self.now, most as i64], |row| row.get::<_, u32>(0))
+            .map(|count| count as usize)
+    }
+
+    /// When the plugin's next item is due that is not due yet.
+    fn later_outbox(&self, kind: OutboxKind, plugin: i64) -> Result<i64> {
+        self.connection
+            .prepare_cached(
+                "SELECT ifnull(min(due_at), ?4) FROM outbox INDEXED BY outbox_due
+                 WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at > ?3",
+            )?
+            .query_row([number(kind), plugin, self.now, i64::MAX], |row| row.get(0))
+    }
+
+    /// The items for the places that a plugin was granted, each with when it was due and its state.
+    fn select_outbox(
+        &self,
+        kind: OutboxKind,
+        claim: &Claim,
+        rows: &mut Vec<(i64, i64, OutboxJob)>,
+    ) -> Result<()> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT id, delivery, plugin, attempts, item, state, due_at, trace FROM outbox INDEXED BY outbox_due
+             WHERE state IN (0, 2) AND kind = ?1 AND plugin = ?2 AND due_at <= ?3 ORDER BY due_at, id LIMIT ?4",
+        )?;
+        let found = statement.query_map(
+            params![number(kind), claim.plugin, self.now, claim.granted as i64],
+            |row| {
+                let item = serde_json::from_str(row.get_ref(4)?.as_str()?).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
+                })?;
+                let job = OutboxJob {
+                    id: OutboxId(row.get(0)?),
+                    delivery: DeliveryId(row.get(1)?),
+                    plugin: PluginId(row.get(2)?),
+                    attempt: row.get::<_, u32>(3)? + 1,
+                    trace: row.get_ref(7)?.as_blob_or_null()?.and_then(TraceContext::from_bytes),
+                    item,
+                };
+                Ok((row.get(6)?, row.get(5)?, job))
+            },
+        )?;
+        found.into_iter().try_for_each(|row| row.map(|row| rows.push(row)))
+    }
+
+    /// Records how sending an item ended; whether it was leased.
+    pub(super) fn complete_outbox(
+        &mut self,
+        item: OutboxId,
+        kind: OutboxKind,
+        result: &OutboxResult,
+    ) -> Result<Outcome> {
+        let (state, due, error) = match result {
+            OutboxResult::Sent => (code::DONE, None, None),
+            OutboxResult::Retry { due, error } => (code::WAITING, Some(nanos(*due)), Some(error)),
+            OutboxResult::Dead { error } => (code::DEAD, None, Some(error)),
+        };
+        let finished_at = due.is_none().then_some(self.now);
+        let changed = self
+            .connection
+            .prepare_cached(
+                "UPDATE outbox SET state = ?2, attempts = attempts + 1, due_at = ifnull(?3, due_at),
+                 finished_at = ?4, error = ?5 WHERE id = ?1 AND state = 1",
+            )?
+            .execute(params![item.0, state, due, finished_at, error])?;
+        if changed == 1 {
+            self.moved_outbox(code::LEASED, state);
+            self.outbox.due_by(kind, due.unwrap_or(i64::MAX));
+            self.outbox.left(kind);
+        }
+        Ok(Outcome::Flag(changed == 1))
+    }
+
+    /// Makes leased items ready again.
+    pub(super) fn release_outbox(&mut self, items: &[(OutboxId, OutboxKind)]) -> Result<Outcome> {
+        for (item, kind) in items {
+            let changed = self
+                .connection
+                .prepare_cached("UPDATE outbox SET state = 0 WHERE id = ?1 AND state = 1")?
+                .execute([item.0])?;
+            if changed == 1 {
+                self.moved_outbox(code::LEASED, code::READY);
+                self.outbox.due_by(*kind, self.now);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Makes given-up items ready as if never tried.
+    pub(super) fn replay_outbox(&mut self, items: &[OutboxId]) -> Result<Outcome> {
+        let sql =
+            "UPDATE outbox SET state = 0, attempts = 0, due_at = ?1, finished_at = NULL WHERE state = 4";
+        let now = self.now;
+        let changed = if items.is_empty() {
+            self.connection.execute(sql, [now])?
+        } else {
+            let mut statement = self.connection.prepare_cached(&format!("{sql} AND id = ?2"))?;
+            items.iter().map(|OutboxId(id)| statement.execute([now, *id])).sum::<Result<usize>>()?
+        };
+        let counts = &mut self.counters.sequence().outbox;
+        counts[code::DEAD as usize] -= changed as i64;
+        counts[code::READY as usize] += changed as i64;
+        OutboxKind::ALL.iter().for_each(|kind| self.outbox.due_by(*kind, now));
+        Ok(Outcome::Count(changed as u64))
+    }
+
+    fn moved_outbox(&mut self, from: i64, to: i64) {
+        let counts = &mut self.counters.sequence().outbox;
+        counts[from as usize] -= 1;
+        counts[to as usize] += 1;
+    }
+}

@@ -1,0 +1,40 @@
+//! What only the SQLite engine promises: its file, its backups, and what a full disk does to it.
+
+mod backing_up;
+mod full;
+mod measure;
+mod opening;
+mod room;
+mod size;
+
+use rusqlite::{Connection, Error, ffi};
+
+use crate::conformance::Fault;
+
+/// What befalls the next batch.
+pub(crate) enum Injected {
+    /// Its commit fails with this code of SQLite.
+    Code(i32),
+    /// The file may have this many pages from now on.
+    MaxPages(i64),
+}
+
+impl From<Fault> for Injected {
+    fn from(fault: Fault) -> Self {
+        Self::Code(match fault {
+            Fault::DiskFull => ffi::SQLITE_FULL,
+            Fault::InDoubt => ffi::SQLITE_IOERR_FSYNC,
+        })
+    }
+}
+
+impl Injected {
+    pub(super) fn apply(self, connection: &Connection) -> rusqlite::Result<()> {
+        match self {
+            Self::Code(code) => Err(Error::SqliteFailure(ffi::Error::new(code), None)),
+            Self::MaxPages(pages) => {
+                connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            }
+        }
+    }
+}
