@@ -12,7 +12,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeStruct};
 use url::{Host, Url};
 
-use super::{REDACTED, Secret};
+use super::Secret;
 
 /// The URLs that may be requested: `https://api.example.com`, `https://*.example.com:8443/v1/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,21 +240,6 @@ pub struct WebRequest {
 }
 
 impl WebRequest {
-    /// Method and URL for people. A query may contain a secret, so only its existence is shown.
-    pub fn summary(&self) -> String {
-        let url = match self.url.split_once('?') {
-            Some((before, _)) => format!("{before}?…"),
-            None => self.url.clone(),
-        };
-        format!("{} {url}", self.method)
-    }
-
-    /// Method and URL with everything masked that the plugin chose within its grant: all that follows the
-    /// origin.
-    pub fn outline(&self) -> String {
-        format!("{} {}/{REDACTED}", self.method, self.parts().0)
-    }
-
     /// The origin of its URL, and the rest.
     pub fn parts(&self) -> (&str, &str) {
         url_parts(&self.url)
@@ -357,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_kept_whole_and_shown_without_its_query_and_body() {
+    fn a_request_is_kept_whole() {
         let request = WebRequest {
             key: "dlv_7-1".into(),
             method: "POST".into(),
@@ -367,8 +352,6 @@ mod tests {
         };
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<WebRequest>(&text).unwrap(), request);
-        assert_eq!(request.summary(), "POST https://a.example/v1?…");
-        assert_eq!(request.outline(), "POST https://a.example/[redacted]");
     }
 
     #[test]

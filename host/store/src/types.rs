@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, OutboxItem,
-    Outcome, Pattern, PluginId, Redact, SourceName, TraceContext,
+    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, OutboxHead,
+    OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SourceName, TraceContext,
 };
 
 /// What became of an event that was offered.
@@ -170,8 +170,8 @@ pub enum OutboxResult {
 /// Which outbox items to list.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxFilter {
-    /// `ready`, `leased`, `waiting`, `sent` or `dead`; none: all.
-    pub state: Option<String>,
+    /// In this state; none: all.
+    pub state: Option<OutboxState>,
     /// This one alone.
     pub id: Option<OutboxId>,
     /// Those that this delivery staged.
@@ -393,18 +393,12 @@ pub struct OutboxSummary {
     pub source: Option<String>,
     /// The plugin that staged it.
     pub plugin: Option<String>,
-    /// The word for its kind.
-    pub kind: String,
     /// Addresses and subject of a mail, method and URL of a request; never a text, header or body.
-    pub summary: String,
-    /// The same with all masked that the plugin chose.
-    pub outline: String,
-    /// What the plugin chose: addresses, names, the subject; what comes after the origin of a URL.
-    pub chosen: Vec<String>,
+    pub head: OutboxHead,
     /// The Message-ID of a mail, the Idempotency-Key of a request.
     pub key: Option<String>,
-    /// `ready`, `leased`, `waiting`, `sent` or `dead`.
-    pub state: String,
+    /// Its state.
+    pub state: OutboxState,
     /// How often it was tried.
     pub attempts: u32,
     /// When the delivery that staged it was committed.
@@ -427,7 +421,7 @@ pub struct StoreStats {
     /// By event type, over the last 24 hours.
     pub by_type: Vec<TypeStats>,
     /// Outbox items ever made, by state.
-    pub outbox: BTreeMap<String, u64>,
+    pub outbox: BTreeMap<OutboxState, u64>,
     /// By plugin.
     pub plugins: Vec<PluginStats>,
     /// Attempts that ran into a conflict and ran again.

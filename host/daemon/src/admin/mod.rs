@@ -46,7 +46,6 @@ pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
     api::{
         OPENAPI,
-        outbox::STATES as OUTBOX_STATES,
         sources::{Post, Posted, Senders},
     },
     since::Since,

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
-use posthouse_model::{config::Config, counted};
+use posthouse_model::{OutboxState, config::Config, counted};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,8 +14,6 @@ use super::{
     client::{Client, segment},
     table::{self, clean, maybe_time, time},
 };
-
-use crate::admin;
 
 /// List mail and requests of plugins, newest first; show one; send again what was given up.
 #[derive(Debug, clap::Args)]
@@ -38,7 +36,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct List {
     /// Only items in this state.
-    #[arg(long, value_parser = admin::OUTBOX_STATES)]
+    #[arg(long, value_parser = state())]
     state: Option<String>,
     /// The most items to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
@@ -46,6 +44,10 @@ struct List {
     /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
+}
+
+fn state() -> clap::builder::PossibleValuesParser {
+    OutboxState::ALL.map(OutboxState::as_str).into()
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,7 +169,8 @@ fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
 /// Of the items that an id selects, those that were given up.
 fn given_up(client: &Client, id: &str) -> Result<Vec<i64>, CliError> {
     let items: Vec<Item> = named(client, id)?.iter().map(table::read).collect::<Result<_, _>>()?;
-    let dead: Vec<_> = items.iter().filter(|item| item.state == "dead").map(|item| item.id).collect();
+    let dead: Vec<_> =
+        items.iter().filter(|item| item.state == OutboxState::Dead.as_str()).map(|item| item.id).collect();
     if dead.is_empty() {
         let states: Vec<_> =
             items.iter().map(|item| format!("item {} is {}", item.id, clean(&item.state))).collect();
@@ -187,10 +190,8 @@ impl Item {
     }
 
     fn facts(&self) -> String {
-        let again = match self.state.as_str() {
-            "dead" => format!("posthouse outbox replay {}", self.id),
-            _ => String::new(),
-        };
+        let dead = self.state == OutboxState::Dead.as_str();
+        let again = if dead { format!("posthouse outbox replay {}", self.id) } else { String::new() };
         table::facts(&[
             ("item", self.id.to_string()),
             ("kind", self.kind.clone()),
@@ -230,7 +231,7 @@ impl Item {
     /// Its summary and its error.
     pub(super) fn note(&self) -> String {
         match &self.error {
-            Some(error) if self.state != "sent" => format!("{}: {error}", self.summary),
+            Some(error) if self.state != OutboxState::Sent.as_str() => format!("{}: {error}", self.summary),
             _ => self.summary.clone(),
         }
     }

@@ -189,7 +189,7 @@ impl OutboxWorker {
         if !(self.redactions)("").is_empty() {
             let payloads = self.store.payloads(vec![delivery]).await.unwrap_or_default().remove(&delivery);
             let redactions = Arc::clone(&self.redactions);
-            error = masked(payloads.unwrap_or_default(), redactions, job.item.chosen(), error).await;
+            error = masked(payloads.unwrap_or_default(), redactions, job.item.head().chosen(), error).await;
         }
         let (source, event, plugin) = match &origin {
             Some(Origin { source, event, plugin, .. }) => {

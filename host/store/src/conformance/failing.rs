@@ -1,7 +1,7 @@
 //! Failing: a full disk fails what it must and is outlived; a write that leaves the disk in doubt stops
 //! the store.
 
-use posthouse_model::OutboxKind;
+use posthouse_model::{OutboxKind, OutboxState};
 
 use super::support::*;
 
@@ -56,7 +56,7 @@ pub(super) async fn a_completion_that_finds_the_disk_full_is_not_forgotten(on: O
     }
     assert_eq!(fixture.states().await, ["done"]);
     assert_eq!(fixture.store.kv_get(plugin, "k").await.unwrap().unwrap().0, b"v");
-    assert_eq!(fixture.store.stats().await.unwrap().outbox["ready"], 1);
+    assert_eq!(fixture.store.stats().await.unwrap().outbox[&OutboxState::Ready], 1);
     assert_eq!(fixture.store.kv_bytes(plugin), 2);
     fixture.assert_balanced().await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse_model::{OutboxItem, OutboxKind, WebRequest};
+use posthouse_model::{OutboxItem, OutboxKind, OutboxState, WebRequest};
 
 use super::support::*;
 
@@ -61,7 +61,7 @@ pub(super) async fn items_leave_once_and_in_order(on: On) {
     assert_eq!(last.iter().map(subject).collect::<Vec<_>>(), ["three"]);
     fixture.store.complete_outbox(&last[0], OutboxResult::Sent).await.unwrap();
     assert_nothing_due(&fixture).await;
-    assert_eq!(fixture.store.stats().await.unwrap().outbox["sent"], 3);
+    assert_eq!(fixture.store.stats().await.unwrap().outbox[&OutboxState::Sent], 3);
 }
 
 pub(super) async fn who_waits_is_woken_by_a_new_item(on: On) {
@@ -97,17 +97,18 @@ pub(super) async fn a_failed_item_waits_is_given_up_and_can_be_sent_again(on: On
     assert_eq!(job.attempt, 2);
     fixture.store.complete_outbox(&job, OutboxResult::Dead { error }).await.unwrap();
 
-    let dead = OutboxFilter { state: Some("dead".to_owned()), ..OutboxFilter::default() };
+    let dead = OutboxFilter { state: Some(OutboxState::Dead), ..OutboxFilter::default() };
     let listed = fixture.store.outbox(dead.clone()).await.unwrap();
     assert_eq!((listed.len(), listed[0].attempts, listed[0].error.as_deref()), (1, 2, Some("no route")));
-    assert!(listed[0].summary.contains("ada@example.com") && !listed[0].summary.contains("the text"));
+    let shown = listed[0].head.summary();
+    assert!(shown.contains("ada@example.com") && !shown.contains("the text"), "{shown}");
     assert_eq!(fixture.store.replay_outbox(vec![job.id]).await.unwrap(), 1);
     assert_eq!(fixture.store.replay_outbox(Vec::new()).await.unwrap(), 0);
     assert!(fixture.store.outbox(dead).await.unwrap().is_empty());
     let again = lease(&fixture, 1).await.remove(0);
     assert_eq!((again.id, again.attempt), (job.id, 1));
     let outbox = fixture.store.stats().await.unwrap().outbox;
-    assert_eq!((outbox["leased"], outbox.values().sum::<u64>()), (1, 1));
+    assert_eq!((outbox[&OutboxState::Leased], outbox.values().sum::<u64>()), (1, 1));
 }
 
 pub(super) async fn after_a_crash_what_was_being_sent_is_sent_again(on: On) {
@@ -116,7 +117,7 @@ pub(super) async fn after_a_crash_what_was_being_sent_is_sent_again(on: On) {
     fixture.store.complete_outbox(&sent, OutboxResult::Sent).await.unwrap();
     lease(&fixture, 1).await;
     let found = fixture.crashed();
-    assert_eq!(found.store.stats().await.unwrap().outbox["ready"], 1);
+    assert_eq!(found.store.stats().await.unwrap().outbox[&OutboxState::Ready], 1);
     assert_eq!(lease(&found, 5).await.iter().map(subject).collect::<Vec<_>>(), ["two"]);
 }
 
@@ -149,8 +150,8 @@ pub(super) async fn each_kind_has_a_line_of_its_own(on: On) {
     assert_eq!((again[0].id, again[0].attempt), (leased[0].id, 2));
 
     let listed = fixture.store.outbox(OutboxFilter::default()).await.unwrap();
-    assert_eq!((listed[0].kind.as_str(), listed[1].kind.as_str()), ("request", "mail"));
-    assert_eq!(listed[0].summary, "POST https://a.example/hook?…");
+    assert_eq!((listed[0].head.kind(), listed[1].head.kind()), ("request", "mail"));
+    assert_eq!(listed[0].head.summary(), "POST https://a.example/hook?…");
 }
 
 /// A store with so many mails of each of these plugins, the first one's first.

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use posthouse_model::{
-    DeliveryState, Effects, Job, KvRead, KvVersion, KvWrite, LeaseToken, OrderKey, PluginId, Subscriber,
+    DeliveryState, Effects, Job, KvRead, KvVersion, KvWrite, LeaseToken, OrderKey, OutboxState, PluginId,
+    Subscriber,
 };
 
 use super::{Fault, support::*};
@@ -351,7 +352,7 @@ impl Run {
             assert_eq!(found.map(|(found, _)| found), Some(value.to_string().into_bytes()), "{plugin} {key}");
         }
         let stats = self.fixture.store.stats().await.unwrap();
-        assert_eq!(stats.outbox["ready"], self.model.mails);
+        assert_eq!(stats.outbox[&OutboxState::Ready], self.model.mails);
         assert_eq!((stats.conflicts, stats.lost_leases), (self.model.conflicts, self.model.lost));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthouse_model::{DeliveryState, EventSeq, Orders, OutboxKind, PluginId};
+use posthouse_model::{DeliveryState, EventSeq, Orders, OutboxKind, OutboxState, PluginId};
 
 use super::support::*;
 
@@ -159,7 +159,7 @@ pub(super) async fn old_events_leave_when_all_of_them_is_finished(on: On) {
     assert_eq!((left("mailing").await, left("replayed").await, left("waiting").await), (0, 0, 1));
 
     let stats = fixture.store.stats().await.unwrap();
-    assert_eq!((stats.made, stats.states[&DeliveryState::Done], stats.outbox["sent"]), (5, 4, 1));
+    assert_eq!((stats.made, stats.states[&DeliveryState::Done], stats.outbox[&OutboxState::Sent]), (5, 4, 1));
     assert_eq!(stats.made, stats.states.values().sum::<u64>(), "what has left still counts");
     // Its id is free again.
     let again = fixture.store.accept(fixture.event("done"), vec![plugin]).await.unwrap();

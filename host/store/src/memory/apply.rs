@@ -458,7 +458,7 @@ impl Work {
             let items_left = &mut self.state.items_left;
             self.state.outbox.retain(|_, item| {
                 if item.delivery == id {
-                    *items_left.entry(item.stage.word()).or_default() += 1;
+                    *items_left.entry(item.stage.of_item()).or_default() += 1;
                 }
                 item.delivery != id
             });

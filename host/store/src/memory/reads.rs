@@ -10,7 +10,7 @@ use std::{
 };
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, EventSeq, OutboxItem, OutboxKind, PluginId, SourceName, Usage, cause,
+    DeliveryId, DeliveryState, EventSeq, OutboxKind, OutboxState, PluginId, SourceName, Usage, cause,
 };
 
 use super::{
@@ -127,7 +127,7 @@ impl Reads {
     pub(crate) async fn outbox(&self, filter: OutboxFilter) -> Answer<Vec<OutboxSummary>> {
         let state = self.state()?;
         let wanted = |id: i64, item: &Item| {
-            filter.state.as_deref().is_none_or(|word| word == item.stage.word())
+            filter.state.is_none_or(|state| state == item.stage.of_item())
                 && filter.id.is_none_or(|one| one.0 == id)
                 && filter.delivery.is_none_or(|one| one == item.delivery)
                 && filter.before.is_none_or(|before| id < before.0)
@@ -237,10 +237,10 @@ impl Reads {
             }
         }
         stats.plugins.sort_by(|a, b| a.plugin.cmp(&b.plugin));
-        for word in ["ready", "leased", "waiting", "sent", "dead"] {
-            let now = state.outbox.values().filter(|item| item.stage.word() == word).count() as u64;
-            let left = state.items_left.get(word).copied().unwrap_or(0);
-            stats.outbox.insert(word.to_owned(), now + left);
+        for shown in OutboxState::ALL {
+            let now = state.outbox.values().filter(|item| item.stage.of_item() == shown).count() as u64;
+            let left = state.items_left.get(&shown).copied().unwrap_or(0);
+            stats.outbox.insert(shown, now + left);
         }
         (stats.conflicts, stats.lost_leases) = (state.conflicts, state.lost_leases);
         Ok(stats)
@@ -422,15 +422,9 @@ impl State {
             event: event.map(|event| event.id.as_str().to_owned()),
             source: event.map(|event| event.source.as_str().to_owned()),
             plugin: self.plugins.get(&item.plugin).map(|plugin| plugin.record.name.clone()),
-            kind: item.kind.as_str().to_owned(),
-            summary: item.item.summary(),
-            outline: item.item.outline(),
-            chosen: item.item.chosen(),
-            key: Some(match &item.item {
-                OutboxItem::Mail(mail) => mail.message_id.clone(),
-                OutboxItem::Request(request) => request.key.clone(),
-            }),
-            state: item.stage.word().to_owned(),
+            head: item.item.head(),
+            key: Some(item.item.key().to_owned()),
+            state: item.stage.of_item(),
             attempts: item.attempts,
             staged_at: delivery.and_then(|one| one.finished_at).map(timestamp),
             due_at: (!item.stage.is_finished()).then(|| timestamp(item.due_at)),

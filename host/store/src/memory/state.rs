@@ -7,7 +7,7 @@ use std::{
 
 use posthouse_model::{
     DeliveryId, DeliveryState, Event, EventId, EventSeq, KvVersion, LeaseToken, OrderKey, OutboxItem,
-    OutboxKind, PluginId, SourceName, TraceContext,
+    OutboxKind, OutboxState, PluginId, SourceName, TraceContext,
 };
 
 use crate::{AttemptDetail, AuditEntry, PluginRecord, PluginRevision};
@@ -26,7 +26,7 @@ pub(super) struct State {
     /// Deliveries that have left, by plugin and state.
     pub(super) left: BTreeMap<(PluginId, DeliveryState), u64>,
     /// Items that have left, by state.
-    pub(super) items_left: BTreeMap<&'static str, u64>,
+    pub(super) items_left: BTreeMap<OutboxState, u64>,
     pub(super) conflicts: u64,
     pub(super) lost_leases: u64,
     pub(super) last_id: i64,
@@ -91,14 +91,14 @@ impl Stage {
         }
     }
 
-    /// The word for it, of an item.
-    pub(super) fn word(self) -> &'static str {
+    /// The state of an item that is at this stage.
+    pub(super) fn of_item(self) -> OutboxState {
         match self {
-            Self::Leased { .. } => "leased",
-            Self::Done => "sent",
-            Self::Dead => "dead",
-            Self::Ready => "ready",
-            Self::Waiting | Self::Blocked | Self::Deferred => "waiting",
+            Self::Leased { .. } => OutboxState::Leased,
+            Self::Done => OutboxState::Sent,
+            Self::Dead => OutboxState::Dead,
+            Self::Ready => OutboxState::Ready,
+            Self::Waiting | Self::Blocked | Self::Deferred => OutboxState::Waiting,
         }
     }
 }

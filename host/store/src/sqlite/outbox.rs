@@ -16,7 +16,10 @@
 
 use std::collections::HashMap;
 
-use posthouse_model::{DeliveryId, EventSeq, Job, NewEvent, OutboxItem, OutboxKind, PluginId, TraceContext};
+use posthouse_model::{
+    DeliveryId, EventSeq, Job, NewEvent, OutboxHead, OutboxItem, OutboxKind, OutboxState, PluginId,
+    TraceContext,
+};
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::{reads::Reads, schema::code, session::Session};
@@ -29,8 +32,27 @@ use crate::{
     time::nanos,
 };
 
-/// The words for the states, by their numbers.
-pub(super) const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
+/// The state that a row with this number is in.
+fn state_of(number: i64) -> OutboxState {
+    match number {
+        code::LEASED => OutboxState::Leased,
+        code::WAITING => OutboxState::Waiting,
+        code::DONE => OutboxState::Sent,
+        code::DEAD => OutboxState::Dead,
+        _ => OutboxState::Ready,
+    }
+}
+
+/// The number of a state in a row.
+fn state_number(state: OutboxState) -> i64 {
+    match state {
+        OutboxState::Ready => code::READY,
+        OutboxState::Leased => code::LEASED,
+        OutboxState::Waiting => code::WAITING,
+        OutboxState::Sent => code::DONE,
+        OutboxState::Dead => code::DEAD,
+    }
+}
 
 impl Reads {
     pub(crate) async fn origin(&self, delivery: DeliveryId) -> Answer<Option<Origin>> {
@@ -68,13 +90,7 @@ impl Reads {
 
     pub(crate) async fn outbox(&self, filter: OutboxFilter) -> Answer<Vec<OutboxSummary>> {
         self.read(move |connection| {
-            let state = match &filter.state {
-                Some(word) => match STATES.iter().position(|state| state == word) {
-                    Some(state) => Some(state as i64),
-                    None => return Ok(Vec::new()),
-                },
-                None => None,
-            };
+            let state = filter.state.map(state_number);
             let before = filter.before.map_or(i64::MAX, |OutboxId(id)| id);
             let limit = i64::from(page(filter.limit));
             // One condition with an index, so that one item is found without a look at the others.
@@ -105,14 +121,9 @@ LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin";
 pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
     let state: i64 = row.get(2)?;
     let item = serde_json::from_str::<OutboxItem>(row.get_ref(7)?.as_str()?);
-    let (kind, summary, outline) = match &item {
-        Ok(item) => (item.kind().as_str().to_owned(), item.summary(), item.outline()),
-        Err(error) => ("unknown".to_owned(), error.to_string(), "unknown".to_owned()),
-    };
-    let key = match &item {
-        Ok(OutboxItem::Mail(mail)) => Some(mail.message_id.clone()),
-        Ok(OutboxItem::Request(request)) => Some(request.key.clone()),
-        Err(_) => None,
+    let (key, head) = match &item {
+        Ok(item) => (Some(item.key().to_owned()), item.head()),
+        Err(error) => (None, OutboxHead::Unreadable(error.to_string())),
     };
     let time = |column: usize| -> Result<Option<jiff::Timestamp>> {
         Ok(row.get::<_, Option<i64>>(column)?.map(crate::time::timestamp))
@@ -123,12 +134,9 @@ pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
         event: row.get(8)?,
         source: row.get(9)?,
         plugin: row.get(10)?,
-        kind,
-        summary,
-        outline,
-        chosen: item.map(|item| item.chosen()).unwrap_or_default(),
+        head,
         key,
-        state: STATES.get(state as usize).copied().unwrap_or("unknown").to_owned(),
+        state: state_of(state),
         attempts: row.get(3)?,
         staged_at: time(11)?,
         due_at: if state < code::DONE { time(4)? } else { None },

@@ -6,7 +6,6 @@ use rusqlite::{Connection, Result};
 
 use super::{
     counters::{HOUR, Tally, tallies},
-    outbox,
     reads::Reads,
     retention::live_bytes,
     schema::state_of,
@@ -14,7 +13,7 @@ use super::{
 
 use crate::{Answer, PluginStats, StoreStats, TypeStats, histogram::DurationHistogram, time::timestamp};
 use jiff::Timestamp;
-use posthouse_model::{DeliveryState, PluginId};
+use posthouse_model::{DeliveryState, OutboxState, PluginId};
 
 impl Reads {
     /// The ledger at `now`, nanoseconds since 1970.
@@ -70,8 +69,8 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
         [],
         |row| {
             let mut outbox = BTreeMap::new();
-            for (column, word) in (2..).zip(outbox::STATES) {
-                outbox.insert(word.to_owned(), row.get::<_, i64>(column)?.unsigned_abs());
+            for (column, state) in (2..).zip(OutboxState::ALL) {
+                outbox.insert(state, row.get::<_, i64>(column)?.unsigned_abs());
             }
             Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs(), outbox))
         },

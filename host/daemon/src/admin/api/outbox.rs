@@ -11,7 +11,7 @@ use axum::{
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
 };
-use posthouse_model::{Mask, config::Source};
+use posthouse_model::{Mask, OutboxState, config::Source};
 use posthouse_store::{OutboxFilter, OutboxId, OutboxSummary};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,9 +22,6 @@ use crate::admin::{
     Action, Actor, Admin,
     error::{ApiError, shown},
 };
-
-/// The states of an outbox item.
-pub const STATES: [&str; 5] = ["ready", "leased", "waiting", "sent", "dead"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,12 +36,14 @@ pub(super) async fn list(
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Query(asked) = query?;
-    if let Some(odd) = asked.state.as_deref().filter(|state| !STATES.contains(state)) {
-        let known = STATES.join(", ");
-        return Err(ApiError::bad_request(format!("`state` is `{odd}`; it can be one of {known}")));
-    }
+    let state = asked.state.map(|name| {
+        OutboxState::named(&name).ok_or_else(|| {
+            let known = OutboxState::ALL.map(OutboxState::as_str).join(", ");
+            ApiError::bad_request(format!("`state` is `{name}`; it can be one of {known}"))
+        })
+    });
     let filter = OutboxFilter {
-        state: asked.state,
+        state: state.transpose()?,
         limit: query::limit(asked.limit)?,
         before: asked.before.map(OutboxId),
         ..OutboxFilter::default()
@@ -88,11 +87,11 @@ pub(super) async fn replay(
 /// Masks what an item shows. The parts that the plugin chose may be from any event.
 pub(super) fn mask(item: &mut OutboxSummary, mask: &Mask) {
     if mask.hides_words_of_plugins() {
-        item.summary.clone_from(&item.outline);
-        let chosen = Mask::of_values(&item.chosen);
+        let chosen = Mask::of_values(&item.head.chosen());
         item.error.iter_mut().for_each(|text| chosen.text(text));
+        item.head = item.head.redacted();
     }
-    mask.values(&mut item.summary);
+    item.head.mask(mask);
     item.error.iter_mut().for_each(|text| mask.text(text));
 }
 
@@ -165,7 +164,7 @@ impl Admin {
             let filter = OutboxFilter { id: Some(OutboxId(*item)), ..OutboxFilter::default() };
             match self.0.store.outbox(filter).await?.first() {
                 None => return Err(self.no_item(&item.to_string()).await?),
-                Some(found) if found.state != "dead" => {
+                Some(found) if found.state != OutboxState::Dead => {
                     return Err(ApiError::conflict(format!(
                         "item {item} of the outbox is `{}`; only an item that was given up (`dead`) can be sent again",
                         found.state

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use posthouse_model::{DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, Outcome};
+use posthouse_model::{DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxState, Outcome};
 use posthouse_store as store;
 use serde::{Serialize, Serializer};
 
@@ -191,10 +191,10 @@ pub(super) struct OutboxSummary {
     event: Option<String>,
     source: Option<String>,
     plugin: Option<String>,
-    kind: String,
+    kind: &'static str,
     summary: String,
     key: Option<String>,
-    state: String,
+    state: OutboxState,
     attempts: u32,
     staged_at: Option<Timestamp>,
     due_at: Option<Timestamp>,
@@ -210,10 +210,7 @@ impl From<store::OutboxSummary> for OutboxSummary {
             event,
             source,
             plugin,
-            kind,
-            summary,
-            outline: _,
-            chosen: _,
+            head,
             key,
             state,
             attempts,
@@ -228,8 +225,8 @@ impl From<store::OutboxSummary> for OutboxSummary {
             event,
             source,
             plugin,
-            kind,
-            summary,
+            kind: head.kind(),
+            summary: head.summary(),
             key,
             state,
             attempts,
@@ -247,7 +244,7 @@ pub(super) struct StoreStats {
     made: u64,
     states: BTreeMap<DeliveryState, u64>,
     by_type: Vec<TypeStats>,
-    outbox: BTreeMap<String, u64>,
+    outbox: BTreeMap<OutboxState, u64>,
     plugins: Vec<PluginStats>,
     conflicts: u64,
     lost_leases: u64,

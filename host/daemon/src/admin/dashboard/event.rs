@@ -10,7 +10,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use maud::{Markup, html};
-use posthouse_model::{Outcome, REDACTED, SourceName, json::laid_out};
+use posthouse_model::{OutboxState, Outcome, REDACTED, SourceName, json::laid_out};
 use posthouse_store::{AttemptDetail, DeliveryDetail, EventDetail, OutboxSummary};
 use serde::Deserialize;
 
@@ -205,18 +205,18 @@ fn of_attempt(start: Timestamp, attempt: &AttemptDetail, same_as: Option<u32>) -
 }
 
 fn of_item(start: Timestamp, item: &OutboxSummary) -> Markup {
-    let class = match item.state.as_str() {
-        "sent" => "good",
-        "dead" => "bad",
-        "waiting" => "warn",
-        _ => "",
+    let class = match item.state {
+        OutboxState::Sent => "good",
+        OutboxState::Dead => "bad",
+        OutboxState::Waiting => "warn",
+        OutboxState::Ready | OutboxState::Leased => "",
     };
     html! {
         li class=(class) {
-            "Outbox: " (item.kind) " " a href=(layout::link("/outbox", &[("id", &item.id.0.to_string())])) { (item.id.0) } " " (layout::state(&item.state))
+            "Outbox: " (item.head.kind()) " " a href=(layout::link("/outbox", &[("id", &item.id.0.to_string())])) { (item.id.0) } " " (layout::state(item.state.as_str()))
             @if let Some(at) = item.finished_at { (offset(start, at)) }
             @if let (Some(at), None, 1..) = (item.due_at, item.finished_at, item.attempts) { " next try " (layout::time(at)) }
-            div { (item.summary) }
+            div { (item.head.summary()) }
             @if let Some(error) = &item.error { div.bad { (error) } }
         }
     }

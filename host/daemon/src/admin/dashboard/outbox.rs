@@ -9,13 +9,13 @@ use axum::{
     },
 };
 use maud::{Markup, html};
-use posthouse_model::counted;
+use posthouse_model::{OutboxState, counted};
 use posthouse_store::{OutboxFilter, OutboxId, OutboxSummary};
 use serde::Deserialize;
 
 use super::{Done, Page, PageError, Said, done, layout, unknown};
 
-use crate::admin::{Actor, Admin, OUTBOX_STATES, error::ApiError};
+use crate::admin::{Actor, Admin, error::ApiError};
 
 /// Rows on a page.
 const ROWS: u32 = 50;
@@ -34,7 +34,7 @@ pub(super) async fn page(
     said: Result<Query<Done>, QueryRejection>,
 ) -> Page {
     let (Query(asked), Query(said)) = (asked?, said?);
-    if !asked.state.is_empty() && !OUTBOX_STATES.contains(&asked.state.as_str()) {
+    if !asked.state.is_empty() && OutboxState::named(&asked.state).is_none() {
         return Err(unknown(&asked.state));
     }
     let (items, wrong) = match found(&admin, &asked).await {
@@ -42,8 +42,16 @@ pub(super) async fn page(
         Err(error) if error.status.is_client_error() => (Vec::new(), error.message),
         Err(error) => return Err(PageError(error)),
     };
-    let dead =
-        admin.0.store.stats().await.map_err(PageError::store)?.outbox.get("dead").copied().unwrap_or(0);
+    let dead = admin
+        .0
+        .store
+        .stats()
+        .await
+        .map_err(PageError::store)?
+        .outbox
+        .get(&OutboxState::Dead)
+        .copied()
+        .unwrap_or(0);
     let next = items.last().filter(|_| items.len() == ROWS as usize).map(|item| item.id.0.to_string());
     let shown = html! {
         @if !wrong.is_empty() {
@@ -58,7 +66,7 @@ pub(super) async fn page(
             label { "State"
                 select name="state" {
                     option value="" { "all" }
-                    @for state in OUTBOX_STATES { option value=(state) selected[asked.state == state] { (state) } }
+                    @for state in OutboxState::ALL { option value=(state) selected[asked.state == state.as_str()] { (state) } }
                 }
             }
             label { "Item, delivery or Message-ID" input type="search" name="id" value=(asked.id) placeholder="dlv_…"; }
@@ -78,15 +86,13 @@ pub(super) async fn page(
 }
 
 async fn found(admin: &Admin, asked: &Asked) -> Result<Vec<OutboxSummary>, ApiError> {
+    let state = OutboxState::named(&asked.state);
     if !asked.id.trim().is_empty() {
         let items = admin.outbox_items(&asked.id).await?;
-        return Ok(items
-            .into_iter()
-            .filter(|item| asked.state.is_empty() || item.state == asked.state)
-            .collect());
+        return Ok(items.into_iter().filter(|item| state.is_none_or(|state| item.state == state)).collect());
     }
     let filter = OutboxFilter {
-        state: (!asked.state.is_empty()).then(|| asked.state.clone()),
+        state,
         limit: ROWS,
         before: asked.before.parse().ok().map(OutboxId),
         ..OutboxFilter::default()
@@ -108,12 +114,12 @@ fn rows(items: &[OutboxSummary]) -> Markup {
 fn row(item: &OutboxSummary) -> Markup {
     html! {
         tr id=(format!("item-{}", item.id.0)) {
-            td data-label="item" { (item.id.0) " " span.soft { (item.kind) } }
+            td data-label="item" { (item.id.0) " " span.soft { (item.head.kind()) } }
             td.text data-label="what" {
-                (layout::long(&item.summary))
-                @if item.state != "sent" { @if let Some(error) = &item.error { div.bad { (layout::long(error)) } } }
+                (layout::long(&item.head.summary()))
+                @if item.state != OutboxState::Sent { @if let Some(error) = &item.error { div.bad { (layout::long(error)) } } }
             }
-            td data-label="state" { (layout::state(&item.state)) }
+            td data-label="state" { (layout::state(item.state.as_str())) }
             td.n data-label="tries" { (item.attempts) }
             td data-label="staged" { @if let Some(at) = item.staged_at { (layout::time(at)) } }
             td data-label="finished or next try" {
@@ -133,7 +139,7 @@ fn row(item: &OutboxSummary) -> Markup {
                 @if let Some(plugin) = &item.plugin { div.soft { "by " (plugin) } }
             }
             td data-label="" {
-                @if item.state == "dead" {
+                @if item.state == OutboxState::Dead {
                     form method="post" action="/outbox/replay" {
                         input type="hidden" name="item" value=(item.id.0);
                         button.plain { "Send again" }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{Query, State, rejection::QueryRejection};
 use maud::{Markup, html};
-use posthouse_model::{DeliveryState, HeldReason, counted, noun, turn};
+use posthouse_model::{DeliveryState, HeldReason, OutboxState, counted, noun, turn};
 use posthouse_store::Point;
 use serde::Deserialize;
 
@@ -144,7 +144,7 @@ impl Admin {
                 },
             );
         }
-        let dead = stats.store.outbox.get("dead").copied().unwrap_or(0);
+        let dead = stats.store.outbox.get(&OutboxState::Dead).copied().unwrap_or(0);
         if dead > 0 {
             notice(
                 true,

@@ -208,7 +208,7 @@ fn ledger(
     sheet.count(&CONFLICTS, [], stats.conflicts);
     sheet.count(&LOST_LEASES, [], stats.lost_leases);
     for (state, count) in &stats.outbox {
-        sheet.level(&ITEMS, [state], *count as f64);
+        sheet.level(&ITEMS, [state.as_str()], *count as f64);
     }
     sheet.level(&DISK_LEAST, [], stats.min_free_bytes as f64);
     sheet.level(&STORE_LIVE, [], stats.live_bytes as f64);
