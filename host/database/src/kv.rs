@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use posthouse_model::KvWrite;
+use posthouse_model::{KvChange, KvWrite};
 
 /// The writes that an attempt has staged.
 #[derive(Debug, Clone, Default)]
@@ -22,13 +22,6 @@ pub(super) struct Written {
     /// The limit of the plugin's data after the commit, in bytes.
     pub(super) most: u64,
     pub(super) sizes: Sizes,
-}
-
-/// The new value of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) key: String,
-    pub(super) value: Option<Vec<u8>>,
 }
 
 impl Written {
@@ -41,36 +34,18 @@ impl Written {
     pub(super) fn changes<E>(
         &self,
         mut before: impl FnMut(&str) -> Result<Option<Vec<u8>>, E>,
-    ) -> Result<Option<(Vec<Change>, i64)>, E> {
+    ) -> Result<Option<(Vec<KvChange>, i64)>, E> {
         let mut changes = Vec::with_capacity(self.writes.len());
         let mut delta = 0;
         for (key, write) in &self.writes {
-            let before = before(key)?;
-            let value = match write {
-                KvWrite::Set(value) => Some(value.clone()),
-                KvWrite::Delete => None,
-                KvWrite::Add(by) => match sum(before.as_deref(), *by) {
-                    Some(sum) => Some(sum),
-                    None => return Ok(None),
-                },
-            };
-            let size = |value: Option<&Vec<u8>>| value.map_or(0, |value| (key.len() + value.len()) as i64);
-            delta += size(value.as_ref()) - size(before.as_ref());
-            changes.push(Change { key: key.clone(), value });
+            let Ok(change) = KvChange::of(key, write, before(key)?.as_deref()) else { return Ok(None) };
+            delta += change.delta;
+            changes.push(change);
         }
         let most = i64::try_from(self.most).unwrap_or(i64::MAX);
         let over = delta > 0 && self.sizes.get(&self.plugin).is_some_and(|bytes| bytes + delta > most);
         Ok((!over).then_some((changes, delta)))
     }
-}
-
-/// The sum of the current number and the increment. None if the value is no number, or the sum overflows.
-fn sum(before: Option<&[u8]>, by: i64) -> Option<Vec<u8>> {
-    let base: i64 = match before {
-        Some(value) => std::str::from_utf8(value).ok()?.parse().ok()?,
-        None => 0,
-    };
-    Some(base.checked_add(by)?.to_string().into_bytes())
 }
 
 /// The bytes of each plugin's keys and values, if they were counted.

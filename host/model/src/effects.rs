@@ -3,46 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Derived, OutboxItem};
-
-/// The number that the store gave to the last write of a key. A key that was deleted and set again has
-/// another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct KvVersion(pub i64);
-
-/// A read of an attempt that must still be valid when it commits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvRead {
-    /// This key had this version. None means that it did not exist.
-    Key {
-        /// The key.
-        key: String,
-        /// Its version when it was read.
-        version: Option<KvVersion>,
-    },
-    /// A listing returned exactly these keys with these versions.
-    List {
-        /// The prefix of the keys.
-        prefix: String,
-        /// The key after which it began.
-        after: Option<String>,
-        /// The number of keys that was asked for.
-        limit: u32,
-        /// The result, in order.
-        found: Vec<(String, KvVersion)>,
-    },
-}
-
-/// A staged change of one key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KvWrite {
-    /// The key gets this value.
-    Set(Vec<u8>),
-    /// The key is deleted.
-    Delete,
-    /// This is added to the key's decimal number. A key that does not exist counts as 0.
-    Add(i64),
-}
+use super::{Derived, KvRead, KvWrite, OutboxItem};
 
 /// Everything that an attempt changed, and the reads that it relied on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

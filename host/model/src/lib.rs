@@ -9,6 +9,7 @@ mod carried;
 mod cause;
 pub mod config;
 mod count;
+mod decimal;
 mod delivery;
 mod derived;
 mod domain;
@@ -21,6 +22,7 @@ pub mod fuzz;
 mod grant;
 mod histogram;
 pub mod json;
+mod kv;
 mod ledger;
 mod masker;
 mod moment;
@@ -45,17 +47,19 @@ pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
 pub use carried::Carried;
 pub use cause::{cause, says_nothing};
 pub use count::{counted, noun, turn};
+pub use decimal::{DecimalError, add_decimal};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
 };
 pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION, emitted_by};
 pub use domain::ascii_domain;
-pub use effects::{Effects, KvRead, KvVersion, KvWrite};
+pub use effects::Effects;
 pub use env::{Clock, Env, Random};
 pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SourceName};
 pub use grant::{Capability, Grants, MailGrant};
 pub use histogram::{Histogram, HistogramCounts, LONG_TIMES, SHORT_TIMES, SIZES};
+pub use kv::{KvChange, KvRead, KvVersion, KvWrite};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use masker::Masker;
 pub use moment::{TIME_MEMBERS, event_time};

@@ -39,7 +39,7 @@ use std::{
 use futures_util::TryStreamExt as _;
 use parking_lot::Mutex;
 use posthouse_model::{
-    DeliveryId, Usage,
+    DeliveryId, KvChange, Usage,
     config::DatabaseSettings,
     fault::{self, FaultPoint},
 };
@@ -59,7 +59,7 @@ use super::{
     Waiting,
     error::FULL,
     guard::{self, Checked, Dialect, Does, Grants},
-    kv::{Change, Written},
+    kv::Written,
     value::Gather,
     waiting::PATIENCE,
 };
@@ -476,7 +476,7 @@ impl Transaction {
         }
         let (changes, delta) = self.changes(&written).await?;
         let (mut gone, mut keys, mut values) = (Vec::new(), Vec::new(), Vec::new());
-        for Change { key, value } in &changes {
+        for KvChange { key, value, .. } in &changes {
             match value {
                 Some(value) => {
                     keys.push(key.as_bytes());
@@ -544,7 +544,7 @@ impl Transaction {
     }
 
     /// The changes that the staged writes amount to.
-    async fn changes(&mut self, written: &Written) -> Result<(Vec<Change>, i64), CommitError> {
+    async fn changes(&mut self, written: &Written) -> Result<(Vec<KvChange>, i64), CommitError> {
         let mut before = std::collections::HashMap::new();
         if !written.is_empty() {
             let keys: Vec<_> = written.writes.keys().map(String::as_bytes).collect();

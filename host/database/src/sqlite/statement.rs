@@ -1,7 +1,7 @@
 //! The operations within a transaction: a guest's statement, the keys of `kv`, and the commit.
 
 use posthouse_model::{
-    DeliveryId,
+    DeliveryId, KvChange,
     fault::{self, FaultPoint},
 };
 use rusqlite::{CachedStatement, Connection, Error, ErrorCode, OptionalExtension as _, ffi, params};
@@ -16,10 +16,7 @@ use super::{
 };
 
 use crate::{
-    Bounds, CommitError, Rows, SqlError, TxAborted, Value,
-    error::FULL,
-    guard::Checked,
-    kv::{Change, Written},
+    Bounds, CommitError, Rows, SqlError, TxAborted, Value, error::FULL, guard::Checked, kv::Written,
     value::Gather,
 };
 
@@ -288,7 +285,7 @@ pub(super) fn commit(
         .changes(|key| kv_get(guest, &written.plugin, key).map_err(CommitError::from))?
         .ok_or(CommitError::Conflict)?;
     let write = || {
-        for Change { key, value } in &changes {
+        for KvChange { key, value, .. } in &changes {
             match value {
                 Some(value) => {
                     guest.connection.prepare_cached(KV_PUT)?.execute(params![written.plugin, key, value])?

@@ -13,7 +13,7 @@ use std::{
 };
 
 use posthouse_database::Transaction;
-use posthouse_model::{KvRead, KvVersion, KvWrite, config::Limits};
+use posthouse_model::{DecimalError, KvRead, KvVersion, KvWrite, add_decimal, config::Limits};
 use posthouse_store::{Entries, Reading, StoreError, Value};
 
 use super::limits::{Budget, READS, Stop, size};
@@ -208,22 +208,15 @@ impl Kv<'_> {
 
     pub(super) async fn increment(&mut self, key: String, by: i64) -> Answer<()> {
         self.check_key(&key)?;
-        let out_of_range =
-            || KvError::NotAnInteger(format!("`{key}` plus {by} does not fit a number of 64 bits"));
+        let refused = |error| not_added(&key, by, error);
         let write = match self.stage.writes.get(&key).map(|staged| &staged.write) {
-            Some(KvWrite::Set(value)) => {
-                let total = number(&key, value)?.checked_add(by).ok_or_else(out_of_range)?;
-                KvWrite::Set(total.to_string().into_bytes())
-            }
+            Some(KvWrite::Set(value)) => KvWrite::Set(add_decimal(Some(value), by).map_err(refused)?),
             Some(KvWrite::Delete) => KvWrite::Set(by.to_string().into_bytes()),
             staged => {
                 let before = if let Some(KvWrite::Add(add)) = staged { *add } else { 0 };
-                let add = before.checked_add(by).ok_or_else(out_of_range)?;
-                let base = match self.source.get(&key).await? {
-                    Some((value, _)) => number(&key, &value)?,
-                    None => 0,
-                };
-                base.checked_add(add).ok_or_else(out_of_range)?;
+                let add = before.checked_add(by).ok_or(DecimalError::OutOfRange).map_err(refused)?;
+                let base = self.source.get(&key).await?.map(|(value, _)| value);
+                add_decimal(base.as_deref(), add).map_err(refused)?;
                 KvWrite::Add(add)
             }
         };
@@ -390,24 +383,18 @@ fn weight(key: &str, write: &KvWrite) -> usize {
         }
 }
 
-fn parse(value: &[u8]) -> Option<i64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn number(key: &str, value: &[u8]) -> Result<i64, KvError> {
-    parse(value).ok_or_else(|| {
-        KvError::NotAnInteger(format!("the value of `{key}` is no decimal number within 64 bits"))
+/// Why this can't be added to the value of the key.
+fn not_added(key: &str, by: i64, error: DecimalError) -> KvError {
+    KvError::NotAnInteger(match error {
+        DecimalError::NotAnInteger => format!("the value of `{key}` is no decimal number within 64 bits"),
+        DecimalError::OutOfRange => format!("`{key}` plus {by} does not fit a number of 64 bits"),
     })
 }
 
 /// The committed value with the staged addition. A value that is no number any more was changed after
 /// the increment looked at it; the commit will find that out, so it is shown as it is.
 fn sum(base: Option<Vec<u8>>, add: i64) -> Vec<u8> {
-    let total = match &base {
-        Some(value) => parse(value).and_then(|base| base.checked_add(add)),
-        None => Some(add),
-    };
-    total.map(|total| total.to_string().into_bytes()).or(base).unwrap_or_default()
+    add_decimal(base.as_deref(), add).ok().or(base).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -438,6 +425,10 @@ mod tests {
                 budget: &mut self.budget,
             }
         }
+    }
+
+    fn parse(value: &[u8]) -> Option<i64> {
+        std::str::from_utf8(value).ok()?.parse().ok()
     }
 
     /// The store's side never waits.

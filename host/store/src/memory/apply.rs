@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use posthouse_model::{
-    DeliveryId, Effects, Event, EventSeq, Job, KvRead, KvVersion, KvWrite, NewEvent, OrderKey, Orders,
-    OutboxKind, PluginId, Subscriber,
+    DeliveryId, Effects, Event, EventSeq, Job, KvChange, KvRead, KvVersion, KvWrite, NewEvent, OrderKey,
+    Orders, OutboxKind, PluginId, Subscriber,
 };
 
 use super::{
@@ -216,9 +216,8 @@ impl Work {
         let before = bytes;
         let writes = effects.writes.iter().all(|(key, write)| {
             let old = get(key).map(|(value, _)| value.as_slice());
-            let size = |value: Option<&[u8]>| value.map_or(0, |value| (key.len() + value.len()) as i128);
-            let Some(new) = changed(old, write) else { return false };
-            bytes += size(new.as_deref()) - size(old);
+            let Ok(change) = KvChange::of(key, write, old) else { return false };
+            bytes += i128::from(change.delta);
             true
         });
         let fits = effects.kv_limit.is_none_or(|most| bytes <= before || bytes <= i128::from(most));
@@ -227,7 +226,7 @@ impl Work {
 
     fn write(&mut self, plugin: PluginId, key: &str, write: &KvWrite) {
         let at = (plugin, key.to_owned());
-        let new = changed(self.state.kv.get(&at).map(|(value, _)| value.as_slice()), write).flatten();
+        let new = write.applied(self.state.kv.get(&at).map(|(value, _)| value.as_slice())).ok().flatten();
         let version = KvVersion(self.state.next_id());
         match new {
             Some(value) => drop(self.state.kv.insert(at, (value, version))),
@@ -474,18 +473,6 @@ impl Work {
             Some((room.plugin, timestamp(oldest.made_at)))
         };
         Outcome::OldestLeased(rooms.iter().filter_map(of_lane).collect())
-    }
-}
-
-/// What a write makes of a value: none if it is not possible, and an empty one if the key goes.
-fn changed(old: Option<&[u8]>, write: &KvWrite) -> Option<Option<Vec<u8>>> {
-    match write {
-        KvWrite::Set(value) => Some(Some(value.clone())),
-        KvWrite::Delete => Some(None),
-        KvWrite::Add(by) => {
-            let text = std::str::from_utf8(old.unwrap_or(b"0")).ok()?;
-            Some(Some(text.parse::<i64>().ok()?.checked_add(*by)?.to_string().into_bytes()))
-        }
     }
 }
 

@@ -5,11 +5,11 @@
 //! lane again, which is a conflict and no failed attempt. Only then come the writes.
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, Effects, Job, OrderKey, OutboxKind, Outcome as Ending, PluginId,
+    DeliveryId, DeliveryState, Effects, Job, KvChange, OrderKey, OutboxKind, Outcome as Ending, PluginId,
 };
 use rusqlite::{OptionalExtension, Result, params};
 
-use super::{kv::Change, reads::Reads, schema::code, session::Session};
+use super::{reads::Reads, schema::code, session::Session};
 
 use crate::{
     Completed, StoreError,
@@ -72,7 +72,7 @@ impl Session<'_> {
         &mut self,
         job: &Job,
         record: &Record,
-        changes: Vec<Change>,
+        changes: Vec<KvChange>,
         effects: &Effects,
         items: &[(OutboxKind, String)],
     ) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use posthouse_model::{Effects, KvRead, KvVersion, KvWrite, PluginId};
+use posthouse_model::{Effects, KvChange, KvRead, KvVersion, PluginId};
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
 use super::{
@@ -75,17 +75,10 @@ struct Slot {
     changed: bool,
 }
 
-/// A checked change of one key.
-pub(super) struct Change {
-    key: String,
-    value: Option<Vec<u8>>,
-    delta: i64,
-}
-
 impl Session<'_> {
     /// Checks all that the effects say of kv against what is committed and what this batch has done
     /// before. None: something the attempt read has changed, or a change is not possible.
-    pub(super) fn stage_kv(&mut self, plugin: PluginId, effects: &Effects) -> Result<Option<Vec<Change>>> {
+    pub(super) fn stage_kv(&mut self, plugin: PluginId, effects: &Effects) -> Result<Option<Vec<KvChange>>> {
         for read in &effects.reads {
             if !self.still_so(plugin, read)? {
                 return Ok(None);
@@ -94,17 +87,8 @@ impl Session<'_> {
         let mut changes = Vec::with_capacity(effects.writes.len());
         for (key, write) in &effects.writes {
             let before = self.kv.slot(&mut self.sql, plugin, key)?.value.as_deref();
-            let value = match write {
-                KvWrite::Set(value) => Some(value.clone()),
-                KvWrite::Delete => None,
-                KvWrite::Add(by) => match sum(before, *by) {
-                    Some(sum) => Some(sum),
-                    None => return Ok(None),
-                },
-            };
-            let size = |value: Option<&[u8]>| value.map_or(0, |value| key.len() as i64 + value.len() as i64);
-            let delta = size(value.as_deref()) - size(before);
-            changes.push(Change { key: key.clone(), value, delta });
+            let Ok(change) = KvChange::of(key, write, before) else { return Ok(None) };
+            changes.push(change);
         }
         let delta: i64 = changes.iter().map(|change| change.delta).sum();
         let bytes = self.counters.tally(plugin).kv_bytes + delta;
@@ -113,8 +97,8 @@ impl Session<'_> {
     }
 
     /// Makes the changes, in memory; the end of the batch writes them.
-    pub(super) fn apply_kv(&mut self, plugin: PluginId, changes: Vec<Change>) {
-        for Change { key, value, delta } in changes {
+    pub(super) fn apply_kv(&mut self, plugin: PluginId, changes: Vec<KvChange>) {
+        for KvChange { key, value, delta } in changes {
             let sequence = self.counters.sequence();
             let version = KvVersion(sequence.next_version);
             sequence.next_version += 1;
@@ -218,16 +202,6 @@ impl KvCache {
             }
         }
     }
-}
-
-/// The decimal text of a number, an absent one being 0, and `by`; none where it is no number or the
-/// sum leaves 64 bits.
-fn sum(value: Option<&[u8]>, by: i64) -> Option<Vec<u8>> {
-    let number = match value {
-        Some(value) => std::str::from_utf8(value).ok()?.parse::<i64>().ok()?,
-        None => 0,
-    };
-    Some(number.checked_add(by)?.to_string().into_bytes())
 }
 
 fn list<T>(
