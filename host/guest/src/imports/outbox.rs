@@ -176,12 +176,9 @@ fn mailbox(field: &str, text: &str) -> Result<Mailbox, Fault<OutboxError>> {
     if text.chars().any(char::is_control) {
         return Err(invalid(field, "holds a control character"));
     }
-    let none =
-        || invalid(field, &format!("holds {text:?}, which is no address; one looks like `ada@example.com`"));
-    let Mailbox { name, email } = text.parse().map_err(|_| none())?;
-    let domain = ascii_domain(email.domain()).ok_or_else(none)?;
-    let email = Address::new(email.user(), domain).map_err(|_| none())?;
-    Ok(Mailbox { name, email })
+    posthouse_model::mailbox(text).map_err(|_| {
+        invalid(field, &format!("holds {text:?}, which is no address; one looks like `ada@example.com`"))
+    })
 }
 
 fn check_subject(subject: &str) -> Result<(), Fault<OutboxError>> {

@@ -12,13 +12,13 @@
 use std::time::SystemTime;
 
 use lettre::{
-    Address, Message,
+    Message,
     message::{
         Body, Mailbox, MultiPart, SinglePart,
         header::{ContentTransferEncoding, ContentType},
     },
 };
-use posthouse_model::{Env, Mail, ascii_domain};
+use posthouse_model::{Env, Mail};
 
 use super::NotSent;
 
@@ -66,15 +66,10 @@ pub(super) fn build(mail: &Mail, bcc: Bcc, env: &Env) -> Result<Message, NotSent
     built.map_err(|error| NotSent::Permanent(format!("not a mail: {error}")))
 }
 
-/// Reads an address. Its domain becomes ASCII, which every mail server accepts.
+/// Reads an address of the mail.
 fn mailbox(field: &str, address: &str) -> Result<Mailbox, NotSent> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}"))
-    };
-    let Mailbox { name, email } = address.parse().map_err(|error| wrong(&error))?;
-    let domain = ascii_domain(email.domain()).ok_or_else(|| wrong(&"its domain is none"))?;
-    let email = Address::new(email.user(), domain).map_err(|error| wrong(&error))?;
-    Ok(Mailbox { name, email })
+    posthouse_model::mailbox(address)
+        .map_err(|error| NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}")))
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {
