@@ -8,7 +8,8 @@ use axum::{
 };
 use posthouse_guest::plugin::PluginError;
 use posthouse_store::StoreError;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A refusal: its status, and a message for a person.
 #[derive(Debug)]
@@ -33,6 +34,10 @@ impl ApiError {
     pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, message)
     }
+
+    pub(super) fn internal(error: impl ToString) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
 }
 
 impl From<tokio::task::JoinError> for ApiError {
@@ -43,13 +48,21 @@ impl From<tokio::task::JoinError> for ApiError {
     }
 }
 
+/// Why the daemon refused the request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorBody {
+    /// What went wrong, for a person.
+    error: String,
+}
+
 /// Marks an answer as a refusal, with its message. The dashboard makes a page of it for a browser.
 #[derive(Debug, Clone)]
 pub(super) struct Refusal(pub String);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": self.message }));
+        let body = Json(ErrorBody { error: self.message.clone() });
         let mut response = (self.status, body).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

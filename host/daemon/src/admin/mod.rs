@@ -7,7 +7,7 @@
 //! secrets of a source or the text of a mail.
 //!
 //! ```text
-//! api/         JSON over HTTP, described by openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
+//! api/         JSON over HTTP, described at /v1/openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
 //! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
 //! metrics/     numbers for Prometheus: /metrics
 //!
@@ -44,10 +44,7 @@ use tokio_util::sync::CancellationToken;
 use self::audit::{Action, Actor};
 pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
-    api::{
-        OPENAPI,
-        sources::{Post, Posted, Senders},
-    },
+    api::sources::{Post, Posted, Senders},
     since::Since,
     token::{TokenError, token},
 };

@@ -7,37 +7,78 @@ use axum::{
         rejection::{PathRejection, QueryRejection},
     },
 };
-use posthouse_model::{DeliveryState, Pattern};
+use posthouse_model::{DeliveryId, DeliveryState, Pattern};
 use posthouse_store::{DeliveryDetail, DeliveryFilter};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{ids, names::Asked, query, rows};
+use super::{
+    ids,
+    names::Asked,
+    query,
+    refusals::{BadRequest, NotFound, UnknownName},
+    rows, schemas,
+};
 
 use crate::admin::{
     Admin, Since,
     error::{ApiError, shown},
 };
 
-#[derive(Deserialize)]
+/// The filters of the list.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only deliveries in this state.
+    #[param(value_type = Option<schemas::DeliveryState>)]
     state: Option<DeliveryState>,
+    /// Only deliveries for this plugin.
     plugin: Option<String>,
+    /// Only deliveries of events of this source.
     source: Option<String>,
+    /// Only deliveries of events of these types.
     #[serde(rename = "type")]
+    #[param(value_type = Option<schemas::EventPattern>)]
     event_type: Option<Pattern>,
+    /// Only deliveries whose error has the same cause: ids, numbers and quoted values make no difference. Empty:
+    /// only deliveries without an error.
     reason: Option<String>,
+    /// Only deliveries that finished at this time or later. If a delivery has not finished, the time when it was
+    /// made counts.
     since: Option<Since>,
+    /// Only deliveries that finished or were made at this time or earlier. A day counts to its end.
     until: Option<Since>,
+    /// The most rows.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
+    /// The `next` of the previous page.
+    #[param(pattern = "^dlv_[0-9]{1,15}$")]
     before: Option<String>,
 }
 
+/// A page of deliveries.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeliveryPage {
+    /// The deliveries, newest first.
+    deliveries: Vec<rows::Delivery>,
+    /// The `before` of the next page. Null if there is none.
+    #[schema(value_type = Option<schemas::DeliveryId>)]
+    next: Option<DeliveryId>,
+}
+
+/// List deliveries, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries",
+    operation_id = "listDeliveries",
+    params(ListQuery),
+    responses((status = 200, description = "A page of deliveries.", body = DeliveryPage), BadRequest, UnknownName),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<DeliveryPage>, ApiError> {
     let Query(asked) = query?;
     let before = match asked.before {
         None => None,
@@ -62,17 +103,30 @@ pub(super) async fn list(
         before,
     };
     let page = admin.0.store.deliveries_within(filter, query::SEARCH).await?;
-    Ok(Json(
-        json!({ "deliveries": rows::all::<_, rows::DeliverySummary>(page.deliveries), "next": page.next }),
-    ))
+    Ok(Json(DeliveryPage { deliveries: rows::all(page.deliveries), next: page.next }))
 }
 
+/// Everything about one delivery
+#[utoipa::path(
+    get,
+    path = "/v1/deliveries/{id}",
+    operation_id = "getDelivery",
+    params((
+        "id" = String, Path, min_length = 1,
+        description = "The id of the delivery (`dlv_…`), or the Message-ID or Idempotency-Key of what it sent.",
+    )),
+    responses(
+        (status = 200, description = "The delivery.", body = rows::DeliveryDetail),
+        BadRequest,
+        NotFound,
+    ),
+)]
 pub(super) async fn show(
     State(admin): State<Admin>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<rows::DeliveryDetail>, ApiError> {
     let Path(id) = id?;
-    Ok(Json(json!(rows::DeliveryDetail::from(admin.delivery(&id).await?))))
+    Ok(Json(admin.delivery(&id).await?.into()))
 }
 
 impl Admin {

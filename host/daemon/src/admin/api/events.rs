@@ -12,37 +12,83 @@ use axum::{
         rejection::{PathRejection, QueryRejection},
     },
 };
+use jiff::Timestamp;
 use posthouse_model::{DeliveryId, EventSeq, Pattern, SourceName, config::Source, emitted_by};
 use posthouse_store::{EventDetail, EventFilter, EventPage, Payloads};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::{ids::delivery, names::Asked, outbox, query, rows};
+use super::{
+    ids::delivery,
+    names::Asked,
+    outbox, query,
+    refusals::{BadRequest, NotFound, UnknownName},
+    rows, schemas,
+};
 
 use crate::admin::{
     Admin, Since,
     error::{ApiError, shown},
 };
 
-#[derive(Deserialize)]
+/// The filters of a search.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only events of these types.
     #[serde(rename = "type")]
+    #[param(value_type = Option<schemas::EventPattern>)]
     event_type: Option<Pattern>,
+    /// Only events of this source.
     source: Option<String>,
+    /// Only events of this organization.
     organization: Option<String>,
+    /// Only the event with this id of the sender. The id of a delivery, a Message-ID or an Idempotency-Key finds
+    /// the event that it belongs to.
     id: Option<String>,
+    /// Only events with this text in the body. The search compares bytes and ignores the case of ASCII letters.
     text: Option<String>,
+    /// Only events received at this time or later.
     since: Option<Since>,
+    /// Only events received at this time or earlier. A day counts to its end.
     until: Option<Since>,
+    /// The most rows.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
+    /// Only events with a smaller `seq`: the `next` of the previous page.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     before: Option<i64>,
 }
 
+/// A page of a search.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventPage)]
+pub(super) struct Page {
+    /// The events, newest first.
+    events: Vec<rows::Event>,
+    /// The `before` of the next page. Null if the search has ended.
+    #[schema(value_type = Option<i64>)]
+    next: Option<EventSeq>,
+    /// How far back the search has looked. Null if it has looked at all events.
+    looked_to: Option<Timestamp>,
+}
+
+/// Search events, newest first
+///
+/// A call searches for about half a second, and `next` says where to continue. A page may be short or empty
+/// and still have a `next`.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "listEvents",
+    params(ListQuery),
+    responses((status = 200, description = "A page of events.", body = Page), BadRequest, UnknownName),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Page>, ApiError> {
     let Query(asked) = query?;
     let names =
         Asked { source: asked.source.as_deref(), event_type: asked.event_type.as_ref(), ..Asked::default() };
@@ -59,25 +105,50 @@ pub(super) async fn list(
         before: asked.before.map(EventSeq),
     };
     let page = admin.search(filter).await?;
-    Ok(Json(
-        json!({ "events": rows::all::<_, rows::EventSummary>(page.events), "next": page.next, "looked_to": page.looked_to }),
-    ))
+    Ok(Json(Page { events: rows::all(page.events), next: page.next, looked_to: page.looked_to }))
 }
 
-#[derive(Deserialize)]
+/// Which of the events with the id.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ShowQuery {
+    /// The source, if several have an event with this id.
+    #[param(value_type = Option<schemas::SourceName>)]
     source: Option<SourceName>,
 }
+
+/// The events with one id.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Events {
+    /// One event, or one of each source that has the id.
+    events: Vec<rows::EventDetail>,
+}
+
+/// Everything about one event
+#[utoipa::path(
+    get,
+    path = "/v1/events/{id}",
+    operation_id = "getEvent",
+    params(
+        (
+            "id" = String, Path, min_length = 1,
+            description = "The sender's id, the id of one of its deliveries (`dlv_…`), or the Message-ID or \
+                           Idempotency-Key of what a delivery sent.",
+        ),
+        ShowQuery,
+    ),
+    responses((status = 200, description = "The event.", body = Events), BadRequest, NotFound),
+)]
 
 pub(super) async fn show(
     State(admin): State<Admin>,
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<ShowQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Events>, ApiError> {
     let (Path(id), Query(asked)) = (id?, query?);
     let events = admin.find_events(asked.source, &id).await?;
-    Ok(Json(json!({ "events": rows::all::<_, rows::EventDetail>(events) })))
+    Ok(Json(Events { events: rows::all(events) }))
 }
 
 impl Admin {

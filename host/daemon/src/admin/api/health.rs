@@ -6,52 +6,116 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Json, Router,
-    extract::State,
-    http::StatusCode,
-    middleware::from_fn,
-    routing::{MethodRouter, get},
-};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use posthouse_store::StoreError;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::schemas::Either;
 
 use crate::{
-    admin::{Admin, guard},
+    admin::{Admin, error::ErrorBody},
     listener::Peer,
 };
 
 /// The time limit for the store's writer to answer.
 pub(in crate::admin) const ANSWER: Duration = Duration::from_secs(3);
 
-/// Both routes, which need no token.
-pub(super) fn router() -> Router<Admin> {
-    let within = |handler: MethodRouter<Admin>| handler.layer(from_fn(guard::within_time));
-    Router::new().route("/healthz", within(get(health))).route("/readyz", within(get(readiness)))
+/// The daemon works.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status")]
+pub(super) enum Healthy {
+    #[serde(rename = "ok")]
+    Ok,
 }
 
-async fn health(
+/// The daemon needs a restart.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status")]
+pub(super) enum Unhealthy {
+    #[serde(rename = "failed")]
+    Failed {
+        /// What only a restart fixes.
+        reasons: Vec<String>,
+    },
+}
+
+/// The daemon accepts events.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status")]
+pub(super) enum Ready {
+    #[serde(rename = "ready")]
+    Ready,
+}
+
+/// The daemon accepts no events.
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "status")]
+pub(super) enum NotReady {
+    #[serde(rename = "not ready")]
+    NotReady {
+        /// What keeps events out.
+        reasons: Vec<String>,
+    },
+}
+
+/// 503 of `/healthz`: from the handler, or from the time limit.
+type UnhealthyAnswer = Either<Unhealthy, ErrorBody>;
+/// 503 of `/readyz`: from the handler, or from the time limit.
+type NotReadyAnswer = Either<NotReady, ErrorBody>;
+
+/// Whether the daemon works
+///
+/// If it does not, only a restart helps.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "getHealth",
+    responses(
+        (status = 200, description = "The daemon works.", body = Healthy),
+        (
+            status = 503, body = inline(UnhealthyAnswer),
+            description = "The store has stopped or does not answer.",
+        ),
+    ),
+)]
+pub(super) async fn health(
     State(admin): State<Admin>,
     Extension(peer): Extension<Arc<Peer>>,
-) -> (StatusCode, Json<Value>) {
+) -> Result<Json<Healthy>, (StatusCode, Json<Unhealthy>)> {
     let _shield = peer.shield();
-    answer("ok", "failed", admin.ailments().await)
+    let reasons = admin.ailments().await;
+    if reasons.is_empty() {
+        return Ok(Json(Healthy::Ok));
+    }
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Unhealthy::Failed { reasons })))
 }
 
-async fn readiness(
+/// Whether the daemon accepts events
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "getReadiness",
+    responses(
+        (status = 200, description = "The daemon accepts events.", body = Ready),
+        (
+            status = 503, body = inline(NotReadyAnswer),
+            description = "The daemon accepts no events for now. It recovers automatically, unless it is not \
+                           healthy either.",
+        ),
+    ),
+)]
+pub(super) async fn readiness(
     State(admin): State<Admin>,
     Extension(peer): Extension<Arc<Peer>>,
-) -> (StatusCode, Json<Value>) {
+) -> Result<Json<Ready>, (StatusCode, Json<NotReady>)> {
     let _shield = peer.shield();
     let ailments = admin.ailments().await;
-    answer("ready", "not ready", ailments.into_iter().chain(admin.obstacles()).collect())
-}
-
-fn answer(well: &str, unwell: &str, reasons: Vec<String>) -> (StatusCode, Json<Value>) {
+    let reasons: Vec<_> = ailments.into_iter().chain(admin.obstacles()).collect();
     if reasons.is_empty() {
-        return (StatusCode::OK, Json(json!({ "status": well })));
+        return Ok(Json(Ready::Ready));
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": unwell, "reasons": reasons })))
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(NotReady::NotReady { reasons })))
 }
 
 impl Admin {

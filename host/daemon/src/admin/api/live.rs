@@ -36,6 +36,17 @@ const REST: Duration = Duration::from_secs(1);
 /// How often something is sent where nothing happens.
 const BEAT: Duration = Duration::from_secs(15);
 
+/// What happens now, as server-sent events
+#[utoipa::path(
+    get,
+    path = "/v1/live",
+    operation_id = "getLive",
+    responses((
+        status = 200, body = String, content_type = "text/event-stream",
+        description = "Server-sent events without end. The data of an `event` is an Event, that of `counts` the \
+                       number of deliveries in each state.",
+    )),
+)]
 pub(super) async fn live(
     State(admin): State<Admin>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
@@ -136,7 +147,7 @@ impl Feed {
             .into_iter()
             .rev()
             .filter(is_new)
-            .map(|event| ("event", json!(rows::EventSummary::from(event))))
+            .map(|event| ("event", json!(rows::Event::from(event))))
             .collect();
         let stats = self.admin.0.store.stats().await?;
         let states: BTreeMap<_, _> =

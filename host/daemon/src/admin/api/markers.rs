@@ -11,8 +11,10 @@ use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::refusals::{BadBody, Conflict};
 
 use crate::admin::{Action, Actor, Admin, error::ApiError};
 
@@ -22,18 +24,44 @@ const LONGEST: u64 = 3600;
 /// The most bytes of the holder's name.
 const NAME: usize = 64;
 
-#[derive(Deserialize)]
+/// Which markers to keep, and for how long.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = KeepMarkers)]
 pub(super) struct Body {
+    /// The name of the client that makes the backup.
+    #[schema(pattern = "^[!-~]{1,64}$", examples("nightly"))]
     holder: String,
+    /// How long from now, in seconds. 0 removes the markers.
+    #[schema(maximum = 3600)]
     seconds: u64,
 }
 
+/// What the daemon keeps.
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeptMarkers)]
+pub(super) struct Kept {
+    /// The name from the request.
+    holder: String,
+    /// The time from the request, in seconds.
+    seconds: u64,
+    /// Whether the markers have stayed for this client since its last request.
+    kept: bool,
+}
+
+/// Keep the markers of attempts in the databases while a backup is made
+#[utoipa::path(
+    post,
+    path = "/v1/markers/keep",
+    operation_id = "keepMarkers",
+    request_body = Body,
+    responses((status = 200, description = "The markers stay for this time.", body = Kept), BadBody, Conflict),
+)]
 pub(super) async fn keep(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     body: Result<Json<Body>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Kept>, ApiError> {
     let Json(Body { holder, seconds }) = body?;
     if holder.is_empty() || holder.len() > NAME || !holder.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(ApiError::bad_request(format!("`holder` is not 1 to {NAME} visible ASCII characters")));
@@ -54,5 +82,5 @@ pub(super) async fn keep(
         (true, 0) => admin.noted(&actor, Action::EndBackup, &holder, "markers go").await?,
         _ => {}
     }
-    Ok(Json(json!({ "holder": holder, "seconds": seconds, "kept": kept })))
+    Ok(Json(Kept { holder, seconds, kept }))
 }

@@ -2,7 +2,7 @@
 //! `POST /v1/outbox/replay`: tries items that were given up again, with the same Message-ID or
 //! Idempotency-Key.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use axum::{
     Extension, Json,
@@ -13,28 +13,61 @@ use axum::{
 };
 use posthouse_model::{Mask, OutboxState, config::Source};
 use posthouse_store::{OutboxFilter, OutboxId, OutboxSummary};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
-use super::{ids, query, rows};
+use super::{
+    ids, query,
+    refusals::{BadBody, BadRequest, Conflict, NotFound},
+    rows,
+    schemas::{self, Form},
+};
 
 use crate::admin::{
     Action, Actor, Admin,
     error::{ApiError, shown},
 };
 
-#[derive(Deserialize)]
+/// The filters of the list.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only items in this state.
+    #[param(value_type = Option<schemas::OutboxState>)]
     state: Option<String>,
+    /// The most rows.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
+    /// Only items with a smaller id: the `next` of the previous page.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     before: Option<i64>,
 }
 
+/// A page of the outbox.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutboxPage {
+    /// The items, newest first.
+    outbox: Vec<rows::OutboxItem>,
+    /// The `before` of the next page. Null if there is none.
+    next: Option<i64>,
+}
+
+/// List items of the outbox, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/outbox",
+    operation_id = "listOutbox",
+    params(ListQuery),
+    responses((status = 200, description = "A page of the outbox.", body = OutboxPage), BadRequest),
+)]
 pub(super) async fn list(
     State(admin): State<Admin>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<OutboxPage>, ApiError> {
     let Query(asked) = query?;
     let state = asked.state.map(|name| {
         OutboxState::named(&name).ok_or_else(|| {
@@ -50,38 +83,101 @@ pub(super) async fn list(
     };
     let items = admin.outbox(filter.clone()).await?;
     let next = items.last().filter(|_| items.len() == filter.limit as usize).map(|item| item.id.0);
-    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(items), "next": next })))
+    Ok(Json(OutboxPage { outbox: rows::all(items), next }))
 }
 
+/// Items of the outbox.
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutboxItems {
+    /// One item, or all that a delivery staged.
+    outbox: Vec<rows::OutboxItem>,
+}
+
+/// One item of the outbox, or all that a delivery staged
+#[utoipa::path(
+    get,
+    path = "/v1/outbox/{id}",
+    operation_id = "getOutbox",
+    params((
+        "id" = String, Path, min_length = 1,
+        description = "The number of an item, its Message-ID or Idempotency-Key, or the id of a delivery.",
+    )),
+    responses((status = 200, description = "The items.", body = OutboxItems), BadRequest, NotFound),
+)]
 pub(super) async fn show(
     State(admin): State<Admin>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<OutboxItems>, ApiError> {
     let Path(id) = id?;
-    Ok(Json(json!({ "outbox": rows::all::<_, rows::OutboxSummary>(admin.outbox_items(&id).await?) })))
+    Ok(Json(OutboxItems { outbox: rows::all(admin.outbox_items(&id).await?) }))
 }
 
-#[derive(Deserialize)]
+/// The items to try again.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReplayBody {
+    /// All items that were given up.
     #[serde(default)]
     dead: bool,
+    /// The numbers of the items.
     #[serde(default)]
+    #[schema(min_items = 1, max_items = 1000, minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     items: Vec<i64>,
 }
 
+/// What a [`ReplayBody`] may be.
+pub(super) enum ReplayForms {}
+
+impl PartialSchema for ReplayForms {
+    fn schema() -> RefOr<Schema> {
+        schemas::forms::<ReplayBody>(&[
+            Form { what: "All items that were given up.", needs: "dead", takes: &[] },
+            Form { what: "These items.", needs: "items", takes: &[] },
+        ])
+    }
+}
+
+impl ToSchema for ReplayForms {
+    fn name() -> Cow<'static, str> {
+        "ReplayOutbox".into()
+    }
+}
+
+/// The result of a replay of outbox items.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReplayedOutbox)]
+pub(super) struct Replayed {
+    /// The number of items that are tried again.
+    count: u64,
+}
+
+/// Try items of the outbox again that were given up
+///
+/// Each keeps its Message-ID or Idempotency-Key.
+#[utoipa::path(
+    post,
+    path = "/v1/outbox/replay",
+    operation_id = "replayOutbox",
+    request_body = ReplayForms,
+    responses(
+        (status = 200, description = "The items are tried again.", body = Replayed),
+        BadBody,
+        NotFound,
+        Conflict,
+    ),
+)]
 pub(super) async fn replay(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     body: Result<Json<ReplayBody>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Replayed>, ApiError> {
     let Json(ReplayBody { dead, items }) = body?;
     if dead != items.is_empty() {
         return Err(ApiError::bad_request(
             r#"say either `"dead": true`, for all that were given up, or `"items"`"#,
         ));
     }
-    Ok(Json(json!({ "count": admin.replay_outbox(&actor, items).await? })))
+    Ok(Json(Replayed { count: admin.replay_outbox(&actor, items).await? }))
 }
 
 /// Masks what an item shows. The parts that the plugin chose may be from any event.

@@ -9,36 +9,111 @@
 //! however often the request is sent. `dry_run` only counts. Each new delivery has its own id, so it takes
 //! effect again.
 
+use std::borrow::Cow;
+
 use axum::{
     Extension, Json,
     extract::{State, rejection::JsonRejection},
 };
 use posthouse_model::{DeliveryId, DeliveryState, EventType, Pattern, PluginId, SourceName, counted};
 use posthouse_store::{DeliveryFilter, DeliveryPlace, EventDetail};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
-use super::{ids, names::Asked};
+use super::{
+    ids,
+    names::Asked,
+    refusals::{BadBody, Conflict, NotFound},
+    schemas::{self, Form},
+};
 
 use crate::admin::{Action, Actor, Admin, Since, error::ApiError};
 
-#[derive(Deserialize)]
+/// What to replay.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body {
+    /// The sender's id of the event. The id of a delivery means its event, for its plugin.
+    #[schema(nullable = false, min_length = 1)]
     event: Option<String>,
+    /// Dead letters.
     #[serde(default)]
     dead: bool,
+    /// All finished deliveries: done, or dead letters.
     #[serde(default)]
     finished: bool,
+    /// Only for events of this source.
+    #[schema(nullable = false, value_type = Option<schemas::SourceName>)]
     source: Option<SourceName>,
+    /// Only for this plugin.
+    #[schema(nullable = false, min_length = 1)]
     plugin: Option<String>,
+    /// Only for events of these types.
     #[serde(rename = "type")]
+    #[schema(nullable = false, value_type = Option<schemas::EventPattern>)]
     event_type: Option<Pattern>,
+    /// Only deliveries whose error has the same cause as this one. Empty: only deliveries without an error.
+    #[schema(nullable = false)]
     reason: Option<String>,
+    /// Only deliveries that finished at this time or later.
+    #[schema(nullable = false)]
     since: Option<Since>,
+    /// Only deliveries that finished at this time or earlier. A day counts to its end.
+    #[schema(nullable = false)]
     until: Option<Since>,
+    /// Count the deliveries and make none.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// What a [`Body`] may be.
+pub(super) enum Forms {}
+
+impl PartialSchema for Forms {
+    fn schema() -> RefOr<Schema> {
+        const FILTER: &[&str] = &["plugin", "source", "type", "reason", "since", "until", "dry_run"];
+        schemas::forms::<Body>(&[
+            Form {
+                what: "One event: for the named plugin, or for each plugin that subscribes to its type or has \
+                       had a delivery of it.",
+                needs: "event",
+                takes: &["source", "plugin", "dry_run"],
+            },
+            Form { what: "Dead letters that have not been replayed.", needs: "dead", takes: FILTER },
+            Form {
+                what: "Finished deliveries that have not been replayed.",
+                needs: "finished",
+                takes: FILTER,
+            },
+        ])
+    }
+}
+
+impl ToSchema for Forms {
+    fn name() -> Cow<'static, str> {
+        "Replay".into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Body::schemas(schemas);
+    }
+}
+
+/// The result of a replay.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Replayed)]
+pub(super) struct Answer {
+    /// The number of deliveries that were made, or would be.
+    count: u64,
+    /// Whether they were only counted.
+    dry_run: bool,
+    /// The new deliveries of one event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<Vec<schemas::DeliveryId>>)]
+    deliveries: Option<Vec<DeliveryId>>,
 }
 
 impl Body {
@@ -48,11 +123,27 @@ impl Body {
     }
 }
 
+/// Make new deliveries of old events
+///
+/// Each new delivery has its own id, so its effects happen again. Of many, each is replayed for its own plugin
+/// and only once, however often the request is sent.
+#[utoipa::path(
+    post,
+    path = "/v1/replay",
+    operation_id = "replayEvents",
+    request_body = Forms,
+    responses(
+        (status = 200, description = "The deliveries were made or counted.", body = Answer),
+        BadBody,
+        NotFound,
+        Conflict,
+    ),
+)]
 pub(super) async fn replay(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     body: Result<Json<Body>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Answer>, ApiError> {
     let Json(asked) = body?;
     if let Some(name) = &asked.plugin {
         admin.plugin_id(name)?;
@@ -64,8 +155,8 @@ pub(super) async fn replay(
         let replayed =
             admin.replay_one(&actor, event.clone(), asked.source, asked.plugin.clone(), dry_run).await?;
         return Ok(Json(match replayed {
-            Replayed::Would(count) => json!({ "count": count, "dry_run": true }),
-            Replayed::Made(ids) => json!({ "count": ids.len(), "deliveries": ids, "dry_run": false }),
+            Replayed::Would(count) => Answer { count: count as u64, dry_run: true, deliveries: None },
+            Replayed::Made(ids) => Answer { count: ids.len() as u64, dry_run: false, deliveries: Some(ids) },
         }));
     }
     if asked.event.is_some() || asked.dead == asked.finished {
@@ -88,7 +179,7 @@ pub(super) async fn replay(
     } else {
         admin.replay_many(&actor, filter).await?
     };
-    Ok(Json(json!({ "count": count, "dry_run": dry_run })))
+    Ok(Json(Answer { count, dry_run, deliveries: None }))
 }
 
 /// The result of a replay of one event.

@@ -1,4 +1,5 @@
-//! Rows of the store as the admin API writes them in JSON. `openapi.json` describes the same shapes.
+//! Rows of the store, and small records of other crates, as the admin API writes them in JSON and describes
+//! them. The doc comments are the descriptions in the OpenAPI document.
 //!
 //! The API owns these names: a field that the store renames keeps its name here. Each `From` takes its row
 //! apart field by field, so a new field of the store does not compile until somebody decides whether the API
@@ -7,9 +8,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use posthouse_model::{DeliveryId, DeliveryState, EventSeq, HeldReason, LogLine, OutboxState, Outcome};
+use posthouse_guest::plugin;
+use posthouse_model::{self as model, DeliveryId, DeliveryState, EventSeq, HeldReason, OutboxState, config};
 use posthouse_store as store;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+
+use super::schemas;
 
 /// Rows as their JSON shapes.
 pub(super) fn all<Row, Shape: From<Row>>(rows: Vec<Row>) -> Vec<Shape> {
@@ -21,6 +26,16 @@ pub(super) fn stats<S: Serializer>(stats: &store::StoreStats, serializer: S) -> 
     StoreStats::from(stats.clone()).serialize(serializer)
 }
 
+/// Writes the counts of requests as part of another object.
+pub(super) fn counts<S: Serializer>(counts: &model::RequestCounts, serializer: S) -> Result<S::Ok, S::Error> {
+    RequestCounts::from(counts.clone()).serialize(serializer)
+}
+
+/// Writes the rate limit of a source as part of another object.
+pub(super) fn rate<S: Serializer>(rate: &Option<config::Rate>, serializer: S) -> Result<S::Ok, S::Error> {
+    rate.map(Rate::from).serialize(serializer)
+}
+
 /// Writes the newest event of a source as part of another object.
 pub(super) fn last_event<S: Serializer>(
     event: &Option<store::LastEvent>,
@@ -30,21 +45,31 @@ pub(super) fn last_event<S: Serializer>(
 }
 
 /// One event in a list.
-#[derive(Serialize)]
-pub(super) struct EventSummary {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Event {
+    /// The number of the event in the store, in the order in which events were accepted.
+    #[schema(value_type = i64)]
     seq: EventSeq,
+    /// The source that sent it.
     source: String,
+    /// The sender's id.
     id: String,
+    /// The event type.
     #[serde(rename = "type")]
     event_type: String,
+    /// The organization that it concerns.
     organization: Option<String>,
+    /// When it happened, as the sender says.
     occurred_at: Option<Timestamp>,
+    /// When the daemon accepted it.
     received_at: Timestamp,
+    /// The length of its body in bytes.
     bytes: u64,
+    /// The number of its deliveries in each state.
     deliveries: BTreeMap<String, u64>,
 }
 
-impl From<store::EventSummary> for EventSummary {
+impl From<store::EventSummary> for Event {
     fn from(row: store::EventSummary) -> Self {
         let store::EventSummary {
             seq,
@@ -62,13 +87,18 @@ impl From<store::EventSummary> for EventSummary {
 }
 
 /// All of one event.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct EventDetail {
     #[serde(flatten)]
-    summary: EventSummary,
+    summary: Event,
+    /// The id of its trace in an OpenTelemetry collector, in hex. Null if it is not traced.
     trace: Option<String>,
+    /// The verified body, byte for byte as it was received. Only the values that the source's `redact` names
+    /// are replaced by `[redacted]`.
     body: String,
+    /// Whether values of `body` are replaced.
     masked: bool,
+    /// Its deliveries, oldest first.
     history: Vec<DeliveryDetail>,
 }
 
@@ -80,26 +110,45 @@ impl From<store::EventDetail> for EventDetail {
 }
 
 /// One delivery in a list.
-#[derive(Serialize)]
-pub(super) struct DeliverySummary {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Delivery {
+    /// The id of the delivery.
+    #[schema(value_type = schemas::DeliveryId)]
     id: DeliveryId,
+    /// The sender's id of the event.
     event: String,
+    /// The source that sent the event.
     source: String,
+    /// The type of the event.
     #[serde(rename = "type")]
     event_type: String,
+    /// The plugin that gets the event.
     plugin: String,
+    /// The state of the delivery.
+    #[schema(value_type = schemas::DeliveryState)]
     state: DeliveryState,
+    /// Why it is held. Null in other states.
+    #[schema(value_type = Option<schemas::HeldReason>)]
     held: Option<HeldReason>,
+    /// The number of attempts that have ended.
     attempts: u32,
+    /// When it may run. Null once it has finished, or while another delivery blocks it.
     due_at: Option<Timestamp>,
+    /// When it was made.
     made_at: Timestamp,
+    /// When it was done, or became a dead letter.
     finished_at: Option<Timestamp>,
+    /// The last error.
     error: Option<String>,
+    /// The earlier delivery that it replays.
+    #[schema(value_type = Option<schemas::DeliveryId>)]
     replay_of: Option<DeliveryId>,
+    /// The delivery with the same order key that must finish before this one may run.
+    #[schema(value_type = Option<schemas::DeliveryId>)]
     behind: Option<DeliveryId>,
 }
 
-impl From<store::DeliverySummary> for DeliverySummary {
+impl From<store::DeliverySummary> for Delivery {
     fn from(row: store::DeliverySummary) -> Self {
         let store::DeliverySummary {
             id,
@@ -137,12 +186,14 @@ impl From<store::DeliverySummary> for DeliverySummary {
 }
 
 /// All of one delivery.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct DeliveryDetail {
     #[serde(flatten)]
-    summary: DeliverySummary,
-    attempt_log: Vec<AttemptDetail>,
-    outbox: Vec<OutboxSummary>,
+    summary: Delivery,
+    /// Its attempts, first to last.
+    attempt_log: Vec<Attempt>,
+    /// The outbox items that it staged.
+    outbox: Vec<OutboxItem>,
 }
 
 impl From<store::DeliveryDetail> for DeliveryDetail {
@@ -153,20 +204,30 @@ impl From<store::DeliveryDetail> for DeliveryDetail {
 }
 
 /// One attempt.
-#[derive(Serialize)]
-pub(super) struct AttemptDetail {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Attempt {
+    /// The number of the attempt, from 1.
+    #[schema(minimum = 1)]
     number: u32,
+    /// The first digits of the SHA-256 of the plugin's file. Null if it was not recorded.
     revision: Option<String>,
+    /// When it began.
     started_at: Timestamp,
+    /// Its duration in microseconds.
     duration_us: u64,
+    /// How it ended.
     outcome: Outcome,
+    /// What went wrong.
     error: Option<String>,
+    /// The stack of a trap, innermost function first.
     trace: Option<String>,
+    /// What the plugin logged.
     logs: Vec<LogLine>,
+    /// What the plugin did: keys, SQL, requests, what it staged. It contains no values.
     did: Vec<String>,
 }
 
-impl From<store::AttemptDetail> for AttemptDetail {
+impl From<store::AttemptDetail> for Attempt {
     fn from(row: store::AttemptDetail) -> Self {
         let store::AttemptDetail {
             number,
@@ -179,30 +240,57 @@ impl From<store::AttemptDetail> for AttemptDetail {
             logs,
             did,
         } = row;
-        Self { number, revision, started_at, duration_us, outcome, error, trace, logs, did }
+        Self {
+            number,
+            revision,
+            started_at,
+            duration_us,
+            outcome: outcome.into(),
+            error,
+            trace,
+            logs: all(logs),
+            did,
+        }
     }
 }
 
 /// One outbox item in a list.
-#[derive(Serialize)]
-pub(super) struct OutboxSummary {
+#[derive(Serialize, ToSchema)]
+pub(super) struct OutboxItem {
+    /// The number of the item.
     id: i64,
+    /// The delivery that staged it.
+    #[schema(value_type = schemas::DeliveryId)]
     delivery: DeliveryId,
+    /// The sender's id of the event. Null if the event has left the store.
     event: Option<String>,
+    /// The source that sent the event. Null if the event has left the store.
     source: Option<String>,
+    /// The plugin that staged it.
     plugin: Option<String>,
+    /// `mail`, or `request` for an HTTP request.
     kind: &'static str,
+    /// The addresses and the subject of a mail, or the method and the URL of a request. Never a text, header
+    /// or body.
     summary: String,
+    /// The Message-ID of a mail, or the Idempotency-Key of a request.
     key: Option<String>,
+    /// The state of the item.
+    #[schema(value_type = schemas::OutboxState)]
     state: OutboxState,
+    /// The number of tries.
     attempts: u32,
+    /// When the delivery that staged it was committed.
     staged_at: Option<Timestamp>,
+    /// When it is tried. Null once it has finished.
     due_at: Option<Timestamp>,
+    /// When it was sent, or became dead.
     finished_at: Option<Timestamp>,
+    /// The last error.
     error: Option<String>,
 }
 
-impl From<store::OutboxSummary> for OutboxSummary {
+impl From<store::OutboxSummary> for OutboxItem {
     fn from(row: store::OutboxSummary) -> Self {
         let store::OutboxSummary {
             id,
@@ -239,22 +327,40 @@ impl From<store::OutboxSummary> for OutboxSummary {
 }
 
 /// The ledger of deliveries, the outbox, and the last 24 hours by event type.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct StoreStats {
+    /// Deliveries made since the store was created, those that retention removed included.
     made: u64,
+    /// Deliveries by state. The sum is `made`.
+    #[schema(value_type = BTreeMap<String, u64>)]
     states: BTreeMap<DeliveryState, u64>,
+    /// The last 24 hours by event type.
     by_type: Vec<TypeStats>,
+    /// Outbox items by state.
+    #[schema(value_type = BTreeMap<String, u64>)]
     outbox: BTreeMap<OutboxState, u64>,
+    /// Deliveries by plugin.
     plugins: Vec<PluginStats>,
+    /// Attempts that ran again because of a conflict.
     conflicts: u64,
+    /// Completions without a valid lease. Nothing of them was written.
     lost_leases: u64,
+    /// The size of the store's file. Null if the engine has no file.
     store_bytes: Option<u64>,
+    /// The size of its write-ahead log. Null if the engine has no file for it.
     wal_bytes: Option<u64>,
+    /// The free space on the store's disk. Null if the system does not say.
     disk_free_bytes: Option<u64>,
+    /// `min_free` of `[store]`: with less free space, the daemon answers events with 503. 0 means no limit.
     min_free_bytes: u64,
+    /// The bytes in use in the store's file.
     live_bytes: u64,
+    /// `max_size` of `[store]`: beyond it, the daemon removes finished events before their time. Null means no
+    /// limit.
     max_bytes: Option<u64>,
+    /// Whether more than `max_bytes` is in use and nothing is left to remove.
     oversize: bool,
+    /// Deliveries of a replay of many that wait for their turn.
     replays_waiting: u64,
 }
 
@@ -298,16 +404,24 @@ impl From<store::StoreStats> for StoreStats {
 }
 
 /// Deliveries of one event type over the last 24 hours.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct TypeStats {
+    /// The event type.
     #[serde(rename = "type")]
     event_type: String,
+    /// Deliveries made.
     total: u64,
+    /// Deliveries done.
     completed: u64,
+    /// Deliveries that became dead letters.
     failed: u64,
+    /// The mean duration of the attempts that ended a delivery, in milliseconds. Null if there were none.
     average_ms: Option<f64>,
+    /// The median of these durations in milliseconds, within 10 %. Null if there were none.
     p50_ms: Option<f64>,
+    /// The 95th percentile of these durations in milliseconds, within 10 %. Null if there were none.
     p95_ms: Option<f64>,
+    /// The 99th percentile of these durations in milliseconds, within 10 %. Null if there were none.
     p99_ms: Option<f64>,
 }
 
@@ -320,12 +434,18 @@ impl From<store::TypeStats> for TypeStats {
 }
 
 /// Deliveries of one plugin.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PluginStats {
+    /// The name of the plugin.
     plugin: String,
+    /// Deliveries made.
     made: u64,
+    /// Deliveries by state. The sum is `made`.
+    #[schema(value_type = BTreeMap<String, u64>)]
     states: BTreeMap<DeliveryState, u64>,
+    /// When the oldest delivery that is ready, waiting or held was made.
     oldest_open: Option<Timestamp>,
+    /// Deliveries of a replay of many that wait for their turn.
     replays_waiting: u64,
 }
 
@@ -337,13 +457,19 @@ impl From<store::PluginStats> for PluginStats {
 }
 
 /// One action of an operator.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct AuditEntry {
+    /// The number of the entry.
     id: i64,
+    /// When the action began.
     at: Timestamp,
+    /// How the operator was authenticated: `token`, or `session` and its mark.
     actor: String,
+    /// The action.
     action: String,
+    /// What the action was applied to.
     target: String,
+    /// The result. Null while the action runs, and if the daemon stopped before its end.
     outcome: Option<String>,
 }
 
@@ -355,15 +481,25 @@ impl From<store::AuditEntry> for AuditEntry {
 }
 
 /// Dead letters of one plugin that have one cause.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct DeadGroup {
+    /// The plugin.
     plugin: String,
+    /// The cause: the last error, with `…` for ids, numbers and values. Empty if there was no message.
     reason: String,
+    /// The whole error of the newest one.
     example: String,
+    /// The number of dead letters.
+    #[schema(minimum = 1)]
     count: u64,
+    /// The number of them that have not been replayed.
     to_replay: u64,
+    /// When the first became a dead letter.
     first_at: Option<Timestamp>,
+    /// When the last became a dead letter.
     last_at: Option<Timestamp>,
+    /// The newest of them.
+    #[schema(value_type = schemas::DeliveryId)]
     newest: DeliveryId,
 }
 
@@ -375,12 +511,18 @@ impl From<store::DeadGroup> for DeadGroup {
 }
 
 /// The newest event of a source.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct LastEvent {
+    /// The source.
     source: String,
+    /// The number of the event in the store.
+    #[schema(value_type = i64)]
     seq: EventSeq,
+    /// When the daemon accepted it.
     received_at: Timestamp,
+    /// The sender's id. Null if the event has left the store.
     id: Option<String>,
+    /// The event type. Null if the event has left the store.
     #[serde(rename = "type")]
     event_type: Option<String>,
 }
@@ -393,17 +535,28 @@ impl From<store::LastEvent> for LastEvent {
 }
 
 /// One part of a series.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Point {
+    /// When the part begins.
     at: Timestamp,
+    /// Its length in minutes.
+    #[schema(minimum = 1)]
     minutes: u64,
+    /// Events accepted.
     events: u64,
+    /// Deliveries made.
     made: u64,
+    /// Deliveries done.
     completed: u64,
+    /// Deliveries that became dead letters.
     failed: u64,
+    /// Deliveries unfinished at its end.
     unfinished: u64,
+    /// The median duration of the attempts that ended a delivery, in milliseconds. Null if there were none.
     p50_ms: Option<f64>,
+    /// The 95th percentile of these durations in milliseconds. Null if there were none.
     p95_ms: Option<f64>,
+    /// The 99th percentile of these durations in milliseconds. Null if there were none.
     p99_ms: Option<f64>,
 }
 
@@ -416,12 +569,17 @@ impl From<store::Point> for Point {
 }
 
 /// One content that a plugin file has had.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PluginRevision {
+    /// The SHA-256 of the file, in hex.
     sha256: String,
+    /// What the plugin says about itself. Empty if the file does not load.
     description: String,
+    /// When it was loaded or refused.
     loaded_at: Timestamp,
+    /// When it was replaced or removed. Null while it is in force.
     ended_at: Option<Timestamp>,
+    /// `replaced`, `removed`, or `refused: …`. Null while it is in force.
     ending: Option<String>,
 }
 
@@ -429,5 +587,123 @@ impl From<store::PluginRevision> for PluginRevision {
     fn from(row: store::PluginRevision) -> Self {
         let store::PluginRevision { sha256, description, loaded_at, ended_at, ending } = row;
         Self { sha256, description, loaded_at, ended_at, ending }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// The plugin returned ok, and its effects are committed.
+    Done,
+    /// The plugin asked for a retry, trapped, or exceeded a limit.
+    Retry,
+    /// The plugin refused the event permanently.
+    Rejected,
+}
+
+impl From<model::Outcome> for Outcome {
+    fn from(outcome: model::Outcome) -> Self {
+        match outcome {
+            model::Outcome::Done => Self::Done,
+            model::Outcome::Retry => Self::Retry,
+            model::Outcome::Rejected => Self::Rejected,
+        }
+    }
+}
+
+/// A line that a plugin logged.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LogLine {
+    /// The severity.
+    level: LogLevel,
+    /// The text.
+    message: String,
+}
+
+impl From<model::LogLine> for LogLine {
+    fn from(line: model::LogLine) -> Self {
+        let model::LogLine { after: _, level, message } = line;
+        Self { level: level.into(), message }
+    }
+}
+
+/// The severity of a log line.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl From<model::LogLevel> for LogLevel {
+    fn from(level: model::LogLevel) -> Self {
+        match level {
+            model::LogLevel::Trace => Self::Trace,
+            model::LogLevel::Debug => Self::Debug,
+            model::LogLevel::Info => Self::Info,
+            model::LogLevel::Warn => Self::Warn,
+            model::LogLevel::Error => Self::Error,
+        }
+    }
+}
+
+/// Requests by result.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RequestCounts {
+    /// Requests that were received.
+    received: u64,
+    /// New events.
+    accepted: u64,
+    /// Events that were stored already.
+    duplicate: u64,
+    /// Events of a type that the source does not accept.
+    filtered: u64,
+    /// Rejected requests by reason.
+    rejected: BTreeMap<String, u64>,
+    /// Requests whose event could not be stored, by reason.
+    failed: BTreeMap<String, u64>,
+}
+
+impl From<model::RequestCounts> for RequestCounts {
+    fn from(counts: model::RequestCounts) -> Self {
+        let model::RequestCounts { received, accepted, duplicate, filtered, rejected, failed } = counts;
+        Self { received, accepted, duplicate, filtered, rejected, failed }
+    }
+}
+
+/// The rate of signed requests that a source may send.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Rate {
+    /// The average number of requests a second.
+    per_second: f64,
+    /// The number of requests that may follow at once after a pause.
+    #[schema(minimum = 1)]
+    burst: u32,
+}
+
+impl From<config::Rate> for Rate {
+    fn from(rate: config::Rate) -> Self {
+        let config::Rate { per_second, burst } = rate;
+        Self { per_second, burst }
+    }
+}
+
+/// A file in the plugins folder that is ignored.
+#[derive(Serialize, ToSchema)]
+pub(super) struct IgnoredFile {
+    /// The name of the file.
+    file: String,
+    /// Why it is ignored, and what to do.
+    reason: &'static str,
+}
+
+impl From<plugin::IgnoredFile> for IgnoredFile {
+    fn from(ignored: plugin::IgnoredFile) -> Self {
+        let plugin::IgnoredFile { file, reason } = ignored;
+        Self { file, reason }
     }
 }

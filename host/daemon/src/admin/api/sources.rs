@@ -21,9 +21,14 @@ use posthouse_model::{
 };
 use posthouse_store::LastEvent;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
+use utoipa::ToSchema;
 
-use super::{rows, stats::Requests};
+use super::{
+    refusals::{BadBody, BadRequest, Conflict, NotFound},
+    rows, schemas,
+    stats::Requests,
+};
 
 use crate::admin::{Action, Actor, Admin, error::ApiError};
 
@@ -41,82 +46,159 @@ pub struct Senders {
 }
 
 /// The answer of the daemon's own listener.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Posted {
-    /// The status.
+    /// The status of the listener's answer.
     pub status: u16,
-    /// The body of the answer.
+    /// The body of the listener's answer.
     pub answer: String,
 }
 
-/// A source, as the API shows it.
-#[derive(Serialize)]
+/// A source.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Source)]
 pub(in crate::admin) struct SourceView {
+    /// Its name in config.toml.
     pub(in crate::admin) name: String,
+    /// The path of its webhooks.
     pub(in crate::admin) path: String,
+    /// The scheme of its signatures.
     pub(in crate::admin) scheme: &'static str,
     /// The number of its secrets.
     pub(in crate::admin) secrets: usize,
+    /// The largest difference between the time of a signature and the daemon's clock, such as `5m`.
     pub(in crate::admin) tolerance: String,
+    /// The event types that it accepts.
     pub(in crate::admin) events: Vec<String>,
+    /// JSON pointers to the values that are masked.
     pub(in crate::admin) redact: Vec<String>,
-    /// The rate of signed requests that it may send. None means no limit.
+    /// The rate of signed requests that it may send. Null means no limit.
+    #[serde(serialize_with = "rows::rate")]
+    #[schema(value_type = Option<rows::Rate>)]
     pub(in crate::admin) rate: Option<Rate>,
     /// Its ledger of requests since the daemon started.
     pub(in crate::admin) requests: Requests,
+    /// Its newest event. Null if it has sent none.
     #[serde(serialize_with = "rows::last_event")]
+    #[schema(value_type = Option<rows::LastEvent>)]
     pub(in crate::admin) last_event: Option<LastEvent>,
 }
 
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
-    Ok(Json(json!({ "sources": admin.source_views().await? })))
+/// The sources of config.toml.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sources)]
+pub(super) struct SourceList {
+    /// The sources, in the order of config.toml.
+    sources: Vec<SourceView>,
 }
 
+/// List the sources with their ledgers
+#[utoipa::path(
+    get,
+    path = "/v1/sources",
+    operation_id = "listSources",
+    responses((status = 200, description = "The sources.", body = SourceList)),
+)]
+pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<SourceList>, ApiError> {
+    Ok(Json(SourceList { sources: admin.source_views().await? }))
+}
+
+/// One source
+#[utoipa::path(
+    get,
+    path = "/v1/sources/{name}",
+    operation_id = "getSource",
+    params(("name" = String, Path, min_length = 1, description = "Its name in config.toml.")),
+    responses((status = 200, description = "The source.", body = SourceView), BadRequest, NotFound),
+)]
 pub(super) async fn show(
     State(admin): State<Admin>,
     name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<SourceView>, ApiError> {
     let Path(name) = name?;
-    Ok(Json(json!(admin.source_view(&name).await?)))
+    Ok(Json(admin.source_view(&name).await?))
 }
 
-#[derive(Deserialize)]
+/// A test event.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = TestEvent)]
 pub(super) struct TestBody {
+    /// The event type.
     #[serde(rename = "type")]
+    #[schema(value_type = schemas::EventType)]
     event_type: EventType,
+    /// The id of the event. If it is missing, the event gets a new one.
+    #[schema(nullable = false, value_type = Option<schemas::EventId>)]
     id: Option<EventId>,
     /// The value of `data`. If it is missing, the sample's is used.
+    #[schema(value_type = Value, required = false)]
     data: Option<Box<RawValue>>,
 }
 
+/// Send a signed test event
+///
+/// The daemon signs it with the source's first shared secret and posts it to its own listener.
+#[utoipa::path(
+    post,
+    path = "/v1/sources/{name}/test",
+    operation_id = "sendTestEvent",
+    params(("name" = String, Path, min_length = 1, description = "Its name in config.toml.")),
+    request_body = TestBody,
+    responses(
+        (status = 200, description = "The listener answered.", body = Sent),
+        BadBody,
+        NotFound,
+        Conflict,
+    ),
+)]
 pub(super) async fn test(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     name: Result<Path<String>, PathRejection>,
     body: Result<Json<TestBody>, JsonRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Sent>, ApiError> {
     let (Path(name), Json(asked)) = (name?, body?);
     let members = admin.test_body(&asked.event_type, asked.id)?;
-    let body = event_text(&members, asked.data.as_deref())
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    let sent = admin.send_test(&actor, &name, body).await?;
-    Ok(Json(json!(sent)))
+    let body = event_text(&members, asked.data.as_deref()).map_err(ApiError::internal)?;
+    Ok(Json(admin.send_test(&actor, &name, body).await?))
 }
 
-pub(super) async fn samples() -> Result<Json<Value>, ApiError> {
-    let samples = read()?;
-    Ok(Json(json!({ "types": samples.types().collect::<Vec<_>>() })))
+/// The event types that have a sample.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Samples)]
+pub(super) struct SampleTypes {
+    /// The types.
+    types: Vec<String>,
 }
 
+/// List the event types that have a sample
+#[utoipa::path(
+    get,
+    path = "/v1/samples",
+    operation_id = "listSamples",
+    responses((status = 200, description = "The types.", body = SampleTypes)),
+)]
+pub(super) async fn samples() -> Result<Json<SampleTypes>, ApiError> {
+    Ok(Json(SampleTypes { types: read()?.types().map(ToOwned::to_owned).collect() }))
+}
+
+/// The body of a sample, with a new id and the current time
+#[utoipa::path(
+    get,
+    path = "/v1/samples/{type}",
+    operation_id = "getSample",
+    params(("type" = String, Path, min_length = 1, description = "The event type.")),
+    responses((status = 200, description = "The body of an event.", body = Object), BadRequest, NotFound),
+)]
 pub(super) async fn sample(
     State(admin): State<Admin>,
     event_type: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Map<String, Value>>, ApiError> {
     let Path(event_type) = event_type?;
     let body = read()?.body(&event_type, &admin.fresh_id(), admin.0.env.now());
     match body {
-        Some(body) => Ok(Json(Value::Object(body))),
+        Some(body) => Ok(Json(body)),
         None => Err(ApiError::not_found(format!(
             "there is no sample of `{event_type}`; `/v1/samples` lists them"
         ))),
@@ -125,13 +207,15 @@ pub(super) async fn sample(
 
 /// The built-in samples.
 pub(in crate::admin) fn read() -> Result<Samples, ApiError> {
-    Samples::read().map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+    Samples::read().map_err(ApiError::internal)
 }
 
 /// A test event that was sent, with its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct Sent {
+    /// The id of the event.
     pub(in crate::admin) id: String,
+    /// The event type.
     #[serde(rename = "type")]
     pub(in crate::admin) event_type: String,
     #[serde(flatten)]

@@ -13,57 +13,96 @@ use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
 };
+use jiff::Timestamp;
 use posthouse_model::{DeliveryState, RequestCounts};
-use posthouse_store::StoreStats;
+use posthouse_store::{StoreStats, TypeStats};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
 
-use super::rows;
+use super::{refusals::BadRequest, rows};
 
 use crate::admin::{Admin, Since, error::ApiError};
 
 /// The ledgers.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(in crate::admin) struct Stats {
+    /// The version of posthouse.
     version: &'static str,
-    pub(in crate::admin) started_at: jiff::Timestamp,
-    /// Each source's ledger of requests.
+    /// When the daemon started.
+    pub(in crate::admin) started_at: Timestamp,
+    /// The ledger of requests of each source.
     pub(in crate::admin) requests: BTreeMap<String, Requests>,
+    /// The ledger of requests of all sources together.
     pub(in crate::admin) requests_total: Requests,
+    /// The ledger of deliveries.
     #[serde(serialize_with = "rows::stats")]
+    #[schema(value_type = rows::StoreStats)]
     pub(in crate::admin) store: StoreStats,
-    /// How far the system clock was set back, if it is behind.
+    /// The time in seconds by which the system clock was set back. 0 if it is right.
+    #[schema(minimum = 0)]
     pub(in crate::admin) clock_set_back_seconds: f64,
+    /// Whether both ledgers add up.
     pub(in crate::admin) balanced: bool,
+    /// What does not add up.
     pub(in crate::admin) problems: Vec<String>,
 }
 
-/// The ledger of requests of one source, or of all.
-#[derive(Serialize)]
+/// The ledger of requests of one source or of all, since the daemon started.
+#[derive(Serialize, ToSchema)]
 pub(in crate::admin) struct Requests {
-    #[serde(flatten)]
+    #[serde(flatten, serialize_with = "rows::counts")]
+    #[schema(value_type = rows::RequestCounts)]
     pub(in crate::admin) counts: RequestCounts,
+    /// Requests that have not ended. Negative only if the ledger is wrong.
     pub(in crate::admin) under_way: i128,
 }
 
-pub(super) async fn stats(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
-    let stats = admin.stats().await?;
-    serde_json::to_value(stats)
-        .map(Json)
-        .map_err(|error| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+/// The ledgers, and whether they add up
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    operation_id = "getStats",
+    responses((status = 200, description = "The ledgers.", body = Stats)),
+)]
+pub(super) async fn stats(State(admin): State<Admin>) -> Result<Json<Stats>, ApiError> {
+    Ok(Json(admin.stats().await?))
 }
 
-#[derive(Deserialize)]
+/// The range of a series.
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct SeriesQuery {
+    /// How far back: 1m to 24h.
+    #[param(
+        value_type = Option<String>, default = "1h",
+        pattern = "^([1-9]|[1-5][0-9])m$|^([1-9]|1[0-9]|2[0-4])h$",
+    )]
     window: Option<Since>,
+    /// The most points.
+    #[param(minimum = 1, maximum = 240, default = 60)]
     points: Option<u32>,
 }
 
+/// Activity over time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Series {
+    /// The parts, oldest first.
+    points: Vec<rows::Point>,
+}
+
+/// Activity over time
+#[utoipa::path(
+    get,
+    path = "/v1/series",
+    operation_id = "getSeries",
+    params(SeriesQuery),
+    responses((status = 200, description = "The series.", body = Series), BadRequest),
+)]
 pub(super) async fn series(
     State(admin): State<Admin>,
     query: Result<Query<SeriesQuery>, QueryRejection>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Series>, ApiError> {
     let Query(asked) = query?;
     let window = match asked.window {
         None => Duration::from_secs(3600),
@@ -75,24 +114,55 @@ pub(super) async fn series(
         Some(points @ 1..=240) => points,
         Some(odd) => return Err(ApiError::bad_request(format!("`points` is {odd}; 1 to 240 is allowed"))),
     };
-    Ok(Json(json!({ "points": rows::all::<_, rows::Point>(admin.0.store.series(window, points).await?) })))
+    Ok(Json(Series { points: rows::all(admin.0.store.series(window, points).await?) }))
 }
 
-pub(super) async fn webhooks(State(admin): State<Admin>) -> Result<Json<Value>, ApiError> {
-    let by_type = admin.0.store.stats().await?.by_type;
-    let rows = by_type.into_iter().map(|row| {
-        json!({
-            "event_type": row.event_type,
-            "total_events": row.total,
-            "successful": row.completed,
-            "failed": row.failed,
-            "avg_processing_time": row.average_ms,
-            "p50_processing_time": row.p50_ms,
-            "p95_processing_time": row.p95_ms,
-            "p99_processing_time": row.p99_ms,
-        })
-    });
-    Ok(Json(rows.collect()))
+/// Deliveries of one event type over the last 24 hours, with the field names of Scalekit's page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WebhookStats {
+    /// The event type.
+    event_type: String,
+    /// Deliveries made.
+    total_events: u64,
+    /// Deliveries done.
+    successful: u64,
+    /// Deliveries that became dead letters.
+    failed: u64,
+    /// The mean duration of the attempts that ended a delivery, in milliseconds. Null if there were none.
+    avg_processing_time: Option<f64>,
+    /// The median of these durations in milliseconds, within 10 %. Null if there were none.
+    p50_processing_time: Option<f64>,
+    /// The 95th percentile of these durations in milliseconds, within 10 %. Null if there were none.
+    p95_processing_time: Option<f64>,
+    /// The 99th percentile of these durations in milliseconds, within 10 %. Null if there were none.
+    p99_processing_time: Option<f64>,
+}
+
+impl From<TypeStats> for WebhookStats {
+    fn from(row: TypeStats) -> Self {
+        let TypeStats { event_type, total, completed, failed, average_ms, p50_ms, p95_ms, p99_ms } = row;
+        Self {
+            event_type,
+            total_events: total,
+            successful: completed,
+            failed,
+            avg_processing_time: average_ms,
+            p50_processing_time: p50_ms,
+            p95_processing_time: p95_ms,
+            p99_processing_time: p99_ms,
+        }
+    }
+}
+
+/// The last 24 hours by event type
+#[utoipa::path(
+    get,
+    path = "/admin/webhook-stats",
+    operation_id = "getWebhookStats",
+    responses((status = 200, description = "The numbers of each event type.", body = Vec<WebhookStats>)),
+)]
+pub(super) async fn webhooks(State(admin): State<Admin>) -> Result<Json<Vec<WebhookStats>>, ApiError> {
+    Ok(Json(rows::all(admin.0.store.stats().await?.by_type)))
 }
 
 impl Admin {

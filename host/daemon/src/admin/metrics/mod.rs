@@ -47,6 +47,16 @@ impl ScrapeCache {
     }
 }
 
+/// All numbers, for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "getMetrics",
+    responses((
+        status = 200, body = String, content_type = "text/plain",
+        description = "The text format of Prometheus. Numbers are at most a second old.",
+    )),
+)]
 pub(super) async fn scrape(State(admin): State<Admin>) -> Result<impl IntoResponse, ApiError> {
     let mut last = admin.0.metrics.last.lock().await;
     let text = match &*last {
