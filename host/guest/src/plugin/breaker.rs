@@ -1,9 +1,9 @@
-//! Counts the different deliveries of a plugin that failed since its last success, and opens its breaker. The
-//! state machine is in `model/breaker.rs`.
+//! Counts the different deliveries of a plugin that failed since its last success, and says when its breaker
+//! should open or close. The state machine of an open breaker is in `model/breaker.rs`; `health.rs` puts a
+//! verdict into force.
 //!
-//! Each attempt reports its plugin's health ([`Health`]). A successful attempt only reads one number. Only the
-//! failure that reaches the threshold takes the registry's lock. Each revision has its own count, so attempts
-//! that end on an old revision say nothing about the new one.
+//! A successful attempt only reads one number. Each revision has its own count, so attempts that end on an old
+//! revision say nothing about the new one.
 //!
 //! An open breaker is recorded with the plugin. After a restart, a trial begins at once: the daemon remembers
 //! that the plugin failed and does not wait for the pause to end. The failed deliveries are not recorded. Those
@@ -20,10 +20,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use posthouse_model::{DeliveryId, Pauses, Trip, Vain};
-use posthouse_store::PluginChange;
-
-use super::{registry::Registry, standing::Plugin};
+use posthouse_model::{DeliveryId, Pauses, Trip};
 
 /// The most deliveries that are remembered as bad. Beyond that, all are forgotten.
 const KNOWN: usize = 16_384;
@@ -43,6 +40,17 @@ pub enum Health {
     Failed,
     /// Unknown: something beside the plugin was missing.
     Unknown,
+}
+
+/// What should happen to the breaker after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing.
+    Unchanged,
+    /// It should open, because this many different deliveries have failed since the last success.
+    Open(u32),
+    /// It is open and should close, because an attempt succeeded.
+    Close,
 }
 
 /// The different deliveries that failed since the last success.
@@ -92,8 +100,48 @@ impl Streak {
         Arc::new(Self { tripped: AtomicBool::new(trip.is_some()), ..Self::default() })
     }
 
+    /// Counts how an attempt of this delivery went. `threshold` is the number of failures that opens the
+    /// breaker; 0 means that it never opens.
+    pub(super) fn judge(
+        &self,
+        delivery: DeliveryId,
+        health: Health,
+        threshold: u32,
+        now: Timestamp,
+        pauses: Pauses,
+    ) -> Verdict {
+        match health {
+            Health::Well => {
+                self.end(delivery);
+                if self.is_tripped() { Verdict::Close } else { Verdict::Unchanged }
+            }
+            Health::Failed if threshold > 0 => {
+                let failures = self.add(delivery);
+                let reached =
+                    failures >= threshold && failures >= threshold.saturating_mul(self.leeway(now, pauses));
+                if reached { Verdict::Open(failures) } else { Verdict::Unchanged }
+            }
+            Health::Failed | Health::Unknown => Verdict::Unchanged,
+        }
+    }
+
+    /// Whether the breaker is open, or about to open.
+    pub(super) fn is_tripped(&self) -> bool {
+        self.tripped.load(Ordering::Acquire)
+    }
+
+    /// Marks the breaker as about to open. Returns false if it was marked already.
+    pub(super) fn trip(&self) -> bool {
+        !self.tripped.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes the mark back, because the breaker did not open.
+    pub(super) fn untrip(&self) {
+        self.tripped.store(false, Ordering::Release);
+    }
+
     /// How many deliveries failed since the last success.
-    fn length(&self) -> u32 {
+    pub(super) fn length(&self) -> u32 {
         match self.remembered.load(Ordering::Relaxed) {
             0 => 0,
             _ => u32::try_from(self.deliveries.lock().failed.len()).unwrap_or(u32::MAX),
@@ -102,7 +150,7 @@ impl Streak {
 
     /// Records a success: the failed deliveries are now known to be bad. Without failures it writes nothing, so
     /// that successful attempts do not contend.
-    fn end(&self, succeeded: DeliveryId) {
+    pub(super) fn end(&self, succeeded: DeliveryId) {
         if self.remembered.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -131,8 +179,8 @@ impl Streak {
     }
 
     /// Closes the breaker, which was open as `trip` says, after a success.
-    fn close(&self, trip: Trip, now: Timestamp, pauses: Pauses) {
-        self.tripped.store(false, Ordering::Release);
+    pub(super) fn close(&self, trip: Trip, now: Timestamp, pauses: Pauses) {
+        self.untrip();
         self.change(|deliveries| {
             let open = Duration::try_from(now.duration_since(trip.since)).unwrap_or(Duration::MAX);
             deliveries.alarm = (open < pauses.first).then(|| FalseAlarm {
@@ -147,175 +195,6 @@ impl Streak {
         let answer = change(&mut deliveries);
         self.remembered.store(deliveries.failed.len() + deliveries.bad.len(), Ordering::Relaxed);
         answer
-    }
-}
-
-impl Plugin {
-    /// How many different deliveries failed since the last success.
-    pub fn failures_in_a_row(&self) -> u32 {
-        self.streak.length()
-    }
-
-    /// Whether the breaker is open, even if that is not recorded yet. A runner that was started while it was
-    /// closed must begin no more attempts then.
-    pub fn is_tripped(&self) -> bool {
-        self.streak.tripped.load(Ordering::Acquire)
-    }
-
-    /// Records that an attempt of this delivery has committed. Callers report this at once and not when
-    /// everything is on disk. Otherwise failures in between would count as failures in a row.
-    pub fn went_well(&self, delivery: DeliveryId) {
-        self.streak.end(delivery);
-    }
-}
-
-impl Registry {
-    /// Records how an attempt of this delivery went. Opens or closes the plugin's breaker if needed.
-    pub async fn record_health(&self, plugin: &Plugin, delivery: DeliveryId, health: Health) {
-        let most = plugin.settings.breaker.failures;
-        match health {
-            Health::Unknown => {}
-            Health::Well => {
-                plugin.streak.end(delivery);
-                if plugin.is_tripped() {
-                    self.close(plugin).await;
-                }
-            }
-            Health::Failed if most == 0 => {}
-            Health::Failed => {
-                let failures = plugin.streak.add(delivery);
-                if failures >= most && failures >= most.saturating_mul(self.leeway(plugin)) {
-                    self.open(plugin, failures).await;
-                }
-            }
-        }
-    }
-
-    fn leeway(&self, plugin: &Plugin) -> u32 {
-        plugin.streak.leeway(self.inner().env.now(), plugin.pauses())
-    }
-
-    async fn open(&self, plugin: &Plugin, failures: u32) {
-        // Set at once, so that no attempt begins while this is being recorded.
-        if plugin.streak.tripped.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let now = self.inner().env.now();
-        let opened = self
-            .turn(plugin, |current| {
-                current.trip.is_none().then(|| Some(Trip::first(failures, now, current.pauses())))
-            })
-            .await;
-        if opened {
-            tracing::warn!(
-                plugin = plugin.record.name,
-                failures,
-                "different deliveries failed in a row; only some that have never run are tried"
-            );
-        } else {
-            plugin.streak.tripped.store(false, Ordering::Release);
-        }
-    }
-
-    async fn close(&self, plugin: &Plugin) {
-        let (mut was, now) = (None, self.inner().env.now());
-        let closed = self
-            .turn(plugin, |current| {
-                was = current.trip;
-                was.map(|_| None)
-            })
-            .await;
-        if let Some(trip) = was.filter(|_| closed) {
-            plugin.streak.close(trip, now, plugin.pauses());
-            tracing::info!(plugin = plugin.record.name, "an attempt succeeded; all deliveries run again");
-        }
-    }
-
-    /// Records that everything that a trial of this plugin tried has failed. Returns false if the breaker has
-    /// changed since the trial began, or if the store did not record this. The trial goes on then.
-    pub async fn trial_failed(&self, plugin: &Plugin, vain: Vain) -> bool {
-        let now = self.inner().env.now();
-        let mut next = None;
-        let turned = self
-            .turn(plugin, |current| {
-                // After a resume, another revision or the end of a pause, this trial's result is outdated.
-                next = current
-                    .trip
-                    .filter(|_| current.trip == plugin.trip)
-                    .map(|trip| trip.again(now, vain, current.pauses()));
-                next.map(Some)
-            })
-            .await;
-        if let Some(Trip { failures, pauses, until, untried_from, .. }) = next.filter(|_| turned) {
-            let (name, untried) = (&plugin.record.name, untried_from.map(tracing::field::display));
-            if pauses == 2 {
-                tracing::error!(
-                    plugin = name, failures, untried, %until,
-                    "the plugin fails whatever it is given and is paused on its own; its deliveries are held"
-                );
-            } else {
-                tracing::warn!(
-                    plugin = name, failures, pauses, untried, %until,
-                    "what was tried failed; the plugin stays paused"
-                );
-            }
-        }
-        turned
-    }
-
-    /// Sets the plugin's breaker to the result of `turn`, in the store first. Returns false if it is not set.
-    async fn turn(&self, plugin: &Plugin, turn: impl FnOnce(&Plugin) -> Option<Option<Trip>>) -> bool {
-        let (inner, name) = (self.inner(), &plugin.record.name);
-        let _edit = inner.edit.lock().await;
-        let Some(current) = inner.by_name(name).filter(|current| current.counts_with(plugin)) else {
-            return false;
-        };
-        let Some(trip) = turn(&current) else { return false };
-        let next = current.with_trip(trip);
-        if let Err(error) = inner.save(&next, PluginChange::Held).await {
-            tracing::warn!(plugin = name, %error, "the store did not take in that the plugin's breaker turned");
-            return false;
-        }
-        inner.swap(|list| list.insert(next));
-        true
-    }
-
-    /// How long until the next trial of a plugin whose breaker is open.
-    pub fn next_trial(&self) -> Option<Duration> {
-        let now = self.inner().env.now();
-        self.list().iter().filter_map(|plugin| plugin.trip?.next(now, plugin.pauses())).min()
-    }
-
-    /// Begins the trials that are due.
-    pub async fn begin_trials(&self) {
-        let inner = self.inner();
-        let _edit = inner.edit.lock().await;
-        let now = inner.env.now();
-        for plugin in self.list() {
-            let Some(trip) = plugin.trip else { continue };
-            let next = trip.at(now, plugin.pauses());
-            if next != trip {
-                // Not recorded, because a restart begins a trial at once.
-                inner.swap(|list| list.insert(plugin.with_trip(Some(next))));
-                tracing::debug!(
-                    plugin = plugin.record.name,
-                    any = next.trying,
-                    "a pause is over; a trial begins"
-                );
-            }
-        }
-    }
-}
-
-impl Plugin {
-    /// Whether both share a count. A new revision, a resume and a closed breaker start a new count.
-    fn counts_with(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.streak, &other.streak)
-    }
-
-    pub(super) fn pauses(&self) -> Pauses {
-        let breaker = self.settings.breaker;
-        Pauses { first: breaker.pause, most: breaker.max_pause }
     }
 }
 
@@ -339,6 +218,31 @@ mod tests {
         assert_eq!(streak.leeway(at(-3600), PAUSES), 1, "the clock was set back");
         streak.close(tripped(5), at(35), PAUSES);
         assert_eq!(streak.leeway(at(35), PAUSES), 1, "it was open for a whole pause");
+    }
+
+    #[test]
+    fn the_threshold_opens_the_breaker_and_a_success_closes_it() {
+        let streak = Streak::default();
+        let judge = |delivery, health, threshold| {
+            streak.judge(DeliveryId(delivery), health, threshold, Timestamp::UNIX_EPOCH, PAUSES)
+        };
+        assert_eq!(judge(1, Health::Failed, 2), Verdict::Unchanged);
+        assert_eq!(judge(2, Health::Unknown, 2), Verdict::Unchanged);
+        assert_eq!(judge(3, Health::Failed, 2), Verdict::Open(2));
+        assert_eq!(judge(4, Health::Failed, 0), Verdict::Unchanged, "it never opens");
+        assert!(streak.trip() && !streak.trip() && streak.is_tripped());
+        assert_eq!(judge(5, Health::Well, 2), Verdict::Close);
+        streak.close(Trip::first(2, Timestamp::UNIX_EPOCH, PAUSES), Timestamp::UNIX_EPOCH, PAUSES);
+        assert_eq!(judge(6, Health::Well, 2), Verdict::Unchanged);
+        let verdicts = [7, 8, 9, 10].map(|delivery| judge(delivery, Health::Failed, 2));
+        assert_eq!(
+            verdicts[2..],
+            [Verdict::Unchanged, Verdict::Open(4)],
+            "after a false alarm it takes more"
+        );
+        streak.trip();
+        streak.untrip();
+        assert!(!streak.is_tripped());
     }
 
     #[test]

@@ -1,30 +1,32 @@
-//! The registry lists every plugin that is in the folder or that the store remembers.
+//! The registry knows every plugin that is in the folder or that the store remembers.
 //!
-//! Readers take a snapshot of the list without waiting. The list changes in two ways. A file in the folder is
-//! loaded by its own task, so that a slow compilation delays no other file. An operator's command waits for no
-//! file. Both write to the store before they swap the list, so that the subscriptions of accepted events
-//! survive a crash.
+//! ```text
+//! folder ─► scan ─► loader: an outcome ─► apply: the next state ─► list ─► dispatch, ingress, admin
+//!                                                   attempts ─► health ──┘
+//! ```
+//!
+//! The list changes in two ways. A file in the folder is loaded by its own task, so that a slow compilation
+//! delays no other file. An operator's command waits for no file.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use posthouse_database::Databases;
 use posthouse_egress::Egress;
 use posthouse_model::{
-    Env, EventType, NewEvent, Orders, PluginId, Subscriber, Usage, config::PluginSettings,
+    DeliveryId, Env, EventType, NewEvent, Orders, PluginId, Subscriber, Usage, Vain, config::PluginSettings,
 };
-use posthouse_store::{PluginChange, PluginUpdate, Store, StoreError};
-use tokio::sync::{Mutex, Notify, watch};
+use posthouse_store::{PluginChange, PluginRecord, Store, StoreError};
+use tokio::sync::{Mutex, watch};
 
 use super::{
+    apply,
+    breaker::Health,
     engine::Engine,
-    scan::{Memory, Seen},
-    standing::Plugin,
+    health,
+    list::{List, Loads, PluginError},
+    loader::{File, Outcome},
+    running::{Plugin, Services},
+    scan::{Ended, IgnoredFile, Scan, Seen, Visit},
     watcher::Watcher,
 };
 
@@ -38,64 +40,16 @@ type Settings = Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>;
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
-pub(super) struct Inner {
-    pub(super) engine: Engine,
-    pub(super) store: Store,
-    pub(super) databases: Databases,
-    pub(super) egress: Egress,
-    pub(super) dir: PathBuf,
-    pub(super) settings: Settings,
-    pub(super) env: Env,
-    pub(super) list: ArcSwap<List>,
-    changes: watch::Sender<u64>,
+struct Inner {
+    services: Services,
+    settings: Settings,
+    dir: PathBuf,
+    list: List,
     /// Held during a scan of the folder, so that only one runs at a time.
-    scan: Mutex<Memory>,
-    /// The results of loaded files. `bell` wakes the watching task when there is a new one.
-    pub(super) visited: parking_lot::Mutex<Vec<(String, Option<Seen>)>>,
-    pub(super) bell: Notify,
-    pub(super) loads: parking_lot::Mutex<BTreeMap<String, Loads>>,
+    scan: Mutex<Scan>,
+    ended: Arc<Ended>,
     /// Files that look like plugins and are none, as the last scan found them.
-    pub(super) ignored: parking_lot::Mutex<Vec<IgnoredFile>>,
-    /// Held while the list changes, but not during a compilation.
-    pub(super) edit: Mutex<()>,
-}
-
-#[derive(Default, Clone)]
-pub(super) struct List {
-    pub(super) by_name: BTreeMap<String, Arc<Plugin>>,
-    by_id: HashMap<PluginId, Arc<Plugin>>,
-}
-
-/// A file of the plugins folder that looks like a plugin and is ignored.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct IgnoredFile {
-    /// Its name. Bytes that are not UTF-8 are replaced.
-    pub file: String,
-    /// Why it is ignored, and what to do.
-    pub reason: &'static str,
-}
-
-/// How often files of a plugin were loaded since the daemon started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Loads {
-    /// Files that became the revision in force.
-    pub loaded: u64,
-    /// Files that did not load.
-    pub failed: u64,
-}
-
-/// Why an operator's command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PluginError {
-    /// No plugin has this name.
-    #[error("no plugin `{0}`; `posthouse plugins` lists them")]
-    Unknown(String),
-    /// A plugin whose file is still there can't be forgotten.
-    #[error("plugin `{0}` still has its file in the plugins folder; remove `{0}.wasm` first")]
-    StillThere(String),
-    /// The store did not record the change.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    ignored: parking_lot::Mutex<Vec<IgnoredFile>>,
 }
 
 impl Registry {
@@ -113,44 +67,33 @@ impl Registry {
         settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
         env: Env,
     ) -> Result<Self, StoreError> {
-        let mut list = List::default();
-        for record in store.plugins().await? {
-            let plugin_settings = settings(&record.name);
-            list.insert(Plugin::remembered(record, plugin_settings, env.clone()));
-        }
+        let remember = |record: PluginRecord| {
+            let settings = settings(&record.name);
+            Plugin::remembered(record, settings)
+        };
+        let list = List::new(store.clone(), store.plugins().await?.into_iter().map(remember));
+        let scan = Scan::new(dir.clone());
         Ok(Self(Arc::new(Inner {
-            engine,
-            store,
-            databases,
-            egress,
-            dir,
+            services: Services { engine, store, databases, egress, env },
             settings,
-            env,
-            list: ArcSwap::from_pointee(list),
-            changes: watch::Sender::new(0),
-            scan: Mutex::default(),
-            visited: parking_lot::Mutex::default(),
-            bell: Notify::new(),
-            loads: parking_lot::Mutex::default(),
+            dir,
+            list,
+            ended: scan.ended(),
+            scan: Mutex::new(scan),
             ignored: parking_lot::Mutex::default(),
-            edit: Mutex::default(),
         })))
-    }
-
-    pub(super) fn inner(&self) -> &Inner {
-        &self.0
     }
 
     /// The databases that plugins may be granted.
     pub fn databases(&self) -> &Databases {
-        &self.0.databases
+        &self.0.services.databases
     }
 
     /// Scans the folder once: loads new and changed files, and holds plugins whose file is gone.
     pub async fn scan(&self) {
-        let mut memory = self.0.scan.lock().await;
-        self.0.look(&mut memory, true).await;
-        self.0.finish(&mut memory).await;
+        let mut scan = self.0.scan.lock().await;
+        self.0.look(&mut scan, true).await;
+        scan.finish().await;
         self.0.prune().await;
     }
 
@@ -163,17 +106,17 @@ impl Registry {
     /// Loads each plugin whose settings have changed again. Its running attempts keep their settings. A plugin
     /// that does not load goes on as before.
     pub async fn resettle(&self) {
-        let mut memory = self.0.scan.lock().await;
+        let mut scan = self.0.scan.lock().await;
         // A file that is being loaded may have read its settings before they changed.
-        self.0.finish(&mut memory).await;
+        scan.finish().await;
         for plugin in self.list() {
             let name = &plugin.record.name;
             if *plugin.settings != (self.0.settings)(name) {
-                memory.forget(name);
+                scan.forget(name);
             }
         }
-        self.0.look(&mut memory, true).await;
-        self.0.finish(&mut memory).await;
+        self.0.look(&mut scan, true).await;
+        scan.finish().await;
     }
 
     /// Watches the folder (file system events, and a rescan every `rescan`) until the future is dropped.
@@ -185,7 +128,7 @@ impl Registry {
             let settled = self.0.look(&mut *self.0.scan.lock().await, eager).await;
             eager = tokio::select! {
                 () = watcher.changed(if settled { rescan } else { rescan.min(AGAIN) }) => true,
-                () = self.0.bell.notified() => {
+                () = self.0.ended.bell.notified() => {
                     self.0.prune().await;
                     false
                 }
@@ -195,26 +138,23 @@ impl Registry {
 
     /// The plugins that get an event of this type, held ones included.
     pub fn subscribers(&self, event_type: &EventType) -> Vec<PluginId> {
-        let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(event_type));
-        self.0.list.load().by_name.values().filter(wants).map(|plugin| plugin.record.id).collect()
+        self.0.list.snapshot().wanting(event_type).map(|plugin| plugin.record.id).collect()
     }
 
     /// The subscribers of this event, held plugins included.
     pub fn recipients(&self, event: &NewEvent) -> Vec<Subscriber> {
-        let wants = |plugin: &&Arc<Plugin>| plugin.record.events.iter().any(|p| p.matches(&event.event_type));
         let subscriber = |plugin: &Arc<Plugin>| Subscriber {
             plugin: plugin.record.id,
             order_key: plugin.settings.order_by.as_ref().and_then(|order| order.key(event)),
             held: !plugin.serving(),
         };
-        self.0.list.load().by_name.values().filter(wants).map(subscriber).collect()
+        self.0.list.snapshot().wanting(&event.event_type).map(subscriber).collect()
     }
 
     /// The `order_by` of each plugin that has one, as it is now.
     pub fn orders(&self) -> Orders {
-        let list = self.0.list.load();
         let order = |plugin: &Arc<Plugin>| Some((plugin.record.id, plugin.settings.order_by.clone()?));
-        list.by_name.values().filter_map(order).collect()
+        self.0.list.snapshot().plugins().filter_map(order).collect()
     }
 
     /// The current settings of the plugin with this name.
@@ -224,12 +164,12 @@ impl Registry {
 
     /// The instances that run and those kept for reuse, each with their maximum.
     pub fn instances(&self) -> [(&'static str, Usage); 2] {
-        self.0.engine.usage()
+        self.0.services.engine.usage()
     }
 
     /// How often files of the plugin with this name were loaded, or failed to load, since the daemon started.
     pub fn loads(&self, name: &str) -> Loads {
-        self.0.loads.lock().get(name).copied().unwrap_or_default()
+        self.0.list.loads(name)
     }
 
     /// The ignored files of the plugins folder, by name, with the reason.
@@ -239,22 +179,22 @@ impl Registry {
 
     /// All plugins, by name.
     pub fn list(&self) -> Vec<Arc<Plugin>> {
-        self.0.list.load().by_name.values().cloned().collect()
+        self.0.list.all()
     }
 
     /// The plugin with this id.
     pub fn get(&self, id: PluginId) -> Option<Arc<Plugin>> {
-        self.0.list.load().by_id.get(&id).cloned()
+        self.0.list.get(id)
     }
 
     /// The plugin with this name.
     pub fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
-        self.0.by_name(name)
+        self.0.list.by_name(name)
     }
 
     /// Wakes at every change of the list.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+        self.0.list.changes()
     }
 
     /// Holds a plugin's deliveries until it is resumed.
@@ -278,28 +218,35 @@ impl Registry {
     /// # Errors
     /// [`PluginError`] says why the plugin was not forgotten.
     pub async fn forget(&self, name: &str) -> Result<(), PluginError> {
-        let inner = &*self.0;
-        let _edit = inner.edit.lock().await;
-        let plugin = inner.known(name)?;
-        if !plugin.is_gone() || inner.dir.join(format!("{name}.wasm")).exists() {
+        let edit = self.0.list.edit().await;
+        let plugin = edit.plugin(name)?;
+        if !plugin.is_gone() || self.0.dir.join(format!("{name}.wasm")).exists() {
             return Err(PluginError::StillThere(name.to_owned()));
         }
-        inner.store.forget_plugin(plugin.record.id).await?;
-        inner.loads.lock().remove(name);
-        inner.swap(|list| {
-            list.by_name.remove(name);
-            list.by_id.remove(&plugin.record.id);
-        });
+        edit.forget(&plugin).await?;
         tracing::info!(plugin = name, "plugin forgotten");
         Ok(())
     }
-}
 
-impl List {
-    pub(super) fn insert(&mut self, plugin: Plugin) {
-        let plugin = Arc::new(plugin);
-        self.by_id.insert(plugin.record.id, Arc::clone(&plugin));
-        self.by_name.insert(plugin.record.name.clone(), plugin);
+    /// Records how an attempt of this delivery went. Opens or closes the plugin's breaker if needed.
+    pub async fn record_health(&self, plugin: &Plugin, delivery: DeliveryId, health: Health) {
+        health::record(&self.0.list, &self.0.services.env, plugin, delivery, health).await;
+    }
+
+    /// Records that everything that a trial of this plugin tried has failed. Returns false if the breaker has
+    /// changed since the trial began, or if the store did not record this. The trial goes on then.
+    pub async fn trial_failed(&self, plugin: &Plugin, vain: Vain) -> bool {
+        health::trial_failed(&self.0.list, &self.0.services.env, plugin, vain).await
+    }
+
+    /// How long until the next trial of a plugin whose breaker is open.
+    pub fn next_trial(&self) -> Option<Duration> {
+        health::next_trial(&self.0.list, &self.0.services.env)
+    }
+
+    /// Begins the trials that are due.
+    pub async fn begin_trials(&self) {
+        health::begin_trials(&self.0.list, &self.0.services.env).await;
     }
 }
 
@@ -311,52 +258,74 @@ impl Inner {
         change: PluginChange,
         next: impl FnOnce(&Plugin) -> Plugin,
     ) -> Result<(), PluginError> {
-        self.change(name, change, next).await?;
+        self.list.change(name, change, next).await?;
         tracing::info!(plugin = name, word, "an operator's word");
         Ok(())
     }
 
-    /// Replaces a plugin with the result of `next`, after the store has recorded the change.
-    pub(super) async fn change(
-        &self,
-        name: &str,
-        change: PluginChange,
-        next: impl FnOnce(&Plugin) -> Plugin,
-    ) -> Result<(), PluginError> {
-        let _edit = self.edit.lock().await;
-        let next = next(&*self.known(name)?);
-        self.save(&next, change).await?;
-        self.swap(|list| list.insert(next));
-        Ok(())
+    /// Scans the folder, starts to load new and changed files, and holds plugins whose file is gone. Returns
+    /// whether all known files are settled. If not, the caller should scan again soon.
+    async fn look(self: &Arc<Self>, scan: &mut Scan, eager: bool) -> bool {
+        let visit = |visit| {
+            let inner = Arc::clone(self);
+            async move { inner.visit(visit).await }
+        };
+        let Some(scanned) = scan.look(eager, visit).await else { return false };
+        *self.ignored.lock() = scanned.ignored;
+        let mut settled = scanned.settled;
+        for plugin in self.list.all() {
+            let name = &plugin.record.name;
+            if !scanned.present.contains(name) && (scanned.first || !plugin.is_gone()) {
+                settled &= apply::left(&self.list, &self.services, name).await;
+            }
+        }
+        settled
     }
 
-    /// Writes the change of a plugin to the store.
-    pub(super) async fn save(&self, plugin: &Plugin, change: PluginChange) -> Result<(), StoreError> {
-        let held = plugin.record.held.clone();
-        self.store.update_plugin(plugin.record.id, PluginUpdate { held, change }).await
-    }
-
-    pub(super) fn by_name(&self, name: &str) -> Option<Arc<Plugin>> {
-        self.list.load().by_name.get(name).cloned()
-    }
-
-    fn known(&self, name: &str) -> Result<Arc<Plugin>, PluginError> {
-        self.by_name(name).ok_or_else(|| PluginError::Unknown(name.to_owned()))
-    }
-
-    /// Changes the list. The caller holds `edit`.
-    pub(super) fn swap(&self, change: impl FnOnce(&mut List)) {
-        let mut list = List::clone(&self.list.load());
-        change(&mut list);
-        self.list.store(Arc::new(list));
-        self.changes.send_modify(|count| *count += 1);
+    /// Loads a file and puts the outcome into force. Returns none if the file changed or left meanwhile.
+    async fn visit(&self, visit: Visit) -> Option<Seen> {
+        let Visit { found, seen, changed } = visit;
+        let name = found.name.clone();
+        let settings = Arc::new((self.settings)(&name));
+        let file = File::read(found).await;
+        let stamp = file.stamp;
+        let same = |plugin: &Arc<Plugin>| {
+            file.sha256().is_some_and(|sha256| plugin.runs(sha256)) && plugin.settings == settings
+        };
+        if let Some(plugin) = self.list.by_name(&name).filter(same) {
+            return Some(Seen { stamp, settled: apply::recovered(&self.list, &plugin).await });
+        }
+        let (list, services) = (&self.list, &self.services);
+        let kept = match file.load(services, &name, Arc::clone(&settings), &changed).await {
+            Outcome::Loads(inspection) => apply::loads(list, services, &name, settings, *inspection).await,
+            Outcome::Refused { sha256, error } => {
+                apply::refused(list, services, &name, settings, error, sha256.as_deref()).await
+            }
+            Outcome::Young => {
+                if seen.is_none_or(|seen| seen.settled) {
+                    tracing::info!(
+                        plugin = name,
+                        "a file that just changed does not load yet; it is tried again"
+                    );
+                }
+                return Some(Seen { stamp, settled: false });
+            }
+            Outcome::Outdated => {
+                tracing::info!(plugin = name, "file changed or left while it was loaded");
+                return None;
+            }
+        };
+        if let Err(error) = &kept {
+            tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
+        }
+        Some(Seen { stamp, settled: kept.is_ok() })
     }
 
     /// Removes old code that no plugin uses from the cache.
     async fn prune(&self) {
-        let plugins = self.list.load_full();
-        let present: Vec<_> = plugins.by_name.values().filter_map(|p| p.record.revision.clone()).collect();
-        let engine = self.engine.clone();
+        let present: Vec<_> =
+            self.list.all().iter().filter_map(|plugin| plugin.record.revision.clone()).collect();
+        let engine = self.services.engine.clone();
         drop(tokio::task::spawn_blocking(move || engine.parts().cache.prune(&present)).await);
     }
 }
