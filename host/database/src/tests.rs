@@ -9,7 +9,7 @@ use std::{
 };
 
 use posthouse_harness::Postgres;
-use posthouse_model::config::Secret;
+use posthouse_model::{config::Secret, testing::database};
 
 use super::*;
 
@@ -44,12 +44,10 @@ impl Fixture {
         ]
         .map(|target| {
             let settings = DatabaseSettings {
-                target,
-                pool: 4,
                 statement_timeout: Duration::from_millis(500),
-                ca: None,
                 functions: functions.clone(),
                 max_size,
+                ..database(target)
             };
             Database::new("app", &settings, 0)
         })

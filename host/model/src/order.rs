@@ -134,22 +134,15 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::{EventId, EventType, SourceName};
+    use crate::testing;
 
     fn event(event_type: &str, data: &str) -> NewEvent {
         let head = format!(r#"{{"id":"evt_1","type":"{event_type}","data":"#);
         let (start, end) = (head.len() as u32, (head.len() + data.len()) as u32);
         NewEvent {
-            source: SourceName::new("scalekit").unwrap(),
-            id: EventId::new("evt_1").unwrap(),
-            event_type: EventType::new(event_type).unwrap(),
-            organization: Some("org_1".into()),
-            occurred_at: None,
-            received_at: Timestamp::UNIX_EPOCH,
-            depth: 0,
-            trace: None,
             data: start..end,
             body: format!("{head}{data}}}").into(),
+            ..testing::event("evt_1", event_type, Timestamp::UNIX_EPOCH)
         }
     }
 

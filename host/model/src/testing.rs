@@ -1,4 +1,5 @@
-//! Clocks and randomness for tests: a clock that a test moves, the machine's clock, bytes that a seed fixes.
+//! Fixtures for the tests of all crates: a clock that a test moves, the machine's clock, bytes that a seed fixes, an
+//! event, the settings of a database.
 
 use std::{
     sync::{
@@ -10,7 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Clock, Env, Random};
+use super::{
+    Clock, Env, EventId, EventType, NewEvent, Random, SourceName,
+    config::{DatabaseSettings, DatabaseTarget},
+};
 
 /// A clock that only a test moves. Its clones share the time.
 #[derive(Debug, Clone)]
@@ -30,6 +34,11 @@ impl ManualClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
+    }
+
+    /// Sets the clock back.
+    pub fn set_back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_nanos() as i64, Ordering::SeqCst);
     }
 }
 
@@ -83,14 +92,14 @@ impl Seeded {
     }
 
     /// A number below `most`.
-    pub fn below(&self, most: usize) -> usize {
-        usize::try_from(self.next() % most as u64).unwrap()
+    pub fn below(&self, most: u64) -> u64 {
+        self.next() % most
     }
 
     /// Shuffles a list.
     pub fn shuffle<T>(&self, list: &mut [T]) {
         for last in (1..list.len()).rev() {
-            list.swap(last, self.below(last + 1));
+            list.swap(last, self.below(last as u64 + 1) as usize);
         }
     }
 }
@@ -106,4 +115,35 @@ impl Random for Seeded {
 /// A clock at 1970-01-01T00:00:00Z, and randomness in which each byte is 7.
 pub fn still() -> Env {
     Env::new(ManualClock::epoch(), Constant(7))
+}
+
+/// An event of the source `scalekit` and the organization `org_1`, with `{"n":1}` as its `data`.
+pub fn event(id: &str, event_type: &str, received_at: Timestamp) -> NewEvent {
+    const DATA: &str = r#"{"n":1}"#;
+    let head = format!(r#"{{"id":"{id}","type":"{event_type}","data":"#);
+    let start = head.len() as u32;
+    NewEvent {
+        source: SourceName::new("scalekit").unwrap(),
+        id: EventId::new(id).unwrap(),
+        event_type: EventType::new(event_type).unwrap(),
+        organization: Some("org_1".into()),
+        occurred_at: None,
+        received_at,
+        depth: 0,
+        trace: None,
+        data: start..start + DATA.len() as u32,
+        body: format!("{head}{DATA}}}").into(),
+    }
+}
+
+/// A database with the settings that config.toml leaves out, but of any size and with few connections.
+pub fn database(target: DatabaseTarget) -> DatabaseSettings {
+    DatabaseSettings {
+        target,
+        pool: 4,
+        statement_timeout: Duration::from_secs(5),
+        ca: None,
+        max_size: None,
+        functions: [].into(),
+    }
 }

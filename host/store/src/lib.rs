@@ -19,7 +19,7 @@
 //! | `engine` | what an engine promises: MUST and SHOULD |
 //! | `leases`, `fairness` | parts that an engine may use |
 //! | `sqlite` | the SQLite engine: every statement and every connection of the store |
-//! | `memory`, `conformance` | for tests: a second engine, and the suite that each engine passes |
+//! | `memory`, `conformance`, `testing` | for tests: a second engine, the suite that each engine passes, fixtures |
 //!
 //! # What is on disk, and what a restart does
 //!
@@ -65,6 +65,8 @@ mod reads;
 mod retention;
 mod shared;
 mod sqlite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod time;
 mod types;
 mod writes;

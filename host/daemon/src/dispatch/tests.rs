@@ -11,11 +11,11 @@ use posthouse_guest::plugin::{
     testing::{self, Bench, busy_until, chokes_on, sick_until},
 };
 use posthouse_model::{
-    BreakerState, Clock as _, DeliveryState, Env, EventId, EventType, NewEvent, SourceName,
+    BreakerState, Clock as _, DeliveryState, Env,
     config::{Breaker, Http, PluginSettings},
-    testing::{Constant, ManualClock, Seeded},
+    testing::{Constant, ManualClock, Seeded, event},
 };
-use posthouse_store::{Accepted, DeliveryFilter, Store, StoreOptions};
+use posthouse_store::{Accepted, DeliveryFilter, Store, testing::options};
 use tokio_util::sync::CancellationToken;
 
 use super::Dispatch;
@@ -76,14 +76,7 @@ impl Fixture {
         let bench = Bench::new(4);
         let clock = ManualClock::at(Timestamp::from_second(START).unwrap());
         let env = Env::new(clock.clone(), MIDDLE);
-        let options = StoreOptions {
-            path: bench.dir.path().join("store.db"),
-            retention: Duration::from_hours(24),
-            max_backlog: 10_000,
-            min_free: 0,
-            max_size: None,
-        };
-        let store = Store::open(options, env.clone()).unwrap();
+        let store = Store::open(options(&bench.dir.path().join("store.db")), env.clone()).unwrap();
         let folder = bench.dir.path().join("plugins");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("sick.wasm"), guest).unwrap();
@@ -112,19 +105,7 @@ impl Fixture {
     }
 
     async fn accept_a(&self, event_type: &str, n: i64) {
-        let body = format!(r#"{{"id":"evt_{n}","type":"{event_type}","data":{{}}}}"#);
-        let event = NewEvent {
-            source: SourceName::new("scalekit").unwrap(),
-            id: EventId::new(&format!("evt_{n}")).unwrap(),
-            event_type: EventType::new(event_type).unwrap(),
-            organization: None,
-            occurred_at: None,
-            received_at: self.clock.now(),
-            depth: 0,
-            trace: None,
-            data: 0..2,
-            body: body.into_bytes().into(),
-        };
+        let event = event(&format!("evt_{n}"), event_type, self.clock.now());
         let recipients = self.registry.recipients(&event);
         let accepted = self.store.accept(event, recipients).await.unwrap();
         assert!(matches!(accepted, Accepted::Stored(_)));

@@ -2,7 +2,10 @@
 //! because no guest's statement can.
 
 use posthouse_harness::Postgres;
-use posthouse_model::config::{DatabaseTarget, Secret};
+use posthouse_model::{
+    config::{DatabaseTarget, Secret},
+    testing::database,
+};
 
 use super::*;
 
@@ -30,12 +33,8 @@ fn pool(postgres: &Postgres) -> Arc<Pool> {
     postgres.execute(FUNCTIONS);
     let names = DIRT.iter().copied().chain(["pid", "listen", "lock"]);
     let settings = DatabaseSettings {
-        target: DatabaseTarget::Postgres(Secret::new(postgres.url())),
-        pool: 4,
-        statement_timeout: Duration::from_secs(5),
-        ca: None,
-        max_size: None,
         functions: names.map(|name| format!("app.{name}")).collect(),
+        ..database(DatabaseTarget::Postgres(Secret::new(postgres.url())))
     };
     Pool::new("app", &postgres.url(), &settings)
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use posthouse_model::{KvWrite, config::DatabaseTarget};
+use posthouse_model::{KvWrite, config::DatabaseTarget, testing::database};
 use tempfile::TempDir;
 
 use super::*;
@@ -26,12 +26,9 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let settings = DatabaseSettings {
-            target: DatabaseTarget::Sqlite(path.clone()),
-            pool: 4,
             statement_timeout: Duration::from_secs(60),
-            ca: None,
             max_size: Some(max_size),
-            functions: std::collections::BTreeSet::new(),
+            ..database(DatabaseTarget::Sqlite(path.clone()))
         };
         Self { pool: Pool::new("app", &path, &settings, min_free), folder }
     }

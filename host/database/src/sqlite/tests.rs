@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::mpsc, time::Duration};
 
-use posthouse_model::config::DatabaseTarget;
+use posthouse_model::{config::DatabaseTarget, testing::database};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -45,14 +45,7 @@ impl Fixture {
             *fixture.disk.lock() = Some(files);
             Ok(())
         };
-        let settings = DatabaseSettings {
-            target: DatabaseTarget::Sqlite(self.path()),
-            pool: 8,
-            statement_timeout: Duration::from_secs(5),
-            ca: None,
-            max_size: None,
-            functions: BTreeSet::new(),
-        };
+        let settings = DatabaseSettings { pool: 8, ..database(DatabaseTarget::Sqlite(self.path())) };
         Pool::with("app", &settings, Room::new("app", &self.path(), 1 << 30, 0), Box::new(sync))
     }
 
@@ -187,14 +180,7 @@ async fn a_marker_that_a_killed_daemon_left_is_on_disk_before_anybody_finishes_f
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_sync_that_failed_the_database_is_left_alone() {
     let fixture = Fixture::new();
-    let settings = DatabaseSettings {
-        target: DatabaseTarget::Sqlite(fixture.path()),
-        pool: 8,
-        statement_timeout: Duration::from_secs(5),
-        ca: None,
-        max_size: None,
-        functions: BTreeSet::new(),
-    };
+    let settings = database(DatabaseTarget::Sqlite(fixture.path()));
     let room = Room::new("app", &fixture.path(), 1 << 30, 0);
     let pool = Pool::with("app", &settings, room, Box::new(|| Err(io::Error::other("no more space"))));
     let answer = insert(&pool, 1).await;

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 
 use posthouse_harness::{Worst, worst_statements};
-use posthouse_model::{DeliveryId, config::DatabaseTarget};
+use posthouse_model::{DeliveryId, config::DatabaseTarget, testing::database};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -23,14 +23,7 @@ fn pool(folder: &TempDir, before: &str) -> Arc<Pool> {
 fn pool_with(folder: &TempDir, before: &str, statement_timeout: Duration) -> Arc<Pool> {
     let path = folder.path().join("app.db");
     Connection::open(&path).unwrap().execute_batch(before).unwrap();
-    let settings = DatabaseSettings {
-        target: DatabaseTarget::Sqlite(path.clone()),
-        pool: 4,
-        statement_timeout,
-        ca: None,
-        max_size: None,
-        functions: std::collections::BTreeSet::new(),
-    };
+    let settings = DatabaseSettings { statement_timeout, ..database(DatabaseTarget::Sqlite(path.clone())) };
     Pool::new("app", &path, &settings, 0)
 }
 

@@ -104,25 +104,14 @@ fn invalid(field: &str, problem: String) -> Fault<OutboxError> {
 
 #[cfg(test)]
 mod tests {
-    use posthouse_model::Pattern;
+    use posthouse_model::{Pattern, testing::event};
 
     use super::*;
 
     use crate::imports::tests::limits;
 
     fn cause(depth: u8) -> NewEvent {
-        NewEvent {
-            source: SourceName::new("scalekit").unwrap(),
-            id: EventId::new("evt_1").unwrap(),
-            event_type: EventType::new("membership.created").unwrap(),
-            organization: Some("org_1".into()),
-            occurred_at: None,
-            received_at: Timestamp::UNIX_EPOCH,
-            depth,
-            trace: None,
-            body: bytes::Bytes::from_static(b"{}"),
-            data: 0..0,
-        }
+        NewEvent { depth, ..event("evt_1", "membership.created", Timestamp::UNIX_EPOCH) }
     }
 
     fn emit(

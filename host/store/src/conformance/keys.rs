@@ -167,7 +167,7 @@ pub(super) async fn plugins_do_not_see_one_another(on: On) {
 /// Attempts that read, write and increment at random, many at once, with conflicts run again: in the
 /// end the keys are what the attempts make of them one after another, in the order of their commits.
 pub(super) async fn attempts_take_effect_as_if_one_after_another(on: On) {
-    let random = TestRandom::new(seed());
+    let random = Seeded::new(seed());
     let fixture = Fixture::new(on);
     let (plugin, mut lane, jobs) = lane_with(&fixture, 60).await;
     // What each attempt does: move an amount from one account to another, reading both, and count.

@@ -28,7 +28,7 @@ pub(super) async fn plugins_are_counted_by_themselves(on: On) {
 
 /// Anything that can happen, at random; in between, crashes.
 pub(super) async fn the_ledger_adds_up_whatever_happens(on: On) {
-    let random = TestRandom::new(seed());
+    let random = Seeded::new(seed());
     let mut fixture = Fixture::new(on);
     let mut next_event = 0;
     let mut lanes: Vec<Option<Lane>> = Vec::new();

@@ -225,7 +225,7 @@ pub(super) async fn what_waits_for_its_turn_says_so(on: On) {
 
 /// Whatever happens: never two of a key at once, and never a later one before an earlier.
 pub(super) async fn no_key_runs_out_of_order_whatever_happens(on: On) {
-    let random = TestRandom::new(seed());
+    let random = Seeded::new(seed());
     let mut fixture = Fixture::new(on);
     let a = fixture.plugin("a").await;
     let mut lane = fixture.store.open_lane(a, 8).await.unwrap();
@@ -233,7 +233,7 @@ pub(super) async fn no_key_runs_out_of_order_whatever_happens(on: On) {
     let mut made = 0;
     // By key, the last that has finished.
     let mut finished: BTreeMap<u64, u64> = BTreeMap::new();
-    let key_of = |n: u64| TestRandom::new(n).below(5);
+    let key_of = |n: u64| Seeded::new(n).below(5);
     for _ in 0..1500 {
         match random.below(12) {
             0..=3 if made < 300 => {

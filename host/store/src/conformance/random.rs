@@ -95,7 +95,7 @@ impl Model {
 /// A run: the store, the model, and the jobs in hand.
 struct Run {
     fixture: Fixture,
-    random: TestRandom,
+    random: Seeded,
     model: Model,
     plugins: [PluginId; PLUGINS],
     lanes: Vec<Lane>,
@@ -108,7 +108,7 @@ struct Run {
 }
 
 pub(super) async fn any_run_agrees_with_the_model(on: On) {
-    let random = TestRandom::new(seed());
+    let random = Seeded::new(seed());
     let fixture = Fixture::new(on);
     let plugins = [fixture.plugin("a").await, fixture.plugin("b").await];
     let mut run = Run {

@@ -5,79 +5,33 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use jiff::Timestamp;
+pub(crate) use posthouse_model::testing::{ManualClock, Seeded};
 use posthouse_model::{
-    Attempt, Clock, Effects, Env, EventId, EventType, Job, KvRead, KvVersion, KvWrite, Mail, NewEvent,
-    OutboxItem, Outcome, PluginId, Random, SourceName,
+    Attempt, Clock, Effects, Env, Job, KvRead, KvVersion, KvWrite, Mail, NewEvent, OutboxItem, Outcome,
+    PluginId, testing,
 };
 use tempfile::TempDir;
 
 use crate::{Accepted, DeliveryFilter, Lane, OpenError, Store, StoreOptions, Verdict, memory};
 
-/// 2026-01-01T00:00:00Z.
-const START: i64 = 1_767_225_600_000_000_000;
+pub(crate) use crate::testing::options;
+
+/// A clock at 2026-01-01T00:00:00Z.
+pub(crate) fn clock() -> ManualClock {
+    ManualClock::at(Timestamp::from_second(1_767_225_600).unwrap())
+}
 
 /// Far longer than anything takes; reached only where something never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Long enough for what must not come to have come.
 pub(crate) const MOMENT: Duration = Duration::from_millis(60);
-
-#[derive(Clone)]
-pub(crate) struct TestClock(Arc<AtomicI64>);
-
-impl TestClock {
-    pub(crate) fn start() -> Self {
-        Self(Arc::new(AtomicI64::new(START)))
-    }
-
-    pub(crate) fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_nanos() as i64, Ordering::SeqCst);
-    }
-
-    pub(crate) fn set_back(&self, by: Duration) {
-        self.0.fetch_sub(by.as_nanos() as i64, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_nanosecond(self.0.load(Ordering::SeqCst).into()).unwrap()
-    }
-}
-
-/// SplitMix64, seeded.
-pub(crate) struct TestRandom(AtomicU64);
-
-impl TestRandom {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed))
-    }
-
-    pub(crate) fn next(&self) -> u64 {
-        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
-impl Random for TestRandom {
-    fn fill(&self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
-        }
-    }
-}
 
 /// The seed of this run, printed: `POSTHOUSE_SEED` sets it.
 pub(crate) fn seed() -> u64 {
@@ -112,7 +66,7 @@ pub(crate) enum Disk {
 /// A store on an engine, its disk, its clock.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
-    pub(crate) clock: TestClock,
+    pub(crate) clock: ManualClock,
     pub(crate) options: StoreOptions,
     pub(crate) on: On,
     pub(crate) disk: Disk,
@@ -120,7 +74,7 @@ pub(crate) struct Fixture {
 
 impl On {
     /// Opens a store of this engine on a disk.
-    fn open(self, disk: &Disk, options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {
+    fn open(self, disk: &Disk, options: &StoreOptions, clock: &ManualClock) -> Result<Store, OpenError> {
         match disk {
             Disk::Folder(_) => Store::open(options.clone(), env(clock)),
             Disk::Memory(disk) => {
@@ -150,7 +104,7 @@ impl Fixture {
             Disk::Memory(_) => options(Path::new("in memory")),
         };
         set(&mut options);
-        let clock = TestClock::start();
+        let clock = clock();
         let store = on.open(&disk, &options, &clock).unwrap();
         Self { store, clock, options, on, disk }
     }
@@ -195,20 +149,7 @@ impl Fixture {
     }
 
     pub(crate) fn event(&self, id: impl std::fmt::Display) -> NewEvent {
-        let body = format!(r#"{{"id":"{id}","type":"user.created","data":{{"n":1}}}}"#);
-        let start = body.find(r#"{"n""#).unwrap() as u32;
-        NewEvent {
-            source: SourceName::new("scalekit").unwrap(),
-            id: EventId::new(&id.to_string()).unwrap(),
-            event_type: EventType::new("user.created").unwrap(),
-            organization: Some("org_1".into()),
-            occurred_at: None,
-            received_at: self.now(),
-            depth: 0,
-            trace: None,
-            data: start..start + 7,
-            body: body.into_bytes().into(),
-        }
+        testing::event(&id.to_string(), "user.created", self.now())
     }
 
     /// Takes in an event that is new.
@@ -279,24 +220,14 @@ impl Fixture {
     }
 }
 
-pub(crate) fn options(path: &std::path::Path) -> StoreOptions {
-    StoreOptions {
-        path: path.to_owned(),
-        retention: Duration::from_secs(24 * 3600),
-        max_backlog: 1_000_000,
-        min_free: 0,
-        max_size: None,
-    }
-}
-
-fn env(clock: &TestClock) -> Env {
+fn env(clock: &ManualClock) -> Env {
     // Each store its own, as in life.
     static OPENED: AtomicU64 = AtomicU64::new(0);
-    let random = TestRandom::new(OPENED.fetch_add(1 << 32, Ordering::SeqCst));
+    let random = Seeded::new(OPENED.fetch_add(1 << 32, Ordering::SeqCst));
     Env::new(clock.clone(), random)
 }
 
-pub(crate) fn open_at(options: &StoreOptions, clock: &TestClock) -> Result<Store, OpenError> {
+pub(crate) fn open_at(options: &StoreOptions, clock: &ManualClock) -> Result<Store, OpenError> {
     Store::open(options.clone(), env(clock))
 }
 

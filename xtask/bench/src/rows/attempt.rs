@@ -3,11 +3,7 @@
 //! It runs in this process, by the library: the guest runs, and its effects are staged and dropped. Attempts
 //! run one after another, so the time is the work of one core.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use posthouse::daemon::env;
@@ -18,9 +14,11 @@ use posthouse_model::{
     DeliveryId, Env, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, SourceName,
     config::{Compile, Http, PluginSettings},
 };
-use posthouse_store::{Store, StoreOptions};
 
-use super::rate::{KV_GUEST, with_plugins};
+use super::{
+    rate::{KV_GUEST, with_plugins},
+    size::store,
+};
 use crate::{
     bench::Bench,
     table::{Row, median, per_second},
@@ -50,15 +48,7 @@ fn micros_an_attempt(bench: &Bench, dir: &Path, reuse: u32) -> f64 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let env = env();
-        let path = dir.join("data/posthouse.db");
-        let options = StoreOptions {
-            path,
-            retention: Duration::from_hours(24),
-            max_backlog: 1000,
-            min_free: 0,
-            max_size: None,
-        };
-        let store = Store::open(options, env.clone()).expect("a new store");
+        let store = store(&dir.join("data/posthouse.db"), 1000, &env);
         let options = EngineOptions {
             cache_dir: dir.join("data/aot"),
             instances: 64,

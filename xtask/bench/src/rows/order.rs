@@ -6,12 +6,12 @@ use std::{path::Path, time::Duration};
 use posthouse::daemon::env;
 use posthouse_harness::Daemon;
 use posthouse_model::{Attempt, OrderKey, Outcome, Subscriber};
-use posthouse_store::{Store, StoreOptions, Verdict};
+use posthouse_store::Verdict;
 use tokio::task::JoinSet;
 
 use super::{
     rate::{KV_GUEST, round_to_last_commit, with_plugins},
-    size::event,
+    size::{event, store},
 };
 use crate::{
     bench::{Bench, Round},
@@ -60,14 +60,7 @@ fn fill(path: &Path) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let env = env();
-        let options = StoreOptions {
-            path: path.to_owned(),
-            retention: Duration::from_hours(24),
-            max_backlog: 2 * BEHIND,
-            min_free: 0,
-            max_size: None,
-        };
-        let store = Store::open(options, env.clone()).expect("the daemon's store");
+        let store = store(path, 2 * BEHIND, &env);
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
         let mut lane = store.open_lane(plugin, 1).await.expect("a lane");
         let subscriber = Subscriber { order_key: OrderKey::new("stuck"), ..plugin.into() };

@@ -82,21 +82,25 @@ impl Fill {
     }
 }
 
-/// Fills a store through its own handle, while no daemon has it.
+/// A store in this file, for as many unfinished deliveries, while no daemon has it.
+pub(super) fn store(path: &Path, max_backlog: u64, env: &Env) -> Store {
+    let options = StoreOptions {
+        path: path.to_owned(),
+        retention: Duration::from_hours(24),
+        max_backlog,
+        min_free: 0,
+        max_size: None,
+    };
+    Store::open(options, env.clone()).expect("the daemon's store")
+}
+
+/// Fills a store through its own handle.
 pub(super) fn fill(path: &Path, fill: &Fill) {
     let fill = *fill;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let env = env();
-        let max_backlog = fill.events() + 1;
-        let options = StoreOptions {
-            path: path.to_owned(),
-            retention: Duration::from_hours(24),
-            max_backlog,
-            min_free: 0,
-            max_size: None,
-        };
-        let store = Store::open(options, env.clone()).expect("the daemon's store");
+        let store = store(path, fill.events() + 1, &env);
         let plugin = store.plugin_id(KV_GUEST).await.expect("a plugin's id");
         let handling = tokio::spawn(handle(store.clone(), plugin, env.clone(), fill));
         offer(&store, plugin, &env, fill.events()).await;

@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use posthouse_model::{
     config::{Compile, PluginSettings, Retry},
-    testing::still,
+    testing::{event, still},
     *,
 };
 
@@ -78,19 +78,7 @@ impl Loaded<'_> {
 }
 
 fn job(event_type: &str) -> Job {
-    let body = bytes::Bytes::from_static(br#"{"type":"user.created","data":{"id":"usr_1"}}"#);
-    let content = NewEvent {
-        source: SourceName::new("scalekit").unwrap(),
-        id: EventId::new("evt_1").unwrap(),
-        event_type: EventType::new(event_type).unwrap(),
-        organization: Some("org_1".into()),
-        occurred_at: None,
-        received_at: Timestamp::UNIX_EPOCH,
-        depth: 0,
-        trace: None,
-        body,
-        data: 30..44,
-    };
+    let content = event("evt_1", event_type, Timestamp::UNIX_EPOCH);
     Job {
         delivery: DeliveryId(1),
         token: LeaseToken(1),

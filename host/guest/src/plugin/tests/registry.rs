@@ -8,7 +8,7 @@ use posthouse_model::{
     config::Http,
     testing::{Constant, MachineClock, ManualClock},
 };
-use posthouse_store::{Store, StoreOptions};
+use posthouse_store::{Store, testing::options};
 
 use super::*;
 
@@ -26,14 +26,7 @@ impl Fixture {
     pub(super) async fn new(clock: impl Clock + 'static) -> Self {
         let bench = Bench::new(4);
         let env = Env::new(clock, Constant(7));
-        let options = StoreOptions {
-            path: bench.dir.path().join("store.db"),
-            retention: Duration::from_secs(3600),
-            max_backlog: 1000,
-            min_free: 0,
-            max_size: None,
-        };
-        let store = Store::open(options, env.clone()).unwrap();
+        let store = Store::open(options(&bench.dir.path().join("store.db")), env.clone()).unwrap();
         let folder = bench.dir.path().join("plugins");
         fs::create_dir(&folder).unwrap();
         let registry = Self::registry(&bench, &store, &folder, env).await;

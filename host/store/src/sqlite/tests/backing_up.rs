@@ -23,7 +23,7 @@ fn backed_up(fixture: &Fixture) -> std::path::PathBuf {
 fn gone_back(fixture: &Fixture, file: &std::path::Path) -> Fixture {
     let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let options = options(&dir.path().join("state/posthouse.db"));
-    let env = posthouse_model::Env::new(fixture.clock.clone(), TestRandom::new(seed()));
+    let env = posthouse_model::Env::new(fixture.clock.clone(), Seeded::new(seed()));
     restore(file, &options.path, &Default::default(), Allowed::default(), &env).unwrap();
     let store = open_at(&options, &fixture.clock).unwrap();
     Fixture { store, clock: fixture.clock.clone(), options, on: On::Sqlite, disk: Disk::Folder(dir) }
@@ -124,7 +124,7 @@ impl Damaged {
     }
 
     fn restore(&self, without_checksum: bool) -> Result<(), RestoreError> {
-        let env = posthouse_model::Env::new(TestClock::start(), TestRandom::new(1));
+        let env = posthouse_model::Env::new(clock(), Seeded::new(1));
         let allowed = Allowed { force: true, without_checksum };
         restore(&self.backup, &self.store, &self.places, allowed, &env).map(drop)
     }
@@ -160,7 +160,7 @@ async fn a_backup_with_any_single_bit_changed_is_refused_and_nothing_is_replaced
     let bytes = std::fs::read(&damaged.backup).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(&damaged.backup).unwrap();
     let (seed, bits) = (seed(), bytes.len() as u64 * 8);
-    let random = TestRandom::new(seed);
+    let random = Seeded::new(seed);
     eprintln!("{bits} bits, seed {seed}");
     // Those of SQLite's header and of the seal, one by one, and of the rest a sample.
     let ends = (0..100 * 8).chain(bits - 8 * posthouse_model::seal::BYTES as u64..bits);

@@ -56,7 +56,7 @@ async fn pipeline(fixture: &Fixture, prefix: &'static str, tasks: u64, events: u
                         return longest;
                     }
                     let mut event = template.clone();
-                    let random = TestRandom::new(n).next() * given("RANDOM", 1);
+                    let random = Seeded::new(n).next() * given("RANDOM", 1);
                     let id = format!("{prefix}_{random:016x}{n:08x}");
                     event.id = posthouse_model::EventId::new(&id).unwrap();
                     event.body = vec![b'x'; 700].into();
@@ -71,7 +71,7 @@ async fn pipeline(fixture: &Fixture, prefix: &'static str, tasks: u64, events: u
     let mut done = 0;
     while done < events {
         let job = lane.next().await.unwrap();
-        let key = format!("user/{:05}", TestRandom::new(done).below(keys));
+        let key = format!("user/{:05}", Seeded::new(done).below(keys));
         let verdict = Verdict::Done(effects(&[(&key, set("the value of a user, of some length or other"))]));
         fixture.finish(job, verdict).await;
         done += 1;

@@ -129,7 +129,7 @@ fn what_is_no_database_and_what_is_no_folder_are_named() {
     std::fs::write(&file, "this is no database, and long enough to be read as one".repeat(100)).unwrap();
     for path in [file.clone(), file.join("posthouse.db")] {
         let options = options(&path);
-        let refused = open_at(&options, &TestClock::start()).err().unwrap();
+        let refused = open_at(&options, &clock()).err().unwrap();
         let OpenError::Unusable { path: named, .. } = &refused else { panic!("{refused}") };
         assert!(refused.to_string().contains(named.to_str().unwrap()));
         assert!(named.starts_with(&file), "{refused}");
