@@ -35,6 +35,7 @@ mod metrics;
 mod newest;
 #[cfg(feature = "fault-points")]
 mod odd_markers;
+mod old_stores;
 mod operator;
 mod order;
 mod packaging;

@@ -3,6 +3,7 @@
 mod backing_up;
 mod full;
 mod measure;
+mod old_stores;
 mod opening;
 mod room;
 mod size;

@@ -64,55 +64,6 @@ async fn a_store_of_a_later_version_is_refused_with_the_way_out() {
     assert!(refused.to_string().contains("upgrade posthouse"), "{refused}");
 }
 
-/// Takes away what later versions of the schema have added.
-const BACK_TO_THE_FIRST: &str = "
-ALTER TABLE attempt DROP COLUMN did;
-DROP TABLE revision;
-ALTER TABLE attempt DROP COLUMN revision;
-ALTER TABLE delivery DROP COLUMN ran;
-ALTER TABLE event DROP COLUMN depth;
-ALTER TABLE event DROP COLUMN trace;
-ALTER TABLE outbox DROP COLUMN trace;
-DROP INDEX outbox_due;
-DROP INDEX outbox_leased;
-ALTER TABLE outbox DROP COLUMN kind;
-CREATE INDEX outbox_due ON outbox (due_at, id) WHERE state IN (0, 2);
-CREATE INDEX outbox_leased ON outbox (id) WHERE state = 1;
-DROP INDEX delivery_order;
-ALTER TABLE delivery DROP COLUMN order_key;
-DROP TABLE audit;
-DROP TABLE minute;
-ALTER TABLE source DROP COLUMN last_event;
-ALTER TABLE source DROP COLUMN last_at;
-DROP INDEX delivery_later;
-PRAGMA user_version = 1";
-
-#[tokio::test]
-async fn a_store_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds() {
-    let fixture = Fixture::new(On::Sqlite);
-    let plugin = fixture.plugin("a").await;
-    let mut lane = fixture.store.open_lane(plugin, 1).await.unwrap();
-    fixture.accept("one", &[plugin]).await;
-    fixture.done(next(&mut lane).await, effects(&[])).await;
-    fixture.accept("two", &[plugin]).await;
-    fixture.store.close().await.unwrap();
-    raw(&fixture).execute_batch(BACK_TO_THE_FIRST).unwrap();
-
-    let store = fixture.reopen().unwrap();
-    let fixture = Fixture { store, ..fixture };
-    let mut lane = fixture.store.open_lane(plugin, 1).await.unwrap();
-    let job = next(&mut lane).await;
-    assert!(job.may_have_run);
-    fixture.done(job, effects(&[])).await;
-    for (event, revision) in [("one", None), ("two", Some("0123456789ab"))] {
-        let delivery = fixture.store.event(None, event).await.unwrap().remove(0).history.remove(0);
-        let revisions: Vec<_> = delivery.attempt_log.iter().map(|a| a.revision.as_deref()).collect();
-        assert_eq!(revisions, [revision], "{event}");
-    }
-    fixture.assert_balanced().await;
-    fixture.reopened().await.assert_balanced().await;
-}
-
 #[tokio::test]
 async fn another_programs_database_is_left_alone() {
     let fixture = Fixture::new(On::Sqlite);
