@@ -7,6 +7,7 @@
 mod breaker;
 mod carried;
 mod cause;
+#[cfg(feature = "config")]
 pub mod config;
 mod count;
 mod decimal;

@@ -11,10 +11,9 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{
-    Clock, Env, EventId, EventType, NewEvent, Random, SourceName,
-    config::{DatabaseSettings, DatabaseTarget},
-};
+#[cfg(feature = "config")]
+use super::config::{DatabaseSettings, DatabaseTarget};
+use super::{Clock, Env, EventId, EventType, NewEvent, Random, SourceName};
 
 /// A clock that only a test moves. Its clones share the time.
 #[derive(Debug, Clone)]
@@ -137,6 +136,7 @@ pub fn event(id: &str, event_type: &str, received_at: Timestamp) -> NewEvent {
 }
 
 /// A database with the settings that config.toml leaves out, but of any size and with few connections.
+#[cfg(feature = "config")]
 pub fn database(target: DatabaseTarget) -> DatabaseSettings {
     DatabaseSettings {
         target,
