@@ -108,7 +108,8 @@ pub(crate) fn signature(input: &[u8]) {
 fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
     let one = |name: &str| {
         let mut values = headers.get_all(name).iter();
-        let value = values.next().and_then(|value| value.to_str().ok());
+        // UTF-8, as the headers may be: an entry that nobody knows may contain anything.
+        let value = values.next().and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
         value.filter(|_| values.next().is_none())
     };
     let is_fresh = |time: &str| time.parse::<i64>().is_ok_and(|time| (time - NOW).abs() <= TOLERANCE);

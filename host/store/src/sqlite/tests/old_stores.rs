@@ -159,7 +159,7 @@ async fn shows_the_rest(fixture: &Fixture, version: i64) {
     let expected: Vec<_> = ITEMS.iter().filter(|row| row.0 <= version).collect();
     assert_eq!(found.len(), expected.len());
     for (item, (_, kind, summary, state, attempts)) in found.iter().rev().zip(expected) {
-        assert_eq!((&*item.kind, &*item.state, item.attempts), (*kind, *state, *attempts), "{item:?}");
+        assert_eq!((&*item.kind, item.state.as_str(), item.attempts), (*kind, *state, *attempts), "{item:?}");
         assert!(item.summary.ends_with(summary), "{item:?}");
     }
 
