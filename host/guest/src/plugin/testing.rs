@@ -112,7 +112,7 @@ pub(super) fn text(handle: &str, describe: &str) -> String {
 pub(super) fn in_world(text: &str, other: Option<&str>) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap();
     let mut resolve = wit_parser::Resolve::default();
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/0.1");
     let (mut package, _) = resolve.push_dir(wit).unwrap();
     if let Some(wit) = other {
         package = resolve.push_str("other.wit", wit).unwrap();

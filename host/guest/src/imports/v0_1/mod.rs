@@ -21,7 +21,7 @@ use super::{Call, HostState, kv::Fault, limits::Stop, refused};
 mod bindings {
     #![allow(missing_docs, unreachable_pub)]
     wasmtime::component::bindgen!({
-        path: "../../wit",
+        path: "../../wit/0.1",
         world: "plugin",
         // The event is lowered straight from where it lies.
         ownership: Borrowing { duplicate_if_necessary: true },
