@@ -1,7 +1,10 @@
 //! The values between a guest and a database, and the limits of one call.
 
+use posthouse_model::octets;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A parameter or a column.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// Nothing.
     Null,
@@ -10,17 +13,26 @@ pub enum Value {
     /// A whole number.
     Integer(i64),
     /// A number.
-    Float(f64),
+    Float(#[serde(serialize_with = "write_float", deserialize_with = "read_float")] f64),
     /// A text.
     Text(String),
     /// Bytes.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "octets")] Vec<u8>),
     /// Microseconds since 1970-01-01T00:00:00Z, without leap seconds.
     Timestamp(i64),
     /// JSON text.
     Json(String),
     /// A UUID in its hyphenated form.
     Uuid(String),
+}
+
+/// Writes a number as text, since JSON has neither infinities nor NaN.
+fn write_float<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn read_float<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
 impl Value {
@@ -35,7 +47,7 @@ impl Value {
 }
 
 /// The result of a query.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rows {
     /// The names of the columns.
     pub columns: Vec<String>,

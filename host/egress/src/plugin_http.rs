@@ -14,8 +14,9 @@ use std::{error::Error, io::ErrorKind, time::Duration};
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use posthouse_model::{HttpGrant, TRACEPARENT, TraceContext, WebRequest, config::Limits};
+use posthouse_model::{HttpGrant, TRACEPARENT, TraceContext, WebRequest, config::Limits, octets};
 use reqwest::redirect::Policy;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
@@ -80,13 +81,14 @@ impl Bounds {
 }
 
 /// A whole response.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebResponse {
     /// Its status.
     pub status: u16,
     /// Its headers. Bytes beyond ASCII are read as Latin-1.
     pub headers: Vec<(String, String)>,
     /// Its body.
+    #[serde(with = "octets")]
     pub body: Vec<u8>,
 }
 

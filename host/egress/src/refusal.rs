@@ -1,9 +1,10 @@
 //! Why a request got no response, for the guest's author and the operator.
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
 /// Why a request got no response.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The grant does not allow it. The message names the line that would.
     #[error("{0}")]

@@ -1,7 +1,8 @@
 //! A request as a guest describes it, and the checks before anything is sent.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use posthouse_model::{WebRequest, is_reserved_header};
+use posthouse_model::{WebRequest, is_reserved_header, octets};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 pub(super) const HEADERS: usize = 100;
 
 /// A request as a guest describes it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
     /// The method.
     pub method: String,
@@ -22,6 +23,7 @@ pub struct Draft {
     /// The headers.
     pub headers: Vec<(String, String)>,
     /// The body.
+    #[serde(with = "octets")]
     pub body: Vec<u8>,
 }
 

@@ -56,7 +56,7 @@ mod tests {
                 level: LogLevel::Info,
                 message: "„zwei“\n".to_owned(),
             }],
-            did: Some("set k".to_owned()),
+            actions: Some("set k".to_owned()),
         }
     }
 

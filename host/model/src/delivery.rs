@@ -270,6 +270,6 @@ pub struct Attempt {
     /// The lines that the guest logged.
     pub logs: Vec<LogLine>,
     /// What the guest did, one action a line. None if it did nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub did: Option<String>,
+    #[serde(rename = "did", default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<String>,
 }

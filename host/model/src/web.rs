@@ -6,13 +6,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeStruct};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 use url::{Host, Url};
 
-use super::Secret;
+use super::{Secret, octets};
 
 /// The URLs that may be requested: `https://api.example.com`, `https://*.example.com:8443/v1/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,7 +234,7 @@ pub struct WebRequest {
     /// The headers.
     pub headers: Vec<(String, String)>,
     /// The body.
-    #[serde(serialize_with = "to_base64", deserialize_with = "from_base64")]
+    #[serde(with = "octets")]
     pub body: Vec<u8>,
 }
 
@@ -256,14 +255,6 @@ impl WebRequest {
 pub fn url_parts(url: &str) -> (&str, &str) {
     let host = url.find("://").map_or(0, |at| at + 3);
     url.split_at(url[host..].find(['/', '?', '#']).map_or(url.len(), |at| host + at))
-}
-
-fn to_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&STANDARD.encode(bytes))
-}
-
-fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ pub(super) struct Record {
     /// The log lines as JSON.
     pub(super) logs: Option<String>,
     /// What it did, a line each.
-    pub(super) did: Option<String>,
+    pub(super) actions: Option<String>,
 }
 
 impl Completion {
@@ -205,7 +205,8 @@ impl Completion {
 
 impl Record {
     fn new(attempt: Attempt) -> Self {
-        let Attempt { number, revision, started_at, duration, outcome, error, trace, logs, did } = attempt;
+        let Attempt { number, revision, started_at, duration, outcome, error, trace, logs, actions } =
+            attempt;
         Self {
             number,
             revision,
@@ -216,7 +217,7 @@ impl Record {
             error,
             trace,
             logs: (!logs.is_empty()).then(|| serde_json::to_string(&logs).unwrap_or_default()),
-            did,
+            actions,
         }
     }
 }

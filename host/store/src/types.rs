@@ -377,7 +377,7 @@ pub struct AttemptDetail {
     /// What the guest logged.
     pub logs: Vec<LogLine>,
     /// What it did: keys, SQL, requests, what it staged.
-    pub did: Vec<String>,
+    pub actions: Vec<String>,
 }
 
 /// One outbox item in a list.

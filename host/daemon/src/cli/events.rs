@@ -172,8 +172,8 @@ struct Attempt {
     error: Option<String>,
     trace: Option<String>,
     logs: Vec<LogLine>,
-    #[serde(default)]
-    did: Vec<String>,
+    #[serde(rename = "did", default)]
+    actions: Vec<String>,
 }
 
 fn tell(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
@@ -303,7 +303,7 @@ impl Attempt {
             (None, _) => {}
         }
         text.push('\n');
-        for line in &self.did {
+        for line in &self.actions {
             text += &clean_lines(line, 4);
         }
         for line in &self.logs {

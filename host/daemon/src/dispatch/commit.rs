@@ -176,7 +176,7 @@ impl Commits {
                     error: Some(error),
                     trace: None,
                     logs: Vec::new(),
-                    did: None,
+                    actions: None,
                 };
                 let told = job.clone();
                 if let Err(error) = self.store.complete(job, attempt, Verdict::Dead).await {

@@ -256,7 +256,7 @@ impl Attempts {
         {
             about!(warn, job, name, %error, "the store did not settle before an attempt");
         }
-        let AttemptReport { result, started_at, duration, logs, mut fetched, did } =
+        let AttemptReport { result, started_at, duration, logs, mut fetched, actions } =
             self.attempt(plugin, &job).await;
         if let Some(trace) = &mut trace {
             // The empty name belongs to no source, so this asks whether any source has masks.
@@ -274,7 +274,7 @@ impl Attempts {
             error: None,
             trace: None,
             logs,
-            did,
+            actions,
         };
         let attempt = self.mask(&job, attempt).await;
         let result = match result {
@@ -331,7 +331,7 @@ impl Attempts {
     /// Masks the event's values in the record of an attempt, off the runtime's threads if the texts or the
     /// payloads are long.
     async fn mask(&self, job: &Job, mut attempt: Attempt) -> Attempt {
-        let texts = [&attempt.error, &attempt.trace, &attempt.did];
+        let texts = [&attempt.error, &attempt.trace, &attempt.actions];
         if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
             return attempt;
         }
@@ -350,17 +350,17 @@ impl Attempts {
         let length = event.content.body.len()
             + payloads.bytes()
             + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>()
-            + [&attempt.error, &attempt.trace, &attempt.did]
+            + [&attempt.error, &attempt.trace, &attempt.actions]
                 .into_iter()
                 .flatten()
                 .map(String::len)
                 .sum::<usize>();
         // Recorded without any text if masking fails.
-        let bare = Attempt { error: None, trace: None, did: None, logs: Vec::new(), ..attempt.clone() };
+        let bare = Attempt { error: None, trace: None, actions: None, logs: Vec::new(), ..attempt.clone() };
         let mask = move || {
             let mask = redact.mask(&event.content.body).and(payloads.mask(|source| redactions(source)));
             attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-            let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.did];
+            let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.actions];
             texts.into_iter().flatten().for_each(|text| mask.text(text));
             attempt
         };
@@ -537,7 +537,7 @@ fn panicked(now: jiff::Timestamp) -> AttemptReport {
         started_at: now,
         duration: Duration::ZERO,
         logs: Vec::new(),
-        did: None,
+        actions: None,
         fetched: Vec::new(),
     }
 }

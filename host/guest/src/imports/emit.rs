@@ -1,8 +1,8 @@
 //! `outbox.emit`: an event for other plugins, derived from the one at hand.
 //!
-//! It is checked whole before it is staged: the type, the grant for it, the organization, the JSON of its
-//! data, and how long the chain is that it would end. So two plugins that answer each other come to an
-//! end, whatever their grants say.
+//! The event is checked completely before it is staged: its type, the grant for the type, the organization, the JSON of
+//! its data, and the length of the chain of derived events. Two plugins that answer each other therefore stop,
+//! whatever their grants are.
 
 use jiff::Timestamp;
 use posthouse_model::{
@@ -11,19 +11,15 @@ use posthouse_model::{
 };
 use serde::de::IgnoredAny;
 
-use super::{
-    kv::Fault,
-    limits::{Budget, Stop},
-    outbox::OutboxError,
-};
+use super::{fault::Fault, limits::Budget, outbox::OutboxError};
 
-/// The emitting side of the outbox as one call sees it.
+/// What one `emit` needs.
 pub(super) struct Emitter<'a> {
     pub(super) plugin: &'a str,
     pub(super) delivery: DeliveryId,
     /// The event at hand.
     pub(super) cause: &'a NewEvent,
-    /// The span of the attempt, where that is recorded.
+    /// The span of the attempt, if it is recorded.
     pub(super) trace: Option<TraceContext>,
     pub(super) grants: &'a Grants,
     pub(super) limits: &'a Limits,
@@ -33,8 +29,8 @@ pub(super) struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
-    /// Stages an event; its id is made of the delivery's id and its place among those emitted, so it is
-    /// the same in every attempt.
+    /// Stages an event and returns its id. The id consists of the delivery's id and the event's position among those
+    /// emitted, so it is the same in every attempt.
     pub(super) fn emit(
         &mut self,
         event_type: &str,
@@ -76,9 +72,9 @@ impl Emitter<'_> {
         Ok(id)
     }
 
-    fn denied(&self, event_type: &EventType) -> Stop {
+    fn denied(&self, event_type: &EventType) -> OutboxError {
         let plugin = self.plugin;
-        Stop::Denied(format!(
+        OutboxError::Denied(format!(
             "plugin `{plugin}` has no grant to emit `{event_type}`; add it to `emit` below \
              [plugin.{plugin}.grants] in config.toml"
         ))
@@ -144,7 +140,9 @@ mod tests {
                 assert_eq!(event.id.as_str(), id);
                 Ok(event)
             }
-            Err(Fault::Answer(OutboxError::Invalid(text) | OutboxError::Limit(text))) => Err(text),
+            Err(Fault::Answer(
+                OutboxError::Denied(text) | OutboxError::Invalid(text) | OutboxError::Limit(text),
+            )) => Err(text),
             Err(Fault::Stop(stop)) => Err(stop.to_string()),
         }
     }

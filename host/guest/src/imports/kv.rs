@@ -1,11 +1,11 @@
-//! `kv`: keys and values of the plugin's own, staged until the attempt commits.
+//! `kv`: the plugin's own keys and values, staged until the attempt commits.
 //!
-//! Reads see the attempt's own writes and remember, once a key, the version first seen; the store checks
-//! them at the commit. An increment is staged as what it adds: it looks at the committed value only to
-//! refuse one that is no number, and that look is not remembered, so increments never conflict.
+//! A read sees the attempt's own writes. The first read of a key remembers its version, which the store checks at the
+//! commit. An increment is staged as the number that it adds. It reads the committed value only to refuse one that is
+//! not a number, and does not remember that read, so increments never conflict.
 //!
-//! A plugin that has a database keeps its keys there. Then reads go through the attempt's transaction,
-//! which sees to it by itself that what was read is still so.
+//! If the plugin has a database, its keys are there. Reads then go through the attempt's transaction, which detects
+//! conflicts itself.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -14,13 +14,17 @@ use std::{
 
 use posthouse_database::Transaction;
 use posthouse_model::{DecimalError, KvRead, KvVersion, KvWrite, add_decimal, config::Limits};
-use posthouse_store::{Entries, Reading, StoreError, Value};
+use posthouse_store::{Entries, Reading, Value};
+use serde::{Deserialize, Serialize};
 
-use super::limits::{Budget, READS, Stop, size};
+use super::{
+    fault::Fault,
+    limits::{Budget, READS, Stop, size},
+};
 
 /// The most entries of one listing.
 const LIST: u32 = 1000;
-/// Entries fetched at once: bounds what a listing holds before its bytes are counted.
+/// Entries of one page. A listing counts the bytes of a page after it has read it.
 const PAGE: usize = 100;
 /// Bytes of a number in decimal.
 const NUMBER: usize = 20;
@@ -37,7 +41,7 @@ pub(crate) trait KvSource: Send + Sync {
 
 /// Where the committed keys and values are.
 pub(super) enum Source<'a> {
-    /// In the store; an engine may answer at once.
+    /// In the store, whose engine may answer at once.
     Store(&'a dyn KvSource),
     /// In the plugin's database, as the attempt's transaction sees them.
     Database { transaction: &'a mut Transaction, plugin: &'a str },
@@ -81,41 +85,16 @@ impl Source<'_> {
     }
 }
 
-/// The version of what a transaction reads: nobody changes that unseen.
+/// The version of every value that a transaction reads. The transaction detects changes itself.
 const ISOLATED: KvVersion = KvVersion(0);
 
-/// What a guest did wrong and can put right; each message names the limit and its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An error that the guest can handle. Each message names the limit and its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum KvError {
     InvalidKey(String),
     ValueTooLarge(String),
     Quota(String),
     NotAnInteger(String),
-}
-
-/// Why a call brought nothing: an answer for the guest, or the end of the attempt.
-#[derive(Debug)]
-pub(crate) enum Fault<E> {
-    Answer(E),
-    Stop(Stop),
-}
-
-impl<E> From<Stop> for Fault<E> {
-    fn from(stop: Stop) -> Self {
-        Self::Stop(stop)
-    }
-}
-
-impl From<KvError> for Fault<KvError> {
-    fn from(error: KvError) -> Self {
-        Self::Answer(error)
-    }
-}
-
-impl<E> From<StoreError> for Fault<E> {
-    fn from(error: StoreError) -> Self {
-        Self::Stop(error.into())
-    }
 }
 
 type Answer<T> = Result<T, Fault<KvError>>;
@@ -125,7 +104,7 @@ type Answer<T> = Result<T, Fault<KvError>>;
 pub(super) struct Stage {
     reads: BTreeMap<String, Option<KvVersion>>,
     lists: Vec<KvRead>,
-    /// Entries that the listings found.
+    /// The number of entries in all listings.
     listed: usize,
     writes: BTreeMap<String, Staged>,
 }
@@ -133,12 +112,12 @@ pub(super) struct Stage {
 #[derive(Debug)]
 struct Staged {
     write: KvWrite,
-    /// Bytes of the committed entry that it replaces, once somebody needed to know.
+    /// Bytes of the committed entry that it replaces, if they have been looked up.
     replaced: Option<u64>,
 }
 
 impl Stage {
-    /// What the store commits.
+    /// The reads that the store checks and the writes that it commits.
     pub(super) fn into_effects(self) -> (Vec<KvRead>, BTreeMap<String, KvWrite>) {
         let keys = self.reads.into_iter().map(|(key, version)| KvRead::Key { key, version });
         let writes = self.writes.into_iter().map(|(key, staged)| (key, staged.write)).collect();
@@ -161,7 +140,7 @@ impl Stage {
     }
 }
 
-/// The key-value data as one call sees it.
+/// What one call needs of the plugin's keys.
 pub(super) struct Kv<'a> {
     pub(super) limits: &'a Limits,
     pub(super) source: Source<'a>,
@@ -239,7 +218,7 @@ impl Kv<'_> {
         let mut after = after.map(str::to_owned);
         loop {
             let page = self.fetch(prefix, after.as_deref(), limit.min(PAGE) as u32).await?;
-            // Beyond a full page there may be more committed keys: staged ones there have to wait.
+            // After a full page there may be more committed keys, so staged keys after it have to wait.
             let full = page.len() >= limit.min(PAGE);
             let end = page.last().filter(|_| full).map(|(key, ..)| key.clone());
             for (key, value) in self.merge(page, prefix, after.as_deref(), end.as_deref()) {
@@ -259,7 +238,7 @@ impl Kv<'_> {
         }
     }
 
-    /// Reads a page and remembers what came.
+    /// Reads a page and remembers its entries.
     async fn fetch(
         &mut self,
         prefix: &str,
@@ -278,7 +257,7 @@ impl Kv<'_> {
         Ok(page)
     }
 
-    /// The page as the staged writes leave it, over the keys after `after` up to `end`.
+    /// Applies the staged writes to a page that contains the keys after `after` up to `end`.
     fn merge(
         &self,
         page: Vec<(String, Vec<u8>, KvVersion)>,
@@ -342,8 +321,8 @@ impl Kv<'_> {
         Ok(())
     }
 
-    /// Whether the plugin's data would still fit with a value of `length` bytes at `key`. Only near
-    /// the limit is it worth looking up what the staged writes replace.
+    /// Checks that the plugin's data still fits with a value of `length` bytes at `key`. Only near the limit does it
+    /// look up the entries that the staged writes replace.
     async fn check_quota(&mut self, key: &str, length: usize) -> Answer<()> {
         let most = self.limits.kv_total;
         let committed = self.source.bytes().await?;
@@ -391,8 +370,8 @@ fn not_added(key: &str, by: i64, error: DecimalError) -> KvError {
     })
 }
 
-/// The committed value with the staged addition. A value that is no number any more was changed after
-/// the increment looked at it; the commit will find that out, so it is shown as it is.
+/// Adds the staged number to the committed value. If the value is not a number any more, it was changed after the
+/// increment had read it. The commit detects that, so the value is returned unchanged.
 fn sum(base: Option<Vec<u8>>, add: i64) -> Vec<u8> {
     add_decimal(base.as_deref(), add).ok().or(base).unwrap_or_default()
 }

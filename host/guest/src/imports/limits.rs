@@ -1,7 +1,7 @@
-//! What a guest may use up, by name: every limit that stops an attempt says which it was.
+//! The limits of a guest. The error of each limit names it.
 //!
-//! [`Stop`] is why an attempt ends from within a host call; [`Meter`] is what wasmtime asks before it
-//! lets memories and tables grow, and [`Budget`] is what an attempt may stage.
+//! [`Stop`] says why a host call ends the attempt. wasmtime asks the [`Meter`] before memories and tables grow. The
+//! [`Budget`] counts what an attempt stages.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use posthouse_model::{Capability, config::Limits};
 use posthouse_store::StoreError;
 use wasmtime::ResourceLimiter;
 
-use super::Call;
+use super::call::Kind;
 
 /// Elements of all tables of an instance. A CPython has some 20,000 functions.
 pub(crate) const TABLE_ELEMENTS: usize = 200_000;
@@ -20,32 +20,41 @@ pub(crate) const CORE_INSTANCES: u32 = 50;
 pub(crate) const TABLES: u32 = 20;
 /// Linear memories of a component.
 pub(crate) const MEMORIES: u32 = 4;
-/// Handles that a guest may hold: streams, pollables and the like.
+/// Handles that a guest may hold, such as streams and pollables.
 pub(crate) const HANDLES: usize = 1_000;
-/// Keys whose version an attempt remembers for the check at its commit.
+/// Keys whose versions an attempt remembers for the check at its commit.
 pub(crate) const READS: usize = 10_000;
 /// Bytes of randomness in one call.
 pub(crate) const RANDOM_BYTES: u64 = 64 << 10;
 
-/// Why an attempt ends from within a host call.
+/// Why a host call ends the attempt.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Stop {
-    /// It went over a limit.
+    /// The guest exceeded a limit.
     #[error("limit `{name}` ({bound}) reached")]
     Limit { name: &'static str, bound: String },
-    /// It called what was not granted; the lines that would allow it.
-    #[error("{0}")]
-    Denied(String),
-    /// A revision that is asked what it is can only log.
+    /// `describe` made a call that only `handle` may make.
     #[error("`{}` can't be called from `describe`; only `log` can", .0.name())]
-    Describing(Call),
-    /// It called what is linked only so that it loads.
+    Describing(Kind),
+    /// The guest called a function that is linked only so that the guest loads.
     #[error("`{0}` is not offered: a plugin has no HTTP of WASI")]
     NotOffered(String),
-    /// Not the guest's doing.
+    /// The guest called `exit` of WASI.
+    #[error("the guest exited with status {0} in place of returning")]
+    Exited(u8),
+    /// The guest passed something to WASI that makes no sense.
+    #[error("{0}")]
+    Wasi(String),
+    /// A call of this kind had to wait in a function that can't.
+    #[error("the host could not answer `{}` at once", .0.name())]
+    Pending(Kind),
+    /// A call of this kind got the answer of another kind.
+    #[error("the answer to `{}` is that of another call", .0.name())]
+    Misfit(Kind),
+    /// The store failed. The guest is not the cause.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The transaction on the plugin's database is no more.
+    /// The transaction on the plugin's database has ended.
     #[error(transparent)]
     Database(#[from] TxAborted),
 }
@@ -65,15 +74,15 @@ impl Stop {
     pub(crate) fn time(bound: Duration) -> Self {
         Self::Limit { name: "time", bound: format!("{bound:?}") }
     }
+}
 
-    /// A call of a plugin that lacks its grant.
-    pub(crate) fn lacks(plugin: &str, capability: Capability) -> Self {
-        Self::Denied(format!(
-            "plugin `{plugin}` has no grant for {capability}; add `{}` below [plugin.{plugin}.grants] in \
-             config.toml",
-            capability.example()
-        ))
-    }
+/// The error for a plugin that lacks a grant. It contains the line for config.toml.
+pub(super) fn lacks(plugin: &str, capability: Capability) -> String {
+    format!(
+        "plugin `{plugin}` has no grant for {capability}; add `{}` below [plugin.{plugin}.grants] in \
+         config.toml",
+        capability.example()
+    )
 }
 
 /// A number of bytes as people write it in config.toml.
@@ -86,7 +95,7 @@ pub(crate) fn size(bytes: usize) -> String {
     }
 }
 
-/// Cuts a text to at most `most` bytes, at a character's border. Says whether it had to.
+/// Cuts a text to at most `most` bytes, between two characters. Returns whether the text was longer.
 pub(crate) fn cut(text: &mut String, most: usize) -> bool {
     let over = text.len() > most;
     text.truncate(text.floor_char_boundary(most));
@@ -106,7 +115,10 @@ impl Budget {
         self.bytes
     }
 
-    /// Takes `items` and `bytes` in place of `freed` bytes that are staged already.
+    /// Adds `items` and `bytes`, and removes `freed` bytes that were staged before.
+    ///
+    /// # Errors
+    /// The limit that this would exceed.
     pub(super) fn charge(
         &mut self,
         limits: &Limits,
@@ -126,14 +138,14 @@ impl Budget {
     }
 }
 
-/// Counts what an instance's memories and tables hold. A growth over the limit fails in the guest, as
-/// it would on a small machine: one that can go on does, and of one that can't the limit is named.
+/// Counts the bytes and elements of an instance's memories and tables. Growth over the limit fails in the guest, as it
+/// would on a small machine. If the guest then traps, the error names the limit.
 #[derive(Debug)]
 pub(crate) struct Meter {
     memory: usize,
     most_memory: usize,
     elements: usize,
-    /// What the growth that was allowed last added, should it fail.
+    /// What the last growth that was allowed added. It is subtracted again if the growth fails.
     last: usize,
     hit: Option<&'static str>,
 }
@@ -143,12 +155,12 @@ impl Meter {
         Self { memory: 0, most_memory, elements: 0, last: 0, hit: None }
     }
 
-    /// Forgets the limit that an earlier attempt of this instance ran into.
+    /// Forgets the limit that an earlier attempt of this instance reached.
     pub(super) fn reset(&mut self) {
         self.hit = None;
     }
 
-    /// The limit that kept the guest from growing, if any did.
+    /// The limit that refused a growth, if one did.
     pub(crate) fn hit(&self) -> Option<Stop> {
         Some(match self.hit? {
             "memory" => Stop::bytes("memory", self.most_memory),

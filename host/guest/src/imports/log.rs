@@ -1,96 +1,116 @@
-//! `log`: lines tied to the delivery, bounded in number and length. What the guest writes to standard
-//! output and standard error becomes lines too.
+//! `log`: the lines of an attempt, limited in number and length. Standard output and standard error become lines too.
+//!
+//! The log is a view of the calls. It adds the lines of a call before the host answers it, as many as the limit allows.
+//! If a line is over the limit, the host's answer ends the attempt.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use posthouse_model::{LogLevel, LogLine, config::Limits};
 
-use super::limits::{Stop, cut, size};
+use super::{
+    call::{HostCall, Stdio},
+    limits::{Stop, cut, size},
+};
 
-/// How a panic begins that Rust tells of.
+/// How the message of a Rust panic begins.
 const PANICKED: &str = "panicked at ";
 
-/// How an exception begins that Python tells of.
+/// How the message of a Python exception begins.
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
-/// Lines that are searched for a guest's last words.
+/// The number of lines that are searched for a guest's last words.
 const LAST_LINES: usize = 100;
 
 /// Bytes of a guest's last words that are kept.
 const LAST_WORDS: usize = 1024;
 
-/// The lines of one attempt. Shared with the guest's standard output.
-#[derive(Debug, Clone)]
-pub(super) struct Log(Arc<Mutex<Lines>>);
-
+/// The lines of one attempt.
 #[derive(Debug)]
-struct Lines {
+pub(super) struct Log {
     /// When the attempt began.
     began: Instant,
     lines: Vec<LogLine>,
-    /// What stands on standard output and standard error without its end of line yet.
+    /// The last line of standard output and of standard error, while it has no line end.
     open: [Vec<u8>; 2],
     most: usize,
     longest: usize,
+    /// The limit that the last call exceeded.
+    over: Option<Stop>,
 }
 
-/// The guest's standard output or standard error.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Stdio {
-    Out,
-    Err,
-}
-
-impl Stdio {
-    fn level(self) -> LogLevel {
-        match self {
-            Self::Out => LogLevel::Info,
-            Self::Err => LogLevel::Warn,
-        }
+fn level(stream: Stdio) -> LogLevel {
+    match stream {
+        Stdio::Out => LogLevel::Info,
+        Stdio::Err => LogLevel::Warn,
     }
 }
 
 impl Log {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Mutex::new(Lines {
+        Self {
             began: Instant::now(),
             lines: Vec::new(),
             open: [Vec::new(), Vec::new()],
             most: limits.log_lines,
             longest: limits.log_line,
-        })))
+            over: None,
+        }
     }
 
-    /// Begins anew, for another attempt.
-    pub(super) fn begin(&self) {
+    /// Starts again, for another attempt.
+    pub(super) fn begin(&mut self) {
         self.take();
-        self.0.lock().began = Instant::now();
+        self.began = Instant::now();
+        self.over = None;
     }
 
-    /// Adds a line; one that is too long is cut, one too many stops the attempt.
-    pub(super) fn write(&self, level: LogLevel, message: String) -> Result<(), Stop> {
-        let mut lines = self.0.lock();
-        let line = lines.line(level, message);
-        lines.push(line)
+    /// Adds the lines of a call.
+    pub(super) fn asked(&mut self, call: &HostCall) {
+        let result = match call {
+            HostCall::LogWrite { level, message } => self.write(*level, message),
+            HostCall::Print { stream, bytes } => self.print(*stream, bytes),
+            _ => return,
+        };
+        self.over = result.err();
     }
 
-    /// Takes what the guest wrote to a standard stream.
-    pub(super) fn print(&self, stdio: Stdio, bytes: &[u8]) -> Result<(), Stop> {
-        self.0.lock().print(stdio, bytes)
+    /// Whether all lines of the last call had room.
+    ///
+    /// # Errors
+    /// The limit that the call exceeded.
+    pub(super) fn room(&mut self) -> Result<(), Stop> {
+        self.over.take().map_or(Ok(()), Err)
     }
 
-    /// All lines so far, and what stands on the standard streams without its end of line: two lines at
-    /// most, kept over the limit, since what a guest said last is often why it stopped.
-    pub(super) fn take(&self) -> Vec<LogLine> {
-        let mut lines = self.0.lock();
-        let open = [Stdio::Out, Stdio::Err].map(|stdio| lines.end_line(stdio));
-        lines.lines.extend(open.into_iter().flatten());
-        std::mem::take(&mut lines.lines)
+    /// Adds a line. One that is too long is cut.
+    fn write(&mut self, level: LogLevel, message: &str) -> Result<(), Stop> {
+        let line = self.line(level, message);
+        self.push(line)
     }
-}
 
-impl Lines {
+    /// Adds what the guest wrote to a standard stream. Keeps one character over the limit of a line, so that the line
+    /// shows as cut.
+    fn print(&mut self, stream: Stdio, bytes: &[u8]) -> Result<(), Stop> {
+        let mut pieces = bytes.split(|&byte| byte == b'\n');
+        let last = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            self.extend(stream, piece);
+            if let Some(line) = self.end_line(stream) {
+                self.push(line)?;
+            }
+        }
+        self.extend(stream, last);
+        Ok(())
+    }
+
+    /// Returns all lines so far, and the last lines of the standard streams even if they have no line end. These two may
+    /// exceed the limit, since a guest's last line often says why it stopped.
+    pub(super) fn take(&mut self) -> Vec<LogLine> {
+        let open = [Stdio::Out, Stdio::Err].map(|stream| self.end_line(stream));
+        self.lines.extend(open.into_iter().flatten());
+        std::mem::take(&mut self.lines)
+    }
+
     fn push(&mut self, line: LogLine) -> Result<(), Stop> {
         if self.lines.len() >= self.most {
             return Err(Stop::count("log_lines", self.most));
@@ -99,44 +119,31 @@ impl Lines {
         Ok(())
     }
 
-    fn line(&self, level: LogLevel, mut message: String) -> LogLine {
-        if cut(&mut message, self.longest) {
-            message.push_str(&format!(" … [limit `log_line` ({}) reached: line cut]", size(self.longest)));
-            message.shrink_to_fit();
-        }
+    fn line(&self, level: LogLevel, message: &str) -> LogLine {
+        let kept = &message[..message.floor_char_boundary(self.longest)];
+        let message = match kept.len() < message.len() {
+            true => format!("{kept} … [limit `log_line` ({}) reached: line cut]", size(self.longest)),
+            false => kept.to_owned(),
+        };
         LogLine { after: self.began.elapsed(), level, message }
     }
 
-    fn print(&mut self, stdio: Stdio, bytes: &[u8]) -> Result<(), Stop> {
-        let mut pieces = bytes.split(|&byte| byte == b'\n');
-        let last = pieces.next_back().unwrap_or_default();
-        for piece in pieces {
-            self.extend(stdio, piece);
-            if let Some(line) = self.end_line(stdio) {
-                self.push(line)?;
-            }
-        }
-        self.extend(stdio, last);
-        Ok(())
-    }
-
-    /// Keeps one character over the limit, so that the line shows as cut.
-    fn extend(&mut self, stdio: Stdio, bytes: &[u8]) {
-        let open = &mut self.open[stdio as usize];
+    fn extend(&mut self, stream: Stdio, bytes: &[u8]) {
+        let open = &mut self.open[stream as usize];
         let room = (self.longest + 4).saturating_sub(open.len());
         open.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn end_line(&mut self, stdio: Stdio) -> Option<LogLine> {
-        let text = std::mem::take(&mut self.open[stdio as usize]);
-        (!text.is_empty()).then(|| self.line(stdio.level(), String::from_utf8_lossy(&text).into_owned()))
+    fn end_line(&mut self, stream: Stdio) -> Option<LogLine> {
+        let text = std::mem::take(&mut self.open[stream as usize]);
+        (!text.is_empty()).then(|| self.line(level(stream), &String::from_utf8_lossy(&text)))
     }
 }
 
-/// The message of the last panic or exception in what a guest logged, in one line and at most 1 KiB; none where it
-/// logged none:
+/// Returns the message of the last panic or exception that a guest logged, in one line of at most 1 KiB. None if it
+/// logged none.
 ///
-/// | who | writes |
+/// | language | what it writes |
 /// | --- | --- |
 /// | Rust with the SDK | one line of the log: `panicked at src/lib.rs:4:5:` and on a new line the message |
 /// | Rust without it | the same on standard error, after `thread '<unnamed>'` and before `note: run with …` |
@@ -146,7 +153,7 @@ pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
     let last = &logged[logged.len().saturating_sub(LAST_LINES)..];
     let lines: Vec<&str> = last.iter().flat_map(|line| line.message.lines()).map(str::trim_end).collect();
     let at = lines.iter().rposition(|line| begins(line).is_some())?;
-    // The host language's runtime panics after an exception that nobody caught, and says nothing by that.
+    // The runtime of the language panics after an exception that nothing caught. That panic explains nothing.
     let traced = lines[..at].iter().rposition(|line| *line == TRACEBACK);
     let at = traced
         .and_then(|traced| {
@@ -155,7 +162,7 @@ pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
         })
         .unwrap_or(at);
     let mut words = begins(lines[at])?.to_owned();
-    // The message of a panic may have several lines; an exception is told whole by one.
+    // The message of a panic may have several lines, that of an exception has one.
     if words.starts_with(PANICKED) {
         for line in lines[at + 1..].iter().take_while(|line| !ends(line)) {
             words.push(' ');
@@ -169,12 +176,12 @@ pub(crate) fn last_words(logged: &[LogLine]) -> Option<String> {
     Some(words)
 }
 
-/// The part of a line with which last words begin.
+/// Returns the part of a line with which last words begin.
 fn begins(line: &str) -> Option<&str> {
     if let Some(at) = line.find(PANICKED).filter(|at| *at == 0 || line.starts_with("thread ")) {
         return Some(&line[at..]);
     }
-    // What is thrown and is no failure, componentize-js reads as one that makes no sense.
+    // If a guest throws something that is not a `Failure`, componentize-js reports it as an invalid one.
     if let Some((thrown, _)) =
         line.split_once("(received `").and_then(|(_, received)| received.rsplit_once("`) specified for "))
     {
@@ -195,7 +202,7 @@ fn begins(line: &str) -> Option<&str> {
     is_class.then_some(line)
 }
 
-/// Whether a line of a log is no more part of a panic's message.
+/// Whether a line of a log is no part of a panic's message any more.
 fn ends(line: &str) -> bool {
     line.starts_with("note: ") || line.starts_with("stack backtrace:")
 }
@@ -207,25 +214,25 @@ mod tests {
 
     #[test]
     fn one_line_too_many_stops_the_attempt_and_keeps_the_others() {
-        let log = Log::new(&Limits { log_lines: 2, ..limits() });
-        log.write(LogLevel::Info, "a".into()).unwrap();
-        log.write(LogLevel::Info, "b".into()).unwrap();
-        let stop = log.write(LogLevel::Info, "c".into()).unwrap_err();
+        let mut log = Log::new(&Limits { log_lines: 2, ..limits() });
+        log.write(LogLevel::Info, "a").unwrap();
+        log.write(LogLevel::Info, "b").unwrap();
+        let stop = log.write(LogLevel::Info, "c").unwrap_err();
         assert_eq!(stop.to_string(), "limit `log_lines` (2) reached");
         assert_eq!(log.take().len(), 2);
-        log.write(LogLevel::Info, "the next attempt begins anew".into()).unwrap();
+        log.write(LogLevel::Info, "the next attempt starts again").unwrap();
     }
 
     #[test]
     fn a_long_line_is_cut_with_a_mark() {
-        let log = Log::new(&Limits { log_line: 5, ..limits() });
-        log.write(LogLevel::Info, "ééé".into()).unwrap();
+        let mut log = Log::new(&Limits { log_line: 5, ..limits() });
+        log.write(LogLevel::Info, "ééé").unwrap();
         assert_eq!(log.take()[0].message, "éé … [limit `log_line` (5 B) reached: line cut]");
     }
 
     #[test]
     fn standard_streams_become_lines() {
-        let log = Log::new(&limits());
+        let mut log = Log::new(&limits());
         log.print(Stdio::Out, b"one\ntw").unwrap();
         log.print(Stdio::Err, b"oh").unwrap();
         log.print(Stdio::Out, b"o\n\n").unwrap();
@@ -242,20 +249,20 @@ mod tests {
 
     #[test]
     fn a_stream_without_line_ends_is_bounded() {
-        let log = Log::new(&Limits { log_line: 8, ..limits() });
+        let mut log = Log::new(&Limits { log_line: 8, ..limits() });
         for _ in 0..1000 {
             log.print(Stdio::Out, &[b'x'; 4096]).unwrap();
         }
-        assert!(log.0.lock().open[0].len() <= 12);
+        assert!(log.open[0].len() <= 12);
         assert!(log.take()[0].message.ends_with("reached: line cut]"));
     }
 
     #[test]
     fn the_last_words_are_those_of_the_panic_or_the_exception_in_any_language() {
         let said = |lines: &[&str]| {
-            let log = Log::new(&limits());
+            let mut log = Log::new(&limits());
             for line in lines {
-                log.write(LogLevel::Error, (*line).to_owned()).unwrap();
+                log.write(LogLevel::Error, line).unwrap();
             }
             last_words(&log.take())
         };
@@ -313,7 +320,7 @@ mod tests {
         assert!(long.len() <= LAST_WORDS + "…".len() && long.ends_with("é…"));
 
         // On standard error, without the SDK, its last line without an end.
-        let log = Log::new(&limits());
+        let mut log = Log::new(&limits());
         log.print(
             Stdio::Err,
             b"\nthread '<unnamed>' panicked at src/lib.rs:9:1:\nboom\nnote: run with `RUST_BACKTRACE=1`",

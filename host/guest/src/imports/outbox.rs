@@ -1,60 +1,46 @@
-//! `outbox`: mail and requests that leave after the attempt has committed.
+//! `outbox`: mails and requests that are sent after the attempt has committed.
 //!
-//! A mail is checked whole before it is staged: every address parses, the grant allows the sender and
-//! every recipient, and no header can hold a line break. A request is checked as one that is made now,
-//! but for where its host's name leads to: that is judged when it is sent.
+//! A mail is checked completely before it is staged: every address parses, the grant allows the sender and every
+//! recipient, and no header contains a line break. A request is checked like a fetch, except for the address of its
+//! host, which is checked when the request is sent.
 
 use lettre::{Address, message::Mailbox};
-use posthouse_egress as egress;
-use posthouse_egress::{Bounds, PluginHttp, Refusal};
-use posthouse_model::{DeliveryId, Mail, MailGrant, OutboxItem, ascii_domain, config::Limits};
+use posthouse_egress::{Bounds, Draft, PluginHttp, Refusal};
+use posthouse_model::{Capability, DeliveryId, Mail, MailGrant, OutboxItem, ascii_domain, config::Limits};
+use serde::{Deserialize, Serialize};
 
 use super::{
+    call::MailDraft,
+    fault::Fault,
     http,
-    kv::Fault,
-    limits::{Budget, Stop, size},
+    limits::{Budget, lacks, size},
 };
 
-/// Recipients of one mail, hidden ones included.
+/// Recipients of one mail, with those of `bcc`.
 const RECIPIENTS: usize = 100;
 /// Bytes of a subject: the longest line that mail allows (RFC 5322, 2.1.1).
 const SUBJECT: usize = 998;
-/// Bytes of an address with the name before it.
+/// Bytes of an address with its display name.
 const ADDRESS: usize = 512;
 
-/// A mail as a guest asks for it.
-#[derive(Debug, Default)]
-pub(super) struct Draft {
-    pub(super) from: Option<String>,
-    pub(super) to: Vec<String>,
-    pub(super) cc: Vec<String>,
-    pub(super) bcc: Vec<String>,
-    pub(super) reply_to: Option<String>,
-    pub(super) subject: String,
-    pub(super) text: String,
-    pub(super) html: Option<String>,
-}
-
-/// What a guest did wrong and can put right.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum OutboxError {
+/// An error that the guest can handle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum OutboxError {
+    /// The plugin lacks the grant. The message contains the line for config.toml.
+    Denied(String),
+    /// The item is not valid. The message names the field.
     Invalid(String),
+    /// The item is too large. The message names the field.
     Limit(String),
 }
 
-impl From<OutboxError> for Fault<OutboxError> {
-    fn from(error: OutboxError) -> Self {
-        Self::Answer(error)
-    }
-}
-
-/// The outbox as one call sees it.
+/// What one call needs of the outbox.
 pub(super) struct Outbox<'a> {
     pub(super) plugin: &'a str,
     pub(super) delivery: DeliveryId,
     pub(super) grant: Option<&'a MailGrant>,
     pub(super) plugin_http: &'a PluginHttp,
-    /// Requests of the attempt so far.
+    /// The number of requests in this attempt so far.
     pub(super) requests: &'a mut u32,
     pub(super) limits: &'a Limits,
     pub(super) staged: &'a mut Vec<OutboxItem>,
@@ -62,10 +48,10 @@ pub(super) struct Outbox<'a> {
 }
 
 impl Outbox<'_> {
-    /// Stages a mail; its Message-ID is made of the delivery's id and its place in the outbox, so it
-    /// is the same in every attempt.
-    pub(super) fn send_mail(&mut self, draft: Draft) -> Result<String, Fault<OutboxError>> {
-        let grant = self.grant.ok_or_else(|| Stop::lacks(self.plugin, posthouse_model::Capability::Mail))?;
+    /// Stages a mail and returns its Message-ID. That consists of the delivery's id and the mail's position in the
+    /// outbox, so it is the same in every attempt.
+    pub(super) fn send_mail(&mut self, draft: MailDraft) -> Result<String, Fault<OutboxError>> {
+        let grant = self.grant.ok_or_else(|| OutboxError::Denied(lacks(self.plugin, Capability::Mail)))?;
         let recipients = draft.to.len() + draft.cc.len() + draft.bcc.len();
         if recipients == 0 {
             return Err(invalid("to", "names nobody"));
@@ -98,16 +84,14 @@ impl Outbox<'_> {
     }
 
     /// Stages a request and returns its `Idempotency-Key`.
-    pub(super) fn send_request(&mut self, draft: egress::Draft) -> Result<String, Fault<OutboxError>> {
+    pub(super) fn send_request(&mut self, draft: Draft) -> Result<String, Fault<OutboxError>> {
         let key = http::key(self.delivery, *self.requests + 1);
-        let request =
-            self.plugin_http.check(draft, key.clone(), &Bounds::of(self.limits)).map_err(|refusal| {
-                match refusal {
-                    Refusal::Denied(why) => Fault::Stop(Stop::Denied(why)),
-                    Refusal::Limit(why) => OutboxError::Limit(why).into(),
-                    other => OutboxError::Invalid(other.to_string()).into(),
-                }
-            })?;
+        let checked = self.plugin_http.check(draft, key.clone(), &Bounds::of(self.limits));
+        let request = checked.map_err(|refusal| match refusal {
+            Refusal::Denied(why) => OutboxError::Denied(why),
+            Refusal::Limit(why) => OutboxError::Limit(why),
+            other => OutboxError::Invalid(other.to_string()),
+        })?;
         self.budget.charge(self.limits, 1, request.bytes(), 0)?;
         *self.requests += 1;
         self.staged.push(OutboxItem::Request(request));
@@ -140,20 +124,20 @@ impl Outbox<'_> {
         checked.collect()
     }
 
-    fn granted(&self, key: &str, patterns: &[String], address: &Address) -> Result<(), Stop> {
+    fn granted(&self, key: &str, patterns: &[String], address: &Address) -> Result<(), OutboxError> {
         if patterns.iter().any(|pattern| allows(pattern, address)) {
             return Ok(());
         }
         let plugin = self.plugin;
-        Err(Stop::Denied(format!(
+        Err(OutboxError::Denied(format!(
             "plugin `{plugin}` has no grant for mail {key} `{address}`; add it to `{key}` of `mail` below \
              [plugin.{plugin}.grants] in config.toml"
         )))
     }
 }
 
-/// Whether a pattern of the grant means the address: `*`, `*@example.com`, or an address itself. A domain
-/// is the same in letters of any language and in Punycode; the address has it in ASCII, see [`mailbox`].
+/// Whether a pattern of the grant matches the address: `*`, `*@example.com`, or an address. A domain matches in Unicode
+/// and in Punycode, since [`mailbox`] has converted that of the address to ASCII.
 fn allows(pattern: &str, address: &Address) -> bool {
     if pattern == "*" {
         return true;
@@ -167,7 +151,7 @@ fn allows(pattern: &str, address: &Address) -> bool {
         .is_ok_and(|allowed| allowed.email.user() == address.user() && is_its_domain(allowed.email.domain()))
 }
 
-/// Reads an address; its domain becomes ASCII, in lower case.
+/// Parses an address, and converts its domain to ASCII in lower case.
 fn mailbox(field: &str, text: &str) -> Result<Mailbox, Fault<OutboxError>> {
     if text.len() > ADDRESS {
         let problem = format!("`{field}` holds an address of {} bytes; {ADDRESS} is the limit", text.len());
@@ -211,7 +195,7 @@ mod tests {
 
     use crate::imports::tests::limits;
 
-    fn send(grant: Option<&MailGrant>, draft: Draft) -> Result<Mail, Fault<OutboxError>> {
+    fn send(grant: Option<&MailGrant>, draft: MailDraft) -> Result<Mail, Fault<OutboxError>> {
         let mut staged = Vec::new();
         Outbox {
             plugin: "welcome",
@@ -236,7 +220,7 @@ mod tests {
         };
         let grants: Vec<_> = urls.iter().map(grant).collect();
         let env = still();
-        egress::Egress::new(&Http::default(), env).unwrap().plugin_http("seats", &grants)
+        posthouse_egress::Egress::new(&Http::default(), env).unwrap().plugin_http("seats", &grants)
     }
 
     #[test]
@@ -253,7 +237,7 @@ mod tests {
             staged: &mut staged,
             budget: &mut Budget::default(),
         };
-        let draft = |url: &str, header: &str| egress::Draft {
+        let draft = |url: &str, header: &str| Draft {
             method: "POST".into(),
             url: url.into(),
             headers: vec![(header.into(), "x".into())],
@@ -270,10 +254,7 @@ mod tests {
             (ours, "Transfer-Encoding", "`transfer-encoding`, which the host sets"),
             (ours, "x y", "no name"),
         ] {
-            let text = match outbox.send_request(draft(url, header)).unwrap_err() {
-                Fault::Answer(OutboxError::Invalid(text) | OutboxError::Limit(text)) => text,
-                Fault::Stop(stop) => stop.to_string(),
-            };
+            let text = words(outbox.send_request(draft(url, header)));
             assert!(text.contains(says), "{text}");
         }
         assert_eq!(
@@ -291,13 +272,19 @@ mod tests {
         MailGrant { from: owned(from), to: owned(to) }
     }
 
-    fn to(address: &str) -> Draft {
-        Draft { to: vec![address.to_owned()], subject: "Hello".into(), ..Draft::default() }
+    fn to(address: &str) -> MailDraft {
+        MailDraft { to: vec![address.to_owned()], subject: "Hello".into(), ..MailDraft::default() }
     }
 
     fn problem(result: Result<Mail, Fault<OutboxError>>) -> String {
+        words(result)
+    }
+
+    fn words<T: std::fmt::Debug>(result: Result<T, Fault<OutboxError>>) -> String {
         match result.unwrap_err() {
-            Fault::Answer(OutboxError::Invalid(text) | OutboxError::Limit(text)) => text,
+            Fault::Answer(
+                OutboxError::Denied(text) | OutboxError::Invalid(text) | OutboxError::Limit(text),
+            ) => text,
             Fault::Stop(stop) => stop.to_string(),
         }
     }
@@ -352,7 +339,7 @@ mod tests {
                 problem(send(Some(&grant), draft)).contains("no grant for mail to `eve@elsewhere.example`")
             );
         }
-        let forged = Draft { from: Some("boss@example.com".into()), ..to("ada@example.com") };
+        let forged = MailDraft { from: Some("boss@example.com".into()), ..to("ada@example.com") };
         assert!(problem(send(Some(&grant), forged)).contains("no grant for mail from `boss@example.com`"));
     }
 
@@ -361,9 +348,9 @@ mod tests {
         let grant = grant(&["team@example.com"], &["*"]);
         let evil = "x\r\nBcc: eve@example.com";
         let drafts = [
-            Draft { subject: evil.into(), ..to("ada@example.com") },
-            Draft { from: Some(format!("{evil} <team@example.com>")), ..to("ada@example.com") },
-            Draft { reply_to: Some(format!("\"{evil}\" <a@example.com>")), ..to("ada@example.com") },
+            MailDraft { subject: evil.into(), ..to("ada@example.com") },
+            MailDraft { from: Some(format!("{evil} <team@example.com>")), ..to("ada@example.com") },
+            MailDraft { reply_to: Some(format!("\"{evil}\" <a@example.com>")), ..to("ada@example.com") },
             to(&format!("{evil} <ada@example.com>")),
         ];
         for draft in drafts {
@@ -374,12 +361,12 @@ mod tests {
     #[test]
     fn a_mail_is_bounded() {
         let grant = grant(&["team@example.com"], &["*"]);
-        let many = Draft { bcc: vec!["ada@example.com".into(); RECIPIENTS], ..to("ada@example.com") };
+        let many = MailDraft { bcc: vec!["ada@example.com".into(); RECIPIENTS], ..to("ada@example.com") };
         assert!(problem(send(Some(&grant), many)).contains("101 recipients"));
-        let long = Draft { subject: "x".repeat(SUBJECT + 1), ..to("ada@example.com") };
+        let long = MailDraft { subject: "x".repeat(SUBJECT + 1), ..to("ada@example.com") };
         assert!(problem(send(Some(&grant), long)).contains("`subject`"));
-        let big = Draft { text: "x".repeat(limits().staged_bytes), ..to("ada@example.com") };
+        let big = MailDraft { text: "x".repeat(limits().staged_bytes), ..to("ada@example.com") };
         assert_eq!(problem(send(Some(&grant), big)), "limit `staged_bytes` (4 MiB) reached");
-        assert!(problem(send(Some(&grant), Draft::default())).contains("names nobody"));
+        assert!(problem(send(Some(&grant), MailDraft::default())).contains("names nobody"));
     }
 }

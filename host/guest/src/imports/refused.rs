@@ -1,17 +1,17 @@
-//! WASI HTTP, linked and refused: a JavaScript guest imports it by default, and may never call it.
+//! WASI HTTP is linked but not offered. A JavaScript guest imports it by default, and may never call it.
 //!
-//! Every function stops the attempt that calls it. Other imports that nobody offers are an error when
-//! the plugin is loaded.
+//! Each function ends the attempt that calls it. Any other import that posthouse does not offer is an error when the
+//! plugin is loaded.
 
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType, types::ComponentItem};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
-use super::{HostState, limits::Stop};
+use super::{call::HostCall, state::HostState};
 
-/// What stands for every resource of WASI HTTP; there is never one of them.
+/// The type of every resource of WASI HTTP. None is ever created.
 struct Nothing;
 
-/// A linker that offers what the component wants of WASI HTTP too; none where it wants nothing.
+/// Returns a linker that also has the functions of WASI HTTP which the component imports. None if it imports none.
 pub(super) fn link(
     linker: &Linker<HostState>,
     component: &Component,
@@ -39,15 +39,18 @@ fn define(
 ) -> wasmtime::Result<()> {
     match ty {
         ComponentItem::ComponentFunc(_) => {
-            let call = format!("{interface}#{item}");
-            instance.func_new(item, move |_, _, _, _| Err(Stop::NotOffered(call.clone()).into()))
+            let function = format!("{interface}#{item}");
+            instance.func_new(item, move |mut store, _, _, _| {
+                store.data_mut().call_now(HostCall::WasiHttp { function: function.clone() })?;
+                Ok(())
+            })
         }
         ComponentItem::Resource(_) => instance.resource(item, resource(item), |_, _| Ok(())),
         _ => Ok(()),
     }
 }
 
-/// The streams among them are those of WASI I/O, which is offered.
+/// Returns the type of a resource. Streams and pollables are those of WASI I/O, which is offered.
 fn resource(name: &str) -> ResourceType {
     match name {
         "pollable" => ResourceType::host::<DynPollable>(),

@@ -1,14 +1,30 @@
 //! `sql`: statements on the one database that is granted, in the attempt's transaction.
 //!
-//! The transaction begins with the first call, and goes to the commit when the guest has returned ok.
-//! Whatever else becomes of the attempt drops it, and so rolls it back.
+//! The first call begins the transaction. If the guest returns ok, the commit takes it over. Otherwise it is dropped,
+//! which rolls it back.
 
-use posthouse_database::{AttemptHistory, Bounds, Database, Rows, SqlError, Transaction, Value, Waiting};
-use posthouse_model::config::Limits;
+use posthouse_database::{
+    self as database, AttemptHistory, Bounds, Database, Rows, Transaction, Value, Waiting,
+};
+use posthouse_model::{DeliveryId, config::Limits};
+use serde::{Deserialize, Serialize};
 
-use super::{Invocation, kv::Fault, limits::Stop};
+use super::{fault::Fault, limits::Stop};
 
-/// The database as one call sees it.
+/// An error that the guest can handle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SqlError {
+    /// The plugin lacks the grant. The message contains the line for config.toml.
+    Denied(String),
+    /// The text is not exactly one statement, or the statement is not allowed.
+    Refused(String),
+    /// The database refused the statement, and rolled it back.
+    Statement { sqlstate: String, message: String },
+    /// The call exceeds a limit, which the message names.
+    Limit(String),
+}
+
+/// What one call needs of the database.
 pub(super) struct Sql<'a> {
     pub(super) limits: &'a Limits,
     pub(super) transaction: &'a mut Transaction,
@@ -18,11 +34,11 @@ type Answer<T> = Result<T, Fault<SqlError>>;
 
 impl Sql<'_> {
     pub(super) async fn query(&mut self, statement: &str, parameters: Vec<Value>) -> Answer<Rows> {
-        self.transaction.query(statement, parameters, self.bounds()).await.map_err(sorted)
+        Ok(self.transaction.query(statement, parameters, self.bounds()).await?)
     }
 
     pub(super) async fn execute(&mut self, statement: &str, parameters: Vec<Value>) -> Answer<u64> {
-        self.transaction.execute(statement, parameters, self.bounds()).await.map_err(sorted)
+        Ok(self.transaction.execute(statement, parameters, self.bounds()).await?)
     }
 
     fn bounds(&self) -> Bounds {
@@ -30,29 +46,31 @@ impl Sql<'_> {
     }
 }
 
-fn sorted(error: SqlError) -> Fault<SqlError> {
-    match error {
-        SqlError::TxAborted(over) => Fault::Stop(over.into()),
-        answer => Fault::Answer(answer),
+/// The end of the transaction ends the attempt. Every other error is an answer.
+impl From<database::SqlError> for Fault<SqlError> {
+    fn from(error: database::SqlError) -> Self {
+        Self::Answer(match error {
+            database::SqlError::Refused(text) => SqlError::Refused(text),
+            database::SqlError::Statement { sqlstate, message } => SqlError::Statement { sqlstate, message },
+            database::SqlError::Limit(text) => SqlError::Limit(text),
+            database::SqlError::TxAborted(aborted) => return Self::Stop(aborted.into()),
+        })
     }
 }
 
-/// The attempt's transaction, which begins where it has not yet.
+/// Returns the attempt's transaction, and begins it if there is none.
 pub(super) async fn open<'a>(
     transaction: &'a mut Option<Transaction>,
     database: &Database,
-    invocation: Invocation,
+    delivery: DeliveryId,
     past: AttemptHistory,
     waiting: &Waiting,
 ) -> Result<&'a mut Transaction, Stop> {
-    let Invocation::Handle(delivery) = invocation else {
-        return Err(Stop::Describing(super::Call::SqlQuery));
-    };
     match transaction {
         Some(open) => Ok(open),
         None => {
             let begun = database.begin(delivery, past, waiting).await;
-            Ok(transaction.insert(begun.map_err(posthouse_database::TxAborted::from)?))
+            Ok(transaction.insert(begun.map_err(database::TxAborted::from)?))
         }
     }
 }

@@ -7,10 +7,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::engine::{Engine, Place};
 
-use crate::imports::{
-    HANDLES, HostState, Invocation, PluginContext, Stop,
-    v0_1::{Failure, Guest, Linked, Manifest},
-};
+use crate::imports::{Failure, Guest, HANDLES, HostState, Invocation, Linked, Manifest, PluginContext, Stop};
 
 /// How long the outer timeout waits beyond the deadline. Running guest code is stopped earlier, at its next
 /// tick, with a backtrace of where it was.

@@ -9,11 +9,10 @@ use std::{
 use posthouse_database::{Transaction, TxAborted};
 use posthouse_model::{Effects, Fetched, LogLine};
 use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError};
-use wasmtime_wasi::I32Exit;
 
 use super::engine::STACK;
 
-use crate::imports::{HANDLES, HostState, Stop, cut, last_words, size, v0_1::Failure};
+use crate::imports::{Failure, HANDLES, HostState, Stop, cut, last_words, size};
 
 /// The most bytes of a stack trace that are kept.
 const TRACE: usize = 16 << 10;
@@ -33,7 +32,7 @@ pub struct AttemptReport {
     /// What the guest logged.
     pub logs: Vec<LogLine>,
     /// A summary of its actions in a few lines; none if there were none.
-    pub did: Option<String>,
+    pub actions: Option<String>,
     /// The requests that the guest made, if the job has a trace.
     pub fetched: Vec<Fetched>,
 }
@@ -122,14 +121,14 @@ pub(super) fn stopped(error: &wasmtime::Error, state: &mut HostState, logs: &[Lo
 fn cause(error: &wasmtime::Error, state: &mut HostState, logs: &[LogLine]) -> String {
     let root = error.root_cause();
     let limit = if let Some(stop) = error.downcast_ref::<Stop>() {
-        return stop.to_string();
+        return match stop {
+            Stop::Exited(_) | Stop::Wasi(_) => explained(logs, &stop.to_string()),
+            stop => stop.to_string(),
+        };
     } else if let Some(Trap::StackOverflow) = error.downcast_ref() {
         Some(Stop::bytes("stack", STACK))
     } else if own_stack_ran_out(error) {
         return format!("limit `stack` (the guest's own) reached: {root}");
-    } else if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        let exited = format!("the guest exited with status {} in place of returning", exit.0);
-        return explained(logs, &exited);
     } else if let Some(ResourceTableError::Full) = error.downcast_ref() {
         Some(Stop::count("handles", HANDLES))
     } else if root.to_string().contains("fuel allocated for hostcalls") {

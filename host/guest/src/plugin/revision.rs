@@ -20,10 +20,7 @@ use super::{
     report::{self, AttemptFailure, AttemptReport, Finished},
 };
 
-use crate::imports::{
-    Invocation, PluginContext,
-    v0_1::{self, Linked, Manifest},
-};
+use crate::imports::{Invocation, Linked, Manifest, PluginContext, Tap};
 
 /// The most bytes of a description.
 const DESCRIPTION: usize = 256;
@@ -208,7 +205,7 @@ pub(super) struct Code {
 
 impl std::fmt::Debug for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Code({})", v0_1::GUEST)
+        write!(f, "Code({})", self.linked.interface())
     }
 }
 
@@ -219,6 +216,17 @@ impl Code {
         engine: &Engine,
         context: &Arc<PluginContext>,
         job: &Job,
+    ) -> AttemptReport {
+        self.attempt_with(engine, context, job, None).await
+    }
+
+    /// Runs one attempt of a delivery. Every host call passes `tap`.
+    pub(super) async fn attempt_with(
+        &self,
+        engine: &Engine,
+        context: &Arc<PluginContext>,
+        job: &Job,
+        tap: Option<Box<dyn Tap>>,
     ) -> AttemptReport {
         let place = engine.place().await;
         let started_at = context.env.now();
@@ -233,6 +241,9 @@ impl Code {
             }
             None => Instance::new(engine, Arc::clone(context), invocation, place),
         };
+        if let Some(tap) = tap {
+            instance.state().tap(tap);
+        }
         let returned = instance.handle(&self.linked, job).await;
         let duration = begun.elapsed();
         drop(ticking);
@@ -253,11 +264,11 @@ impl Code {
             Ok(Err(failure)) => Err(report::failed(failure, context.settings.limits.reason)),
             Err(error) => Err(report::stopped(&error, state, &logs)),
         };
-        let did = state.take_did();
+        let actions = state.take_actions();
         if result.is_ok() {
             self.keep(engine, context, instance);
         }
-        AttemptReport { result, started_at, duration, logs, fetched, did }
+        AttemptReport { result, started_at, duration, logs, fetched, actions }
     }
 
     /// Keeps an instance for reuse if it may serve again and a place is free.

@@ -84,7 +84,7 @@ impl Plugin {
                 started_at: job.due_at,
                 duration: Duration::ZERO,
                 logs: Vec::new(),
-                did: None,
+                actions: None,
                 fetched: Vec::new(),
             },
         }

@@ -183,7 +183,7 @@ impl Fixture {
             error: (outcome != Outcome::Done).then(|| "it failed".to_owned()),
             trace: None,
             logs: Vec::new(),
-            did: (outcome == Outcome::Done).then(|| "set k".to_owned()),
+            actions: (outcome == Outcome::Done).then(|| "set k".to_owned()),
         }
     }
 

@@ -486,7 +486,10 @@ fn shown(record: &Record) -> AttemptDetail {
         error: record.error.clone(),
         trace: record.trace.clone(),
         logs: record.logs.as_deref().and_then(|logs| serde_json::from_str(logs).ok()).unwrap_or_default(),
-        did: record.did.as_deref().map_or_else(Vec::new, |did| did.lines().map(str::to_owned).collect()),
+        actions: record
+            .actions
+            .as_deref()
+            .map_or_else(Vec::new, |actions| actions.lines().map(str::to_owned).collect()),
     }
 }
 

@@ -98,8 +98,9 @@ impl Session<'_> {
     }
 
     fn finish(&mut self, job: &Job, record: &Record, state: i64, due: Option<i64>) -> Result<()> {
-        let Record { number, revision, started_at, duration_us, outcome, error, trace, logs, did, .. } =
-            record;
+        let Record {
+            number, revision, started_at, duration_us, outcome, error, trace, logs, actions, ..
+        } = record;
         let finished_at = (state >= code::DONE).then_some(self.now);
         self.sql.finish_delivery.execute(params![job.delivery.0, state, number, due, finished_at, error])?;
         self.sql.insert_attempt.execute(params![
@@ -112,7 +113,7 @@ impl Session<'_> {
             trace,
             logs,
             revision,
-            did
+            actions
         ])?;
         if state >= code::DONE {
             let event_type = self.counters.event_type(self.connection, &job.event.content.event_type)?;

@@ -239,10 +239,10 @@ fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {
         error: row.get(4)?,
         trace: row.get(5)?,
         logs: plugins::parsed(row, 6)?.unwrap_or_default(),
-        did: row
+        actions: row
             .get_ref(8)?
             .as_str_or_null()?
-            .map_or_else(Vec::new, |did| did.lines().map(str::to_owned).collect()),
+            .map_or_else(Vec::new, |actions| actions.lines().map(str::to_owned).collect()),
     })
 }
 

@@ -75,7 +75,7 @@ fn fill(path: &Path) {
             error: Some("the other side is busy".to_owned()),
             trace: None,
             logs: Vec::new(),
-            did: None,
+            actions: None,
             revision: None,
         };
         let verdict = Verdict::Retry(env.now() + Duration::from_hours(24));

@@ -149,7 +149,7 @@ async fn handle(store: Store, plugin: PluginId, env: Env, fill: Fill) {
             error,
             trace: None,
             logs: Vec::new(),
-            did: None,
+            actions: None,
             revision: None,
         };
         store.complete(job, attempt, verdict).await.expect("a delivery that ends");

@@ -228,7 +228,7 @@ fn mask(event: &mut EventDetail, sources: &[Source], payloads: &HashMap<Delivery
         for attempt in &mut delivery.attempt_log {
             attempt.error.iter_mut().chain(&mut attempt.trace).for_each(|text| mask.text(text));
             attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-            attempt.did.iter_mut().for_each(|line| mask.text(line));
+            attempt.actions.iter_mut().for_each(|line| mask.text(line));
         }
         delivery.outbox.iter_mut().for_each(|item| outbox::mask(item, &mask));
     }

@@ -224,7 +224,8 @@ pub(super) struct Attempt {
     /// What the plugin logged.
     logs: Vec<LogLine>,
     /// What the plugin did: keys, SQL, requests, what it staged. It contains no values.
-    did: Vec<String>,
+    #[serde(rename = "did")]
+    actions: Vec<String>,
 }
 
 impl From<store::AttemptDetail> for Attempt {
@@ -238,7 +239,7 @@ impl From<store::AttemptDetail> for Attempt {
             error,
             trace,
             logs,
-            did,
+            actions,
         } = row;
         Self {
             number,
@@ -249,7 +250,7 @@ impl From<store::AttemptDetail> for Attempt {
             error,
             trace,
             logs: all(logs),
-            did,
+            actions,
         }
     }
 }

@@ -189,8 +189,8 @@ fn of_attempt(start: Timestamp, attempt: &AttemptDetail, same_as: Option<u32>) -
                 (Some(error), None) => { div { (error) } }
                 (None, _) => {}
             }
-            @if !attempt.did.is_empty() {
-                ul.did { @for line in &attempt.did { li { (line) } } }
+            @if !attempt.actions.is_empty() {
+                ul.did { @for line in &attempt.actions { li { (line) } } }
             }
             @if !attempt.logs.is_empty() {
                 pre tabindex="0" {

@@ -2,34 +2,24 @@
 
 use posthouse_egress::{Draft, Refusal};
 
-use super::{answer, bindings::posthouse::plugin::http};
-
-use crate::imports::{Call, HostState, Stop, kv::Fault};
+use super::bindings::posthouse::plugin::http;
+use crate::imports::{
+    call::{HostCall, answered},
+    state::HostState,
+};
 
 impl http::Host for HostState {
     async fn fetch(
         &mut self,
         request: http::Request,
     ) -> wasmtime::Result<Result<http::Response, http::Error>> {
-        let ready = match self.pass(Call::HttpFetch, |state| state.http()?.ready(request.into())) {
-            Err(Fault::Stop(Stop::Denied(why))) => return Ok(Err(http::Error::Denied(why))),
-            other => other,
-        };
-        let result = match ready {
-            Ok(ready) => {
-                let (method, url) = ready.target();
-                let (result, fetched) = ready.fetch().await;
-                self.did.fetched(&method, &url, result.as_ref().ok().map(|response| response.status));
-                self.record(fetched);
-                result
-            }
-            Err(fault) => Err(fault),
-        };
-        answer(result.map(|response| http::Response {
+        let fetch = answered!(self.call(HostCall::HttpFetch(request.into())).await?, HttpFetch)?;
+        let response = fetch.result.map(|response| http::Response {
             status: response.status,
             headers: response.headers.into_iter().map(|(name, value)| http::Header { name, value }).collect(),
             body: response.body,
-        }))
+        });
+        Ok(response.map_err(http::Error::from))
     }
 }
 

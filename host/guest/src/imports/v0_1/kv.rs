@@ -1,28 +1,24 @@
 //! `kv` of the package.
 
-use super::{answer, bindings::posthouse::plugin::kv};
-use crate::imports::{Call, HostState, kv::KvError};
+use super::bindings::posthouse::plugin::kv;
+use crate::imports::{
+    call::{HostCall, answered},
+    kv::KvError,
+    state::HostState,
+};
 
 impl kv::Host for HostState {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, kv::Error>> {
-        match self.kv(Call::KvGet).await {
-            Ok(mut kv) => answer(kv.get(&key).await),
-            Err(stop) => Err(stop.into()),
-        }
+        let found = answered!(self.call(HostCall::KvGet { key }).await?, KvGet)?;
+        Ok(found.map(|value| value.map(|value| value.0)).map_err(kv::Error::from))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), kv::Error>> {
-        match self.kv(Call::KvSet).await {
-            Ok(mut kv) => answer(kv.set(key, value).await),
-            Err(stop) => Err(stop.into()),
-        }
+        Ok(answered!(self.call(HostCall::KvSet { key, value }).await?, KvSet)?.map_err(kv::Error::from))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), kv::Error>> {
-        match self.kv(Call::KvDelete).await {
-            Ok(mut kv) => answer(kv.delete(key).await),
-            Err(stop) => Err(stop.into()),
-        }
+        Ok(answered!(self.call(HostCall::KvDelete { key }).await?, KvDelete)?.map_err(kv::Error::from))
     }
 
     async fn list(
@@ -31,18 +27,14 @@ impl kv::Host for HostState {
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<kv::Entry>, kv::Error>> {
-        let entries = match self.kv(Call::KvList).await {
-            Ok(mut kv) => answer(kv.list(&prefix, after.as_deref(), limit).await)?,
-            Err(stop) => return Err(stop.into()),
-        };
-        Ok(entries.map(|list| list.into_iter().map(|(key, value)| kv::Entry { key, value }).collect()))
+        let listed = answered!(self.call(HostCall::KvList { prefix, after, limit }).await?, KvList)?;
+        let entry = |(key, value): (String, posthouse_model::Octets)| kv::Entry { key, value: value.0 };
+        Ok(listed.map(|list| list.into_iter().map(entry).collect()).map_err(kv::Error::from))
     }
 
     async fn increment(&mut self, key: String, by: i64) -> wasmtime::Result<Result<(), kv::Error>> {
-        match self.kv(Call::KvIncrement).await {
-            Ok(mut kv) => answer(kv.increment(key, by).await),
-            Err(stop) => Err(stop.into()),
-        }
+        let added = answered!(self.call(HostCall::KvIncrement { key, by }).await?, KvIncrement)?;
+        Ok(added.map_err(kv::Error::from))
     }
 }
 

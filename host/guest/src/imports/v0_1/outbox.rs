@@ -1,18 +1,15 @@
 //! `outbox` of the package.
 
-use super::{
-    answer,
-    bindings::posthouse::plugin::{http, outbox},
-};
+use super::bindings::posthouse::plugin::{http, outbox};
 use crate::imports::{
-    Call, HostState, Stop,
-    kv::Fault,
-    outbox::{Draft, OutboxError},
+    call::{HostCall, MailDraft, answered},
+    outbox::OutboxError,
+    state::HostState,
 };
 
 impl outbox::Host for HostState {
     fn send_mail(&mut self, mail: outbox::Mail) -> wasmtime::Result<Result<String, outbox::Error>> {
-        let draft = Draft {
+        let draft = MailDraft {
             from: mail.from,
             to: mail.to,
             cc: mail.cc,
@@ -22,34 +19,26 @@ impl outbox::Host for HostState {
             text: mail.text,
             html: mail.html,
         };
-        staged(self.pass(Call::SendMail, |state| state.outbox()?.send_mail(draft)))
+        let staged = answered!(self.call_now(HostCall::SendMail(Box::new(draft)))?, SendMail)?;
+        Ok(staged.map_err(outbox::Error::from))
     }
 
     fn send_request(&mut self, request: http::Request) -> wasmtime::Result<Result<String, outbox::Error>> {
-        staged(self.pass(Call::SendRequest, |state| state.outbox()?.send_request(request.into())))
+        let staged = answered!(self.call_now(HostCall::SendRequest(request.into()))?, SendRequest)?;
+        Ok(staged.map_err(outbox::Error::from))
     }
 
     fn emit(&mut self, event: outbox::Derived) -> wasmtime::Result<Result<String, outbox::Error>> {
-        let outbox::Derived { event_type, organization_id, data } = event;
-        match self
-            .pass(Call::Emit, |state| state.emitter()?.emit(&event_type, organization_id.as_deref(), &data))
-        {
-            Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
-            other => answer(other),
-        }
-    }
-}
-
-fn staged(result: Result<String, Fault<OutboxError>>) -> wasmtime::Result<Result<String, outbox::Error>> {
-    match result {
-        Err(Fault::Stop(Stop::Denied(why))) => Ok(Err(outbox::Error::Denied(why))),
-        other => answer(other),
+        let outbox::Derived { event_type, organization_id: organization, data } = event;
+        let staged = answered!(self.call_now(HostCall::Emit { event_type, organization, data })?, Emit)?;
+        Ok(staged.map_err(outbox::Error::from))
     }
 }
 
 impl From<OutboxError> for outbox::Error {
     fn from(error: OutboxError) -> Self {
         match error {
+            OutboxError::Denied(text) => Self::Denied(text),
             OutboxError::Invalid(text) => Self::Invalid(text),
             OutboxError::Limit(text) => Self::Limit(text),
         }

@@ -1,10 +1,13 @@
 //! `sql` of the package.
 
-use posthouse_database::{Rows, SqlError, Value};
+use posthouse_database::{Rows, Value};
 
-use super::{answer, bindings::posthouse::plugin::sql};
-
-use crate::imports::{Call, HostState, Stop};
+use super::bindings::posthouse::plugin::sql;
+use crate::imports::{
+    call::{HostCall, answered},
+    sql::SqlError,
+    state::HostState,
+};
 
 impl sql::Host for HostState {
     async fn query(
@@ -12,14 +15,9 @@ impl sql::Host for HostState {
         statement: String,
         parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<sql::Rows, sql::Error>> {
-        let rows = match self.sql(Call::SqlQuery).await {
-            Ok(mut sql) => sql.query(&statement, values(parameters)).await,
-            Err(stop) => return refused(stop),
-        };
-        if rows.is_ok() {
-            self.did.ran(0);
-        }
-        Ok(answer(rows)?.map(sql::Rows::from))
+        let call = HostCall::SqlQuery { statement, parameters: values(parameters) };
+        let rows = answered!(self.call(call).await?, SqlQuery)?;
+        Ok(rows.map(sql::Rows::from).map_err(sql::Error::from))
     }
 
     async fn execute(
@@ -27,22 +25,8 @@ impl sql::Host for HostState {
         statement: String,
         parameters: Vec<sql::Value>,
     ) -> wasmtime::Result<Result<u64, sql::Error>> {
-        let changed = match self.sql(Call::SqlExecute).await {
-            Ok(mut sql) => sql.execute(&statement, values(parameters)).await,
-            Err(stop) => return refused(stop),
-        };
-        if let Ok(changed) = &changed {
-            self.did.ran(*changed);
-        }
-        answer(changed)
-    }
-}
-
-/// A call without its grant is an answer; all else ends the attempt.
-fn refused<T>(stop: Stop) -> wasmtime::Result<Result<T, sql::Error>> {
-    match stop {
-        Stop::Denied(why) => Ok(Err(sql::Error::Denied(why))),
-        stop => Err(stop.into()),
+        let call = HostCall::SqlExecute { statement, parameters: values(parameters) };
+        Ok(answered!(self.call(call).await?, SqlExecute)?.map_err(sql::Error::from))
     }
 }
 
@@ -92,13 +76,12 @@ impl From<Rows> for sql::Rows {
 impl From<SqlError> for sql::Error {
     fn from(error: SqlError) -> Self {
         match error {
+            SqlError::Denied(text) => Self::Denied(text),
             SqlError::Refused(text) => Self::Refused(text),
             SqlError::Statement { sqlstate, message } => {
                 Self::Statement(sql::StatementError { sqlstate, message })
             }
             SqlError::Limit(text) => Self::Limit(text),
-            // Never handed to a guest: it ends the attempt.
-            SqlError::TxAborted(over) => Self::Refused(over.to_string()),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! reports and registry.
 
 mod attempts;
+mod calls;
 mod compiling;
 mod registry;
 mod wasi;

@@ -1,44 +1,48 @@
-//! What an attempt did, in a few short lines for people: which keys, how much SQL, where to it made requests,
-//! what it staged. It stands in the attempt's record.
+//! The actions of an attempt, in a few short lines for people: the keys that it wrote, how much SQL it ran, the origins
+//! of its requests, and what it staged. They are part of the attempt's record.
 //!
-//! Values, statements, paths and queries are not in it. Keys are the plugin's words; what a source redacts is
-//! masked in them where the record is made, so none is cut in the middle. The usual attempt has one or two
-//! lines, which cost one short string.
+//! The lines contain no values, statements, paths or queries. Keys are the plugin's words. If a source redacts values,
+//! they are masked in the keys when the record is made, so keys are not cut here. Most attempts have one or two lines,
+//! which cost one short string.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use posthouse_model::{Derived, KvWrite, OutboxItem, counted};
 
-/// The most lines; of more the last says how many.
+use super::call::{Fetch, HostAnswer, Target};
+
+/// The most lines. One more line counts the rest.
 const LINES: usize = 20;
-/// Keys that are longer are not told.
+/// Longer keys are not shown.
 const KEY: usize = 512;
 
 /// Collects the lines of one attempt.
 #[derive(Debug, Default)]
-pub(super) struct Did {
+pub(super) struct Actions {
     text: String,
     lines: usize,
     statements: u64,
     changed: u64,
 }
 
-impl Did {
-    /// A request was made now; `status` is none where no answer came.
-    pub(super) fn fetched(&mut self, method: &str, url: &str, status: Option<u16>) {
-        match status {
-            Some(status) => self.line(format_args!("fetch {method} {} {status}", origin(url))),
-            None => self.line(format_args!("fetch {method} {} without an answer", origin(url))),
+impl Actions {
+    /// Adds what the guest did, if it can't be undone or is counted.
+    pub(super) fn answered(&mut self, answer: &HostAnswer) {
+        match answer {
+            HostAnswer::HttpFetch(Fetch { sent: Some(Target { method, url }), result }) => match result {
+                Ok(response) => self.line(format_args!("fetch {method} {} {}", origin(url), response.status)),
+                Err(_) => self.line(format_args!("fetch {method} {} without an answer", origin(url))),
+            },
+            HostAnswer::SqlQuery(Ok(_)) => self.statements += 1,
+            HostAnswer::SqlExecute(Ok(changed)) => {
+                self.statements += 1;
+                self.changed = self.changed.saturating_add(*changed);
+            }
+            _ => {}
         }
     }
 
-    /// A statement ran, and changed so many rows.
-    pub(super) fn ran(&mut self, changed: u64) {
-        self.statements += 1;
-        self.changed = self.changed.saturating_add(changed);
-    }
-
-    /// The guest returned ok, with all this staged.
+    /// Adds what the guest staged. Called if it returned ok.
     pub(super) fn finished(
         &mut self,
         writes: &BTreeMap<String, KvWrite>,
@@ -89,7 +93,7 @@ impl Did {
         }
     }
 
-    /// The lines, where there are any; it begins anew.
+    /// Returns the lines, if there are any, and starts again.
     pub(super) fn take(&mut self) -> Option<String> {
         let Self { mut text, lines, .. } = std::mem::take(self);
         if lines > LINES {
@@ -104,7 +108,7 @@ impl Did {
         }
     }
 
-    /// Begins a line, where there is room for one.
+    /// Begins a line, if there is room for one.
     fn begin(&mut self) -> bool {
         self.lines += 1;
         if self.lines > LINES {
@@ -121,7 +125,7 @@ fn addresses(mail: &posthouse_model::Mail) -> usize {
     mail.to.len() + mail.cc.len() + mail.bcc.len()
 }
 
-/// Scheme, host and port of a URL.
+/// Returns scheme, host and port of a URL.
 fn origin(url: &str) -> &str {
     let Some(start) = url.find("://").map(|at| at + 3) else { return "a URL" };
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
@@ -130,23 +134,36 @@ fn origin(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use posthouse_database::Rows;
+    use posthouse_egress::{Refusal, WebResponse};
+
     use super::*;
 
+    fn fetched(method: &str, url: &str, status: Option<u16>) -> HostAnswer {
+        let response = |status| WebResponse { status, headers: Vec::new(), body: b"secret".to_vec() };
+        HostAnswer::HttpFetch(Fetch {
+            sent: Some(Target { method: method.to_owned(), url: url.to_owned() }),
+            result: status.map(response).ok_or_else(|| Refusal::Failed("secret".to_owned())),
+        })
+    }
+
     #[test]
-    fn what_was_done_stands_in_few_lines_without_values_paths_or_queries() {
-        let mut did = Did::default();
-        did.fetched("GET", "https://api.example.com:8443/users/7?token=abc", Some(200));
-        did.fetched("POST", "http://[::1]?x", None);
-        did.ran(0);
-        did.ran(3);
+    fn actions_are_few_lines_without_values_paths_or_queries() {
+        let mut actions = Actions::default();
+        actions.answered(&fetched("GET", "https://api.example.com:8443/users/7?token=abc", Some(200)));
+        actions.answered(&fetched("POST", "http://[::1]?x", None));
+        let refused = Fetch { sent: None, result: Err(Refusal::Invalid("never sent".to_owned())) };
+        actions.answered(&HostAnswer::HttpFetch(refused));
+        actions.answered(&HostAnswer::SqlQuery(Ok(Rows::default())));
+        actions.answered(&HostAnswer::SqlExecute(Ok(3)));
         let writes = BTreeMap::from([
             ("a\nb".to_owned(), KvWrite::Delete),
             ("count".to_owned(), KvWrite::Add(7)),
             ("k".repeat(KEY + 1), KvWrite::Set(b"secret".to_vec())),
             ("seen/evt_1".to_owned(), KvWrite::Set(b"secret".to_vec())),
         ]);
-        did.finished(&writes, &[], &[]);
-        let text = did.take().unwrap();
+        actions.finished(&writes, &[], &[]);
+        let text = actions.take().unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines,
@@ -160,15 +177,15 @@ mod tests {
                 "sql 2 statements, 3 rows changed",
             ]
         );
-        assert_eq!(did.take(), None);
+        assert_eq!(actions.take(), None);
     }
 
     #[test]
-    fn many_are_counted_and_not_told() {
-        let mut did = Did::default();
+    fn many_actions_are_counted_and_not_listed() {
+        let mut actions = Actions::default();
         let writes = (0..LINES + 5).map(|n| (format!("k{n:03}"), KvWrite::Delete)).collect();
-        did.finished(&writes, &[], &[]);
-        let text = did.take().unwrap();
+        actions.finished(&writes, &[], &[]);
+        let text = actions.take().unwrap();
         assert_eq!(text.lines().count(), LINES + 1);
         assert!(text.ends_with("delete k019\n… and 5 more"), "{text}");
     }
