@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
         ],
     );
     refused(
@@ -666,6 +666,94 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
 }
 
 #[test]
+fn a_scheme_is_checked_whole() {
+    refused(
+        r#"[scheme.acme]
+signature = { header = "X-Acme", algorithm = "md5", entries = "," }
+timestamp = { at = "header:x-time" }
+signed = "{timestap}.{body}"
+event = { type = "{json:type}" }
+
+[scheme.stripe]
+signature = { header = "x-acme" }
+
+[scheme.several]
+any = ["acme", "strype"]"#,
+        &[
+            "config.toml:2:24: `scheme.acme.signature.header` names the header `X-Acme`; write it in lower case",
+            "config.toml:2:46: `scheme.acme.signature.algorithm` is `md5`, which is none of `hmac-sha1`, `hmac-sha256`, `hmac-sha512`, `sha256`, `ed25519`, `ecdsa-p256`, `token` and `basic`",
+            r#"config.toml:2:63: `scheme.acme.signature.label` is missing; write label = "v1""#,
+            "config.toml:4:10: `scheme.acme.signed` names `timestap`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME` and `form:NAME` are",
+            "config.toml:5:18: `scheme.acme.event.type` names `type`, which is no JSON pointer; one looks like `/data/id`",
+            "config.toml:7:1: posthouse ships a scheme `stripe`; take another name",
+            "config.toml:11:16: `any` names `strype`, which is no row; did you mean `stripe`?",
+        ],
+    );
+    for (table, problem) in [
+        (
+            r#"signature = { header = "x-acme" }
+signed = "{timestamp}"
+timestamp = { at = "header:x-time" }
+event = { type = "a" }"#,
+            "config.toml:3:10: `scheme.acme.signed` does not contain {body}, so anybody could change it; write {body}, or {form} and a `digest`",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+timestamp = { at = "header:x-time" }
+event = { type = "a" }"#,
+            "config.toml:3:13: `scheme.acme.timestamp` is not signed, so it guards against nothing; write {timestamp} into `signed`",
+        ),
+        (
+            r#"signature = { header = "x-acme", algorithm = "token" }
+timestamp = { at = "header:x-time" }
+event = { type = "a" }"#,
+            "config.toml:2:13: `scheme.acme.signature` is a secret and signs nothing; take `signed`, `timestamp` and `digest` away",
+        ),
+        (
+            r#"signature = { header = "x-acme", algorithm = "ed25519" }
+event = { type = "a" }"#,
+            "config.toml:1:1: `scheme.acme.key.encoding` does not fit the algorithm: ed25519 has a key in \"hex\" or \"base64\", ecdsa-p256 one in \"spki\", and others no \"spki\"",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+signed = "{key}{body}"
+event = {}"#,
+            "config.toml:3:10: `scheme.acme.signed` contains {key} exactly if the algorithm is \"sha256\"; any other has its key beside the text\nconfig.toml:4:9: `scheme.acme.event.type` is missing; write type = \"{json:/type}\"",
+        ),
+    ] {
+        let findings: Vec<_> = problem.split('\n').collect();
+        refused(&format!("[scheme.acme]\n{table}"), &findings);
+    }
+}
+
+#[test]
+fn a_source_says_its_url_where_the_scheme_signs_it() {
+    let square = |more: &str| {
+        format!(
+            "[[source]]\nname = \"square\"\npath = \"/in\"\nscheme = \"square\"\nsecrets = [\"iRK9WwldJM8abrLorj1Ktc\"]\n{more}"
+        )
+    };
+    refused(
+        &square(""),
+        &[
+            "config.toml:4:10: `source.url` is missing; scheme `square` signs it: write the address that the sender has, such as url = \"https://hooks.example.com/webhooks/square\"",
+        ],
+    );
+    refused(
+        &square(r#"url = "https://hooks.example.com/in?a=1""#),
+        &[
+            r#"config.toml:6:7: `source.url` has a query, a fragment or a login; write the address that the sender has, such as "https://hooks.example.com/webhooks/acme""#,
+        ],
+    );
+    refused(
+        &square(r#"url = "hooks.example.com/in""#),
+        &[
+            r#"config.toml:6:7: `source.url` is `hooks.example.com/in`, which is no web address; write the address that the sender has, such as "https://hooks.example.com/webhooks/acme""#,
+        ],
+    );
+}
+
+#[test]
 fn sources_are_complete_and_differ() {
     refused(
         "[[source]]",
@@ -680,12 +768,12 @@ fn sources_are_complete_and_differ() {
         r#"[[source]]
 name = "plugin:crm"
 path = "webhooks"
-scheme = "stripe"
+scheme = "strype"
 secrets = []"#,
         &[
             "config.toml:2:8: `source.name` holds ':'; letters, digits, `-` and `_` may stand in it",
             "config.toml:3:8: `source.path` is `webhooks`, which does not begin with `/`",
-            "config.toml:4:10: `source.scheme` is `stripe`, which is none of `scalekit`, `scalekit-documented` and `standard-webhooks`",
+            "config.toml:4:10: `source.scheme` is `strype`, which is no scheme; did you mean `stripe`? `posthouse senders` lists them, and [scheme.NAME] adds one",
             r#"config.toml:5:11: `source.secrets` is empty; write at least one, such as [{ env = "WEBHOOK_SECRET" }]"#,
         ],
     );
@@ -722,7 +810,7 @@ path = "/webhooks/crm"
 scheme = "scalkit"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &[
-            "config.toml:4:10: `source.scheme` is `scalkit`, which is none of `scalekit`, `scalekit-documented` and `standard-webhooks`; did you mean `scalekit`?",
+            "config.toml:4:10: `source.scheme` is `scalkit`, which is no scheme; did you mean `scalekit`? `posthouse senders` lists them, and [scheme.NAME] adds one",
         ],
     );
     refused(

@@ -47,6 +47,7 @@ mod replay_many;
 mod requests;
 mod seats;
 mod secrecy;
+mod senders;
 mod service;
 mod shipped_config;
 mod shutdown;

@@ -91,8 +91,10 @@ fn it_shows_every_key() {
     let known = load(&uncommented(&shipped()), &Anything).keys;
     // The keys of a plugin's table are shown once, at welcome-email.
     let shown_elsewhere = |key: &str| key.starts_with("plugin.") && !key.starts_with("plugin.welcome-email");
-    let missing: Vec<_> =
-        known.iter().filter(|key| !keys.contains(*key) && !repeated(key) && !shown_elsewhere(key)).collect();
+    let missing: Vec<_> = known
+        .iter()
+        .filter(|key| !keys.contains(*key) && !repeated(key) && !shown_elsewhere(key) && **key != "scheme")
+        .collect();
     assert!(missing.is_empty(), "config.toml does not show {missing:?}");
     assert!(known.len() > 50, "{known:?}");
 }
@@ -105,10 +107,48 @@ fn the_page_explains_every_key() {
         .iter()
         .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
         .collect();
-    let tables =
-        ["server", "admin", "store", "mail", "databases", "log", "telemetry", "plugins", "source", "plugin"];
+    let tables = [
+        "server",
+        "admin",
+        "store",
+        "mail",
+        "databases",
+        "log",
+        "telemetry",
+        "plugins",
+        "source",
+        "scheme",
+        "plugin",
+    ];
     let missing: Vec<_> = missing.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     assert!(missing.is_empty(), "docs/configuration.md does not explain {missing:?}");
+}
+
+#[test]
+fn the_page_of_senders_explains_every_key_of_a_scheme_and_lists_every_sender() {
+    let page = std::fs::read_to_string(workspace().join("docs/senders.md")).unwrap();
+    let whole = r#"[scheme.acme]
+families = ["acme-"]
+signature = { header = "*signature", entries = ",", label = "v1", also = [{ label = "v1a", algorithm = "ed25519", key = "acme_" }] }
+timestamp = { at = "header:*time" }
+signed = "{timestamp}.{body}"
+key = { prefix = "acme_" }
+event = { type = "{json:/type}" }"#;
+    let keys = load(whole, &Nothing).keys;
+    let own: Vec<_> = keys.iter().filter_map(|key| key.strip_prefix("scheme.acme.")).collect();
+    assert!(own.len() > 25, "{own:?}");
+    let missing: Vec<_> = own
+        .into_iter()
+        .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))
+        .collect();
+    assert!(missing.is_empty(), "docs/senders.md does not explain {missing:?}");
+    for scheme in posthouse_model::config::scheme::shipped() {
+        assert!(
+            page.contains(&format!("`{}`", scheme.name)),
+            "docs/senders.md does not list {}",
+            scheme.name
+        );
+    }
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub use kv::{KvChange, KvRead, KvVersion, KvWrite};
 pub use ledger::{Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use mailbox::{MailboxError, mailbox};
 pub use masker::Masker;
-pub use moment::{TIME_MEMBERS, event_time};
+pub use moment::{TIME_MEMBERS, event_time, text_time};
 pub use octets::Octets;
 pub use order::{InvalidOrder, OrderBy, OrderKey, Orders};
 pub use outbox::{Mail, OutboxHead, OutboxItem, OutboxKind, OutboxState};

@@ -31,13 +31,22 @@ pub fn event_time(json: &str) -> Option<Timestamp> {
     let json = json.trim_ascii();
     let nanoseconds = match json.as_bytes().first()? {
         b'"' => {
-            let text = json::string(json).filter(|text| text.len() <= LONGEST)?;
-            let text = text.trim_ascii();
-            calendar(text).or_else(|| count(text))
+            let text = json::string(json)?;
+            return text_time(&text);
         }
         b'0'..=b'9' if json.len() <= LONGEST => count(json),
         _ => None,
     }?;
+    Timestamp::from_nanosecond(nanoseconds).ok()
+}
+
+/// The time that a text states. None if it is not a time, or not certain to be one.
+pub fn text_time(text: &str) -> Option<Timestamp> {
+    if text.len() > LONGEST {
+        return None;
+    }
+    let text = text.trim_ascii();
+    let nanoseconds = calendar(text).or_else(|| count(text))?;
     Timestamp::from_nanosecond(nanoseconds).ok()
 }
 

@@ -58,6 +58,9 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
 fn tell_source(source: &Source) -> Result<(), CliError> {
     say(format_args!("source {}: {}, scheme {}", source.name, source.path, source.scheme.as_str()))?;
     say(format_args!("  secrets: {}", source.secrets.len()))?;
+    if let Some(caution) = &source.scheme.about.caution {
+        complain(&format!("warning: source `{}`, scheme {}: {caution}", source.name, source.scheme.as_str()));
+    }
     say(format_args!("  events: {}", joined(&source.events)))
 }
 

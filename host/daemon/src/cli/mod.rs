@@ -21,6 +21,7 @@ pub mod plugins;
 pub mod replay;
 pub mod restore;
 pub mod send;
+pub mod senders;
 pub mod serve;
 pub mod sign;
 pub mod source;
@@ -62,6 +63,8 @@ enum Command {
     Verify(verify::Args),
     /// Sign a body as a source would, and print the headers.
     Sign(sign::Args),
+    /// List the senders that posthouse knows, or show how to set one up.
+    Senders(senders::Args),
     /// Send a signed sample event to the running daemon, and print the response.
     Send(send::Args),
     /// List events, newest first, or show one with all that happened to it.
@@ -140,6 +143,7 @@ impl Cli {
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
             Command::Verify(args) => verify::run(args, &load(path, Secrets::ToVerify)?.config),
             Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),
+            Command::Senders(args) => senders::run(args, path),
             Command::Send(args) => send::run(args, || Ok(load(path, Secrets::OfSources)?.config)),
             Command::Events(args) => events::run(args, &online()?),
             Command::Deliveries(args) => deliveries::run(args, &online()?),

@@ -2,17 +2,21 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use http::Method;
 use jiff::Timestamp;
 use posthouse_model::config::Config;
 
 use super::{
-    CliError,
+    CliError, complain,
     output::{body, say},
     send::fresh_id,
-    source::{source, unix_seconds},
+    source::{addressed, source, unix_seconds},
 };
 
-use crate::{daemon, ingress::sign};
+use crate::{
+    daemon,
+    ingress::{Draft, sign_request},
+};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -26,6 +30,18 @@ pub struct Args {
     /// The event's id; by default a new one. A scheme without an id in its headers ignores it.
     #[arg(long)]
     id: Option<String>,
+    /// The method of the request.
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    method: Method,
+    /// The address that the sender has, where its scheme signs that; by default `url` of the source.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The raw query of the request, without its `?`.
+    #[arg(long, value_name = "QUERY")]
+    query: Option<String>,
+    /// The `Content-Type` of the request, where its scheme signs a form in another way.
+    #[arg(long, value_name = "TYPE", default_value = "application/json")]
+    content_type: String,
     /// A file with the body, byte for byte; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -36,14 +52,24 @@ pub struct Args {
 /// # Errors
 /// [`CliError`] if there is no such source, it can't sign, or the body can't be read.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let source = source(config, Some(&args.source))?;
+    let (source, query) = addressed(source(config, Some(&args.source))?, args.url, args.query);
     let body = body(args.body.as_deref())?;
     let env = daemon::env();
     let id = args.id.unwrap_or_else(|| fresh_id(&env));
-    let headers = sign(source, &id, args.at.unwrap_or_else(|| env.now()), &body)
-        .map_err(|error| CliError::Failure(error.to_string()))?;
-    for (name, value) in headers {
+    let draft = Draft {
+        method: &args.method,
+        query: query.as_deref(),
+        id: &id,
+        at: args.at.unwrap_or_else(|| env.now()),
+        content_type: &args.content_type,
+        body: &body,
+    };
+    let signed = sign_request(&source, &draft).map_err(|error| CliError::Failure(error.to_string()))?;
+    for (name, value) in signed.headers {
         say(format_args!("{name}: {value}"))?;
+    }
+    if let Some(signed) = signed.query.filter(|signed| Some(signed) != query.as_ref()) {
+        complain(&format!("post it with the query `{signed}`, which is signed with it"));
     }
     Ok(ExitCode::SUCCESS)
 }

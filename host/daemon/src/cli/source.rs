@@ -28,6 +28,22 @@ pub(super) fn source<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a S
     })
 }
 
+/// The source as if it had this URL, and the query: that of the arguments, or of the URL.
+pub(super) fn addressed(
+    source: &Source,
+    url: Option<String>,
+    query: Option<String>,
+) -> (Source, Option<String>) {
+    let mut source = source.clone();
+    let Some(url) = url else { return (source, query) };
+    let (bare, own) = match url.split_once('?') {
+        Some((bare, own)) => (bare.to_owned(), Some(own.to_owned())),
+        None => (url, None),
+    };
+    source.url = Some(bare);
+    (source, query.or(own))
+}
+
 /// Parses the time of `--at`: seconds since 1970, within the range of a timestamp.
 pub(super) fn unix_seconds(text: &str) -> Result<jiff::Timestamp, String> {
     text.parse::<i64>()

@@ -2,16 +2,20 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use http::Method;
 use jiff::Timestamp;
 use posthouse_model::config::Config;
 
 use super::{
     CliError, complain,
     output::{body, say},
-    source::{source, unix_seconds},
+    source::{addressed, source, unix_seconds},
 };
 
-use crate::{daemon, ingress::verify_offline};
+use crate::{
+    daemon,
+    ingress::{Offline, verify_offline},
+};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -22,6 +26,15 @@ pub struct Args {
     /// The time of verification, in seconds since 1970; by default now.
     #[arg(long, value_name = "UNIX", value_parser = unix_seconds, allow_negative_numbers = true)]
     at: Option<Timestamp>,
+    /// The method of the request.
+    #[arg(long, value_name = "METHOD", default_value = "POST")]
+    method: Method,
+    /// The address that the sender has, where its scheme signs that; by default `url` of the source.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The raw query of the request, without its `?`.
+    #[arg(long, value_name = "QUERY")]
+    query: Option<String>,
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -35,12 +48,13 @@ pub struct Args {
 /// # Errors
 /// [`CliError`] if there is no such source, or the body can't be read.
 pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
-    let source = source(config, Some(&args.source))?;
+    let (source, query) = addressed(source(config, Some(&args.source))?, args.url, args.query);
     let body = body(args.body.as_deref())?;
     let marked =
         body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     let at = args.at.unwrap_or_else(|| daemon::env().now());
-    let explanation = verify_offline(source, &args.headers, body.into(), at);
+    let request = Offline { method: args.method, query, headers: args.headers, body: body.into() };
+    let explanation = verify_offline(&source, &request, at);
     let code = match explanation.verdict {
         Ok(()) => {
             say("valid")?;

@@ -122,6 +122,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         log: _,
         telemetry: _,
         plugins: _,
+        schemes: _,
         sources: _,
         plugin: _,
     } = running;

@@ -1,104 +1,289 @@
-//! A claim: what the headers of a request say about its sender, and the check of its signatures.
+//! A claim: what a request says about its sender, and the check of its signatures.
 //!
 //! Each entry is compared with each key, in constant time. No match ends the comparison early, so the time
 //! taken does not reveal which key matched. A value in an ambiguous spelling makes the request invalid; among
 //! the entries of a signature header, it is only skipped.
 
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use ed25519_dalek::Signature;
-use hmac::Mac;
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
-use subtle::{Choice, ConstantTimeEq};
+use posthouse_model::config::scheme::{Algorithm, Encoding, SignatureForm, TimeUnit};
+use sha2::{Digest as _, Sha256};
+use subtle::Choice;
 
 use super::{
+    crypto::{PublicSignature, SharedKey, Value, length_of},
+    form,
     keys::Keyring,
-    refusal::{MAX_ED25519, MAX_ENTRIES, MAX_HEADER, Refusal},
-    scheme::{Algorithm, Encoding, EventIdFrom, Family, Place, Scheme},
+    members::Found,
+    plan::{At, Family, Plan, Step},
+    refusal::{MAX_ED25519, MAX_ENTRIES, MAX_HEADER, MAX_LISTED, Refusal},
+    request::{Address, Head},
 };
 
-/// What a request says about itself: well-formed, not verified yet.
+/// What the head of a request says about its sender: well-formed, not verified yet.
 pub(super) struct Claim<'k, 'r> {
     keyring: &'k Keyring,
-    family: &'static Family,
-    /// Empty if the scheme signs no id.
-    id: &'r str,
-    timestamp: &'r str,
-    /// `timestamp` as a number.
-    signed_at: i64,
+    family: &'k Family,
+    address: &'k Address,
+    head: Head<'r>,
     signatures: &'r str,
+    /// None if the scheme signs no time, or has it in the body.
+    time: Option<SignedAt<'r>>,
+}
+
+/// The time of signing.
+struct SignedAt<'r> {
+    /// As sent.
+    text: Cow<'r, str>,
+    unit: TimeUnit,
+    /// In milliseconds since 1970.
+    at: i128,
 }
 
 impl<'k, 'r> Claim<'k, 'r> {
     /// Reads the headers of one family. Each must be present exactly once.
     ///
     /// # Errors
-    /// [`Refusal`] names the header that is missing, repeated or malformed.
+    /// [`Refusal`] names the part that is missing, repeated or malformed.
     pub(super) fn read(
         keyring: &'k Keyring,
-        family: &'static Family,
-        headers: &'r HeaderMap,
+        family: &'k Family,
+        address: &'k Address,
+        head: Head<'r>,
     ) -> Result<Self, Refusal> {
-        let id = match family.id {
-            Some(name) => {
-                let id = only(headers, name)?;
-                if id.is_empty() || id.contains('.') {
-                    return Err(Refusal::BadId(name));
+        let mut claim = Self { keyring, family, address, head, signatures: "", time: None };
+        for (index, step) in family.signed.iter().enumerate() {
+            match step {
+                Step::Place(At::Header(name)) => {
+                    let text = only(head.headers, name)?;
+                    let blurs = match family.signed.get(index + 1) {
+                        Some(Step::Literal(after)) => text.contains(after.as_str()),
+                        _ => false,
+                    };
+                    if text.is_empty() || blurs {
+                        return Err(Refusal::BadId(name.as_str().into()));
+                    }
                 }
-                id
+                Step::Headers(name) => drop(claim.listed(name)?),
+                _ => {}
             }
-            None => "",
-        };
-        let signatures = only(headers, family.signatures)?;
-        let (name, timestamp) = match family.timestamp {
-            Place::Header(name) => (name, only(headers, name)?),
-            Place::Entry(label) => (label, only_entry(keyring.scheme, signatures, label)?),
-        };
-        let signed_at = unix_seconds(timestamp).ok_or(Refusal::BadTimestamp(name))?;
-        Ok(Self { keyring, family, id, timestamp, signed_at, signatures })
+        }
+        claim.signatures = only(head.headers, &family.signature)?;
+        if let Some(at) = &family.timestamp
+            && !matches!(at, At::Json(..) | At::Form(_))
+        {
+            claim.time = Some(claim.signed_at(claim.place(at, None, b"")?, at)?);
+        }
+        Ok(claim)
     }
 
+    /// Reads what the body says about its sender.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the member that is missing, repeated or malformed.
+    pub(super) fn with_body<'b>(self, body: &'b Bytes) -> Result<Whole<'k, 'b>, Refusal>
+    where
+        'r: 'b,
+    {
+        let mut found = None;
+        if !self.family.wanted.is_empty() {
+            let unreadable = || Refusal::Unreadable(self.family.body_place().into());
+            let text = std::str::from_utf8(body).map_err(|_| unreadable())?;
+            let members = self.family.wanted.read(text).map_err(|_| unreadable())?;
+            if let Some(name) = &members.repeated {
+                return Err(Refusal::Repeated(name.as_str().into()));
+            }
+            found = Some(members);
+        }
+        let mut whole = Whole { claim: self, body, found };
+        let family = whole.claim.family;
+        if let (None, Some(at)) = (&whole.claim.time, &family.timestamp) {
+            let text = whole.place(at)?;
+            whole.claim.time = Some(whole.claim.signed_at(text, at)?);
+        }
+        Ok(whole)
+    }
+
+    /// Checks that the time of signing is at most `tolerance` seconds away from `now`. A time in the body is not
+    /// known yet.
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`] or [`Refusal::Future`], with the distance.
+    pub(super) fn check_age(&self, tolerance: u64, now: Timestamp) -> Result<(), Refusal> {
+        let Some(time) = &self.time else { return Ok(()) };
+        let now = match time.unit {
+            // The sender leaves out the fraction, and so does the comparison.
+            TimeUnit::Seconds => i128::from(now.as_second()) * 1000,
+            TimeUnit::Milliseconds | TimeUnit::Rfc3339 => i128::from(now.as_millisecond()),
+        };
+        let distance = now.abs_diff(time.at);
+        if distance <= u128::from(tolerance) * 1000 {
+            return Ok(());
+        }
+        let seconds = u64::try_from(distance.div_ceil(1000)).unwrap_or(u64::MAX);
+        match time.at < now {
+            true => Err(Refusal::Stale { age: seconds, tolerance }),
+            false => Err(Refusal::Future { ahead: seconds, tolerance }),
+        }
+    }
+
+    /// Parses the time of signing.
+    fn signed_at<'b>(&self, text: Cow<'b, str>, at: &At) -> Result<SignedAt<'b>, Refusal> {
+        let unit = self.plan().row.timestamp.as_ref().map_or(TimeUnit::Seconds, |time| time.unit);
+        let (parsed, form) = match unit {
+            TimeUnit::Seconds => {
+                (digits(&text).map(|time| time * 1000), "Unix seconds: digits only, no leading zero")
+            }
+            TimeUnit::Milliseconds => (digits(&text), "Unix milliseconds: digits only, no leading zero"),
+            TimeUnit::Rfc3339 => (rfc3339(&text), "RFC 3339 that ends in `Z`"),
+        };
+        let at = parsed.ok_or_else(|| Refusal::BadTimestamp(at.name(), form))?;
+        Ok(SignedAt { text, unit, at })
+    }
+
+    fn plan(&self) -> &'k Plan {
+        &self.keyring.plan
+    }
+
+    /// The text of a place.
+    fn place<'b>(&self, at: &At, found: Option<&Found<'b>>, body: &'b [u8]) -> Result<Cow<'b, str>, Refusal>
+    where
+        'r: 'b,
+    {
+        let one = |fields: &[form::Field<'b>], name: &str| {
+            let mut values = form::values(fields, name);
+            let value = values.next().ok_or_else(|| Refusal::Missing(at.name()))?.clone();
+            if values.next().is_some() { Err(Refusal::Repeated(at.name())) } else { Ok(value) }
+        };
+        let fields = |form: &'b [u8]| form::fields(form).map_err(|_| Refusal::TooManyFields);
+        match at {
+            At::Header(name) => only(self.head.headers, name).map(Cow::Borrowed),
+            At::Entry(label) => self.only_entry(label).map(Cow::Borrowed),
+            At::Json(number, _) => {
+                found.and_then(|found| found.text(*number)).ok_or_else(|| Refusal::Missing(at.name()))
+            }
+            At::Query(name) => one(&fields(self.head.query.unwrap_or_default().as_bytes())?, name),
+            At::Form(name) if form::is_form(self.head.headers) => one(&fields(body)?, name),
+            At::Form(_) => Err(Refusal::Missing(at.name())),
+        }
+    }
+
+    /// The entries of the signature header, each as label and value. An entry of another form is `None`.
+    fn entries(&self) -> impl Iterator<Item = Option<(&'r str, &'r str)>> {
+        let (between, separator, trim) = match &self.plan().row.signature.form {
+            SignatureForm::Entries { between, separator, trim, .. } => (*between, *separator, *trim),
+            // Such a scheme has no entries, and reads none.
+            SignatureForm::One { .. } => (',', '=', false),
+        };
+        self.signatures.split(between).map(move |entry| {
+            let entry = if trim { entry.trim_matches(' ') } else { entry };
+            entry.split_once(separator)
+        })
+    }
+
+    /// The value of the only entry with this label.
+    fn only_entry(&self, label: &str) -> Result<&'r str, Refusal> {
+        let mut values = self.entries().flatten().filter(|(of, _)| *of == label).map(|(_, value)| value);
+        let value = values.next().ok_or_else(|| Refusal::Missing(label.into()))?;
+        if values.next().is_some() { Err(Refusal::Repeated(label.into())) } else { Ok(value) }
+    }
+
+    /// The headers that this header lists, as names and values. The list contains itself and the time.
+    fn listed(&self, list: &HeaderName) -> Result<Vec<(&'r str, &'r str)>, Refusal> {
+        let bad = || Refusal::BadList(list.as_str().into());
+        let names: Vec<&str> = only(self.head.headers, list)?.split(',').take(MAX_LISTED + 1).collect();
+        if names.len() > MAX_LISTED || names.iter().collect::<BTreeSet<_>>().len() != names.len() {
+            return Err(bad());
+        }
+        let time = match &self.family.timestamp {
+            Some(At::Header(name)) => Some(name),
+            _ => None,
+        };
+        if ![Some(list), time].into_iter().flatten().all(|name| names.contains(&name.as_str())) {
+            return Err(bad());
+        }
+        let pair = |name: &'r str| {
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            // One way of writing a name: in lower case, without blanks.
+            if header.as_str() != name { Err(bad()) } else { Ok((name, only(self.head.headers, &header)?)) }
+        };
+        names.into_iter().map(pair).collect()
+    }
+}
+
+/// What a whole request says about its sender: well-formed, not verified yet.
+pub(super) struct Whole<'k, 'r> {
+    claim: Claim<'k, 'r>,
+    body: &'r Bytes,
+    /// The members of the body that decide. None if none does.
+    found: Option<Found<'r>>,
+}
+
+impl<'k, 'r> Whole<'k, 'r> {
     /// Checks that the time of signing is at most `tolerance` seconds away from `now`.
     ///
     /// # Errors
     /// [`Refusal::Stale`] or [`Refusal::Future`], with the distance.
     pub(super) fn check_age(&self, tolerance: u64, now: Timestamp) -> Result<(), Refusal> {
-        let now = now.as_second();
-        let distance = now.abs_diff(self.signed_at);
-        match distance > tolerance {
-            false => Ok(()),
-            true if self.signed_at < now => Err(Refusal::Stale { age: distance, tolerance }),
-            true => Err(Refusal::Future { ahead: distance, tolerance }),
-        }
+        self.claim.check_age(tolerance, now)
     }
 
-    /// Checks that one of the keys made a signature over this body.
+    /// The body.
+    pub(super) fn body(&self) -> &'r Bytes {
+        self.body
+    }
+
+    /// The head.
+    pub(super) fn head(&self) -> Head<'r> {
+        self.claim.head
+    }
+
+    /// The row that it claims to be signed by.
+    pub(super) fn plan(&self) -> &'k Plan {
+        self.claim.plan()
+    }
+
+    /// Its family of headers.
+    pub(super) fn family(&self) -> &'k Family {
+        self.claim.family
+    }
+
+    /// Checks that one of the keys made a signature over this request.
     ///
     /// # Errors
     /// [`Refusal::Mismatch`] if none did; another [`Refusal`] if no entry can be compared.
-    pub(super) fn check_signatures(&self, body: &[u8]) -> Result<(), Refusal> {
-        let Keyring { scheme, shared, public } = self.keyring;
+    pub(super) fn check_signatures(&self) -> Result<(), Refusal> {
+        let Keyring { shared, public, .. } = self.claim.keyring;
         let candidates = self.candidates()?;
-        let signed_text = || scheme.signed_text(self.id, self.timestamp, body);
+        self.check_digest()?;
+        // A hash of key and text can be extended by those who do not have the key. The padding that has to come in
+        // between is no UTF-8.
+        let extendable = self.plan().row.signature.algorithm == Algorithm::Sha256;
+        if extendable && std::str::from_utf8(self.body).is_err() {
+            return Err(Refusal::Mismatch);
+        }
 
         let mut fits = Choice::from(0);
         for key in shared {
-            let mut hmac = key.clone();
-            signed_text().for_each(|piece| hmac.update(piece));
-            let expected = hmac.finalize().into_bytes();
+            let expected = self.value(key)?;
             for candidate in &candidates {
-                if let Candidate::Hmac(mac) = candidate {
-                    fits |= expected.as_slice().ct_eq(mac);
+                if let Candidate::Value(value) = candidate {
+                    fits |= expected.fits(value);
                 }
             }
         }
-        if !public.is_empty() && candidates.iter().any(|candidate| matches!(candidate, Candidate::Ed25519(_)))
+        if !public.is_empty() && candidates.iter().any(|candidate| matches!(candidate, Candidate::Public(_)))
         {
-            let message = signed_text().collect::<Vec<_>>().concat();
+            let mut message = Vec::with_capacity(self.body.len() + 256);
+            self.compose(b"", &mut |piece| message.extend_from_slice(piece))?;
             for key in public {
                 for candidate in &candidates {
-                    if let Candidate::Ed25519(signature) = candidate {
-                        fits |= Choice::from(u8::from(key.verify_strict(&message, signature).is_ok()));
+                    if let Candidate::Public(signature) = candidate {
+                        fits |= key.fits(&message, signature);
                     }
                 }
             }
@@ -106,95 +291,377 @@ impl<'k, 'r> Claim<'k, 'r> {
         if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
     }
 
-    /// The entries that can be compared. Entries of an unknown version or malformed entries are skipped.
-    fn candidates(&self) -> Result<Vec<Candidate>, Refusal> {
-        let scheme = self.keyring.scheme;
-        let mut candidates = Vec::new();
-        let mut of_public_keys = 0;
-        for (index, entry) in scheme.entries(self.signatures).enumerate() {
-            if index >= MAX_ENTRIES {
-                return Err(Refusal::TooMany);
-            }
-            let Some(candidate) = entry.and_then(|(label, value)| Candidate::read(scheme, label, value))
-            else {
-                continue;
-            };
-            of_public_keys += usize::from(matches!(candidate, Candidate::Ed25519(_)));
-            if of_public_keys > MAX_ED25519 {
-                return Err(Refusal::TooMany);
-            }
-            candidates.push(candidate);
-        }
-        if candidates.is_empty() {
-            return Err(Refusal::NoneUsable(self.family.signatures));
-        }
-        Ok(candidates)
+    /// The value with which a sender that has this key signs this request.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the part that is missing or repeated.
+    pub(super) fn value(&self, key: &SharedKey) -> Result<Value, Refusal> {
+        key.value(|key, sink| self.compose(key, sink))
     }
 
-    /// The event's id, if the scheme signs it in a header.
-    pub(super) fn event_id(&self) -> Option<&'r str> {
-        (self.keyring.scheme.event_id == EventIdFrom::SignedId).then_some(self.id)
+    /// Hands out the signed text in pieces, so that the body need not be copied.
+    fn compose(&self, key: &[u8], sink: &mut dyn FnMut(&[u8])) -> Result<(), Refusal> {
+        let Claim { head, address, .. } = self.claim;
+        let query = |sink: &mut dyn FnMut(&[u8])| {
+            if let Some(query) = head.query {
+                sink(b"?");
+                sink(query.as_bytes());
+            }
+        };
+        for step in &self.claim.family.signed {
+            match step {
+                Step::Literal(text) => sink(text.as_bytes()),
+                Step::Body => sink(self.body),
+                Step::Timestamp => {
+                    sink(self.claim.time.as_ref().map_or(&b""[..], |time| time.text.as_bytes()));
+                }
+                Step::Url => {
+                    sink(address.url.as_bytes());
+                    query(sink);
+                }
+                Step::UrlUnescaped => sink(address.unescaped(head.query).as_bytes()),
+                Step::Path => {
+                    sink(address.path.as_bytes());
+                    query(sink);
+                }
+                Step::Method => sink(head.method.as_bytes()),
+                Step::Key => sink(key),
+                Step::Form if form::is_form(head.headers) => {
+                    let mut fields = form::fields(self.body).map_err(|_| Refusal::TooManyFields)?;
+                    fields.sort_unstable();
+                    fields.dedup();
+                    for (name, value) in fields {
+                        sink(name.as_bytes());
+                        sink(value.as_bytes());
+                    }
+                }
+                Step::Form => {}
+                Step::Headers(list) => {
+                    for (index, (name, value)) in self.claim.listed(list)?.into_iter().enumerate() {
+                        sink(if index == 0 { b"" } else { b";" });
+                        sink(name.as_bytes());
+                        sink(b":");
+                        sink(value.as_bytes());
+                    }
+                }
+                Step::Place(at) => sink(self.place(at)?.as_bytes()),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, at: &At) -> Result<Cow<'r, str>, Refusal> {
+        self.claim.place(at, self.found.as_ref(), self.body)
+    }
+
+    /// Checks the hash of the body, where the signed text covers only that.
+    fn check_digest(&self) -> Result<(), Refusal> {
+        let Some(at) = &self.claim.family.digest else { return Ok(()) };
+        match self.place(at) {
+            Ok(digest) if *digest == hex::encode(Sha256::digest(self.body)) => Ok(()),
+            Ok(_) => Err(Refusal::OtherBody(at.name())),
+            // The fields of a form are signed themselves.
+            Err(Refusal::Missing(_)) if form::is_form(self.claim.head.headers) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// The signatures that can be compared. Entries with an unknown label or malformed entries are skipped.
+    fn candidates(&self) -> Result<Vec<Candidate>, Refusal> {
+        let signature = &self.plan().row.signature;
+        let text = self.claim.signatures;
+        let mut candidates = Vec::new();
+        match &signature.form {
+            SignatureForm::One { prefix } => {
+                let value = text.strip_prefix(prefix.as_str());
+                let read = |value| Candidate::read(signature.algorithm, signature.encoding, value);
+                candidates.extend(value.and_then(read));
+            }
+            SignatureForm::Entries { .. } => {
+                let mut of_public_keys = 0;
+                for (index, entry) in self.claim.entries().enumerate() {
+                    if index >= MAX_ENTRIES {
+                        return Err(Refusal::TooMany);
+                    }
+                    let read = |(label, value)| {
+                        let algorithm = self.plan().algorithm_labelled(label)?;
+                        Candidate::read(algorithm, signature.encoding, value)
+                    };
+                    let Some(candidate) = entry.and_then(read) else { continue };
+                    of_public_keys += usize::from(matches!(candidate, Candidate::Public(_)));
+                    if of_public_keys > MAX_ED25519 {
+                        return Err(Refusal::TooMany);
+                    }
+                    candidates.push(candidate);
+                }
+            }
+        }
+        if candidates.is_empty() {
+            return Err(Refusal::NoneUsable(self.claim.family.signature.as_str().into()));
+        }
+        Ok(candidates)
     }
 }
 
 /// A well-formed signature, ready for comparison.
 enum Candidate {
-    Hmac([u8; 32]),
-    Ed25519(Signature),
+    Value(Value),
+    Public(PublicSignature),
 }
 
 impl Candidate {
-    fn read(scheme: &Scheme, label: &str, value: &str) -> Option<Self> {
-        let version = scheme.versions.iter().find(|version| version.label == label)?;
-        match version.algorithm {
-            Algorithm::HmacSha256 => decode(version.encoding, value).map(Self::Hmac),
+    fn read(algorithm: Algorithm, encoding: Encoding, text: &str) -> Option<Self> {
+        if let Some(length) = length_of(algorithm) {
+            let mut bytes = [0; 64];
+            let bytes = &mut bytes[..length];
+            return decode(encoding, text, bytes).map(|()| Self::Value(Value::of(bytes)));
+        }
+        match algorithm {
             Algorithm::Ed25519 => {
-                decode(version.encoding, value).map(|bytes| Self::Ed25519(Signature::from_bytes(&bytes)))
+                let mut bytes = [0; 64];
+                decode(encoding, text, &mut bytes)?;
+                let signature = ed25519_dalek::Signature::from_bytes(&bytes);
+                Some(Self::Public(PublicSignature::Ed25519(signature)))
             }
+            Algorithm::EcdsaP256 => {
+                let der = match encoding {
+                    Encoding::Base64 => BASE64.decode(text).ok()?,
+                    Encoding::Hex | Encoding::HexAnyCase => hex::decode(text).ok()?,
+                };
+                let signature = p256::ecdsa::Signature::from_der(&der).ok()?;
+                Some(Self::Public(PublicSignature::EcdsaP256(signature)))
+            }
+            Algorithm::Basic => {
+                let (scheme, credentials) = text.split_once(' ')?;
+                let credentials = BASE64.decode(credentials).ok()?;
+                scheme.eq_ignore_ascii_case("basic").then(|| Self::Value(Value::of_token(&credentials)))
+            }
+            _ => Some(Self::Value(Value::of_token(text.as_bytes()))),
         }
     }
 }
 
-impl Scheme {
-    /// The entries of a signature header, each as version and value. An entry of another form is `None`.
-    fn entries<'r>(&self, header: &'r str) -> impl Iterator<Item = Option<(&'r str, &'r str)>> {
-        let within = self.within_entry;
-        header.split(self.between_entries).map(move |entry| entry.split_once(within))
+impl At {
+    /// The name in messages.
+    pub(super) fn name(&self) -> Arc<str> {
+        match self {
+            Self::Header(name) => name.as_str().into(),
+            Self::Entry(name) | Self::Json(_, name) => name.as_str().into(),
+            Self::Query(name) => format!("query:{name}").into(),
+            Self::Form(name) => format!("form:{name}").into(),
+        }
+    }
+}
+
+impl Family {
+    /// The name of a place in the body that decides.
+    fn body_place(&self) -> String {
+        let of_step = |step: &Step| match step {
+            Step::Place(At::Json(_, name)) => Some(name.clone()),
+            _ => None,
+        };
+        let of_time = self.timestamp.iter().find_map(|at| match at {
+            At::Json(_, name) => Some(name.clone()),
+            _ => None,
+        });
+        of_time.or_else(|| self.signed.iter().find_map(of_step)).unwrap_or_default()
     }
 }
 
 /// The value of a header that must be present exactly once.
-fn only<'r>(headers: &'r HeaderMap, name: &'static str) -> Result<&'r str, Refusal> {
+fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<&'r str, Refusal> {
+    let named = || Arc::from(name.as_str());
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Refusal::Missing(name))?;
+    let value = values.next().ok_or_else(|| Refusal::Missing(named()))?;
     if values.next().is_some() {
-        return Err(Refusal::Repeated(name));
+        return Err(Refusal::Repeated(named()));
     }
     if value.len() > MAX_HEADER {
-        return Err(Refusal::TooLong(name));
+        return Err(Refusal::TooLong(named()));
     }
-    std::str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NotText(name))
+    std::str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NotText(named()))
 }
 
-/// The value of the only entry with this label.
-fn only_entry<'r>(scheme: &Scheme, header: &'r str, label: &'static str) -> Result<&'r str, Refusal> {
-    let mut values = scheme.entries(header).flatten().filter(|(of, _)| *of == label).map(|(_, value)| value);
-    let value = values.next().ok_or(Refusal::Missing(label))?;
-    if values.next().is_some() { Err(Refusal::Repeated(label)) } else { Ok(value) }
-}
-
-/// Parses a time that matches `[1-9][0-9]*`.
-fn unix_seconds(text: &str) -> Option<i64> {
+/// Parses a number that matches `[1-9][0-9]*`.
+fn digits(text: &str) -> Option<i128> {
     let digits_only = text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits_only && !text.starts_with('0') { text.parse().ok() } else { None }
+    let number = if digits_only && !text.starts_with('0') { text.parse::<i64>().ok() } else { None };
+    number.map(i128::from)
 }
 
-/// Decodes exactly `N` bytes and accepts only their canonical spelling; hexadecimal digits may have either
-/// case.
-fn decode<const N: usize>(encoding: Encoding, text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+/// Parses `2026-01-24T03:27:29Z`, with or without a fraction. The text ends at its only `Z`, so what follows it in a
+/// signed text can't be taken for a part of it.
+fn rfc3339(text: &str) -> Option<i128> {
+    let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b':' | b'.' | b'T');
+    let before = text.strip_suffix('Z').filter(|before| before.len() <= 32)?;
+    if !before.bytes().all(plain) || before.as_bytes().get(10) != Some(&b'T') {
+        return None;
+    }
+    text.parse::<Timestamp>().ok().map(|time| i128::from(time.as_millisecond()))
+}
+
+/// Decodes exactly as many bytes as there is room for. Accepts only their canonical spelling; hexadecimal digits
+/// may have either case if the scheme says so.
+fn decode(encoding: Encoding, text: &str, bytes: &mut [u8]) -> Option<()> {
+    let many = bytes.len();
     match encoding {
-        Encoding::Base64 => (BASE64.decode_slice(text, &mut bytes) == Ok(N)).then_some(bytes),
-        Encoding::Hex => hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes),
+        Encoding::Base64 => (BASE64.decode_slice(text, bytes) == Ok(many)).then_some(()),
+        Encoding::HexAnyCase => hex::decode_to_slice(text, bytes).ok(),
+        Encoding::Hex if text.bytes().any(|byte| byte.is_ascii_uppercase()) => None,
+        Encoding::Hex => hex::decode_to_slice(text, bytes).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthouse_model::config::{Scheme, Secret, Source};
+
+    use super::*;
+
+    use crate::ingress::{
+        RawRequest, Verifier,
+        fixtures::{self, NOW},
+        sign::{Draft, sign_request},
+    };
+
+    const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+    const BODY: &[u8] = br#"{"type":"a","header":{"event_type":"a"}}"#;
+
+    fn source(scheme: &str) -> Source {
+        Source {
+            url: Some("https://hooks.example.com/in".to_owned()),
+            secrets: vec![Secret::new(SECRET)],
+            scheme: Scheme::named(scheme).unwrap(),
+            ..fixtures::source("standard-webhooks")
+        }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(NOW).unwrap()
+    }
+
+    /// A request that the source's sender signs.
+    fn signed(source: &Source, body: &[u8]) -> RawRequest {
+        let draft = Draft {
+            method: &http::Method::POST,
+            query: None,
+            id: "id-1",
+            at: now(),
+            content_type: "application/json",
+            body,
+        };
+        let signed = sign_request(source, &draft).unwrap();
+        let headers: Vec<_> =
+            signed.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        RawRequest { query: signed.query, ..fixtures::request(&headers, body) }
+    }
+
+    fn verdict(source: &Source, request: &RawRequest) -> &'static str {
+        match Verifier::new(source).unwrap().verify(request, now()) {
+            Ok(_) => "valid",
+            Err(refusal) => refusal.label(),
+        }
+    }
+
+    #[test]
+    fn a_time_has_one_spelling_and_ends_where_it_ends() {
+        for good in ["2026-01-24T03:27:29Z", "2026-01-24T03:27:29.123Z"] {
+            assert!(rfc3339(good).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "Z",
+            "2026-01-24T03:27:29",
+            "2026-01-24T03:27:29+00:00",
+            "2026-01-24t03:27:29Z",
+            "2026-01-24 03:27:29Z",
+            "2026-01-24T03:27:29z",
+            "2026-01-24T03:27:29ZZ",
+            " 2026-01-24T03:27:29Z",
+            "2026-01-24T03:27:29.1234567890123456789Z",
+        ] {
+            assert_eq!(rfc3339(bad), None, "{bad}");
+        }
+        for bad in ["", "0", "01", "+1", "-1", "1.0", "1e3", " 1", "9223372036854775808"] {
+            assert_eq!(digits(bad), None, "{bad}");
+        }
+        // Zendesk signs time and body without a separator.
+        let source = source("zendesk");
+        let request = signed(&source, b"17{}");
+        let name = "x-zendesk-webhook-signature-timestamp";
+        let time = request.headers[name].to_str().unwrap().to_owned();
+        let mut moved = RawRequest { body: Bytes::from_static(b"7{}"), ..request.clone() };
+        moved.headers.insert(name, format!("{time}1").parse().unwrap());
+        assert_eq!(verdict(&source, &request), "valid");
+        assert_eq!(verdict(&source, &moved), "bad-timestamp");
+    }
+
+    #[test]
+    fn the_signed_url_is_that_of_the_configuration() {
+        let here = source("square");
+        let mut request = signed(&here, BODY);
+        request.headers.insert("host", "evil.example".parse().unwrap());
+        request.headers.insert("x-forwarded-host", "evil.example".parse().unwrap());
+        request.headers.insert("x-forwarded-proto", "http".parse().unwrap());
+        assert_eq!(verdict(&here, &request), "valid");
+        let there = Source { url: Some("https://evil.example/in".to_owned()), ..here.clone() };
+        let mut request = signed(&there, BODY);
+        request.headers.insert("host", "evil.example".parse().unwrap());
+        assert_eq!(verdict(&here, &request), "signature-mismatch");
+        let with_query = RawRequest { query: Some("a=1".to_owned()), ..signed(&here, BODY) };
+        assert_eq!(verdict(&here, &with_query), "signature-mismatch");
+    }
+
+    #[test]
+    fn a_list_of_headers_is_whole() {
+        let source = source("contentful");
+        let good = signed(&source, BODY);
+        assert_eq!(verdict(&source, &good), "valid");
+        let list = "x-contentful-signed-headers";
+        let (own, time) = (list, "x-contentful-timestamp");
+        for (value, label) in [
+            (own.to_owned(), "bad-header-list"),
+            (time.to_owned(), "bad-header-list"),
+            (String::new(), "bad-header-list"),
+            (format!("{own},{time},{time}"), "bad-header-list"),
+            (format!("{own}, {time}"), "bad-header-list"),
+            (format!("{own},X-Contentful-Timestamp"), "bad-header-list"),
+            (format!("{own},{time},X-Topic"), "bad-header-list"),
+            (format!("{own},{time},x-none"), "missing-header"),
+            (format!("{own},{time}{}", ",x".repeat(70)), "bad-header-list"),
+        ] {
+            let mut request = good.clone();
+            request.headers.insert(list, value.parse().unwrap());
+            assert_eq!(verdict(&source, &request), label, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_hash_with_the_key_in_the_text_can_not_be_extended() {
+        let source = source("lark");
+        assert_eq!(verdict(&source, &signed(&source, BODY)), "valid");
+        // An extended body has the padding of SHA-256 in it: 0x80, zeroes and a length. The hash is right here, as it
+        // would be for those who can extend one.
+        let extended = [BODY, b"\x80\0\0\0\0\0\0\x01", b",\"more\":1}"].concat();
+        assert_eq!(verdict(&source, &signed(&source, &extended)), "signature-mismatch");
+    }
+
+    #[test]
+    fn a_token_is_compared_whole_and_credentials_in_their_one_spelling() {
+        let token = source("gitlab-token");
+        let with = |source: &Source, name: &str, value: &str| {
+            verdict(source, &fixtures::request(&[(name, value)], BODY))
+        };
+        assert_eq!(with(&token, "x-gitlab-token", SECRET), "valid");
+        for other in ["", &SECRET[1..], &SECRET.to_uppercase(), &format!("{SECRET}0")] {
+            assert_eq!(with(&token, "x-gitlab-token", other), "signature-mismatch", "{other}");
+        }
+        let basic = Source { secrets: vec![Secret::new("hook:a:b-0123456789")], ..source("postmark") };
+        let encoded = BASE64.encode("hook:a:b-0123456789");
+        assert_eq!(with(&basic, "authorization", &format!("Basic {encoded}")), "valid");
+        assert_eq!(with(&basic, "authorization", &format!("basic {encoded}")), "valid");
+        for other in [format!("Basic  {encoded}"), encoded.clone(), format!("Bearer {encoded}")] {
+            assert_eq!(with(&basic, "authorization", &other), "no-usable-signature", "{other}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::{Verified, altered::compression};
+use super::{Verified, altered::compression, event};
 
 /// The longest organization, and the longest member name in an error, in bytes.
 const MAX_TEXT: usize = 255;
@@ -61,6 +61,15 @@ pub enum InvalidPayload {
     /// The id is not 1 to 255 bytes of visible ASCII.
     #[error("the event's id must be 1 to 255 bytes of visible ASCII")]
     BadId,
+    /// No text of the row's `type` has a value.
+    #[error("nothing in the request says of what type the event is")]
+    NoType,
+    /// The row reads forms only.
+    #[error("the body is not a form (application/x-www-form-urlencoded)")]
+    NotAForm,
+    /// The form has more fields than any sender makes.
+    #[error("the form has too many fields")]
+    TooManyFields,
     /// The type is not 1 to 128 letters, digits and `. _ - : /`.
     #[error("`type` must be 1 to 128 of letters, digits and `. _ - : /`")]
     BadType,
@@ -83,7 +92,9 @@ impl InvalidPayload {
             Self::NotJson { .. } => "body-not-json",
             Self::NotAnObject => "body-not-object",
             Self::Repeated(_) => "member-repeated",
-            Self::Missing(_) => "member-missing",
+            Self::Missing(_) | Self::NoType => "member-missing",
+            Self::NotAForm => "body-not-form",
+            Self::TooManyFields => "body-too-many-fields",
             Self::NotText(_) => "member-not-text",
             Self::BadId => "bad-event-id",
             Self::BadType => "bad-event-type",
@@ -101,10 +112,7 @@ pub(super) fn read(
     received_at: Timestamp,
 ) -> Result<NewEvent, InvalidPayload> {
     let body = verified.body();
-    let text = std::str::from_utf8(body).map_err(|_| match compression(body) {
-        Some(coding) => InvalidPayload::Compressed(coding),
-        None => InvalidPayload::NotUtf8,
-    })?;
+    let text = text(body)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => InvalidPayload::NotAnObject,
         _ => InvalidPayload::NotJson { line: error.line(), column: error.column() },
@@ -113,8 +121,8 @@ pub(super) fn read(
         return Err(InvalidPayload::Repeated(name));
     }
 
-    let id = match verified.event_id() {
-        Some(id) => EventId::new(id),
+    let id = match event::envelope_id(verified)? {
+        Some(id) => EventId::new(&id),
         None => EventId::new(&required(members.id, "id")?),
     };
     let event_type = EventType::new(&required(members.event_type, "type")?);
@@ -129,6 +137,17 @@ pub(super) fn read(
         trace: None,
         body: body.clone(),
         data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
+    })
+}
+
+/// The body as text.
+///
+/// # Errors
+/// It is not UTF-8.
+pub(super) fn text(body: &[u8]) -> Result<&str, InvalidPayload> {
+    std::str::from_utf8(body).map_err(|_| match compression(body) {
+        Some(coding) => InvalidPayload::Compressed(coding),
+        None => InvalidPayload::NotUtf8,
     })
 }
 
@@ -205,12 +224,8 @@ fn required<'a>(member: Option<&'a RawValue>, name: &'static str) -> Result<Cow<
 /// The organization: `organization_id`, or else its place in events of Scalekit's page. There it is
 /// `data.organization.id`, or the `organization_id` of `data`, of its membership or of its session.
 fn organization(members: &Members<'_>) -> Option<Arc<str>> {
-    let good = |text: Cow<'_, str>| {
-        let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
-        fits.then(|| Arc::from(&*text))
-    };
-    let named = |member: &str| good(serde_json::from_str::<Text<'_>>(member).ok()?.0);
-    string(members.organization_id).and_then(good).or_else(|| {
+    let named = |member: &str| fit_organization(serde_json::from_str::<Text<'_>>(member).ok()?.0);
+    string(members.organization_id).and_then(fit_organization).or_else(|| {
         let [whole, own, membership, session] =
             json::members(members.data?.get(), ["organization", "organization_id", "membership", "session"]);
         let within = |part: Option<&str>, name| json::member(part?, name).and_then(named);
@@ -221,8 +236,14 @@ fn organization(members: &Members<'_>) -> Option<Arc<str>> {
     })
 }
 
+/// The text, if it can be an organization: 1 to [`MAX_TEXT`] bytes without control characters.
+pub(super) fn fit_organization(text: Cow<'_, str>) -> Option<Arc<str>> {
+    let fits = (1..=MAX_TEXT).contains(&text.len()) && !text.chars().any(char::is_control);
+    fits.then(|| Arc::from(&*text))
+}
+
 /// The range of a part within the text that contains it; empty if it does not fit in u32.
-fn range_within(whole: &str, part: &str) -> Range<u32> {
+pub(super) fn range_within(whole: &str, part: &str) -> Range<u32> {
     let start = part.as_ptr().addr() - whole.as_ptr().addr();
     match (u32::try_from(start), u32::try_from(start + part.len())) {
         (Ok(start), Ok(end)) => start..end,
@@ -237,21 +258,18 @@ fn cut(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use posthouse_model::{
-        Event, EventSeq,
-        config::{SchemeName, Source},
-    };
+    use posthouse_model::{Event, EventSeq, config::Source};
     use proptest::prelude::*;
 
     use super::*;
 
     use crate::ingress::{Verifier, fixtures, sign};
 
-    fn read_as(scheme: SchemeName, body: &[u8]) -> Result<NewEvent, InvalidPayload> {
+    fn read_as(scheme: &str, body: &[u8]) -> Result<NewEvent, InvalidPayload> {
         let source: Source = fixtures::source(scheme);
         let now = Timestamp::from_second(1_765_281_881).unwrap();
         let headers = sign(&source, "msg_1", now, body).unwrap();
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let request = fixtures::request(&headers, body);
         let verifier = Verifier::new(&source).unwrap();
         read(&verifier.verify(&request, now).unwrap(), &source.name, now)
@@ -259,7 +277,7 @@ mod tests {
 
     /// Reads the body of a scheme whose event id is in the body.
     fn event(body: &str) -> Result<NewEvent, InvalidPayload> {
-        read_as(SchemeName::ScalekitDocumented, body.as_bytes())
+        read_as("scalekit-documented", body.as_bytes())
     }
 
     fn problem(body: &str) -> String {
@@ -355,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_signed_id_goes_before_that_of_the_body() {
-        let event = read_as(SchemeName::StandardWebhooks, br#"{"id":7,"type":"a"}"#).unwrap();
+        let event = read_as("standard-webhooks", br#"{"id":7,"type":"a"}"#).unwrap();
         assert_eq!(event.id.as_str(), "msg_1");
         assert_eq!(data_of(event), "null");
     }
@@ -411,12 +429,9 @@ mod tests {
         }
         let long = "ä".repeat(1000);
         assert!(problem(&format!(r#"{{"{long}":1,"{long}":2}}"#)).len() < 300);
+        assert_eq!(read_as("standard-webhooks", b"{\"type\":\"\xff\"}").err(), Some(InvalidPayload::NotUtf8));
         assert_eq!(
-            read_as(SchemeName::StandardWebhooks, b"{\"type\":\"\xff\"}").err(),
-            Some(InvalidPayload::NotUtf8)
-        );
-        assert_eq!(
-            read_as(SchemeName::StandardWebhooks, b"\x1f\x8b\x08").err(),
+            read_as("standard-webhooks", b"\x1f\x8b\x08").err(),
             Some(InvalidPayload::Compressed("gzip"))
         );
     }
@@ -436,7 +451,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_makes_it_panic(body: Vec<u8>) {
-            let _ = read_as(SchemeName::ScalekitDocumented, &body);
+            let _ = read_as("scalekit-documented", &body);
         }
 
         #[test]

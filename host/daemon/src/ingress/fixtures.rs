@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use posthouse_model::{
     Env, EventSeq, NewEvent, Pattern, PluginId, RequestCounts, SourceName, Subscriber,
-    config::{Respond, SchemeName, Secret, Server, Source},
+    config::{Respond, Scheme, Secret, Server, Source},
     testing::{Constant, ManualClock},
 };
 use posthouse_store::{Accepted, StoreError, Watcher};
@@ -35,11 +35,12 @@ pub(super) const BODY: &str = r#"{"id":"evt_1","type":"user.created","data":{}}"
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A source named `crm` with one secret that is valid in every scheme.
-pub(super) fn source(scheme: SchemeName) -> Source {
+pub(super) fn source(scheme: &str) -> Source {
     Source {
         name: SourceName::new("crm").unwrap(),
         path: "/webhooks/crm".into(),
-        scheme,
+        scheme: Scheme::named(scheme).unwrap(),
+        url: None,
         secrets: vec![Secret::new("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")],
         tolerance: Duration::from_secs(300),
         events: vec![Pattern::new("*").unwrap()],
@@ -56,7 +57,7 @@ pub(super) fn request(headers: &[(&str, &str)], body: &[u8]) -> RawRequest {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
-    RawRequest { headers: map, body: Bytes::copy_from_slice(body) }
+    RawRequest::post(map, Bytes::copy_from_slice(body))
 }
 
 /// The headers of a sender that signs any id and timestamp, valid or not. This does not use `sign`, so that the
@@ -66,15 +67,15 @@ pub(super) fn standard_headers(
     id: &str,
     timestamp: &str,
     body: &[u8],
-) -> Vec<(&'static str, String)> {
+) -> Vec<(String, String)> {
     let key = BASE64.decode(source.secrets[0].expose().strip_prefix("whsec_").unwrap()).unwrap();
     let mut hmac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
     hmac.update(format!("{id}.{timestamp}.").as_bytes());
     hmac.update(body);
     vec![
-        ("webhook-id", id.to_owned()),
-        ("webhook-timestamp", timestamp.to_owned()),
-        ("webhook-signature", format!("v1,{}", BASE64.encode(hmac.finalize().into_bytes()))),
+        ("webhook-id".to_owned(), id.to_owned()),
+        ("webhook-timestamp".to_owned(), timestamp.to_owned()),
+        ("webhook-signature".to_owned(), format!("v1,{}", BASE64.encode(hmac.finalize().into_bytes()))),
     ]
 }
 
@@ -153,7 +154,7 @@ impl TestServer {
             shutdown_timeout: PATIENCE,
         };
         change(&mut server);
-        let mut source = source(SchemeName::StandardWebhooks);
+        let mut source = source("standard-webhooks");
         source.events = vec![Pattern::new("user.*").unwrap()];
         change_source(&mut source);
         let inbox = Arc::new(FakeInbox {

@@ -7,29 +7,29 @@ use std::{collections::BTreeSet, time::Duration};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use posthouse_model::{
     Pattern, SourceName,
-    config::{Respond, SchemeName, Secret, Source},
+    config::{Respond, Scheme, Secret, Source},
 };
 use serde_json::{Value, value::RawValue};
 use sha2::Sha256;
 
-use super::{InvalidPayload, RawRequest, Verifier, envelope, sign, verify_offline};
+use super::{InvalidPayload, Offline, RawRequest, Verifier, envelope, sign, verify_offline};
 
 /// In seconds since 1970.
 const NOW: i64 = 1_765_281_881;
 const TOLERANCE: i64 = 300;
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-const SCHEMES: [SchemeName; 3] =
-    [SchemeName::StandardWebhooks, SchemeName::ScalekitDocumented, SchemeName::Scalekit];
+const SCHEMES: [&str; 3] = ["standard-webhooks", "scalekit-documented", "scalekit"];
 
-fn source(scheme: SchemeName) -> Source {
+fn source(scheme: &str) -> Source {
     Source {
         name: SourceName::new("crm").expect("a name"),
         path: "/webhooks/crm".into(),
-        scheme,
+        scheme: Scheme::named(scheme).expect("it is shipped"),
+        url: None,
         secrets: vec![Secret::new(SECRET)],
         tolerance: Duration::from_secs(TOLERANCE.unsigned_abs()),
         events: vec![Pattern::new("*").expect("a pattern")],
@@ -88,8 +88,9 @@ pub(crate) fn signature(input: &[u8]) {
         map.append(name, value);
     }
 
-    let request = RawRequest { headers: map, body: Bytes::copy_from_slice(body) };
-    let verdict = Verifier::new(&source).expect("the secret serves").verify(&request, now());
+    let request = RawRequest::post(map, Bytes::copy_from_slice(body));
+    let verifier = Verifier::new(&source).expect("the secret serves");
+    let verdict = verifier.verify(&request, now());
     match &verdict {
         Ok(verified) => {
             assert_eq!(verified.body(), body);
@@ -99,7 +100,8 @@ pub(crate) fn signature(input: &[u8]) {
             assert!(!refusal.label().is_empty() && !refusal.to_string().contains(SECRET), "{refusal}");
         }
     }
-    let offline = verify_offline(&source, &headers, request.body.clone(), now());
+    let again = Offline { method: Method::POST, query: None, headers, body: request.body.clone() };
+    let offline = verify_offline(&source, &again, now());
     assert_eq!(offline.verdict.is_ok(), verdict.is_ok(), "{:?}", offline.verdict);
     assert!(!format!("{offline:?}").contains(&SECRET["whsec_".len()..]), "{offline:?}");
 }
@@ -157,9 +159,10 @@ pub(crate) fn envelope(input: &[u8]) {
     let headers = sign(&source, "evt_1", now(), body).expect("the secret serves");
     let mut map = HeaderMap::new();
     for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
         map.append(name, HeaderValue::from_str(&value).expect("visible ASCII"));
     }
-    let request = RawRequest { headers: map, body: Bytes::copy_from_slice(body) };
+    let request = RawRequest::post(map, Bytes::copy_from_slice(body));
     let verifier = Verifier::new(&source).expect("the secret serves");
     let verified = verifier.verify(&request, now()).expect("it is signed");
     let read = envelope::read(&verified, &source.name, now());

@@ -8,10 +8,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use posthouse_model::{
     Env, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
@@ -23,11 +24,12 @@ use tokio::sync::Semaphore;
 use super::{
     KeyError, Refusal, Verifier,
     body::{BodyReader, content_coding},
-    claim::Claim,
+    claim::{Claim, Whole},
     ending::Ending,
-    envelope,
+    event,
     handling::Handling,
     rate::Allowance,
+    request::Head,
     stray,
 };
 
@@ -249,11 +251,12 @@ impl<I: Inbox> Shared<I> {
             return Err(Ending::Compressed);
         }
         self.bodies.check_length(&body)?;
-        let claim = self.claim(route, &head.headers)?;
+        let claimed = Head { method: head.method.as_str(), query: head.uri.query(), headers: &head.headers };
+        let claim = self.claim(route, claimed)?;
         let (body, _room) = self.bodies.read(body).await?;
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
         trace.read();
-        let event = self.event(route, &head.headers, &claim, &body, peer, trace)?;
+        let event = self.event(route, &claim.with_body(&body)?, peer, trace)?;
         if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
             return Ok((Ending::Filtered, None));
         }
@@ -281,19 +284,17 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// What the headers claim, if the time of signing is acceptable now.
-    fn claim<'r>(&'r self, route: &'r Route, headers: &'r HeaderMap) -> Result<Claim<'r, 'r>, Refusal> {
-        let claim = route.verifier.claim(headers)?;
-        self.check_age(route, &claim)?;
+    /// What the head claims, if the time of signing is acceptable now.
+    fn claim<'r>(&self, route: &'r Route, head: Head<'r>) -> Result<Claim<'r, 'r>, Refusal> {
+        let claim = route.verifier.claim(head)?;
+        self.check_age(|now| claim.check_age(route.verifier.tolerance(), now))?;
         Ok(claim)
     }
 
-    /// Checks the age of a claim. If the clock was set back, a timestamp that fits either clock is accepted.
-    fn check_age(&self, route: &Route, claim: &Claim<'_, '_>) -> Result<(), Refusal> {
-        match route.verifier.check_age(claim, self.env.now()) {
-            Err(refusal) if self.env.set_back().is_some() => {
-                route.verifier.check_age(claim, self.env.wall()).map_err(|_| refusal)
-            }
+    /// Checks an age. If the clock was set back, a timestamp that fits either clock is accepted.
+    fn check_age(&self, check: impl Fn(Timestamp) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        match check(self.env.now()) {
+            Err(refusal) if self.env.set_back().is_some() => check(self.env.wall()).map_err(|_| refusal),
             other => other,
         }
     }
@@ -302,21 +303,19 @@ impl<I: Inbox> Shared<I> {
     fn event(
         &self,
         route: &Route,
-        headers: &HeaderMap,
-        claim: &Claim<'_, '_>,
-        body: &Bytes,
+        whole: &Whole<'_, '_>,
         peer: &Peer,
         trace: &mut RequestTrace,
     ) -> Result<NewEvent, Ending> {
         // The body may have taken long to arrive, and the claim may be too old by now.
-        self.check_age(route, claim)?;
-        let verified = route.verifier.verify_claim(claim, body)?;
+        self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
+        let verified = route.verifier.verify_claim(whole)?;
         peer.admit().map_err(|_| Ending::Busy)?;
         if let Some(allowance) = &route.allowance {
             allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
         }
-        let mut event = envelope::read(&verified, &route.source, self.env.now())?;
-        trace.verified(headers, &mut event);
+        let mut event = event::read(&verified, &route.source, self.env.now())?;
+        trace.verified(verified.head().headers, &mut event);
         Ok(event)
     }
 }

@@ -10,17 +10,20 @@ use base64::{
     alphabet::STANDARD,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use ed25519_dalek::VerifyingKey;
-use hmac::{Hmac, KeyInit};
-use posthouse_model::{SourceName, config};
-use sha2::Sha256;
+use posthouse_model::{
+    SourceName,
+    config::{
+        self,
+        scheme::{Algorithm, KeyEncoding, Row},
+    },
+};
 
-use super::scheme::{self, Scheme, SecretText};
+use super::{
+    crypto::{PublicKey, SharedKey},
+    plan::Plan,
+};
 
-/// An HMAC-SHA256 with its key; each use begins with a clone.
-pub(super) type KeyedHmac = Hmac<Sha256>;
-
-/// The prefix of a shared key on a sender's page.
+/// The prefix of a shared key on the pages of many senders.
 const SHARED: &str = "whsec_";
 /// The prefix of the public half of a key pair.
 const PUBLIC: &str = "whpk_";
@@ -71,7 +74,7 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum KeyProblem {
     #[error("is empty; copy the signing secret from the sender's page")]
     Empty,
@@ -85,36 +88,41 @@ enum KeyProblem {
     #[error("{0}")]
     Unmeant(config::Unmeant),
     #[error("is not base64, as scheme `{0}` wants it; copy the signing secret with its `whsec_`")]
-    NotForScheme(&'static str),
+    NotForScheme(Arc<str>),
+    #[error("is not hexadecimal, as scheme `{0}` wants it; copy the key whole from the sender's page")]
+    NotHex(Arc<str>),
     #[error("is not a public key of ed25519; copy it whole, `whpk_` included, from the sender's page")]
     NotAPoint,
+    #[error("is not a public key as scheme `{0}` wants it; copy it whole from the sender's page")]
+    NotAPublicKey(Arc<str>),
     #[error("is a public key (`whpk_`), and scheme `{0}` signs with a shared secret")]
-    PublicForScheme(&'static str),
+    PublicForScheme(Arc<str>),
     #[error("is a private key (`whsk_`), which only the sender may have; put the `whpk_` one here")]
     Private,
+    #[error("is not USER:PASSWORD, as scheme `{0}` wants it; neither may be empty")]
+    NotCredentials(Arc<str>),
 }
 
 impl KeyProblem {
     /// Whether another scheme of the same source may still accept the secret.
-    fn is_of_scheme(self) -> bool {
-        matches!(self, Self::NotForScheme(_) | Self::PublicForScheme(_))
+    fn is_of_scheme(&self) -> bool {
+        matches!(self, Self::NotForScheme(_) | Self::NotHex(_) | Self::PublicForScheme(_))
     }
 }
 
-/// The keys with which one scheme verifies.
+/// The keys with which one row verifies.
 pub(super) struct Keyring {
-    pub(super) scheme: &'static Scheme,
-    pub(super) shared: Vec<KeyedHmac>,
-    pub(super) public: Vec<VerifyingKey>,
+    pub(super) plan: Plan,
+    pub(super) shared: Vec<SharedKey>,
+    pub(super) public: Vec<PublicKey>,
 }
 
 impl Keyring {
-    /// A keyring for each scheme that the source accepts. With several schemes, a secret is a key in each
-    /// scheme that can parse it.
+    /// A keyring for each row of the source's scheme. With several rows, a secret is a key in each row that can
+    /// parse it.
     pub(super) fn all(source: &config::Source) -> Result<Vec<Self>, KeyError> {
-        let rows = scheme::rows(source.scheme);
-        let mut keyrings: Vec<_> =
-            rows.iter().map(|scheme| Self { scheme, shared: Vec::new(), public: Vec::new() }).collect();
+        let keyring = |row| Self { plan: Plan::new(row), shared: Vec::new(), public: Vec::new() };
+        let mut keyrings: Vec<_> = source.scheme.rows.iter().map(keyring).collect();
         for (index, secret) in source.secrets.iter().enumerate() {
             let error = |problem| KeyError {
                 owner: source.name.clone(),
@@ -125,7 +133,7 @@ impl Keyring {
             let mut unfit = None;
             let mut fits = false;
             for keyring in &mut keyrings {
-                match Key::parse(secret.expose(), keyring.scheme) {
+                match Key::parse(secret.expose(), &keyring.plan) {
                     Ok(Key::Shared(key)) => keyring.shared.push(key),
                     Ok(Key::Public(key)) => keyring.public.push(key),
                     Err(problem) if problem.is_of_scheme() => {
@@ -144,83 +152,92 @@ impl Keyring {
         Ok(keyrings)
     }
 
-    /// The same, but each secret is read as its scheme does not: as literal text instead of base64, and the
-    /// other way round. This only serves to explain a sender's mistake.
+    /// The same, but each secret is read as its row does not: as literal text instead of base64, and the other
+    /// way round. This only serves to explain a sender's mistake.
     pub(super) fn all_misread(source: &config::Source) -> Vec<Self> {
         let texts =
             || source.secrets.iter().map(config::Secret::expose).filter(|text| !text.starts_with(PUBLIC));
-        let misread = |scheme: &Scheme, text: &str| {
+        let misread = |row: &Row, text: &str| {
             let bare = text.strip_prefix(SHARED).unwrap_or(text);
-            match scheme.secret {
-                SecretText::Base64 => vec![text.as_bytes().to_vec(), bare.as_bytes().to_vec()],
-                SecretText::Literal => {
+            match row.key.encoding {
+                KeyEncoding::Text => {
                     KEY_BASE64.decode(bare).into_iter().chain([bare.as_bytes().to_vec()]).collect()
                 }
+                _ => vec![text.as_bytes().to_vec(), bare.as_bytes().to_vec()],
             }
         };
-        let keyring = |scheme: &&'static Scheme| Self {
-            scheme,
+        let keyring = |row: &Arc<Row>| Self {
+            plan: Plan::new(row),
             shared: texts()
-                .flat_map(|text| misread(scheme, text))
-                .filter_map(|key| KeyedHmac::new_from_slice(&key).ok())
+                .flat_map(|text| misread(row, text))
+                .filter_map(|key| SharedKey::new(row.signature.algorithm, &key))
                 .collect(),
             public: Vec::new(),
         };
-        scheme::rows(source.scheme).iter().map(keyring).collect()
+        source.scheme.rows.iter().map(keyring).collect()
     }
 }
 
 /// A secret, parsed.
 pub(super) enum Key {
-    Shared(KeyedHmac),
-    Public(VerifyingKey),
+    Shared(SharedKey),
+    Public(PublicKey),
 }
 
 impl Key {
-    fn parse(text: &str, scheme: &Scheme) -> Result<Self, KeyProblem> {
-        let literal = scheme.secret == SecretText::Literal;
-        if text.trim().is_empty() || text == SHARED {
+    /// Whether the text is a shared secret of this row.
+    pub(super) fn is_shared(text: &str, plan: &Plan) -> bool {
+        matches!(Self::parse(text, plan), Ok(Self::Shared(_)))
+    }
+
+    fn parse(text: &str, plan: &Plan) -> Result<Self, KeyProblem> {
+        let row = &*plan.row;
+        let name = || Arc::clone(plan.name());
+        let prefix = row.key.prefix.as_str();
+        if text.trim().is_empty() || text == SHARED || (!prefix.is_empty() && text == prefix) {
             return Err(KeyProblem::Empty);
         }
         if let Some(unmeant) = config::unmeant(text) {
             return Err(KeyProblem::Unmeant(unmeant));
         }
-        if let Some(public) = text.strip_prefix(PUBLIC) {
-            return if literal {
-                Err(KeyProblem::PublicForScheme(scheme.name))
-            } else {
-                Self::public(public)
-            };
+        let (algorithm, own_prefix) = plan.algorithm_of(text);
+        if let Some(prefix) = own_prefix {
+            let bare = text.strip_prefix(prefix).unwrap_or(text);
+            let bytes = KEY_BASE64.decode(bare).map_err(|_| damage(bare))?;
+            return PublicKey::ed25519(&bytes).map(Self::Public).ok_or(KeyProblem::NotAPoint);
         }
-        if literal {
-            return Self::shared(text.as_bytes());
+        if text.starts_with(PUBLIC) {
+            return Err(KeyProblem::PublicForScheme(name()));
         }
-        if text.starts_with(PRIVATE) {
+        if row.key.encoding == KeyEncoding::Base64 && text.starts_with(PRIVATE) {
             return Err(KeyProblem::Private);
         }
-        match text.strip_prefix(SHARED) {
-            Some(rest) => Self::shared(&KEY_BASE64.decode(rest).map_err(|_| damage(rest))?),
-            None => {
-                Self::shared(&KEY_BASE64.decode(text).map_err(|_| KeyProblem::NotForScheme(scheme.name))?)
+        let stripped = if prefix.is_empty() { None } else { text.strip_prefix(prefix) };
+        let bare = stripped.unwrap_or(text);
+        let key = match row.key.encoding {
+            KeyEncoding::Text => bare.as_bytes().to_vec(),
+            KeyEncoding::Base64 => KEY_BASE64.decode(bare).map_err(|_| match stripped {
+                Some(rest) => damage(rest),
+                None => KeyProblem::NotForScheme(name()),
+            })?,
+            KeyEncoding::Hex => hex::decode(bare).map_err(|_| KeyProblem::NotHex(name()))?,
+            KeyEncoding::Spki => KEY_BASE64.decode(bare).map_err(|_| KeyProblem::NotAPublicKey(name()))?,
+        };
+        match algorithm {
+            Algorithm::Ed25519 => {
+                PublicKey::ed25519(&key).map(Self::Public).ok_or_else(|| KeyProblem::NotAPublicKey(name()))
             }
+            Algorithm::EcdsaP256 => {
+                PublicKey::p256(&key).map(Self::Public).ok_or_else(|| KeyProblem::NotAPublicKey(name()))
+            }
+            Algorithm::Basic => match bare.split_once(':') {
+                Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+                    SharedKey::new(algorithm, &key).map(Self::Shared).ok_or(KeyProblem::Empty)
+                }
+                _ => Err(KeyProblem::NotCredentials(name())),
+            },
+            _ => SharedKey::new(algorithm, &key).map(Self::Shared).ok_or(KeyProblem::Empty),
         }
-    }
-
-    fn shared(key: &[u8]) -> Result<Self, KeyProblem> {
-        match KeyedHmac::new_from_slice(key) {
-            Ok(hmac) if !key.is_empty() => Ok(Self::Shared(hmac)),
-            _ => Err(KeyProblem::Empty),
-        }
-    }
-
-    fn public(text: &str) -> Result<Self, KeyProblem> {
-        let bytes = KEY_BASE64.decode(text).map_err(|_| damage(text))?;
-        let bytes = bytes.try_into().map_err(|_| KeyProblem::NotAPoint)?;
-        VerifyingKey::from_bytes(&bytes)
-            .ok()
-            .filter(|key| !key.is_weak())
-            .map(Self::Public)
-            .ok_or(KeyProblem::NotAPoint)
     }
 }
 
@@ -237,15 +254,16 @@ mod tests {
     use std::time::Duration;
 
     use base64::engine::general_purpose::STANDARD as BASE64;
-    use posthouse_model::config::{SchemeName, Secret};
+    use posthouse_model::config::{Scheme, Secret};
 
     use super::*;
 
-    fn keyrings(scheme: SchemeName, secrets: &[&str]) -> Result<Vec<Keyring>, String> {
+    fn keyrings(scheme: &str, secrets: &[&str]) -> Result<Vec<Keyring>, String> {
         let source = config::Source {
             name: SourceName::new("crm").unwrap(),
             path: "/webhooks/crm".into(),
-            scheme,
+            scheme: Scheme::named(scheme).unwrap(),
+            url: None,
             secrets: secrets.iter().copied().map(Secret::new).collect(),
             tolerance: Duration::from_secs(300),
             events: vec![],
@@ -256,7 +274,7 @@ mod tests {
         Keyring::all(&source).map_err(|error| error.to_string())
     }
 
-    fn refused(scheme: SchemeName, secret: &str) -> String {
+    fn refused(scheme: &str, secret: &str) -> String {
         let error = keyrings(scheme, &["whsec_AAEC", secret]).err().expect("the secret is refused");
         assert!(error.contains("secret 2 of source `crm`"), "{error}");
         assert!(secret.len() < 8 || !error.contains(secret), "{error}");
@@ -265,29 +283,46 @@ mod tests {
 
     #[test]
     fn an_empty_key_is_refused_in_every_scheme() {
-        for scheme in [SchemeName::StandardWebhooks, SchemeName::ScalekitDocumented, SchemeName::Scalekit] {
+        for scheme in ["standard-webhooks", "scalekit-documented", "scalekit"] {
             for secret in ["", "whsec_", " "] {
                 assert!(refused(scheme, secret).contains("is empty"), "{secret:?}");
             }
         }
-        assert!(refused(SchemeName::StandardWebhooks, "whsec_====").contains("base64"));
+        assert!(refused("standard-webhooks", "whsec_====").contains("base64"));
+    }
+
+    #[test]
+    fn an_empty_or_weak_key_is_refused_in_every_shipped_scheme() {
+        let weak_hex = hex::encode([[1].as_slice(), &[0; 31]].concat());
+        for scheme in config::scheme::shipped() {
+            for secret in ["", " ", "whsec_", ":", "hook:", ":password"] {
+                let result = keyrings(&scheme.name, &[secret]);
+                let is_basic = scheme.rows[0].signature.algorithm == Algorithm::Basic;
+                // A colon is a text like any other where the secret is no pair.
+                assert!(secret.contains(':') && !is_basic || result.is_err(), "{scheme:?} {secret:?}");
+            }
+            if scheme.rows[0].signature.algorithm == Algorithm::Ed25519 {
+                assert!(keyrings(&scheme.name, &[&weak_hex]).is_err(), "{scheme:?}");
+                assert!(keyrings(&scheme.name, &[&hex::encode([7; 31])]).is_err(), "{scheme:?}");
+            }
+        }
     }
 
     #[test]
     fn damaged_secrets_are_refused_and_not_shown() {
         for secret in ["whsec_not base64!", "whpk_not base64!", "whsec_AAECAwQFBgcI*"] {
-            assert!(refused(SchemeName::StandardWebhooks, secret).contains("is not base64"), "{secret}");
+            assert!(refused("standard-webhooks", secret).contains("is not base64"), "{secret}");
             if !secret.starts_with("whpk") {
-                assert!(refused(SchemeName::Scalekit, secret).contains("is not base64"), "{secret}");
+                assert!(refused("scalekit", secret).contains("is not base64"), "{secret}");
             }
         }
-        assert!(refused(SchemeName::StandardWebhooks, "correct horse").contains("`whsec_`"));
-        assert!(refused(SchemeName::StandardWebhooks, "whsk_AAECAwQFBgcI").contains("private"));
+        assert!(refused("standard-webhooks", "correct horse").contains("`whsec_`"));
+        assert!(refused("standard-webhooks", "whsk_AAECAwQFBgcI").contains("private"));
     }
 
     #[test]
     fn a_placeholder_is_refused_in_every_scheme_and_not_shown() {
-        for scheme in [SchemeName::StandardWebhooks, SchemeName::ScalekitDocumented, SchemeName::Scalekit] {
+        for scheme in ["standard-webhooks", "scalekit-documented", "scalekit"] {
             for (secret, problem) in [
                 ("${SCALEKIT_WEBHOOK_SECRET}", "placeholder (`${…}`)"),
                 ("'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='", "in quotes"),
@@ -299,7 +334,7 @@ mod tests {
                 assert!(refused(scheme, secret).contains(problem), "{secret}");
             }
         }
-        assert!(refused(SchemeName::StandardWebhooks, "whsec_AAEC-_8").contains("for URLs"));
+        assert!(refused("standard-webhooks", "whsec_AAEC-_8").contains("for URLs"));
     }
 
     #[test]
@@ -307,7 +342,7 @@ mod tests {
         let short = format!("whpk_{}", BASE64.encode([7; 31]));
         let small_order = format!("whpk_{}", BASE64.encode([[1].as_slice(), &[0; 31]].concat()));
         for secret in [short, small_order] {
-            assert!(refused(SchemeName::StandardWebhooks, &secret).contains("ed25519"), "{secret}");
+            assert!(refused("standard-webhooks", &secret).contains("ed25519"), "{secret}");
         }
     }
 
@@ -315,23 +350,23 @@ mod tests {
     fn a_public_key_never_becomes_a_shared_one() {
         let public = "whpk_A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
         let keyrings_of = |scheme| keyrings(scheme, &[public]);
-        for keyring in keyrings_of(SchemeName::Scalekit).unwrap() {
-            assert!(keyring.shared.is_empty(), "{}", keyring.scheme.name);
+        for keyring in keyrings_of("scalekit").unwrap() {
+            assert!(keyring.shared.is_empty(), "{}", keyring.plan.name());
         }
-        assert!(refused(SchemeName::ScalekitDocumented, public).contains("public key"));
+        assert!(refused("scalekit-documented", public).contains("public key"));
     }
 
     #[test]
     fn a_secret_serves_in_each_scheme_that_can_read_it() {
-        let keyrings = keyrings(SchemeName::Scalekit, &["whsec_AAEC", "correct horse"]).unwrap();
-        let counts: Vec<_> = keyrings.iter().map(|k| (k.scheme.name, k.shared.len())).collect();
+        let keyrings = keyrings("scalekit", &["whsec_AAEC", "correct horse"]).unwrap();
+        let counts: Vec<_> = keyrings.iter().map(|k| (&**k.plan.name(), k.shared.len())).collect();
         assert_eq!(counts, [("standard-webhooks", 1), ("scalekit-documented", 2)]);
     }
 
     #[test]
     fn padding_and_prefix_are_optional() {
         for secret in ["whsec_AAECAw==", "whsec_AAECAw", "AAECAw==", "AAECAw"] {
-            let keyrings = keyrings(SchemeName::StandardWebhooks, &[secret]).unwrap();
+            let keyrings = keyrings("standard-webhooks", &[secret]).unwrap();
             assert_eq!(keyrings[0].shared.len(), 1, "{secret}");
         }
     }

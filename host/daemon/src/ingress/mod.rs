@@ -6,7 +6,7 @@
 //!    ▼
 //!  handler    finds the source by path
 //!    ▼
-//!  verify     headers ──► Claim           scheme: the table · keys: the parsed secrets
+//!  verify     headers ──► Claim           plan: a compiled row · keys: the parsed secrets
 //!    │                                    claim: the parsed headers · refusal: the reasons
 //!    ▼
 //!  body       reads all of it, within limits
@@ -15,7 +15,7 @@
 //!    ▼
 //!  rate       limits the valid requests of a source
 //!    ▼
-//!  envelope   Verified ──► NewEvent
+//!  event      Verified ──► NewEvent       by the row, or by envelope: posthouse's own members
 //!    ▼
 //!  Inbox      NewEvent ──► on disk
 //!    ▼
@@ -23,33 +23,43 @@
 //! ```
 //!
 //! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
-//! knows how bodies usually change on their way.
+//! knows how bodies usually change on their way. The rows themselves are in `config/scheme` of the model.
 
 mod altered;
 mod body;
 mod claim;
+mod crypto;
 mod ending;
 mod envelope;
+mod event;
 #[cfg(test)]
 mod fixtures;
+mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod handler;
 mod handling;
 mod keys;
+mod members;
 mod offline;
+mod plan;
+#[cfg(test)]
+mod random_schemes;
 mod rate;
 mod refusal;
-mod scheme;
+mod request;
 mod server;
 mod sign;
 mod stray;
+#[cfg(test)]
+mod vectors;
 mod verify;
 
 pub use envelope::InvalidPayload;
 pub use handler::{Inbox, Ingress, NO_SOURCE, Subscribers};
 pub use keys::KeyError;
-pub use offline::{Explanation, Unverified, verify_offline};
+pub use offline::{Explanation, Offline, Unverified, verify_offline};
 pub use refusal::Refusal;
-pub use sign::{SignError, sign};
-pub use verify::{RawRequest, Verified, Verifier};
+pub use request::RawRequest;
+pub use sign::{Draft, SignError, Signed, sign, sign_request};
+pub use verify::{Verified, Verifier};

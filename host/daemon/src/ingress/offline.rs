@@ -4,11 +4,11 @@
 //! explains the failure. A sender never sees these hints.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
-use posthouse_model::config;
+use posthouse_model::config::{self, scheme::shipped};
 
-use super::{KeyError, RawRequest, Refusal, Verifier, altered, body::content_coding, envelope, scheme};
+use super::{KeyError, RawRequest, Refusal, Verifier, altered, body::content_coding, event, plan::Plan};
 
 /// A timestamp in milliseconds is at least this many seconds off.
 const MILLISECONDS: u64 = 1_000_000_000_000;
@@ -36,16 +36,25 @@ pub enum Unverified {
     Refused(#[from] Refusal),
 }
 
-/// Verifies a request with these headers, in this order, as the daemon would at this time.
-pub fn verify_offline(
-    source: &config::Source,
-    headers: &[(String, String)],
-    body: Bytes,
-    at: Timestamp,
-) -> Explanation {
-    let prepared = Verifier::new(source)
-        .map_err(Unverified::from)
-        .and_then(|verifier| Ok((verifier, RawRequest { headers: header_map(headers)?, body })));
+/// A request to be verified offline.
+#[derive(Debug, Clone)]
+pub struct Offline {
+    /// Its method.
+    pub method: Method,
+    /// Its raw query.
+    pub query: Option<String>,
+    /// Its headers, in this order.
+    pub headers: Vec<(String, String)>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Verifies a request as the daemon would at this time.
+pub fn verify_offline(source: &config::Source, request: &Offline, at: Timestamp) -> Explanation {
+    let Offline { method, query, headers, body } = request.clone();
+    let prepared = Verifier::new(source).map_err(Unverified::from).and_then(|verifier| {
+        Ok((verifier, RawRequest { method, query, headers: header_map(&headers)?, body }))
+    });
     let (verifier, request) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -59,7 +68,7 @@ pub fn verify_offline(
     };
     match verifier.verify(&request, at) {
         Ok(verified) => {
-            let refused = envelope::read(&verified, &source.name, at).err();
+            let refused = event::read(&verified, &source.name, at).err();
             let hint = |error| format!("the signature holds, and yet the answer would be 400: {error}");
             Explanation { verdict: Ok(()), hints: refused.map(hint).into_iter().collect() }
         }
@@ -110,19 +119,24 @@ fn age_hints(verifier: &Verifier, request: &RawRequest, refusal: &Refusal) -> Ve
 }
 
 fn scheme_hints(source: &config::Source, verifier: &Verifier, request: &RawRequest) -> Vec<String> {
-    let expected: Vec<_> = verifier.families().map(|family| format!("`{}`", family.signatures)).collect();
+    let expected: Vec<_> = verifier.families().map(|family| format!("`{}`", family.signature)).collect();
     let mut hints = vec![format!("a signed request carries {}", expected.join(" or "))];
-    let others =
-        scheme::ALL.iter().filter(|row| row.families.iter().any(|family| family.is_in(&request.headers)));
-    hints.extend(others.map(|row| {
-        format!("this one is signed as scheme `{}`; source `{}` has another", row.name, source.name)
-    }));
+    let has = |plan: Plan| plan.families.iter().any(|family| family.is_in(&request.headers));
+    let others = shipped().iter().filter(|scheme| scheme.rows.len() == 1 && has(Plan::new(&scheme.rows[0])));
+    let others: Vec<_> = others.map(|scheme| format!("`{}`", scheme.name)).collect();
+    if !others.is_empty() {
+        hints.push(format!(
+            "this one is signed as scheme {}; source `{}` has another",
+            others.join(" or "),
+            source.name
+        ));
+    }
     hints
 }
 
 fn mismatch_hints(source: &config::Source, verifier: &Verifier, request: &RawRequest) -> Vec<String> {
     let fits = |verifier: &Verifier, body: Bytes| {
-        let request = RawRequest { headers: request.headers.clone(), body };
+        let request = RawRequest { body, ..request.clone() };
         verifier.check_signatures(&request).is_ok()
     };
     let mut hints = Vec::new();
@@ -163,7 +177,7 @@ fn compressed(request: &RawRequest) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use posthouse_model::config::{SchemeName, Secret, Source};
+    use posthouse_model::config::{Scheme, Secret, Source};
 
     use super::*;
 
@@ -176,21 +190,23 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn owned(headers: Vec<(&'static str, String)>) -> Vec<(String, String)> {
-        headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-    }
-
     /// The verdict and the hints, one a line.
     fn explain(source: &Source, headers: &[(String, String)], body: &str) -> String {
-        let explanation = verify_offline(source, headers, Bytes::copy_from_slice(body.as_bytes()), at(NOW));
+        let request = Offline {
+            method: Method::POST,
+            query: None,
+            headers: headers.to_vec(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+        };
+        let explanation = verify_offline(source, &request, at(NOW));
         let verdict = explanation.verdict.map_or_else(|error| error.to_string(), |()| "valid".to_owned());
         [vec![verdict], explanation.hints].concat().join("\n")
     }
 
     #[test]
     fn a_good_request_is_valid_whatever_stands_around_its_headers() {
-        let source = fixtures::source(SchemeName::StandardWebhooks);
-        let headers = owned(sign(&source, "msg_1", at(NOW), BODY.as_bytes()).unwrap());
+        let source = fixtures::source("standard-webhooks");
+        let headers = sign(&source, "msg_1", at(NOW), BODY.as_bytes()).unwrap();
         assert_eq!(explain(&source, &headers, BODY), "valid");
         let spaced: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_uppercase(), format!(" {value}\t"))).collect();
@@ -199,20 +215,19 @@ mod tests {
 
     #[test]
     fn a_valid_request_that_is_no_event_says_so() {
-        let source = fixtures::source(SchemeName::StandardWebhooks);
-        let headers = owned(sign(&source, "msg_1", at(NOW), b"").unwrap());
+        let source = fixtures::source("standard-webhooks");
+        let headers = sign(&source, "msg_1", at(NOW), b"").unwrap();
         let explained = explain(&source, &headers, "");
         assert!(explained.starts_with("valid\n") && explained.contains("400"), "{explained}");
     }
 
     #[test]
     fn each_usual_mistake_is_named() {
-        let source = fixtures::source(SchemeName::StandardWebhooks);
-        let signed = |source: &Source, second, body: &str| {
-            owned(sign(source, "msg_1", at(second), body.as_bytes()).unwrap())
-        };
+        let source = fixtures::source("standard-webhooks");
+        let signed =
+            |source: &Source, second, body: &str| sign(source, "msg_1", at(second), body.as_bytes()).unwrap();
         let other = Source { secrets: vec![Secret::new("whsec_BBBB")], ..source.clone() };
-        let documented = Source { scheme: SchemeName::ScalekitDocumented, ..source.clone() };
+        let documented = Source { scheme: Scheme::named("scalekit-documented").unwrap(), ..source.clone() };
         let literal = {
             use base64::{Engine, engine::general_purpose::STANDARD};
             let key = STANDARD.encode(source.secrets[0].expose());
@@ -239,13 +254,13 @@ mod tests {
         }
         let milliseconds =
             fixtures::standard_headers(&source, "msg_1", &(NOW * 1000).to_string(), BODY.as_bytes());
-        assert!(explain(&source, &owned(milliseconds), BODY).contains("milliseconds"));
+        assert!(explain(&source, &milliseconds, BODY).contains("milliseconds"));
     }
 
     #[test]
     fn a_body_that_was_altered_on_its_way_is_found_out() {
-        let source = fixtures::source(SchemeName::StandardWebhooks);
-        let signed = |body: &str| owned(sign(&source, "msg_1", at(NOW), body.as_bytes()).unwrap());
+        let source = fixtures::source("standard-webhooks");
+        let signed = |body: &str| sign(&source, "msg_1", at(NOW), body.as_bytes()).unwrap();
         let laid_out = BODY.replace(",", ",\r\n    ").replace(":", " : ") + "\r\n";
         assert!(explain(&source, &signed(BODY), &laid_out).contains("it fits the body written on one line"));
         assert!(
@@ -264,9 +279,8 @@ mod tests {
     #[test]
     fn a_placeholder_is_named_as_the_cause() {
         let secret = Secret::new("${SECRET}").written_at("config.toml:5:12");
-        let source = Source { secrets: vec![secret], ..fixtures::source(SchemeName::Scalekit) };
-        let signed =
-            owned(sign(&fixtures::source(SchemeName::Scalekit), "msg_1", at(NOW), BODY.as_bytes()).unwrap());
+        let source = Source { secrets: vec![secret], ..fixtures::source("scalekit") };
+        let signed = sign(&fixtures::source("scalekit"), "msg_1", at(NOW), BODY.as_bytes()).unwrap();
         let found = explain(&source, &signed, BODY);
         assert!(found.starts_with("secret 1 of source `crm` holds a placeholder (`${…}`)"), "{found}");
         assert!(found.contains("\nconfig.toml:5:12: "), "{found}");
@@ -274,8 +288,7 @@ mod tests {
 
     #[test]
     fn an_empty_secret_verifies_nothing() {
-        let source =
-            Source { secrets: vec![Secret::new("")], ..fixtures::source(SchemeName::StandardWebhooks) };
+        let source = Source { secrets: vec![Secret::new("")], ..fixtures::source("standard-webhooks") };
         assert!(explain(&source, &[], BODY).contains("secret 1 of source `crm` is empty"));
     }
 }

@@ -1,9 +1,13 @@
 //! Why a signature is invalid, and the limits of what is checked.
 
+use std::sync::Arc;
+
 /// The most entries in a signature header. A sender that rotates its keys sends two.
 pub(super) const MAX_ENTRIES: usize = 64;
 /// The most of them that are checked with public keys. Each check reads the whole body.
 pub(super) const MAX_ED25519: usize = 8;
+/// The most headers that a signature may list.
+pub(super) const MAX_LISTED: usize = 64;
 /// The longest header of a signature, in bytes: room for the allowed entries.
 pub(super) const MAX_HEADER: usize = 8 * 1024;
 
@@ -16,25 +20,37 @@ pub enum Refusal {
     Unsigned,
     /// The request has two families of headers, and could mean two things.
     #[error("`{0}` and `{1}` are both signed headers; a request may carry those of one sender only")]
-    Ambiguous(&'static str, &'static str),
-    /// A header of the family is missing, or the entry `t` in it.
+    Ambiguous(Arc<str>, Arc<str>),
+    /// A header of the family is missing, or an entry in it, or a member of the body.
     #[error("`{0}` is missing")]
-    Missing(&'static str),
-    /// A header of the family is present twice.
+    Missing(Arc<str>),
+    /// One of these is present twice.
     #[error("`{0}` is there more than once")]
-    Repeated(&'static str),
+    Repeated(Arc<str>),
     /// A header of the family is longer than any sender makes it.
     #[error("`{0}` is longer than {MAX_HEADER} bytes")]
-    TooLong(&'static str),
+    TooLong(Arc<str>),
     /// A header of the family is not text.
     #[error("`{0}` is not UTF-8")]
-    NotText(&'static str),
-    /// The id makes the signed text ambiguous.
-    #[error("`{0}` is empty or holds a dot")]
-    BadId(&'static str),
-    /// The time does not match `[1-9][0-9]*`, or is too large for a time.
-    #[error("`{0}` is not a time in Unix seconds: digits only, no leading zero")]
-    BadTimestamp(&'static str),
+    NotText(Arc<str>),
+    /// A signed part makes the signed text ambiguous.
+    #[error("`{0}` is empty, or contains the separator that follows it in the signed text")]
+    BadId(Arc<str>),
+    /// The time has not the form that the scheme says, or is too large for a time.
+    #[error("`{0}` is not a time in {1}")]
+    BadTimestamp(Arc<str>, &'static str),
+    /// The list of signed headers is not complete, or names something else.
+    #[error("`{0}` does not list itself and the time, or lists a header twice, or too many")]
+    BadList(Arc<str>),
+    /// A member of the body decides, and the body is not JSON.
+    #[error("`{0}` can't be read: the body is not JSON")]
+    Unreadable(Arc<str>),
+    /// The body is a form with more fields than any sender makes.
+    #[error("the form has too many fields")]
+    TooManyFields,
+    /// The signed text covers a hash of the body, and the body has another.
+    #[error("`{0}` is not the hash of the body")]
+    OtherBody(Arc<str>),
     /// The request is a replay, or the clocks differ.
     #[error("the timestamp is {age} s old; the tolerance is {tolerance} s")]
     Stale {
@@ -56,7 +72,7 @@ pub enum Refusal {
     TooMany,
     /// No entry is well-formed and of a known version.
     #[error("`{0}` holds no well-formed signature of a version that the scheme knows")]
-    NoneUsable(&'static str),
+    NoneUsable(Arc<str>),
     /// The signatures were made with other keys, or over other bytes.
     #[error("no signature fits: it was made with another secret, or over other bytes")]
     Mismatch,
@@ -73,7 +89,11 @@ impl Refusal {
             Self::TooLong(_) => "header-too-long",
             Self::NotText(_) => "header-not-text",
             Self::BadId(_) => "bad-id",
-            Self::BadTimestamp(_) => "bad-timestamp",
+            Self::BadTimestamp(..) => "bad-timestamp",
+            Self::BadList(_) => "bad-header-list",
+            Self::Unreadable(_) => "body-not-json",
+            Self::TooManyFields => "body-too-many-fields",
+            Self::OtherBody(_) => "signature-mismatch",
             Self::Stale { .. } => "stale-timestamp",
             Self::Future { .. } => "future-timestamp",
             Self::TooMany => "too-many-signatures",

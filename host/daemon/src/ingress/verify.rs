@@ -3,27 +3,34 @@
 //! All checks use the bytes as they were sent. The sender learns only that a check failed; [`Refusal`] gives
 //! the operator the reason.
 
+use std::fmt;
+
 use bytes::Bytes;
-use http::HeaderMap;
 use jiff::Timestamp;
 use posthouse_model::config;
 
-use super::{KeyError, Refusal, claim::Claim, keys::Keyring, scheme::Family};
-
-/// A request as it was received, not verified.
-#[derive(Debug, Clone)]
-pub struct RawRequest {
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body, byte for byte.
-    pub body: Bytes,
-}
+use super::{
+    KeyError, RawRequest, Refusal,
+    claim::{Claim, Whole},
+    keys::Keyring,
+    plan::{Family, Plan},
+    request::{Address, Head},
+};
 
 /// A request whose sender is verified. Only [`Verifier`] makes one.
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 pub struct Verified<'r> {
     body: &'r Bytes,
-    event_id: Option<&'r str>,
+    head: Head<'r>,
+    plan: &'r Plan,
+    family: &'r Family,
+}
+
+/// Shows the row and nothing of the request.
+impl fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Verified").field(self.plan.name()).finish()
+    }
 }
 
 impl<'r> Verified<'r> {
@@ -32,15 +39,26 @@ impl<'r> Verified<'r> {
         self.body
     }
 
-    /// The event's id, if a signed header contains it; otherwise the body does.
-    pub fn event_id(&self) -> Option<&'r str> {
-        self.event_id
+    /// What the request says besides its body. A signature rarely covers all of it.
+    pub(super) fn head(&self) -> Head<'r> {
+        self.head
+    }
+
+    /// The row by which it is signed.
+    pub(super) fn plan(&self) -> &'r Plan {
+        self.plan
+    }
+
+    /// Its family of headers.
+    pub(super) fn family(&self) -> &'r Family {
+        self.family
     }
 }
 
-/// Verifies the requests of one source. Its keys are prepared once.
+/// Verifies the requests of one source. Its keys and rows are prepared once.
 pub struct Verifier {
     keyrings: Vec<Keyring>,
+    address: Address,
     /// In seconds.
     tolerance: u64,
 }
@@ -51,44 +69,43 @@ impl Verifier {
     /// # Errors
     /// [`KeyError`] names the secret that cannot be used.
     pub fn new(source: &config::Source) -> Result<Self, KeyError> {
-        Ok(Self { keyrings: Keyring::all(source)?, tolerance: source.tolerance.as_secs() })
+        Ok(Self {
+            keyrings: Keyring::all(source)?,
+            address: Address::of(source),
+            tolerance: source.tolerance.as_secs(),
+        })
     }
 
     /// Verifies a request at this time.
     ///
     /// # Errors
     /// [`Refusal`] gives the first reason.
-    pub fn verify<'r>(&self, request: &'r RawRequest, now: Timestamp) -> Result<Verified<'r>, Refusal> {
-        let claim = self.claim(&request.headers)?;
-        self.check_age(&claim, now)?;
-        self.verify_claim(&claim, &request.body)
+    pub fn verify<'r>(&'r self, request: &'r RawRequest, now: Timestamp) -> Result<Verified<'r>, Refusal> {
+        let claim = self.claim(request.head())?;
+        claim.check_age(self.tolerance, now)?;
+        let whole = claim.with_body(&request.body)?;
+        whole.check_age(self.tolerance, now)?;
+        self.verify_claim(&whole)
     }
 
-    /// Checks that the time of signing is within the tolerance of `now`.
-    ///
-    /// # Errors
-    /// [`Refusal::Stale`] or [`Refusal::Future`].
-    pub(super) fn check_age(&self, claim: &Claim<'_, '_>, now: Timestamp) -> Result<(), Refusal> {
-        claim.check_age(self.tolerance, now)
+    /// How far a signed time may be off, in seconds.
+    pub(super) fn tolerance(&self) -> u64 {
+        self.tolerance
     }
 
-    /// Verifies that the sender of these headers has signed this body. The caller checks the age of the claim.
+    /// Verifies that the sender has signed this request. The caller checks the age of the claim.
     ///
     /// # Errors
     /// [`Refusal`] if no signature matches.
-    pub(super) fn verify_claim<'r>(
-        &self,
-        claim: &Claim<'_, 'r>,
-        body: &'r Bytes,
-    ) -> Result<Verified<'r>, Refusal> {
-        claim.check_signatures(body)?;
-        Ok(Verified { body, event_id: claim.event_id() })
+    pub(super) fn verify_claim<'r>(&self, whole: &Whole<'r, 'r>) -> Result<Verified<'r>, Refusal> {
+        whole.check_signatures()?;
+        Ok(Verified { body: whole.body(), head: whole.head(), plan: whole.plan(), family: whole.family() })
     }
 
     /// A verifier that reads every secret as its scheme does not. It accepts signatures by the wrong key, so it
     /// may only produce hints.
     pub(super) fn misreading(source: &config::Source) -> Self {
-        Self { keyrings: Keyring::all_misread(source), tolerance: 0 }
+        Self { keyrings: Keyring::all_misread(source), address: Address::of(source), tolerance: 0 }
     }
 
     /// Checks the signatures whatever their age. The request may be a replay, so this may only produce hints.
@@ -96,37 +113,38 @@ impl Verifier {
     /// # Errors
     /// [`Refusal`] gives the first reason.
     pub(super) fn check_signatures(&self, request: &RawRequest) -> Result<(), Refusal> {
-        self.claim(&request.headers)?.check_signatures(&request.body)
+        self.claim(request.head())?.with_body(&request.body)?.check_signatures()
     }
 
     /// The families of headers that a request may have.
-    pub(super) fn families(&self) -> impl Iterator<Item = &'static Family> {
-        self.keyrings.iter().flat_map(|keyring| keyring.scheme.families)
+    pub(super) fn families(&self) -> impl Iterator<Item = &Family> {
+        self.keyrings.iter().flat_map(|keyring| &keyring.plan.families)
     }
 
-    /// Finds the only family of headers in the request, and reads it. This checks everything that the headers
+    /// Finds the only family of headers in the request, and reads it. This checks everything that the head
     /// alone can show, except the age.
-    pub(super) fn claim<'r>(&self, headers: &'r HeaderMap) -> Result<Claim<'_, 'r>, Refusal> {
-        let mut found: Option<(&Keyring, &'static Family)> = None;
+    pub(super) fn claim<'r>(&'r self, head: Head<'r>) -> Result<Claim<'r, 'r>, Refusal> {
+        let mut found: Option<(&Keyring, &Family)> = None;
         for keyring in &self.keyrings {
-            for family in keyring.scheme.families {
-                if family.is_in(headers) {
+            for family in &keyring.plan.families {
+                if family.is_in(head.headers) {
                     if let Some((_, other)) = found {
-                        return Err(Refusal::Ambiguous(other.signatures, family.signatures));
+                        let named = |family: &Family| family.signature.as_str().into();
+                        return Err(Refusal::Ambiguous(named(other), named(family)));
                     }
                     found = Some((keyring, family));
                 }
             }
         }
         let (keyring, family) = found.ok_or(Refusal::Unsigned)?;
-        Claim::read(keyring, family, headers)
+        Claim::read(keyring, family, &self.address, head)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-    use posthouse_model::config::{SchemeName, Secret, Source};
+    use posthouse_model::config::{Scheme, Secret, Source};
     use proptest::prelude::*;
 
     use super::*;
@@ -137,8 +155,9 @@ mod tests {
         sign,
     };
 
-    const STANDARD: SchemeName = SchemeName::StandardWebhooks;
-    const DOCUMENTED: SchemeName = SchemeName::ScalekitDocumented;
+    const STANDARD: &str = "standard-webhooks";
+    const DOCUMENTED: &str = "scalekit-documented";
+    const SCALEKIT: &str = "scalekit";
     const BODY: &[u8] = br#"{"id":"evt_1","type":"user.created"}"#;
 
     fn at(second: i64) -> Timestamp {
@@ -155,12 +174,12 @@ mod tests {
     }
 
     /// The headers of `sign` at this time, as a list that a test can change.
-    fn signed(source: &Source, second: i64) -> Vec<(&'static str, String)> {
+    fn signed(source: &Source, second: i64) -> Vec<(String, String)> {
         sign(source, "msg_1", at(second), BODY).unwrap()
     }
 
-    fn borrowed<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-        headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    fn borrowed(headers: &[(String, String)]) -> Vec<(&str, &str)> {
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
     #[test]
@@ -234,8 +253,8 @@ mod tests {
 
     #[test]
     fn either_scheme_by_the_headers_present_and_never_both() {
-        let source = fixtures::source(SchemeName::Scalekit);
-        let of = |scheme| signed(&Source { scheme, ..source.clone() }, NOW);
+        let source = fixtures::source(SCALEKIT);
+        let of = |scheme| signed(&Source { scheme: Scheme::named(scheme).unwrap(), ..source.clone() }, NOW);
         let (standard, documented) = (of(STANDARD), of(DOCUMENTED));
         assert_eq!(verdict(&source, &borrowed(&standard), BODY), "valid");
         assert_eq!(verdict(&source, &borrowed(&documented), BODY), "valid");
@@ -374,8 +393,8 @@ mod tests {
         assert_eq!(refusal.label(), "header-not-text");
     }
 
-    fn schemes() -> impl Strategy<Value = SchemeName> {
-        prop_oneof![Just(STANDARD), Just(DOCUMENTED), Just(SchemeName::Scalekit)]
+    fn schemes() -> impl Strategy<Value = &'static str> {
+        prop_oneof![Just(STANDARD), Just(DOCUMENTED), Just(SCALEKIT)]
     }
 
     proptest! {
@@ -424,7 +443,7 @@ mod tests {
                 && !changed.eq_ignore_ascii_case(value.as_bytes())
             {
                 let mut request = fixtures::request(&borrowed(&headers), &body);
-                request.headers.insert(*name, new);
+                request.headers.insert(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), new);
                 prop_assert!(verifier.verify(&request, at(NOW)).is_err(), "{name} byte {place}");
             }
         }
@@ -444,7 +463,8 @@ mod tests {
                     request.headers.append(NAMES[name], value);
                 }
             }
-            prop_assert!(Verifier::new(&fixtures::source(scheme)).unwrap().verify(&request, at(NOW)).is_err());
+            let verifier = Verifier::new(&fixtures::source(scheme)).unwrap();
+            prop_assert!(verifier.verify(&request, at(NOW)).is_err());
         }
     }
 }

@@ -14,6 +14,7 @@
 //! database  the URL and the settings of a plugins' database
 //! files     the files that config.toml names, each with one role
 //! egress    one entry of a plugin's `http` grant
+//! scheme    how senders sign: the shipped table, and [scheme.NAME]
 //! diagnose  findings, with line, column and a way to fix them
 //! defaults  the defaults
 //! ```
@@ -26,6 +27,7 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod load;
+pub mod scheme;
 mod secret;
 mod sections;
 mod smtp;
@@ -33,7 +35,7 @@ mod table;
 mod unmeant;
 mod value;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use url::Url;
@@ -42,6 +44,7 @@ pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest, shown};
 pub use files::Files;
 pub use load::{Loaded, Secrets};
+pub use scheme::Scheme;
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
 pub use unmeant::{Unmeant, unmeant};
@@ -70,6 +73,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// `[plugins]`: the folder, and the defaults of all plugins.
     pub plugins: Plugins,
+    /// `[scheme.<name>]`: further ways of signing, besides those that posthouse ships.
+    pub schemes: BTreeMap<String, Arc<Scheme>>,
     /// `[[source]]`: the senders.
     pub sources: Vec<Source>,
     /// `[plugin.<name>]`, each merged with the defaults of `[plugins]`.
@@ -337,10 +342,13 @@ pub struct Source {
     /// The path of its webhooks, such as `/webhooks/scalekit`.
     pub path: String,
     /// How it signs.
-    pub scheme: SchemeName,
+    pub scheme: Arc<Scheme>,
+    /// The address to which its sender posts, without a query, as the sender has it. Some schemes sign it.
+    pub url: Option<String>,
     /// Its secrets. Any of them may have signed. At least one.
     pub secrets: Vec<Secret>,
-    /// How far its timestamps may differ from our clock, either way; 5 min by default.
+    /// How far its timestamps may differ from our clock, either way; by default what the scheme says, mostly
+    /// 5 min.
     pub tolerance: Duration,
     /// The event types to store; all by default. Others are answered and dropped.
     pub events: Vec<Pattern>,
@@ -378,30 +386,4 @@ pub enum Respond {
         /// Measured from when its event is on disk.
         within: Duration,
     },
-}
-
-/// How a source signs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SchemeName {
-    /// <https://www.standardwebhooks.com>, with either family of headers.
-    StandardWebhooks,
-    /// The scheme of Scalekit's page: `scalekit-signature: t=…,v1=…`.
-    ScalekitDocumented,
-    /// Either of the two; the headers in the request decide.
-    Scalekit,
-}
-
-impl SchemeName {
-    /// Every scheme.
-    pub const ALL: [Self; 3] = [Self::Scalekit, Self::ScalekitDocumented, Self::StandardWebhooks];
-
-    /// The name in config.toml.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::StandardWebhooks => "standard-webhooks",
-            Self::ScalekitDocumented => "scalekit-documented",
-            Self::Scalekit => "scalekit",
-        }
-    }
 }

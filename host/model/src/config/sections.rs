@@ -3,23 +3,24 @@
 //! Each function here is the list of a section's keys with their ranges. A key that no function reads is
 //! unknown, and the shipped config.toml must show each key that one reads.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{
     Admin, Breaker, Compile, Config, DEMO_SECRET, DatabaseSettings, DatabaseTarget, Http, Limits, Log,
-    LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, SchemeName, Secret,
+    LogFormat, MailTarget, MailTransport, PluginSettings, Plugins, Rate, Respond, Retry, Scheme, Secret,
     Server, Source, Store, Telemetry,
     database::{database_url, function_name, named_database},
     diagnose::shown,
     egress::{headers, is_local},
+    scheme::{KeyEncoding, Row, own_schemes},
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
         address, as_guest_text, collector, duration, host_name, integer, list, log_level, mail_url,
-        nameserver, network, number, one_line, order_by, path, pattern, pointer, recipient, scheme, sender,
-        size, source_name, store_url, url_path, word,
+        nameserver, network, number, one_line, order_by, path, pattern, pointer, public_url, recipient,
+        scheme, sender, size, source_name, store_url, url_path, word,
     },
 };
 use crate::{Grants, MailGrant, Pattern, Redact};
@@ -45,6 +46,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         log: Log::default(),
         telemetry: Telemetry::default(),
         plugins: Plugins::default(),
+        schemes: BTreeMap::new(),
         sources: Vec::new(),
         plugin: BTreeMap::new(),
     };
@@ -63,7 +65,8 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("log", |table| log(table, &mut config.log));
     root.table("telemetry", |table| telemetry(table, &mut config.telemetry));
     root.table("plugins", |table| plugins(table, &mut config.plugins));
-    config.sources = sources(root);
+    config.schemes = own_schemes(root);
+    config.sources = sources(root, &config.schemes);
     if let Some(tables) = root.optional("plugin", Value::table) {
         config.plugin = tables
             .entries()
@@ -265,7 +268,7 @@ fn limits(table: &mut Table<'_>, limits: &mut Limits) {
 }
 
 /// Reads every `[[source]]`. A second one with the same name or path is a problem.
-fn sources(root: &mut Table<'_>) -> Vec<Source> {
+fn sources(root: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Vec<Source> {
     let Some(value) = root.value("source") else { return Vec::new() };
     let Some(items) = value.items() else {
         value.parsed(|value| Err::<(), _>(value.mistyped("[[source]] for each sender")));
@@ -276,7 +279,7 @@ fn sources(root: &mut Table<'_>) -> Vec<Source> {
     let (mut names, mut paths) = (BTreeMap::new(), BTreeMap::new());
     for item in items {
         let Some(mut table) = item.parsed(Value::table) else { continue };
-        let source = source(&mut table);
+        let source = source(&mut table, schemes);
         let (name_at, path_at) = (table.at("name"), table.at("path"));
         table.finish();
         let Some(source) = source else { continue };
@@ -294,14 +297,37 @@ fn sources(root: &mut Table<'_>) -> Vec<Source> {
     sources
 }
 
-fn source(table: &mut Table<'_>) -> Option<Source> {
+fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Option<Source> {
     let everything = vec![Pattern::new("*").ok()?];
     let name = table.required("name", "\"scalekit\"", source_name);
     let path = table.required("path", "\"/webhooks/scalekit\"", url_path);
-    let scheme = table.required("scheme", "\"scalekit\"", scheme);
-    let secrets =
-        table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", |value| source_secrets(value, scheme));
-    let mut tolerance = minutes(5);
+    let scheme = table.required("scheme", "\"scalekit\"", scheme(schemes));
+    let secrets = table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", |value| {
+        source_secrets(value, scheme.as_deref())
+    });
+    let url = table.optional("url", public_url);
+    let by_scheme = scheme.as_ref().and_then(|scheme| scheme.tolerance());
+    if let Some(scheme) = &scheme {
+        if scheme.signs_url() && !table.has("url") {
+            let message = format!(
+                "`{}` is missing; scheme `{}` signs it: write the address that the sender has, such as url = \
+                 \"https://hooks.example.com/webhooks/{}\"",
+                table.path("url"),
+                scheme.name,
+                scheme.name
+            );
+            table.document.problem(table.at("scheme"), message);
+        }
+        if by_scheme.is_none() && table.has("tolerance") {
+            let message = format!(
+                "`{}` has no effect: scheme `{}` signs no time",
+                table.path("tolerance"),
+                scheme.name
+            );
+            table.document.warn(table.at("tolerance"), message);
+        }
+    }
+    let mut tolerance = by_scheme.unwrap_or(minutes(5));
     table.read("tolerance", &mut tolerance, duration(secs(1)..=days(1)));
     let events = table.optional("events", list(pattern, "[\"user.*\"]")).unwrap_or(everything);
     let mut handled = false;
@@ -316,6 +342,7 @@ fn source(table: &mut Table<'_>) -> Option<Source> {
         name: name?,
         path: path?,
         scheme: scheme?,
+        url,
         secrets: secrets?,
         tolerance,
         events,
@@ -334,7 +361,7 @@ fn rate(table: &mut Table<'_>) -> Option<Rate> {
 }
 
 /// The secrets of a source. The list is empty only if secrets are not resolved.
-fn source_secrets(value: &Value<'_>, scheme: Option<SchemeName>) -> Result<Vec<Secret>, Fault> {
+fn source_secrets(value: &Value<'_>, scheme: Option<&Scheme>) -> Result<Vec<Secret>, Fault> {
     let read = |value: &Value<'_>| match secret(value) {
         Ok(secret) => {
             if secret.expose() == DEMO_SECRET {
@@ -359,22 +386,33 @@ fn source_secrets(value: &Value<'_>, scheme: Option<SchemeName>) -> Result<Vec<S
 
 /// The length of a secret that is short enough to be guessed, for a message. A base64 key needs 24 bytes, which
 /// Standard Webhooks asks for; a text needs 16 characters.
-fn short(secret: &str, scheme: Option<SchemeName>) -> Option<String> {
-    let (prefix, bare) = match secret.split_at_checked("whsec_".len()) {
-        Some(("whsec_", bare)) => (true, bare),
-        _ => (false, secret),
-    };
-    let is_base64 = match scheme {
-        Some(SchemeName::StandardWebhooks) => true,
-        Some(SchemeName::Scalekit) => prefix,
-        _ => false,
-    };
-    if bare.is_empty() || secret.starts_with("whpk_") {
+fn short(secret: &str, scheme: Option<&Scheme>) -> Option<String> {
+    let rows = scheme.map(|scheme| &*scheme.rows).unwrap_or_default();
+    if rows.iter().any(|row| row.signature.algorithm.is_public()) || secret.starts_with("whpk_") {
         return None;
     }
-    match STANDARD_NO_PAD.decode(bare.trim_end_matches('=')) {
-        Ok(key) if is_base64 => (key.len() < 24).then(|| format!("a key of {} bytes", key.len())),
-        _ => {
+    let is_of = |encoding| move |row: &Arc<Row>| row.key.encoding == encoding;
+    let (prefix, bare) = match secret.strip_prefix("whsec_") {
+        Some(bare) => (true, bare),
+        None => (false, secret),
+    };
+    // With several rows, a text without the prefix may be meant as it is.
+    let is_base64 = match rows {
+        [] => false,
+        [only] => is_of(KeyEncoding::Base64)(only),
+        several => prefix && several.iter().any(is_of(KeyEncoding::Base64)),
+    };
+    if bare.is_empty() {
+        return None;
+    }
+    let key = match rows {
+        [only] if is_of(KeyEncoding::Hex)(only) => hex::decode(bare).ok(),
+        _ if is_base64 => STANDARD_NO_PAD.decode(bare.trim_end_matches('=')).ok(),
+        _ => None,
+    };
+    match key {
+        Some(key) => (key.len() < 24).then(|| format!("a key of {} bytes", key.len())),
+        None => {
             let characters = secret.chars().count();
             (characters < 16).then(|| format!("{characters} characters"))
         }
@@ -406,7 +444,7 @@ fn plugin(
 }
 
 /// Checks a name that the operator chooses and that is part of a key.
-fn check_name(what: &str, name: &str, value: &Value<'_>) {
+pub(super) fn check_name(what: &str, name: &str, value: &Value<'_>) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
     if !fits || name.len() > 64 {

@@ -265,6 +265,11 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// Whether the table has this key.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// The byte at which a key's value begins, or the table if the key is absent.
     pub(super) fn at(&self, key: &str) -> usize {
         self.entries.get(key).map_or(self.at, |node| node.span().start)

@@ -4,11 +4,13 @@
 //! These readers never get a secret.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,8 +21,9 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    MailTarget, SchemeName, SmtpServer,
+    MailTarget, Scheme, SmtpServer,
     diagnose::{listed, nearest, shown},
+    scheme::suggestion,
     secret::secret,
     table::{Fault, Value},
 };
@@ -206,9 +209,35 @@ pub(super) fn word<T: Copy>(words: &[(&str, T)]) -> impl FnOnce(&Value<'_>) -> R
     }
 }
 
-/// The scheme of a source.
-pub(super) fn scheme(value: &Value<'_>) -> Result<SchemeName, Fault> {
-    word(&SchemeName::ALL.map(|scheme| (scheme.as_str(), scheme)))(value)
+/// `true` or `false`.
+pub(super) fn truth(value: &Value<'_>) -> Result<bool, Fault> {
+    value.get().as_bool().ok_or_else(|| value.mistyped("true or false"))
+}
+
+/// The scheme of a source: one of config.toml, or one that posthouse ships.
+pub(super) fn scheme(
+    own: &BTreeMap<String, Arc<Scheme>>,
+) -> impl FnOnce(&Value<'_>) -> Result<Arc<Scheme>, Fault> {
+    move |value| {
+        let name = text(value)?;
+        let found = own.get(name).cloned().or_else(|| Scheme::named(name));
+        found.ok_or_else(|| value.fault(suggestion(name, own)))
+    }
+}
+
+/// The address to which a sender posts: no query, and to the letter as the sender has it.
+pub(super) fn public_url(value: &Value<'_>) -> Result<String, Fault> {
+    let text = text(value)?;
+    let way_out =
+        "write the address that the sender has, such as \"https://hooks.example.com/webhooks/acme\"";
+    let is_web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if !is_web || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(value.fault(format_args!("is `{}`, which is no web address; {way_out}", shown(text))));
+    }
+    if text.contains(['?', '#', '@']) {
+        return Err(value.fault(format_args!("has a query, a fragment or a login; {way_out}")));
+    }
+    Ok(text.to_owned())
 }
 
 /// The name of a source. Names with a colon are reserved for derived events.

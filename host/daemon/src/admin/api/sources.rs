@@ -63,7 +63,19 @@ pub(in crate::admin) struct SourceView {
     /// The path of its webhooks.
     pub(in crate::admin) path: String,
     /// The scheme of its signatures.
-    pub(in crate::admin) scheme: &'static str,
+    pub(in crate::admin) scheme: String,
+    /// What to do in the sender's dashboard.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) setup: Option<String>,
+    /// What the scheme does not guard against.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) caution: Option<String>,
+    /// The address that the sender has, if config.toml has it.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) url: Option<String>,
     /// The number of its secrets.
     pub(in crate::admin) secrets: usize,
     /// The largest difference between the time of a signature and the daemon's clock, such as `5m`.
@@ -237,7 +249,10 @@ impl Admin {
             let counts = ledgers.get(&name).map_or_else(RequestCounts::default, |ledger| ledger.snapshot());
             SourceView {
                 path: source.path,
-                scheme: source.scheme.as_str(),
+                scheme: source.scheme.as_str().to_owned(),
+                setup: source.scheme.about.setup.clone(),
+                caution: source.scheme.about.caution.clone(),
+                url: source.url,
                 secrets: source.secrets.len(),
                 tolerance: humantime::format_duration(source.tolerance).to_string(),
                 events: source.events.iter().map(|pattern| pattern.as_str().to_owned()).collect(),

@@ -229,11 +229,16 @@ fn advice(source: &SourceView) -> Markup {
     html! {
         div.card {
             ol {
-                li { "In the sender's dashboard, add an endpoint: the address at which this machine is reached from outside, over TLS, followed by " code { (source.path) } "." }
+                @match &source.url {
+                    Some(url) => li { "In the sender's dashboard, add an endpoint: " code { (url) } ", as config.toml has it. The sender signs this address." },
+                    None => li { "In the sender's dashboard, add an endpoint: the address at which this machine is reached from outside, over TLS, followed by " code { (source.path) } "." },
+                }
+                @if let Some(setup) = &source.setup { li { (setup) } }
                 li {
                     "Copy the secret that it shows to where config.toml says that this source has its secrets, and reload. "
                     "The scheme is " code { (source.scheme) } "."
                 }
+                @if let Some(caution) = &source.caution { li { strong { "Mind this: " } (caution) } }
                 li { "Choose the event types that you want; this source accepts" @for pattern in &source.events { " " code { (pattern) } } "." }
                 li { "Send a test event from there, or from here, and watch it among the " a href=(layout::link("/events", &[("source", &source.name)])) { "events" } "." }
             }

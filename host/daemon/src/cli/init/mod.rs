@@ -11,12 +11,16 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use posthouse_model::{
     SourceName,
-    config::{Loaded, ProcessEnvironment, SchemeName, Secrets},
+    config::{
+        Loaded, ProcessEnvironment, Scheme, Secrets,
+        scheme::{Algorithm, KeyEncoding, Row, shipped},
+    },
 };
 
 use super::{CliError, table};
@@ -38,8 +42,8 @@ pub struct Args {
     /// The name of the first source.
     #[arg(long, value_parser = SourceName::new)]
     name: Option<SourceName>,
-    /// How the source signs.
-    #[arg(long, default_value = SchemeName::Scalekit.as_str(), value_parser = schemes())]
+    /// How the source signs; `posthouse senders` lists the schemes.
+    #[arg(long, default_value = "scalekit", value_parser = schemes(), hide_possible_values = true)]
     scheme: String,
     /// Where its webhooks arrive. [default: /webhooks/NAME]
     #[arg(long, value_name = "PATH")]
@@ -52,8 +56,14 @@ pub struct Args {
     admin_listen: SocketAddr,
 }
 
+/// The schemes that accept the random secret, and need nothing else in config.toml.
 fn schemes() -> clap::builder::PossibleValuesParser {
-    SchemeName::ALL.map(SchemeName::as_str).into()
+    let takes_any_text = |row: &Arc<Row>| {
+        let algorithm = row.signature.algorithm;
+        !algorithm.is_public() && algorithm != Algorithm::Basic && row.key.encoding != KeyEncoding::Hex
+    };
+    let fits = |scheme: &&Arc<Scheme>| !scheme.signs_url() && scheme.rows.iter().all(takes_any_text);
+    shipped().iter().filter(fits).map(|scheme| scheme.as_str()).collect::<Vec<_>>().into()
 }
 
 /// Writes the files and prints the next steps.
@@ -106,8 +116,9 @@ impl New {
     fn of(args: Args) -> Self {
         let name = match args.name {
             Some(name) => String::from(name),
-            None if args.scheme == SchemeName::StandardWebhooks.as_str() => "webhooks".to_owned(),
-            None => "scalekit".to_owned(),
+            None if args.scheme == "standard-webhooks" => "webhooks".to_owned(),
+            None if args.scheme == "scalekit-documented" => "scalekit".to_owned(),
+            None => args.scheme.clone(),
         };
         let path = args.path.unwrap_or_else(|| format!("/webhooks/{name}"));
         Self { name, scheme: args.scheme, path, listen: args.listen, admin: args.admin_listen }
@@ -141,10 +152,17 @@ impl New {
             if made_secret { "a random secret for now" } else { "was there already, and is kept" };
         let config =
             if file == "config.toml" { String::new() } else { format!(" --config {}", quoted(&file)) };
-        let place = if scheme == SchemeName::StandardWebhooks.as_str() {
-            "The sender's page for webhooks shows it, often as `Signing secret`; it begins with whsec_."
-        } else {
-            "Scalekit shows it in its dashboard, Settings > Webhooks, as `Signing Secret`."
+        let place = match Scheme::named(scheme) {
+            Some(scheme) if !scheme.has_envelope() => scheme.about.setup.clone().unwrap_or_default(),
+            _ if scheme == "standard-webhooks" => {
+                "The sender's page for webhooks shows it, often as `Signing secret`; it begins with whsec_."
+                    .to_owned()
+            }
+            _ => "Scalekit shows it in its dashboard, Settings > Webhooks, as `Signing Secret`.".to_owned(),
+        };
+        let send = match Scheme::named(scheme).is_some_and(|scheme| scheme.has_envelope()) {
+            true => "send user.created".to_owned(),
+            false => format!("senders show {scheme}"),
         };
         format!(
             "wrote {file}\n\
@@ -158,7 +176,7 @@ impl New {
              \x20      posthouse{config} check\n\
              \x20      posthouse{config} serve\n\
              \n\
-             \x20      posthouse{config} send user.created\n\
+             \x20      posthouse{config} {send}\n\
              \x20      posthouse{config} events\n\
              \n\
              \x20  The dashboard is http://{admin}; its token is in {state} once the daemon runs.\n\

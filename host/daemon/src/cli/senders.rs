@@ -1,0 +1,218 @@
+//! `posthouse senders`: which senders posthouse knows, what to enter in the dashboard of one, and a `[[source]]` to
+//! paste.
+
+use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc};
+
+use posthouse_model::config::{
+    Loaded, ProcessEnvironment, Scheme, Secrets, nearest,
+    scheme::{Algorithm, KeyEncoding, Part, Piece, Place, Row, SignatureForm, TimeUnit, shipped},
+};
+
+use super::{CliError, output::say, table};
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Show how a sender signs, what to do in its dashboard, and a [[source]] to paste.
+    Show {
+        /// The scheme, such as `stripe`.
+        scheme: String,
+    },
+}
+
+/// Prints all senders, or one.
+///
+/// # Errors
+/// [`CliError::Usage`] if there is no such scheme.
+pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
+    // A configuration is optional here: the command helps to write the first one.
+    let own = Loaded::read(path, &ProcessEnvironment, Secrets::OfAdmin)
+        .map(|loaded| loaded.config.schemes)
+        .unwrap_or_default();
+    match args.action {
+        None => list(&own),
+        Some(Action::Show { scheme }) => show(&scheme, &own),
+    }
+}
+
+fn all(own: &BTreeMap<String, Arc<Scheme>>) -> impl Iterator<Item = &Arc<Scheme>> {
+    own.values().chain(shipped())
+}
+
+fn list(own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, CliError> {
+    let width = all(own).map(|scheme| scheme.name.len()).max().unwrap_or_default();
+    let mut names: Vec<_> = all(own).collect();
+    names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let line = |scheme: &Arc<Scheme>| format!("{:width$}  {}\n", scheme.name, scheme.title());
+    let lines: String = names.into_iter().map(line).collect();
+    table::print(&format!("{lines}\n`posthouse senders show NAME` says how to set one up.\n"))
+}
+
+fn show(name: &str, own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, CliError> {
+    let scheme = all(own).find(|scheme| &*scheme.name == name).ok_or_else(|| {
+        let way_out = match nearest(name, all(own).map(|scheme| &*scheme.name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`posthouse senders` lists them".to_owned(),
+        };
+        CliError::Usage(format!("no scheme `{}`; {way_out}", name.escape_debug()))
+    })?;
+    say(format_args!("{}: {}", scheme.name, scheme.title()))?;
+    let about = &scheme.about;
+    for (label, text) in [("setup", &about.setup), ("caution", &about.caution), ("page", &about.page)] {
+        if let Some(text) = text {
+            say(format_args!("\n{label}: {text}"))?;
+        }
+    }
+    for row in &scheme.rows {
+        say(format_args!("\n{}", told(row).join("\n")))?;
+    }
+    say(format_args!("\nFor config.toml:\n\n{}", source(scheme)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How a row signs, a line for each part.
+fn told(row: &Row) -> Vec<String> {
+    let signature = &row.signature;
+    let form = match &signature.form {
+        SignatureForm::One { prefix } if prefix.is_empty() => String::new(),
+        SignatureForm::One { prefix } => format!(", after `{prefix}`"),
+        SignatureForm::Entries { label, separator, .. } => {
+            format!(", in each entry `{label}{separator}…`")
+        }
+    };
+    let algorithm = match signature.algorithm {
+        Algorithm::HmacSha1 => "HMAC-SHA1",
+        Algorithm::HmacSha256 => "HMAC-SHA256",
+        Algorithm::HmacSha512 => "HMAC-SHA512",
+        Algorithm::Sha256 => "SHA-256 over a text with the key in it",
+        Algorithm::Ed25519 => "Ed25519",
+        Algorithm::EcdsaP256 => "ECDSA over P-256",
+        Algorithm::Token => "the secret itself; nothing is signed",
+        Algorithm::Basic => "a user and password; nothing is signed",
+    };
+    let mut lines = vec![format!("signature: {algorithm}, in `{}`{form}", signature.header)];
+    if !signature.algorithm.is_bearer() {
+        lines.push(format!("signed: {}", row.signed.iter().map(piece).collect::<String>().escape_debug()));
+    }
+    match &row.timestamp {
+        Some(time) => {
+            let unit = match time.unit {
+                TimeUnit::Seconds => "seconds",
+                TimeUnit::Milliseconds => "milliseconds",
+                TimeUnit::Rfc3339 => "RFC 3339",
+            };
+            let tolerance = humantime::format_duration(time.tolerance);
+            lines.push(format!("time: `{}`, in {unit}, may be off by {tolerance}", time.at));
+        }
+        None => lines.push("time: none; an old request can be sent again".to_owned()),
+    }
+    let of = |texts: &[Vec<Part>]| match texts {
+        [] => "none".to_owned(),
+        texts => {
+            let shown = texts.iter().map(|text| text.iter().map(part).collect::<String>());
+            shown.map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" or ")
+        }
+    };
+    let event = &row.event;
+    if event.envelope {
+        let id = if event.id.is_empty() { "`{json:/id}`".to_owned() } else { of(&event.id) };
+        lines.push(format!("event: id {id}, type `{{json:/type}}`, and the other members of the envelope"));
+    } else {
+        let id = if event.id.is_empty() { "the SHA-256 of the body".to_owned() } else { of(&event.id) };
+        lines.push(format!("event: id {id}, type {}", of(&event.event_type)));
+        lines.push(format!("       time {}, organization {}", of(&event.time), of(&event.organization)));
+    }
+    lines
+}
+
+fn piece(piece: &Piece) -> String {
+    match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Body => "{body}".to_owned(),
+        Piece::Timestamp => "{timestamp}".to_owned(),
+        Piece::Url => "{url}".to_owned(),
+        Piece::UrlUnescaped => "{url-unescaped}".to_owned(),
+        Piece::Path => "{path}".to_owned(),
+        Piece::Method => "{method}".to_owned(),
+        Piece::Key => "{key}".to_owned(),
+        Piece::Form => "{form}".to_owned(),
+        Piece::Headers(name) => format!("{{headers:{name}}}"),
+        Piece::Place(place) => braces(place),
+    }
+}
+
+fn part(part: &Part) -> String {
+    match part {
+        Part::Literal(text) => text.clone(),
+        Part::Place(place) => braces(place),
+    }
+}
+
+fn braces(place: &Place) -> String {
+    match place {
+        Place::Header(name) => format!("{{header:{name}}}"),
+        Place::Entry(label) => format!("{{entry:{label}}}"),
+        other => format!("{{{other}}}"),
+    }
+}
+
+/// A `[[source]]` to paste.
+fn source(scheme: &Scheme) -> String {
+    let name = &scheme.name;
+    let variable = format!("{}_WEBHOOK_SECRET", name.to_uppercase().replace('-', "_"));
+    let public = scheme.rows.iter().any(|row| row.signature.algorithm.is_public());
+    let comment = match scheme.rows.first().map(|row| (row.signature.algorithm, row.key.encoding)) {
+        Some((Algorithm::Basic, _)) => "   # USER:PASSWORD",
+        Some((_, KeyEncoding::Hex)) if public => "   # the public key, in hexadecimal",
+        _ if public => "   # the public key",
+        _ => "",
+    };
+    let mut lines = vec![
+        "[[source]]".to_owned(),
+        format!("name = \"{name}\""),
+        format!("path = \"/webhooks/{name}\""),
+        format!("scheme = \"{name}\""),
+    ];
+    if scheme.signs_url() {
+        lines.push(format!(
+            "url = \"https://hooks.example.com/webhooks/{name}\"   # to the letter as the sender has it"
+        ));
+    }
+    lines.push(format!("secrets = [{{ env = \"{variable}\" }}]{comment}"));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use posthouse_model::config::Environment;
+
+    use super::*;
+
+    /// An environment in which every variable has a key that fits any algorithm of text, and no other.
+    struct Everywhere;
+
+    impl Environment for Everywhere {
+        fn variable(&self, _: &str) -> Option<OsString> {
+            Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into())
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_pasted_is_a_configuration() {
+        for scheme in shipped() {
+            let text = source(scheme);
+            let loaded = Loaded::parse(&text, Path::new("config.toml"), &Everywhere, Secrets::All);
+            let loaded = loaded.unwrap_or_else(|error| panic!("{text}\n{error}"));
+            assert_eq!(loaded.config.sources[0].scheme.name, scheme.name);
+            assert!(scheme.rows.iter().all(|row| told(row).len() >= 3), "{scheme:?}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Schemes: how senders sign their requests, and where a request says which event it is.
+//!
+//! A scheme is data. `senders.toml` lists those that posthouse ships, and `[scheme.NAME]` in config.toml adds one
+//! of the same grammar. This folder reads and checks both; `ingress` of the daemon compiles a row once and
+//! verifies requests with it. docs/senders.md explains the grammar.
+//!
+//! ```text
+//! read      a table into a Row, with line and column of what is wrong
+//! template  texts with places in braces
+//! shipped   senders.toml, read once
+//! ```
+
+mod read;
+mod shipped;
+mod template;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+pub use self::shipped::{is_shipped, shipped};
+pub(super) use self::{read::own_schemes, shipped::suggestion};
+
+/// The most pieces of a template.
+pub(super) const MAX_PIECES: usize = 16;
+/// The deepest JSON pointer.
+pub(super) const MAX_DEPTH: usize = 16;
+/// The most texts in a list, and the most rows of an `any`.
+pub(super) const MAX_LIST: usize = 16;
+
+/// How a sender signs: one row, or several of which the headers of a request choose one.
+#[derive(PartialEq)]
+pub struct Scheme {
+    /// The name in config.toml.
+    pub name: Arc<str>,
+    /// Its rows; at least one. Signing uses the first row for which the source has a secret.
+    pub rows: Vec<Arc<Row>>,
+    /// What people read about it.
+    pub about: About,
+}
+
+/// What people read about a scheme.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// The sender's name, such as `Stripe`.
+    pub title: Option<String>,
+    /// The sender's page on its signatures, which the row follows.
+    pub page: Option<String>,
+    /// What to do in the sender's dashboard, and which of its secrets to copy.
+    pub setup: Option<String>,
+    /// What the sender's signatures do not guard against, if anything.
+    pub caution: Option<String>,
+}
+
+impl Scheme {
+    /// A shipped scheme by its name.
+    pub fn named(name: &str) -> Option<Arc<Self>> {
+        shipped().iter().find(|scheme| &*scheme.name == name).cloned()
+    }
+
+    /// The name in config.toml.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// The name for people: the sender's, or else that in config.toml.
+    pub fn title(&self) -> &str {
+        self.about.title.as_deref().unwrap_or(&self.name)
+    }
+
+    /// How far a signed time may be off by default. None if no row signs a time.
+    pub fn tolerance(&self) -> Option<Duration> {
+        self.rows.iter().find_map(|row| Some(row.timestamp.as_ref()?.tolerance))
+    }
+
+    /// Whether a row signs the URL, so that the source has to say what it is.
+    pub fn signs_url(&self) -> bool {
+        let is_url = |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlUnescaped);
+        self.rows.iter().any(|row| row.signed.iter().any(is_url))
+    }
+
+    /// Whether its requests have the members of posthouse's own samples: id, type and data.
+    pub fn has_envelope(&self) -> bool {
+        self.rows.iter().all(|row| row.event.envelope)
+    }
+}
+
+/// The rows are long, and each name stands for one set of them.
+impl fmt::Debug for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
+}
+
+/// One way of signing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The name of its table.
+    pub name: Arc<str>,
+    /// The prefixes that `*` in a header's name means: the row exists once for each. Empty: no name has a `*`.
+    pub families: Vec<String>,
+    /// The place and the form of the signature.
+    pub signature: Signature,
+    /// The signed text.
+    pub signed: Vec<Piece>,
+    /// How a secret of config.toml becomes a key.
+    pub key: KeyForm,
+    /// The signed time.
+    pub timestamp: Option<SignedTime>,
+    /// The place of the SHA-256 of the body, in hexadecimal, where the signed text does not contain the body.
+    pub digest: Option<Place>,
+    /// Where the event's members are.
+    pub event: EventForm,
+    /// How a body is read; in this order.
+    pub body: Vec<BodyForm>,
+}
+
+/// The place and the form of the signature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signature {
+    /// Its header.
+    pub header: String,
+    /// One signature or several.
+    pub form: SignatureForm,
+    /// How it is computed.
+    pub algorithm: Algorithm,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// Further kinds of entries in the same header.
+    pub also: Vec<Also>,
+}
+
+/// The form of the text with the signature.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SignatureForm {
+    /// One signature, after a prefix that may be empty.
+    One {
+        /// What stands before the signature.
+        prefix: String,
+    },
+    /// Any number of labelled entries.
+    Entries {
+        /// Separates two entries.
+        between: char,
+        /// Separates the label of an entry from its value.
+        separator: char,
+        /// The label of entries with a signature.
+        label: String,
+        /// Whether blanks around an entry are dropped.
+        trim: bool,
+    },
+}
+
+/// Another kind of entries: by another algorithm, with other keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Also {
+    /// The label of its entries.
+    pub label: String,
+    /// How the signature is computed.
+    pub algorithm: Algorithm,
+    /// The prefix of its keys. The rest of the secret is base64.
+    pub key: String,
+}
+
+/// How a signature is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// RFC 2104 with SHA-1.
+    HmacSha1,
+    /// RFC 2104 with SHA-256.
+    HmacSha256,
+    /// RFC 2104 with SHA-512.
+    HmacSha512,
+    /// A bare SHA-256. The key is part of the text.
+    Sha256,
+    /// RFC 8032. The receiver has a public key.
+    Ed25519,
+    /// FIPS 186-5 over P-256 with SHA-256, in DER. The receiver has a public key.
+    EcdsaP256,
+    /// The secret itself. Nothing is signed.
+    Token,
+    /// RFC 7617: `user:password`. Nothing is signed.
+    Basic,
+}
+
+impl Algorithm {
+    /// Whether the receiver has a public key.
+    pub fn is_public(self) -> bool {
+        matches!(self, Self::Ed25519 | Self::EcdsaP256)
+    }
+
+    /// Whether nothing of the request is signed.
+    pub fn is_bearer(self) -> bool {
+        matches!(self, Self::Token | Self::Basic)
+    }
+}
+
+/// How a signature is written. There is one valid spelling for each signature, except as noted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// RFC 4648 section 8, in lower case.
+    Hex,
+    /// The same, in either case.
+    HexAnyCase,
+    /// RFC 4648 section 4, with padding; the spare bits are zero.
+    Base64,
+}
+
+/// How a secret of config.toml becomes a key.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyForm {
+    /// A prefix that is dropped if it is there.
+    pub prefix: String,
+    /// How the rest is written.
+    pub encoding: KeyEncoding,
+}
+
+/// How a key is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KeyEncoding {
+    /// The text is the key.
+    #[default]
+    Text,
+    /// RFC 4648 section 4.
+    Base64,
+    /// RFC 4648 section 8.
+    Hex,
+    /// A SubjectPublicKeyInfo (RFC 5280) in base64.
+    Spki,
+}
+
+/// The signed time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SignedTime {
+    /// Its place.
+    pub at: Place,
+    /// Its unit.
+    pub unit: TimeUnit,
+    /// How far it may be off by default, either way.
+    pub tolerance: Duration,
+}
+
+/// The unit of a signed time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since 1970.
+    Milliseconds,
+    /// RFC 3339, in UTC.
+    Rfc3339,
+}
+
+/// A piece of the signed text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// This text.
+    Literal(String),
+    /// The body, byte for byte.
+    Body,
+    /// The time, as sent.
+    Timestamp,
+    /// The public URL of the source, and the query as received.
+    Url,
+    /// The same, with some escapes undone.
+    UrlUnescaped,
+    /// The path of that URL, and the query.
+    Path,
+    /// The method.
+    Method,
+    /// The key itself.
+    Key,
+    /// The names and values of a form, sorted and joined; empty if the body is no form.
+    Form,
+    /// The headers that this header lists, as `name:value`, joined by `;`.
+    Headers(String),
+    /// The text of a place.
+    Place(Place),
+}
+
+/// A place in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// `header:NAME`. The name may begin with `*`; see [`Row::families`].
+    Header(String),
+    /// `entry:LABEL`: the only entry with this label in the signature's header.
+    Entry(String),
+    /// `json:/POINTER`, by RFC 6901.
+    Json(Vec<String>),
+    /// `query:NAME`.
+    Query(String),
+    /// `form:NAME`.
+    Form(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => f.write_str(name),
+            Self::Entry(label) => f.write_str(label),
+            Self::Json(steps) => {
+                f.write_str("json:")?;
+                steps.iter().try_for_each(|step| write!(f, "/{}", step.replace('~', "~0").replace('/', "~1")))
+            }
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::Form(name) => write!(f, "form:{name}"),
+        }
+    }
+}
+
+/// A text with places in it. It has a value only if each of its places has one.
+pub type Text = Vec<Part>;
+
+/// A part of a [`Text`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// This text.
+    Literal(String),
+    /// The text of a place.
+    Place(Place),
+}
+
+/// Where the members of an event are. Of several texts, the first with a value counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EventForm {
+    /// Whether the body has posthouse's own members: `id`, `type`, the times and the organization.
+    pub envelope: bool,
+    /// The id. If no text has a value: that of the envelope, or the SHA-256 of the body.
+    pub id: Vec<Text>,
+    /// The type.
+    pub event_type: Vec<Text>,
+    /// The time.
+    pub time: Vec<Text>,
+    /// The organization.
+    pub organization: Vec<Text>,
+}
+
+/// How a body is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BodyForm {
+    /// As JSON.
+    Json,
+    /// As a form; the event's body is an object of its fields.
+    Form,
+    /// As JSON in this field of a form.
+    Field(String),
+}

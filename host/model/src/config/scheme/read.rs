@@ -1,0 +1,433 @@
+//! Reads the table of a scheme into a [`Scheme`], and checks that its parts fit together.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{
+    About, Algorithm, Also, BodyForm, Encoding, EventForm, KeyEncoding, KeyForm, MAX_LIST, Part, Piece,
+    Place, Row, Scheme, Signature, SignatureForm, SignedTime, Text, TimeUnit, shipped, template,
+};
+use crate::config::{
+    diagnose::{nearest, shown},
+    sections::check_name,
+    table::{Fault, Table, Value},
+    value::{duration, list, one_line, text, truth, word},
+};
+
+const ALGORITHMS: [(&str, Algorithm); 8] = [
+    ("hmac-sha1", Algorithm::HmacSha1),
+    ("hmac-sha256", Algorithm::HmacSha256),
+    ("hmac-sha512", Algorithm::HmacSha512),
+    ("sha256", Algorithm::Sha256),
+    ("ed25519", Algorithm::Ed25519),
+    ("ecdsa-p256", Algorithm::EcdsaP256),
+    ("token", Algorithm::Token),
+    ("basic", Algorithm::Basic),
+];
+
+/// A table: a row, or the names of rows. Each name has the byte at which it begins.
+enum Told {
+    Row(Box<Row>),
+    Any(Vec<(String, usize)>),
+}
+
+/// Reads every `[scheme.NAME]` of config.toml.
+pub(in crate::config) fn own_schemes(root: &mut Table<'_>) -> BTreeMap<String, Arc<Scheme>> {
+    let Some(tables) = root.optional("scheme", Value::table) else { return BTreeMap::new() };
+    schemes(&tables, shipped::rows())
+}
+
+/// Reads every table in this one as a scheme. `known` are rows that an `any` may name besides those here.
+pub(super) fn schemes(
+    tables: &Table<'_>,
+    known: &BTreeMap<String, Arc<Row>>,
+) -> BTreeMap<String, Arc<Scheme>> {
+    let document = tables.document;
+    let mut schemes = BTreeMap::new();
+    let mut rows = known.clone();
+    let mut choices = Vec::new();
+    for (name, value) in tables.entries() {
+        check_name("scheme", name, &value);
+        if shipped::names(known, name) {
+            let message = format!("posthouse ships a scheme `{name}`; take another name");
+            document.problem(value.at(), message);
+            continue;
+        }
+        let Some(mut table) = value.parsed(Value::table) else { continue };
+        let name: Arc<str> = name.into();
+        let about = about(&mut table);
+        let told = told(&mut table, &name);
+        table.finish();
+        match told {
+            Some(Told::Row(row)) => {
+                let row: Arc<Row> = Arc::new(*row);
+                rows.insert(name.to_string(), Arc::clone(&row));
+                let scheme = Scheme { name: Arc::clone(&name), rows: vec![row], about };
+                schemes.insert(name.to_string(), Arc::new(scheme));
+            }
+            Some(Told::Any(names)) => choices.push((name, names, about)),
+            None => {}
+        }
+    }
+    let several: Vec<_> = choices.iter().map(|(name, ..)| Arc::clone(name)).collect();
+    for (name, names, about) in choices {
+        let mut chosen = Vec::new();
+        for (wanted, at) in &names {
+            match rows.get(wanted) {
+                Some(row) => chosen.push(Arc::clone(row)),
+                None if several.iter().any(|name| **name == **wanted) => {
+                    let message = format!("`any` names `{wanted}`, which is an `any` itself; name its rows");
+                    document.problem(*at, message);
+                }
+                // Its own table has a problem already.
+                None if tables.has(wanted) => {}
+                None => {
+                    let way_out = match nearest(wanted, rows.keys().map(String::as_str)) {
+                        Some(near) => format!("; did you mean `{near}`?"),
+                        None => String::new(),
+                    };
+                    let message = format!("`any` names `{}`, which is no row{way_out}", shown(wanted));
+                    document.problem(*at, message);
+                }
+            }
+        }
+        if chosen.len() == names.len() {
+            let scheme = Scheme { name: Arc::clone(&name), rows: chosen, about };
+            schemes.insert(name.to_string(), Arc::new(scheme));
+        }
+    }
+    schemes
+}
+
+fn about(table: &mut Table<'_>) -> About {
+    let line = |value: &Value<'_>| text(value).map(str::to_owned);
+    About {
+        title: table.optional("title", one_line),
+        page: table.optional("page", one_line),
+        setup: table.optional("setup", line),
+        caution: table.optional("caution", line),
+    }
+}
+
+fn told(table: &mut Table<'_>, name: &Arc<str>) -> Option<Told> {
+    let any = table.optional("any", |value| {
+        let item = |value: &Value<'_>| Ok((text(value)?.to_owned(), value.at()));
+        bounded(value, list(item, "[\"standard-webhooks\"]")(value)?)
+    });
+    match any {
+        Some(names) => Some(Told::Any(names)),
+        None => row(table, name).map(|row| Told::Row(Box::new(row))),
+    }
+}
+
+fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
+    let families = table
+        .optional("families", |value| {
+            let item = |value: &Value<'_>| {
+                let prefix = text(value)?;
+                template::header_name(prefix).map_err(|problem| value.fault(problem))
+            };
+            bounded(value, list(item, "[\"webhook-\"]")(value)?)
+        })
+        .unwrap_or_default();
+    let signature_at = table.at("signature");
+    let example = "{ header = \"x-signature\" }";
+    let signature = table.required("signature", example, Value::table).and_then(|mut given| {
+        let signature = signature(&mut given);
+        given.finish();
+        signature
+    });
+    let signed_at = table.at("signed");
+    let has_signed = table.has("signed");
+    let mut signed = vec![Piece::Body];
+    table.read("signed", &mut signed, |value| {
+        template::pieces(text(value)?).map_err(|problem| value.fault(problem))
+    });
+    let mut key = KeyForm::default();
+    table.table("key", |table| key_form(table, &mut key));
+    let timestamp_at = table.at("timestamp");
+    let mut timestamp = None;
+    table.table("timestamp", |table| timestamp = signed_time(table));
+    let digest = table.optional("digest", place);
+    let event_at = table.at("event");
+    let mut event = EventForm::default();
+    if let Some(mut given) = table.required("event", "{ type = \"{json:/type}\" }", Value::table) {
+        event_form(&mut given, &mut event);
+        given.finish();
+    }
+    let body = table.optional("body", body_forms).unwrap_or_else(|| vec![BodyForm::Json]);
+    let signature = signature?;
+    if signature.algorithm.is_bearer() {
+        signed.clear();
+    }
+    let row =
+        Row { name: Arc::clone(name), families, signature, signed, key, timestamp, digest, event, body };
+    let places =
+        Places { signature: signature_at, signed: signed_at, timestamp: timestamp_at, event: event_at };
+    check(&row, has_signed, &places, table);
+    Some(row)
+}
+
+fn signature(table: &mut Table<'_>) -> Option<Signature> {
+    let header = table.required("header", "\"x-signature\"", |value| {
+        template::header_name(text(value)?).map_err(|problem| value.fault(problem))
+    });
+    let mut algorithm = Algorithm::HmacSha256;
+    table.read("algorithm", &mut algorithm, word(&ALGORITHMS));
+    let mut encoding = Encoding::Hex;
+    let encodings =
+        [("hex", Encoding::Hex), ("hex-any-case", Encoding::HexAnyCase), ("base64", Encoding::Base64)];
+    table.read("encoding", &mut encoding, word(&encodings));
+    let prefix = table.optional("prefix", |value| text(value).map(str::to_owned));
+    let between = table.optional("entries", letter);
+    let separator = table.optional("separator", letter);
+    let label = table.optional("label", |value| text(value).map(str::to_owned));
+    let mut trim = false;
+    table.read("trim", &mut trim, truth);
+    let also = table.optional("also", |value| {
+        bounded(
+            value,
+            list(another_kind, "[{ label = \"v1a\", algorithm = \"ed25519\", key = \"whpk_\" }]")(value)?,
+        )
+    });
+    let form = match between {
+        Some(between) => {
+            if prefix.is_some() {
+                let message = "`prefix` is for one signature, and `entries` for several; write one of them";
+                table.document.problem(table.at("prefix"), message);
+            }
+            let label = match label {
+                Some(label) => label,
+                None => {
+                    let message = format!("`{}` is missing; write label = \"v1\"", table.path("label"));
+                    table.document.problem(table.at("entries"), message);
+                    return None;
+                }
+            };
+            SignatureForm::Entries { between, separator: separator.unwrap_or('='), label, trim }
+        }
+        None => {
+            for (key, is_there) in
+                [("label", label.is_some()), ("separator", separator.is_some()), ("also", also.is_some())]
+            {
+                if is_there {
+                    let message = format!("`{}` needs `entries`, which separates them", table.path(key));
+                    table.document.problem(table.at(key), message);
+                }
+            }
+            SignatureForm::One { prefix: prefix.unwrap_or_default() }
+        }
+    };
+    Some(Signature { header: header?, form, algorithm, encoding, also: also.unwrap_or_default() })
+}
+
+fn another_kind(value: &Value<'_>) -> Result<Also, Fault> {
+    let mut table = value.table()?;
+    let label = table.required("label", "\"v1a\"", |value| text(value).map(str::to_owned));
+    let algorithms = [("ed25519", Algorithm::Ed25519)];
+    let algorithm = table.required("algorithm", "\"ed25519\"", word(&algorithms));
+    let key = table.required("key", "\"whpk_\"", one_line);
+    table.finish();
+    match (label, algorithm, key) {
+        (Some(label), Some(algorithm), Some(key)) => Ok(Also { label, algorithm, key }),
+        // The problem is recorded already.
+        _ => Err(Fault::Unread),
+    }
+}
+
+fn key_form(table: &mut Table<'_>, key: &mut KeyForm) {
+    table.read("prefix", &mut key.prefix, one_line);
+    let encodings = [
+        ("text", KeyEncoding::Text),
+        ("base64", KeyEncoding::Base64),
+        ("hex", KeyEncoding::Hex),
+        ("spki", KeyEncoding::Spki),
+    ];
+    table.read("encoding", &mut key.encoding, word(&encodings));
+}
+
+fn signed_time(table: &mut Table<'_>) -> Option<SignedTime> {
+    let at = table.required("at", "\"header:x-timestamp\"", place);
+    let mut unit = TimeUnit::Seconds;
+    let units = [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
+    table.read("unit", &mut unit, word(&units));
+    let mut tolerance = Duration::from_mins(5);
+    table.read("tolerance", &mut tolerance, duration(Duration::from_secs(1)..=Duration::from_hours(24)));
+    Some(SignedTime { at: at?, unit, tolerance })
+}
+
+fn event_form(table: &mut Table<'_>, event: &mut EventForm) {
+    table.read("envelope", &mut event.envelope, truth);
+    table.read("id", &mut event.id, texts);
+    table.read("type", &mut event.event_type, texts);
+    table.read("time", &mut event.time, texts);
+    table.read("organization", &mut event.organization, texts);
+}
+
+/// One text, or a list of them.
+fn texts(value: &Value<'_>) -> Result<Vec<Text>, Fault> {
+    let one = |value: &Value<'_>| template::text(text(value)?).map_err(|problem| value.fault(problem));
+    match value.get().as_str() {
+        Some(_) => Ok(vec![one(value)?]),
+        None => bounded(value, list(one, "[\"{json:/type}\"]")(value)?),
+    }
+}
+
+/// One form of a body, or a list of them.
+fn body_forms(value: &Value<'_>) -> Result<Vec<BodyForm>, Fault> {
+    let one = |value: &Value<'_>| match text(value)? {
+        "json" => Ok(BodyForm::Json),
+        "form" => Ok(BodyForm::Form),
+        other => match other.strip_prefix("form:") {
+            Some(field) if !field.is_empty() => Ok(BodyForm::Field(field.to_owned())),
+            _ => Err(value.fault(format_args!(
+                "is `{}`, which is no form of a body; \"json\", \"form\" and \"form:FIELD\" are",
+                shown(other)
+            ))),
+        },
+    };
+    match value.get().as_str() {
+        Some(_) => Ok(vec![one(value)?]),
+        None => bounded(value, list(one, "[\"json\"]")(value)?),
+    }
+}
+
+fn place(value: &Value<'_>) -> Result<Place, Fault> {
+    template::place(text(value)?).map_err(|problem| value.fault(problem))
+}
+
+/// One character of ASCII.
+fn letter(value: &Value<'_>) -> Result<char, Fault> {
+    let mut letters = text(value)?.chars();
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) if letter.is_ascii() => Ok(letter),
+        _ => Err(value.fault("is not one character of ASCII; write one such as \",\"")),
+    }
+}
+
+/// The items, if there are not too many.
+fn bounded<T>(value: &Value<'_>, items: Vec<T>) -> Result<Vec<T>, Fault> {
+    match items.len() {
+        0..=MAX_LIST => Ok(items),
+        more => Err(value.fault(format_args!("has {more} items; the limit is {MAX_LIST}"))),
+    }
+}
+
+/// Where the parts of a row begin.
+struct Places {
+    signature: usize,
+    signed: usize,
+    timestamp: usize,
+    event: usize,
+}
+
+/// Reports parts that do not fit together: a row that could never verify, or would leave something unsigned.
+fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
+    let wrong = |at: usize, message: String| table.document.problem(at, message);
+    let path = |key: &str| table.path(key);
+    let has = |wanted: &Piece| row.signed.contains(wanted);
+    let algorithm = row.signature.algorithm;
+    let is_entries = matches!(row.signature.form, SignatureForm::Entries { .. });
+
+    for name in names(row) {
+        if name.starts_with('*') && row.families.is_empty() {
+            wrong(places.signature, format!("`{name}` begins with `*`, and there are no `families`"));
+        }
+    }
+    if algorithm.is_bearer() {
+        if has_signed || row.timestamp.is_some() || row.digest.is_some() {
+            let message = format!(
+                "`{}` is a secret and signs nothing; take `signed`, `timestamp` and `digest` away",
+                path("signature")
+            );
+            wrong(places.signature, message);
+        }
+        if row.key != KeyForm::default() {
+            wrong(table.at("key"), format!("`{}` has no use: the secret itself is sent", path("key")));
+        }
+        return;
+    }
+    let covers_body = has(&Piece::Body) || (has(&Piece::Form) && row.digest.is_some());
+    if !covers_body {
+        let message = format!(
+            "`{}` does not contain {{body}}, so anybody could change it; write {{body}}, or {{form}} and a \
+             `digest`",
+            path("signed")
+        );
+        wrong(places.signed, message);
+    }
+    match (&row.timestamp, has(&Piece::Timestamp)) {
+        (None, true) => {
+            wrong(places.signed, format!("`{}` is missing, and `signed` contains it", path("timestamp")));
+        }
+        (Some(time), false) => {
+            let is_signed = match &time.at {
+                Place::Json(_) => has(&Piece::Body),
+                Place::Header(_) => row.signed.iter().any(|piece| matches!(piece, Piece::Headers(_))),
+                _ => false,
+            };
+            if !is_signed {
+                let message = format!(
+                    "`{}` is not signed, so it guards against nothing; write {{timestamp}} into `signed`",
+                    path("timestamp")
+                );
+                wrong(places.timestamp, message);
+            }
+        }
+        _ => {}
+    }
+    let entry = row.timestamp.as_ref().is_some_and(|time| matches!(time.at, Place::Entry(_)));
+    let signed_entry = |piece: &Piece| matches!(piece, Piece::Place(Place::Entry(_)));
+    if !is_entries && (entry || row.signed.iter().any(signed_entry)) {
+        let message = format!("`{}` has no `entries`, and a place names one", path("signature"));
+        wrong(places.signature, message);
+    }
+    if has(&Piece::Key) != (algorithm == Algorithm::Sha256) {
+        let message = format!(
+            "`{}` contains {{key}} exactly if the algorithm is \"sha256\"; any other has its key beside the text",
+            path("signed")
+        );
+        wrong(places.signed, message);
+    }
+    let key = row.key.encoding;
+    let fits = match algorithm {
+        Algorithm::Ed25519 => matches!(key, KeyEncoding::Hex | KeyEncoding::Base64),
+        Algorithm::EcdsaP256 => key == KeyEncoding::Spki,
+        _ => key != KeyEncoding::Spki,
+    };
+    if !fits {
+        let message = format!(
+            "`{}` does not fit the algorithm: ed25519 has a key in \"hex\" or \"base64\", ecdsa-p256 one in \
+             \"spki\", and others no \"spki\"",
+            path("key.encoding")
+        );
+        wrong(table.at("key"), message);
+    }
+    if row.event.envelope {
+        if !row.event.event_type.is_empty() || row.body != [BodyForm::Json] {
+            let message = format!("`{}`: an envelope has its own `type`, and is JSON", path("event"));
+            wrong(places.event, message);
+        }
+    } else if row.event.event_type.is_empty() {
+        let message = format!("`{}` is missing; write type = \"{{json:/type}}\"", path("event.type"));
+        wrong(places.event, message);
+    }
+}
+
+/// The headers that a row names.
+fn names(row: &Row) -> impl Iterator<Item = &str> {
+    let signed = row.signed.iter().filter_map(|piece| match piece {
+        Piece::Headers(name) | Piece::Place(Place::Header(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let time = row.timestamp.iter().filter_map(|time| match &time.at {
+        Place::Header(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let event = &row.event;
+    let texts = [&event.id, &event.event_type, &event.time, &event.organization];
+    let event = texts.into_iter().flatten().flatten().filter_map(|part| match part {
+        Part::Place(Place::Header(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    [row.signature.header.as_str()].into_iter().chain(signed).chain(time).chain(event)
+}

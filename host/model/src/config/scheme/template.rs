@@ -1,0 +1,185 @@
+//! Reads texts with places in braces: `v0:{timestamp}:{body}`, `{json:/type}.{json:/action}`.
+
+use http::HeaderName;
+
+use super::{MAX_DEPTH, MAX_PIECES, Part, Piece, Place, Text};
+
+/// The longest name or text, in bytes.
+const LONGEST: usize = 256;
+
+/// A part of a text, before its name is understood.
+enum Raw<'a> {
+    Literal(&'a str),
+    Braces(&'a str),
+}
+
+/// Splits a text at its braces.
+fn raw(text: &str) -> Result<Vec<Raw<'_>>, String> {
+    if text.len() > LONGEST {
+        return Err(format!("is longer than {LONGEST} bytes"));
+    }
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        if let Some(within) = rest.strip_prefix('{') {
+            let (name, after) = within.split_once('}').ok_or("has a `{` without its `}`")?;
+            parts.push(Raw::Braces(name));
+            rest = after;
+        } else {
+            let end = rest.find('{').unwrap_or(rest.len());
+            parts.push(Raw::Literal(&rest[..end]));
+            rest = &rest[end..];
+        }
+    }
+    match parts.len() {
+        0 => Err("is empty".to_owned()),
+        1..=MAX_PIECES => Ok(parts),
+        more => Err(format!("has {more} parts; the limit is {MAX_PIECES}")),
+    }
+}
+
+/// A signed text.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+    let piece = |part: Raw<'_>| {
+        Ok(match part {
+            Raw::Literal(text) => Piece::Literal(text.to_owned()),
+            Raw::Braces("body") => Piece::Body,
+            Raw::Braces("timestamp") => Piece::Timestamp,
+            Raw::Braces("url") => Piece::Url,
+            Raw::Braces("url-unescaped") => Piece::UrlUnescaped,
+            Raw::Braces("path") => Piece::Path,
+            Raw::Braces("method") => Piece::Method,
+            Raw::Braces("key") => Piece::Key,
+            Raw::Braces("form") => Piece::Form,
+            Raw::Braces(name) => match name.strip_prefix("headers:") {
+                Some(header) => Piece::Headers(header_name(header)?),
+                None => Piece::Place(place(name)?),
+            },
+        })
+    };
+    raw(text)?.into_iter().map(piece).collect()
+}
+
+/// A text of an event's member.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub(super) fn text(text: &str) -> Result<Text, String> {
+    let part = |part: Raw<'_>| match part {
+        Raw::Literal(text) => Ok(Part::Literal(text.to_owned())),
+        Raw::Braces(name) => match place(name)? {
+            Place::Entry(_) => {
+                Err("names an entry of the signature, which is no part of an event".to_owned())
+            }
+            place => Ok(Part::Place(place)),
+        },
+    };
+    raw(text)?.into_iter().map(part).collect()
+}
+
+/// A place.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub(super) fn place(text: &str) -> Result<Place, String> {
+    let unknown = || {
+        format!(
+            "names `{}`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME` and \
+             `form:NAME` are",
+            super::super::diagnose::shown(text)
+        )
+    };
+    let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
+    let named = || match name {
+        "" => Err(format!("names a {kind} without a name")),
+        name => Ok(name.to_owned()),
+    };
+    match kind {
+        "header" => Ok(Place::Header(header_name(name)?)),
+        "entry" => Ok(Place::Entry(named()?)),
+        "json" => Ok(Place::Json(pointer(name)?)),
+        "query" => Ok(Place::Query(named()?)),
+        "form" => Ok(Place::Form(named()?)),
+        _ => Err(unknown()),
+    }
+}
+
+/// The name of a header, in lower case. It may begin with `*`.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub(super) fn header_name(name: &str) -> Result<String, String> {
+    let shown = super::super::diagnose::shown(name);
+    let bare = name.strip_prefix('*').unwrap_or(name);
+    if bare.chars().any(|letter| letter.is_ascii_uppercase()) {
+        return Err(format!("names the header `{shown}`; write it in lower case"));
+    }
+    match HeaderName::from_bytes(bare.as_bytes()) {
+        Ok(_) => Ok(name.to_owned()),
+        Err(_) => Err(format!("names `{shown}`, which is no name of a header")),
+    }
+}
+
+/// The steps of a JSON pointer by RFC 6901.
+///
+/// # Errors
+/// What is wrong, as the end of a sentence.
+pub(super) fn pointer(text: &str) -> Result<Vec<String>, String> {
+    let shown = super::super::diagnose::shown(text);
+    let steps = match text.strip_prefix('/') {
+        Some(steps) => steps,
+        None => return Err(format!("names `{shown}`, which is no JSON pointer; one looks like `/data/id`")),
+    };
+    let steps: Vec<String> =
+        steps.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    if steps.len() > MAX_DEPTH {
+        return Err(format!("names a place {} deep; the limit is {MAX_DEPTH}", steps.len()));
+    }
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_split_at_its_braces() {
+        let found = pieces("v0:{timestamp}:{body}{header:x-id}").unwrap();
+        assert_eq!(
+            found,
+            [
+                Piece::Literal("v0:".into()),
+                Piece::Timestamp,
+                Piece::Literal(":".into()),
+                Piece::Body,
+                Piece::Place(Place::Header("x-id".into())),
+            ]
+        );
+        assert_eq!(pieces("{headers:x-list}").unwrap(), [Piece::Headers("x-list".into())]);
+        assert_eq!(pointer("/a~1b/~0/0").unwrap(), ["a/b", "~", "0"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (template, told) in [
+            ("", "is empty"),
+            ("{body", "without its `}`"),
+            ("{bdy}", "no place"),
+            ("{header:X-Id}", "lower case"),
+            ("{header:a b}", "no name of a header"),
+            ("{json:id}", "no JSON pointer"),
+            ("{query:}", "without a name"),
+            (&"{body}".repeat(17), "17 parts"),
+            (&format!("{{json:{}}}", "/a".repeat(17)), "17 deep"),
+            (&"a".repeat(300), "longer than"),
+        ] {
+            let error = pieces(template).unwrap_err();
+            assert!(error.contains(told), "{template}: {error}");
+        }
+        assert!(text("{entry:t}").unwrap_err().contains("entry"));
+        assert!(text("{body}").unwrap_err().contains("no place"));
+    }
+}
