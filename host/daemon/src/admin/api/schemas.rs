@@ -52,8 +52,13 @@ schemas! {
 
     /// Why the deliveries of a plugin are held. `detail` depends on the reason.
     HeldReason: ObjectBuilder::new()
-        .property("reason", words(model::HeldReason::WORDS))
-        .property("detail", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
+        .property("reason", words(model::HeldReason::WORDS).description(Some("The reason.")))
+        .property(
+            "detail",
+            ObjectBuilder::new()
+                .schema_type(SchemaType::AnyValue)
+                .description(Some("The error, the missing grants, or the state of the breaker.")),
+        )
         .required("reason");
 
     /// Selects event types: one by name, all below a prefix, or all (`*`).
