@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthouse_harness::{Builder, Daemon, Event, Load, Output, Postgres, patience, seed, wait_until};
+use posthouse_harness::{Builder, Daemon, Event, Load, Output, Postgres, seed, timeout, wait_until};
 use rusqlite::{Connection as Sqlite, OpenFlags};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -104,7 +104,10 @@ fn a_backup_under_load_holds_what_was_acknowledged_and_a_fresh_folder_goes_on_fr
     let deeds: Vec<_> = audit.iter().map(|entry| entry["action"].clone()).collect();
     assert_eq!(deeds, ["end backup", "begin backup"], "{audit:?}");
     let table = succeeded(daemon.cli(&["audit", "--limit", "1"])).stdout;
-    assert!(table.contains("end backup") && table.contains("markers go"), "{table}");
+    assert!(table.contains("end backup") && table.contains("markers released"), "{table}");
+    // The former path of `/v1/markers/hold` works for commands of an older version.
+    let former = daemon.admin_post("/v1/markers/keep", &json!({ "holder": "older", "seconds": 0 }));
+    assert_eq!((former.status, &former.json()["kept"]), (200, &json!(false)), "{former}");
 
     daemon.stop();
     fs::rename(daemon.dir().join("data"), daemon.dir().join("lost")).expect("the folder goes");
@@ -136,7 +139,7 @@ fn a_database_that_is_copied_later_by_its_own_tools_has_every_effect_once() {
     let command = format!("sleep 2; pg_dump --file app.sql '{}'", postgres.url());
     let made = succeeded(daemon.cli(&["backup", "backup.db", "--", "sh", "-c", &command]));
     assert!(made.stdout.contains("is complete and checked"), "{made:?}");
-    assert!(!made.stdout.contains("not in it"), "{made:?}");
+    assert!(!made.stdout.contains("not in the backup"), "{made:?}");
     let report = load.stop();
     daemon.wait_settled();
     wait_until("no marker stays when the backup is made", || {
@@ -150,14 +153,14 @@ fn a_database_that_is_copied_later_by_its_own_tools_has_every_effect_once() {
     let markers = postgres.query("SELECT count(*) FROM posthouse_deliveries")[0][0].clone();
     assert_ne!(markers, "0", "this test proves nothing: no marker was kept");
     let said = succeeded(daemon.cli(&["restore", "backup.db"])).stdout;
-    assert!(said.contains("database `app` goes back by its own tools"), "{said}");
+    assert!(said.contains("restore database `app` with its own tools"), "{said}");
     daemon.start();
     daemon.wait_settled();
     eprintln!("{markers} markers were in the database's copy");
     check(&daemon, &before, &report.acknowledged, &counted(postgres.query(COUNTS)));
 
     let missing = succeeded(daemon.cli(&["backup", "second.db"])).stdout;
-    assert!(missing.contains("database `app` is not in it: copy it by its own tools"), "{missing}");
+    assert!(missing.contains("database `app` is not in the backup; copy it with its own tools"), "{missing}");
     let failure = daemon.cli(&["backup", "third.db", "--", "false"]);
     assert!(failed(&failure).contains("`false` failed"), "{failure:?}");
     assert!(!daemon.dir().join("third.db").exists());
@@ -190,13 +193,13 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     daemon.wait_settled();
     succeeded(daemon.cli(&["backup", "backup.db"]));
     let again = daemon.cli(&["backup", "backup.db"]);
-    assert!(failed(&again).contains("is there already") && again.stderr.contains("--force"), "{again:?}");
+    assert!(failed(&again).contains("exists already") && again.stderr.contains("--force"), "{again:?}");
     succeeded(daemon.cli(&["backup", "backup.db", "--force"]));
     let nowhere = daemon.cli(&["backup", "nowhere/backup.db"]);
     assert!(failed(&nowhere).contains("can't be written"), "{nowhere:?}");
 
     let busy = daemon.cli(&["restore", "backup.db", "--force"]);
-    assert!(failed(&busy).contains("another posthouse runs on it"), "{busy:?}");
+    assert!(failed(&busy).contains("locked by another posthouse"), "{busy:?}");
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
     daemon.wait_settled();
     daemon.stop();
@@ -208,11 +211,11 @@ fn nothing_is_overwritten_and_nothing_wrong_is_restored() {
     // damage.
     type Spoil<'a> = &'a dyn Fn(&Path);
     let wrong: [(&str, Spoil<'_>); 7] = [
-        ("it is not there", &|file| fs::remove_file(file).expect("a file")),
-        ("it is no file", &|file| {
+        ("it does not exist", &|file| fs::remove_file(file).expect("a file")),
+        ("it is not a file", &|file| {
             fs::remove_file(file).and_then(|()| fs::create_dir(file)).expect("a folder");
         }),
-        ("no backup of a store", &|file| {
+        ("not a backup of a store", &|file| {
             let _ = fs::remove_dir(file);
             fs::write(file, "not a database ".repeat(1000)).expect("a file");
         }),
@@ -394,7 +397,7 @@ fn what_root_restores_the_daemons_user_can_open() {
     let log = fs::File::create(daemon.dir().join("user.log")).expect("a file");
     let mut child = command.stderr(log).spawn().expect("the daemon runs");
     let began = Instant::now();
-    while !daemon.healthy() && began.elapsed() < patience() && matches!(child.try_wait(), Ok(None)) {
+    while !daemon.healthy() && began.elapsed() < timeout() && matches!(child.try_wait(), Ok(None)) {
         thread::sleep(Duration::from_millis(50));
     }
     let started = daemon.healthy();

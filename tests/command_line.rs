@@ -167,7 +167,7 @@ fn what_can_not_be_done_names_the_thing() {
         (&["verify", "--source", "standard", "--body", "nowhere.json"][..], "`nowhere.json`"),
         (&["sign", "--source", "standard", "--id", "a.b"], "`a.b`"),
         (&["send", "user.created", "--source", "either", "--data", "nowhere.json"], "`nowhere.json`"),
-        (&["send", "user.created", "--source", "either", "--data", "-"], "no JSON"),
+        (&["send", "user.created", "--source", "either", "--data", "-"], "not JSON"),
         (&["send", "user.created", "--source", "either", "--url", "http://127.0.0.1:9/w"], "posthouse serve"),
         (
             &["send", "user.created", "--source", "either", "--url", "nonsense"],
@@ -277,7 +277,7 @@ fn init_writes_a_configuration_that_check_passes_and_the_daemon_runs_on() {
     let before = fs::read(&secret).unwrap();
 
     let again = shell.run(&["init", "my hooks"], "");
-    assert!(again.error(1).contains("`my hooks/config.toml` is there already"), "{again:?}");
+    assert!(again.error(1).contains("`my hooks/config.toml` exists already"), "{again:?}");
     assert_eq!(fs::read(&secret).unwrap(), before);
 
     let config = ["--config", "my hooks/config.toml"];
@@ -363,9 +363,9 @@ fn check_loads_every_plugin_and_names_what_it_lacks() {
     assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{well:?}");
     for line in [
         "plugin counter: revision ",
-        "\n  events: user.*\n  gets: nothing but log, config and kv\n",
+        "\n  events: user.*\n  granted: nothing beyond log, config and kv\n",
         "plugin welcome-email: revision ",
-        "\n  gets: mail from team@example.com to *\n",
+        "\n  granted: mail from team@example.com to *\n",
     ] {
         assert!(well.stdout.contains(line), "{line:?} is not in:\n{}", well.stdout);
     }
@@ -376,10 +376,13 @@ fn check_loads_every_plugin_and_names_what_it_lacks() {
     assert_eq!(bad.code, Some(1), "{bad:?}");
     let said: Vec<_> = bad.stderr.lines().map(|line| line.strip_prefix("posthouse: ").unwrap()).collect();
     assert_eq!(said.len(), 4, "{said:?}");
-    assert_eq!(said[0], "warning: [plugin.counte] is for nobody: there is no `plugins/counte.wasm`");
-    assert!(said[1].starts_with("plugin `junk` is bad: "), "{said:?}");
-    assert!(said[2].starts_with("plugin `welcome-email` lacks `mail` and would be held; "), "{said:?}");
-    assert!(said[2].contains("[plugin.welcome-email.grants] with mail = {"), "{said:?}");
+    assert_eq!(said[0], "warning: [plugin.counte] has no effect: `plugins/counte.wasm` does not exist");
+    assert!(said[1].starts_with("plugin `junk` does not load: "), "{said:?}");
+    assert!(
+        said[2].starts_with("plugin `welcome-email` lacks the grant `mail` and would be held; "),
+        "{said:?}"
+    );
+    assert!(said[2].contains("[plugin.welcome-email.grants]: mail = {"), "{said:?}");
     assert_eq!(said[3], "2 of 3 plugins would not run; see above");
     let left: BTreeSet<_> = fs::read_dir(&shell.0)
         .unwrap()

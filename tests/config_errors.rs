@@ -605,15 +605,15 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
         (r#""ftp://a.example""#, "holds `ftp://a.example`, which is neither http:// nor https://"),
         (
             r#""https://*""#,
-            "holds `https://*`, which has a `*` elsewhere than in place of sub-domains, as in https://*.example.com",
+            "holds `https://*`, which has a `*` that does not replace sub-domains, as in https://*.example.com",
         ),
         (
             r#""https://user:hunter2@a.example""#,
-            "holds a login; a header of the grant is where credentials stand",
+            "contains a login; put credentials into a header of the grant",
         ),
         (
             r#""https://a.example/?key=1""#,
-            "holds `https://a.example/?key=1`, which has a query or a fragment; scheme, host, port and the beginning of a path may stand in it",
+            "holds `https://a.example/?key=1`, which has a query or a fragment; only scheme, host, port and the beginning of a path are allowed",
         ),
         (
             r#""https://a.example/..%2fb""#,
@@ -771,7 +771,7 @@ path = "webhooks"
 scheme = "strype"
 secrets = []"#,
         &[
-            "config.toml:2:8: `source.name` holds ':'; letters, digits, `-` and `_` may stand in it",
+            "config.toml:2:8: `source.name` holds ':'; letters, digits, `-` and `_` are allowed",
             "config.toml:3:8: `source.path` is `webhooks`, which does not begin with `/`",
             "config.toml:4:10: `source.scheme` is `strype`, which is no scheme; did you mean `stripe`? `posthouse senders` lists them, and [scheme.NAME] adds one",
             r#"config.toml:5:11: `source.secrets` is empty; write at least one, such as [{ env = "WEBHOOK_SECRET" }]"#,
@@ -800,7 +800,7 @@ path = "/webhooks/crm"
 scheme = "scalekit"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
         &[
-            "config.toml:2:8: `source.name` is wrong: source name holds ' '; letters, digits, `-` and `_` may stand in it",
+            "config.toml:2:8: `source.name` is wrong: source name holds ' '; letters, digits, `-` and `_` are allowed",
         ],
     );
     refused(

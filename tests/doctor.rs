@@ -40,7 +40,7 @@ fn named(daemon: &Daemon, level: &str, check: &str, words: &str) {
 #[track_caller]
 fn well(daemon: &Daemon) {
     // An unoptimised compiler may take longer than the default allows.
-    let (found, code) = examined(daemon, &["--patience", "60"]);
+    let (found, code) = examined(daemon, &["--timeout", "60"]);
     let problems: Vec<_> = found.iter().filter(|found| found["level"] == "problem").collect();
     assert!(problems.is_empty() && code == 0, "{problems:#?}");
     let checks: Vec<_> = found.iter().filter_map(|found| found["check"].as_str()).collect();
@@ -82,7 +82,8 @@ fn what_is_well_is_said_to_be_with_a_daemon_and_without_one() {
     daemon.wait_settled();
     well(&daemon);
     let said = daemon.cli(&["doctor"]).stdout;
-    for part in ["ok       daemon: it takes events", "`counter` runs", "`app`: `", "holds together", " free"]
+    for part in
+        ["ok       daemon: the daemon accepts events", "`counter` runs", "`app`: `", "is intact", " free"]
     {
         assert!(said.contains(part), "{part} in\n{said}");
     }
@@ -100,10 +101,10 @@ fn who_may_read_and_change_what() {
     let mut daemon = builder().guest("counter").start();
     let file = |name: &str| daemon.dir().join(name);
     for (path, wrong, right, words) in [
-        (file("data/posthouse.db"), 0o644, 0o600, "others may read"),
-        (file("data"), 0o777, 0o700, "others may write in"),
-        (file("plugins"), 0o777, 0o755, "everybody may change"),
-        (file("plugins/counter.wasm"), 0o666, 0o644, "everybody may change"),
+        (file("data/posthouse.db"), 0o644, 0o600, "other users can read"),
+        (file("data"), 0o777, 0o700, "other users can write to"),
+        (file("plugins"), 0o777, 0o755, "any user can change"),
+        (file("plugins/counter.wasm"), 0o666, 0o644, "any user can change"),
     ] {
         mode(&path, wrong);
         named(&daemon, "problem", "permissions", words);
@@ -166,7 +167,7 @@ fn a_store_that_is_damaged_half_restored_newer_or_of_the_future() {
 
     let restoring = daemon.dir().join("data/posthouse.db.restoring");
     fs::write(&restoring, "").expect("a file");
-    named(&daemon, "problem", "store", "not ended");
+    named(&daemon, "problem", "store", "did not finish");
     fs::remove_file(&restoring).expect("the file goes");
 
     let mut damaged = sound.clone();
@@ -197,8 +198,8 @@ fn a_mail_server_that_is_gone_or_silent_and_a_database_likewise() {
     named(&daemon, "problem", "databases", "can't connect");
     let daemon = on(&format!("smtp://{silent_at}"), &format!("postgres://a@{silent_at}/b?sslmode=disable"));
     let began = Instant::now();
-    let (found, code) = examined(&daemon, &["--patience", "2"]);
-    assert!(began.elapsed() < Duration::from_secs(30), "it waits no longer than it was told to");
+    let (found, code) = examined(&daemon, &["--timeout", "2"]);
+    assert!(began.elapsed() < Duration::from_secs(30), "it waits no longer than --timeout");
     assert_eq!(code, 1);
     for check in ["mail", "databases"] {
         let hit = found.iter().find(|found| found["check"] == check && found["level"] == "problem");
@@ -217,7 +218,7 @@ fn a_role_that_may_do_all_or_too_little() {
     postgres.execute("CREATE ROLE poor LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let on = |url: &str| builder().toml(&format!("[databases.app]\nurl = {url:?}\n")).prepare();
     let poor = on(&postgres.url().replace("posthouse@", "poor@"));
-    named(&poor, "problem", "databases", "may not make the tables");
+    named(&poor, "problem", "databases", "may not create the tables");
     named(&on(&postgres.url()), "warning", "databases", "superuser");
 }
 
@@ -228,7 +229,7 @@ fn a_plugin_that_does_not_run_and_a_daemon_that_takes_nothing() {
     assert_eq!(daemon.admin_post("/v1/plugins/counter/pause", &json!({})).status, 200);
     named(&daemon, "problem", "plugins", "paused by an operator");
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
-    named(&daemon, "problem", "daemon", "takes no events");
+    named(&daemon, "problem", "daemon", "accepts no events");
     daemon.put_plugin("counter", b"no WebAssembly");
     posthouse_harness::wait_until("the broken file was seen", || {
         !daemon.plugin("counter")["last_error"].is_null()

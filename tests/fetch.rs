@@ -95,7 +95,7 @@ fn what_is_not_granted_is_not_reached_and_the_refusal_names_the_grant() {
         assert_eq!(
             got,
             format!(
-                "denied plugin `http-probe` has no grant for {address}, at which `{name}.test` is and which is \
+                "denied plugin `http-probe` has no grant for {address}, to which `{name}.test` resolves and which is \
                  {word}; write {{ url = \"http://{name}.test:{port}\", addresses = [\"{address}\"] }} in `http` \
                  below [plugin.http-probe.grants] in config.toml"
             )
@@ -145,7 +145,7 @@ fn a_redirect_leads_no_further_than_the_grant() {
         )),
         "{got:?}"
     );
-    assert!(got[1].contains("no grant for 127.0.0.1, at which `private.test` is"), "{got:?}");
+    assert!(got[1].contains("no grant for 127.0.0.1, to which `private.test` resolves"), "{got:?}");
     assert!(
         got[2].contains(&format!("no grant for `http://169.254.169.254`{}", led("/to-metadata"))),
         "{got:?}"
@@ -237,7 +237,7 @@ fn the_headers_of_the_grant_go_to_their_origin_and_to_nobody_else() {
     ];
     assert!(shown.iter().all(|text| !text.contains("hunter2")), "{shown:?}");
     assert!(
-        shown[2].contains(&format!("gets: http to {} (with authorization, x-key)", server.url(""))),
+        shown[2].contains(&format!("granted: http to {} (with authorization, x-key)", server.url(""))),
         "{}",
         shown[2]
     );

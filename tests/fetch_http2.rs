@@ -131,7 +131,7 @@ fn a_stream_or_connection_that_the_other_side_ends_is_told_so() {
     );
     // The server's GOAWAY and the end of the connection arrive together, and either may be seen first. The
     // request is sent again once, over a new connection, which ends as well.
-    let ended = ["the connection broke off", "the other side ended the connection (ENHANCE_YOUR_CALM)"];
+    let ended = ["the connection was interrupted", "the other side ended the connection (ENHANCE_YOUR_CALM)"];
     let said = ended.map(|how| format!("failed no response from `{web}`: {how}"));
     assert!(said.contains(&got[3]), "{}", got[3]);
     let others = [&got[0], &got[2], &got[4], &got[5]];

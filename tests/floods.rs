@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthouse_harness::{Builder, Daemon, DnsServer, Event, Flood, patience, requested};
+use posthouse_harness::{Builder, Daemon, DnsServer, Event, Flood, requested, timeout};
 use serde_json::json;
 
 /// Kinds of frames of HTTP/2 (RFC 9113, 6), and the flag that a head is complete.
@@ -119,7 +119,7 @@ fn all_end(met: &[(&str, Daemon, Flood)]) {
     let began = Instant::now();
     for (what, daemon, flood) in met {
         while flood.open() > 0 {
-            assert!(began.elapsed() < 3 * patience(), "a connection is still flooded with {what}");
+            assert!(began.elapsed() < 3 * timeout(), "a connection is still flooded with {what}");
             thread::sleep(Duration::from_millis(100));
         }
         assert!(daemon.post_event(&Event::new("user.created")).accepted());

@@ -47,19 +47,22 @@ fn a_line_about_an_event_says_which_for_whom_and_under_which_trace() {
         let taken_in = line(event, "event taken in");
         assert_eq!((&taken_in["source"], &taken_in["trace"]), (&json!("scalekit"), &json!(trace)));
         let ended = if event.id == refused.id {
-            line(event, "an attempt failed, and the delivery is a dead letter")
+            line(event, "attempt failed; the delivery is a dead letter")
         } else {
-            line(event, "an attempt ended well")
+            line(event, "attempt succeeded")
         };
-        for line in [ended].into_iter().chain((event.id == mailed.id).then(|| line(event, "given up"))) {
+        for line in [ended]
+            .into_iter()
+            .chain((event.id == mailed.id).then(|| line(event, "outbox item not sent; it is dead")))
+        {
             assert_eq!(line["source"], "scalekit", "{line}");
             assert_eq!(line["plugin"], "counter", "{line}");
             assert_eq!(&line["delivery"], delivery, "{line}");
             assert_eq!((&line["attempt"], &line["trace"]), (&json!(1), &json!(trace)), "{line}");
         }
     }
-    let given_up = line(&mailed, "given up");
-    assert_eq!(given_up["error"], "permanent error (550)", "what the server says may quote the mail");
+    let dead = line(&mailed, "outbox item not sent; it is dead");
+    assert_eq!(dead["error"], "permanent error (550)", "what the server says may quote the mail");
     assert!(!daemon.log().contains(unknown), "{}", daemon.log());
 }
 

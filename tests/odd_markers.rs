@@ -85,10 +85,7 @@ fn story(url: &str, execute: Execute<'_>, query: Query<'_>, bytes: &str) {
         let delivery = daemon.event(&event.id)["history"][0].clone();
         assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!("dead"), &json!(1)), "{delivery}");
         let error = delivery["attempt_log"][0]["error"].as_str().expect("an error").to_owned();
-        assert!(
-            error.starts_with("it took effect in database `app`, but what its marker carries can't be read"),
-            "{error}"
-        );
+        assert!(error.starts_with("it committed in database `app`, but its marker can't be read"), "{error}");
         assert_eq!(query(&daemon, markers), [["1"]]);
         assert!(daemon.mails().is_empty());
         daemon.stop();

@@ -36,7 +36,9 @@ fn dead_letters_are_counted_and_run_again_once_the_plugin_is_mended() {
     assert_eq!(daemon.deliveries("").len(), 3, "a dry run made deliveries");
 
     let replayed = done(&daemon.cli(&["replay", "--dead", "--plugin", "counter"]));
-    assert!(replayed.stdout.starts_with("3 dead letters") && replayed.stdout.contains("3 deliveries made"));
+    assert!(
+        replayed.stdout.starts_with("3 dead letters") && replayed.stdout.contains("3 deliveries created")
+    );
     daemon.wait_mail_settled();
     assert_eq!((daemon.deliveries_in("done"), daemon.mails().len()), (3, 3));
     assert_eq!(daemon.kv("counter")["count"], "3");
@@ -242,7 +244,7 @@ fn mail_that_was_given_up_is_sent_again_with_the_id_it_had() {
 
     fs::remove_file(data.join("mail")).unwrap();
     let said = done(&daemon.cli(&["outbox", "replay"]));
-    assert_eq!(said.stdout, "1 item is sent again\n");
+    assert_eq!(said.stdout, "1 item will be sent again\n");
     daemon.wait_mail_settled();
     let mails = daemon.mails();
     assert_eq!(mails.len(), 1, "{mails:?}");
@@ -345,7 +347,7 @@ fn any_id_leads_to_what_it_is_of() {
 
     // A delivery is replayed for its own plugin.
     let again = done(&daemon.cli(&["replay", &delivery])).stdout;
-    assert!(again.starts_with("1 delivery made"), "{again}");
+    assert!(again.starts_with("1 delivery created"), "{again}");
     wait_until("it ran again", || daemon.deliveries_in("done") == 2);
     assert_eq!(daemon.kv("counter")[&format!("seen/{}", event.id)], "2");
 }

@@ -183,7 +183,7 @@ fn one_that_waits_holds_back_its_key_and_nobody_else() {
     let behind = waiting.iter().filter(|delivery| delivery["behind"] == *stuck).count();
     assert_eq!((behind, &due[0]["behind"]), (49, &Value::Null), "{waiting:?}");
     let listed = daemon.cli(&["deliveries", "--state", "waiting"]);
-    let said = format!("behind {}, in order", stuck.as_str().expect("an id"));
+    let said = format!("blocked by {}", stuck.as_str().expect("an id"));
     assert!(listed.stdout.contains(&said), "{listed:?}");
     assert_eq!(daemon.stats()["balanced"], json!(true));
 }

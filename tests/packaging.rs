@@ -73,7 +73,7 @@ fn the_package_installs_checks_and_purges_clean() {
     // As installed it accepts nothing yet, and says so.
     let (code, said) = root.check();
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("config.toml: ok") && said.contains("there is no [[source]]"), "{said}");
+    assert!(said.contains("config.toml: ok") && said.contains("config.toml has no [[source]]"), "{said}");
 
     // With the example enabled, a secret and a plugin, it is ready to serve.
     let config = fs::read_to_string(root.at(CONFIG)).unwrap();

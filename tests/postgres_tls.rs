@@ -46,7 +46,7 @@ fn refused(daemon: &Daemon, says: &[&str]) {
     wait_until(&format!("the log says {says:?}"), || {
         let log = daemon.log();
         log.lines().any(|line| {
-            line.contains("an attempt could not take place") && says.iter().all(|says| line.contains(says))
+            line.contains("could not run an attempt") && says.iter().all(|says| line.contains(says))
         })
     });
     let delivery = daemon.event(&event.id)["history"][0].clone();

@@ -36,9 +36,9 @@ fn a_secret_is_rotated_under_load_and_no_request_is_refused() {
     assert_eq!((status(&old), status(&new)), (200, 200));
     let of_new = Load::start(&new, 100, |_| event());
     for _ in 0..5 {
-        let (before, taken) = (of_new.acknowledged(), in_force(&daemon));
+        let (before, taken) = (of_new.acknowledged(), applied(&daemon));
         daemon.signal(Signal::HUP);
-        wait_until("the reload is done", || in_force(&daemon) > taken);
+        wait_until("the reload is done", || applied(&daemon) > taken);
         wait_until("events flow on", || of_new.acknowledged() > before + 20);
     }
     let report = of_old.stop();
@@ -46,9 +46,9 @@ fn a_secret_is_rotated_under_load_and_no_request_is_refused() {
     let mut acknowledged = report.acknowledged.len();
 
     // The first secret is removed, and only the file says so: it is no longer valid.
-    let taken = in_force(&daemon);
+    let taken = applied(&daemon);
     daemon.edit_config(|config| config.replace("{ file = \"first\" }, ", ""));
-    wait_until("the change of the file is noticed", || in_force(&daemon) > taken);
+    wait_until("the change of the file is noticed", || applied(&daemon) > taken);
     assert_eq!((status(&old), status(&new)), (401, 200));
 
     // The secret's file is read again, though config.toml has not changed.
@@ -99,16 +99,17 @@ fn a_configuration_that_is_wrong_changes_nothing_and_says_why() {
         manager.wait_for(what, |notice| notice.says("RELOADING=1"));
         let (_, ready) = manager.wait_for(what, |notice| notice.says("READY=1"));
         let status = ready.get("STATUS").unwrap();
-        assert!(status.contains("not taken") && status.contains(told), "{what}: {status}");
+        assert!(status.contains("configuration rejected") && status.contains(told), "{what}: {status}");
         let log = daemon.log().split_off(before);
-        assert!(log.contains("not taken") && log.contains(told), "{what}: {log}");
+        assert!(log.contains("configuration rejected") && log.contains(told), "{what}: {log}");
         assert!(!log.contains(OLD) && !status.contains(OLD), "{what}: {log}");
         assert_eq!(self::status(&daemon.sender()), 200, "{what}");
 
         // Once the file is fixed it is applied, and the complaint is gone.
         reload(&mut daemon, |_| good.clone());
-        let (_, ready) = manager.wait_for("mended", |notice| {
-            notice.says("READY=1") && notice.get("STATUS").is_some_and(|status| !status.contains("not taken"))
+        let (_, ready) = manager.wait_for("the fixed file", |notice| {
+            notice.says("READY=1")
+                && notice.get("STATUS").is_some_and(|status| !status.contains("configuration rejected"))
         });
         assert!(ready.get("STATUS").unwrap().contains("requests/s"), "{ready:?}");
         // Both the file and the signal may have caused a reload.
@@ -246,26 +247,29 @@ fn status(sender: &Sender) -> u16 {
     sender.post_event(&event()).status
 }
 
-/// Changes config.toml, and returns once the new one is in force.
+/// Changes config.toml, and returns once the new one is applied.
 #[track_caller]
 fn reload(daemon: &mut Daemon, edit: impl FnOnce(&str) -> String) {
     let read = |daemon: &Daemon| daemon.log().matches("SIGHUP").count();
     daemon.edit_config(edit);
     let before = read(daemon);
     daemon.signal(Signal::HUP);
-    wait_until("the signal is heard", || read(daemon) > before);
+    wait_until("the daemon has logged the signal", || read(daemon) > before);
     let log = daemon.log();
     let at = log.rfind("SIGHUP").unwrap();
     let end = || {
         let log = daemon.log();
         let told = &log[at..];
-        ["is in force", "is not taken"].iter().any(|end| told.contains(end)).then(|| told.to_owned())
+        ["configuration applied", "configuration rejected"]
+            .iter()
+            .any(|end| told.contains(end))
+            .then(|| told.to_owned())
     };
     let told = eventually("the reload is done", end);
-    assert!(!told.contains("is not taken"), "{told}");
+    assert!(!told.contains("configuration rejected"), "{told}");
 }
 
-/// The number of configurations that a reload has put into force.
-fn in_force(daemon: &Daemon) -> usize {
-    daemon.log().matches("the new configuration is in force").count()
+/// The number of configurations that a reload has applied.
+fn applied(daemon: &Daemon) -> usize {
+    daemon.log().matches("new configuration applied").count()
 }

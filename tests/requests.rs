@@ -178,7 +178,7 @@ fn a_dead_letter_can_be_replayed_and_bears_the_key_it_had() {
 
     healthy.store(1, Relaxed);
     let replayed = daemon.cli(&["outbox", "replay", &dead[0]["id"].to_string()]);
-    assert_eq!((replayed.code, replayed.stdout.as_str()), (Some(0), "1 item is sent again\n"));
+    assert_eq!((replayed.code, replayed.stdout.as_str()), (Some(0), "1 item will be sent again\n"));
     daemon.wait_mail_settled();
     assert_eq!(item(&daemon, &event)["state"], json!("sent"));
     let requests = server.requests();

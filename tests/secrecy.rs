@@ -118,7 +118,9 @@ fn nothing_shows(format: &str) {
     let good = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{good}\n[[source]]\nname = \"late\"\nsecrets = [{standard:?}, 7]\n"))
         .unwrap();
-    eventually("the new configuration is refused", || daemon.log().contains("is not taken").then_some(()));
+    eventually("the new configuration is refused", || {
+        daemon.log().contains("new configuration rejected").then_some(())
+    });
     fs::write(&config, good).unwrap();
     collector.named("process http-probe");
 
@@ -128,7 +130,7 @@ fn nothing_shows(format: &str) {
         assert!(log.contains(event), "nothing about {event} in the log:\n{log}");
     }
     for harmless in
-        ["dead letter", "signature refused", "payload refused", "given up", "TRACE", "masked", "sql-probe"]
+        ["dead letter", "signature refused", "payload refused", "it is dead", "TRACE", "masked", "sql-probe"]
     {
         assert!(log.contains(harmless), "`{harmless}` is not in the log:\n{log}");
     }

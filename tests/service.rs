@@ -20,8 +20,8 @@ use serde_json::json;
 /// Requests a second while the daemon restarts.
 const RATE: u32 = 500;
 
-/// The watchdog's interval, which is the service manager's patience.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// The watchdog's interval: without a pulse in this time, the service manager restarts the daemon.
+const WATCHDOG: Duration = Duration::from_secs(2);
 
 #[test]
 fn it_reports_ready_reloading_stopping_and_its_pulse_at_the_right_moments() {
@@ -117,7 +117,7 @@ fn a_hung_writer_stops_the_watchdog() {
     manager.wait_for("READY", |notice| notice.says("READY=1"));
     let (_, first) = manager.wait_for("a pulse", |notice| notice.says("WATCHDOG=1"));
     let (_, second) = manager.wait_for("the next", |notice| notice.says("WATCHDOG=1"));
-    assert!(second.at - first.at < PATIENCE, "the pulse comes within the manager's patience");
+    assert!(second.at - first.at < WATCHDOG, "the pulse arrives within the watchdog's interval");
 
     // Another process holds the lock: the writer waits for it within the commit of the event.
     let mut lock = rusqlite::Connection::open(daemon.dir().join("data/posthouse.db")).unwrap();
@@ -127,8 +127,8 @@ fn a_hung_writer_stops_the_watchdog() {
     let (_, late) = manager.wait_for("the writer is named", |notice| {
         notice.get("STATUS").is_some_and(|status| status.contains("the store's writer has not answered"))
     });
-    // From here on the manager's patience may run out: no pulse is sent while the writer hangs.
-    let until = late.at + PATIENCE;
+    // From here on the watchdog may fire: no pulse is sent while the writer hangs.
+    let until = late.at + WATCHDOG;
     while let Some(notice) = manager.hear_within(until.saturating_duration_since(Instant::now())) {
         assert!(notice.get("WATCHDOG").is_none(), "a pulse though the writer hangs: {notice:?}");
         if Instant::now() >= until {
@@ -168,7 +168,7 @@ fn builder() -> Builder {
 
 /// A daemon with a watchdog that sends to this manager.
 fn watched(manager: &NotifySocket) -> Builder {
-    builder().notify(manager).env("WATCHDOG_USEC", &PATIENCE.as_micros().to_string())
+    builder().notify(manager).env("WATCHDOG_USEC", &WATCHDOG.as_micros().to_string())
 }
 
 /// Posts events at a steady rate, each on a new connection, whether earlier ones are answered or not. Returns

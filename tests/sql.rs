@@ -57,8 +57,8 @@ fn check_tells_which_database_a_plugin_gets() {
     let daemon = on("sqlite:data/app.db").prepare();
     let checked = daemon.cli(&["check"]);
     assert_eq!(checked.code, Some(0), "{checked:?}");
-    assert!(checked.stdout.contains("\n  gets: sql on database app\n"), "{}", checked.stdout);
-    assert!(!checked.stdout.contains("nothing but log"), "{}", checked.stdout);
+    assert!(checked.stdout.contains("\n  granted: sql on database app\n"), "{}", checked.stdout);
+    assert!(!checked.stdout.contains("nothing beyond log"), "{}", checked.stdout);
     assert!(!daemon.dir().join("data/app.db").exists(), "check connects to no database");
 }
 
@@ -129,7 +129,7 @@ fn a_statement_that_fails_is_an_answer_and_the_guest_goes_on() {
             "changed 1",
             "error 23505",
             "error 42P01",
-            "refused: `SELEC`",
+            "refused: plugins may not use `SELEC`",
             "error 57014",
             "limit: ",
             "limit: ",
@@ -267,12 +267,18 @@ fn a_function_of_an_extension_runs_where_the_operator_granted_it_and_nowhere_els
     let without = on(&postgres.url()).start();
     let refused = said(&steps(&without, ask.clone()));
     assert!(refused[0].contains("`functions = [\"similarity\"]` in [databases.app]"), "{refused:?}");
-    assert!(refused[1].starts_with("refused: the function `xpath_table`"), "{refused:?}");
+    assert!(
+        refused[1].starts_with("refused: plugins may not call the function `xpath_table`"),
+        "{refused:?}"
+    );
     drop(without);
     let granted = on_with(&postgres.url(), "functions = [\"similarity\"]").start();
     let answers = said(&steps(&granted, ask));
     assert_eq!(answers[0], "rows [[Value::Boolean(true)]]");
-    assert!(answers[1].starts_with("refused: the function `xpath_table`"), "{answers:?}");
+    assert!(
+        answers[1].starts_with("refused: plugins may not call the function `xpath_table`"),
+        "{answers:?}"
+    );
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn nothing_is_acknowledged_that_a_restart_does_not_find_whatever_happens_to_the_
         thread::sleep(Duration::from_millis(300));
         assert_eq!(load.acknowledged(), before, "{what}: it goes on");
         assert_eq!(daemon.admin("GET", "/readyz", None).status, 503, "{what}");
-        assert!(daemon.log().contains("put it back, and restart"), "{what}: {}", daemon.log());
+        assert!(daemon.log().contains("put it back, then restart"), "{what}: {}", daemon.log());
         daemon.kill();
         put_back(&data);
         daemon.start();

@@ -69,7 +69,7 @@ fn conflicts_that_never_end_are_failed_attempts() {
     let given_up = delivery(&daemon, &event);
     assert_eq!((&given_up["state"], &given_up["attempts"]), (&json!("dead"), &json!(2)), "{given_up}");
     for error in errors(&given_up) {
-        assert!(error.contains("other transactions in the way 21 times in a row"), "{error}");
+        assert!(error.contains("conflicted with others 21 times in a row"), "{error}");
     }
     assert_eq!(daemon.stats()["store"]["conflicts"], json!(40));
     assert_eq!(delivery(&daemon, &other)["state"], "done");
@@ -101,7 +101,7 @@ fn gives_up(steps: Value) {
         assert!(error.contains("its database ended the session 4 times in a row"), "{error}");
         assert!(error.contains("database `app`"), "{error}");
     }
-    let given_back = daemon.log().matches("an attempt could not take place").count();
+    let given_back = daemon.log().matches("could not run an attempt").count();
     assert_eq!(given_back, 6, "{}", daemon.log());
     assert_eq!(delivery(&daemon, &other)["state"], "done");
     assert_eq!(postgres.query("SELECT n FROM t"), [["2"]]);

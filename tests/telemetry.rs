@@ -268,7 +268,7 @@ fn a_collector_that_is_down_or_silent_costs_no_event_and_what_it_missed_is_count
     daemon.start();
     assert!(daemon.post_event(&Event::new("user.created")).accepted());
     daemon.wait_settled();
-    eventually("the log says so", || daemon.log().contains("the collector takes no spans").then_some(()));
+    eventually("the log says so", || daemon.log().contains("the collector accepts no spans").then_some(()));
     assert!(daemon.stop().success());
 }
 

@@ -23,7 +23,7 @@ pub fn install_all() -> Result {
     if stamp.holds() && folder.join("node_modules").exists() {
         return Ok(());
     }
-    say("getting what drives a browser (target/browser)");
+    say("installing the driver for the browser (target/browser)");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;
     for file in ["package.json", "package-lock.json"] {
         fs::copy(source.join(file), folder.join(file)).doing(format_args!("copy {file}"))?;

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <command>
 
   bench [ROW]...           measures, beside an axum no-op; `--help` says more
-  demo [--once]            shows posthouse at work, and stays up unless `--once`
+  demo [--once]            shows posthouse at work, and keeps running unless `--once`
   guests [--only NAME]...  builds the plugins, and the guests of the tests in Rust;
          [--languages]     those in JavaScript and Python too
   soak [--kills N]         10,000 kills on each engine, then ten minutes for each fuzz

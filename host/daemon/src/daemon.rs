@@ -8,15 +8,15 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`files`] | how many connections the limit of open files leaves room for |
-//! | [`sockets`] | the two listeners: systemd's, else our own |
+//! | [`files`] | how many connections the limit of open files allows |
+//! | [`sockets`] | the two listeners: systemd's sockets, or our own |
 //! | [`clock`] | the time of day, which is never set back |
-//! | [`manager`] | what systemd hears of us |
-//! | [`vitals`] | whether the loops turn, which is what feeds systemd's watchdog |
-//! | [`reload`] | config.toml read anew |
+//! | [`manager`] | reports to systemd |
+//! | [`vitals`] | whether the loops run, for systemd's watchdog |
+//! | [`reload`] | reloads config.toml |
 //!
-//! Two runtimes: one answers requests, one runs guests. A guest that burns its core is the scheduler's
-//! business then, and no request waits behind it.
+//! There are two runtimes: one answers requests, the other runs guests. If a guest uses all of its core, the
+//! scheduler handles that, and no request waits for it.
 
 mod clock;
 mod files;
@@ -61,17 +61,17 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Why the daemon could not start, or did not end well.
+/// Why the daemon could not start, or failed while it stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// An address can't be listened on.
+    /// It cannot listen on an address.
     #[error("can't listen on {address} (`{key}` in config.toml): {error}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Where it stands.
+        /// Its key in config.toml.
         key: &'static str,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// A socket that systemd passed can't be used.
@@ -79,10 +79,10 @@ pub enum DaemonError {
     Passed {
         /// Its name.
         name: String,
-        /// Why, or the way out.
+        /// The reason, or the fix.
         problem: String,
     },
-    /// Something in config.toml leads to a file that is something else.
+    /// A path in config.toml is used for something else.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A secret does not fit its scheme.
@@ -97,7 +97,7 @@ pub enum DaemonError {
     /// The engine can't start.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The admin token can't be read or made.
+    /// The admin token can't be read or created.
     #[error(transparent)]
     Token(#[from] admin::TokenError),
     /// `[mail]` can't be used.
@@ -106,18 +106,18 @@ pub enum DaemonError {
     /// `[http]` can't be used.
     #[error(transparent)]
     Egress(#[from] EgressError),
-    /// The system refused something else.
+    /// Another request to the system failed.
     #[error("{what}: {error}")]
     System {
-        /// What was asked of it.
+        /// The request.
         what: &'static str,
-        /// What it said.
+        /// The system's error.
         error: std::io::Error,
     },
 }
 
 impl DaemonError {
-    /// Whether config.toml is at fault.
+    /// Whether the cause is in config.toml.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Self::Config(_) | Self::Key(_) | Self::Mail(_) | Self::Egress(_))
     }
@@ -128,7 +128,7 @@ struct System;
 
 impl Random for System {
     fn fill(&self, bytes: &mut [u8]) {
-        // The system's source fails only where it does not exist at all; nothing safe is left to do then.
+        // The system's source of randomness fails only if it does not exist. Then nothing safe is possible.
         #[allow(clippy::expect_used, reason = "no secret may be made without randomness")]
         rand::rngs::SysRng.try_fill_bytes(bytes).expect("the system has no source of randomness");
     }
@@ -139,41 +139,41 @@ pub fn env() -> Env {
     Env::new(Steady::new(), System)
 }
 
-/// Gives the log the level of this section, or says why not.
+/// Applies this `[log]` section to the log, or returns why that failed.
 pub type Relevel = Box<dyn Fn(&Log) -> Result<(), String> + Send + Sync>;
 
-/// What the daemon runs on.
+/// The input of the daemon.
 pub struct Service {
-    /// config.toml as it was read.
+    /// The parsed config.toml.
     pub config: Config,
-    /// Where it is read anew.
+    /// The path for reloads.
     pub path: PathBuf,
-    /// The files that it leads to.
+    /// The files that config.toml names.
     pub files: Files,
-    /// How the log follows it.
+    /// Applies a changed `[log]` section.
     pub relevel: Relevel,
 }
 
-/// How long proofs of life may take at the start before they are named in the log.
+/// How long a loop may take to answer at the start before the log names it.
 const FIRST_PROOF: Duration = Duration::from_secs(5);
 
-/// How long the spans that wait at the end may take to reach their collector.
+/// The time limit at shutdown for sending the remaining spans.
 const LAST_SPANS: Duration = Duration::from_secs(5);
 
-/// What the store and the sender may take to end, beside the requests and the attempts.
+/// The time limit at shutdown for the store and the outbox, besides that for requests and attempts.
 const LAST_WORK: Duration = Duration::from_secs(60);
 
-/// Runs until SIGTERM or SIGINT, and returns when all is drained.
+/// Runs until SIGTERM or SIGINT, and returns when everything is drained.
 ///
 /// # Errors
-/// [`DaemonError`] where something it needs is missing; nothing was acknowledged then.
+/// [`DaemonError`] if something that it needs is missing; then nothing was acknowledged.
 pub fn run(service: Service) -> Result<(), DaemonError> {
     let passed = Passed::take()?;
     let open_files = files::raise_limit();
     let requests = runtime("requests")?;
     let attempts = runtime("attempts")?;
     let result = requests.block_on(serve(service, passed, &attempts, open_files));
-    // What is left on them has been given its time; a guest that still spins must not hold up the exit.
+    // The tasks left on them have had their time. A guest that still spins must not delay the exit.
     attempts.shutdown_background();
     requests.shutdown_background();
     result
@@ -197,14 +197,14 @@ async fn serve(
     let clock = Steady::new();
     let env = Env::new(clock.clone(), System);
     let started_at = env.now();
-    let mut told_to_stop = heed_signals(StopSignals::new()?);
+    let mut stop_signal = heed_signals(StopSignals::new()?);
     let mut reasons = Reasons::new(path.clone())?;
 
     let webhooks = passed.webhooks(config.server.listen).await?;
     let operators = passed.admin(config.admin.listen).await?;
 
     manager::status("opening the store");
-    put_logs_away(&config)?;
+    empty_logs(&config)?;
     if let Ok(Some(newest)) = newest_event(&config.store.path) {
         clock.has_been(newest);
     }
@@ -219,7 +219,7 @@ async fn serve(
         env.clone(),
     )?;
     let token = admin::token(&config, &env)?;
-    // Once more, now that the store is there and has an inode.
+    // Checked again, because the store's file exists now.
     let problems = files.problems();
     if !problems.is_empty() {
         return Err(ConfigError::Wrong(problems).into());
@@ -233,10 +233,10 @@ async fn serve(
     // Compiling may take minutes, and a stop does not wait for it.
     let stopped_early = tokio::select! {
         () = registry.scan() => false,
-        _ = &mut told_to_stop => true,
+        _ = &mut stop_signal => true,
     };
     if stopped_early {
-        info!("stopping while the plugins are loaded");
+        info!("stopping before all plugins were loaded");
         registry.stop_loading().await;
         return Ok(store.close().await?);
     }
@@ -326,7 +326,7 @@ async fn serve(
         }
     };
     tokio::select! {
-        _ = &mut told_to_stop => {}
+        _ = &mut stop_signal => {}
         never = reloads => never,
     }
     telling.abort();
@@ -335,7 +335,7 @@ async fn serve(
     stop_requests.cancel();
     for (what, task) in [("ingress", ingress), ("admin", admin)] {
         if let Err(error) = task.await {
-            warn!(%error, "{what} did not end well");
+            warn!(%error, "{what} failed during shutdown");
         }
     }
     watcher.abort();
@@ -344,7 +344,7 @@ async fn serve(
     stop_attempts.cancel();
     for (what, task) in [("dispatch", dispatch), ("sender", sender)] {
         if let Err(error) = task.await {
-            warn!(%error, "{what} did not end well");
+            warn!(%error, "{what} failed during shutdown");
         }
     }
     let closed = store.close().await;
@@ -354,23 +354,23 @@ async fn serve(
     Ok(())
 }
 
-/// Frees the room that a killed daemon's logs take, before anything else needs some: those of the plugins'
-/// databases first, which may be the longest.
+/// Empties the write-ahead logs that a killed daemon left, before anything else needs disk space. The
+/// plugins' databases come first, because their logs may be the longest.
 ///
 /// # Errors
-/// When the store's log can't be put away. A database that can't be used is one when a plugin uses it.
-fn put_logs_away(config: &Config) -> Result<(), OpenError> {
+/// If the store's log can't be emptied. A database that can't be used is reported when a plugin uses it.
+fn empty_logs(config: &Config) -> Result<(), OpenError> {
     for (name, settings) in &config.databases {
         if let DatabaseTarget::Sqlite(path) = &settings.target
-            && let Err(error) = store::put_away(path)
+            && let Err(error) = store::empty_log(path)
         {
-            warn!(database = name, %error, "the log of a database stays as it is");
+            warn!(database = name, %error, "could not truncate the write-ahead log of a database");
         }
     }
-    store::put_away_of_store(&config.store.path)
+    store::empty_store_log(&config.store.path)
 }
 
-/// The engine and the registry, before it has looked into the folder.
+/// Creates the engine and the registry, which has not scanned the folder yet.
 async fn registry(
     config: &Config,
     in_force: Arc<ArcSwap<Config>>,
@@ -405,8 +405,8 @@ fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {
     signal(kind).map_err(|error| DaemonError::System { what: "can't wait for signals", error })
 }
 
-/// Ends at the first signal. A second one ends the process at once, whatever it is doing: what is acknowledged is on
-/// disk, and what was unfinished runs after the next start, as after a crash.
+/// Returns at the first signal. A second one ends the process at once: acknowledged events are on disk, and
+/// unfinished deliveries run after the next start, as after a crash.
 fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
     let (told, hears) = oneshot::channel();
     tokio::spawn(async move {
@@ -414,7 +414,10 @@ fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
         info!(signal, "stopping; a second signal stops at once");
         let _ = told.send(());
         let signal = signals.wait().await;
-        warn!(signal, "stopped at once by a second signal; unfinished deliveries run after the next start");
+        warn!(
+            signal,
+            "stopped at once after a second signal; unfinished deliveries run after the next start"
+        );
         std::process::exit(0);
     });
     hears

@@ -38,7 +38,7 @@ pub enum SqlError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TxAborted {
     /// Another transaction was in the way. The attempt runs again at once, from the start.
-    #[error("another transaction was in the way")]
+    #[error("conflict with another transaction")]
     Conflict,
     /// The guest did not cause this.
     #[error(transparent)]
@@ -80,18 +80,18 @@ pub enum Committed {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// Another transaction was in the way, and nothing remains. Run the attempt again at once.
-    #[error("another transaction was in the way")]
+    #[error("conflict with another transaction")]
     Conflict,
     /// The delivery has a marker already: an earlier attempt has committed, and nothing of this one remains.
     /// Finish from the marker.
     #[error("an earlier attempt of the delivery has committed")]
     AlreadyCommitted,
     /// The connection broke during the commit. Only the marker shows whether it succeeded.
-    #[error("nobody knows whether the commit took place: {0}")]
+    #[error("the outcome of the commit is unknown: {0}")]
     Unknown(Unavailable),
     /// Like [`CommitError::Unknown`], but the session ended during the commit. The guest may have caused that,
     /// for example by a constraint that is checked at the end.
-    #[error("nobody knows whether the commit took place: {0}")]
+    #[error("the outcome of the commit is unknown: {0}")]
     Broken(Unavailable),
     /// The database refused the commit, for example by a constraint that is checked at the end. Nothing
     /// remains. The guest caused this.

@@ -95,7 +95,7 @@ impl Databases {
     /// needs this if it copies the store and then a database. The database's copy must contain the markers of
     /// commits that the store's copy does not know. Returns whether this `holder` has held them without a break
     /// until now; none if there are too many holders.
-    pub fn keep_markers(&self, holder: &str, time: Duration) -> Option<bool> {
+    pub fn hold_markers(&self, holder: &str, time: Duration) -> Option<bool> {
         self.keep.hold(holder, time)
     }
 
@@ -176,7 +176,7 @@ impl Database {
     }
 
     /// Returns when everything is on disk that an attempt may have read. Otherwise an attempt could read a
-    /// commit that is not on disk yet, and leave an effect of rows that a power cut takes back.
+    /// commit that is not on disk yet, and leave an effect of rows that a power cut reverts.
     ///
     /// # Errors
     /// It is unknown what is on disk.

@@ -365,7 +365,7 @@ mod values {
         let array = transaction.query("SELECT ARRAY[1, 2] AS both", vec![], BOUNDS).await;
         let Err(SqlError::Statement { sqlstate, message }) = array else { panic!("{array:?}") };
         assert_eq!(sqlstate, "0A000");
-        assert!(message.contains("`both` is of type"), "{message}");
+        assert!(message.contains("`both` has type"), "{message}");
     }
 }
 

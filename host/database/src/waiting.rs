@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 /// The longest single wait. After that the attempt is released, and runs again later.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// How long an attempt has waited, and whether it waits now.
 #[derive(Debug, Clone, Default)]
@@ -39,11 +39,11 @@ impl Waiting {
         waits.before + waits.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Waits for a future; none if that takes longer than [`PATIENCE`].
+    /// Waits for a future; none if that takes longer than [`MAX_WAIT`].
     pub(super) async fn wait_for<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         self.0.lock().since = Some(Instant::now());
         let _waited = Waited(self);
-        tokio::time::timeout(PATIENCE, what).await.ok()
+        tokio::time::timeout(MAX_WAIT, what).await.ok()
     }
 }
 

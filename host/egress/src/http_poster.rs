@@ -10,11 +10,11 @@ use posthouse_model::{Env, Secret};
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::{Egress, EgressError, address::Reach, plugin_http::chain, resolve::Guard, wait};
+use super::{Egress, EgressError, address::Reach, plugin_http::chain, resolve::AddressFilter, wait};
 
 /// The timeout for connecting.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The most bytes of an answer that are read.
+/// The maximum number of bytes read of an answer.
 const ANSWER: usize = 64 << 10;
 
 /// Posts to one URL, with headers that may be secret.
@@ -37,19 +37,19 @@ pub struct Received {
 }
 
 impl Egress {
-    /// A http_poster for this URL. It does not connect yet.
+    /// A poster for this URL. It does not connect yet.
     ///
     /// # Errors
-    /// [`EgressError`] if no client can be made.
+    /// [`EgressError`] if the client can't be created.
     pub fn http_poster(
         &self,
         url: Url,
         header: &BTreeMap<String, Secret>,
     ) -> Result<HttpPoster, EgressError> {
-        let guard = Guard { names: self.0.names.clone(), reach: Reach::everywhere() };
+        let filter = AddressFilter { names: self.0.names.clone(), reach: Reach::everywhere() };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(self.0.tls.clone())
-            .dns_resolver(guard)
+            .dns_resolver(filter)
             .no_proxy()
             .redirect(Policy::none())
             .referer(false)

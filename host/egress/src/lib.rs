@@ -1,4 +1,4 @@
-//! Requests that leave: whether they may, and how they are made.
+//! Outgoing requests: whether they are allowed, and how they are sent.
 //!
 //! ```text
 //!   a guest's draft ─► request    method, URL, headers, sizes; within the grant?  ─► WebRequest
@@ -7,15 +7,15 @@
 //!                             └► address   private, local and special ones only where the grant names them
 //! ```
 //!
-//! A plugin has an [`PluginHttp`] of its own and in it a client an entry of its grant, so that no connection
-//! that one entry allows serves another. Over HTTP/2, which is spoken where the other side offers it, many
-//! requests share a connection, but only those to one origin: a certificate that is good for another name
-//! too opens no way there. Names are resolved once a connection, and what comes out is
-//! judged before anything connects to it: an address that changes meanwhile changes nothing. Proxies
-//! that the environment names are not used, since they would do the resolving.
+//! Each plugin has its own [`PluginHttp`], with a client for each entry of its grant, so that a connection
+//! for one entry never serves another. With HTTP/2, which is used if the other side offers it, many requests
+//! share a connection, but only requests to one origin, even if the certificate is valid for more names. Each
+//! new connection resolves the name, and the addresses are checked before it connects, so an address that
+//! changes meanwhile makes no difference. Proxies of the environment are not used, because they would resolve
+//! the names.
 //!
-//! What the daemon itself sends to a place that config.toml names goes by a [`HttpPoster`]: no grant is asked,
-//! since no guest can name that place.
+//! The daemon sends its own requests to URLs of config.toml with a [`HttpPoster`]. They need no grant,
+//! because no guest can choose such a URL.
 
 mod address;
 mod http_poster;
@@ -42,29 +42,29 @@ use posthouse_model::{Env, HttpGrant, config::Http};
 
 use self::{nameserver::Nameservers, resolve::Names};
 
-/// Why no requests can leave at all.
+/// Why no requests can be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
-    /// The file of `http.ca` is no good.
+    /// The file of `http.ca` is not usable.
     #[error("`http.ca` in config.toml, `{path}`: {reason}")]
     Ca {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The client for nameservers refuses its settings.
+    /// The resolver for nameservers rejects its settings.
     #[error("`http.nameservers` in config.toml can't be used: {0}")]
     Nameservers(String),
-    /// No client can be made.
-    #[error("a client for requests can't be made: {0}")]
+    /// The client cannot be created.
+    #[error("the client for requests can't be created: {0}")]
     Client(String),
     /// TLS can't be set up.
     #[error("TLS for requests can't be set up: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// What all outlets share. Cheap to clone.
+/// The state that the clients of all plugins share. Cheap to clone.
 #[derive(Clone)]
 pub struct Egress(Arc<Shared>);
 
@@ -76,10 +76,10 @@ struct Shared {
 }
 
 impl Egress {
-    /// Reads certificates and makes ready to look up names; connects to nothing.
+    /// Reads certificates and prepares name resolution; connects to nothing.
     ///
     /// # Errors
-    /// [`EgressError`] where `[http]` can't be used.
+    /// [`EgressError`] if `[http]` can't be used.
     pub fn new(http: &Http, env: Env) -> Result<Self, EgressError> {
         let names = match http.nameservers.as_slice() {
             [] => Names::System,
@@ -91,8 +91,8 @@ impl Egress {
         Ok(Self(Arc::new(Shared { tls, names, env, outlets: Mutex::default() })))
     }
 
-    /// The plugin_http of a plugin with this grant: the one it had, with its connections, where the grant is
-    /// the same.
+    /// The client of a plugin with this grant. If the grant is unchanged, it is the previous client, with its
+    /// connections.
     pub fn plugin_http(&self, plugin: &str, grants: &[HttpGrant]) -> Arc<PluginHttp> {
         let mut outlets = self.0.outlets.lock();
         match outlets.get(plugin) {

@@ -16,62 +16,62 @@ use hickory_resolver::{
     },
 };
 
-/// How long one nameserver may take to answer one question.
+/// The timeout of one query to one nameserver.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How often each nameserver is asked.
+/// The number of times that each nameserver is asked.
 const ROUNDS: usize = 2;
 
 /// Why a name has no addresses.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoAddress {
     /// It does not exist.
-    #[error("there is no name `{0}`")]
+    #[error("the name `{0}` does not exist")]
     NoName(String),
     /// It exists, and has none.
     #[error("`{0}` has no address")]
     Empty(String),
-    /// It can't be asked for.
-    #[error("`{0}` is no name that can be looked up")]
+    /// It is not a valid name.
+    #[error("`{0}` is not a valid DNS name")]
     NotAName(String),
-    /// No nameserver gave an answer.
+    /// No nameserver answered.
     #[error("no nameserver answered for `{name}`: {server}: {error}")]
     NoAnswer {
         /// The name.
         name: String,
         /// The nameserver that was asked last.
         server: SocketAddr,
-        /// What went wrong there.
+        /// The error of that nameserver.
         error: NetError,
     },
 }
 
-/// Nameservers, asked in the order of the configuration.
+/// The nameservers, asked in the order of the configuration.
 #[derive(Clone)]
 pub(super) struct Nameservers(Vec<(SocketAddr, TokioResolver)>);
 
-/// What a nameserver knows of a name: its addresses of one version, or that there is no such name.
+/// A nameserver's answer: the addresses of one version, or that the name does not exist.
 type Found = Option<Vec<IpAddr>>;
 
 impl Nameservers {
     /// Prepares to ask these nameservers; sends nothing.
     ///
     /// # Errors
-    /// Where hickory-resolver refuses its settings.
+    /// If hickory-resolver rejects its settings.
     pub(super) fn new(servers: &[SocketAddr]) -> Result<Self, NetError> {
         servers.iter().map(|server| Ok((*server, resolver(*server)?))).collect::<Result<_, _>>().map(Self)
     }
 
-    /// All addresses of a name, those of version 4 first.
+    /// All addresses of a name, IPv4 first.
     pub(super) async fn look_up(&self, name: &str) -> Result<Vec<IpAddr>, NoAddress> {
         let mut full = Name::from_ascii(name).map_err(|_| NoAddress::NotAName(name.to_owned()))?;
-        // No search list: the name is whole as it is.
+        // No search list: the name is complete.
         full.set_fqdn(true);
         let (v4, v6) = tokio::join!(self.ask(&full, RecordType::A), self.ask(&full, RecordType::AAAA));
         let no_answer = |(server, error)| NoAddress::NoAnswer { name: name.to_owned(), server, error };
         let found: Vec<_> = match (v4, v6) {
             (Ok(None), _) | (_, Ok(None)) => return Err(NoAddress::NoName(name.to_owned())),
             (Ok(v4), Ok(v6)) => v4.into_iter().chain(v6).flatten().collect(),
-            // One version is enough to go on with.
+            // One version is enough to continue.
             (Ok(Some(found)), Err(error)) | (Err(error), Ok(Some(found))) => match found.is_empty() {
                 true => return Err(no_answer(error)),
                 false => found,
@@ -102,7 +102,7 @@ impl Nameservers {
     }
 }
 
-/// The addresses of a name and of the names that its CNAME chain leads to. An answer may hold records of others.
+/// The addresses of a name and of the names in its CNAME chain. An answer may contain records of other names.
 fn addresses(name: &Name, answers: &[Record]) -> Vec<IpAddr> {
     let mut chain = vec![name];
     while let Some(next) = answers.iter().find_map(|record| match &record.data {
@@ -116,7 +116,7 @@ fn addresses(name: &Name, answers: &[Record]) -> Vec<IpAddr> {
     of_chain.filter_map(|record| record.data.ip_addr()).collect()
 }
 
-/// A resolver that asks one nameserver, over UDP and, where an answer is truncated, over TCP.
+/// A resolver that asks one nameserver over UDP, and over TCP if an answer is truncated.
 fn resolver(server: SocketAddr) -> Result<TokioResolver, NetError> {
     let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
         connection.port = server.port();
@@ -153,7 +153,7 @@ mod tests {
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
     const FORGED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 
-    /// How the fake nameserver answers over UDP. Over TCP it always gives the whole answer.
+    /// How the fake nameserver answers over UDP. Over TCP it always gives the complete answer.
     #[derive(Clone, Copy, PartialEq)]
     enum Udp {
         Whole,

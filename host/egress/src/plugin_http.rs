@@ -23,7 +23,7 @@ use super::{
     address::Reach,
     refusal::Refusal,
     request::{HEADERS, read_headers, read_method, read_url},
-    resolve::{Guard, Names, OutOfReach},
+    resolve::{AddressFilter, Names, OutOfReach},
     reuse::{self, Noted, was_dead},
 };
 
@@ -134,11 +134,11 @@ enum Follow {
 impl PluginHttp {
     pub(super) fn new(plugin: &str, grants: &[HttpGrant], tls: &rustls::ClientConfig, names: &Names) -> Self {
         let gate = |grant: &HttpGrant| {
-            let guard = Guard { names: names.clone(), reach: Reach::of(grant) };
+            let filter = AddressFilter { names: names.clone(), reach: Reach::of(grant) };
             let client = |idle| {
                 reqwest::Client::builder()
                     .tls_backend_preconfigured(tls.clone())
-                    .dns_resolver(guard.clone())
+                    .dns_resolver(filter.clone())
                     .connector_layer(Noted)
                     .no_proxy()
                     .redirect(Policy::none())
@@ -221,7 +221,7 @@ impl PluginHttp {
         let mut headers = read_headers(&request.headers)?;
         let mut body = Bytes::from(request.body.clone());
         let key = HeaderValue::from_str(&request.key)
-            .map_err(|_| Refusal::invalid("key", "can't stand in a header"))?;
+            .map_err(|_| Refusal::invalid("key", "is not allowed in a header"))?;
         headers.insert(HeaderName::from_static("idempotency-key"), key);
         // A guest that sets its own `traceparent` has precedence.
         let traceparent = HeaderName::from_static(TRACEPARENT);
@@ -285,7 +285,7 @@ impl PluginHttp {
         };
         match &gate.clients {
             Ok(clients) => Ok((clients, gate)),
-            Err(error) => Err(Refusal::Failed(format!("the client can't be made: {error}"))),
+            Err(error) => Err(Refusal::Failed(format!("the client can't be created: {error}"))),
         }
     }
 
@@ -313,7 +313,7 @@ impl PluginHttp {
         if let Some(OutOfReach { name, ip, word }) = source(&error) {
             let (plugin, grant) = (&self.plugin, &gate.grant.url);
             return Refusal::Denied(format!(
-                "plugin `{plugin}` has no grant for {ip}, at which `{name}` is and which is {word}; write \
+                "plugin `{plugin}` has no grant for {ip}, to which `{name}` resolves and which is {word}; write \
                  {{ url = \"{grant}\", addresses = [\"{ip}\"] }} in `http` below [plugin.{plugin}.grants] in \
                  config.toml"
             ));
@@ -348,7 +348,7 @@ impl PluginHttp {
         loop {
             let chunk = response.chunk().await;
             match chunk.map_err(|error| {
-                Refusal::Failed(format!("the response broke off: {}", said(&error.without_url())))
+                Refusal::Failed(format!("the response was interrupted: {}", said(&error.without_url())))
             })? {
                 Some(chunk) if body.len() + chunk.len() > most => return Err(over("more".to_owned())),
                 Some(chunk) => body.extend_from_slice(&chunk),
@@ -448,7 +448,7 @@ fn may_be_too_large(error: &h2::Error) -> bool {
 fn said(error: &reqwest::Error) -> String {
     // Requests end with this error when an HTTP/2 connection closes without a message.
     if source::<std::io::Error>(error).is_some_and(|failed| failed.kind() == ErrorKind::BrokenPipe) {
-        return "the connection broke off".to_owned();
+        return "the connection was interrupted".to_owned();
     }
     match source::<h2::Error>(error) {
         Some(ended) if ended.is_remote() => {

@@ -66,12 +66,12 @@ impl Error for OutOfReach {}
 
 /// The resolver of a client for one entry of a grant.
 #[derive(Clone)]
-pub(super) struct Guard {
+pub(super) struct AddressFilter {
     pub(super) names: Names,
     pub(super) reach: Reach,
 }
 
-impl Resolve for Guard {
+impl Resolve for AddressFilter {
     fn resolve(&self, name: Name) -> Resolving {
         let (names, reach, name) = (self.names.clone(), self.reach.clone(), name.as_str().to_owned());
         Box::pin(async move {

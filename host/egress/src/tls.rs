@@ -17,7 +17,10 @@ pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
     roots.add_parsable_certificates(system.certs);
     if roots.is_empty() {
         let errors: Vec<_> = system.errors.iter().map(ToString::to_string).collect();
-        tracing::warn!(?errors, "the operating system trusts no certificate; requests over TLS will fail");
+        tracing::warn!(
+            ?errors,
+            "found no trusted certificates in the operating system; requests over TLS will fail"
+        );
     }
     if let Some(path) = ca {
         own(path, &mut roots).map_err(|reason| EgressError::Ca { path: path.to_owned(), reason })?;
@@ -38,5 +41,5 @@ fn own(path: &Path, roots: &mut RootCertStore) -> Result<(), String> {
         roots.add(certificate).map_err(|error| error.to_string())?;
         found += 1;
     }
-    if found == 0 { Err("it holds no certificate; write a file in PEM".to_owned()) } else { Ok(()) }
+    if found == 0 { Err("it contains no certificate; use a file in PEM".to_owned()) } else { Ok(()) }
 }

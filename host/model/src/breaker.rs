@@ -216,7 +216,7 @@ fn later(now: Timestamp, pause: Duration) -> Timestamp {
 
 impl fmt::Display for Trip {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tripped, as {} failed in a row", counted(self.failures.into(), "different delivery"))?;
+        write!(f, "tripped: {} failed in a row", counted(self.failures.into(), "different delivery"))?;
         if self.pauses > 1 {
             let more = self.pauses - 1;
             write!(f, ", and {more} {} since", if more == 1 { "trial" } else { "trials" })?;
@@ -313,13 +313,13 @@ mod tests {
         let trip = Trip::first(3, at(0), PAUSES);
         assert_eq!(
             trip.to_string(),
-            "tripped, as 3 different deliveries failed in a row; new ones are tried at once; those that failed at \
+            "tripped: 3 different deliveries failed in a row; new ones are tried at once; those that failed at \
              1970-01-01T00:00:01Z"
         );
         let vain = Vain { untried: Some(SECOND), retried: false };
         assert_eq!(
             trip.again(at(1), vain, Pauses { first: 9 * SECOND, most: 9 * SECOND }).to_string(),
-            "tripped, as 3 different deliveries failed in a row, and 1 trial since; new ones are tried at \
+            "tripped: 3 different deliveries failed in a row, and 1 trial since; new ones are tried at \
              1970-01-01T00:00:02Z; those that failed at 1970-01-01T00:00:10Z"
         );
         assert!(trip.at_start().to_string().ends_with("in a row; the next delivery is tried"), "{trip}");

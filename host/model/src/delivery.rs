@@ -58,7 +58,7 @@ impl fmt::Display for DeliveryId {
 
 /// The text is not a delivery's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no delivery id; one looks like `dlv_123`")]
+#[error("`{0}` is not a delivery id; an example is `dlv_123`")]
 pub struct ParseDeliveryIdError(String);
 
 impl FromStr for DeliveryId {

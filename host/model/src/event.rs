@@ -84,21 +84,21 @@ name! {
     /// of the plugin that emitted it.
     SourceName, "source name", 71,
     |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'),
-    "letters, digits, `-` and `_` may stand in it"
+    "letters, digits, `-` and `_` are allowed"
 }
 
 name! {
     /// The sender's id of an event: 1 to 255 bytes of visible ASCII. Unique within its source.
     EventId, "event id", 255,
     |c| c.is_ascii_graphic(),
-    "visible ASCII may stand in it"
+    "only visible ASCII is allowed"
 }
 
 name! {
     /// For example `user.created`: 1 to 128 of `a-z A-Z 0-9 . _ - : /`.
     EventType, "event type", 128,
     |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/'),
-    "letters, digits and `. _ - : /` may stand in it"
+    "letters, digits and `. _ - : /` are allowed"
 }
 
 /// The store's number of an event. It grows in the order in which events are stored.

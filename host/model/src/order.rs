@@ -49,7 +49,7 @@ pub enum OrderBy {
 
 /// The text is not an order.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` means no order; \"organization\", \"user\" and a JSON pointer such as \"/data/user/id\" do")]
+#[error("`{0}` is not an order; use \"organization\", \"user\" or a JSON pointer such as \"/data/user/id\"")]
 pub struct InvalidOrder(String);
 
 /// The order of each plugin that has one.

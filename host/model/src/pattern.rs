@@ -13,7 +13,7 @@ pub struct Pattern(String);
 
 /// The text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no pattern of event types; `user.created`, `membership.*` and `*` are")]
+#[error("`{0}` is not a pattern of event types; examples are `user.created`, `membership.*` and `*`")]
 pub struct InvalidPattern(String);
 
 impl Pattern {

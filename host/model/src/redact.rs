@@ -41,7 +41,7 @@ pub struct Pointer {
 
 /// The text is not a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no JSON pointer; one begins with `/`, such as \"/data/user/email\"")]
+#[error("`{0}` is not a JSON pointer; write one that begins with `/`, such as \"/data/user/email\"")]
 pub struct InvalidPointer(String);
 
 impl Pointer {

@@ -24,7 +24,7 @@ pub enum Broken {
     #[error("it has no checksum at its end")]
     Missing,
     /// The content is shorter or longer than the sealed one.
-    #[error("it has {found} bytes where {sealed} were sealed")]
+    #[error("it has {found} bytes, and its checksum is for {sealed}")]
     Length {
         /// The length that was sealed, in bytes.
         sealed: u64,
@@ -32,7 +32,7 @@ pub enum Broken {
         found: u64,
     },
     /// At least one bit differs.
-    #[error("its SHA-256 is not the one that was written with it")]
+    #[error("its SHA-256 differs from the one that was written with it")]
     Altered,
 }
 

@@ -44,13 +44,13 @@ pub enum InvalidWebPattern {
     #[error("names no host")]
     NoHost,
     /// It contains a `*` that is not the whole first part of a name.
-    #[error("has a `*` elsewhere than in place of sub-domains, as in https://*.example.com")]
+    #[error("has a `*` that does not replace sub-domains, as in https://*.example.com")]
     Wildcard,
     /// It contains a name or a password.
-    #[error("holds a login; a header of the grant is where credentials stand")]
+    #[error("contains a login; put credentials into a header of the grant")]
     Login,
     /// It has a query or a fragment.
-    #[error("has a query or a fragment; scheme, host, port and the beginning of a path may stand in it")]
+    #[error("has a query or a fragment; only scheme, host, port and the beginning of a path are allowed")]
     Query,
     /// Its path can be read in more than one way.
     #[error("has a path with an encoded `/`, `.` or `\\`, which servers read in different ways")]

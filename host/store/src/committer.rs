@@ -1,4 +1,4 @@
-//! The committer: one thread that turns what is queued into transactions of the engine.
+//! The committer: one thread that turns queued operations into transactions of the engine.
 //!
 //! ```text
 //!      accept · complete · lanes · outbox · other work          (bounded queue)
@@ -14,9 +14,9 @@
 //!   └────┘
 //! ```
 //!
-//! The committer guarantees that nobody is answered before the commit, that every waiter is answered or sees
-//! its channel close, and that a completion which met a failed batch is tried again until it is durable. What
-//! a transaction does is the engine's alone (`engine.rs`).
+//! The committer guarantees three things. No caller is answered before the commit. Every caller is answered,
+//! or sees its channel close. A completion in a failed batch is retried until it is durable. What a
+//! transaction does is up to the engine (`engine.rs`).
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    Accepted, Completed, OutboxJob, Places, StoreError, Watcher,
+    Accepted, Completed, OutboxJob, OutboxSlots, StoreError, Watcher,
     engine::{Batch, Committed, Engine, Failed, Session},
     first_attempts::Watches,
     lanes::{Lanes, OpenedLane},
@@ -41,31 +41,32 @@ use super::{
     time::nanos,
 };
 
-/// Operations that may wait in the queue; further callers wait outside.
+/// The capacity of the queue; further callers wait outside.
 pub(super) const QUEUE: usize = 4096;
 
-/// The most operations in one transaction: bounds how long the first of them waits for its answer.
+/// The maximum number of operations in one transaction. It bounds how long the first of them waits.
 const BATCH: usize = 2048;
 
-/// The longest sleep while something is due later: the wall clock may have been set meanwhile.
+/// The longest sleep while something is due, because the wall clock may be set meanwhile.
 const NAP: Duration = Duration::from_secs(1);
 
-/// Between two looks into the queue while a batch is gathered.
+/// The interval between two looks into the queue while a batch is gathered.
 const GLANCE: Duration = Duration::from_micros(100);
 
-/// How many times the duration of the last commit the disk rests if nobody waits for the next one.
+/// How long the disk rests if no caller waits for the next commit, in multiples of the last commit's
+/// duration.
 const REST: u32 = 8;
 
 /// The longest such rest.
 const LONGEST_REST: Duration = Duration::from_millis(2);
 
-/// Between two log lines about batches that roll back.
+/// The interval between two log lines about batches that roll back.
 const COMPLAIN: Duration = Duration::from_secs(10);
 
-/// Between a failed batch and the next try.
+/// The pause between a failed batch and the next one.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What the handle asks of the committer.
+/// A request of the handle.
 pub(super) enum Command {
     /// Applies an operation in the next batch, and answers after its commit.
     Do(Op, Reply),
@@ -82,24 +83,24 @@ pub(super) enum Command {
         reply: Option<oneshot::Sender<()>>,
     },
     LeaseOutbox(Waiter),
-    /// Has the engine do its work between two batches.
+    /// Lets the engine do its work between two batches.
     Maintain,
     Close(oneshot::Sender<()>),
 }
 
-/// Where the outcome of an operation goes.
+/// The receiver of an operation's outcome.
 pub(super) enum Reply {
     Nobody,
-    /// The sender of an event that came at this time, in nanoseconds since 1970.
+    /// The sender of an event, which arrived at this time, in nanoseconds since 1970.
     Accepted {
         to: oneshot::Sender<Result<Accepted, StoreError>>,
         watcher: Option<Watcher>,
         received_at: i64,
     },
-    /// Somebody who has committed elsewhere before.
+    /// A caller that has committed in another database before.
     Completed(oneshot::Sender<Completed>),
     Outcome(oneshot::Sender<Result<Outcome, StoreError>>),
-    /// Whoever closes a lane.
+    /// The caller that closes a lane.
     LaneClosed(oneshot::Sender<()>),
 }
 
@@ -109,16 +110,16 @@ impl Reply {
             Self::Accepted { to, .. } => drop(to.send(Err(error.clone()))),
             Self::Outcome(to) => drop(to.send(Err(error.clone()))),
             Self::LaneClosed(to) => drop(to.send(())),
-            // Whoever waits for a completion sees the channel close.
+            // The caller that waits for a completion sees the channel close.
             Self::Completed(_) | Self::Nobody => {}
         }
     }
 }
 
-/// Somebody who waits for due outbox items.
+/// A caller that waits for due outbox items.
 pub(super) struct Waiter {
     pub(super) kind: OutboxKind,
-    pub(super) places: Places,
+    pub(super) slots: OutboxSlots,
     pub(super) reply: oneshot::Sender<Result<Vec<OutboxJob>, StoreError>>,
 }
 
@@ -127,7 +128,7 @@ pub(super) struct Waiter {
 pub(super) struct Nudge(mpsc::WeakSender<Command>);
 
 impl Nudge {
-    /// Has the engine do its work between two batches soon. If the queue is full, it does not.
+    /// Asks the engine to do its work between two batches soon. Does nothing if the queue is full.
     pub(super) fn maintain(&self) {
         if let Some(queue) = self.0.upgrade() {
             let _ = queue.try_send(Command::Maintain);
@@ -135,7 +136,7 @@ impl Nudge {
     }
 }
 
-/// Operations and who waits for each.
+/// Operations, and the caller that waits for each.
 #[derive(Default)]
 struct Work {
     ops: Vec<Op>,
@@ -164,21 +165,21 @@ pub(super) struct Committer {
     watches: Watches,
     waiters: VecDeque<Waiter>,
     counting: Counting,
-    /// What came in since the last batch.
+    /// What arrived since the last batch.
     incoming: Work,
-    /// Operations of a batch that was rolled back and must not be forgotten.
+    /// Completions of a batch that was rolled back, to be retried.
     carried: Work,
     carried_until: Option<Instant>,
     batch: Batch,
-    /// When a lane or a waiter has something to take; none: not before another batch.
+    /// When a lane or a waiter has something to take next; none: not before another batch.
     next: Option<i64>,
-    /// Since when batches have been rolled back, as last logged.
+    /// Since when batches have been rolled back, if that was logged.
     failing: Option<Instant>,
     /// Operations in the last batch.
     batch_size: usize,
     /// How long the last commit took.
     commit_time: Duration,
-    /// When it had ended.
+    /// When the last commit ended.
     committed: Instant,
     maintain: bool,
     closing: Vec<oneshot::Sender<()>>,
@@ -186,7 +187,7 @@ pub(super) struct Committer {
     opening: Option<std::sync::mpsc::Sender<()>>,
 }
 
-/// Starts the thread, and returns the way to its queue once the engine's session is open.
+/// Starts the thread. Returns its queue once the engine's session is open.
 pub(super) fn start<E: Engine>(
     engine: E,
     shared: Arc<Shared>,
@@ -231,12 +232,13 @@ struct Sentinel(Arc<Shared>);
 impl Drop for Sentinel {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.poison("the writer thread died of a defect; see the log".to_owned());
+            self.0.poison("the writer thread panicked; see the log".to_owned());
         }
     }
 }
 
-/// What is left to do once an engine has closed. Dropped, it answers the callers that wait for the end.
+/// The rest of a shutdown, after an engine has closed. If it is dropped, it answers the callers that wait for
+/// the end.
 pub(super) struct Ended {
     waiting: Vec<oneshot::Sender<()>>,
     /// Whether everything queued is durable.
@@ -257,14 +259,14 @@ impl Committer {
         self.nudge.clone()
     }
 
-    /// The engine could not open its session: the store takes nothing.
+    /// The engine could not open its session: the store accepts nothing.
     pub(super) fn fail(self, reason: String) -> Ended {
         self.shared.poison(reason);
         self.shared.close();
         Ended { waiting: Vec::new(), well: false }
     }
 
-    /// Works until the store is closed, or its last handle is dropped. Then nothing reads the store any more.
+    /// Works until the store is closed or its last handle is dropped. Then nothing reads the store any more.
     pub(super) fn serve<S: Session>(mut self, session: &mut S) -> Ended {
         let opened = session.opened();
         self.shared.publish_kv_bytes(opened.kv_bytes);
@@ -291,7 +293,7 @@ impl Committer {
         Ended { waiting: std::mem::take(&mut self.closing), well: self.shared.failure().is_none() }
     }
 
-    /// Takes what is queued, sleeping while there is nothing to do; false at the end.
+    /// Takes what is queued, and sleeps while there is nothing to do. Returns false at the end.
     fn receive(&mut self) -> bool {
         let nap = if self.incoming.is_empty() { self.nap() } else { Some(Duration::ZERO) };
         if nap.is_none_or(|nap| !nap.is_zero()) {
@@ -315,7 +317,7 @@ impl Committer {
         true
     }
 
-    /// Takes what is queued, as much as fits into a batch.
+    /// Takes from the queue as much as fits into a batch.
     fn drain(&mut self) {
         while self.incoming.ops.len() < BATCH
             && let Ok(command) = self.queue.try_recv()
@@ -350,14 +352,14 @@ impl Committer {
             Command::Do(_, reply) => reply.refuse(error),
             Command::LeaseOutbox(waiter) => drop(waiter.reply.send(Err(error.clone()))),
             Command::Close(reply) => self.closing.push(reply),
-            // Whoever waits for one of these sees the channel close.
+            // The callers that wait for these see the channel close.
             Command::OpenLane { .. } | Command::CloseLane { .. } | Command::Maintain => {}
         }
     }
 
-    /// While everything that came has committed elsewhere, and others have its permits already, waits for more of
-    /// it: each sync that is saved is the other database's. A lone attempt finds that the last commit was long
-    /// ago.
+    /// If all operations have committed in another database, and their permits are in use again, waits for
+    /// more of them: each sync that is saved helps the other database. A single attempt finds that the last
+    /// commit was long ago, and does not wait.
     fn rest(&mut self) {
         let until = self.committed + (self.commit_time * REST).min(LONGEST_REST);
         let mut seen = 0;
@@ -375,8 +377,8 @@ impl Committer {
         }
     }
 
-    /// Whether nobody waits for the commit of this operation: no sender for its answer, no later delivery of its
-    /// key.
+    /// Whether no caller waits for the commit of this operation: no sender for its answer, no later delivery
+    /// of its key.
     fn can_wait(&self, at: usize) -> bool {
         let (Some(Op::Complete(completion)), Some(Reply::Completed(_))) =
             (self.incoming.ops.get(at), self.incoming.replies.get(at))
@@ -386,19 +388,19 @@ impl Committer {
         !completion.job.ordered && !self.watches.has(completion.job.delivery)
     }
 
-    /// Waits a little for as much as the last batch had: the senders that it answered send again at the
-    /// same time, and one sync for all of them takes as long as one for the first few. Costs at most an
-    /// eighth of what a sync takes, so on a fast disk there is no waiting.
+    /// Waits briefly for as many operations as the last batch had. The senders that it answered send again at
+    /// the same time, and one sync for all of them takes as long as one for the first few. The wait is at
+    /// most an eighth of the duration of a sync, so there is none on a fast disk.
     fn gather(&mut self) {
-        let patience = self.commit_time / 8;
+        let limit = self.commit_time / 8;
         let began = Instant::now();
-        while self.incoming.ops.len() < self.batch_size && began.elapsed() + GLANCE <= patience {
+        while self.incoming.ops.len() < self.batch_size && began.elapsed() + GLANCE <= limit {
             std::thread::sleep(GLANCE);
             self.drain();
         }
     }
 
-    /// How long to sleep if nothing comes: zero when there is work already, none when nothing is due.
+    /// How long to sleep if nothing arrives: zero if there is work already, none if nothing is due.
     fn nap(&self) -> Option<Duration> {
         let carried = (!self.carried.is_empty()).then(|| {
             self.carried_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
@@ -409,7 +411,7 @@ impl Committer {
         carried.into_iter().chain(due).min()
     }
 
-    /// Takes the work through one transaction. Returns its emptied lists, to be used again.
+    /// Commits the work in one transaction. Returns its emptied lists for reuse.
     fn transact<S: Session>(&mut self, session: &mut S, mut work: Work) -> Work {
         if let Some(reason) = self.shared.failure() {
             let error = StoreError::Poisoned(reason);
@@ -422,7 +424,7 @@ impl Committer {
         self.batch.ops = work.ops;
         self.lanes.rooms(&mut self.batch.rooms);
         self.batch.waiters.clear();
-        self.batch.waiters.extend(self.waiters.iter().map(|waiter| (waiter.kind, waiter.places)));
+        self.batch.waiters.extend(self.waiters.iter().map(|waiter| (waiter.kind, waiter.slots)));
         self.batch_size = self.batch.ops.len();
         let committed = self.runtime.block_on(session.commit(&mut self.batch));
         work.ops = std::mem::take(&mut self.batch.ops);
@@ -434,7 +436,7 @@ impl Committer {
         work
     }
 
-    /// After the commit.
+    /// Publishes the results of a commit.
     fn settle(&mut self, mut committed: Committed, work: &mut Work) {
         self.shared.commits.send_modify(|count| *count = count.wrapping_add(1));
         self.shared.publish_kv_bytes(committed.kv_bytes.drain(..));
@@ -453,24 +455,25 @@ impl Committer {
         self.committed = Instant::now();
         if committed.wrote {
             self.counting.committed(self.commit_time, self.batch_size);
-            // Not at the first small write that finds room between two that don't.
+            // A small write may find space between two larger ones that do not, so the first success is not
+            // enough.
             if self.failing.is_some_and(|since| since.elapsed() > NAP) {
                 self.failing = None;
                 self.shared.publish_trouble(None);
-                tracing::info!("the store writes again");
+                tracing::info!("the store can write again");
             }
         }
         self.carried_until = None;
     }
 
-    /// Answers the caller that waits for an operation, and counts it.
+    /// Answers the caller that waits for an operation, and counts the operation.
     fn answer(&mut self, op: &Op, reply: Reply, outcome: Outcome, at: i64) {
         if let (Op::Complete(completion), Outcome::Completed(completed)) = (op, &outcome) {
             if *completed == Completed::Written {
                 self.watches.ended(completion.job.delivery, || completion.attempt());
             }
             if let Reply::Completed(to) = reply {
-                // Whoever has gone away meanwhile finds it on disk.
+                // If the caller has gone away, the result is on disk anyway.
                 let _ = to.send(*completed);
             }
             if *completed == Completed::Written
@@ -494,12 +497,12 @@ impl Committer {
             (Reply::Outcome(to), Outcome::Refused(error)) => drop(to.send(Err(error))),
             (Reply::Outcome(to), outcome) => drop(to.send(Ok(outcome))),
             (Reply::LaneClosed(to), _) => drop(to.send(())),
-            // Whoever waits sees the channel close.
+            // The waiting caller sees the channel close.
             (Reply::Accepted { .. } | Reply::Completed(_) | Reply::Nobody, _) => {}
         }
     }
 
-    /// Gives leased outbox items to those who wait for them; what nobody takes is to be released.
+    /// Hands leased outbox items to the callers that wait. Items that no caller takes are released.
     fn give_out(&mut self, committed: &mut Committed) {
         let mut waiting = VecDeque::with_capacity(self.waiters.len());
         let mut unheard = Vec::new();
@@ -517,7 +520,7 @@ impl Committer {
         }
     }
 
-    /// After a batch that did not commit.
+    /// Handles a batch that did not commit.
     fn undo(&mut self, failed: Failed, work: &mut Work) {
         self.counting.failed();
         let answer = match failed {
@@ -528,7 +531,7 @@ impl Committer {
             Failed::InDoubt(reason) => {
                 tracing::error!(
                     error = reason,
-                    "the store failed in a way that leaves the disk in doubt; it takes nothing more"
+                    "a failed write left the state of the disk unknown; the store accepts nothing until the daemon restarts"
                 );
                 StoreError::Poisoned(self.shared.poison(reason))
             }
@@ -551,12 +554,12 @@ impl Committer {
         }
     }
 
-    /// Logs a failure once, and from time to time while it lasts: senders and completions try again and again.
+    /// Logs a failure once, and again at intervals while it lasts: senders and completions keep retrying.
     fn complain(&mut self, error: &str) {
         if self.failing.is_none_or(|last| last.elapsed() > COMPLAIN) {
             self.failing = Some(Instant::now());
             self.shared.publish_trouble(Some(error.to_owned()));
-            tracing::error!(error, "the store can't write; what it is asked for is refused or waits");
+            tracing::error!(error, "the store can't write; new events are refused, and completions wait");
         }
     }
 }

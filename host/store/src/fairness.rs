@@ -1,19 +1,19 @@
-//! Fairness of the outbox: which plugin gets a free place. Within a kind the places go to the plugin that has the
-//! fewest of them, so that one whose items wait for long holds back no other.
+//! Fairness of the outbox: which plugin gets a free slot. Within a kind the slots go to the plugin that has
+//! the fewest, so that a plugin with slow items does not delay the others.
 
-/// A plugin that has items which are due.
+/// A plugin with due items.
 pub(super) struct Claim {
     pub(super) plugin: i64,
-    /// Items that are on their way.
+    /// Its items that are being sent.
     pub(super) under_way: usize,
-    /// Items that are due; not counted beyond what there can be places for.
+    /// Its due items; not counted beyond the number of slots.
     pub(super) due: usize,
-    /// Places that it was given.
+    /// The slots that it was granted.
     pub(super) granted: usize,
 }
 
-/// Gives out what is `free`, one place at a time to the plugin that has the fewest. With `kept` no plugin gets a
-/// place if it would then have more than are left.
+/// Grants the `free` slots one at a time to the plugin that has the fewest. With `kept`, no plugin gets a
+/// slot if it would then have more than remain free.
 pub(super) fn grant(claims: &mut [Claim], mut free: usize, kept: bool) {
     while free > 0
         && let Some(claim) = claims
@@ -31,7 +31,7 @@ pub(super) fn grant(claims: &mut [Claim], mut free: usize, kept: bool) {
 mod tests {
     use super::*;
 
-    /// What each gets who has so many on their way and wants so many more.
+    /// The grants to plugins that are sending so many items, and have so many more due.
     fn granted(claims: &[(usize, usize)], free: usize, kept: bool) -> Vec<usize> {
         let mut claims: Vec<_> = claims
             .iter()

@@ -1,10 +1,10 @@
 //! First attempts: the sender of an event may wait for the first attempt of each of its deliveries
 //! (`respond = "handled"`).
 //!
-//! The committer keeps a watch for each such delivery and tells it after the commit that ends the attempt. A
-//! watch lasts as long as the process: after a crash nobody waits any more, and the deliveries run all the same.
-//! A sender that gave up leaves watches of deliveries that have not been tried yet; they are swept whenever the
-//! watches have doubled.
+//! The committer keeps a watch for each such delivery and notifies it after the commit that ends the attempt.
+//! A watch lives only in this process: after a crash the deliveries still run, but no sender waits. A sender
+//! that stopped waiting leaves watches of deliveries that have not run yet; they are swept whenever the
+//! number of watches has doubled.
 
 use std::collections::HashMap;
 
@@ -16,42 +16,42 @@ use tokio::sync::mpsc;
 pub enum FirstAttempt {
     /// Its effects are committed.
     Done,
-    /// The plugin refused the event for good, in these words.
+    /// The plugin rejected the event, with this reason.
     Refused(String),
-    /// It failed: it is tried again, or its plugin's attempts are used up.
+    /// It failed: the delivery is retried, or its attempts are used up.
     Failed,
 }
 
-/// The end that is handed in with an event.
+/// The half that is submitted with an event.
 #[derive(Debug, Clone)]
 pub struct Watcher(mpsc::UnboundedSender<FirstAttempt>);
 
-/// The end that is waited at.
+/// The half that the sender waits at.
 #[derive(Debug)]
 pub struct FirstAttempts(mpsc::UnboundedReceiver<FirstAttempt>);
 
-/// A watch to be handed in with an event.
+/// A watch, to be submitted with an event.
 pub fn watch() -> (Watcher, FirstAttempts) {
     let (watcher, attempts) = mpsc::unbounded_channel();
     (Watcher(watcher), FirstAttempts(attempts))
 }
 
 impl Watcher {
-    /// Says how an attempt ended; who has gone away meanwhile does not hear it.
+    /// Reports how an attempt ended. If the receiver is gone, nothing happens.
     pub fn tell(&self, attempt: FirstAttempt) {
         let _ = self.0.send(attempt);
     }
 }
 
 impl FirstAttempts {
-    /// The next that ended, in no order; none when no more will be told. May be cancelled without losing
-    /// one.
+    /// The next attempt that ended, in no particular order; none if no more will be reported. Can be
+    /// cancelled without losing one.
     pub async fn next(&mut self) -> Option<FirstAttempt> {
         self.0.recv().await
     }
 }
 
-/// Entries below which nothing is swept.
+/// With fewer entries than this, nothing is swept.
 const FEW: usize = 1024;
 
 /// The committer's ends of the watches.
@@ -71,12 +71,12 @@ impl Watches {
         }
     }
 
-    /// Whether somebody waits for this delivery's first attempt.
+    /// Whether a sender waits for this delivery's first attempt.
     pub(super) fn has(&self, delivery: DeliveryId) -> bool {
         !self.by_delivery.is_empty() && self.by_delivery.contains_key(&delivery)
     }
 
-    /// An attempt at this delivery has ended, on disk. Costs nothing where nobody waits.
+    /// Reports that an attempt of this delivery has ended, on disk. Costs nothing if no sender waits.
     pub(super) fn ended(&mut self, delivery: DeliveryId, attempt: impl FnOnce() -> Option<FirstAttempt>) {
         if self.has(delivery)
             && let Some(attempt) = attempt()

@@ -1,7 +1,7 @@
-//! How long attempts took, in logarithmic buckets, and the longest of them. A percentile is at most a tenth off,
-//! and never more than the longest.
+//! The durations of attempts in logarithmic buckets, and the longest of them. A percentile is off by a tenth
+//! at most, and never longer than the longest.
 
-/// Each bucket reaches 1.2 times as far as the one before, so its geometric middle is within 10 %.
+/// Each bucket's bound is 1.2 times that of the bucket before, so its geometric middle is within 10 %.
 const GROWTH: f64 = 1.2;
 
 /// From 1 µs to more than a day.
@@ -39,7 +39,8 @@ impl DurationHistogram {
         self.longest = self.longest.max(other.longest);
     }
 
-    /// The duration in milliseconds that the share `of` (0 to 1) does not exceed; none if nothing was counted.
+    /// The duration, in milliseconds, that a share `of` (0 to 1) of the attempts does not exceed; none if
+    /// nothing was counted.
     pub(super) fn percentile(&self, of: f64) -> Option<f64> {
         let total: u64 = self.counts.iter().copied().map(u64::from).sum();
         let rank = ((total as f64 * of).ceil() as u64).max(1);
@@ -53,14 +54,14 @@ impl DurationHistogram {
         None
     }
 
-    /// The mean in milliseconds of the durations counted, whose sum is `micros`; none if nothing was counted.
+    /// The mean of the counted durations in milliseconds, whose sum is `micros`; none if nothing was counted.
     pub(super) fn average(&self, micros: f64) -> Option<f64> {
         let total: u64 = self.counts.iter().copied().map(u64::from).sum();
         (total > 0).then(|| micros / 1000.0 / total as f64)
     }
 
-    /// As kept in a row, little-endian: the counts up to the last that is not 0, four bytes each, then the
-    /// longest duration in five, by which rows of older versions, without it, are told apart.
+    /// The form in a row, little-endian: the counts up to the last that is not 0, four bytes each, then the
+    /// longest duration in five bytes. Rows of older versions lack those five, and are recognised by that.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let used = self.counts.iter().rposition(|&count| count != 0).map_or(0, |last| last + 1);
         let mut bytes: Vec<u8> = self.counts[..used].iter().flat_map(|count| count.to_le_bytes()).collect();

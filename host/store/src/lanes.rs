@@ -1,9 +1,9 @@
 //! Lanes: how leased deliveries reach their runner, and how many of them this process holds.
 //!
-//! A lane belongs to one plugin and holds at most `capacity` jobs, counted from the commit that leased them to
-//! the commit that ended their leases. The committer owns the sending ends: it tells the engine the room of each,
-//! and after a commit it sends the jobs and counts the leases that ended. Whether a lease holds is the engine's
-//! to say.
+//! A lane belongs to one plugin and holds at most `capacity` jobs. A job counts from the commit that leased
+//! it to the commit that ended its lease. The committer owns the sending ends: it tells the engine how many
+//! more jobs each lane can hold, and after a commit it sends the jobs and counts the leases that ended. Only
+//! the engine decides whether a lease is valid.
 //!
 //! ```text
 //!   accept ──nothing older waits, there is room──► leased; the job is built from the operation
@@ -12,8 +12,9 @@
 //!   replay of many ──► deferred ───┴─► refill: read in order of due time, as room comes free
 //! ```
 //!
-//! The lane of a trial, of a plugin whose breaker is open, takes what the engine chooses for the trial: nothing
-//! is handed over by `accept`, and the delivery that has been due longest is not preferred.
+//! The lane of a trial belongs to a plugin whose breaker is open. It takes the deliveries that the engine
+//! chooses for the trial: `accept` hands nothing to it, and the delivery that has been due for longest has no
+//! priority.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,21 +35,21 @@ use super::{
 };
 
 impl Store {
-    /// Opens the lane by which a plugin's leased deliveries come, at most `capacity` (at least 1) at
-    /// once. Dropping the lane, or [`Lane::close`], gives what it still holds back to the store. A lane
-    /// that is open for the plugin already ends.
+    /// Opens the lane that delivers a plugin's leased deliveries, at most `capacity` (at least 1) at once.
+    /// When the lane is dropped or closed ([`Lane::close`]), it releases the jobs that it still holds. If a
+    /// lane of the plugin is open already, that lane ends.
     ///
     /// # Errors
-    /// When the store takes no work any more.
+    /// If the store accepts no work any more.
     pub async fn open_lane(&self, plugin: PluginId, capacity: usize) -> Result<Lane, StoreError> {
         self.lane(plugin, capacity, None).await
     }
 
-    /// As [`Self::open_lane`], for a trial of a plugin that fails: at most as many deliveries at a time as the trial
-    /// is wide. They come from all over what waits, those first that have never run.
+    /// As [`Self::open_lane`], for a trial of a failing plugin: at most as many deliveries at a time as the
+    /// trial is wide. They are chosen from the whole queue; those that have never run are preferred.
     ///
     /// # Errors
-    /// When the store takes no work any more.
+    /// If the store accepts no work any more.
     pub async fn open_trial(&self, plugin: PluginId, trial: Trial) -> Result<Lane, StoreError> {
         self.lane(plugin, trial.width as usize, Some(trial)).await
     }
@@ -59,7 +60,7 @@ impl Store {
         capacity: usize,
         trial: Option<Trial>,
     ) -> Result<Lane, StoreError> {
-        // Reserved for the end of the lane: a drop can't wait for room in the queue.
+        // Reserved for the end of the lane: a drop cannot wait until the queue has room.
         let close_permit = self.reserve().await?;
         let (reply, opened) = oneshot::channel();
         self.send(Command::OpenLane { plugin, capacity: capacity.max(1), trial, reply }).await?;
@@ -74,10 +75,11 @@ impl Store {
         })
     }
 
-    /// Gives a job back unrun: ready again, its attempt not counted. Returns when that is queued.
+    /// Releases a job that did not run: it is ready again, and its attempt is not counted. Returns when this
+    /// is queued.
     ///
     /// # Errors
-    /// When the store takes no work any more.
+    /// If the store accepts no work any more.
     pub async fn release(&self, job: Job) -> Result<(), StoreError> {
         self.send(Command::Do(Op::Complete(Box::new(Completion::release(job))), Reply::Nobody)).await
     }
@@ -94,8 +96,8 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// The next leased delivery; none when the lane or the store is closed, or has stopped. May be
-    /// cancelled without losing one.
+    /// The next leased delivery; none if the lane or the store is closed or has stopped. Can be cancelled
+    /// without losing a job.
     pub async fn next(&mut self) -> Option<Job> {
         while self.received.is_empty() {
             self.received.extend(self.jobs.recv().await?);
@@ -103,7 +105,7 @@ impl Lane {
         self.received.pop_front()
     }
 
-    /// Closes the lane. Returns when what was queued and not received is ready again.
+    /// Closes the lane. Returns when the jobs that were queued and not received are ready again.
     pub async fn close(mut self) {
         let (reply, closed) = oneshot::channel();
         self.leave(Some(reply));
@@ -133,7 +135,7 @@ impl Drop for Lane {
     }
 }
 
-/// What the handle needs to make a [`Lane`].
+/// What the handle needs to create a [`Lane`].
 pub(super) struct OpenedLane {
     id: u64,
     jobs: mpsc::UnboundedReceiver<Vec<Job>>,
@@ -144,7 +146,7 @@ pub(super) struct OpenedLane {
 #[derive(Default)]
 pub(super) struct Lanes {
     open: HashMap<PluginId, LaneEnd>,
-    /// By the lane's number: each that is open, and each that has ended and whose leases have not.
+    /// By the lane's number: each open lane, and each ended lane that still has leases.
     counts: HashMap<u64, Count>,
     last: u64,
 }
@@ -160,12 +162,12 @@ struct LaneEnd {
     jobs: mpsc::UnboundedSender<Vec<Job>>,
     outstanding: Arc<AtomicUsize>,
     trial: Option<Trial>,
-    /// Jobs of the commit that is being settled.
+    /// Jobs of the commit that is being published.
     staged: Vec<Job>,
 }
 
 impl Lanes {
-    /// Opens a lane; one that is open for the plugin ends.
+    /// Opens a lane; an open lane of the plugin ends.
     pub(super) fn open(
         &mut self,
         plugin: PluginId,
@@ -186,7 +188,8 @@ impl Lanes {
         }
     }
 
-    /// Ends the lane, if it is still the plugin's. Its jobs keep their leases until they come back.
+    /// Ends the lane, if it is still the plugin's. Its jobs keep their leases until they are completed or
+    /// released.
     pub(super) fn close(&mut self, plugin: PluginId, lane: u64) {
         if self.open.get(&plugin).is_some_and(|end| end.id == lane) {
             self.end(plugin);
@@ -206,7 +209,7 @@ impl Lanes {
         }
     }
 
-    /// The room of each open lane.
+    /// The number of jobs that each open lane can still take.
     pub(super) fn rooms(&self, rooms: &mut Vec<Room>) {
         rooms.clear();
         rooms.extend(self.open.iter().map(|(&plugin, lane)| Room {
@@ -218,8 +221,8 @@ impl Lanes {
         }));
     }
 
-    /// After a commit: counts the leases that ended and sends the jobs. Returns jobs whose lane has gone
-    /// meanwhile: they are to be released.
+    /// After a commit: counts the leases that ended and sends the jobs. Returns the jobs whose lane has
+    /// closed meanwhile: the caller releases them.
     pub(super) fn settle(&mut self, committed: &mut Committed) -> Vec<Job> {
         for lane in committed.ended.drain(..) {
             self.lease_ended(lane);

@@ -1,8 +1,8 @@
-//! The leases that this process holds: for an engine that keeps their tokens in memory.
+//! The leases of this process, for an engine that keeps their tokens in memory.
 //!
-//! A lease is given and ended within a batch. [`Leases::settle`] makes that final after the commit, and
-//! [`Leases::undo`] takes it back after a rollback. A new process knows no tokens, so no lease of an earlier
-//! one is ever valid.
+//! A lease begins and ends within a batch. [`Leases::settle`] makes that final after the commit, and
+//! [`Leases::undo`] reverts it after a rollback. A new process knows no tokens, so no lease of an earlier one
+//! is valid.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,18 +10,18 @@ use posthouse_model::{DeliveryId, Job, LeaseToken, OrderKey, PluginId};
 
 use super::engine::Room;
 
-/// The leases, and what the batch in hand does to them.
+/// The leases, and the changes of the current batch.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     by_delivery: BTreeMap<DeliveryId, Lease>,
-    /// Given by this batch.
+    /// Created by this batch.
     given: Vec<DeliveryId>,
     /// Ended by this batch.
     ended: Vec<(DeliveryId, Lease)>,
-    /// Given and ended by this batch: their jobs must not leave.
+    /// Created and ended by this batch: their jobs must not be sent.
     void: Vec<DeliveryId>,
     last_token: i64,
-    /// The last token of the batches before.
+    /// The last token of earlier batches.
     settled: i64,
 }
 
@@ -50,7 +50,7 @@ impl Leases {
         token
     }
 
-    /// The lease of a job, if it holds.
+    /// The lease of a job, if it is valid.
     pub(super) fn of(&self, job: &Job) -> Option<&Lease> {
         self.by_delivery.get(&job.delivery).filter(|lease| lease.token == job.token)
     }
@@ -81,7 +81,7 @@ impl Leases {
         rooms.iter().filter_map(|room| Some((room.plugin, *oldest.get(&room.lane)?))).collect()
     }
 
-    /// After the commit. Takes jobs out whose leases the batch has ended again, and returns the lane of each
+    /// After the commit. Removes the jobs whose leases the batch has also ended, and returns the lane of each
     /// other lease that ended.
     pub(super) fn settle(&mut self, jobs: &mut Vec<Job>) -> Vec<u64> {
         if !self.void.is_empty() {

@@ -1,8 +1,8 @@
 //! The store: events, deliveries, attempts, key-value data and the outbox, durable.
 //!
 //! [`Store`] is the handle. Behind it one thread, the committer, turns operations into batches, and an engine
-//! makes each batch durable. The handle, the committer and the lanes know no database; an engine knows nothing of
-//! who waits for it.
+//! makes each batch durable. The handle, the committer and the lanes know no database. An engine does not
+//! know the callers that wait for it.
 //!
 //! ```text
 //!   writes, lanes ──Op──► committer ──Batch──► engine ──► disk
@@ -11,7 +11,7 @@
 //!   reads ────────────────────────────────────► engine (its own connections)
 //! ```
 //!
-//! | file | what it holds |
+//! | file | contents |
 //! | --- | --- |
 //! | `writes`, `reads`, `lanes`, `retention` | the handle's methods, by subject |
 //! | `op` | operations and outcomes, as plain data |
@@ -23,29 +23,29 @@
 //!
 //! # What is on disk, and what a restart does
 //!
-//! A commit is durable before anybody learns of it, so a crash at any point finds one of these:
+//! A commit is durable before its outcome is reported, so a crash at any point leaves one of these states:
 //!
-//! | the crash comes | on disk | after the restart |
+//! | the crash happens | on disk | after the restart |
 //! | --- | --- | --- |
-//! | before the commit of `accept` | nothing | the sender had no answer, and sends again |
-//! | after it | the event; its deliveries ready or leased | leased ones are ready again and run; a second sending is a duplicate |
+//! | before the commit of `accept` | nothing | the sender got no answer, and retries |
+//! | after it | the event; its deliveries ready or leased | leased ones are ready again and run; a retry of the sender is a duplicate |
 //! | while an attempt runs, or before its completion commits | as above: nothing of the attempt | it runs again from the start, with the same attempt number |
-//! | after the commit of the completion | effects, attempt, outbox items and "done", together | nothing is left to run; outbox items leave |
+//! | after the commit of the completion | effects, attempt, outbox items and "done", together | nothing is left to run; outbox items are sent |
 //! | while an outbox item is being sent | the item, leased | it is sent again, under the same Message-ID |
-//! | after a `Retry` has committed | the attempt; the delivery waiting | it runs when it is due, or at once if that has passed |
+//! | after a `Retry` has committed | the attempt; the delivery waiting | it runs when it is due, or at once if that time has passed |
 //!
-//! If a plugin has a database, its attempt has committed there before the completion comes here: see
-//! `dispatch/commit.rs` for what a crash in between finds. The store's part in it: [`Store::complete_durably`]
-//! returns when it is on disk, `may_have_run` of a job says whether such a commit is to be looked for, and
-//! [`Store::done_among`] which of them need no looking for any more.
+//! If a plugin has a database, its attempt has committed there before its completion arrives here;
+//! `dispatch/commit.rs` says what a crash in between leaves. The store contributes three things.
+//! [`Store::complete_durably`] returns when the completion is on disk. `may_have_run` of a job says whether
+//! to look for such a commit. [`Store::done_among`] says which markers are no longer needed.
 //!
-//! The transaction that changes counters, key sizes and the next numbers writes them, so the ledger adds up after
-//! any crash. No lease of an earlier process is ever valid.
+//! Counters, key sizes and the next numbers are written by the transaction that changes them, so the ledger
+//! adds up after any crash. No lease of an earlier process is valid.
 //!
-//! With less than `min_free` left on the disk nothing more is accepted, and what is there goes on. A full disk
-//! fails the batch that found it; nothing of it remains and the store goes on. Completions of such a batch are
-//! carried over and tried again. After any other failed write nobody can say what the disk holds: the store
-//! refuses everything until a restart reads it again.
+//! With less than `min_free` left on the disk, nothing more is accepted, and stored work continues. A full
+//! disk fails the batch that met it: nothing of the batch remains, and the store continues. Completions of
+//! such a batch are carried over and retried. After any other failed write the state of the disk is unknown:
+//! the store refuses everything until a restart reads the disk again.
 
 mod committer;
 #[cfg(test)]
@@ -82,18 +82,18 @@ pub use first_attempts::{FirstAttempt, FirstAttempts, Watcher, watch};
 pub use lanes::Lane;
 pub use meters::{PluginMeters, StoreMeters};
 pub use reads::{Entries, Reading, Value};
-// What only an engine with a file has: backups, and looks from outside.
+// Only an engine with a file has these: backups, restores and inspections.
 pub use sqlite::{
     Allowed, Backup, BackupError, Contents, CopyError, Inspection, Integrity, KeptOut, LeftoverError,
-    PluginDatabases, RestoreError, Restored, Written, inspect, keep_out, newest_event, put_away,
-    put_away_of_store, restore, restore_is_unfinished,
+    PluginDatabases, RestoreError, Restored, Written, empty_log, empty_store_log, inspect, keep_out,
+    newest_event, restore, restore_is_unfinished,
 };
 pub use types::{
     Accepted, AttemptDetail, AuditEntry, AuditFilter, AuditId, Completed, DeadGroup, DeliveryDetail,
     DeliveryFilter, DeliveryPage, DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage,
-    EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary,
-    Payloads, Places, PluginChange, PluginRecord, PluginRevision, PluginStats, PluginUpdate, Point, Recent,
-    StoreStats, TypeStats, Verdict,
+    EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSlots,
+    OutboxSummary, Payloads, PluginChange, PluginRecord, PluginRevision, PluginStats, PluginUpdate, Point,
+    Recent, StoreStats, TypeStats, Verdict,
 };
 pub use writes::Submitted;
 
@@ -105,21 +105,21 @@ use self::{
     reads::{Reads, page},
 };
 
-/// What the store answers.
+/// The result of a call to the store.
 type Answer<T> = Result<T, StoreError>;
 
 /// How to open a store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// The file; its folder is made where it is missing.
+    /// The file; a missing folder is created.
     pub path: PathBuf,
     /// How long finished events are kept.
     pub retention: Duration,
-    /// The most unfinished deliveries; beyond it nothing is taken in.
+    /// The limit of unfinished deliveries; at the limit, events are refused.
     pub max_backlog: u64,
-    /// Bytes that are to stay free on the disk; with less nothing is taken in. 0: no bound.
+    /// With less free space than this on the disk, events are refused. 0: no limit.
     pub min_free: u64,
-    /// Bytes in use in the file, beyond which finished events leave before their time; none: no bound.
+    /// With more bytes in use than this, finished events are removed early; none: no limit.
     pub max_size: Option<u64>,
 }
 
@@ -136,11 +136,11 @@ struct Inner {
 }
 
 impl Store {
-    /// Opens or makes the store, takes its lock, brings its schema up to date, makes every lease of an
-    /// earlier run ready again, and starts the committer. Blocks meanwhile.
+    /// Opens or creates the store, locks it, migrates its schema, makes the leases of an earlier run ready
+    /// again, and starts the committer. Blocks meanwhile.
     ///
     /// # Errors
-    /// Each [`OpenError`] names the file and the way out.
+    /// Each [`OpenError`] names the file and the fix.
     pub fn open(options: StoreOptions, env: Env) -> Result<Self, OpenError> {
         let (engine, reads) = sqlite::open(&options, &env)?;
         Self::start(options, env, engine, Reads::Sqlite(reads))
@@ -170,8 +170,8 @@ impl Store {
         Ok(Self(Arc::new(Inner { options, env, queue, shared, walks: Mutex::default() })))
     }
 
-    /// Ends the committer: everything queued is committed, the engine closed, its lock released. From then on
-    /// every call fails.
+    /// Stops the committer: it commits everything queued, closes the engine and releases its lock. Then every
+    /// call fails.
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] if the store had stopped before.
@@ -183,32 +183,32 @@ impl Store {
         self.failure().map_or(Ok(()), |reason| Err(StoreError::Poisoned(reason)))
     }
 
-    /// Changes with each commit of this process; without receivers it costs the committer nothing.
+    /// Changes with each commit of this process. Without receivers it costs the committer nothing.
     pub fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
         self.shared().commits.subscribe()
     }
 
-    /// None while the store takes events; else why not, until a restart.
+    /// Why the store accepts nothing until a restart; none while it accepts events.
     pub fn failure(&self) -> Option<String> {
         self.shared().failure()
     }
 
-    /// Why the last write failed, if none has succeeded since: most likely the disk is full.
+    /// The error of the last write, if no write has succeeded since; most likely the disk is full.
     pub fn trouble(&self) -> Option<String> {
         self.shared().trouble()
     }
 
-    /// Unfinished deliveries, and the most that may be.
+    /// The number of unfinished deliveries, and its limit.
     pub fn backlog(&self) -> Usage {
         Usage { used: self.shared().unfinished(), limit: self.max_backlog() }
     }
 
-    /// Bytes that are to stay free on a disk.
+    /// The free space to keep on a disk, in bytes.
     pub fn min_free(&self) -> u64 {
         self.0.options.min_free
     }
 
-    /// Queues a command, waiting for room.
+    /// Enqueues a command; waits while the queue is full.
     async fn send(&self, command: Command) -> Answer<()> {
         if self.failure().is_some() {
             return Err(self.stopped());
@@ -216,19 +216,19 @@ impl Store {
         self.0.queue.send(command).await.map_err(|_| self.stopped())
     }
 
-    /// Room in the queue for one command later.
+    /// Reserves a slot in the queue for a later command.
     async fn reserve(&self) -> Answer<mpsc::OwnedPermit<Command>> {
         self.0.queue.clone().reserve_owned().await.map_err(|_| self.stopped())
     }
 
-    /// Runs an operation within a batch and returns its outcome, once that is durable.
+    /// Runs an operation in a batch, and returns its outcome once it is durable.
     async fn ask(&self, op: Op) -> Answer<Outcome> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Do(op, Reply::Outcome(reply))).await?;
         answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// Why the committer gave no answer.
+    /// Why the committer did not answer.
     fn stopped(&self) -> StoreError {
         self.shared().stopped()
     }

@@ -1,8 +1,8 @@
-//! What the store's work comes to, for the metrics: counted since the daemon started.
+//! Counters of the store's work since the daemon started, for the metrics.
 //!
-//! The committer counts after each commit what it has committed, so that a batch that was rolled back counts
-//! nothing, and one completion counts once. It alone counts deliveries and commits; a reader takes no lock
-//! that it waits for. What the ledger has on disk is not counted here a second time.
+//! After each commit the committer counts what it has committed, so a batch that was rolled back counts
+//! nothing, and a completion counts once. Only the committer counts deliveries and commits; a reader never
+//! waits for a lock. What the ledger counts on disk is not counted again here.
 
 use std::{
     collections::HashMap,
@@ -24,23 +24,23 @@ use super::{Store, types::OutboxResult};
 /// The outcomes of attempts, each at its number.
 const OUTCOMES: [Outcome; 3] = [Outcome::Done, Outcome::Retry, Outcome::Rejected];
 
-/// What is counted.
+/// The counters.
 pub(super) struct Meters {
     accept: Histogram,
     commit: Histogram,
     batch: Histogram,
     failed_commits: AtomicU64,
     plugins: RwLock<HashMap<PluginId, Arc<PluginMeter>>>,
-    /// By kind: sent, to be tried again, given up.
+    /// By kind: sent, to be retried, dead.
     outbox: [[AtomicU64; 3]; OutboxKind::ALL.len()],
 }
 
-/// What is counted of one plugin.
+/// The counters of one plugin.
 struct PluginMeter {
     wait: Histogram,
     attempt: Histogram,
     attempts: [AtomicU64; OUTCOMES.len()],
-    /// Done and dead deliveries by the number of their type; all that are of no known type stand last.
+    /// Done and dead deliveries by the number of their type; the last entry is for all unknown types.
     finished: Box<[[AtomicU64; 2]]>,
 }
 
@@ -49,11 +49,11 @@ pub(super) struct Ended<'a> {
     pub(super) plugin: PluginId,
     pub(super) event_type: &'a EventType,
     pub(super) outcome: Outcome,
-    /// Whether that made its delivery done, or dead; none where it runs again.
+    /// Whether that made its delivery done or dead; none if it runs again.
     pub(super) done: Option<bool>,
-    /// From when the delivery might have run until the attempt began, in nanoseconds.
+    /// The time from when the delivery was due until the attempt began, in nanoseconds.
     pub(super) waited: u64,
-    /// What the attempt took, in nanoseconds.
+    /// The duration of the attempt, in nanoseconds.
     pub(super) took: u64,
 }
 
@@ -82,7 +82,7 @@ impl Default for PluginMeter {
 }
 
 impl Meters {
-    /// An attempt to send an item is written down.
+    /// Counts an attempt to send an item.
     pub(super) fn sent(&self, kind: OutboxKind, result: &OutboxResult) {
         let outcome = match result {
             OutboxResult::Sent => 0,
@@ -124,7 +124,7 @@ impl PluginMeter {
     }
 }
 
-/// The committer's hold on what it counts.
+/// The committer's access to the counters.
 pub(super) struct Counting {
     meters: Arc<Meters>,
     plugins: HashMap<PluginId, Arc<PluginMeter>>,
@@ -132,12 +132,12 @@ pub(super) struct Counting {
 
 impl Counting {
     pub(super) fn new(meters: Arc<Meters>) -> Self {
-        // Read now, and not while an event waits for it.
+        // Read now, while no event waits for it.
         known_types();
         Self { meters, plugins: HashMap::new() }
     }
 
-    /// A commit that wrote something: what it took, and how many operations were in it.
+    /// Counts a commit that wrote something: its duration, and its number of operations.
     pub(super) fn committed(&self, took: Duration, operations: usize) {
         self.meters.commit.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         self.meters.batch.add(operations as u64);
@@ -148,7 +148,7 @@ impl Counting {
         self.meters.failed_commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A new event is on disk, so many nanoseconds after it had come.
+    /// Counts a new event that is on disk, this many nanoseconds after it arrived.
     pub(super) fn accepted(&self, took: i64) {
         // The clock may have been set back meanwhile.
         self.meters.accept.add(took.max(0).unsigned_abs());
@@ -172,38 +172,38 @@ impl Counting {
     }
 }
 
-/// What was counted, since the daemon started.
+/// The counts since the daemon started.
 #[derive(Debug)]
 pub struct StoreMeters {
-    /// From when a new event had come whole until it was on disk, in nanoseconds.
+    /// Time from the last byte of a new event until it is on disk, in nanoseconds.
     pub accept: HistogramCounts,
-    /// What commits took, in nanoseconds.
+    /// The durations of commits, in nanoseconds.
     pub commit: HistogramCounts,
-    /// Operations that were committed together.
+    /// Operations in one commit.
     pub batch: HistogramCounts,
     /// Batches that were rolled back.
     pub failed_commits: u64,
-    /// By plugin, where it has run.
+    /// By plugin, if it has run.
     pub plugins: HashMap<PluginId, PluginMeters>,
-    /// Attempts to send items that ended so: sent, to be tried again, given up.
+    /// Attempts to send items: sent, to be retried, dead.
     pub outbox: [(OutboxKind, [u64; 3]); OutboxKind::ALL.len()],
 }
 
-/// What was counted of one plugin.
+/// The counts of one plugin.
 #[derive(Debug)]
 pub struct PluginMeters {
-    /// From when deliveries might have run until their attempts began, in nanoseconds.
+    /// The times from when deliveries were due until their attempts began, in nanoseconds.
     pub wait: HistogramCounts,
-    /// What attempts took, in nanoseconds.
+    /// The durations of attempts, in nanoseconds.
     pub attempt: HistogramCounts,
-    /// Attempts that ended so.
+    /// Attempts by outcome.
     pub attempts: [(Outcome, u64); OUTCOMES.len()],
-    /// Deliveries done, and given up, by type; none stands for every type that is not known.
+    /// Deliveries done and dead, by type; none stands for all unknown types.
     pub finished: Vec<(Option<&'static str>, u64, u64)>,
 }
 
 impl Store {
-    /// What was counted since the daemon started; costs no read of the disk.
+    /// The counts since the daemon started. Reads nothing from the disk.
     pub fn meters(&self) -> StoreMeters {
         self.shared().meters.snapshot()
     }

@@ -1,7 +1,7 @@
-//! Operations on the store, and what each came to. Plain data: no channels and no closures, so that any engine
-//! can apply them, carry them over or send them elsewhere.
+//! Operations on the store, and their outcomes. They are plain data, without channels or closures, so that
+//! any engine can apply them, carry them over or send them elsewhere.
 //!
-//! Whoever waits for an outcome is known to the committer alone (`committer.rs`).
+//! Only the committer (`committer.rs`) knows which callers wait for an outcome.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
     meters::Ended, time::nanos, types::AuditId,
 };
 
-/// One change of the store. An engine applies it whole or refuses it whole.
+/// One change of the store. An engine applies it completely or refuses it completely.
 #[derive(Debug)]
 pub(super) enum Op {
     /// Stores an event with a delivery for each subscriber. → [`Outcome::Accepted`]
@@ -30,17 +30,18 @@ pub(super) enum Op {
     Complete(Box<Completion>),
     /// Makes those of the deliveries ready that are dead. → [`Outcome::Count`]
     Revive(Vec<DeliveryId>),
-    /// Makes a new delivery for each of these that is finished and was not replayed. → [`Outcome::Count`]
+    /// Creates a new delivery for each of these that is finished and was not replayed. → [`Outcome::Count`]
     Replay { deliveries: Vec<DeliveryId>, orders: Arc<Orders> },
-    /// Makes a new delivery of the event for each plugin. → [`Outcome::Deliveries`]
+    /// Creates a new delivery of the event for each plugin. → [`Outcome::Deliveries`]
     ReplayEvent { event: EventSeq, plugins: Vec<PluginId>, orders: Orders },
     /// Records how sending an item ended. → [`Outcome::Flag`]: whether it was leased.
     CompleteOutbox { item: OutboxId, kind: OutboxKind, result: OutboxResult },
     /// Makes leased items ready again. → [`Outcome::Done`]
     ReleaseOutbox(Vec<(OutboxId, OutboxKind)>),
-    /// Makes given-up items ready as if never tried: these, or all if the list is empty. → [`Outcome::Count`]
+    /// Makes dead items ready, with no attempts counted: these, or all if the list is empty. →
+    /// [`Outcome::Count`]
     ReplayOutbox(Vec<OutboxId>),
-    /// Gives a plugin's name its id. → [`Outcome::Plugin`]
+    /// Assigns an id to a plugin's name. → [`Outcome::Plugin`]
     RegisterPlugin(String),
     /// Writes the named fields of a plugin's record. → [`Outcome::Done`]
     UpdatePlugin { plugin: PluginId, update: PluginUpdate },
@@ -48,55 +49,55 @@ pub(super) enum Op {
     ForgetPlugin(PluginId),
     /// A revision serves from now on. → [`Outcome::Done`]
     LoadRevision { plugin: PluginId, sha256: String, description: String },
-    /// The plugin's file left. → [`Outcome::Done`]
+    /// The plugin's file is gone. → [`Outcome::Done`]
     RemoveRevision(PluginId),
-    /// A content of the file does not load. → [`Outcome::Done`]
+    /// A revision of the file does not load. → [`Outcome::Done`]
     RefuseRevision { plugin: PluginId, sha256: String, ending: String },
     /// An operator begins an action. → [`Outcome::Audit`]
     BeginAudit { actor: String, action: String, target: String },
     /// An operator's action ended. → [`Outcome::Done`]
     EndAudit { entry: AuditId, outcome: String },
-    /// Removes those of the events that may leave. → [`Outcome::Removed`]
+    /// Removes those of the events that may be removed. → [`Outcome::Removed`]
     Remove { events: Vec<EventSeq>, cause: Cause },
-    /// Gives some unused space back to the system. → [`Outcome::Flag`]: whether there is more.
+    /// Returns some unused space to the system. → [`Outcome::Flag`]: whether there is more.
     ReleaseSpace { most: Option<u64> },
-    /// Asks when the oldest delivery was made that each open lane has leased. → [`Outcome::OldestLeased`]
+    /// Asks when the oldest leased delivery of each open lane was created. → [`Outcome::OldestLeased`]
     OldestLeased,
-    /// Changes nothing. An engine leaves it behind where it moved an operation out. → [`Outcome::Done`]
+    /// Changes nothing. An engine leaves this in place of an operation that it moved out. → [`Outcome::Done`]
     Nothing,
 }
 
-/// What an operation came to, once its batch has committed.
+/// The outcome of an operation, once its batch has committed.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// It was done.
     Done,
     /// The store refused it: nothing of it was written.
     Refused(StoreError),
-    /// The event, and its deliveries that will run for now if the operation was watched.
+    /// The event; if the operation was watched, also those of its deliveries that will run now.
     Accepted(Accepted, Vec<DeliveryId>),
     Completed(Completed),
-    /// How many rows it changed.
+    /// The number of rows that it changed.
     Count(u64),
     Flag(bool),
     Plugin(PluginId),
     Deliveries(Vec<DeliveryId>),
     Audit(AuditId),
-    /// How many events left, and whether enough have.
+    /// The number of events removed, and whether that is enough.
     Removed(u64, bool),
     OldestLeased(Vec<(PluginId, Timestamp)>),
 }
 
-/// Why finished events leave.
+/// Why finished events are removed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cause {
     /// They are past their retention.
     Age,
-    /// The store is too large: until no more than this many bytes are in use.
+    /// The store is too large: remove events until no more than this many bytes are in use.
     Size(u64),
 }
 
-/// A job that comes back. The submitting thread has encoded its texts.
+/// A job whose lease ends. The submitting thread has encoded its texts.
 #[derive(Debug)]
 pub(super) struct Completion {
     pub(super) job: Job,
@@ -108,11 +109,11 @@ pub(super) struct Completion {
 pub(super) enum Conclusion {
     /// The effects, the outbox items as JSON, and "done".
     Done(Record, Effects, Vec<(OutboxKind, String)>),
-    /// Nothing took effect; due again at this time, in nanoseconds since 1970.
+    /// No effects; due again at this time, in nanoseconds since 1970.
     Retry(Record, i64),
-    /// Nothing took effect; given up.
+    /// No effects; the delivery is dead.
     Dead(Record),
-    /// The attempt ran into a conflict elsewhere and runs again at once.
+    /// The attempt conflicted in another database, and runs again at once.
     Conflict,
     /// The job did not run.
     Released,
@@ -133,7 +134,7 @@ pub(super) struct Record {
     pub(super) trace: Option<String>,
     /// The log lines as JSON.
     pub(super) logs: Option<String>,
-    /// What it did, a line each.
+    /// Its actions, one per line.
     pub(super) actions: Option<String>,
 }
 
@@ -160,7 +161,7 @@ impl Completion {
         Self { job, verdict: Conclusion::Conflict }
     }
 
-    /// Whether it holds effects.
+    /// Whether it has effects.
     pub(super) fn has_effects(&self) -> bool {
         matches!(self.verdict, Conclusion::Done(..))
     }
@@ -192,7 +193,7 @@ impl Completion {
         })
     }
 
-    /// How the attempt ended, for whoever waits for the first attempt of a delivery.
+    /// How the attempt ended, for the sender that waits for the first attempt of a delivery.
     pub(super) fn attempt(&self) -> Option<FirstAttempt> {
         let record = self.record()?;
         Some(match record.outcome {

@@ -1,7 +1,7 @@
 //! The reading half of the handle, and the engines that answer it.
 //!
-//! Each method asks the engine in use. An engine has a method of the same name for each; what it must return is
-//! said here.
+//! Each method asks the engine in use, which has a method with the same name. The documentation here says
+//! what it must return.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ pub(super) enum Reads {
     Memory(super::memory::Reads),
 }
 
-/// A read that an engine may answer at once: SQLite does, and then nothing is allocated for it.
+/// A read that an engine may answer immediately. SQLite does, and then nothing is allocated.
 pub type Reading<'a, T> = Either<Ready<Answer<T>>, BoxFuture<'a, Answer<T>>>;
 
 /// The value of a key and the version of its last write.
@@ -35,12 +35,12 @@ pub type Value = Option<(Vec<u8>, KvVersion)>;
 /// Keys with their values and versions, in the order of the keys' bytes.
 pub type Entries = Vec<(String, Vec<u8>, KvVersion)>;
 
-/// How many rows a list has that asks for `limit`.
+/// The number of rows in a list that asks for `limit`.
 pub(super) fn page(limit: u32) -> u32 {
     if limit == 0 { 100 } else { limit.min(1000) }
 }
 
-/// Asks the engine in use.
+/// Calls the engine in use.
 macro_rules! ask {
     ($store:ident.$method:ident($($argument:expr),*)$($then:tt)*) => {
         match $store.reads() {
@@ -52,7 +52,7 @@ macro_rules! ask {
 }
 
 impl Reads {
-    /// Ends all reading.
+    /// Ends all reads.
     pub(super) fn close(&self) {
         match self {
             Self::Sqlite(engine) => engine.close(),
@@ -68,18 +68,18 @@ impl Store {
         ask!(self.features())
     }
 
-    /// Why nothing is taken in while the disk is nearly full.
+    /// Why nothing is accepted while the disk is nearly full.
     pub fn shortage(&self) -> Option<StoreError> {
         ask!(self.shortage())
     }
 
-    /// Connections that read the store: those of guests, and those of people.
+    /// Connections that read the store, for guests and for operators.
     pub fn readers(&self) -> [(&'static str, Usage); 2] {
         ask!(self.readers())
     }
 
-    /// Bytes that are free on the store's disk, and bytes that it has; none where the system does not say, or the
-    /// engine has no disk of its own.
+    /// Free bytes and total bytes of the store's disk. None if the system does not report them, or the engine
+    /// has no disk of its own.
     pub fn disk(&self) -> Option<(u64, u64)> {
         ask!(self.disk())
     }
@@ -92,8 +92,8 @@ impl Store {
         Either::Left(ready(ask!(self.kv_get(plugin, key))))
     }
 
-    /// Committed keys that start with `prefix`, in the order of their bytes, after the key `after`, at
-    /// most `limit`; with their values and versions.
+    /// Committed keys that begin with `prefix` and follow the key `after`, in byte order, with their values
+    /// and versions; at most `limit`.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -107,12 +107,13 @@ impl Store {
         Either::Left(ready(ask!(self.kv_list(plugin, prefix, after, limit))))
     }
 
-    /// Bytes of all keys and values of the plugin, as committed.
+    /// The bytes of all committed keys and values of the plugin.
     pub fn kv_bytes(&self, plugin: PluginId) -> u64 {
         self.shared().kv_bytes(plugin)
     }
 
-    /// Those of the deliveries that are done, on disk. One that this store does not know is not.
+    /// Those of the deliveries that are done on disk. Deliveries that this store does not know are not among
+    /// them.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -120,7 +121,7 @@ impl Store {
         self.in_state(DeliveryState::Done, deliveries).await
     }
 
-    /// Those of the deliveries that are dead, on disk.
+    /// Those of the deliveries that are dead on disk.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -135,7 +136,8 @@ impl Store {
         ask!(self.in_state(state, deliveries).await)
     }
 
-    /// Which event and plugin the items of a delivery are of; none where its event has left the store.
+    /// The event and plugin that the items of a delivery belong to; none if the event is no longer in the
+    /// store.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -143,7 +145,7 @@ impl Store {
         ask!(self.origin(delivery).await)
     }
 
-    /// How many items of each kind have neither been sent nor given up.
+    /// The number of items of each kind that are neither sent nor dead.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -159,7 +161,7 @@ impl Store {
         ask!(self.outbox(filter).await)
     }
 
-    /// Events, newest first, however long that takes.
+    /// Events, newest first, without a time limit.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -167,7 +169,7 @@ impl Store {
         self.search(filter, Duration::MAX).await.map(|page| page.events)
     }
 
-    /// Deliveries, newest first, however long that takes.
+    /// Deliveries, newest first, without a time limit.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -175,7 +177,7 @@ impl Store {
         self.deliveries_within(filter, Duration::MAX).await.map(|page| page.deliveries)
     }
 
-    /// The ledger of deliveries, and the last 24 h by event type.
+    /// The ledger of deliveries, and the last 24 hours by event type.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -185,7 +187,7 @@ impl Store {
         Ok(StoreStats { max_bytes: self.max_size(), oversize: self.shared().is_oversize(), ..stats })
     }
 
-    /// How many deliveries are in each state now.
+    /// The number of deliveries in each state.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -193,8 +195,8 @@ impl Store {
         ask!(self.states().await)
     }
 
-    /// The last `window` (a minute to a day) in at most `points` points of equal length, in whole
-    /// minutes, oldest first; the last one holds the present minute.
+    /// The last `window` (a minute to a day) in at most `points` points of equal length, in whole minutes,
+    /// oldest first. The last point contains the current minute.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -203,7 +205,7 @@ impl Store {
         ask!(self.series(now, window, points).await)
     }
 
-    /// All of one event. `id` alone, or with its source where several sources have it.
+    /// Everything about the events with this id, or about one of them if the source is given.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -211,7 +213,7 @@ impl Store {
         ask!(self.event(source, id).await)
     }
 
-    /// Events, newest first: a page of them, or what was found within `time`.
+    /// Events, newest first: one page, or those found within `time`.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -219,7 +221,7 @@ impl Store {
         ask!(self.search(filter, time).await)
     }
 
-    /// Deliveries, newest first: a page of them, or what was found within `time`.
+    /// Deliveries, newest first: one page, or those found within `time`.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -227,8 +229,8 @@ impl Store {
         ask!(self.deliveries_within(filter, time).await)
     }
 
-    /// How many deliveries [`Self::replay_deliveries`] would replay: those that are done or dead and
-    /// have not been replayed.
+    /// The number of deliveries that [`Self::replay_deliveries`] would replay: finished ones that have not
+    /// been replayed.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -236,7 +238,7 @@ impl Store {
         ask!(self.count_deliveries(filter).await)
     }
 
-    /// Which event a delivery is of; none if the store does not have that delivery.
+    /// The event that a delivery belongs to; none if the store does not have the delivery.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -244,7 +246,7 @@ impl Store {
         ask!(self.place_of(delivery).await)
     }
 
-    /// Every name that the store has seen, in the order of the alphabet.
+    /// Every name that the store knows, in alphabetical order.
     ///
     /// # Errors
     /// If the store can't be read.
@@ -252,7 +254,7 @@ impl Store {
         ask!(self.names().await)
     }
 
-    /// Every plugin ever seen and not forgotten, by name.
+    /// Every plugin that was ever loaded and not forgotten, by name.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -285,7 +287,7 @@ impl Store {
         ask!(self.recent(plugin).await)
     }
 
-    /// The payloads that each of these deliveries is because of, as far as they are in the store.
+    /// The payloads that each of these deliveries originates from, if they are still in the store.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -293,8 +295,8 @@ impl Store {
         ask!(self.payloads(deliveries).await)
     }
 
-    /// The newest event of each source that ever sent one, by the name of the source. The event may have
-    /// left the store since.
+    /// The newest event of each source that ever sent one, by the source's name. The event itself may be
+    /// gone.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -302,7 +304,7 @@ impl Store {
         ask!(self.last_events().await)
     }
 
-    /// What operators did, newest first.
+    /// Operators' actions, newest first.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -315,10 +317,10 @@ impl Store {
         ask!(self.replayable(filter).await)
     }
 
-    /// Has the next batch fail.
+    /// Lets the next batch fail.
     #[cfg(test)]
     #[allow(clippy::useless_conversion, reason = "one of the engines has a type of its own for faults")]
-    pub(super) fn inject(&self, fault: super::conformance::Fault) {
+    pub(super) fn inject(&self, fault: super::conformance::InjectedFailure) {
         ask!(self.inject(fault.into()));
     }
 }

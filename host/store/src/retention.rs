@@ -1,10 +1,10 @@
-//! Retention: events that finished long ago leave, in small slices, and their room is used again. If the
-//! store is larger than it may be, the oldest leave before their time.
+//! Retention: removes events that finished long ago, in small slices, so that their space can be used again.
+//! If the store is larger than it may be, the oldest finished events are removed early.
 //!
-//! An event leaves with its deliveries, attempts and outbox items once all of these are finished; an unfinished
-//! one stays however old. With it goes the memory of its id: the same id is a new event then. So events of the
-//! last minutes stay, too, however large the store: within those a request that somebody recorded may still be
-//! fresh enough to be accepted.
+//! An event is removed with its deliveries, attempts and outbox items once all of these are finished; an
+//! unfinished event stays, however old. With it the store forgets its id: the same id would be a new event.
+//! So events of the last minutes stay too, however large the store is: until then the signature of a recorded
+//! request may still be fresh enough to be accepted.
 //!
 //! Size-based pruning never removes dead letters that have not been replayed, of deliveries or of the outbox. If
 //! they keep the store above its limit, the log says so.
@@ -21,34 +21,34 @@ use super::{
     time::nanos,
 };
 
-/// Events that one transaction removes.
+/// The number of events that one transaction removes.
 const SLICE: usize = 500;
 
-/// A walk starts at the oldest event again after this many; in between it goes on where it stopped.
+/// After this many steps a walk starts at the oldest event again; until then it continues where it stopped.
 const REWIND: u32 = 60;
 
-/// What came within this time does not leave for the size of the store. In nanoseconds: twice the usual
-/// tolerance of a signature's time.
+/// Events that arrived within this time are not removed because of the store's size. In nanoseconds: twice
+/// the usual tolerance for the time of a signature.
 const YOUNG: i64 = 600 * 1_000_000_000;
 
-/// A store that is too large is brought to this share below its limit, so that the next event does not start
-/// over: a thirty-second.
+/// A store that is too large is brought this far below its limit, a thirty-second of it, so that the next
+/// event does not trigger another walk.
 const SLACK: u64 = 32;
 
-/// Between two log lines about a limit that can't be kept.
+/// The interval between two log lines about a limit that cannot be met.
 const COMPLAIN: Duration = Duration::from_secs(3600);
 
-/// What one step of a walk found.
+/// The result of one step of a walk.
 pub(super) struct Finished {
-    /// Events that may leave, oldest first.
+    /// Events that may be removed, oldest first.
     pub(super) events: Vec<EventSeq>,
-    /// The last event that it looked at.
+    /// The last event that the step looked at.
     pub(super) last: EventSeq,
     /// Whether it has reached the end.
     pub(super) ended: bool,
 }
 
-/// Where the walks over the events have come to.
+/// The positions of the walks over the events.
 #[derive(Debug, Default)]
 pub(super) struct Walks {
     by_age: Cursor,
@@ -89,12 +89,12 @@ impl Walks {
 }
 
 impl Store {
-    /// Removes events finished before `retention` ago, and older ones than those where the store is larger
-    /// than `max_size`, in small slices; returns how many. Old events that are not finished are passed over,
-    /// and looked at again some calls later. Then gives room back to the system.
+    /// Removes events that finished before `retention` ago, and older ones if the store is larger than
+    /// `max_size`, in small slices. Returns how many. Old unfinished events are skipped, and looked at again
+    /// some calls later. Then returns unused space to the system.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn prune(&self) -> Answer<u64> {
         let cutoff = nanos(self.env().now()).saturating_sub(self.retention_nanos());
         let mut count = self.walk(Cause::Age, cutoff).await?;
@@ -109,7 +109,7 @@ impl Store {
         Ok(count)
     }
 
-    /// Brings the store down to its size, as far as that goes.
+    /// Brings the store down to its size, as far as possible.
     async fn fit(&self, most: u64) -> Answer<u64> {
         let young = nanos(self.env().now()).saturating_sub(YOUNG);
         let mut count = 0;
@@ -126,14 +126,14 @@ impl Store {
             tracing::warn!(
                 in_use = %ByteSize(live),
                 max_size = %ByteSize(most),
-                "the store is larger than `max_size`, and nothing is left that may leave: replay the dead \
-                 letters, or let it be larger"
+                "the store is larger than `max_size`, and no event may be removed: replay the dead letters, or \
+                 raise `max_size`"
             );
         }
         Ok(count)
     }
 
-    /// Removes what may leave of the events received before `cutoff`, oldest first.
+    /// Removes those of the events received before `cutoff` that may be removed, oldest first.
     async fn walk(&self, cause: Cause, cutoff: i64) -> Answer<u64> {
         let mut after = self.walks().lock().of(cause).begin();
         let mut count = 0;
@@ -166,7 +166,7 @@ impl Store {
         }
     }
 
-    /// Bytes that are in use. Asked of engines that know their size.
+    /// The bytes in use. Only for engines that know their size.
     async fn live_bytes(&self) -> Answer<u64> {
         match self.reads() {
             Reads::Sqlite(engine) => engine.live_bytes().await,

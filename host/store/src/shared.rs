@@ -1,4 +1,4 @@
-//! What the handle and the committer share: whether the store works, and what is counted.
+//! State that the handle and the committer share: whether the store works, and its counters.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ pub(super) struct Shared {
     unfinished: AtomicU64,
     trouble: RwLock<Option<String>>,
     oversize: AtomicBool,
-    /// What is counted for the metrics.
+    /// The counters for the metrics.
     pub(super) meters: Arc<Meters>,
-    /// Counts the commits, for whoever wants to see what is new.
+    /// Counts the commits, for readers that want to see what is new.
     pub(super) commits: watch::Sender<u64>,
 }
 
@@ -41,7 +41,7 @@ impl Shared {
         }
     }
 
-    /// Whether more is in use than `max_size`, and nothing is left that may leave.
+    /// Whether more is in use than `max_size`, and no event may be removed.
     pub(super) fn is_oversize(&self) -> bool {
         self.oversize.load(Ordering::Relaxed)
     }
@@ -69,12 +69,12 @@ impl Shared {
         self.failure.get_or_init(|| reason).clone()
     }
 
-    /// Ends all reading.
+    /// Ends all reads.
     pub(super) fn close(&self) {
         self.reads.close();
     }
 
-    /// Why the committer gave no answer.
+    /// Why the committer did not answer.
     pub(super) fn stopped(&self) -> StoreError {
         match self.failure() {
             Some(reason) => StoreError::Poisoned(reason),

@@ -10,58 +10,58 @@ use posthouse_model::{
     OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SourceName, TraceContext,
 };
 
-/// What became of an event that was offered.
+/// The result of offering an event to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     /// On disk, with its deliveries.
     Stored(EventSeq),
-    /// Same source and id were seen before; nothing was written.
+    /// An event with this source and id is already stored; nothing was written.
     Duplicate,
 }
 
-/// What a finished attempt asks of the store.
+/// The result of an attempt, for the store to record.
 #[derive(Debug)]
 pub enum Verdict {
     /// Commit the effects and "done" in one transaction.
     Done(Effects),
-    /// Nothing took effect; run again at this time.
+    /// No effects; run the delivery again at this time.
     Retry(Timestamp),
-    /// Nothing took effect; give up.
+    /// No effects; the delivery becomes a dead letter.
     Dead,
 }
 
-/// What became of a completion.
+/// The result of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completed {
     /// Written as it was submitted.
     Written,
-    /// Something that the attempt read has changed: nothing was written, and the job comes through its
-    /// lane again.
+    /// Something that the attempt read has changed: nothing was written, and the job arrives through its lane
+    /// again.
     Conflict,
-    /// The token no longer holds: nothing was written.
+    /// The lease is no longer valid: nothing was written.
     LostLease,
 }
 
-/// What is known of a plugin, as the store keeps it.
+/// A plugin's record in the store.
 #[derive(Debug, Clone)]
 pub struct PluginRecord {
-    /// Its number, which stays with the name.
+    /// Its number, which always belongs to this name.
     pub id: PluginId,
     /// Its name: the stem of its file.
     pub name: String,
-    /// SHA-256 of the file, hexadecimal; none before a first revision was loaded.
+    /// SHA-256 of the file, hexadecimal; none before the first revision was loaded.
     pub revision: Option<String>,
-    /// What it says of itself, in a line.
+    /// Its own description, one line.
     pub description: String,
-    /// The subscription in force.
+    /// The subscription in effect.
     pub events: Vec<Pattern>,
-    /// What it can't work without.
+    /// The capabilities that it requires.
     pub requires: Vec<Capability>,
-    /// None: serving.
+    /// Why it is held; none if it serves.
     pub held: Option<HeldReason>,
-    /// What the last load said, where it failed.
+    /// The error of the last load, if it failed.
     pub last_error: Option<String>,
-    /// Whether an operator paused it; kept beside `held`, which may have other reasons.
+    /// Whether an operator paused it. Stored separately from `held`, which may have other reasons.
     pub paused: bool,
     /// When its revision was loaded.
     pub loaded_at: Option<Timestamp>,
@@ -71,9 +71,9 @@ pub struct PluginRecord {
 /// writers never overwrite each other's fields.
 #[derive(Debug, Clone)]
 pub struct PluginUpdate {
-    /// Why the plugin is held after the change; none: it serves.
+    /// Why the plugin is held after the change; none if it serves.
     pub held: Option<HeldReason>,
-    /// The fields that change beside `held`.
+    /// The fields that change together with `held`.
     pub change: PluginChange,
 }
 
@@ -82,13 +82,13 @@ pub struct PluginUpdate {
 pub enum PluginChange {
     /// A revision was loaded. Clears the last error.
     Loaded {
-        /// SHA-256 of the file, hexadecimal; none: unchanged.
+        /// SHA-256 of the file, hexadecimal; none if unchanged.
         revision: Option<String>,
-        /// What the revision says of itself, in a line.
+        /// The revision's own description, one line.
         description: String,
-        /// The subscription in force.
+        /// The subscription in effect.
         events: Vec<Pattern>,
-        /// What it can't work without.
+        /// The capabilities that it requires.
         requires: Vec<Capability>,
         /// When it was loaded.
         loaded_at: Option<Timestamp>,
@@ -101,7 +101,7 @@ pub enum PluginChange {
     Recovered,
     /// An operator paused or resumed it.
     Paused(bool),
-    /// Nothing but `held`.
+    /// Only `held` changes.
     Held,
 }
 
@@ -112,22 +112,22 @@ pub struct OutboxId(pub i64);
 /// A leased outbox item on its way to the sender.
 #[derive(Debug, Clone)]
 pub struct OutboxJob {
-    /// Which item.
+    /// The item.
     pub id: OutboxId,
     /// The delivery that staged it.
     pub delivery: DeliveryId,
     /// The plugin that staged it.
     pub plugin: PluginId,
-    /// Which attempt to send it this will be, from 1.
+    /// The number of the next attempt to send it, from 1.
     pub attempt: u32,
-    /// The span that it belongs to: that of the attempt which staged it, until who sends it has one of its
-    /// own. None where nothing of it is recorded.
+    /// The span that it belongs to: first that of the attempt that staged it, then the span of its sending.
+    /// None if it is not recorded.
     pub trace: Option<TraceContext>,
-    /// What is to be sent.
+    /// The mail or request.
     pub item: OutboxItem,
 }
 
-/// Whose an outbox item is.
+/// The origin of an outbox item.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The source of the event.
@@ -140,29 +140,29 @@ pub struct Origin {
 
 /// How many outbox items of a kind may be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
-    /// So many together.
+pub struct OutboxSlots {
+    /// The maximum number at once.
     pub at_once: usize,
-    /// No plugin gets another place where it would have more of them than are left for the others: one
-    /// alone gets half, and what its items wait for holds back nobody's who comes after it.
+    /// Whether a plugin may hold at most as many slots as it leaves free for the others. Then a single plugin
+    /// gets half, and slow items of one plugin do not delay items of other plugins.
     pub kept: bool,
 }
 
-/// How an attempt to send an outbox item ended.
+/// The result of an attempt to send an outbox item.
 #[derive(Debug, Clone)]
 pub enum OutboxResult {
-    /// It is out of our hands.
+    /// The other side accepted it.
     Sent,
-    /// It is to be tried again.
+    /// It will be retried.
     Retry {
         /// When.
         due: Timestamp,
-        /// What went wrong.
+        /// The error.
         error: String,
     },
-    /// It is given up.
+    /// It is dead.
     Dead {
-        /// What went wrong.
+        /// The error.
         error: String,
     },
 }
@@ -170,19 +170,19 @@ pub enum OutboxResult {
 /// Which outbox items to list.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxFilter {
-    /// In this state; none: all.
+    /// Only items in this state; none selects all.
     pub state: Option<OutboxState>,
-    /// This one alone.
+    /// Only this item.
     pub id: Option<OutboxId>,
-    /// Those that this delivery staged.
+    /// Only items that this delivery staged.
     pub delivery: Option<DeliveryId>,
-    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    /// The maximum number of rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only items with a smaller id: the next page.
     pub before: Option<OutboxId>,
 }
 
-/// Which events to list. An empty one means all.
+/// Selects the events of a list. An empty filter selects all.
 #[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     /// Of these types.
@@ -191,24 +191,24 @@ pub struct EventFilter {
     pub source: Option<String>,
     /// Of this organization.
     pub organization: Option<String>,
-    /// With this id of the sender's.
+    /// With this id, as the sender assigned it.
     pub id: Option<String>,
-    /// With this text in the body, as its bytes stand there, whatever the case of its ASCII letters.
+    /// With this text in the body, compared byte for byte except for the case of ASCII letters.
     pub text: Option<String>,
-    /// Taken in at this time or later.
+    /// Received at this time or later.
     pub since: Option<Timestamp>,
-    /// Taken in at this time or earlier.
+    /// Received at this time or earlier.
     pub until: Option<Timestamp>,
-    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    /// The maximum number of rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only events with a smaller seq: the next page.
     pub before: Option<EventSeq>,
 }
 
-/// Which deliveries to list, count or replay. An empty one means all.
+/// Selects deliveries to list, count or replay. An empty filter selects all.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryFilter {
-    /// In this state; held ones are not among the ready and the waiting.
+    /// In this state. Held deliveries do not count as ready or waiting.
     pub state: Option<DeliveryState>,
     /// For the plugin of this name.
     pub plugin: Option<String>,
@@ -218,14 +218,14 @@ pub struct DeliveryFilter {
     pub event_type: Option<Pattern>,
     /// Of events of this source.
     pub source: Option<String>,
-    /// With an error of the same cause as this one; empty: with none.
+    /// With an error that has the same cause as this one; empty: without an error.
     pub reason: Option<String>,
-    /// Finished, or where it is not finished made, at this time or later.
+    /// Finished (or, if unfinished, created) at this time or later.
     pub since: Option<Timestamp>,
-    /// The same, at this time or earlier.
+    /// Finished (or, if unfinished, created) at this time or earlier.
     pub until: Option<Timestamp>,
-    /// The most rows; 0 means 100, and more than 1,000 means 1,000. Counting and replaying take it as
-    /// it is, and 0 as no limit.
+    /// The maximum number of rows; 0 means 100, and more than 1,000 means 1,000. Counting and replaying use
+    /// the number unchanged, and 0 means no limit.
     pub limit: u32,
     /// Only deliveries with a smaller id: the next page.
     pub before: Option<DeliveryId>,
@@ -234,66 +234,66 @@ pub struct DeliveryFilter {
 /// One event in a list.
 #[derive(Debug, Clone)]
 pub struct EventSummary {
-    /// The store's number of it.
+    /// The store's number of the event.
     pub seq: EventSeq,
-    /// Who sent it.
+    /// The source that sent it.
     pub source: String,
-    /// The sender's id.
+    /// The id that the sender assigned.
     pub id: String,
-    /// What it is about.
+    /// Its type.
     pub event_type: String,
     /// The organization it concerns.
     pub organization: Option<String>,
-    /// When it happened, by the sender's word.
+    /// When it happened, according to the sender.
     pub occurred_at: Option<Timestamp>,
-    /// When it was taken in.
+    /// When it was received.
     pub received_at: Timestamp,
     /// The length of its body.
     pub bytes: u64,
-    /// How many deliveries of it are in each state.
+    /// The number of its deliveries in each state.
     pub deliveries: BTreeMap<String, u64>,
 }
 
 /// A page of a search.
 #[derive(Debug, Clone, Default)]
 pub struct EventPage {
-    /// What was found, newest first.
+    /// The matches, newest first.
     pub events: Vec<EventSummary>,
-    /// Where the next page begins, as [`EventFilter::before`]; none where all has been looked at.
+    /// Where the next page begins, as [`EventFilter::before`]; none if the search is complete.
     pub next: Option<EventSeq>,
-    /// How far back it looked; none where it looked at all there is.
+    /// The receipt time of the oldest event that the search looked at; none if the search is complete.
     pub looked_to: Option<Timestamp>,
 }
 
-/// All of one event.
+/// Everything about one event.
 #[derive(Debug, Clone)]
 pub struct EventDetail {
     /// As in a list.
     pub summary: EventSummary,
-    /// The id of the trace that it belongs to, in hex; none where it is not traced.
+    /// The id of its trace, in hex; none if it is not traced.
     pub trace: Option<String>,
-    /// The verified body, as it was received but for what is masked.
+    /// The verified body, as received except for masked values.
     pub body: String,
-    /// Whether values of the body are masked. The store masks none.
+    /// Whether values of the body are masked. The store itself masks nothing.
     pub masked: bool,
     /// Its deliveries, oldest first.
     pub history: Vec<DeliveryDetail>,
 }
 
-/// Which event a delivery is of.
+/// The event that a delivery belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPlace {
     /// The delivery.
     pub id: DeliveryId,
-    /// The sender's id of the event.
+    /// The event's id, as the sender assigned it.
     pub event: String,
-    /// Who sent the event.
+    /// The source that sent the event.
     pub source: SourceName,
-    /// For which plugin the delivery is.
+    /// The plugin that the delivery is for.
     pub plugin: String,
 }
 
-/// Every name that the store has seen.
+/// Every name that the store knows.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     /// Sources that sent an event.
@@ -309,29 +309,29 @@ pub struct Names {
 pub struct DeliverySummary {
     /// Its id.
     pub id: DeliveryId,
-    /// The sender's id of the event.
+    /// The event's id, as the sender assigned it.
     pub event: String,
-    /// Who sent the event.
+    /// The source that sent the event.
     pub source: String,
-    /// What the event is about.
+    /// The type of the event.
     pub event_type: String,
-    /// For which plugin.
+    /// The plugin that it is for.
     pub plugin: String,
-    /// Where it stands.
+    /// Its state.
     pub state: DeliveryState,
-    /// Why it is held, where it is.
+    /// Why it is held; none if it is not.
     pub held: Option<HeldReason>,
-    /// How many attempts have ended.
+    /// The number of finished attempts.
     pub attempts: u32,
-    /// When it may run (again); none once it has finished, or while another blocks it.
+    /// When it may run (again); none if it has finished, or another delivery blocks it.
     pub due_at: Option<Timestamp>,
-    /// When it was made.
+    /// When it was created.
     pub made_at: Timestamp,
-    /// When it was done or given up.
+    /// When it became done or dead.
     pub finished_at: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
-    /// The earlier delivery that it repeats.
+    /// The earlier delivery that it replays.
     pub replay_of: Option<DeliveryId>,
     /// The delivery of its order key that has to finish before it may run.
     pub blocked_by: Option<DeliveryId>,
@@ -340,20 +340,20 @@ pub struct DeliverySummary {
 /// A page of deliveries.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryPage {
-    /// What was found, newest first.
+    /// The matches, newest first.
     pub deliveries: Vec<DeliverySummary>,
-    /// Where the next page begins, as [`DeliveryFilter::before`]; none where all has been looked at.
+    /// Where the next page begins, as [`DeliveryFilter::before`]; none if the search is complete.
     pub next: Option<DeliveryId>,
 }
 
-/// All of one delivery.
+/// Everything about one delivery.
 #[derive(Debug, Clone)]
 pub struct DeliveryDetail {
     /// As in a list.
     pub summary: DeliverySummary,
     /// Its attempts, first to last.
     pub attempt_log: Vec<AttemptDetail>,
-    /// The outbox items that its effects held.
+    /// The outbox items that it staged.
     pub outbox: Vec<OutboxSummary>,
 }
 
@@ -362,21 +362,21 @@ pub struct DeliveryDetail {
 pub struct AttemptDetail {
     /// From 1.
     pub number: u32,
-    /// The revision that ran, the first digits of its SHA-256; none where it was not recorded.
+    /// The first digits of the SHA-256 of the revision that ran; none if it was not recorded.
     pub revision: Option<String>,
-    /// When the instance was asked for.
+    /// When it asked for an instance.
     pub started_at: Timestamp,
-    /// From then until the guest returned, in microseconds.
+    /// The time from then until the guest returned, in microseconds.
     pub duration_us: u64,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What went wrong.
+    /// The error.
     pub error: Option<String>,
     /// The stack of a trap, innermost function first.
     pub trace: Option<String>,
     /// What the guest logged.
     pub logs: Vec<LogLine>,
-    /// What it did: keys, SQL, requests, what it staged.
+    /// Its actions: keys, SQL, requests, staged items.
     pub actions: Vec<String>,
 }
 
@@ -387,9 +387,9 @@ pub struct OutboxSummary {
     pub id: OutboxId,
     /// The delivery that staged it.
     pub delivery: DeliveryId,
-    /// The sender's id of the event; none if the event has left the store.
+    /// The event's id, as the sender assigned it; none if the event is no longer in the store.
     pub event: Option<String>,
-    /// Who sent the event.
+    /// The source that sent the event.
     pub source: Option<String>,
     /// The plugin that staged it.
     pub plugin: Option<String>,
@@ -399,86 +399,86 @@ pub struct OutboxSummary {
     pub key: Option<String>,
     /// Its state.
     pub state: OutboxState,
-    /// How often it was tried.
+    /// The number of attempts to send it.
     pub attempts: u32,
     /// When the delivery that staged it was committed.
     pub staged_at: Option<Timestamp>,
-    /// When it is tried (again); none once it has finished.
+    /// When the next attempt is due; none if it has finished.
     pub due_at: Option<Timestamp>,
-    /// When it was sent or given up.
+    /// When it was sent or became dead.
     pub finished_at: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last error.
     pub error: Option<String>,
 }
 
 /// The ledger of deliveries, the outbox, and the last 24 hours by event type.
 #[derive(Debug, Clone, Default)]
 pub struct StoreStats {
-    /// Deliveries ever made, those included that retention has removed.
+    /// Deliveries ever created, including those that retention has removed.
     pub made: u64,
     /// By state; the sum must be `made`.
     pub states: BTreeMap<DeliveryState, u64>,
     /// By event type, over the last 24 hours.
     pub by_type: Vec<TypeStats>,
-    /// Outbox items ever made, by state.
+    /// Outbox items ever staged, by state.
     pub outbox: BTreeMap<OutboxState, u64>,
     /// By plugin.
     pub plugins: Vec<PluginStats>,
-    /// Attempts that ran into a conflict and ran again.
+    /// Attempts that were repeated after a conflict.
     pub conflicts: u64,
-    /// Completions that came without a valid lease; nothing of them was written.
+    /// Completions without a valid lease; nothing of them was written.
     pub lost_leases: u64,
     /// Size of the store's file; none if the engine has no file.
     pub store_bytes: Option<u64>,
     /// Size of its write-ahead log; none if the engine has none of its own.
     pub wal_bytes: Option<u64>,
-    /// Free on its disk; none where the system does not say.
+    /// Free space on its disk; none if the system does not report it.
     pub disk_free_bytes: Option<u64>,
-    /// What is to stay free; with less nothing is taken in. 0: no bound.
+    /// With less free space than this, events are refused. 0: no limit.
     pub min_free_bytes: u64,
-    /// In use in the store's file.
+    /// Bytes of the store's file that are in use.
     pub live_bytes: u64,
-    /// Beyond which finished events leave before their time; none: no bound.
+    /// With more bytes in use than this, finished events are removed early; none: no limit.
     pub max_bytes: Option<u64>,
-    /// Whether more is in use than that, and nothing is left that may leave.
+    /// Whether more bytes are in use than that, and no event may be removed.
     pub oversize: bool,
-    /// Deliveries that were replayed with many others and wait for their turn.
+    /// Deferred deliveries: replayed with many others, and waiting for their turn.
     pub replays_waiting: u64,
 }
 
-/// Deliveries of one event type over the last 24 hours (the present hour and the 23 before it).
+/// Deliveries of one event type over the last 24 hours (the current hour and the 23 before it).
 #[derive(Debug, Clone)]
 pub struct TypeStats {
     /// The type.
     pub event_type: String,
-    /// Deliveries made.
+    /// Deliveries created.
     pub total: u64,
     /// Deliveries done.
     pub completed: u64,
-    /// Deliveries given up.
+    /// Dead letters.
     pub failed: u64,
-    /// Mean duration of the attempts that ended a delivery, in milliseconds; none if none did.
+    /// Mean duration of the attempts that finished a delivery, in milliseconds; none if there were none.
     pub average_ms: Option<f64>,
-    /// Half of those attempts took no longer, give or take a tenth; in milliseconds.
+    /// The median of these durations, in milliseconds, within a tenth.
     pub p50_ms: Option<f64>,
-    /// 95 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
+    /// Their 95th percentile, in milliseconds, within a tenth.
     pub p95_ms: Option<f64>,
-    /// 99 of 100 of those attempts took no longer, give or take a tenth; in milliseconds.
+    /// Their 99th percentile, in milliseconds, within a tenth.
     pub p99_ms: Option<f64>,
 }
 
-/// Deliveries of one plugin, ever.
+/// All deliveries of one plugin.
 #[derive(Debug, Clone)]
 pub struct PluginStats {
     /// Its name.
     pub plugin: String,
-    /// Deliveries made.
+    /// Deliveries created.
     pub made: u64,
     /// By state; the sum must be `made`.
     pub states: BTreeMap<DeliveryState, u64>,
-    /// When the delivery was made that has been ready, waiting or held for longest.
+    /// When its oldest unfinished delivery was created.
     pub oldest_open: Option<Timestamp>,
-    /// Of those that wait: replayed with many others, until there is room.
+    /// Its deferred deliveries: replayed with many others, and waiting for their turn.
     pub replays_waiting: u64,
 }
 
@@ -489,50 +489,50 @@ pub struct AuditId(pub i64);
 /// Which entries of the audit log to list.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Only of actions that hold these words, the last of which may be the beginning of one: `pause` and
-    /// `pause pl` mean `pause plugin`.
+    /// Only actions with these words, the last of which may be incomplete: `pause` and `pause pl` match
+    /// `pause plugin`.
     pub action: Option<String>,
-    /// Only what was begun then or later.
+    /// Only actions that began then or later.
     pub since: Option<Timestamp>,
-    /// The most rows; 0 means 100, and more than 1,000 means 1,000.
+    /// The maximum number of rows; 0 means 100, and more than 1,000 means 1,000.
     pub limit: u32,
     /// Only entries with a smaller id: the next page.
     pub before: Option<AuditId>,
 }
 
-/// Something that an operator did.
+/// An operator's action.
 #[derive(Debug, Clone)]
 pub struct AuditEntry {
     /// Its number.
     pub id: AuditId,
-    /// When it was begun.
+    /// When it began.
     pub at: Timestamp,
-    /// How the operator came in: `token`, or `session` and the first digits of it.
+    /// The operator's credentials: `token`, or `session` and its first digits.
     pub actor: String,
-    /// What was done, in a word or two.
+    /// The action, in one or two words.
     pub action: String,
-    /// To what.
+    /// The target of the action.
     pub target: String,
-    /// What came of it; none where the daemon did not live to see it.
+    /// The outcome; none if the daemon stopped before it recorded one.
     pub outcome: Option<String>,
 }
 
-/// Dead letters of one plugin that have one cause.
+/// The dead letters of one plugin with one cause.
 #[derive(Debug, Clone)]
 pub struct DeadGroup {
     /// The plugin.
     pub plugin: String,
-    /// The cause: what went wrong last, with `…` for ids, numbers and values; empty where nothing was said.
+    /// The cause: the last error, with `…` for ids, numbers and values; empty if there was no error text.
     pub reason: String,
-    /// The whole reason of the newest.
+    /// The complete reason of the newest.
     pub example: String,
     /// How many there are.
     pub count: u64,
     /// How many of them have not been replayed.
     pub to_replay: u64,
-    /// When the first was given up.
+    /// When the first of them died.
     pub first_at: Option<Timestamp>,
-    /// When the last was given up.
+    /// When the last of them died.
     pub last_at: Option<Timestamp>,
     /// The newest of them.
     pub newest: DeliveryId,
@@ -543,84 +543,84 @@ pub struct DeadGroup {
 pub struct LastEvent {
     /// The source.
     pub source: String,
-    /// The store's number of it.
+    /// The store's number of the event.
     pub seq: EventSeq,
-    /// When it was taken in.
+    /// When it was received.
     pub received_at: Timestamp,
-    /// The sender's id; none where it has left the store.
+    /// The sender's id; none if the event is no longer in the store.
     pub id: Option<String>,
-    /// What it is about; none where it has left the store.
+    /// Its type; none if the event is no longer in the store.
     pub event_type: Option<String>,
 }
 
-/// What happened within a part of a series.
+/// The counts of one part of a series.
 #[derive(Debug, Clone)]
 pub struct Point {
-    /// When it begins.
+    /// When the part begins.
     pub at: Timestamp,
-    /// How long it is, in minutes.
+    /// Its length, in minutes.
     pub minutes: u64,
-    /// Events taken in.
+    /// Events received.
     pub events: u64,
-    /// Deliveries made.
+    /// Deliveries created.
     pub made: u64,
     /// Deliveries done.
     pub completed: u64,
-    /// Deliveries given up.
+    /// Deliveries that died.
     pub failed: u64,
-    /// Deliveries that were unfinished at its end.
+    /// Deliveries that were unfinished at the end of the part.
     pub unfinished: u64,
-    /// Half of the attempts that ended a delivery took no longer; in milliseconds, none if none did.
+    /// The median duration of attempts that finished a delivery, in milliseconds; none if there were none.
     pub p50_ms: Option<f64>,
-    /// The same of 95 of 100.
+    /// The 95th percentile.
     pub p95_ms: Option<f64>,
-    /// The same of 99 of 100.
+    /// The 99th percentile.
     pub p99_ms: Option<f64>,
 }
 
 /// The newest attempts of a plugin.
 #[derive(Debug, Clone)]
 pub struct Recent {
-    /// How many were looked at.
+    /// The number of attempts.
     pub attempts: u64,
-    /// How many of them did not end well.
+    /// How many of them failed.
     pub failed: u64,
-    /// Half of them took no longer; in milliseconds, none if there is none.
+    /// Their median duration, in milliseconds; none if there are no attempts.
     pub p50_ms: Option<f64>,
-    /// The same of 95 of 100.
+    /// The 95th percentile.
     pub p95_ms: Option<f64>,
-    /// The same of 99 of 100.
+    /// The 99th percentile.
     pub p99_ms: Option<f64>,
-    /// Which revisions ran, and how many of them each.
+    /// The revisions that ran, and the number of attempts of each.
     pub revisions: Vec<(String, u64)>,
 }
 
-/// One content that a plugin's file has had.
+/// One revision of a plugin's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginRevision {
     /// The SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// What it said of itself; empty where it could not.
+    /// Its description; empty if it gave none.
     pub description: String,
-    /// When it was loaded, or refused.
+    /// When it was loaded or refused.
     pub loaded_at: Timestamp,
-    /// When it ended; none while it serves.
+    /// When it stopped serving; none while it serves.
     pub ended_at: Option<Timestamp>,
     /// Why it ended: `replaced`, `removed`, or `refused` with the reason.
     pub ending: Option<String>,
 }
 
-/// The source and the body of an event, and of those that it is derived of, up to the webhook.
+/// The source and body of an event, and of the events that it is derived from, up to the webhook.
 #[derive(Debug, Clone, Default)]
 pub struct Payloads(pub(super) Vec<(String, Vec<u8>)>);
 
 impl Payloads {
-    /// Bytes of all bodies.
+    /// The total length of the bodies, in bytes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(_, body)| body.len()).sum()
     }
 
-    /// What is masked of a text that came of them.
+    /// The masks for a text that originates from these bodies.
     pub fn mask(&self, redact: impl Fn(&str) -> Redact) -> Mask {
         Mask::of_all(self.0.iter().map(|(source, body)| (source.as_str(), &**body)), redact)
     }

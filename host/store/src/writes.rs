@@ -9,32 +9,32 @@ use posthouse_model::{
 use tokio::sync::oneshot;
 
 use super::{
-    Accepted, Answer, Completed, DeliveryFilter, OutboxId, OutboxJob, OutboxResult, Places, PluginUpdate,
-    Store, StoreError, Verdict, Watcher,
+    Accepted, Answer, Completed, DeliveryFilter, OutboxId, OutboxJob, OutboxResult, OutboxSlots,
+    PluginUpdate, Store, StoreError, Verdict, Watcher,
     committer::{Command, Reply, Waiter},
     op::{Completion, Op, Outcome},
     time::nanos,
     types::AuditId,
 };
 
-/// Deliveries that one transaction replays.
+/// The number of deliveries that one transaction replays.
 const SLICE: usize = 256;
 
-/// Between two tries to record that an item has been sent, while the disk is full.
+/// The pause between two attempts to record that an item was sent, while the disk is full.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most bytes of each text of an audit entry.
+/// The maximum length of each text of an audit entry, in bytes.
 const AUDIT_TEXT: usize = 500;
 
-/// The most bytes of a revision's error.
+/// The maximum length of a revision's error, in bytes.
 const REVISION_ERROR: usize = 1000;
 
 impl Store {
     /// Stores an event with a delivery for each subscriber; returns when both are on disk.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
-    /// full; any other when it could not be written. An event that was refused is not in the store.
+    /// [`StoreError::Backlog`] if the backlog is full, [`StoreError::NoSpace`] if the disk is nearly full,
+    /// any other if the write failed. A refused event is not in the store.
     pub async fn accept<S: Into<Subscriber>>(
         &self,
         event: NewEvent,
@@ -43,8 +43,8 @@ impl Store {
         self.accept_watched(event, subscribers.into_iter().map(Into::into).collect(), None).await
     }
 
-    /// The same; `watcher` learns how the first attempt of each delivery ended, but for those of held
-    /// plugins. If the event is not new it learns nothing.
+    /// As [`Self::accept`]. `watcher` also learns how the first attempt of each delivery ended, except for
+    /// deliveries of held plugins. If the event is a duplicate, it learns nothing.
     ///
     /// # Errors
     /// As [`Self::accept`].
@@ -61,35 +61,35 @@ impl Store {
         answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// Whether more may be made. Asked before a commit of derived events: once an attempt has committed
-    /// they can't be refused any more, so the backlog may exceed its limit by what the attempts under way have
-    /// staged.
+    /// Whether more deliveries may be created. The caller asks before the commit of an attempt that emits
+    /// events: after the commit they cannot be refused. So the backlog may exceed its limit by what the
+    /// running attempts have staged.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished.
+    /// [`StoreError::Backlog`] if the backlog is full.
     pub fn room(&self) -> Answer<()> {
         let unfinished = self.shared().unfinished();
         if unfinished < self.max_backlog() { Ok(()) } else { Err(StoreError::Backlog(unfinished)) }
     }
 
-    /// Submits a finished attempt. Returns when it is queued; the commit follows. On a conflict the
-    /// job comes through its lane again at once, `conflicts` one higher, and nothing was written.
-    /// If the lease is lost nothing is written (counted and logged).
+    /// Enqueues a finished attempt and returns; the commit follows. After a conflict nothing is written, and
+    /// the job arrives through its lane again at once, with `conflicts` one higher. If the lease is no longer
+    /// valid, nothing is written; this is counted and logged.
     ///
     /// # Errors
-    /// When the store takes no work any more; the delivery then runs again after a restart.
+    /// If the store accepts no work any more; the delivery then runs again after a restart.
     pub async fn complete(&self, job: Job, attempt: Attempt, verdict: Verdict) -> Answer<()> {
         let completion = Completion::new(job, attempt, verdict);
         self.send(Command::Do(Op::Complete(Box::new(completion)), Reply::Nobody)).await
     }
 
-    /// As [`Self::complete`], and returns when the batch has committed. If no sender and no later delivery of
-    /// the same order key waits for it, the batch may wait up to 2 ms for others. While the disk is full that
-    /// takes as long as the disk is full. Cancelled, the completion goes on.
+    /// As [`Self::complete`], but returns after the commit of the batch. If no sender and no later delivery
+    /// of the same order key waits for it, the batch may wait up to 2 ms for others. While the disk is full,
+    /// the call waits. If the call is cancelled, the completion continues.
     ///
     /// # Errors
-    /// When the store takes no work any more: the delivery then runs again after a restart, unless the
-    /// commit that failed reached the disk all the same.
+    /// If the store accepts no work any more. The delivery then runs again after a restart, unless the failed
+    /// commit reached the disk anyway.
     pub async fn complete_durably(&self, job: Job, attempt: Attempt, verdict: Verdict) -> Answer<Completed> {
         self.submit(job, attempt, verdict).await?.committed().await
     }
@@ -105,20 +105,20 @@ impl Store {
         Ok(Submitted { store: self.clone(), completed })
     }
 
-    /// Sends a job through its lane again at once, `conflicts` one higher and counted: another was in the way of
-    /// what it did elsewhere. Returns when that is queued.
+    /// Sends a job through its lane again at once, with `conflicts` one higher and counted: its transaction
+    /// in another database conflicted. Returns when this is queued.
     ///
     /// # Errors
-    /// When the store takes no work any more; the delivery then runs again after a restart.
+    /// If the store accepts no work any more; the delivery then runs again after a restart.
     pub async fn run_again(&self, job: Job) -> Answer<()> {
         self.send(Command::Do(Op::Complete(Box::new(Completion::conflict(job))), Reply::Nobody)).await
     }
 
-    /// Makes those of the deliveries ready again that are dead: an attempt of each took effect after all, in
-    /// the database of its plugin, and the next one finishes it from there. Returns how many.
+    /// Makes those of the deliveries ready that are dead: an attempt of each has committed in its plugin's
+    /// database after all, and the next attempt completes it from the marker. Returns how many.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn revive(&self, deliveries: Vec<DeliveryId>) -> Answer<u64> {
         if deliveries.is_empty() {
             return Ok(0);
@@ -126,11 +126,11 @@ impl Store {
         self.count(Op::Revive(deliveries)).await
     }
 
-    /// When the oldest delivery was made that each plugin has leased, be it running or waiting for a
-    /// permit. Asks the committer.
+    /// Asks the committer, for each plugin, when its oldest leased delivery was created. A leased delivery
+    /// runs or waits for a permit.
     ///
     /// # Errors
-    /// When the committer takes no work any more.
+    /// If the committer accepts no work any more.
     pub async fn oldest_leased(&self) -> Answer<Vec<(PluginId, Timestamp)>> {
         match self.ask(Op::OldestLeased).await? {
             Outcome::OldestLeased(oldest) => Ok(oldest),
@@ -138,22 +138,22 @@ impl Store {
         }
     }
 
-    /// Waits until an item of this kind is due and has a place, then leases as many as have one. May be
-    /// cancelled. While the lease can't be written it waits on.
+    /// Waits until an item of this kind is due and a slot is free, then leases as many items as there are
+    /// free slots. Can be cancelled. While the lease cannot be written, it keeps waiting.
     ///
     /// # Errors
-    /// When the store takes no work any more.
-    pub async fn lease_outbox(&self, kind: OutboxKind, places: Places) -> Answer<Vec<OutboxJob>> {
+    /// If the store accepts no work any more.
+    pub async fn lease_outbox(&self, kind: OutboxKind, slots: OutboxSlots) -> Answer<Vec<OutboxJob>> {
         let (reply, leased) = oneshot::channel();
-        self.send(Command::LeaseOutbox(Waiter { kind, places, reply })).await?;
+        self.send(Command::LeaseOutbox(Waiter { kind, slots, reply })).await?;
         leased.await.unwrap_or_else(|_| Err(self.stopped()))
     }
 
-    /// Records how an attempt to send an item ended; waits for as long as the disk is full, since
-    /// what has been sent must not be forgotten.
+    /// Records the result of an attempt to send an item. While the disk is full it waits, because the result
+    /// must not be lost.
     ///
     /// # Errors
-    /// When the store takes no work any more.
+    /// If the store accepts no work any more.
     pub async fn complete_outbox(&self, job: &OutboxJob, result: OutboxResult) -> Answer<()> {
         let (item, kind) = (job.id, job.item.kind());
         loop {
@@ -169,23 +169,23 @@ impl Store {
         }
     }
 
-    /// Makes given-up items ready again, as if never tried: those named, or all if none is. Returns
-    /// how many.
+    /// Makes dead items ready again, with no attempts counted: the given ones, or all if the list is empty.
+    /// Returns how many.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn replay_outbox(&self, items: Vec<OutboxId>) -> Answer<u64> {
         self.count(Op::ReplayOutbox(items)).await
     }
 
-    /// New deliveries of old events, each linked to the one it replays; returns how many. Only what is
-    /// done or dead is replayed, the newest if the filter has a limit, and each delivery once, however
-    /// often this is called. They are made oldest first, and `orders` says which keep to that order. Works
-    /// in slices, so that events are accepted in between.
+    /// Creates new deliveries of old events, each linked to the one it replays. Returns how many. It replays
+    /// only finished deliveries, the newest ones if the filter has a limit, and each delivery once, however
+    /// often this is called. It creates them oldest first; `orders` says which of them keep that order. It
+    /// works in slices, so that events are accepted in between.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
-    /// full; what was made before remains, and the next call goes on from there.
+    /// [`StoreError::Backlog`] if the backlog is full, [`StoreError::NoSpace`] if the disk is nearly full.
+    /// The deliveries created before the error remain, and the next call continues from there.
     pub async fn replay_deliveries(&self, filter: DeliveryFilter, orders: Orders) -> Answer<u64> {
         let mut found = self.replayable(&filter).await?;
         found.reverse();
@@ -202,13 +202,12 @@ impl Store {
         Ok(count)
     }
 
-    /// A new delivery of the event for each of the plugins, linked to the plugin's latest of that event
-    /// if it has had one, in the order that `orders` says. Returns their ids: none if there is no
-    /// such event.
+    /// Creates a delivery of the event for each of the plugins, in the order of `orders`. It is linked to the
+    /// plugin's latest delivery of that event, if there is one. Returns their ids; none if the event does not
+    /// exist.
     ///
     /// # Errors
-    /// [`StoreError::Backlog`] when too much is unfinished, [`StoreError::NoSpace`] when the disk is nearly
-    /// full.
+    /// [`StoreError::Backlog`] if the backlog is full, [`StoreError::NoSpace`] if the disk is nearly full.
     pub async fn replay_event(
         &self,
         event: EventSeq,
@@ -221,10 +220,10 @@ impl Store {
         }
     }
 
-    /// The id of a name, made at its first use. A forgotten one gets its former id.
+    /// Returns the id of a name, and assigns one at the first use. A forgotten name gets its former id.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn plugin_id(&self, name: &str) -> Answer<PluginId> {
         match self.ask(Op::RegisterPlugin(name.to_owned())).await? {
             Outcome::Plugin(plugin) => Ok(plugin),
@@ -232,54 +231,54 @@ impl Store {
         }
     }
 
-    /// Writes the fields of a plugin's record that the update names; the others stay as they are.
+    /// Writes the fields of a plugin's record that the update names; the others are unchanged.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn update_plugin(&self, plugin: PluginId, update: PluginUpdate) -> Answer<()> {
         self.ask(Op::UpdatePlugin { plugin, update }).await.map(drop)
     }
 
-    /// Drops a plugin that is gone, its kv and its unfinished deliveries, which become dead letters.
-    /// Its finished deliveries keep its name. Works in slices; one that was interrupted can be repeated.
+    /// Removes a plugin whose file is gone, with its keys; its unfinished deliveries become dead letters. Its
+    /// finished deliveries keep its name. Works in slices; an interrupted call can be repeated.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn forget_plugin(&self, plugin: PluginId) -> Answer<()> {
         while let Outcome::Flag(true) = self.ask(Op::ForgetPlugin(plugin)).await? {}
         Ok(())
     }
 
-    /// Records that a revision of the plugin has been loaded. It replaces the one before, if it is another.
+    /// Records that a revision of the plugin was loaded. It replaces the previous one if it differs.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn revision_loaded(&self, plugin: PluginId, sha256: &str, description: &str) -> Answer<()> {
         let (sha256, description) = (sha256.to_owned(), description.to_owned());
         self.ask(Op::LoadRevision { plugin, sha256, description }).await.map(drop)
     }
 
-    /// Records that the plugin's file left.
+    /// Records that the plugin's file is gone.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn revision_removed(&self, plugin: PluginId) -> Answer<()> {
         self.ask(Op::RemoveRevision(plugin)).await.map(drop)
     }
 
-    /// Records that a content of the plugin's file does not load; once, however often it is tried.
+    /// Records that a revision of the plugin's file does not load; only once, however often loading is tried.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn revision_refused(&self, plugin: PluginId, sha256: &str, error: &str) -> Answer<()> {
         let ending = format!("refused: {}", cut(error, REVISION_ERROR));
         self.ask(Op::RefuseRevision { plugin, sha256: sha256.to_owned(), ending }).await.map(drop)
     }
 
-    /// Records that `actor` begins to do `action` to `target`; returns when it is on disk.
+    /// Records that `actor` is about to apply `action` to `target`. Returns when it is on disk.
     ///
     /// # Errors
-    /// When it could not be written: then it must not be done.
+    /// If the write failed: then the action must not be done.
     pub async fn audit_begin(&self, actor: &str, action: &str, target: &str) -> Answer<AuditId> {
         let [actor, action, target] = [actor, action, target].map(|text| cut(text, AUDIT_TEXT).to_owned());
         match self.ask(Op::BeginAudit { actor, action, target }).await? {
@@ -288,23 +287,23 @@ impl Store {
         }
     }
 
-    /// Records what came of it.
+    /// Records the outcome of an action.
     ///
     /// # Errors
-    /// When it could not be written.
+    /// If the write failed.
     pub async fn audit_end(&self, id: AuditId, outcome: &str) -> Answer<()> {
         self.ask(Op::EndAudit { entry: id, outcome: cut(outcome, AUDIT_TEXT).to_owned() }).await.map(drop)
     }
 
-    /// Returns when everything queued before it is committed.
+    /// Returns when everything queued before the call is committed.
     ///
     /// # Errors
-    /// When that could not be written.
+    /// If that write failed.
     pub async fn flush(&self) -> Answer<()> {
         self.ask(Op::Nothing).await.map(drop)
     }
 
-    /// Runs an operation that counts.
+    /// Runs an operation whose outcome is a count.
     async fn count(&self, op: Op) -> Answer<u64> {
         match self.ask(op).await? {
             Outcome::Count(count) => Ok(count),
@@ -313,7 +312,7 @@ impl Store {
     }
 }
 
-/// A completion that is queued. Dropped, it goes on.
+/// A queued completion. If it is dropped, the completion continues.
 pub struct Submitted {
     store: Store,
     completed: oneshot::Receiver<Completed>,
@@ -329,7 +328,7 @@ impl Submitted {
     }
 }
 
-/// The text, cut if it is too long.
+/// Returns the text, truncated if it is too long.
 fn cut(text: &str, longest: usize) -> &str {
     &text[..text.floor_char_boundary(longest)]
 }

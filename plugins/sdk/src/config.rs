@@ -83,7 +83,7 @@ impl Display for Error {
                 write!(f, "`{key}` is missing: add a line `{key} = …` to this plugin's ")?;
             }
             Self::Invalid { key, problem } => {
-                write!(f, "`{key}` is of no use ({problem}): mend the line `{key} = …` in this plugin's ")?;
+                write!(f, "`{key}` is not valid ({problem}): fix the line `{key} = …` in this plugin's ")?;
             }
         }
         f.write_str("`[plugin.<name>.config]` in config.toml")

@@ -153,7 +153,7 @@ impl Response {
     /// [`Error::Failed`] if it is not such JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.response.body).map_err(|error| {
-            Error::Failed(format!("the answer to `{}` is no such JSON: {error}", self.request))
+            Error::Failed(format!("the response to `{}` is not the expected JSON: {error}", self.request))
         })
     }
 
@@ -224,7 +224,7 @@ impl fmt::Display for Error {
             | Self::Limit(message)
             | Self::Timeout(message)
             | Self::Failed(message) => f.write_str(message),
-            Self::Status { status, request, .. } => write!(f, "the answer to `{request}` is {status}"),
+            Self::Status { status, request, .. } => write!(f, "the response to `{request}` is {status}"),
         }
     }
 }

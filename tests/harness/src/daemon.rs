@@ -19,8 +19,9 @@ use tempfile::TempDir;
 use crate::{
     Answer, Builder, Connection, Event, Headers, Mail, Sender, Source,
     manager::{Listening, PASS_ON},
-    patience, ports, put_in_place,
+    ports, put_in_place,
     sender::request,
+    timeout,
     wait::within,
     wait_until,
 };
@@ -615,7 +616,7 @@ impl Daemon {
     /// Returns none once it accepts requests, or its exit status if it ended before.
     fn ready_or_ended(&mut self) -> Option<ExitStatus> {
         // It compiles its plugins first. A plugin in JavaScript takes a busy machine a minute or two.
-        within(5 * patience(), "the daemon takes requests", || {
+        within(5 * timeout(), "the daemon takes requests", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child to wait for"));
             if ended.is_some() {
                 self.child = None;
@@ -664,7 +665,7 @@ fn shown(value: ValueRef<'_>) -> String {
 /// Waits until it has ended. Kills it if it does not.
 fn wait_for(child: &mut Child) -> Option<ExitStatus> {
     let began = Instant::now();
-    while began.elapsed() < patience() {
+    while began.elapsed() < timeout() {
         if let Some(status) = child.try_wait().expect("a child to wait for") {
             return Some(status);
         }

@@ -41,7 +41,7 @@
 //! | [`wait_until`], [`seed`] | waiting with a limit, and repeatable randomness |
 //!
 //! Environment variables control it. `POSTHOUSE_KEEP=1` keeps each test's folder and prints its path, and
-//! `POSTHOUSE_SEED` repeats a seeded run. `POSTHOUSE_PATIENCE` is the longest time of a wait in seconds (60),
+//! `POSTHOUSE_SEED` repeats a seeded run. `POSTHOUSE_TIMEOUT` is the longest time of a wait in seconds (60),
 //! and `POSTHOUSE_TEST_PYTHON` is a Python with the test servers' packages.
 //!
 //! Everything in here panics on failure, which fails the test. A daemon whose test failed prints the end of
@@ -98,6 +98,6 @@ pub use proxy::Proxy;
 pub use sender::{Scheme, Sender, Source};
 pub use signer::{Headers, Signer, unix_now};
 pub use smtp::{SmtpOptions, SmtpServer, test_python};
-pub use wait::{eventually, patience, seed, wait_until};
+pub use wait::{eventually, seed, timeout, wait_until};
 pub use web::{WebReply, WebRequest, WebServer};
 pub use worst::{Worst, worst_statements};

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Event, Sender, patience};
+use crate::{Event, Sender, timeout};
 
 const CONNECTIONS: usize = 8;
 
@@ -76,7 +76,7 @@ impl Load {
     /// Posts no further event, posts active ones until they are acknowledged, and reports.
     ///
     /// # Panics
-    /// If one is not acknowledged within [`patience`].
+    /// If one is not acknowledged within [`timeout`].
     pub fn stop(mut self) -> LoadReport {
         self.shared.stopping.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -118,7 +118,7 @@ impl Shared {
                 Err(error) => error.to_string(),
             };
             self.report.lock().unwrap().failures.push(format!("{}: {failure}", event.id));
-            assert!(began.elapsed() < patience(), "{} was never acknowledged: {failure}", event.id);
+            assert!(began.elapsed() < timeout(), "{} was never acknowledged: {failure}", event.id);
             thread::sleep(Duration::from_millis(10));
         }
         self.report.lock().unwrap().acknowledged.push(event.id.clone());

@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::patience;
+use crate::timeout;
 
 /// The most connections that wait while a daemon starts.
 const BACKLOG: i32 = 4096;
@@ -73,10 +73,10 @@ impl NotifySocket {
     /// The first message that satisfies `wanted`, with those before it.
     ///
     /// # Panics
-    /// After [`patience`], with `what` it waited for and the messages so far.
+    /// After [`timeout`], with `what` it waited for and the messages so far.
     #[track_caller]
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Notice) -> bool) -> (Vec<Notice>, Notice) {
-        let until = Instant::now() + patience();
+        let until = Instant::now() + timeout();
         let mut before = Vec::new();
         while let Some(notice) = self.hear_within(until.saturating_duration_since(Instant::now())) {
             if wanted(&notice) {

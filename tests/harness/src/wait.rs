@@ -5,17 +5,17 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-/// The longest time of a wait: `POSTHOUSE_PATIENCE` in seconds, 60 by default. A test that passes does not
+/// The longest time of a wait: `POSTHOUSE_TIMEOUT` in seconds, 60 by default. A test that passes does not
 /// wait this long; only a slow machine needs more.
-pub fn patience() -> Duration {
-    let seconds = std::env::var("POSTHOUSE_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+pub fn timeout() -> Duration {
+    let seconds = std::env::var("POSTHOUSE_TIMEOUT").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
     Duration::from_secs(seconds)
 }
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// After [`patience`], with `what` it waited for.
+/// After [`timeout`], with `what` it waited for.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     eventually(what, || condition().then_some(()));
@@ -24,10 +24,10 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Waits until `look` returns something, and returns that.
 ///
 /// # Panics
-/// After [`patience`], with `what` it waited for.
+/// After [`timeout`], with `what` it waited for.
 #[track_caller]
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    within(patience(), what, look)
+    within(timeout(), what, look)
 }
 
 /// Waits until `look` returns something, for at most `limit`.
@@ -39,7 +39,7 @@ pub(crate) fn within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> O
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < limit, "waited {:?} in vain: {what}", began.elapsed());
+        assert!(began.elapsed() < limit, "gave up after {:?}, waiting for: {what}", began.elapsed());
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));
     }

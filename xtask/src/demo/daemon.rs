@@ -20,7 +20,7 @@ use super::{
 use crate::shell::{Doing as _, Error, Result, line, root, run, say, target};
 
 /// The time limit for a scene.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A daemon in `data/demo`. It is stopped on drop if it still runs.
 pub(super) struct Demo {
@@ -51,7 +51,7 @@ impl Demo {
                 let log = fs::read_to_string(folder().join("posthouse.log")).unwrap_or_default();
                 return Err(Error::new(format!("posthouse ended ({status}):\n{log}")));
             }
-            demo.go_on(began, "posthouse takes requests")?;
+            demo.go_on(began, "posthouse accepts requests")?;
         }
         Ok(demo)
     }
@@ -78,7 +78,7 @@ impl Demo {
     pub(super) fn stay(&mut self) -> Result {
         while !self.stop.load(Ordering::Relaxed) {
             if let Some(status) = self.daemon.try_wait().doing("wait for posthouse")? {
-                return Err(Error::new(format!("posthouse ended by itself ({status})")));
+                return Err(Error::new(format!("posthouse stopped unexpectedly ({status})")));
             }
             sleep(Duration::from_millis(100));
         }
@@ -87,13 +87,13 @@ impl Demo {
 
     /// Stops the daemon (SIGTERM) and waits until it has ended.
     pub(super) fn stop(&mut self) -> Result {
-        say("stopping posthouse: it takes nothing more in, ends what runs, and exits");
+        say("stopping posthouse: it accepts no more events, finishes the running attempts, and exits");
         terminate(&self.daemon)?;
         let status = self.daemon.wait().doing("wait for posthouse")?;
         if status.success() {
             Ok(())
         } else {
-            Err(Error::new(format!("posthouse did not stop well ({status})")))
+            Err(Error::new(format!("posthouse failed while it stopped ({status})")))
         }
     }
 
@@ -117,8 +117,8 @@ impl Demo {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::new("stopped by Ctrl-C"));
         }
-        if began.elapsed() > PATIENCE {
-            return Err(Error::new(format!("waited {} s in vain: {}", PATIENCE.as_secs(), what.trim_end())));
+        if began.elapsed() > TIMEOUT {
+            return Err(Error::new(format!("gave up after {} s: {}", TIMEOUT.as_secs(), what.trim_end())));
         }
         sleep(Duration::from_millis(50));
         Ok(())

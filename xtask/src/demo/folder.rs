@@ -37,12 +37,14 @@ pub(super) fn furnish(listener: &str) -> Result<[String; 2]> {
     let mut listeners = ["127.0.0.1:8400", "127.0.0.1:8401"].map(str::to_owned);
     for shipped in &mut listeners {
         if !config.contains(shipped.as_str()) {
-            return Err(Error::new(format!("config.toml does not listen on {shipped}, as this demo thinks")));
+            return Err(Error::new(format!(
+                "config.toml does not listen on {shipped}, which this demo expects"
+            )));
         }
         if TcpListener::bind(shipped.as_str()).is_err() {
             let free =
                 TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).doing("find a port")?;
-            say(format_args!("{shipped} is in use; {free} takes its place"));
+            say(format_args!("{shipped} is in use; using {free} instead"));
             config = config.replace(shipped.as_str(), &free.to_string());
             *shipped = free.to_string();
         }

@@ -55,7 +55,7 @@ pub fn run_command(arguments: &[String]) -> Result {
     demo.play()?;
     if once {
         demo.stop()?;
-        say("every scene came out");
+        say("every scene succeeded");
         return Ok(());
     }
     demo.tell_what_to_try();

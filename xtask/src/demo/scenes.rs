@@ -30,15 +30,15 @@ impl Demo {
         say("a user was created: the sender signs the event and posts it; it is on disk before the answer");
         let send = ["send", "user.created", "--id", "evt_demo_1"];
         self.show(&send, &["200", r#""received":true"#])?;
-        say("the sender did not hear the answer and posts it again: nothing runs twice");
+        say("the sender lost the answer and posts the event again: nothing runs twice");
         self.show(&send, &["200", r#""duplicate":true"#])?;
 
-        say("somebody posts an event with a signature that is not theirs: refused, and not told why");
+        say("a stranger posts an event with a forged signature: refused, without a reason");
         let forged = self.post_forged()?;
         println!("{}", forged.trim());
         expect("the answer to the forged event", &forged, &["401", "Invalid signature"])?;
 
-        say("more comes in");
+        say("more events arrive");
         for event_type in MORE {
             self.show(&["send", event_type], &["200", r#""received":true"#])?;
         }
@@ -70,7 +70,7 @@ impl Demo {
         println!("{}", mail.trim());
         expect("the mail", &mail, &["Subject: ", "Message-ID: ", "To: "])?;
 
-        say("what the plugins did: the deliveries, all done");
+        say("the work of the plugins: all deliveries are done");
         self.wait_for("every delivery is done", || {
             let all = output(&["deliveries", "--json"]).unwrap_or_default();
             let open = all.lines().filter(|line| !line.contains(r#""state":"done""#)).count();
@@ -81,7 +81,7 @@ impl Demo {
         say("one event with its deliveries, attempts and log lines");
         self.show(&["events", "show", "evt_demo_1"], &["user.created", "welcome-email", "done"])?;
 
-        say("the two ledgers: what came in and what was made of it");
+        say("the two ledgers: requests received, and deliveries");
         self.show(&["stats"], &[])?;
         let stats = output(&["stats", "--json"])?;
         expect("posthouse stats --json", &stats, &[r#""balanced":true"#, r#""duplicate":1"#])
@@ -96,7 +96,7 @@ impl Demo {
         )?;
         say("workspace: a workspace for each organization");
         self.show_rows("SELECT organization_id, name, external_id FROM workspaces", &["org_"])?;
-        say("access: who holds which role, until it is revoked");
+        say("access: each user's roles, until they are revoked");
         let roles = "SELECT organization_id, user_id, role, revoked_at IS NULL AS held FROM access_grants";
         self.show_rows(roles, &["usr_demo_1", "member"])?;
         say("seat-billing: the seats that each organization takes, and how often that changed");
@@ -104,7 +104,7 @@ impl Demo {
         say("each change of a count was emitted, as an event for whichever plugin subscribes to it");
         self.show(&["events", "--type", "seat.changed"], &["plugin:seat-billing"])?;
 
-        say("what the plugins asked of other services, which here are all this demo's own listener");
+        say("the plugins' requests to other services, which are all this demo's own listener");
         let wanted = ["/accounts/", "/analytics/", "/billing/", "/provision/"];
         let seen = self.wait_for("requests to each service", || {
             let seen = self.listener.seen();
@@ -120,13 +120,13 @@ impl Demo {
         let curl = self.curl_line("evt_try_1").unwrap_or_default();
         println!();
         say(format_args!(
-            "posthouse stays up on http://{}; Ctrl-C stops it. Try, in another terminal:",
+            "posthouse keeps running on http://{}; Ctrl-C stops it. Try in another terminal:",
             self.webhooks
         ));
         for (line, what) in [
             (posthouse(&["send", "user.created"]), "another user"),
             (curl, "an event of your own: edit the .json first; a second time it is a duplicate"),
-            (posthouse(&["events"]), "what came in"),
+            (posthouse(&["events"]), "the events received"),
             (posthouse(&["replay", "evt_demo_1"]), "an old event once more"),
             (posthouse(&["plugins", "pause", "welcome-email"]), "its deliveries wait until `plugins resume`"),
             (

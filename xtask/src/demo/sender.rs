@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    daemon::{Demo, PATIENCE, output, posthouse},
+    daemon::{Demo, TIMEOUT, output, posthouse},
     folder::{folder, shown},
 };
 use crate::shell::{Doing as _, Result, line};
@@ -50,7 +50,7 @@ impl Demo {
 /// Sends a request that asks to close the connection. Returns the answer.
 pub(super) fn ask(address: &str, request: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -82,7 +82,7 @@ impl Action {
             nearest(&words, parts).map_or_else(String::new, |near| format!("did you mean `{near}`? "));
         let all = all().map(|action| format!("`{action}`")).collect::<Vec<_>>().join(", ");
         Err(ApiError::not_found(format!(
-            "no action `{}` in the audit log; {guess}Actions are {all}",
+            "there is no action `{}` in the audit log; {guess}Actions are {all}",
             shown(&words)
         )))
     }
@@ -125,7 +125,7 @@ impl Admin {
     ) -> Result<T, ApiError> {
         let (store, action) = (self.0.store.clone(), action.as_str());
         let id = store.audit_begin(actor.as_str(), action, target).await?;
-        tracing::info!(actor = actor.as_str(), action, target, "an operator's word");
+        tracing::info!(actor = actor.as_str(), action, target, "operator action requested");
         let deed = tokio::spawn(async move {
             let result = work.await;
             let outcome = match &result {
@@ -133,15 +133,16 @@ impl Admin {
                 Err(error) => format!("refused: {}", error.message),
             };
             if let Err(error) = store.audit_end(id, &outcome).await {
-                tracing::warn!(%error, "what came of an operator's word could not be written down");
+                tracing::warn!(%error, "could not record the outcome of an operator's action");
             }
             result
         });
         match deed.await {
             Ok(done) => done,
-            Err(_) => {
-                Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the work did not end; see the log"))
-            }
+            Err(_) => Err(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the action did not finish; see the log",
+            )),
         }
     }
 

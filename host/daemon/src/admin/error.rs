@@ -43,8 +43,8 @@ impl ApiError {
 impl From<tokio::task::JoinError> for ApiError {
     /// A task outside the runtime's threads did not finish.
     fn from(error: tokio::task::JoinError) -> Self {
-        tracing::error!(%error, "an answer was not made");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; the log says why")
+        tracing::error!(%error, "could not answer an admin request");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the daemon's log")
     }
 }
 
@@ -118,5 +118,5 @@ pub(super) async fn no_such_path(uri: Uri) -> ApiError {
 }
 
 pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` does not take {method}", shown(uri.path())))
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("`{}` does not accept {method}", shown(uri.path())))
 }

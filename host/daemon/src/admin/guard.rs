@@ -48,7 +48,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Everything that a request is checked against.
-pub(super) struct Guard {
+pub(super) struct AccessCheck {
     token: Secret,
     listen: IpAddr,
     hosts: Vec<String>,
@@ -61,7 +61,7 @@ pub(super) struct Guard {
     env: Env,
 }
 
-impl Guard {
+impl AccessCheck {
     pub(super) fn new(listen: SocketAddr, way_in: &WayIn, env: Env) -> Self {
         Self {
             token: way_in.token.clone(),
@@ -85,7 +85,7 @@ impl Guard {
         let wait = self.login_throttle.wrong(Instant::now());
         if !wait.is_zero() {
             if let Some(held_back) = self.gate.admit() {
-                tracing::warn!(?wait, peer = %client, held_back, "a wrong admin token, and not the first one");
+                tracing::warn!(?wait, peer = %client, held_back, "repeated admin requests with a wrong token");
             }
             tokio::time::sleep(wait).await;
         }
@@ -135,7 +135,7 @@ impl Guard {
             ));
         }
         let foreign =
-            || ApiError::new(StatusCode::FORBIDDEN, "the admin listener answers its own pages alone");
+            || ApiError::new(StatusCode::FORBIDDEN, "the admin listener answers only its own pages");
         let asked = headers.contains_key(header::ORIGIN);
         let own =
             single(headers, &header::ORIGIN).zip(host).is_some_and(|(origin, host)| is_own(origin, host));
@@ -178,7 +178,7 @@ impl Guard {
 }
 
 /// Passes a request on or refuses it. A browser without a session gets the login page.
-pub(super) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(State(guard): State<Arc<AccessCheck>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some(peer) = parts.extensions.get::<Arc<Peer>>().cloned() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -223,7 +223,7 @@ fn admitted(peer: &Peer, actor: Actor) -> Result<Actor, ApiError> {
     peer.admit().map(|()| actor).map_err(|_| {
         ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many requests of operators are under way; close a page or a live feed, and try again",
+            "too many operator requests are active; close a page or a live feed, and try again",
         )
     })
 }
@@ -268,7 +268,7 @@ mod tests {
 
     const TOKEN: &str = "5f0c6b1a";
 
-    fn guard(listen: &str) -> Guard {
+    fn guard(listen: &str) -> AccessCheck {
         let listen = SocketAddr::new(listen.parse().unwrap(), 8401);
         let way_in = WayIn {
             token: Secret::new(TOKEN),
@@ -276,7 +276,7 @@ mod tests {
             idle_timeout: Duration::from_secs(1),
             proxies: Arc::new([]),
         };
-        Guard::new(listen, &way_in, still())
+        AccessCheck::new(listen, &way_in, still())
     }
 
     async fn answer(listen: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {

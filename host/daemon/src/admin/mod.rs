@@ -1,20 +1,19 @@
-//! The admin listener: where the operator comes in.
+//! The admin listener: API, dashboard and metrics for the operator.
 //!
-//! On an address of its own (loopback by default) it has an API for programs and pages for people, and
-//! every request but `GET /healthz`, `/readyz` and the login brings the token or a session that the token began. It
-//! refuses what a browser could be tricked into sending (a foreign `Host`, a foreign `Origin`), and it
-//! never answers with a secret: what `[plugin.<name>.config]` holds does not leave the daemon, nor do the
-//! secrets of a source or the text of a mail.
+//! It has its own address (loopback by default). Every request except `GET /healthz`, `/readyz` and the login
+//! needs the token, or a session that began with the token. It refuses requests that a browser could be
+//! tricked into sending (a foreign `Host` or `Origin`). It never returns a secret: neither
+//! `[plugin.<name>.config]`, nor the secrets of a source, nor the text of a mail.
 //!
 //! ```text
 //! api/         JSON over HTTP, described at /v1/openapi.json: /v1/…, /admin/webhook-stats, /healthz, /readyz
 //! dashboard/   pages, rendered here, that work without a script: /, /events, /plugins, …
 //! metrics/     numbers for Prometheus: /metrics
 //!
-//! guard        who may: Host, Origin, token, session      login_throttle    slows down who guesses
-//! session      what a login gives a browser               token    the secret
-//! audit        what an operator did, written down         error    how a refusal looks
-//! serve        what a connection may take                     since    times that people write
+//! guard        access checks: Host, Origin, token, session      login_throttle    delays wrong tokens
+//! session      browser sessions                                 token             the secret
+//! audit        the record of operators' actions               error             the form of refusals
+//! serve        the limits of connections                        since             times as operators write them
 //! ```
 
 mod api;
@@ -58,24 +57,24 @@ use posthouse_store::Store;
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 64 * 1024;
 
-/// The ledger of each source, by its name, as they are now: a reload brings new sources.
+/// The current ledger of each source, by its name. A reload adds and removes sources.
 pub type Ledgers = Arc<dyn Fn() -> BTreeMap<String, Arc<RequestLedger>> + Send + Sync>;
 
-/// How its listener is reached, as config.toml says it.
+/// The listener's settings in config.toml.
 #[derive(Debug, Clone)]
 pub struct WayIn {
     /// The bearer token.
     pub token: Secret,
-    /// Names by which it may be asked besides `localhost` and its addresses, in lower case.
+    /// Host names that it accepts besides `localhost` and its addresses, in lower case.
     pub hosts: Vec<String>,
     /// How long a connection may be idle between two requests.
     pub idle_timeout: Duration,
-    /// Proxies whose `X-Forwarded-For` is believed, in the log.
+    /// Proxies whose `X-Forwarded-For` the log uses.
     pub proxies: Arc<[IpNet]>,
 }
 
 impl WayIn {
-    /// What this configuration says, with this token.
+    /// The settings of this configuration, with this token.
     pub fn new(config: &Config, token: Secret) -> Self {
         let server = &config.server;
         Self {
@@ -99,16 +98,16 @@ struct AdminState {
     way_in: WayIn,
     started_at: Timestamp,
     env: Env,
-    /// A seat for each live feed.
+    /// A permit for each live feed.
     feeds: Arc<Semaphore>,
     stopping: CancellationToken,
-    /// What became of changes of config.toml, as who makes them counts.
+    /// The results of reloads, counted by the reloader.
     reloads: Arc<ReloadLedger>,
     metrics: metrics::ScrapeCache,
 }
 
 impl Admin {
-    /// An admin of these parts; `started_at` is when the daemon started.
+    /// Creates the state from these parts; `started_at` is when the daemon started.
     pub fn new(
         store: Store,
         registry: Registry,
@@ -135,31 +134,32 @@ impl Admin {
         }))
     }
 
-    /// Where reloads of config.toml are to be counted.
+    /// The ledger in which reloads of config.toml are counted.
     pub fn reloads(&self) -> Arc<ReloadLedger> {
         Arc::clone(&self.0.reloads)
     }
 
-    /// Answers requests on up to so many connections until `shutdown` ends, and those under way after that.
+    /// Answers requests on up to `connections` connections until `shutdown` completes, then finishes the
+    /// active ones.
     pub async fn serve(self, listener: TcpListener, connections: usize, shutdown: impl Future<Output = ()>) {
         let listen = match listener.local_addr() {
             Ok(address) => address,
-            Err(error) => return tracing::error!(%error, "the admin listener has no address"),
+            Err(error) => return tracing::error!(%error, "could not read the address of the admin listener"),
         };
         let way_in = &self.0.way_in;
-        let guard = guard::Guard::new(listen, way_in, self.0.env.clone());
+        let guard = guard::AccessCheck::new(listen, way_in, self.0.env.clone());
         let (idle_timeout, proxies) = (way_in.idle_timeout, Arc::clone(&way_in.proxies));
         let admin = self.clone();
         let shutdown = async move {
             shutdown.await;
-            // Live feeds would never end by themselves.
+            // Live feeds never end on their own.
             admin.0.stopping.cancel();
         };
         let router = self.router(guard);
         serve::serve(listener, router, connections, idle_timeout, proxies, shutdown).await;
     }
 
-    fn router(self, guard: guard::Guard) -> Router {
+    fn router(self, guard: guard::AccessCheck) -> Router {
         Router::new()
             .merge(api::router())
             .merge(dashboard::router())
@@ -167,7 +167,7 @@ impl Admin {
             .method_not_allowed_fallback(error::wrong_method)
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(from_fn_with_state(Arc::new(guard), guard::check))
-            // Asked by what watches over the daemon, which has no token.
+            // For probes, which have no token.
             .merge(api::open_router())
             .layer(from_fn(dashboard::refusals_as_pages))
             .layer(from_fn(guard::headers))

@@ -25,7 +25,7 @@ const HEALTH: usize = 16;
 /// The most connections at once. The more there are, the longer a stranger may take to authenticate.
 pub(crate) const CONNECTIONS: RangeInclusive<usize> = 2 * ADMITTED..=8 * ADMITTED;
 /// The time limit for a head, for a body, and for reading an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for active requests at shutdown.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -43,10 +43,10 @@ pub(super) async fn serve(
         connections,
         admitted: ADMITTED,
         shielded: HEALTH,
-        header_timeout: PATIENCE,
-        body_timeout: PATIENCE,
+        header_timeout: TIMEOUT,
+        body_timeout: TIMEOUT,
         idle_timeout,
-        write_timeout: PATIENCE,
+        write_timeout: TIMEOUT,
         shutdown_timeout: ENDING,
         // A live feed or a long search ends when its client stops reading.
         half_close: false,
@@ -110,7 +110,7 @@ mod tests {
         let (stop, stopping) = oneshot::channel::<()>();
         let router = Router::new().route("/", get(handler));
         let serving =
-            tokio::spawn(serve(listener, router, *CONNECTIONS.end(), PATIENCE, Arc::new([]), async move {
+            tokio::spawn(serve(listener, router, *CONNECTIONS.end(), TIMEOUT, Arc::new([]), async move {
                 let _ = stopping.await;
             }));
 

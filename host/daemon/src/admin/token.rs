@@ -27,8 +27,8 @@ const LONGEST: u64 = 1024;
 pub enum TokenError {
     /// Others than the owner may read or write the file.
     #[error(
-        "others may read the admin token `{path}` (mode {mode:03o}); make a new one: remove it and start \
-         the daemon again"
+        "other users can read the admin token `{path}` (mode {mode:03o}); remove it and restart the daemon, \
+         which creates a new one"
     )]
     Exposed {
         /// The file.
@@ -37,10 +37,12 @@ pub enum TokenError {
         mode: u32,
     },
     /// The content of the file is not a token.
-    #[error("`{0}` holds no admin token (visible ASCII, on one line); remove it and start the daemon again")]
+    #[error(
+        "`{0}` does not contain an admin token (visible ASCII on one line); remove it and restart the daemon"
+    )]
     Malformed(PathBuf),
     /// The content of the file can't have been meant as a token.
-    #[error("`{path}` {problem}; or remove it and start the daemon again, which makes one")]
+    #[error("`{path}` {problem}; or remove it and restart the daemon, which creates one")]
     Unmeant {
         /// The file.
         path: PathBuf,
@@ -48,10 +50,10 @@ pub enum TokenError {
         problem: Unmeant,
     },
     /// There is no token yet.
-    #[error("there is no admin token `{0}` yet; the daemon makes it at its first start: `posthouse serve`")]
+    #[error("there is no admin token `{0}` yet; the daemon creates it at its first start: `posthouse serve`")]
     Missing(PathBuf),
     /// The file can't be read or made.
-    #[error("the admin token `{path}` can't be read or made: {error}")]
+    #[error("the admin token `{path}` can't be read or created: {error}")]
     Io {
         /// The file.
         path: PathBuf,

@@ -14,17 +14,17 @@ use super::{
 
 use crate::admin::Since;
 
-/// List what operators did, newest first.
+/// List operators' actions, newest first.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these actions: `pause plugin`, or a word of several such as `plugin` or `replay`.
+    /// Only this action, such as `pause plugin`; one word, such as `plugin` or `replay`, selects several.
     #[arg(long)]
     action: Option<String>,
-    /// Only what was done since then: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds
+    /// Only actions since this time: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds
     /// since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// The most entries to list.
+    /// The maximum number of entries to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Print one JSON object per line.
@@ -54,10 +54,12 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     let entries: Vec<Entry> = rows.iter().map(table::read).collect::<Result<_, _>>()?;
     let cells = entries.iter().map(|entry| {
-        let outcome =
-            entry.outcome.clone().unwrap_or_else(|| "unknown: the daemon ended meanwhile".to_owned());
+        let outcome = entry
+            .outcome
+            .clone()
+            .unwrap_or_else(|| "unknown: the daemon stopped before it recorded the outcome".to_owned());
         vec![time(entry.at), entry.actor.clone(), entry.action.clone(), entry.target.clone(), outcome]
     });
-    let titles = ["time!", "by", "action!", "target", "outcome"];
+    let titles = ["time!", "actor", "action!", "target", "outcome"];
     table::print(&table::page(&titles, cells.collect(), args.limit, "entry"))
 }

@@ -37,19 +37,19 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The backup; it must not be there yet. `-` is standard output.
+    /// The file to write; it must not exist yet. `-` is standard output.
     file: PathBuf,
-    /// Read a backup that is there from its beginning to its end, and say what is in it or what is wrong.
+    /// Read an existing backup completely, and print its contents, or what is wrong with it.
     #[arg(long, conflicts_with_all = ["force", "command"])]
     check: bool,
-    /// Replace a file that is there, once the new one is complete.
+    /// Replace an existing file, once the new one is complete.
     #[arg(long)]
     force: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// A command that copies what has tools of its own, such as `pg_dump --file app.sql app`; without its
-    /// success there is no backup.
+    /// A command that copies databases with their own tools, such as `pg_dump --file app.sql app`; if it fails,
+    /// there is no backup.
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -65,7 +65,9 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     }
     if io::stdout().is_terminal() {
         return Err(CliError::Usage(
-            "a backup is no text for a terminal; write `posthouse backup FILE`, or `posthouse backup - > FILE`".to_owned(),
+            "a backup is binary and standard output is a terminal; use `posthouse backup FILE` or \
+             `posthouse backup - > FILE`"
+                .to_owned(),
         ));
     }
     // The backup is checked as a file before it is sent.
@@ -112,7 +114,9 @@ fn write(args: &Args, config: &Config) -> Result<String, CliError> {
     let written = std::thread::scope(|scope| {
         let writing = scope.spawn(|| backup.write(&args.file, args.force));
         let copied = command.wait(hold);
-        let written = writing.join().map_err(|_| failed(&"the backup was not written; this is a defect"))?;
+        let written = writing
+            .join()
+            .map_err(|_| failed(&"the backup failed because of a defect in posthouse; please report it"))?;
         copied.and(written.map_err(|error| failed(&error)))
     })?;
     let contents = written.put_in_place().map_err(|error| failed(&error))?;
@@ -150,7 +154,7 @@ fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) ->
     text += &facts(contents, &format!("{}, in {:.1} s", ByteSize(bytes), began.elapsed().as_secs_f64()));
     for name in missing {
         text += &format!(
-            "database `{}` is not in it: copy it by its own tools, in the same go: posthouse backup FILE -- COMMAND\n",
+            "database `{}` is not in the backup; copy it with its own tools in the same run: posthouse backup FILE -- COMMAND\n",
             table::clean(name)
         );
     }
@@ -160,7 +164,7 @@ fn tell(args: &Args, contents: &Contents, began: Instant, missing: &[String]) ->
 /// The contents of a backup, one fact a line.
 pub(super) fn facts(contents: &Contents, size: &str) -> String {
     let events = match contents.newest {
-        Some(newest) => format!("{}, the newest of {}", contents.events, time(newest)),
+        Some(newest) => format!("{}, the newest from {}", contents.events, time(newest)),
         None => contents.events.to_string(),
     };
     let databases = contents.databases.iter().map(|(name, bytes)| format!("{name} ({})", ByteSize(*bytes)));
@@ -203,12 +207,12 @@ impl Hold {
             return Ok(Self::Idle { _out: locked });
         }
         let holder = format!("backup-{:016x}", daemon::env().random_u64());
-        match Client::new(config).and_then(|client| keep(&client, &holder, HOLD).map(|_| client)) {
+        match Client::new(config).and_then(|client| hold(&client, &holder, HOLD).map(|_| client)) {
             Ok(client) => Ok(Self::Daemon { client: Box::new(client), holder, asked: Instant::now() }),
             // Without databases there are no markers.
             Err(_) if config.databases.is_empty() => Ok(Self::Idle { _out: None }),
             Err(error) => Err(CliError::Failure(format!(
-                "the daemon must have markers stay while its databases are copied, and can't be asked to: {error}"
+                "the daemon must keep markers while its databases are copied, but the request to it failed: {error}"
             ))),
         }
     }
@@ -227,7 +231,7 @@ impl Hold {
         match self {
             Self::Daemon { client, holder, asked } if asked.elapsed() >= time => {
                 *asked = Instant::now();
-                held(keep(client, holder, HOLD)?)
+                held(hold(client, holder, HOLD)?)
             }
             _ => Ok(()),
         }
@@ -237,7 +241,7 @@ impl Hold {
         match self {
             Self::Daemon { client, holder, .. } => {
                 // Without this request, the daemon releases them automatically.
-                let _ = keep(&client, &holder, 0);
+                let _ = hold(&client, &holder, 0);
                 Ok(())
             }
             Self::Idle { .. } => Ok(()),
@@ -245,8 +249,8 @@ impl Hold {
     }
 }
 
-fn keep(client: &Client, holder: &str, seconds: u64) -> Result<bool, CliError> {
-    let answer = client.post("/v1/markers/keep", &json!({ "holder": holder, "seconds": seconds }))?;
+fn hold(client: &Client, holder: &str, seconds: u64) -> Result<bool, CliError> {
+    let answer = client.post("/v1/markers/hold", &json!({ "holder": holder, "seconds": seconds }))?;
     table::read(&answer["kept"])
 }
 
@@ -254,9 +258,9 @@ fn held(kept: bool) -> Result<(), CliError> {
     if kept {
         return Ok(());
     }
-    let told = "the daemon was started anew meanwhile, so markers may be gone from what was copied; there is \
-                no backup: make it again";
-    Err(CliError::Failure(told.to_owned()))
+    let reason = "the daemon restarted during the backup, so the copies may lack markers; there is no backup; \
+                  run the command again";
+    Err(CliError::Failure(reason.to_owned()))
 }
 
 /// The command that copies databases with their own tools.

@@ -43,7 +43,7 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     }
     say(format_args!("{}: ok", path.display()))?;
     if config.sources.is_empty() {
-        complain("warning: there is no [[source]]: no webhook is taken");
+        complain("warning: config.toml has no [[source]], so the daemon accepts no webhooks");
     }
     config.sources.iter().try_for_each(tell_source)?;
     match check_plugins(&config)? {
@@ -69,16 +69,19 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
 fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let dir = &config.plugins.dir;
     let looked = plugin::look(dir).map_err(|error| {
-        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+        CliError::Failure(format!(
+            "the plugins folder `{}` can't be read: {error}; check `[plugins] dir`",
+            dir.display()
+        ))
     })?;
     for name in config.plugin.keys().filter(|name| !looked.plugins.iter().any(|found| found.name == **name)) {
         complain(&format!(
-            "warning: [plugin.{name}] is for nobody: there is no `{}`",
+            "warning: [plugin.{name}] has no effect: `{}` does not exist",
             dir.join(format!("{name}.wasm")).display()
         ));
     }
     for (file, why) in &looked.ignored {
-        complain(&format!("warning: `{}` is no plugin: {why}", dir.join(file).display()));
+        complain(&format!("warning: `{}` is not a plugin: {why}", dir.join(file).display()));
     }
     if looked.plugins.is_empty() {
         say(format_args!("no plugins in `{}`", dir.display()))?;
@@ -132,7 +135,10 @@ fn inspect_all(
 pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, CliError> {
     let dir = &config.plugins.dir;
     let looked = plugin::look(dir).map_err(|error| {
-        CliError::Failure(format!("`{}` can't be looked through: {error}", dir.display()))
+        CliError::Failure(format!(
+            "the plugins folder `{}` can't be read: {error}; check `[plugins] dir`",
+            dir.display()
+        ))
     })?;
     let lines =
         |inspection: Inspection| inspection.lacking.iter().map(|lack| lack.example().to_string()).collect();
@@ -151,7 +157,7 @@ fn tell_plugin(
     let inspection = match inspected {
         Ok(inspection) => inspection,
         Err(error) => {
-            complain(&format!("plugin `{name}` is bad: {}", super::chain(&error).replace('\n', "; ")));
+            complain(&format!("plugin `{name}` does not load: {}", super::chain(&error).replace('\n', "; ")));
             return Ok(false);
         }
     };
@@ -160,23 +166,23 @@ fn tell_plugin(
     say(format_args!("  {}", inspection.description))?;
     say(format_args!("  events: {}", joined(&inspection.events)))?;
     if let Some(mail) = &grants.mail {
-        say(format_args!("  gets: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
+        say(format_args!("  granted: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
     }
     if let Some(database) = &grants.database {
-        say(format_args!("  gets: sql on database {database}"))?;
+        say(format_args!("  granted: sql on database {database}"))?;
     }
-    for place in &grants.http {
-        say(format_args!("  gets: http to {place}"))?;
+    for target in &grants.http {
+        say(format_args!("  granted: http to {target}"))?;
     }
     if !grants.emit.is_empty() {
-        say(format_args!("  gets: to emit {}", joined(&grants.emit)))?;
+        say(format_args!("  granted: emit {}", joined(&grants.emit)))?;
     }
     if *grants == Grants::default() {
-        say("  gets: nothing but log, config and kv")?;
+        say("  granted: nothing beyond log, config and kv")?;
     }
     for lacking in &inspection.lacking {
         complain(&format!(
-            "plugin `{name}` lacks `{lacking}` and would be held; allow it in [plugin.{name}.grants] with {}",
+            "plugin `{name}` lacks the grant `{lacking}` and would be held; add to [plugin.{name}.grants]: {}",
             lacking.example()
         ));
     }

@@ -131,7 +131,7 @@ impl Client {
         let body = response.body_mut().with_config().limit(LONGEST).read_json::<Value>();
         if status.as_u16() == 401 {
             return Err(CliError::Failure(format!(
-                "the daemon at {} does not take the admin token {}; is it another daemon's config?",
+                "the daemon at {} rejected the admin token {}; is this the config.toml of another daemon?",
                 self.address, self.token_from
             )));
         }
@@ -141,7 +141,7 @@ impl Client {
                 Some(error) => Err(CliError::Failure(error.to_owned())),
                 None => Err(self.odd(&format!("HTTP {status}"))),
             },
-            Err(Error::Timeout(_)) => Err(self.odd("nothing more within the time")),
+            Err(Error::Timeout(_)) => Err(self.odd("the response did not end in time")),
             Err(_) => Err(self.odd(&format!("HTTP {status} without JSON"))),
         }
     }
@@ -161,13 +161,13 @@ impl Client {
                 self.address
             )
         } else {
-            format!("the daemon at {} gives no answer: {error}", self.address)
+            format!("the daemon at {} does not answer: {error}", self.address)
         })
     }
 
     fn odd(&self, what: &str) -> CliError {
         CliError::Failure(format!(
-            "what answers at {} is no posthouse's admin listener: {what}",
+            "the server at {} is not the admin listener of posthouse: {what}",
             self.address
         ))
     }
@@ -265,7 +265,7 @@ mod tests {
             "HTTP/1.1 200 x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
         ]);
         assert_eq!(failure(client.get("/v1/x", &[])), "no such");
-        assert!(failure(client.get("/v1/x", &[])).contains("no posthouse"));
+        assert!(failure(client.get("/v1/x", &[])).contains("is not the admin listener"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show one delivery: its attempts, and what they sent.
+    /// Show one delivery: its attempts, and the outbox items that they staged.
     Show(Show),
 }
 
@@ -55,20 +55,20 @@ struct List {
     /// Only deliveries of events of these types, such as `user.created`, `membership.*`.
     #[arg(long = "type", value_name = "PATTERN", value_parser = Pattern::new)]
     event_type: Option<Pattern>,
-    /// Only deliveries that failed for the cause of this reason: ids and numbers in it make no difference.
+    /// Only deliveries with the same cause as this reason: ids and numbers in it are ignored.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     /// List dead letters by plugin and cause instead of deliveries.
     #[arg(long, conflicts_with_all = ["state", "plugin", "source", "event_type", "reason", "since", "until"])]
     causes: bool,
-    /// Only deliveries finished, or if they are not finished made, since then: `2h`, `7d`, `today`, `2026-11-30`,
-    /// `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds since 1970.
+    /// Only deliveries that finished (or, if unfinished, were created) since this time: `2h`, `7d`, `today`,
+    /// `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or seconds since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only deliveries finished, or if they are not finished made, until then; a day counts to its end.
+    /// Only deliveries that finished (or, if unfinished, were created) until this time; a day counts to its end.
     #[arg(long, value_name = "TIME")]
     until: Option<Since>,
-    /// The most deliveries to list.
+    /// The maximum number of deliveries to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Print one JSON object per line.
@@ -144,7 +144,7 @@ fn list(client: &Client, args: List) -> Result<ExitCode, CliError> {
             time(delivery.finished_at.unwrap_or(delivery.made_at)),
         ]
     });
-    let titles = ["delivery!", "state!", "plugin", "type", "attempts!", "finished or made!"];
+    let titles = ["delivery!", "state!", "plugin", "type", "attempts!", "finished or created!"];
     let notes: Vec<_> = deliveries.iter().map(Summary::note).collect();
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, args.limit, "delivery"))
 }
@@ -189,8 +189,8 @@ impl Summary {
         let error = self.error.as_deref().filter(|_| self.state != "done").unwrap_or_default();
         let why = match (&self.held, self.due_at, &self.behind) {
             (Some(held), _, _) => held.to_string(),
-            (None, _, Some(first)) => format!("behind {first}, in order"),
-            (None, Some(due), None) if self.state == "waiting" => format!("again {}: {error}", time(due)),
+            (None, _, Some(first)) => format!("blocked by {first}"),
+            (None, Some(due), None) if self.state == "waiting" => format!("retry at {}: {error}", time(due)),
             _ => error.to_owned(),
         };
         if why.is_empty() { self.event.clone() } else { format!("{}: {why}", self.event) }

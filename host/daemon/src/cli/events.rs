@@ -16,7 +16,7 @@ use super::{
 
 use crate::admin::Since;
 
-/// List events, newest first, or show one with all that happened to it.
+/// List events, newest first, or show the history of one.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -28,7 +28,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show one event: its deliveries, their attempts, and what they sent.
+    /// Show the history of one event: its deliveries, their attempts and outbox items.
     Show(Show),
 }
 
@@ -43,17 +43,17 @@ struct List {
     /// Only events of this organization.
     #[arg(long, value_name = "ID")]
     organization: Option<String>,
-    /// Only events received since then: `2h`, `7d`, `today`, `yesterday`, `2026-11-30`, `"2026-11-30 14:00"`
+    /// Only events received since this time: `2h`, `7d`, `today`, `yesterday`, `2026-11-30`, `"2026-11-30 14:00"`
     /// (UTC), RFC 3339 or seconds since 1970.
     #[arg(long, value_name = "TIME")]
     since: Option<Since>,
-    /// Only events received until then; a day counts to its end.
+    /// Only events received until this time; a day counts to its end.
     #[arg(long, value_name = "TIME")]
     until: Option<Since>,
-    /// Only events with this text in the body; upper and lower case are the same.
+    /// Only events with this text in the body; case is ignored.
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
-    /// The most events to list.
+    /// The maximum number of events to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Print one JSON object per line.
@@ -63,9 +63,9 @@ struct List {
 
 #[derive(Debug, clap::Args)]
 struct Show {
-    /// The sender's id of the event; or the id of one of its deliveries, or of a mail or request that one sent.
+    /// The event's id; or the id of one of its deliveries, or of a mail or request that one of them sent.
     id: String,
-    /// The source, where several have an event of this id.
+    /// The source, if several have an event with this id.
     #[arg(long)]
     source: Option<String>,
     /// Print the body as well.
@@ -203,7 +203,7 @@ fn story(event: &Detail, with_body: bool) -> String {
     let hint = match (with_body, event.masked) {
         (false, _) => " (--body prints it)",
         (true, false) => ", as received",
-        (true, true) => ", as received but for `[redacted]`",
+        (true, true) => ", as received except for `[redacted]`",
     };
     let mut text = table::facts(&[
         ("event", id.clone()),
@@ -245,14 +245,14 @@ impl Delivery {
         if let Some(reason) = &self.held {
             let _ = write!(text, ", {}", clean(&reason.to_string()));
         }
-        let _ = write!(text, "\n  made {}", time(self.made_at));
+        let _ = write!(text, "\n  created {}", time(self.made_at));
         match (self.finished_at, self.due_at) {
             (Some(at), _) => _ = write!(text, ", finished {}", time(at)),
             (None, due @ Some(_)) => _ = write!(text, ", due {}", maybe_time(due)),
             (None, None) => {}
         }
         if let Some(first) = &self.behind {
-            let _ = write!(text, ", behind {}", clean(first));
+            let _ = write!(text, ", blocked by {}", clean(first));
         }
         let _ = write!(text, ", {}", counted(self.attempts.into(), "attempt"));
         if let Some(first) = &self.replay_of {
@@ -277,7 +277,7 @@ impl Delivery {
             text += &clean_lines(error, 2);
         }
         for item in &self.outbox {
-            let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.standing());
+            let _ = writeln!(text, "  {} {}: {}", clean(&item.kind), item.id, item.status());
             text += &clean_lines(&item.note(), 4);
         }
         text
@@ -387,7 +387,7 @@ mod tests {
             "[warn] no seat left",
             "    0: handle\n    1: main\n",
             "a replay of dlv_1",
-            "mail 3: waiting, tried twice, again 2026-03-01 12:10:00Z",
+            "mail 3: waiting, 2 attempts, retry at 2026-03-01 12:10:00Z",
             "ada@example.com: Welcome: 451 later",
         ] {
             assert!(told.contains(part), "{part} in\n{told}");

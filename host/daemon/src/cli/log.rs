@@ -79,7 +79,7 @@ fn filter(log: &Log) -> Result<EnvFilter, String> {
         _ => (log.level.clone(), "`log.level`"),
     };
     EnvFilter::try_new(&level)
-        .map_err(|error| format!("{wanted_by} is no filter of the log: {error}; `info` is one"))
+        .map_err(|error| format!("{wanted_by} is not a log filter: {error}; an example is `info`"))
 }
 
 /// Whether a line may be shown at all: one of posthouse's own, or a serious one of a library.

@@ -55,9 +55,9 @@ pub struct Cli {
 enum Command {
     /// Write a first config.toml, and print the next steps.
     Init(init::Args),
-    /// Run the daemon, until SIGTERM or SIGINT; a second signal stops it at once.
+    /// Run the daemon until SIGTERM or SIGINT; a second signal stops it at once.
     Serve(serve::Args),
-    /// Check config.toml and the plugins, and name what each plugin gets and what it lacks.
+    /// Check config.toml and the plugins, and list what each plugin is granted and lacks.
     Check(check::Args),
     /// Check a signature offline, with the daemon's own code, and say why it fails.
     Verify(verify::Args),
@@ -67,27 +67,27 @@ enum Command {
     Senders(senders::Args),
     /// Send a signed sample event to the running daemon, and print the response.
     Send(send::Args),
-    /// List events, newest first, or show one with all that happened to it.
+    /// List events, newest first, or show the history of one.
     Events(events::Args),
     /// List deliveries, newest first, or show one.
     Deliveries(deliveries::Args),
-    /// Deliver an old event again, or all dead letters.
+    /// Replay an event, or all dead letters.
     Replay(replay::Args),
-    /// List plugins, show one, pause or resume one.
+    /// List plugins; show, pause, resume or forget one.
     Plugins(plugins::Args),
-    /// List mail and requests of plugins, newest first; show one; send again what was given up.
+    /// List the mails and requests in the outbox, newest first; show one; send dead ones again.
     Outbox(outbox::Args),
-    /// Print what was received and what became of it; exit with 1 if the numbers do not add up.
+    /// Print the counts of requests and deliveries; exit with 1 if they do not add up.
     Stats(stats::Args),
-    /// Check everything that posthouse needs, and say what to do; exit with 1 if there is a problem.
+    /// Check everything that posthouse needs, with a fix for each problem; exit with 1 if there is one.
     Doctor(doctor::Args),
-    /// List what operators did, newest first.
+    /// List operators' actions, newest first.
     Audit(audit::Args),
-    /// Write the store and the databases of plugins to one file, while the daemon runs or not.
+    /// Back up the store and the plugins' databases to one file, with or without a running daemon.
     Backup(backup::Args),
-    /// Replace the store and the databases of plugins by those of a backup.
+    /// Restore the store and the plugins' databases from a backup.
     Restore(restore::Args),
-    /// Print the script by which a shell completes the command line.
+    /// Print a completion script for a shell.
     Completions(completions::Args),
 }
 
@@ -125,7 +125,7 @@ pub fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(refused) => return told(&refused),
+        Err(refused) => return print_usage(&refused),
     };
     cli.run().unwrap_or_else(|error| {
         complain(&chain(&error));
@@ -164,8 +164,8 @@ fn load(path: &Path, secrets: Secrets) -> Result<Loaded, ConfigError> {
     Loaded::read(path, &ProcessEnvironment, secrets)
 }
 
-/// Prints clap's message: help and version unchanged, an error in the form of our own.
-fn told(refused: &clap::Error) -> ExitCode {
+/// Prints clap's message: help and version unchanged, an error in our own form.
+fn print_usage(refused: &clap::Error) -> ExitCode {
     if !refused.use_stderr() {
         let printed = refused.print();
         return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };

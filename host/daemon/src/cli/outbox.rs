@@ -15,7 +15,7 @@ use super::{
     table::{self, clean, maybe_time, time},
 };
 
-/// List mail and requests of plugins, newest first; show one; send again what was given up.
+/// List the mails and requests in the outbox, newest first; show one; send dead ones again.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -27,9 +27,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show one item; or all that one delivery sent.
+    /// Show one item, or all items of one delivery.
     Show(Show),
-    /// Send again what was given up, with the Message-ID or Idempotency-Key it had.
+    /// Send dead items again, with the same Message-ID or Idempotency-Key.
     Replay(Replay),
 }
 
@@ -38,7 +38,7 @@ struct List {
     /// Only items in this state.
     #[arg(long, value_parser = state())]
     state: Option<String>,
-    /// The most items to list.
+    /// The maximum number of items to list.
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: usize,
     /// Print one JSON object per line.
@@ -62,8 +62,7 @@ struct Show {
 
 #[derive(Debug, clap::Args)]
 struct Replay {
-    /// Which items: their numbers, Message-IDs or Idempotency-Keys, or the ids of deliveries. Without any, every item
-    /// that was given up.
+    /// The items: numbers, Message-IDs, Idempotency-Keys or ids of deliveries. Without any, all dead items.
     #[arg(value_name = "ID")]
     items: Vec<String>,
     /// Print one JSON object.
@@ -121,11 +120,11 @@ fn list(client: &Client, asked: List) -> Result<ExitCode, CliError> {
             item.state.clone(),
             item.attempts.to_string(),
             maybe_time(item.staged_at),
-            item.next_try().map_or_else(|| maybe_time(item.finished_at), time),
+            item.next_attempt().map_or_else(|| maybe_time(item.finished_at), time),
             item.event.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });
-    let titles = ["item!", "kind!", "state!", "tries!", "staged!", "finished or next try!", "event"];
+    let titles = ["item!", "kind!", "state!", "attempts!", "staged!", "finished or due!", "event"];
     let notes: Vec<_> = items.iter().map(Item::note).collect();
     table::print(&table::page_with_notes(&titles, cells.collect(), &notes, asked.limit, "item"))
 }
@@ -160,9 +159,8 @@ fn replay(client: &Client, asked: &Replay) -> Result<ExitCode, CliError> {
     }
     let count: u64 = table::read(&answer["count"])?;
     table::print(&match count {
-        0 => "no item was given up, so nothing is sent again\n".to_owned(),
-        1 => "1 item is sent again\n".to_owned(),
-        count => format!("{} are sent again\n", counted(count, "item")),
+        0 => "there are no dead items to send again\n".to_owned(),
+        count => format!("{} will be sent again\n", counted(count, "item")),
     })
 }
 
@@ -174,18 +172,14 @@ fn given_up(client: &Client, id: &str) -> Result<Vec<i64>, CliError> {
     if dead.is_empty() {
         let states: Vec<_> =
             items.iter().map(|item| format!("item {} is {}", item.id, clean(&item.state))).collect();
-        return Err(CliError::Failure(format!(
-            "nothing of `{}` was given up: {}",
-            clean(id),
-            states.join(", ")
-        )));
+        return Err(CliError::Failure(format!("`{}` has no dead item: {}", clean(id), states.join(", "))));
     }
     Ok(dead)
 }
 
 impl Item {
-    /// When it is tried again. None for an item that is finished, or was not tried yet.
-    fn next_try(&self) -> Option<Timestamp> {
+    /// The time of its next attempt. None for an item that is finished, or had no attempt yet.
+    fn next_attempt(&self) -> Option<Timestamp> {
         self.due_at.filter(|_| self.finished_at.is_none() && self.attempts > 0)
     }
 
@@ -195,13 +189,13 @@ impl Item {
         table::facts(&[
             ("item", self.id.to_string()),
             ("kind", self.kind.clone()),
-            ("what", self.summary.clone()),
+            ("summary", self.summary.clone()),
             ("key", self.key.clone().unwrap_or_default()),
             ("state", self.state.clone()),
-            ("tries", self.attempts.to_string()),
+            ("attempts", self.attempts.to_string()),
             ("reason", self.error.clone().unwrap_or_default()),
             ("staged", self.staged_at.map(time).unwrap_or_default()),
-            ("next try", self.next_try().map(time).unwrap_or_default()),
+            ("next attempt", self.next_attempt().map(time).unwrap_or_default()),
             ("finished", self.finished_at.map(time).unwrap_or_default()),
             ("plugin", self.plugin.clone().unwrap_or_default()),
             ("delivery", self.delivery.clone()),
@@ -212,17 +206,14 @@ impl Item {
     }
 
     /// Its state, with the number of attempts and the time.
-    pub(super) fn standing(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let mut text = clean(&self.state);
-        match self.attempts {
-            0 => {}
-            1 => text += ", tried once",
-            2 => text += ", tried twice",
-            attempts => text += &format!(", tried {attempts} times"),
+        if self.attempts > 0 {
+            text += &format!(", {}", counted(self.attempts.into(), "attempt"));
         }
         match (self.finished_at, self.due_at) {
             (Some(at), _) => text += &format!(", {}", time(at)),
-            (None, Some(due)) if self.attempts > 0 => text += &format!(", again {}", time(due)),
+            (None, Some(due)) if self.attempts > 0 => text += &format!(", retry at {}", time(due)),
             _ => {}
         }
         text

@@ -25,13 +25,13 @@ pub(super) fn text(bytes: Vec<u8>, name: &dyn std::fmt::Display) -> Result<Strin
     let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
         let decoded = String::from_utf16(&units.iter().copied().map(unit).collect::<Vec<_>>());
-        decoded.ok().filter(|_| rest.is_empty()).ok_or_else(|| failed("begins as UTF-16 and is not"))
+        decoded.ok().filter(|_| rest.is_empty()).ok_or_else(|| failed("begins like UTF-16 and is not"))
     };
     match bytes.as_slice() {
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).map_err(|_| failed("is not UTF-8")),
-        [0, _, ..] | [_, 0, ..] => Err(failed("is UTF-16 without a byte order mark, or no text")),
+        [0, _, ..] | [_, 0, ..] => Err(failed("is UTF-16 without a byte order mark, or not text")),
         _ => String::from_utf8(bytes).map_err(|_| failed("is not UTF-8")),
     }
 }

@@ -18,7 +18,7 @@ use super::{
 /// The number of digits of a revision's SHA-256 that a list shows.
 const SHORT: usize = 12;
 
-/// List plugins, show one, pause or resume one.
+/// List plugins; show, pause, resume or forget one.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
@@ -31,19 +31,19 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Show all about one plugin.
+    /// Show everything about one plugin.
     Show(Named),
-    /// Hold its deliveries; events are still accepted.
+    /// Pause a plugin: its deliveries are held, and events are still accepted.
     Pause(Named),
-    /// Resume it: held deliveries run.
+    /// Resume a plugin: its held deliveries run.
     Resume(Named),
-    /// Drop a plugin whose file is gone, its keys and values, and its unfinished deliveries.
+    /// Remove a plugin whose file is gone, with its keys and values; its unfinished deliveries become dead letters.
     Forget(Named),
 }
 
 #[derive(Debug, clap::Args)]
 struct Named {
-    /// The plugin: the stem of its file.
+    /// The plugin: the name of its file without `.wasm`.
     name: String,
     /// Print one JSON object.
     #[arg(long)]
@@ -125,7 +125,7 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         None => list(&client, args.json),
         Some(Command::Show(asked)) => show(&client, &asked),
         Some(Command::Pause(asked)) => act(&client, &asked, "pause", |name| {
-            format!("`{name}` is paused; `posthouse plugins resume {name}` lets its deliveries run again\n")
+            format!("`{name}` is paused; `posthouse plugins resume {name}` resumes it\n")
         }),
         Some(Command::Resume(asked)) => {
             act(&client, &asked, "resume", |name| format!("`{name}` is resumed\n"))
@@ -217,7 +217,7 @@ impl Plugin {
         for revision in self.revisions.iter().filter(|_| self.revisions.len() > 1) {
             let sha256: String = revision.sha256.chars().take(SHORT).collect();
             let until = revision.ended_at.map_or_else(|| "now".to_owned(), time);
-            let ending = revision.ending.as_deref().unwrap_or("serves");
+            let ending = revision.ending.as_deref().unwrap_or("serving");
             text += &format!(
                 "  {}  {} to {until}: {}\n",
                 clean(&sha256),
@@ -264,9 +264,9 @@ impl Plugin {
             ("order by", order_by.clone().unwrap_or_default()),
             ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
             ("breaker", self.breaker.text()),
-            ("deliveries", format!("{} made: {}", self.made, self.deliveries())),
+            ("deliveries", format!("{} created: {}", self.made, self.deliveries())),
             ("replays", self.replays()),
-            ("oldest open", self.oldest_open.map(time).unwrap_or_default()),
+            ("unfinished", self.oldest_open.map(|at| format!("since {}", time(at))).unwrap_or_default()),
         ])
     }
 }
@@ -290,7 +290,7 @@ mod tests {
         let text = plugin.facts();
         for part in [
             "held: lacks a grant: mail",
-            "3 made: 3 held",
+            "3 created: 3 held",
             "4, of 8s and 64.0 MiB each",
             "grants       none",
             "closed; 3 of 20 deliveries failed in a row",

@@ -13,29 +13,29 @@ use super::{
 
 use crate::admin::Since;
 
-/// Deliver an old event again, or all dead letters.
+/// Replay an event, or all dead letters.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The sender's id of the event; or the id of a delivery: its event again, for its plugin.
+    /// The event's id; or the id of a delivery, to replay its event for its plugin only.
     #[arg(required_unless_present = "dead", conflicts_with = "dead")]
     event: Option<String>,
-    /// The source, where several have an event of this id.
+    /// The source, if several have an event with this id.
     #[arg(long, conflicts_with = "dead")]
     source: Option<String>,
     /// Only for this plugin.
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
-    /// All dead letters that were not replayed.
+    /// Replay all dead letters that have not been replayed yet.
     #[arg(long)]
     dead: bool,
-    /// Only dead letters of the cause of this reason: ids and numbers in it make no difference.
+    /// Only dead letters with the same cause as this reason: ids and numbers in it are ignored.
     #[arg(long, value_name = "TEXT", requires = "dead")]
     reason: Option<String>,
-    /// Only dead letters given up since then: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or
+    /// Only deliveries that died since this time: `2h`, `7d`, `today`, `2026-11-30`, `"2026-11-30 14:00"` (UTC), RFC 3339 or
     /// seconds since 1970.
     #[arg(long, value_name = "TIME", requires = "dead")]
     since: Option<Since>,
-    /// Print how many deliveries it would make, and make none.
+    /// Print how many deliveries a replay would create, and create none.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON object.
@@ -64,10 +64,10 @@ fn one(client: &Client, event: &str, args: &Args) -> Result<ExitCode, CliError> 
     }
     let count = deliveries(&answer)?;
     if args.dry_run {
-        return table::print(&format!("{count} would be made of event `{}`\n", clean(event)));
+        return table::print(&format!("{count} would be created for event `{}`\n", clean(event)));
     }
     let ids: Vec<String> = table::read(&answer["deliveries"])?;
-    table::print(&format!("{count} made of event `{}`: {}\n", clean(event), clean(&ids.join(", "))))
+    table::print(&format!("{count} created for event `{}`: {}\n", clean(event), clean(&ids.join(", "))))
 }
 
 fn dead(client: &Client, args: &Args) -> Result<ExitCode, CliError> {
@@ -93,7 +93,7 @@ fn dead(client: &Client, args: &Args) -> Result<ExitCode, CliError> {
         return Ok(done);
     }
     let answer = client.post("/v1/replay", &body(false))?;
-    table::print(&format!("{} made\n", deliveries(&answer)?))
+    table::print(&format!("{} created\n", deliveries(&answer)?))
 }
 
 /// `1 delivery`, `2 deliveries`.

@@ -20,11 +20,11 @@ use crate::daemon;
 pub struct Args {
     /// The backup.
     file: PathBuf,
-    /// Replace what is there; it is kept beside, under a name with the time.
+    /// Replace existing files; each is kept, renamed to a name with the time.
     #[arg(long)]
     force: bool,
-    /// Take a backup that has no checksum, such as one of an older posthouse; one that has one is checked all
-    /// the same.
+    /// Accept a backup without a checksum, such as one from an older posthouse. If there is a checksum, it is
+    /// still checked.
     #[arg(long)]
     without_checksum: bool,
     /// Print one JSON object.
@@ -49,24 +49,24 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         return table::print(&table::json_lines([&told]));
     }
     let bytes = std::fs::metadata(place).map(|file| file.len()).unwrap_or_default();
-    let mut text = format!("`{}` is as it was when the backup was made\n", shown(place));
+    let mut text = format!("restored `{}`\n", shown(place));
     text += &facts(&restored.contents, &ByteSize(bytes).to_string());
     for kept in &restored.kept {
-        text += &format!("what was there is kept as `{}`\n", shown(kept));
+        text += &format!("the old file is kept as `{}`\n", shown(kept));
     }
     let in_it = |name: &String| restored.contents.databases.iter().any(|(known, _)| known == name);
     for name in places.keys().filter(|name| !in_it(name)) {
-        text += &format!("database `{}` is not in the backup and stays as it is\n", table::clean(name));
+        text += &format!("database `{}` is not in the backup and was not changed\n", table::clean(name));
     }
     for name in &restored.contents.elsewhere {
         text += &format!(
-            "database `{}` goes back by its own tools, to what was copied with this backup\n",
+            "restore database `{}` with its own tools, from the copy that was made with this backup\n",
             table::clean(name)
         );
     }
     text += match restored.contents.unfinished {
-        0 => "nothing was unfinished; start the daemon\n",
-        _ => "what was unfinished runs when the daemon starts\n",
+        0 => "no deliveries are unfinished; start the daemon\n",
+        _ => "the unfinished deliveries run when the daemon starts\n",
     };
     table::print(&text)
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{daemon, ingress::sign};
 
 /// The time limit for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The most bytes of an answer.
 const MOST_BYTES: u64 = 64 << 10;
 
@@ -39,19 +39,19 @@ pub struct Args {
     /// List the types that have a sample, and send nothing.
     #[arg(long, exclusive = true)]
     list: bool,
-    /// The source of config.toml that sends it; needed if there are several.
+    /// The source in config.toml whose secret signs it; required if there are several.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
     /// A file with JSON to send as `data` instead of the sample's; `-` is standard input. TYPE may then be any type.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// The event's id; by default a new one for each event.
+    /// The event's id; by default a random one for each event.
     #[arg(long)]
     id: Option<String>,
-    /// Where to post it; by default to the listener of config.toml, at the path of the source.
+    /// The URL to post to; by default the listener of config.toml with the source's path.
     #[arg(long)]
     url: Option<String>,
-    /// How many to send, one after another.
+    /// The number of events to send, one after another.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
 }
@@ -113,7 +113,7 @@ fn is_good(status: u16) -> bool {
 
 fn data(bytes: Vec<u8>, name: &dyn std::fmt::Display) -> Result<Box<RawValue>, CliError> {
     serde_json::from_str(&text(bytes, name)?)
-        .map_err(|error| CliError::Failure(format!("`{name}` is no JSON: {error}")))
+        .map_err(|error| CliError::Failure(format!("`{name}` is not JSON: {error}")))
 }
 
 /// Checks that a URL can be posted to.
@@ -121,14 +121,15 @@ fn address(text: String) -> Result<String, CliError> {
     let refused = |what: &str| Err(CliError::Failure(format!("`{}` {what}", text.escape_debug())));
     match url::Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(text),
-        Ok(url) if text.contains("://") => {
-            refused(&format!("is no web address: `{}://` is not `http://` or `https://`", url.scheme()))
-        }
+        Ok(url) if text.contains("://") => refused(&format!(
+            "is not a web address: `{}://` is neither `http://` nor `https://`",
+            url.scheme()
+        )),
         _ if text.contains("://") => {
-            refused("is no URL; one looks like `http://localhost:8400/webhooks/scalekit`")
+            refused("is not a URL; an example is `http://localhost:8400/webhooks/scalekit`")
         }
         _ => refused(&format!(
-            "is no URL: `http://` is missing; did you mean `http://{}`?",
+            "is not a URL: `http://` is missing; did you mean `http://{}`?",
             text.trim_start_matches('/').escape_debug()
         )),
     }
@@ -150,7 +151,7 @@ fn known(event_type: &str, samples: &Samples, has_data: bool) -> Result<(), CliE
         None => String::new(),
     };
     Err(CliError::Usage(format!(
-        "no sample of `{}`; {guess}`posthouse send --list` lists them, and with --data any type can be sent",
+        "there is no sample of type `{}`; {guess}`posthouse send --list` lists the types; --data sends any type",
         event_type.escape_debug()
     )))
 }
@@ -167,7 +168,7 @@ impl<'a> Sender<'a> {
     fn new(url: String, source: &'a Source) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .max_redirects(0)
             .proxy(None)
             .build()

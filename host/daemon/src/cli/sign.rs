@@ -21,13 +21,13 @@ use crate::{
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The source of config.toml whose secret signs.
+    /// The source in config.toml whose secret signs the body.
     #[arg(long, value_name = "NAME")]
     source: String,
     /// The time of signing, in seconds since 1970; by default now.
     #[arg(long, value_name = "UNIX", value_parser = unix_seconds, allow_negative_numbers = true)]
     at: Option<Timestamp>,
-    /// The event's id; by default a new one. A scheme without an id in its headers ignores it.
+    /// The event's id; by default a random one. A scheme without an id in its headers ignores it.
     #[arg(long)]
     id: Option<String>,
     /// The method of the request.
@@ -42,7 +42,7 @@ pub struct Args {
     /// The `Content-Type` of the request, where its scheme signs a form in another way.
     #[arg(long, value_name = "TYPE", default_value = "application/json")]
     content_type: String,
-    /// A file with the body, byte for byte; by default standard input.
+    /// A file with exactly the bytes of the body; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use super::{
 
 use crate::daemon;
 
-/// Print what was received and what became of it; exit with 1 if the numbers do not add up.
+/// Print the counts of requests and deliveries; exit with 1 if they do not add up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print one JSON object.
@@ -205,10 +205,10 @@ impl Store {
             rows.push(row("all", self.made, &self.states, oldest));
         }
         let states = DeliveryState::ALL.map(|state| format!("{}!", state.as_str()));
-        let titles: Vec<_> = ["plugin", "made!"]
+        let titles: Vec<_> = ["plugin", "created!"]
             .into_iter()
             .chain(states.iter().map(String::as_str))
-            .chain(["oldest open!"])
+            .chain(["oldest unfinished!"])
             .collect();
         table::table(&titles, rows)
     }

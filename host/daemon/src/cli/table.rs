@@ -180,7 +180,7 @@ pub fn json_lines<'a>(values: impl IntoIterator<Item = &'a Value>) -> String {
 /// [`CliError::Failure`] if it has another shape: then the daemon has another version.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, CliError> {
     T::deserialize(value).map_err(|error| {
-        CliError::Failure(format!("the daemon answers in another shape ({error}); is it of this version?"))
+        CliError::Failure(format!("the daemon's answer has an unexpected form ({error}); does the daemon have the version of this command?"))
     })
 }
 

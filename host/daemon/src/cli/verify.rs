@@ -20,7 +20,7 @@ use crate::{
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The source of config.toml that is said to have sent it.
+    /// The source in config.toml that the request claims to be from.
     #[arg(long, value_name = "NAME")]
     source: String,
     /// The time of verification, in seconds since 1970; by default now.
@@ -38,7 +38,7 @@ pub struct Args {
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// A file with the body, byte for byte; by default standard input.
+    /// A file with exactly the bytes of the body; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
 }
@@ -67,7 +67,9 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     };
     explanation.hints.iter().for_each(|hint| complain(hint));
     if code != ExitCode::SUCCESS && marked {
-        complain("the body begins with a byte order mark, which is part of what is verified: was it sent?");
+        complain(
+            "the body begins with a byte order mark, and the signature covers it; did the sender send it?",
+        );
     }
     Ok(code)
 }

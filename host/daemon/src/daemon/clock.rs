@@ -122,12 +122,13 @@ pub(super) async fn watch(env: Env) {
                 behind = true;
                 error!(
                     seconds = by.as_secs(),
-                    "the system's clock was set back; time goes on here as it was until it is right again: timedatectl says whether it is kept right"
+                    "the system clock was set back; the daemon counts the time itself until the clock is right \
+                     again; check it with timedatectl"
                 );
             }
             (None, true) => {
                 behind = false;
-                info!("the system's clock is right again");
+                info!("the system clock is right again");
             }
             _ => {}
         }

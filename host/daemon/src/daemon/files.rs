@@ -28,20 +28,20 @@ pub(super) fn raise_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     if let Err(error) = &raised {
-        warn!(%error, "the limit of open files stays as it is");
+        warn!(%error, "could not raise the limit of open files");
     }
     let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
     allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX))
 }
 
-/// The most connections of each listener.
+/// The maximum number of connections of each listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Connections {
     pub(super) webhooks: usize,
     pub(super) admin: usize,
 }
 
-/// The connections that a limit of this many open files allows.
+/// The numbers of connections for this limit of open files.
 pub(super) fn connections(config: &Config, limit: usize) -> Connections {
     let admin = (limit / ADMIN_SHARE).clamp(*admin::CONNECTIONS.start(), *admin::CONNECTIONS.end());
     let wanted = Ingress::<Store>::connections_wanted(&config.server);
@@ -52,7 +52,7 @@ pub(super) fn connections(config: &Config, limit: usize) -> Connections {
             limit,
             wanted,
             connections = webhooks,
-            "the limit of open files leaves fewer connections for webhooks than `max_requests` asks for; raise \
+            "the limit of open files leaves fewer connections for webhooks than `max_requests` needs; raise \
              it (`LimitNOFILE` of the unit) above {}",
             rest + wanted
         );
@@ -60,7 +60,7 @@ pub(super) fn connections(config: &Config, limit: usize) -> Connections {
     Connections { webhooks, admin }
 }
 
-/// The most files that everything but the two listeners may have open at once.
+/// The maximum number of files that everything except the two listeners may have open at once.
 fn rest(config: &Config) -> usize {
     let databases = config.databases.values().map(|database| {
         let each = match database.target {

@@ -18,7 +18,7 @@ pub(super) fn is_there() -> bool {
 
 /// The watchdog's timeout: without [`alive`] for this long, the service manager restarts the daemon. None
 /// without a watchdog.
-pub(super) fn patience() -> Option<Duration> {
+pub(super) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
@@ -37,7 +37,7 @@ pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => say(&[NotifyState::Reloading, now]),
         // Without the time systemd would consider the reload failed.
-        Err(error) => warn!(%error, "systemd was not told of a reload"),
+        Err(error) => warn!(%error, "could not report a reload to systemd"),
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn stopping(most: Duration) {
     say(&[
         NotifyState::Stopping,
         NotifyState::ExtendTimeoutUsec(most),
-        NotifyState::Status("stopping: what is under way ends"),
+        NotifyState::Status("stopping: active requests and attempts finish"),
     ]);
 }
 
@@ -58,7 +58,7 @@ pub(super) fn alive(text: &str) {
 
 fn say(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the service manager could not be told");
+        warn!(%error, "could not notify the service manager");
     }
 }
 

@@ -31,9 +31,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long the file must be unchanged before it is read, because half a configuration may be valid.
 const REST: Duration = Duration::from_millis(100);
 
-/// Why a config.toml was not accepted. The previous one stays in force.
+/// Why a config.toml was rejected. The previous one stays in effect.
 #[derive(Debug, thiserror::Error)]
-enum NotTaken {
+enum Rejected {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -45,7 +45,7 @@ enum NotTaken {
 /// Reads config.toml and applies it.
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
-    /// The configuration in force.
+    /// The current configuration.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) relevel: Relevel,
     pub(super) ingress: Ingress,
@@ -55,45 +55,46 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// Reads and applies config.toml, or logs why it is not accepted.
+    /// Reads and applies config.toml, or logs why it is rejected.
     pub(super) async fn reload(&self, why: &str) {
         manager::reloading();
-        info!(why, "reading `{}` anew", self.path.display());
-        let taken = self.take().await;
-        self.ledger.count(taken.is_ok());
-        match taken {
+        info!(why, "reloading `{}`", self.path.display());
+        let applied = self.apply().await;
+        self.ledger.count(applied.is_ok());
+        match applied {
             Ok(kept) => {
                 for key in &kept {
                     warn!(
                         key,
-                        "`{key}` can't change while the daemon runs; the new value holds from the next start"
+                        "`{key}` can't change while the daemon runs; the new value applies after a restart"
                     );
                 }
-                let waits = format!("for a restart of the daemon wait: {}", kept.join(", "));
+                let waits = format!("these changes need a restart of the daemon: {}", kept.join(", "));
                 self.vitals.complain((!kept.is_empty()).then_some(waits));
-                info!("the new configuration is in force");
+                info!("new configuration applied");
             }
             Err(reason) => {
-                error!("the new configuration is not taken, the one before stays in force: {reason}");
-                self.vitals
-                    .complain(Some(format!("not taken, the configuration before is in force: {reason}")));
+                error!("new configuration rejected, the previous one stays in effect: {reason}");
+                self.vitals.complain(Some(format!(
+                    "configuration rejected, the previous one is in effect: {reason}"
+                )));
             }
         }
         manager::ready(&self.vitals.status().await);
     }
 
-    /// Returns the keys whose new values apply from the next start.
-    async fn take(&self) -> Result<Vec<&'static str>, NotTaken> {
+    /// Applies config.toml. Returns the keys whose new values apply after a restart.
+    async fn apply(&self) -> Result<Vec<&'static str>, Rejected> {
         let path = self.path.clone();
         let read = move || Loaded::read(&path, &ProcessEnvironment, Secrets::All);
         let read = tokio::task::spawn_blocking(read).await;
         let Loaded { mut config, warnings, .. } =
-            read.map_err(|error| NotTaken::Log(error.to_string()))??;
+            read.map_err(|error| Rejected::Log(error.to_string()))??;
         let running = self.config.load_full();
         let kept = keep(&running, &mut config);
         // Steps that may fail come first. Each swaps all of its part or nothing.
         if config.log.level != running.log.level {
-            (self.relevel)(&config.log).map_err(NotTaken::Log)?;
+            (self.relevel)(&config.log).map_err(Rejected::Log)?;
         }
         if let Err(error) = self.ingress.replace_sources(&config.sources) {
             let _ = (self.relevel)(&running.log);
@@ -192,7 +193,7 @@ pub(super) struct Reasons {
     seen: Option<Stamp>,
 }
 
-/// Identifies a content of the file without reading it: device, inode, size, time of the last change.
+/// Identifies a version of the file without reading it: device, inode, size, time of the last change.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Reasons {

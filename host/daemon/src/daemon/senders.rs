@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The timeout of one request.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The most bytes of an answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The maximum length of an answer, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
 
 /// The sources, and a sender that posts to `listen`.
@@ -28,7 +28,7 @@ pub(super) fn senders(
 ) -> Senders {
     let agent = Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(TIMEOUT))
         .max_redirects(0)
         .proxy(None)
         .build()

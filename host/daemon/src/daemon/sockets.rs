@@ -40,12 +40,14 @@ impl Passed {
                 WEBHOOKS => &mut passed.webhooks,
                 ADMIN => &mut passed.admin,
                 _ => {
-                    let way_out = format!("say FileDescriptorName={WEBHOOKS} or {ADMIN} in its .socket unit");
+                    let way_out = format!("set FileDescriptorName={WEBHOOKS} or {ADMIN} in its .socket unit");
                     return Err(wrong(way_out));
                 }
             };
             if std::mem::replace(place, socket).is_some() {
-                return Err(wrong("there is another of that name; each listener has one address".to_owned()));
+                return Err(wrong(
+                    "there is another socket with that name; each listener has one address".to_owned(),
+                ));
             }
         }
         Ok(passed)
@@ -80,7 +82,7 @@ async fn listen(
 fn adopt(socket: TcpListener, configured: SocketAddr, key: &'static str) -> std::io::Result<Listener> {
     let address = socket.local_addr()?;
     if address != configured {
-        info!(%address, %configured, "the socket that systemd holds is used in place of `{key}`");
+        info!(%address, %configured, "using a socket from systemd instead of `{key}`");
     }
     socket.set_nonblocking(true)?;
     Listener::from_std(socket)

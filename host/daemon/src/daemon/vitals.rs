@@ -1,9 +1,9 @@
 //! The daemon's health: whether its loops run, and the most important numbers.
 //!
-//! The loops themselves feed the watchdog. Before each report to the service manager, the store's writer
+//! The loops themselves prove that they run. Before each report to the service manager, the store's writer
 //! completes a commit and the loop that accepts connections answers. If one of them hangs, no report follows,
-//! and the service manager restarts the daemon. A full disk is no reason for a restart, since a restart would
-//! not help. A store that has stopped is one.
+//! and the service manager restarts the daemon. A full disk is no reason for a restart, because a restart
+//! would not help. A store that has stopped is one.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ struct Inner {
     store: Store,
     ingress: Ingress,
     registry: Registry,
-    /// A problem that the operator has to fix, such as a config.toml that was not accepted.
+    /// A problem that the operator has to fix, such as a rejected config.toml.
     complaint: Mutex<Option<String>>,
     /// The requests so far, and when they were counted.
     counted: Mutex<(u64, Instant)>,
@@ -57,7 +57,7 @@ impl Vitals {
         if !manager::is_there() {
             return;
         }
-        let pause = manager::patience().map_or(REFRESH, |patience| (patience / PROOFS).min(REFRESH));
+        let pause = manager::watchdog_interval().map_or(REFRESH, |interval| (interval / PROOFS).min(REFRESH));
         let pause = pause.max(Duration::from_millis(1));
         let mut ticks = interval_at(tokio::time::Instant::now() + pause, pause);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -83,7 +83,7 @@ impl Vitals {
             // full, for example.
             Ok(()) | Err(StoreError::Io(_) | StoreError::Backlog(_) | StoreError::NoSpace { .. }) => {}
         }
-        named("the loop that takes connections", pause, self.0.ingress.turns()).await;
+        named("the loop that accepts connections", pause, self.0.ingress.turns()).await;
         Ok(())
     }
 
@@ -136,7 +136,7 @@ async fn named<T>(name: &str, pause: Duration, turn: impl Future<Output = T>) ->
             () = sleep(pause) => {
                 let silent = format!("{name} has not answered for {:.1} s", began.elapsed().as_secs_f64());
                 if !std::mem::replace(&mut warned, true) {
-                    warn!("{silent}; the watchdog is not fed until it does");
+                    warn!("{silent}; the daemon sends no watchdog pulse until it does");
                 }
                 manager::status(&silent);
             }

@@ -124,7 +124,7 @@ impl Commits {
                     self.resume(name, job.clone(), earlier, trace.take()).await;
                     Ok(())
                 }
-                Ok(None) => Err(not_run(&"its marker was there, and is gone")),
+                Ok(None) => Err(not_run(&"its marker existed, and is gone")),
                 Err(error) => Err(not_run(&error)),
             },
             Err(CommitError::Conflict) => Err(AttemptFailure::Conflict),
@@ -154,7 +154,7 @@ impl Commits {
         let database = earlier.database;
         match earlier.carried {
             Ok(carried) => {
-                about!(info, job, plugin, database = database.name(), "finished from its marker");
+                about!(info, job, plugin, database = database.name(), "completed a delivery from its marker");
                 let (effects, attempt) = carried.into_effects();
                 self.finish(plugin, job, attempt, effects, &database, trace).await;
             }
@@ -162,11 +162,11 @@ impl Commits {
                 // The parser's own message is left out, because it may quote the marker's content.
                 let (line, column) = (unreadable.line(), unreadable.column());
                 let error = format!(
-                    "it took effect in database `{}`, but what its marker carries can't be read, and does \
-                     not leave: line {line}, column {column}",
+                    "it committed in database `{}`, but its marker can't be read, so its effects in the store and the outbox \
+                     are missing: line {line}, column {column}",
                     database.name()
                 );
-                about!(error, job, plugin, error, "a delivery is given up");
+                about!(error, job, plugin, error, "delivery became a dead letter");
                 let attempt = Attempt {
                     number: job.attempt,
                     revision: None,
@@ -180,7 +180,7 @@ impl Commits {
                 };
                 let told = job.clone();
                 if let Err(error) = self.store.complete(job, attempt, Verdict::Dead).await {
-                    about!(warn, told, plugin, %error, "a delivery could not be given up");
+                    about!(warn, told, plugin, %error, "could not record a dead letter");
                 }
             }
         }
@@ -217,7 +217,7 @@ impl Commits {
                     told,
                     plugin,
                     %error,
-                    "an attempt has committed; the next start finishes it from its marker"
+                    "could not record a committed attempt; the next start completes it from its marker"
                 );
             }
         }
@@ -277,7 +277,7 @@ fn not_completed(job: &Job, plugin: &str, error: &StoreError) {
         job,
         plugin,
         %error,
-        "an attempt could not be completed; it runs again after the next start"
+        "could not record an attempt; the delivery runs again after the next start"
     );
 }
 

@@ -18,7 +18,7 @@ use posthouse_model::{
     Env, Mail, OutboxItem, OutboxKind,
     config::{MailTarget, MailTransport, Retry},
 };
-use posthouse_store::{OutboxJob, Places};
+use posthouse_store::{OutboxJob, OutboxSlots};
 
 use self::{folder::Folder, smtp::Smtp};
 use super::transport::{NotSent, Transport};
@@ -85,8 +85,8 @@ impl MailDesk {
 
 impl Transport for MailDesk {
     const KIND: OutboxKind = OutboxKind::Mail;
-    // All mails go to one server, so if it hangs, kept places are of no use.
-    const PLACES: Places = Places { at_once: 8, kept: false };
+    // All mails go to one server, so if it hangs, reserved slots are of no use.
+    const SLOTS: OutboxSlots = OutboxSlots { at_once: 8, kept: false };
 
     fn retry(&self) -> &Retry {
         &self.retry
@@ -95,7 +95,7 @@ impl Transport for MailDesk {
     async fn send(&self, job: &OutboxJob) -> Result<(), NotSent> {
         match &job.item {
             OutboxItem::Mail(mail) => self.mailer.send(mail, &self.env).await,
-            OutboxItem::Request(_) => Err(NotSent::Permanent("it is no mail".to_owned())),
+            OutboxItem::Request(_) => Err(NotSent::Permanent("it is not a mail".to_owned())),
         }
     }
 

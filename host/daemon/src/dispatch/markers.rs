@@ -9,9 +9,10 @@
 //! queue is full, a database does not answer, or the daemon crashes. A sweep removes such markers. It also
 //! removes those that a backup held (`database/keep.rs`).
 //!
-//! A delivery can be given up while the commit of an earlier attempt is still on its way through a network that
-//! hangs. The sweep finds its marker, makes the delivery ready again, and the next attempt finishes it from the
-//! marker. If the marker can't be read, the delivery stays given up until it can, and the marker is kept.
+//! A delivery can become a dead letter while the commit of an earlier attempt is still on its way through a
+//! network that hangs. The sweep finds its marker, makes the delivery ready again, and the next attempt
+//! finishes it from the marker. If the marker can't be read, the delivery stays dead until it can, and the
+//! marker is kept.
 //!
 //! Two kinds of markers are never removed. The marker of a delivery that is not done tells the next attempt not
 //! to run. The marker of a delivery that this store does not know may belong to another store.
@@ -76,17 +77,17 @@ impl Markers {
     /// Enqueues the marker's removal. The caller has this delivery on disk as done. Never waits.
     pub(super) fn remove(&self, database: &Database, delivery: DeliveryId) {
         if self.removers.lock().queue(database, self).try_send(delivery).is_err() {
-            debug!(%delivery, "its marker is left to the sweep");
+            debug!(%delivery, "removal queue is full; the next sweep removes the marker");
         }
     }
 
-    /// Removes the queued markers and stops. Waits at most `patience`.
-    pub(super) async fn finish(&self, patience: Duration) {
+    /// Removes the queued markers and stops. Waits at most `within`.
+    pub(super) async fn finish(&self, within: Duration) {
         let Removers { queues, mut tasks } = std::mem::take(&mut *self.removers.lock());
         drop(queues);
         let cleared = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(patience, cleared).await.is_err() {
-            warn!("markers are left in a database; the next start removes them");
+        if tokio::time::timeout(within, cleared).await.is_err() {
+            warn!("could not remove all markers in time; the next start removes them");
         }
     }
 }
@@ -157,12 +158,15 @@ impl Remover {
 
     async fn remove(&self, deliveries: &[DeliveryId]) {
         if self.databases.markers_stay() {
-            return debug!(count = deliveries.len(), "markers stay while a backup is made; they are swept");
+            return debug!(
+                count = deliveries.len(),
+                "kept markers for a backup; the sweep after it removes them"
+            );
         }
         match self.database.remove_markers(deliveries).await {
             Ok(()) => fault::reached(FaultPoint::MarkerRemoved),
             Err(error) => {
-                debug!(%error, count = deliveries.len(), "markers could not be removed; they are swept");
+                debug!(%error, count = deliveries.len(), "could not remove markers; the next sweep removes them");
             }
         }
     }
@@ -170,8 +174,8 @@ impl Remover {
     async fn sweep(&self) {
         match self.swept().await {
             Ok(0) => {}
-            Ok(count) => info!(database = self.database.name(), count, "left-over markers were removed"),
-            Err(error) => warn!(database = self.database.name(), %error, "markers could not be swept"),
+            Ok(count) => info!(database = self.database.name(), count, "removed left-over markers"),
+            Err(error) => warn!(database = self.database.name(), %error, "could not sweep markers"),
         }
     }
 
@@ -194,14 +198,13 @@ impl Remover {
                 0 => {}
                 count => warn!(
                     database = self.database.name(),
-                    count,
-                    "deliveries were given up while a commit of theirs was on its way; they are finished now"
+                    count, "dead letters had committed in the database; their deliveries are completed now"
                 ),
             }
         }
     }
 
-    /// Returns the deliveries whose marker can be read. The others would only be given up again.
+    /// Returns the deliveries whose marker can be read. The others would only die again.
     async fn readable(&self, deliveries: Vec<DeliveryId>) -> Result<Vec<DeliveryId>, Unavailable> {
         let mut readable = Vec::new();
         for delivery in deliveries {

@@ -127,9 +127,9 @@ impl Dispatch {
         self
     }
 
-    /// Follows the registry until `stop` is cancelled; then lets attempts end within `patience`. What has
+    /// Follows the registry until `stop` is cancelled; then gives attempts `within` to end. What has
     /// not ended by then is dropped without effect and runs after the next start.
-    pub async fn run(mut self, stop: CancellationToken, patience: Duration) {
+    pub async fn run(mut self, stop: CancellationToken, within: Duration) {
         let mut changes = self.registry.changes();
         loop {
             // Marked as seen before the list is read, so that a change during `follow` wakes the loop again.
@@ -142,7 +142,7 @@ impl Dispatch {
                 () = slept(trial) => self.registry.begin_trials().await,
             }
         }
-        self.drain(patience).await;
+        self.drain(within).await;
     }
 
     /// Starts, replaces and closes runners to match the registry's list.
@@ -171,17 +171,17 @@ impl Dispatch {
                     let (env, redactions) = (self.env.clone(), Arc::clone(&self.redactions));
                     match Runner::start(&self.commits, plugin, env, redactions).await {
                         Ok(runner) => drop(self.runners.insert(id, runner)),
-                        Err(error) => warn!(plugin = name, %error, "a plugin's lane could not be opened"),
+                        Err(error) => warn!(plugin = name, %error, "could not open a plugin's lane"),
                     }
                 }
             }
         }
     }
 
-    async fn drain(&mut self, patience: Duration) {
+    async fn drain(&mut self, within: Duration) {
         let attempts: usize = self.runners.values().map(Runner::attempts).sum();
-        info!(attempts, "waiting for attempts to end");
-        let deadline = tokio::time::Instant::now() + patience;
+        info!(attempts, "waiting for running attempts");
+        let deadline = tokio::time::Instant::now() + within;
         for (_, runner) in self.runners.drain() {
             runner.finish(deadline).await;
         }

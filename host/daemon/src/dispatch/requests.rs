@@ -1,15 +1,15 @@
-//! Sends a request of the outbox over HTTP, after a check against the grant that is in force now.
+//! Sends a request of the outbox over HTTP, after a check against the current grant.
 //!
 //! | result | what happens to the item |
 //! | --- | --- |
 //! | 2xx, whatever its headers and its body are | sent |
 //! | 408, 425, 429, 5xx, no response | retried, not before `Retry-After` (bounded) has passed |
-//! | any other status | given up |
-//! | the grant does not allow it (any more) | given up; a replay checks the grant again |
+//! | any other status | dead |
+//! | the grant does not allow it (any more) | dead; a replay checks the grant again |
 //!
-//! A server that never answers occupies a plugin's places until each request times out. So a plugin gets no
-//! more places than stay free for all others: up to 32 of the 64. While the requests of six plugins hang, the
-//! requests of a seventh still leave at once.
+//! A server that never answers occupies a plugin's slots until each request times out. So a plugin gets no
+//! more slots than stay free for all others: up to 32 of the 64. While the requests of six plugins hang, the
+//! requests of a seventh are still sent at once.
 //!
 //! A request is sent at least once. Each retry carries the same `Idempotency-Key`, so that the other side can
 //! detect a repeat.
@@ -24,7 +24,7 @@ use posthouse_model::{
     Env, OutboxItem, OutboxKind,
     config::{Http, Retry},
 };
-use posthouse_store::{OutboxJob, Places};
+use posthouse_store::{OutboxJob, OutboxSlots};
 
 use super::transport::{NotSent, Transport};
 
@@ -48,7 +48,7 @@ impl RequestDesk {
 
 impl Transport for RequestDesk {
     const KIND: OutboxKind = OutboxKind::Request;
-    const PLACES: Places = Places { at_once: 64, kept: true };
+    const SLOTS: OutboxSlots = OutboxSlots { at_once: 64, kept: true };
 
     fn retry(&self) -> &Retry {
         &self.retry
@@ -56,10 +56,10 @@ impl Transport for RequestDesk {
 
     async fn send(&self, job: &OutboxJob) -> Result<(), NotSent> {
         let OutboxItem::Request(request) = &job.item else {
-            return Err(NotSent::Permanent("it is no request".to_owned()));
+            return Err(NotSent::Permanent("it is not a request".to_owned()));
         };
         let Some(plugin) = self.registry.get(job.plugin) else {
-            return Err(NotSent::Permanent("its plugin is forgotten, and its grant with it".to_owned()));
+            return Err(NotSent::Permanent("its plugin was forgotten, and so its grant".to_owned()));
         };
         let settings = self.registry.settings(&plugin.record.name);
         let plugin_http = self.egress.plugin_http(&plugin.record.name, &settings.grants.http);

@@ -156,7 +156,7 @@ impl Runner {
             warn!(
                 plugin = %attempts.plugin.load().record.name,
                 attempts = attempts.under_way.load(Ordering::Relaxed),
-                "attempts did not end in time; they run again after the next start"
+                "stopped attempts at the shutdown deadline; they run again after the next start"
             );
             task.abort();
         }
@@ -254,7 +254,7 @@ impl Attempts {
         if job.conflicts > CONFLICTS_BEFORE_ALONE
             && let Err(error) = self.store.flush().await
         {
-            about!(warn, job, name, %error, "the store did not settle before an attempt");
+            about!(warn, job, name, %error, "could not flush the store before an attempt");
         }
         let AttemptReport { result, started_at, duration, logs, mut fetched, actions } =
             self.attempt(plugin, &job).await;
@@ -283,7 +283,7 @@ impl Attempts {
         };
         match result {
             Ok(()) => {
-                about!(debug, job, name, "an attempt ended well");
+                about!(debug, job, name, "attempt succeeded");
                 Health::Well
             }
             Err(AttemptFailure::NotRun { error }) => self.release_after_rest(job, plugin, &error).await,
@@ -371,7 +371,7 @@ impl Attempts {
     /// commit.
     async fn attempt(&self, plugin: &Plugin, job: &Job) -> AttemptReport {
         let Ok(mut report) = AssertUnwindSafe(plugin.attempt(job)).catch_unwind().await else {
-            about!(error, job, plugin.record.name, "an attempt panicked in the host");
+            about!(error, job, plugin.record.name, "attempt panicked in the host");
             return panicked(self.env.now());
         };
         if let Ok(Finished { effects, .. }) = &report.result
@@ -419,8 +419,8 @@ impl Attempts {
             }
             AttemptFailure::Conflict => {
                 attempt.error = Some(format!(
-                    "its database had other transactions in the way {} times in a row: another plugin or \
-                     program writes to the same rows",
+                    "its transaction conflicted with others {} times in a row: another plugin or program writes to \
+                     the same rows",
                     job.conflicts + 1
                 ));
             }
@@ -436,7 +436,9 @@ impl Attempts {
         // The reason may quote the event, in the guest's words or in a trap. It is in the delivery's record,
         // not in the log.
         match wait {
-            Some(wait) => about!(debug, job, name, outcome, ?wait, "an attempt failed, to be tried again"),
+            Some(wait) => {
+                about!(debug, job, name, outcome, ?wait, "attempt failed; the delivery will be retried")
+            }
             None => {
                 if let Some(held_back) = self.gate.admit() {
                     about!(
@@ -445,7 +447,7 @@ impl Attempts {
                         name,
                         outcome,
                         held_back,
-                        "an attempt failed, and the delivery is a dead letter"
+                        "attempt failed; the delivery is a dead letter"
                     );
                 }
             }
@@ -462,7 +464,7 @@ impl Attempts {
                 told,
                 plugin,
                 %error,
-                "an attempt could not be completed; it runs again after the next start"
+                "could not record an attempt; the delivery runs again after the next start"
             );
         }
     }
@@ -475,14 +477,14 @@ impl Attempts {
                 told,
                 plugin,
                 %error,
-                "a conflict could not be handed in; it runs again after the next start"
+                "could not record a conflict; the delivery runs again after the next start"
             );
         }
     }
 
     /// Releases a job that did not run, or may not have run, after a short wait. The attempt is not counted.
     async fn release_after_rest(&self, job: Job, plugin: &Plugin, error: &str) -> Health {
-        about!(warn, job, plugin.record.name, %error, "an attempt could not take place");
+        about!(warn, job, plugin.record.name, %error, "could not run an attempt");
         tokio::time::sleep(REST).await;
         self.release(job).await;
         Health::Unknown
@@ -497,13 +499,13 @@ impl Attempts {
                 told,
                 plugin,
                 %error,
-                "a delivery could not be given back; it runs after the next start"
+                "could not release a delivery; it runs after the next start"
             );
         }
     }
 }
 
-/// What a failed attempt says about its plugin's health.
+/// The effect of a failed attempt on its plugin's health.
 fn health(failure: &AttemptFailure) -> Health {
     use AttemptFailure::{Broken, Conflict, NoRoom, NotRun, Reject, Retry, Stopped};
     match failure {
@@ -522,16 +524,16 @@ fn concurrency(plugin: &Plugin) -> u32 {
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
 }
 
-/// A revision as an attempt's record shows it.
+/// A short form of a revision, for an attempt's record.
 fn short(revision: &str) -> String {
     revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()
 }
 
-/// Reports an attempt that a defect of posthouse ended.
+/// Reports an attempt that ended because of a defect in posthouse.
 fn panicked(now: jiff::Timestamp) -> AttemptReport {
     AttemptReport {
         result: Err(AttemptFailure::Stopped {
-            error: "posthouse itself failed in this attempt; its log has the panic".to_owned(),
+            error: "posthouse itself panicked in this attempt; see its log".to_owned(),
             trace: None,
         }),
         started_at: now,

@@ -9,10 +9,10 @@
 //!          failed
 //! ```
 //!
-//! Each kind has its own [`Transport`], and no transport waits for another: a slow mail server delays no request. A transport
-//! sends several items at once, each with its own timeouts, and no plugin gets all the places. A slow item
-//! delays other items of its kind no longer than its timeouts. An item is sent at least once: if the daemon
-//! ends while an item is on its way, the next start sends it again.
+//! Each kind has its own [`Transport`], and no transport waits for another: a slow mail server delays no
+//! request. A transport sends several items at once, each with its own timeouts, and no plugin gets all the
+//! slots. A slow item delays other items of its kind no longer than its timeouts. An item is sent at least
+//! once: if the daemon stops while an item is being sent, the next start sends it again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,9 +40,9 @@ use crate::telemetry::Telemetry;
 
 /// How long a transport is idle before it closes its connections.
 const REST: Duration = Duration::from_secs(20);
-/// How long items on their way at shutdown may take.
+/// The time limit at shutdown for items that are being sent.
 const ENDING: Duration = Duration::from_secs(10);
-/// The most bytes of an error that are kept.
+/// The maximum length of a stored error, in bytes.
 const LONGEST_ERROR: usize = 1024;
 
 /// Sends the items that attempts put into the outbox.
@@ -81,15 +81,15 @@ impl Sender {
         self
     }
 
-    /// Sends until `stop` is cancelled or the store closes, then waits a little for what is on its way. What
-    /// has not ended by then goes again at the next start.
+    /// Sends until `stop` is cancelled or the store closes, then waits briefly for items that are being sent.
+    /// Items that are not finished by then are sent again after the next start.
     pub async fn run(self, stop: CancellationToken) {
         let Self { counter, mail, requests } = self;
         tokio::join!(counter.clone().serve(mail, stop.clone()), counter.serve(requests, stop));
     }
 }
 
-/// What every transport works with.
+/// The parts that all transports share.
 #[derive(Clone)]
 struct OutboxWorker {
     store: Store,
@@ -103,7 +103,7 @@ impl OutboxWorker {
         let (transport, kind) = (Arc::new(transport), D::KIND.as_str());
         let mut under_way = JoinSet::new();
         'work: loop {
-            while under_way.len() >= D::PLACES.at_once {
+            while under_way.len() >= D::SLOTS.at_once {
                 tokio::select! {
                     () = stop.cancelled() => break 'work,
                     _ = under_way.join_next() => {}
@@ -111,7 +111,7 @@ impl OutboxWorker {
             }
             // This future is kept until it ends. If it were dropped halfway, it could have leased items that
             // nobody sends.
-            let leased = self.store.lease_outbox(D::KIND, D::PLACES);
+            let leased = self.store.lease_outbox(D::KIND, D::SLOTS);
             tokio::pin!(leased);
             let leased = loop {
                 tokio::select! {
@@ -129,11 +129,11 @@ impl OutboxWorker {
                 }
                 Err(StoreError::Closed) => break,
                 Err(error @ StoreError::Poisoned(_)) => {
-                    tracing::error!(%error, kind, "nothing of the outbox leaves until the daemon is started again");
+                    tracing::error!(%error, kind, "the outbox stopped: nothing is sent until the daemon restarts");
                     break;
                 }
                 Err(error) => {
-                    tracing::error!(%error, kind, "the outbox can't be read");
+                    tracing::error!(%error, kind, "could not read the outbox");
                     tokio::select! {
                         () = stop.cancelled() => break,
                         () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -143,7 +143,10 @@ impl OutboxWorker {
         }
         let ended = async { while under_way.join_next().await.is_some() {} };
         if tokio::time::timeout(ENDING, ended).await.is_err() {
-            tracing::warn!(kind, "something of the outbox was on its way; it goes again at the next start");
+            tracing::warn!(
+                kind,
+                "stopped while outbox items were being sent; they are sent again after the next start"
+            );
         }
         transport.rest().await;
     }
@@ -167,7 +170,7 @@ impl OutboxWorker {
         self.log(&job, &result).await;
         let (outbox, delivery, kind) = (job.id.0, job.delivery, D::KIND.as_str());
         if let Err(error) = self.store.complete_outbox(&job, result).await {
-            tracing::error!(outbox, %delivery, kind, %error, "what became of an outbox item can't be written down");
+            tracing::error!(outbox, %delivery, kind, %error, "could not record the outcome of an outbox item");
         }
     }
 
@@ -177,7 +180,7 @@ impl OutboxWorker {
         let trace = job.trace.map(|trace| tracing::field::display(trace.trace_id()));
         let (error, due) = match result {
             OutboxResult::Sent => {
-                tracing::debug!(outbox, %delivery, attempt, kind = kind.as_str(), trace, "sent");
+                tracing::debug!(outbox, %delivery, attempt, kind = kind.as_str(), trace, "outbox item sent");
                 return;
             }
             OutboxResult::Retry { due, error } => (error, Some(due)),
@@ -201,11 +204,11 @@ impl OutboxWorker {
         match due {
             Some(due) => tracing::warn!(
                 source, event, plugin, %delivery, outbox, attempt, kind, trace, %due, error,
-                "not sent, to be tried again"
+                "outbox item not sent; it will be retried"
             ),
             None => {
                 tracing::error!(
-                    source, event, plugin, %delivery, outbox, attempt, kind, trace, error, "given up"
+                    source, event, plugin, %delivery, outbox, attempt, kind, trace, error, "outbox item not sent; it is dead"
                 );
             }
         }

@@ -17,11 +17,8 @@ pub async fn sweep(store: Store) {
         tick.tick().await;
         match store.prune().await {
             Ok(0) => {}
-            Ok(events) => info!(
-                events,
-                "finished events were removed, past their retention or for the size of the store"
-            ),
-            Err(error) => warn!(%error, "the store could not be swept"),
+            Ok(events) => info!(events, "removed finished events by retention or `max_size`"),
+            Err(error) => warn!(%error, "could not sweep the store"),
         }
     }
 }

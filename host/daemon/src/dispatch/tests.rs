@@ -25,7 +25,7 @@ const HOUR: i64 = 3600;
 /// Seconds of the simulated clock between two events.
 const STEP: i64 = 10;
 /// Far longer than any step takes. Only a failure reaches it.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The type of the events at which the guest of [`chokes_on`] traps.
 const BAD: &str = "user.bad";
@@ -122,7 +122,7 @@ impl Fixture {
     /// Returns by how much it advanced. So it measures simulated time, and not the speed of the machine.
     async fn wait(&self, step: i64, done: impl Fn(&States) -> bool) -> i64 {
         let mut passed = 0;
-        let reached = tokio::time::timeout(PATIENCE, async {
+        let reached = tokio::time::timeout(TIMEOUT, async {
             let (mut seen, mut since) = (None, tokio::time::Instant::now());
             loop {
                 self.store.flush().await.unwrap();
@@ -187,7 +187,7 @@ async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_it
 
     // The cause is gone.
     let mut seconds = 0;
-    let done = tokio::time::timeout(PATIENCE, async {
+    let done = tokio::time::timeout(TIMEOUT, async {
         loop {
             fixture.pass(STEP).await;
             seconds += STEP;

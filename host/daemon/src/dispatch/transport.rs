@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthouse_model::{OutboxKind, config::Retry};
-use posthouse_store::{OutboxJob, Places};
+use posthouse_store::{OutboxJob, OutboxSlots};
 
 /// Why an item was not sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +32,13 @@ impl NotSent {
     }
 }
 
-/// Sends the items of one kind. Desks run independently, so a slow transport delays only its own kind.
+/// Sends the items of one kind. Transports run independently, so a slow one delays only its own kind.
 pub(super) trait Transport: Send + Sync + 'static {
     /// The kind of item that it sends.
     const KIND: OutboxKind;
-    /// The most items on their way at once, and whether places are kept free for plugins that have none.
-    /// Keeping places matters where each item has its own destination, which may be slow.
-    const PLACES: Places;
+    /// The maximum number of items being sent at once, and whether slots stay free for plugins that have
+    /// none. That matters if each item has its own destination, which may be slow.
+    const SLOTS: OutboxSlots;
 
     /// When a failed item is retried.
     fn retry(&self) -> &Retry;
@@ -46,6 +46,6 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// Sends an item. Returns within a time limit, whatever the other side does.
     fn send(&self, job: &OutboxJob) -> impl Future<Output = Result<(), NotSent>> + Send;
 
-    /// Closes what is kept open for the next item.
+    /// Closes the connections that are kept for the next item.
     fn rest(&self) -> impl Future<Output = ()> + Send;
 }

@@ -26,7 +26,7 @@ struct Tried {
 }
 
 impl Attempts {
-    /// Tries what the lane brings, in rounds, until one of them has failed as a whole.
+    /// Runs the lane's deliveries in rounds, until a whole round has failed.
     pub(super) async fn try_some(self: Arc<Self>, trial: Trial, mut lane: Lane, closing: CancellationToken) {
         // Owned by this task, so that attempts stop when it does.
         let mut running = JoinSet::new();

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last.
 //!
-//! A peer that closes its sending half after the request still gets its answer where the listener allows it;
-//! so an event is not dropped half-way when its sender gives up early.
+//! A peer that closes its sending half after the request still gets its answer, if the listener allows it. So
+//! an event is not lost half-way if its sender stops sending early.
 
 use std::{
     convert::Infallible,
@@ -36,16 +36,16 @@ use super::{
     peer::{Peer, Serving, Why},
 };
 
-/// What a connection may buffer of a body, and of answers that its peer does not read, in bytes.
+/// The buffer for a body, and for answers that the peer does not read, in bytes.
 const MAX_BUFFER: usize = 32 * 1024;
-/// How long a peer that is being refused may go on sending, so that it reads why.
+/// How long a refused peer may keep sending, so that it can read the reason.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a connection that has asked nothing yet may take to, once the daemon is told to stop.
+/// How long a connection without any request may take to send one, once the daemon stops.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
-/// Between two looks for it.
+/// The interval between two checks for that.
 const GLANCE: Duration = Duration::from_millis(5);
 
-/// How often the socket of a peer that has to leave is read from.
+/// The interval at which the socket of a peer that must leave is read.
 const GLIMPSES: usize = 4;
 
 pub(super) const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
@@ -54,17 +54,17 @@ pub(super) const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretr
 const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\
     content-type: application/json\r\ncontent-length: 27\r\n\r\n{\"error\":\"Request timeout\"}";
 
-/// How a connection came to its end.
+/// How a connection ended.
 enum End {
-    /// As HTTP has it; with an error where hyper could not read what came.
+    /// Normally; with an error if hyper could not read a message.
     Itself(hyper::Result<()>),
-    /// By a limit of its listener.
+    /// Because of a limit of its listener.
     Told(Why),
-    /// The daemon stops.
+    /// Because the daemon stops.
     Stopping,
 }
 
-/// Serves a connection to its end. `ends` is called once only the last answer is left to be read.
+/// Serves a connection to its end. `ends` is called once when the peer only has to read the last answer.
 pub(super) async fn serve<H: Handler>(
     handler: &H,
     stream: TcpStream,
@@ -73,15 +73,16 @@ pub(super) async fn serve<H: Handler>(
     stopping: CancellationToken,
     ends: impl FnOnce(),
 ) {
-    // Answers are small and whole: waiting for more to send only delays them. Where that can't be had,
-    // they are slower and no less right.
+    // Answers are small and complete, so waiting for more data only delays them. If the option cannot be set,
+    // they are slower but still correct.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        // Before the future is polled: hyper may look for the peer's end in between.
+        // Before the future is polled, because hyper may look for the peer's end in between.
         let serving = peer.serve();
         async move {
             if peer.requests() > 1 && !peer.is_known() {
-                // One who sends request after request and has proved nothing gets a turn for each, as others do.
+                // A peer that sends request after request without a valid one gets the same share as the
+                // others.
                 tokio::task::yield_now().await;
             }
             let mut response = handler.handle(request, peer).await;
@@ -93,7 +94,7 @@ pub(super) async fn serve<H: Handler>(
         }
     });
     let mut connection = Builder::new()
-        .header_read_timeout(None) // `Places` keeps it
+        .header_read_timeout(None) // `ConnectionSlots` keeps it
         .max_header_size(MAX_HEAD)
         .max_buf_size(MAX_BUFFER)
         .half_close(bounds.half_close)
@@ -106,14 +107,15 @@ pub(super) async fn serve<H: Handler>(
         () = stopping.cancelled() => End::Stopping,
     };
     if matches!(end, End::Stopping) {
-        // Whoever has only just connected has its request on the way, and hyper would close on it.
+        // A new connection has its request on the way, and hyper would close the connection before it
+        // arrives.
         tokio::select! {
             biased;
             _ = &mut connection => return,
             _ = timeout(FIRST_REQUEST, first_request(peer)) => {}
         }
         Pin::new(&mut connection).graceful_shutdown();
-        // What has not ended by then is cut off; what has needs no more attention.
+        // Whatever has not ended by then is closed; the rest needs no more attention.
         let _ = timeout(bounds.shutdown_timeout, connection).await;
         return;
     }
@@ -127,9 +129,9 @@ pub(super) async fn serve<H: Handler>(
     }
     let stream = gate.into_stream();
     match end {
-        // A stranger that leaves for somebody else is told so if that takes no time.
+        // A stranger whose connection is closed for another gets an answer, if that takes no time.
         End::Told(Why::Crowded) => say(&stream, last_words),
-        // What it has not read would stay with the system for minutes.
+        // Unread answers would stay in the system's buffers for minutes.
         End::Told(Why::Unread) => drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO))),
         End::Itself(_) | End::Told(_) | End::Stopping => {
             ends();
@@ -141,7 +143,7 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-/// What no handler has counted, and what is left to say to the peer.
+/// Counts requests that no handler counted, and returns the last answer for the peer.
 fn last_words(end: &End, gate: &Gate, unfinished: bool, served: bool) -> (Option<Unhandled>, &'static [u8]) {
     if let (Some(violation), End::Itself(_)) = (gate.verdict(), end) {
         return (Some(Unhandled::Violation(violation)), violation.answer());
@@ -151,11 +153,11 @@ fn last_words(end: &End, gate: &Gate, unfinished: bool, served: bool) -> (Option
         End::Itself(Err(error)) if error.is_parse() => (Some(Unhandled::Malformed), b""),
         End::Itself(_) if unfinished => (Some(Unhandled::HeadBroken), b""),
         End::Told(Why::SlowHead) => (Some(Unhandled::SlowHead), TIMEOUT),
-        // Its handler counts a request that breaks off. An answer may have begun.
+        // The handler counts a request that was interrupted. An answer may have begun.
         End::Told(Why::SlowBody | Why::Crowded) if served => (None, b""),
         End::Told(Why::SlowBody) => (None, TIMEOUT),
         End::Told(Why::Crowded) => (Some(Unhandled::Crowded), UNAVAILABLE),
-        // An idle connection that ends is no request.
+        // The end of an idle connection is not a request.
         End::Itself(_) | End::Told(Why::Idle | Why::Unread) | End::Stopping => (None, b""),
     }
 }
@@ -166,10 +168,10 @@ async fn first_request(peer: &Peer) {
     }
 }
 
-/// Says this at once or not at all, and takes what has come: a socket closed with bytes unread is reset, and
-/// the peer may lose its answer with it.
+/// Writes this at once or not at all, and reads what has arrived. If a socket is closed with unread bytes,
+/// the system resets it, and the peer may lose its answer.
 pub(super) fn say(stream: &TcpStream, words: &[u8]) {
-    // The runtime may not know yet that the socket can be written to.
+    // The runtime may not know yet that the socket is writable.
     let socket = SockRef::from(stream);
     let _ = socket.send(words);
     let mut unread = [MaybeUninit::uninit(); 4096];
@@ -180,8 +182,8 @@ pub(super) fn say(stream: &TcpStream, words: &[u8]) {
     }
 }
 
-/// Says the last words, then reads on for a while: a socket closed with bytes unread is reset, and the
-/// peer may lose its answer with it.
+/// Writes the last answer, then keeps reading for a while. If a socket is closed with unread bytes, the
+/// system resets it, and the peer may lose its answer.
 async fn linger(mut stream: TcpStream, last_words: &[u8]) {
     let rest = async {
         stream.write_all(last_words).await?;
@@ -190,11 +192,11 @@ async fn linger(mut stream: TcpStream, last_words: &[u8]) {
         while stream.read(&mut unread).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whether the peer took its answer is its own affair.
+    // It does not matter whether the peer reads its answer.
     let _ = timeout(LINGER, rest).await;
 }
 
-/// The body of an answer; its request is under way until it is dropped.
+/// The body of an answer. Its request is active until this is dropped.
 struct Answer<B> {
     body: B,
     _serving: Serving,

@@ -1,21 +1,21 @@
-//! The connections of a listener. Ingress and admin use it alike, with bounds and handlers of their own.
+//! The connections of a listener. Ingress and admin both use it, with their own limits and handlers.
 //!
 //! ```text
-//!  accept ──► places      a place for the new connection; where all are taken, a stranger leaves for it
+//!  accept ──► slots       a slot for the new connection; if all are taken, a stranger is closed for it
 //!    │                    peer: a connection as its listener and its handlers know it
 //!    ▼
 //!  connection             hyper, its timeouts, its last words
 //!    ▲
-//!  gate                   passes on whole and valid heads · framing: RFC 9112, read strictly
+//!  gate                   passes on complete, valid heads · framing: RFC 9112, read strictly
 //! ```
 //!
 //! Guarantees, whatever peers do:
 //!
-//! - There are at most [`Bounds::connections`] connections, and a new one gets in unless each of them has an
-//!   admitted request ([`Peer::admit`]). With no descriptors left a new connection gets 503.
-//! - A connection has one request under way. What it sends meanwhile waits in the system's buffers.
-//! - A head, a body, the time between requests and the reading of answers are bounded in time.
-//! - Every request ends in its handler or in [`Handler::unhandled`], once.
+//! - There are at most [`Bounds::connections`] connections. A new one is accepted unless each of them has an
+//!   admitted request ([`Peer::admit`]). If no file descriptors are left, a new connection gets 503.
+//! - A connection has one active request. Data that it sends meanwhile waits in the system's buffers.
+//! - There are time limits for a head, a body, the time between requests and the reading of answers.
+//! - Every request ends once, in its handler or in [`Handler::unhandled`].
 
 mod connection;
 mod forwarded;
@@ -24,8 +24,8 @@ mod framing;
 pub(crate) mod fuzz;
 mod gate;
 mod peer;
-mod places;
 mod pulse;
+mod slots;
 
 use std::{fs::File, io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::places::Places;
+use self::slots::ConnectionSlots;
 pub(crate) use self::{
     forwarded::client,
     framing::Violation,
@@ -49,39 +49,40 @@ pub(crate) use self::{
 };
 use crate::log_limiter::LogLimiter;
 
-/// What the system may buffer of answers that a peer does not read, in bytes for each connection.
+/// The system's buffer for answers that a peer does not read, in bytes for each connection.
 const SEND_BUFFER: usize = 64 * 1024;
-/// What connections that are told to leave may take to.
+/// How long connections may take to end after they were asked to.
 const FREED: Duration = Duration::from_millis(2);
-/// How long accepting rests where the system has no more sockets.
+/// The pause before the next accept if the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
-    /// For the log.
+    /// The name in the log.
     pub(crate) name: &'static str,
-    /// Connections at once.
+    /// The maximum number of connections.
     pub(crate) connections: usize,
-    /// Admitted requests at once. Fewer than connections, so that there is room for strangers.
+    /// The maximum number of admitted requests. Lower than the number of connections, so that there is room
+    /// for strangers.
     pub(crate) admitted: usize,
-    /// Shielded requests at once; see [`Peer::shield`].
+    /// The maximum number of shielded requests; see [`Peer::shield`].
     pub(crate) shielded: usize,
-    /// For a request's head, and from connecting to the first.
+    /// The time for a request's head, and from the start of a connection to its first request.
     pub(crate) header_timeout: Duration,
-    /// For its body.
+    /// The time for a body.
     pub(crate) body_timeout: Duration,
-    /// Between an answer and the next request.
+    /// The time between an answer and the next request.
     pub(crate) idle_timeout: Duration,
-    /// For the peer to read some of an answer.
+    /// The time in which the peer must read some of an answer.
     pub(crate) write_timeout: Duration,
-    /// For what is under way at the end.
+    /// The time for active requests at shutdown.
     pub(crate) shutdown_timeout: Duration,
     /// Whether a peer that has closed its sending half gets its answer.
     pub(crate) half_close: bool,
 }
 
-/// Who answers the requests of a listener.
+/// Answers the requests of a listener.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// The body of an answer.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
@@ -89,7 +90,7 @@ pub(crate) trait Handler: Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// Answers a request. Dropped where the connection ends before.
+    /// Answers a request. Dropped if the connection ends first.
     fn handle(
         &self,
         request: Request<Incoming>,
@@ -100,25 +101,25 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn unhandled(&self, what: Unhandled, peer: IpAddr);
 }
 
-/// How a request ends that reaches no handler.
+/// How a request ended that reached no handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unhandled {
-    /// It breaks a rule of HTTP.
+    /// It violates HTTP.
     Violation(Violation),
     /// hyper can't read it.
     Malformed,
     /// hyper finds its head too large.
     HeadTooLarge,
-    /// Its head broke off.
+    /// Its head was interrupted.
     HeadBroken,
     /// Its head took too long.
     SlowHead,
-    /// Its connection was closed to make room for another, or found none itself.
+    /// Its connection was closed to make room for another, or got no slot itself.
     Crowded,
 }
 
 impl Unhandled {
-    /// Its name in the ledger and the metrics; it never changes.
+    /// The label in the ledger and the metrics; it never changes.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Violation(violation) => violation.label(),
@@ -131,8 +132,8 @@ impl Unhandled {
     }
 }
 
-/// Serves until `shutdown`; then takes no more connections, lets the requests under way end within their
-/// time, and returns. `asked` is answered each time by the loop itself.
+/// Serves until `shutdown`. Then accepts no more connections, lets the active requests finish within their
+/// time, and returns. The loop itself answers `asked` each time.
 pub(crate) async fn serve<H: Handler>(
     listener: TcpListener,
     bounds: Bounds,
@@ -141,15 +142,15 @@ pub(crate) async fn serve<H: Handler>(
     mut asked: Asked,
     shutdown: impl Future<Output = ()>,
 ) {
-    // Connections inherit it. Where it can't be had the system has its own bound.
+    // Connections inherit it. If it cannot be set, the system's own limit applies.
     let _ = SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER);
-    let places = Arc::new(Places::new(&bounds, proxies));
+    let slots = Arc::new(ConnectionSlots::new(&bounds, proxies));
     let bounds = Arc::new(bounds);
     let (stopping, open) = (CancellationToken::new(), TaskTracker::new());
-    // Should this future be dropped, connections stop as well.
+    // If this future is dropped, connections stop as well.
     let stop = stopping.clone().drop_guard();
     let mut reserve = Reserve::new();
-    let mut ticks = interval(places.tick);
+    let mut ticks = interval(slots.tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(shutdown);
     loop {
@@ -161,7 +162,7 @@ pub(crate) async fn serve<H: Handler>(
                 continue;
             }
             _ = ticks.tick() => {
-                places.look();
+                slots.look();
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -169,42 +170,45 @@ pub(crate) async fn serve<H: Handler>(
         let (stream, address) = match accepted {
             Ok((stream, address)) => (stream, address.ip().to_canonical()),
             Err(error) => {
-                reserve.accept_failed(&error, &bounds, &places, &listener, &*handler).await;
+                reserve.accept_failed(&error, &bounds, &slots, &listener, &*handler).await;
                 continue;
             }
         };
-        let Some((peer, made_room)) = places.enter(address) else {
+        let Some((peer, made_room)) = slots.enter(address) else {
             turn_away(&stream, address, &*handler);
-            reserve.warn(&bounds, "each connection has a valid request under way: a new one got 503");
+            reserve.warn(&bounds, "every connection has an active, valid request: a new one got 503");
             continue;
         };
         if made_room {
             reserve.warn(&bounds, "all connections are taken: the oldest without a valid request was closed");
         }
-        let (handler, places) = (Arc::clone(&handler), Arc::clone(&places));
+        let (handler, slots) = (Arc::clone(&handler), Arc::clone(&slots));
         let (bounds, stopping) = (Arc::clone(&bounds), stopping.clone());
         open.spawn(async move {
-            let ends = || places.ends(&peer);
+            let ends = || slots.ends(&peer);
             connection::serve(&*handler, stream, &peer, &bounds, stopping, ends).await;
-            places.leave(&peer);
+            slots.leave(&peer);
         });
     }
     drop(listener);
     drop(stop);
     open.close();
     if timeout(bounds.shutdown_timeout, open.wait()).await.is_err() {
-        tracing::warn!(listener = bounds.name, "requests under way were cut off after `shutdown_timeout`");
+        tracing::warn!(
+            listener = bounds.name,
+            "closed connections with active requests after `shutdown_timeout`"
+        );
     }
 }
 
-/// Answers a connection that gets no place.
+/// Answers a connection that gets no slot.
 fn turn_away<H: Handler>(stream: &TcpStream, address: IpAddr, handler: &H) {
     connection::say(stream, connection::UNAVAILABLE);
     handler.unhandled(Unhandled::Crowded, address);
 }
 
-/// A descriptor to spare. Where the system gives no more of them, it makes room to accept a connection and
-/// to answer it, which would otherwise hang in the listener's queue.
+/// A spare descriptor. If the system has no more, it is closed to accept a connection and answer it;
+/// otherwise the connection would hang in the listener's queue.
 struct Reserve {
     spare: Option<File>,
     gate: LogLimiter,
@@ -219,7 +223,7 @@ impl Reserve {
         &mut self,
         error: &io::Error,
         bounds: &Bounds,
-        places: &Places,
+        slots: &ConnectionSlots,
         listener: &TcpListener,
         handler: &H,
     ) {
@@ -232,11 +236,12 @@ impl Reserve {
             tracing::error!(
                 listener = bounds.name,
                 held_back,
-                "can't accept connections: {error}; raise the limit of open files (`LimitNOFILE` of the unit)"
+                "could not accept a connection: {error}; raise the limit of open files (`LimitNOFILE` of the unit)"
             );
         }
-        // Descriptors of those that leave are free in a moment. Where nobody can, who waits is told so.
-        if !places.shrink() && self.spare.take().is_some() {
+        // Connections that are closed free their descriptors in a moment. If none can be closed, a waiting
+        // connection gets an answer.
+        if !slots.shrink() && self.spare.take().is_some() {
             if let Ok(Ok((stream, address))) = timeout(ACCEPT_PAUSE, listener.accept()).await {
                 turn_away(&stream, address.ip().to_canonical(), handler);
             }

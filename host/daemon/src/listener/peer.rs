@@ -39,14 +39,14 @@ pub(super) enum Why {
     SlowBody,
     /// The peer does not read its answers.
     Unread,
-    /// Another connection needs its place.
+    /// Another connection needs its slot.
     Crowded,
 }
 
 /// The state that all connections of a listener share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The current tick since the start; see [`super::places`].
+    /// The current tick since the start; see [`super::slots`].
     pub(super) now: AtomicU32,
     /// Connections with an admitted request that is not answered yet.
     admitted: AtomicUsize,
@@ -280,7 +280,7 @@ impl Peer {
         }
     }
 
-    /// Waits until another connection needs the place.
+    /// Waits until another connection needs the slot.
     pub(super) async fn crowded(&self) {
         while self.end.load(Ordering::Acquire) != Why::Crowded as u8 {
             self.told.notified().await;

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     Telemetry,
-    span::{self, Place, number, text},
+    span::{self, SpanPosition, number, text},
 };
 
 /// The record of an attempt that is traced.
@@ -78,8 +78,8 @@ impl AttemptTrace {
         let returned = attempt.started_at.saturating_add(attempt.duration).unwrap_or(attempt.started_at);
         let ended = self.commits.last().map_or(returned, |commit| commit.ended.max(returned));
         for Fetched { context, started_at, ended_at, method, url, result } in &self.fetched {
-            let place = Place::below(*context, &self.context);
-            let mut span = span::span(place, method.clone(), SpanKind::Client, *started_at, *ended_at);
+            let position = SpanPosition::below(*context, &self.context);
+            let mut span = span::span(position, method.clone(), SpanKind::Client, *started_at, *ended_at);
             span.attributes = called(method, url);
             match result {
                 Ok(status) => {
@@ -97,14 +97,14 @@ impl AttemptTrace {
                 Some(database) => format!("commit {database}"),
                 None => "commit".to_owned(),
             };
-            let place = Place::below(self.context.child(env), &self.context);
-            let mut span = span::span(place, name, SpanKind::Internal, *began, *ended);
+            let position = SpanPosition::below(self.context.child(env), &self.context);
+            let mut span = span::span(position, name, SpanKind::Internal, *began, *ended);
             span.attributes.extend(database.as_ref().map(|name| text("posthouse.database", name.as_str())));
             push(span);
         }
-        let place = Place::below(self.context, &self.parent);
+        let position = SpanPosition::below(self.context, &self.parent);
         let name = format!("process {plugin}");
-        let mut span = span::span(place, name, SpanKind::Consumer, attempt.started_at, ended);
+        let mut span = span::span(position, name, SpanKind::Consumer, attempt.started_at, ended);
         span.attributes = on(job, plugin);
         span.attributes.extend([
             text("messaging.operation.name", "process"),
@@ -131,16 +131,17 @@ impl AttemptTrace {
     /// is the parent of the replay's other spans.
     fn waited(&self, job: &Job, plugin: &str, attempt: &Attempt) -> Span {
         let first = attempt.number == 1;
-        let (place, name) = match (&self.original, &self.telemetry.0) {
-            (Some(_), _) if first => {
-                (Place { context: self.parent, parent: None, remote: false }, format!("replay {plugin}"))
-            }
+        let (position, name) = match (&self.original, &self.telemetry.0) {
+            (Some(_), _) if first => (
+                SpanPosition { context: self.parent, parent: None, remote: false },
+                format!("replay {plugin}"),
+            ),
             (_, Some(inner)) => {
-                (Place::below(self.parent.child(&inner.env), &self.parent), format!("wait {plugin}"))
+                (SpanPosition::below(self.parent.child(&inner.env), &self.parent), format!("wait {plugin}"))
             }
-            (_, None) => (Place::below(self.parent, &self.parent), String::new()),
+            (_, None) => (SpanPosition::below(self.parent, &self.parent), String::new()),
         };
-        let mut span = span::span(place, name, SpanKind::Internal, job.due_at, attempt.started_at);
+        let mut span = span::span(position, name, SpanKind::Internal, job.due_at, attempt.started_at);
         span.attributes = on(job, plugin);
         if first {
             span.links.extend(self.original.as_ref().map(span::link));

@@ -1,4 +1,4 @@
-//! The way of spans to the collector: a bounded queue, batches, OTLP over HTTP in protobuf.
+//! The export of spans to the collector: a bounded queue, batches, OTLP over HTTP in protobuf.
 //!
 //! ```text
 //!   push ──no room──► dropped, counted
@@ -8,8 +8,8 @@
 //!                        └ anything else, or tried often enough: lost, counted
 //! ```
 //!
-//! Nobody ever waits to push. What was dropped and lost is said in the log, once a minute at most. At the
-//! end what waits is sent within a bound.
+//! A push never waits. The log reports dropped and lost spans at most once a minute. At shutdown, the queued
+//! spans are sent within a time limit.
 
 use std::{
     sync::{
@@ -37,28 +37,28 @@ use tracing::{info, warn};
 
 use super::span;
 
-/// Spans that may wait.
+/// The maximum number of queued spans.
 const QUEUE: usize = 8192;
-/// Bytes that may wait.
+/// The maximum size of the queue, in bytes.
 const QUEUE_BYTES: usize = 32 << 20;
-/// The most spans of one request to the collector.
+/// The maximum number of spans in one request to the collector.
 const BATCH: usize = 512;
-/// Bytes of a batch beyond which no more spans are taken into it.
+/// Beyond this size, in bytes, a batch takes no more spans.
 const BATCH_BYTES: usize = 2 << 20;
-/// How long a span waits for others.
+/// How long a span waits for others to share its batch.
 const GATHER: Duration = Duration::from_millis(500);
-/// How long one request may take.
+/// The timeout of one request.
 const TIME: Duration = Duration::from_secs(10);
-/// How often a batch is tried.
+/// The maximum number of attempts for a batch.
 const TRIES: u32 = 4;
-/// The wait after the first try; it doubles.
+/// The wait after the first attempt; it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait that the collector may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Between two lines of the log about spans that did not arrive.
+/// The interval between two log lines about spans that did not arrive.
 const TELL: Duration = Duration::from_secs(60);
 
-/// The near end: takes spans.
+/// The sending half, which accepts spans.
 pub(super) struct Exporter {
     spans: mpsc::Sender<Span>,
     counts: Arc<Counts>,
@@ -68,18 +68,18 @@ pub(super) struct Exporter {
 
 #[derive(Default)]
 struct Counts {
-    /// Bytes that wait.
+    /// The bytes in the queue.
     bytes: AtomicUsize,
-    /// Spans taken that have neither arrived nor been lost.
+    /// Accepted spans that have neither arrived nor been lost.
     waiting: AtomicU64,
-    /// Spans for which there was no room, since it was last said.
+    /// Spans dropped for lack of room since the last report.
     dropped: AtomicU64,
-    /// Spans that were taken and did not arrive, since it was last said.
+    /// Spans lost since the last report.
     lost: AtomicU64,
 }
 
 impl Exporter {
-    /// Starts the far end. Needs a runtime.
+    /// Starts the exporting task. Needs a runtime.
     pub(super) fn start(http_poster: HttpPoster, resource: Resource) -> Self {
         let (spans, queue) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
@@ -97,7 +97,7 @@ impl Exporter {
         Self { spans, counts, stop, task }
     }
 
-    /// Takes a span, unless there is no room.
+    /// Enqueues a span, unless there is no room.
     pub(super) fn push(&self, span: Span) {
         let bytes = span.encoded_len();
         let waiting = self.counts.bytes.fetch_add(bytes, Relaxed);
@@ -109,22 +109,22 @@ impl Exporter {
         }
     }
 
-    /// Sends what waits, for no longer than `patience`.
-    pub(super) async fn finish(&self, patience: Duration) {
+    /// Sends the queued spans, within `within`.
+    pub(super) async fn finish(&self, within: Duration) {
         self.stop.cancel();
         let task = self.task.lock().take();
         if let Some(mut task) = task
-            && timeout(patience, &mut task).await.is_err()
+            && timeout(within, &mut task).await.is_err()
         {
             task.abort();
         }
         self.counts.lost.fetch_add(self.counts.waiting.swap(0, Relaxed), Relaxed);
-        self.counts.tell("the end came first");
+        self.counts.tell("the daemon stopped first");
     }
 }
 
 impl Counts {
-    /// Says what did not arrive since the last time, if anything. Returns whether it did.
+    /// Logs what did not arrive since the last report, if anything. Returns whether it did.
     fn tell(&self, error: &str) -> bool {
         let (dropped, lost) = (self.dropped.swap(0, Relaxed), self.lost.swap(0, Relaxed));
         if dropped + lost > 0 {
@@ -134,27 +134,27 @@ impl Counts {
     }
 }
 
-/// The far end: carries spans to the collector.
+/// The exporting task: sends spans to the collector.
 struct Carrier {
     http_poster: HttpPoster,
     resource: Resource,
     queue: mpsc::Receiver<Span>,
     stop: CancellationToken,
     counts: Arc<Counts>,
-    /// When the log last heard of trouble.
+    /// When the last problem was logged.
     told: Option<Instant>,
-    /// Whether the collector did not take the last batch.
+    /// Whether the collector did not accept the last batch.
     failing: bool,
 }
 
-/// What became of a batch.
+/// The result of a batch.
 enum Sent {
-    /// So many were refused, with the collector's reason.
+    /// The collector rejected so many, for this reason.
     Taken {
         refused: u64,
         error: String,
     },
-    /// It is to be tried again, perhaps after so long.
+    /// To be retried, perhaps after this time.
     Again(String, Option<Duration>),
     Refused(String),
 }
@@ -171,7 +171,7 @@ impl Carrier {
         }
     }
 
-    /// Waits for spans, and a little for more of them. None come at the end.
+    /// Waits for spans, and briefly for more of them. Returns none at the end.
     async fn gather(&mut self, batch: &mut Vec<Span>) {
         if !self.stop.is_cancelled() {
             tokio::select! {
@@ -249,13 +249,13 @@ impl Carrier {
             Ok(received) => received,
             Err(error) => return Sent::Again(error, None),
         };
-        // What the collector says in words may repeat what it was sent, and is not for the log.
+        // The collector's text may repeat what it was sent, so it is not logged.
         let error = format!("the collector answered {}", received.status.as_u16());
         match received.status.as_u16() {
             200..=299 => {
                 let answer = ExportTraceServiceResponse::decode(&received.body[..]).unwrap_or_default();
                 let refused = answer.partial_success.map_or(0, |partial| partial.rejected_spans);
-                let error = "the collector refused some of a batch".to_owned();
+                let error = "the collector rejected some of a batch".to_owned();
                 Sent::Taken { refused: u64::try_from(refused).unwrap_or(0), error }
             }
             429 | 502 | 503 | 504 => Sent::Again(error, received.retry_after),
@@ -263,7 +263,7 @@ impl Carrier {
         }
     }
 
-    /// Says so at once, and then once a minute while it lasts.
+    /// Logs at once, and then once a minute while the problem lasts.
     fn complain(&mut self, error: &str) {
         if self.told.is_some_and(|told| told.elapsed() < TELL) {
             self.failing = true;
@@ -271,7 +271,7 @@ impl Carrier {
         }
         self.told = Some(Instant::now());
         if !self.counts.tell(error) && !self.failing {
-            warn!(error, "the collector takes no spans; they wait, as far as there is room");
+            warn!(error, "the collector accepts no spans; they are queued while there is room");
         }
         self.failing = true;
     }

@@ -64,11 +64,11 @@ impl Telemetry {
         Ok(Self(Some(Arc::new(Inner { env: env.clone(), below: below(settings.sample), exporter }))))
     }
 
-    /// Sends the spans that wait, for `patience` at most, and ends. The spans left are dropped, and the log
+    /// Sends the spans that wait, for `within` at most, and ends. The spans left are dropped, and the log
     /// reports them.
-    pub async fn finish(&self, patience: Duration) {
+    pub async fn finish(&self, within: Duration) {
         if let Some(inner) = &self.0 {
-            inner.exporter.finish(patience).await;
+            inner.exporter.finish(within).await;
         }
     }
 }

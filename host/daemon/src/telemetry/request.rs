@@ -7,7 +7,7 @@ use posthouse_model::{NewEvent, RequestOutcome, TRACEPARENT, TraceContext};
 
 use super::{
     Telemetry,
-    span::{self, Place, number, text},
+    span::{self, SpanPosition, number, text},
 };
 
 /// The record of a request until its answer. It costs nothing if telemetry is off.
@@ -22,7 +22,7 @@ struct Notes {
 }
 
 struct Traced {
-    place: Place,
+    position: SpanPosition,
     verified: Timestamp,
     stored: Option<Timestamp>,
     about: Vec<opentelemetry_proto::tonic::common::v1::KeyValue>,
@@ -60,7 +60,7 @@ impl RequestTrace {
         let Some(context) = inner.join(parent) else { return };
         event.trace = Some(context);
         notes.traced = Some(Traced {
-            place: Place { context, parent: parent.map(|parent| parent.span), remote: true },
+            position: SpanPosition { context, parent: parent.map(|parent| parent.span), remote: true },
             verified: inner.env.now(),
             stored: None,
             about: span::about(event),
@@ -83,10 +83,10 @@ impl RequestTrace {
         let now = notes.now();
         let Notes { telemetry, began, read, traced, .. } = *notes;
         let (Some(inner), Some(traced)) = (telemetry.0, traced) else { return };
-        let Traced { place, verified, stored, about } = traced;
+        let Traced { position, verified, stored, about } = traced;
         let within = |name: &str, from, to| {
-            let place = Place::below(place.context.child(&inner.env), &place.context);
-            inner.exporter.push(span::span(place, name.to_owned(), SpanKind::Internal, from, to));
+            let position = SpanPosition::below(position.context.child(&inner.env), &position.context);
+            inner.exporter.push(span::span(position, name.to_owned(), SpanKind::Internal, from, to));
         };
         within("verify", read, verified);
         if let Some(stored) = stored {
@@ -99,7 +99,7 @@ impl RequestTrace {
             RequestOutcome::Rejected(reason) => ("rejected", Some(reason)),
             RequestOutcome::Failed(reason) => ("failed", Some(reason)),
         };
-        let mut span = span::span(place, format!("POST {route}"), SpanKind::Server, began, now);
+        let mut span = span::span(position, format!("POST {route}"), SpanKind::Server, began, now);
         span.attributes = about;
         span.attributes.extend([
             text("http.request.method", "POST"),

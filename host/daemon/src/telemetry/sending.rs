@@ -7,13 +7,13 @@ use posthouse_model::{DeliveryId, OutboxItem, TraceContext};
 use super::{
     Telemetry,
     attempt::called,
-    span::{self, Place, number, text},
+    span::{self, SpanPosition, number, text},
 };
 
 /// The record of a sending attempt that is traced.
 pub struct SendTrace {
     telemetry: Telemetry,
-    place: Place,
+    position: SpanPosition,
     began: Timestamp,
 }
 
@@ -26,8 +26,8 @@ impl Telemetry {
         let parent = parent?;
         let context = parent.child(&inner.env);
         *trace = Some(context);
-        let place = Place::below(context, &parent);
-        Some(SendTrace { telemetry: self.clone(), place, began: inner.env.now() })
+        let position = SpanPosition::below(context, &parent);
+        Some(SendTrace { telemetry: self.clone(), position, began: inner.env.now() })
     }
 }
 
@@ -43,10 +43,10 @@ impl SendTrace {
         masked: bool,
         failed: Option<&'static str>,
     ) {
-        let Self { telemetry, place, began } = self;
+        let Self { telemetry, position, began } = self;
         let Some(inner) = telemetry.0 else { return };
         let kind = item.kind().as_str();
-        let mut span = span::span(place, format!("send {kind}"), SpanKind::Client, began, inner.env.now());
+        let mut span = span::span(position, format!("send {kind}"), SpanKind::Client, began, inner.env.now());
         span.attributes = vec![
             number("posthouse.outbox", outbox),
             text("posthouse.outbox.kind", kind),

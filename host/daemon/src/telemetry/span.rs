@@ -20,23 +20,29 @@ pub(super) const MOST_LINES: usize = 128;
 /// The longest text, in bytes; a longer one is cut.
 const LONGEST: usize = 2048;
 
-/// The place of a span in its trace.
+/// The position of a span in its trace.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct SpanPosition {
     pub(super) context: TraceContext,
     pub(super) parent: Option<[u8; 8]>,
     /// Whether the parent belongs to another program.
     pub(super) remote: bool,
 }
 
-impl Place {
+impl SpanPosition {
     pub(super) fn below(context: TraceContext, parent: &TraceContext) -> Self {
         Self { context, parent: Some(parent.span), remote: false }
     }
 }
 
-pub(super) fn span(place: Place, name: String, kind: SpanKind, from: Timestamp, to: Timestamp) -> Span {
-    let Place { context, parent, remote } = place;
+pub(super) fn span(
+    position: SpanPosition,
+    name: String,
+    kind: SpanKind,
+    from: Timestamp,
+    to: Timestamp,
+) -> Span {
+    let SpanPosition { context, parent, remote } = position;
     let remote = if remote { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
     Span {
         trace_id: context.trace.to_vec(),

@@ -200,7 +200,7 @@ impl<'a, 'b> Statement<'a, 'b> {
         let before = head.checked_sub(1);
         if head == at && self.tokens[at].kind == Kind::Word {
             if name == "operator" {
-                return Err("`OPERATOR(…)` is not for plugins; write the operator alone".into());
+                return Err("plugins may not use `OPERATOR(…)`; write the operator alone".into());
             }
             if is_syntax(name) || self.is_clause(name, before) {
                 return Ok(None);

@@ -48,13 +48,13 @@ pub(super) fn check(tokens: &[Token<'_>]) -> Result<(), String> {
     }
     for (at, token) in tokens.iter().enumerate() {
         if let Some((word, does)) = NOT_WITHIN.iter().find(|(word, _)| token.is(word)) {
-            return Err(format!("`{}` is not for plugins: it {does}", word.to_uppercase()));
+            return Err(format!("plugins may not use `{}`: it {does}", word.to_uppercase()));
         }
         // ON DELETE CASCADE and ON UPDATE CASCADE apply to rows.
         let of_rows = at > 0 && (tokens[at - 1].is("delete") || tokens[at - 1].is("update"));
         if token.is("cascade") && !of_rows {
             return Err(
-                "`CASCADE` drops what the statement does not name; drop that first, by its name".into()
+                "`CASCADE` drops objects that the statement does not name; drop those first, by name".into(),
             );
         }
     }
@@ -99,7 +99,7 @@ fn check_actions(thing: &str, tokens: &[Token<'_>]) -> Result<(), String> {
     for token in tokens.iter().skip(at) {
         if begins && !actions.iter().any(|action| token.is(action)) {
             return Err(format!(
-                "`ALTER {} … {}` is not for plugins; it may be {}",
+                "plugins may not use `ALTER {} … {}`; allowed are {}",
                 thing.to_uppercase(),
                 token.text.to_uppercase(),
                 actions.join(", ").to_uppercase()

@@ -24,7 +24,7 @@ impl Grants {
     /// Why a call is refused, and what would allow it.
     pub(crate) fn refusal(&self, name: &str) -> String {
         format!(
-            "the function `{name}` is not for plugins, which may call PostgreSQL's functions that only compute; the \
+            "plugins may not call the function `{name}`, only PostgreSQL's functions without side effects; the \
              operator can grant it by `functions = [\"{name}\"]` in {}",
             self.table
         )

@@ -79,7 +79,7 @@ impl<'a> Scanner<'a> {
     fn run(mut self) -> Result<Scanned<'a>, String> {
         while let Some(first) = self.rest.chars().next() {
             match first {
-                '\0' => return Err("it holds a NUL".into()),
+                '\0' => return Err("it contains a NUL".into()),
                 c if c.is_ascii_whitespace() || c == '\u{b}' => {
                     self.skip(1);
                     self.space();
@@ -94,10 +94,10 @@ impl<'a> Scanner<'a> {
                 '"' => self.quoted(Kind::Quoted, '"')?,
                 '`' if self.sqlite => self.quoted(Kind::Quoted, '`')?,
                 '[' if self.sqlite => self.quoted(Kind::Quoted, ']')?,
-                '`' | '\\' => return Err(format!("it holds `{first}` outside of a text")),
+                '`' | '\\' => return Err(format!("it contains `{first}` outside of a text")),
                 '$' => self.parameter()?,
                 '?' | ':' | '@' | '#' if self.sqlite => {
-                    return Err(format!("it holds `{first}`; parameters are `$1`, `$2` and so on"));
+                    return Err(format!("it contains `{first}`; parameters are `$1`, `$2` and so on"));
                 }
                 ';' => return self.end(),
                 c if c.is_ascii_digit() => {
@@ -175,7 +175,9 @@ impl<'a> Scanner<'a> {
         let prefixed = in_word(before) || before.is_ascii_digit() || matches!(before, '&' | '$');
         // SQLite's `x'00'` is unambiguous.
         if prefixed && (!self.sqlite || !matches!(before, 'x' | 'X')) {
-            return Err(format!("`{before}` stands before a quote; put a space there, or pass a parameter"));
+            return Err(format!(
+                "`{before}` is directly before a quote; put a space between them, or pass a parameter"
+            ));
         }
         self.take(1);
         let mut content = Cow::Borrowed("");
@@ -197,7 +199,7 @@ impl<'a> Scanner<'a> {
             self.take(1);
         }
         if content.contains('\0') {
-            return Err("it holds a NUL".into());
+            return Err("it contains a NUL".into());
         }
         // The next token must not be read as part of this one.
         if self.rest.starts_with(|c: char| in_word(c) || c.is_ascii_digit() || "'\"".contains(c)) {
@@ -211,10 +213,10 @@ impl<'a> Scanner<'a> {
         let digits = self.rest[1..].find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len() - 1);
         let number = self.rest[1..1 + digits].parse::<usize>().ok().filter(|n| (1..=1000).contains(n));
         let Some(number) = number else {
-            return Err("it holds a `$` that begins no parameter; `$1` to `$1000` do".into());
+            return Err("it contains a `$` that is not a parameter; parameters are `$1` to `$1000`".into());
         };
         if self.rest[1 + digits..].starts_with(|c| in_word(c) || c == '$') {
-            return Err(format!("`${number}` runs into a word; put a space there"));
+            return Err(format!("`${number}` is directly before a word; put a space between them"));
         }
         // Written from the number, so that `$01` becomes `$1`.
         self.skip(1 + digits);

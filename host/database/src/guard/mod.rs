@@ -118,7 +118,8 @@ pub(super) fn check(dialect: Dialect<'_>, statement: &str) -> Result<Checked, St
     // Also within a literal: some functions take one as a table's name.
     if contains(statement, "posthouse_") {
         return Err(
-            "names that begin with `posthouse_` are the host's; pass such a text as a parameter".into()
+            "names that begin with `posthouse_` are reserved for the host; pass such a text as a parameter"
+                .into(),
         );
     }
     let scanned = lexer::scan(dialect, statement)?;
@@ -156,7 +157,7 @@ fn check_kind(tokens: &[Token<'_>]) -> Result<(), String> {
     let shown = first.text.to_uppercase();
     if !FIRST.iter().any(|word| first.is(word)) {
         return Err(format!(
-            "`{shown}` is not for plugins: the transaction and the session are the host's; a statement may be \
+            "plugins may not use `{shown}`: the host controls the transaction and the session; a statement may be \
              SELECT, VALUES, WITH, INSERT, UPDATE, DELETE, MERGE, REPLACE, or CREATE, ALTER and DROP of a table, \
              an index, a view, a sequence or a type"
         ));
@@ -165,7 +166,7 @@ fn check_kind(tokens: &[Token<'_>]) -> Result<(), String> {
         let what = tokens[1..].iter().find(|token| !(token.is("or") || token.is("replace")));
         match what {
             Some(what) if MADE.iter().any(|word| what.is(word)) => {}
-            Some(what) => return Err(format!("`{shown} {}` is not for plugins", what.text.to_uppercase())),
+            Some(what) => return Err(format!("plugins may not use `{shown} {}`", what.text.to_uppercase())),
             None => return Err(format!("`{shown}` of nothing")),
         }
     }
@@ -213,7 +214,9 @@ fn check_sqlites_made_up(tokens: &[Token<'_>]) -> Result<(), String> {
     for pair in tokens.windows(2) {
         let name = &pair[1].text;
         if pair[0].is("to") && MADE_UP.iter().any(|made_up| name.eq_ignore_ascii_case(made_up)) {
-            return Err(format!("`{name}` is the name of a table that SQLite makes up; choose another one"));
+            return Err(format!(
+                "`{name}` is the name of a table that SQLite creates itself; choose another one"
+            ));
         }
     }
     Ok(())
@@ -263,7 +266,9 @@ fn check_catalogs(tokens: &[Token<'_>], grants: &Grants) -> Result<(), String> {
         }
         return Err(match tokens.get(at + 1) {
             Some(next) if next.is_sign("(") => grants.refusal(name),
-            _ => format!("names that begin with `pg_` are PostgreSQL's own, and `{name}` is not for plugins"),
+            _ => {
+                format!("names that begin with `pg_` are PostgreSQL's own, and plugins may not use `{name}`")
+            }
         });
     }
     Ok(())
@@ -281,7 +286,7 @@ fn check_names_as_values(tokens: &[Token<'_>]) -> Result<(), String> {
             || tokens.get(at + 1).is_some_and(|next| next.kind == Kind::Text);
         if !literal {
             return Err(format!(
-                "`{}` makes a name of a value; write a text before it, as in `'name'::regclass`",
+                "`{}` turns a value into a name; write a text before it, as in `'name'::regclass`",
                 token.text
             ));
         }

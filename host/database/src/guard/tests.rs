@@ -140,7 +140,9 @@ fn called(statement: &str) -> Vec<String> {
         match check(Dialect::Postgres(&grants), statement) {
             Ok(_) => return granted.into_iter().collect(),
             Err(why) => {
-                let name = why.strip_prefix("the function `").and_then(|rest| rest.split('`').next());
+                let name = why
+                    .strip_prefix("plugins may not call the function `")
+                    .and_then(|rest| rest.split('`').next());
                 let name = name.unwrap_or_else(|| panic!("{statement}: {why}"));
                 assert!(granted.insert(name.to_owned()), "{statement}: {why}");
             }

@@ -186,9 +186,9 @@ impl Server {
                     said(error)
                 ),
             },
-            Some(_) => format!("the server's certificate is no good: {}", said(error)),
+            Some(_) => format!("the server's certificate is not valid: {}", said(error)),
             None if error.as_db_error().is_none() && error.to_string().contains("TLS") => format!(
-                "{}; have it offer TLS, or for a connection in clear write `?sslmode=disable` into `url` of {table}",
+                "{}; let it offer TLS, or, for a connection without encryption, write `?sslmode=disable` into `url` of {table}",
                 said(error)
             ),
             None => said(error),
@@ -296,7 +296,7 @@ fn tls(ca: Option<&Path>) -> Result<MakeRustlsConnect, String> {
                 roots.add(certificate).map_err(|error| failed(&error))?;
             }
             if roots.is_empty() {
-                return Err(failed(&"there is no certificate in it"));
+                return Err(failed(&"it contains no certificate"));
             }
         }
         None => {
@@ -338,8 +338,8 @@ async fn tables(client: &Client) -> Result<(), String> {
             let mut why = said(&error);
             if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
                 why = format!(
-                    "{why}: its role may not make the tables `posthouse_deliveries` and `posthouse_kv`; let \
-                     their owner make them, and grant the role SELECT, INSERT, UPDATE and DELETE on both \
+                    "{why}: its role may not create the tables `posthouse_deliveries` and `posthouse_kv`; \
+                     let their owner create them, and grant the role SELECT, INSERT, UPDATE and DELETE on both \
                      (docs/configuration.md has the statements)"
                 );
             }

@@ -75,7 +75,7 @@ impl Bound {
             return Ok(());
         }
         self.0.over.store(bytes, Ordering::Relaxed);
-        Err(io::Error::other("the server sent a message that is larger than may be"))
+        Err(io::Error::other("the server sent a message that is larger than allowed"))
     }
 }
 

@@ -61,7 +61,7 @@ use super::{
     guard::{self, Checked, Dialect, Does, Grants},
     kv::Written,
     value::Gather,
-    waiting::PATIENCE,
+    waiting::MAX_WAIT,
 };
 
 /// After this many conflicts an attempt has the pool to itself.
@@ -140,7 +140,7 @@ impl Pool {
         let places = if past.conflicts >= CONFLICTS_BEFORE_ALONE { self.all } else { 1 };
         let place = waiting.wait_for(Arc::clone(&self.places).acquire_many_owned(places)).await;
         let place = place
-            .ok_or_else(|| self.unavailable(&format!("its place did not come within {PATIENCE:?}")))?
+            .ok_or_else(|| self.unavailable(&format!("no connection became free within {MAX_WAIT:?}")))?
             .map_err(|_| self.unavailable("it is closing"))?;
         Ok(Transaction {
             link: Some(self.link().await?),
@@ -734,17 +734,14 @@ async fn run(
     };
     if statement.params().len() != parameters.len() {
         let (wants, given) = (statement.params().len(), parameters.len());
-        return Err(answer(
-            "08P01",
-            format!("the statement wants {wants} parameters, and {given} are given"),
-        ));
+        return Err(answer("08P01", format!("the statement has {wants} parameters, and {given} are given")));
     }
     if let Some(column) = statement.columns().iter().find(|column| !values::is_known(column.type_())) {
         let (name, ty) = (column.name(), column.type_());
         return Err(answer(
             "0A000",
             format!(
-                "column `{name}` is of type {ty}, which is no value here; cast it, such as to text or json"
+                "column `{name}` has type {ty}, which is not supported; cast it, for example to text or json"
             ),
         ));
     }

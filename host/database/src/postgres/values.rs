@@ -29,9 +29,9 @@ impl ToSql for Parameter {
         match &self.0 {
             Value::Null => return Ok(IsNull::Yes),
             Value::Bytes(bytes) if *ty == Type::BYTEA => out.put_slice(bytes),
-            Value::Bytes(_) => return Err(format!("bytes can't go where {ty} is wanted").into()),
+            Value::Bytes(_) => return Err(format!("bytes can't be passed as {ty}").into()),
             Value::Timestamp(time) if is_timestamp(ty) => {
-                out.put_i64(time.checked_sub(EPOCH).ok_or("a timestamp before all of PostgreSQL's")?);
+                out.put_i64(time.checked_sub(EPOCH).ok_or("a timestamp before the earliest of PostgreSQL")?);
             }
             Value::Timestamp(time) => put(out, Timestamp::from_microsecond(*time)?),
             Value::Boolean(boolean) => put(out, boolean),

@@ -52,12 +52,12 @@ pub(super) fn check(does: Does, context: AuthContext<'_>) -> Result<(), String> 
         | A::DropTempView { .. }
         | A::DropTempIndex { .. }
         | A::DropTempTrigger { .. } => Err(not_in_main("temp")),
-        A::CreateTrigger { .. } | A::DropTrigger { .. } => Err("triggers are not for plugins".to_owned()),
-        A::CreateVtable { .. } | A::DropVtable { .. } => Err("virtual tables are not for plugins".to_owned()),
+        A::CreateTrigger { .. } | A::DropTrigger { .. } => Err("plugins may not use triggers".to_owned()),
+        A::CreateVtable { .. } | A::DropVtable { .. } => Err("plugins may not use virtual tables".to_owned()),
         A::Pragma { pragma_name, .. } => {
-            Err(format!("PRAGMA {pragma_name} is not for plugins: the connection is the host's"))
+            Err(format!("plugins may not use PRAGMA {pragma_name}: the host controls the connection"))
         }
-        _ => Err("the statement does what is not for plugins".to_owned()),
+        _ => Err("plugins may not do what the statement does".to_owned()),
     }
 }
 
@@ -71,7 +71,7 @@ fn function(name: &str) -> Result<(), String> {
     if functions::is_allowed(name) {
         Ok(())
     } else {
-        Err(format!("the function `{name}` is not among those that plugins may call on SQLite"))
+        Err(format!("plugins may not call the function `{name}` on SQLite"))
     }
 }
 
@@ -89,7 +89,7 @@ fn readable(does: Does, schema: Option<&str>, table: &str) -> Result<(), String>
     let starts =
         |prefix: &str| table.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     if starts("pragma_") || NOT_READ.iter().any(|known| table.eq_ignore_ascii_case(known)) {
-        return Err(format!("the table `{table}` is not for plugins: it shows what is the host's"));
+        return Err(format!("plugins may not read the table `{table}`: it shows data of the host"));
     }
     Ok(())
 }
@@ -112,7 +112,9 @@ fn defined(does: Does, schema: Option<&str>, name: &str) -> Result<(), String> {
     in_main(schema)?;
     not_the_hosts(name)?;
     if MADE_UP.iter().any(|known| name.eq_ignore_ascii_case(known)) {
-        return Err(format!("`{name}` is the name of a table that SQLite makes up; choose another one"));
+        return Err(format!(
+            "`{name}` is the name of a table that SQLite creates itself; choose another one"
+        ));
     }
     match does {
         Does::Defines | Does::Alters => Ok(()),
@@ -136,7 +138,7 @@ fn not_in_main(schema: &str) -> String {
 fn not_the_hosts(table: &str) -> Result<(), String> {
     const PREFIX: &str = "posthouse_";
     if table.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) {
-        return Err(format!("`{table}` is the host's"));
+        return Err(format!("`{table}` belongs to the host"));
     }
     Ok(())
 }

@@ -155,7 +155,7 @@ impl GuestConnection {
             truncated
         };
         if let Err(error) = truncate() {
-            tracing::debug!(database = self.name, %error, "the log of a database was not truncated");
+            tracing::debug!(database = self.name, %error, "could not truncate the write-ahead log of a database");
         }
     }
 

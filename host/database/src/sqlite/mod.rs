@@ -64,7 +64,7 @@ use super::{
     Bounds, CommitError, Committed, Rows, SqlError, TxAborted, Unavailable, Value, Waiting,
     guard::{self, Dialect},
     kv::Written,
-    waiting::PATIENCE,
+    waiting::MAX_WAIT,
 };
 
 /// The time between two attempts to truncate a log that readers hold back.
@@ -224,7 +224,7 @@ impl Pool {
         match waiting.wait_for(Arc::clone(of).acquire_owned()).await {
             Some(permit) => permit.map_err(|_| self.unavailable("it is closing")),
             None => Err(self.unavailable(&format!(
-                "its turn did not come within {PATIENCE:?}{}",
+                "its turn to write did not come within {MAX_WAIT:?}{}",
                 self.writer().unwrap_or_default()
             ))),
         }
@@ -234,7 +234,7 @@ impl Pool {
     fn writer(&self) -> Option<String> {
         let writer = self.writer.lock();
         let (who, since) = writer.as_ref().filter(|_| self.turn.available_permits() == 0)?;
-        Some(format!(": {who} has had the turn to write for {} s", since.elapsed().as_secs()))
+        Some(format!(": {who} has been writing for {} s", since.elapsed().as_secs()))
     }
 
     async fn worker(&self) -> Result<Worker, Unavailable> {
@@ -258,7 +258,7 @@ impl Pool {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             let all = u32::try_from(pool.all).unwrap_or(u32::MAX);
-            if let Ok(Ok(_all)) = tokio::time::timeout(PATIENCE, pool.places.acquire_many(all)).await {
+            if let Ok(Ok(_all)) = tokio::time::timeout(MAX_WAIT, pool.places.acquire_many(all)).await {
                 // A failure is retried after the next commit.
                 let _ = pool
                     .apart(true, |guest| {

@@ -189,7 +189,7 @@ impl Room {
                 database = self.name,
                 size = %ByteSize(bytes),
                 max_size = %ByteSize(self.max_size),
-                "a database is larger than `max_size`: it may not grow"
+                "a database is larger than `max_size` and can't grow"
             );
         }
     }
@@ -393,8 +393,7 @@ impl Room {
     }
 
     fn is_moved(&self, what: &str) {
-        let why =
-            format!("`{}` is not the file any more that the daemon has open: {what}", self.path.display());
+        let why = format!("`{}` is no longer the file that the daemon has open: {what}", self.path.display());
         let _ = self.moved.set(why);
     }
 }

@@ -161,7 +161,7 @@ fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Va
     };
     if checked.parameters != parameters.len() {
         let message = format!(
-            "the statement wants {} parameters, and {} are given",
+            "the statement has {} parameters, and {} are given",
             checked.parameters,
             parameters.len()
         );
@@ -173,7 +173,7 @@ fn bind(statement: &mut CachedStatement<'_>, checked: &Checked, parameters: &[Va
             .and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok())
             .and_then(|number| number.checked_sub(1));
         let Some(value) = number.and_then(|number| parameters.get(number)) else {
-            return Err(answer("42P02", "a parameter is none of `$1`, `$2` and so on".to_owned()));
+            return Err(answer("42P02", "a parameter is not of the form `$1`, `$2` and so on".to_owned()));
         };
         let value = values::write(value).map_err(|message| answer("22023", message))?;
         statement.raw_bind_parameter(at, value)?;

@@ -215,11 +215,11 @@ impl State {
 
     fn fail(&self, error: &io::Error) {
         let reason = format!(
-            "its log could not be synced ({error}), so it is in doubt what of it is on disk; it is used again \
-             after a restart"
+            "its log could not be synced ({error}), so the state of the disk is unknown; a restart makes the \
+             database usable again"
         );
         if self.failure.set(reason).is_ok() {
-            tracing::error!(database = self.name, %error, "the log of a database could not be synced");
+            tracing::error!(database = self.name, %error, "could not sync the write-ahead log of a database");
         }
     }
 

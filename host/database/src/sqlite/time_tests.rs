@@ -206,7 +206,7 @@ async fn an_attempt_that_waits_for_the_turn_to_write_can_tell_who_has_it() {
     let mut first = pool.begin(false, &who).await.unwrap();
     first.statement("INSERT INTO others VALUES (1)", vec![], BOUNDS).await.unwrap();
     let why = pool.writer().unwrap();
-    assert!(why.contains("plugin `slow` (dlv_7) has had the turn to write for 0 s"), "{why}");
+    assert!(why.contains("plugin `slow` (dlv_7) has been writing for 0 s"), "{why}");
     drop(first);
     begin(&pool).await.statement("INSERT INTO others VALUES (2)", vec![], BOUNDS).await.unwrap();
 }

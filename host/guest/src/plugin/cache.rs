@@ -40,7 +40,7 @@ pub(super) enum CacheError {
     Io { path: PathBuf, error: io::Error },
     #[error(
         "the AOT cache `{0}` is not private: it must be a folder of the user that runs posthouse, mode \
-         0700; remove it, and it is made anew"
+         0700; remove it, and the daemon creates it again"
     )]
     NotPrivate(PathBuf),
 }
@@ -112,7 +112,7 @@ impl Cache {
         let length = written.metadata().map_err(failed)?.len();
         let code = Engine::detect_precompiled_file(file);
         if length > LARGEST || !matches!(code, Ok(Some(Precompiled::Component))) {
-            return Err(failed(io::Error::other("the compiler wrote no AOT code of a component")));
+            return Err(failed(io::Error::other("the compiler did not write AOT code of a component")));
         }
         let mut sealer = Sealer::default();
         let mut part = vec![0; PART];

@@ -15,7 +15,7 @@ pub(super) enum ComponentizeError {
          section); build it with wit-bindgen against `posthouse:plugin`, or as a component"
     )]
     NoWorld,
-    #[error("it can't be made a component: {0}")]
+    #[error("it can't be converted to a component: {0}")]
     Refused(String),
 }
 

@@ -86,7 +86,7 @@ pub fn look(dir: &Path) -> io::Result<Looked> {
             Some(name) if file.is_file() => {
                 looked.plugins.push(Found { name: name.to_owned(), path, stamp: Stamp::of(&file) });
             }
-            Some(_) => looked.ignored.push((file_name(&path), "it is no file")),
+            Some(_) => looked.ignored.push((file_name(&path), "it is not a file")),
             None => {
                 let why = "a plugin's name is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit";
                 looked.ignored.push((file_name(&path), why));

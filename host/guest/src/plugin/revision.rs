@@ -309,7 +309,7 @@ mod tests {
         let cases = [
             (manifest("two\nlines", &["*"]), "control character"),
             (manifest(&"x".repeat(DESCRIPTION + 1), &["*"]), "257 bytes"),
-            (manifest("", &["user*"]), "`user*` is no pattern"),
+            (manifest("", &["user*"]), "`user*` is not a pattern"),
             (manifest("", &many), "257 patterns"),
         ];
         for (manifest, says) in cases {

@@ -59,7 +59,7 @@ impl Watcher {
                 tracing::warn!(
                     dir = %self.dir.display(),
                     %error,
-                    "a folder can't be watched; it is looked at from time to time"
+                    "could not watch a folder; it is scanned periodically instead"
                 );
             }
             Err(_) => {}

@@ -245,7 +245,7 @@ pub(super) fn source_name(value: &Value<'_>) -> Result<SourceName, Fault> {
     let text = text(value)?;
     match SourceName::new(text) {
         Ok(_) if text.contains(':') => {
-            Err(value.fault("holds ':'; letters, digits, `-` and `_` may stand in it"))
+            Err(value.fault("holds ':'; letters, digits, `-` and `_` are allowed"))
         }
         named => named.map_err(|error| value.fault(format_args!("is wrong: {error}"))),
     }

@@ -1,11 +1,11 @@
-//! Completing durably: who waits hears it once it is on disk, and many wait for one commit. And what is
-//! known of a delivery: whether it may have run, whether it is finished.
+//! Completing durably: the caller gets an answer once the completion is on disk, and many share one commit.
+//! Also whether a delivery may have run, and whether it is finished.
 
 use posthouse_model::{DeliveryId, Effects, Job, KvWrite, LeaseToken};
 
 use super::support::*;
 
-use crate::{Completed, StoreError, Verdict, conformance::Fault};
+use crate::{Completed, StoreError, Verdict, conformance::InjectedFailure};
 
 async fn durably(fixture: &Fixture, job: Job, effects: Effects) -> Result<Completed, StoreError> {
     let verdict = Verdict::Done(effects);
@@ -52,7 +52,7 @@ pub(super) async fn many_wait_for_one_commit_together(on: On) {
         jobs.push(next(&mut lane).await);
     }
     let done = jobs.into_iter().map(|job| durably(&fixture, job, effects(&[("n", KvWrite::Add(1))])));
-    // None of these makes the next one wait: all are handed in before the first is answered.
+    // None of these delays the next: all are submitted before the first is answered.
     let answers = futures_util::future::join_all(done).await;
     assert!(answers.iter().all(|answer| *answer == Ok(Completed::Written)), "{answers:?}");
     assert_eq!(fixture.store.kv_get(plugin, "n").await.unwrap().unwrap().0, b"200");
@@ -67,9 +67,9 @@ pub(super) async fn a_full_disk_is_waited_out_and_a_disk_in_doubt_is_told(on: On
     fixture.accept("one", &[plugin]).await;
     fixture.accept("two", &[plugin]).await;
     let (one, two) = (next(&mut lane).await, next(&mut lane).await);
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     assert_eq!(durably(&fixture, one, effects(&[])).await, Ok(Completed::Written));
-    fixture.store.inject(Fault::InDoubt);
+    fixture.store.inject(InjectedFailure::InDoubt);
     assert!(matches!(durably(&fixture, two, effects(&[])).await, Err(StoreError::Poisoned(_))));
 }
 
@@ -100,14 +100,14 @@ pub(super) async fn only_what_is_fresh_from_the_inbox_is_certain_not_to_have_run
     assert!(!fresh.may_have_run);
     fixture.store.release(fresh).await.unwrap();
     assert!(next_done(&fixture, &mut lane, "fresh").await);
-    // It never left the store, however long it waited there.
+    // Its lease stayed in the store, however long the job waited there.
     assert!(!next_done(&fixture, &mut lane, "backlog").await);
     let third = next(&mut lane).await;
     assert!(!third.may_have_run);
     fixture.finish(third, Verdict::Retry(fixture.now())).await;
     assert!(next(&mut lane).await.may_have_run);
 
-    // Leased when the power goes, and again before it has run: neither start knows.
+    // Leased at a power cut, and again before it has run: neither start knows of an attempt.
     let found = fixture.crashed().crashed();
     let mut lane = found.store.open_lane(plugin, 1).await.unwrap();
     assert!(next(&mut lane).await.may_have_run);

@@ -1,4 +1,4 @@
-//! Derived events: taken in with the completion that emits them, or not at all.
+//! Derived events: stored with the completion that emits them, or not at all.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use posthouse_model::{Derived, Effects, Envelope, EventId, EventType, KvVersion,
 
 use super::support::*;
 
-use crate::{EventFilter, StoreError, Verdict, conformance::Fault};
+use crate::{EventFilter, StoreError, Verdict, conformance::InjectedFailure};
 
 fn emitting(fixture: &Fixture, id: &str, to: &[PluginId]) -> Effects {
     let envelope = Envelope {
@@ -39,7 +39,7 @@ pub(super) async fn a_derived_event_comes_with_its_deliveries_when_the_attempt_i
     assert_eq!(fixture.states().await, ["done", "leased"]);
     fixture.assert_balanced().await;
 
-    // Read back it is the same: its depth is not lost by a crash.
+    // Read back it is the same: a crash does not lose its depth.
     let found = fixture.crashed();
     let mut other = found.store.open_lane(b, 4).await.unwrap();
     let again = next(&mut other).await;
@@ -53,11 +53,11 @@ pub(super) async fn nothing_is_emitted_without_done(on: On) {
     fixture.accept("one", &[a]).await;
     let job = next(&mut lane).await;
 
-    // In conflict: what it read is not so.
+    // A conflict: something that it read has changed.
     let conflicting = saw(emitting(&fixture, "dlv_1.1", &[a]), "k", Some(KvVersion(7)));
     fixture.finish(job, Verdict::Done(conflicting)).await;
     let job = next(&mut lane).await;
-    // Given back, and its completion comes late.
+    // Released, and its completion arrives late.
     fixture.store.release(job.clone()).await.unwrap();
     fixture.finish(job, Verdict::Done(emitting(&fixture, "dlv_1.1", &[a]))).await;
     fixture.store.flush().await.unwrap();
@@ -71,7 +71,7 @@ pub(super) async fn a_batch_that_is_taken_back_emits_once_when_it_is_tried_again
     let mut lane = fixture.store.open_lane(a, 4).await.unwrap();
     fixture.accept("one", &[a]).await;
     let job = next(&mut lane).await;
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     fixture.finish(job, Verdict::Done(emitting(&fixture, "dlv_1.1", &[a]))).await;
     let derived = next(&mut lane).await;
     assert_eq!(derived.event.content.id.as_str(), "dlv_1.1");

@@ -1,11 +1,11 @@
-//! Failing: a full disk fails what it must and is outlived; a write that leaves the disk in doubt stops
-//! the store.
+//! Failures: a full disk fails what it must, and the store survives it. A write that leaves the state of the
+//! disk unknown stops the store.
 
 use posthouse_model::{OutboxKind, OutboxState};
 
 use super::support::*;
 
-use crate::{Places, StoreError, Verdict, conformance::Fault};
+use crate::{OutboxSlots, StoreError, Verdict, conformance::InjectedFailure};
 
 pub(super) async fn after_a_failed_sync_nothing_is_answered_well(on: On) {
     let fixture = Fixture::new(on);
@@ -13,7 +13,7 @@ pub(super) async fn after_a_failed_sync_nothing_is_answered_well(on: On) {
     let mut lane = fixture.store.open_lane(plugin, 4).await.unwrap();
     fixture.accept("before", &[plugin]).await;
     let job = next(&mut lane).await;
-    fixture.store.inject(Fault::InDoubt);
+    fixture.store.inject(InjectedFailure::InDoubt);
     let failed = fixture.store.accept(fixture.event("failed"), vec![plugin]).await;
     let Err(StoreError::Poisoned(reason)) = failed else { panic!("{failed:?}") };
     assert_eq!(fixture.store.failure(), Some(reason));
@@ -23,7 +23,11 @@ pub(super) async fn after_a_failed_sync_nothing_is_answered_well(on: On) {
     assert!(poisoned(&fixture.store.flush().await.unwrap_err()));
     assert!(poisoned(&fixture.store.release(job).await.unwrap_err()));
     assert!(poisoned(
-        &fixture.store.lease_outbox(OutboxKind::Mail, Places { at_once: 1, kept: false }).await.unwrap_err()
+        &fixture
+            .store
+            .lease_outbox(OutboxKind::Mail, OutboxSlots { at_once: 1, kept: false })
+            .await
+            .unwrap_err()
     ));
     assert!(poisoned(&fixture.store.open_lane(plugin, 1).await.err().unwrap()));
     assert!(lane.next().await.is_none());
@@ -45,13 +49,13 @@ pub(super) async fn a_completion_that_finds_the_disk_full_is_not_forgotten(on: O
     let mut lane = fixture.store.open_lane(plugin, 4).await.unwrap();
     fixture.accept("one", &[plugin]).await;
     let job = next(&mut lane).await;
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     let mut effects = effects(&[("k", set("v"))]);
     effects.outbox.push(mail("hello"));
     fixture.finish(job, Verdict::Done(effects)).await;
     let began = std::time::Instant::now();
     while lane.outstanding() > 0 {
-        assert!(began.elapsed() < PATIENCE, "it must be tried again");
+        assert!(began.elapsed() < TIMEOUT, "it must be tried again");
         tokio::time::sleep(MOMENT / 10).await;
     }
     assert_eq!(fixture.states().await, ["done"]);
@@ -65,7 +69,7 @@ pub(super) async fn what_a_failed_batch_handed_over_is_handed_over_again(on: On)
     let fixture = Fixture::new(on);
     let plugin = fixture.plugin("a").await;
     fixture.accept("one", &[plugin]).await;
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     // Opening the lane fills it, and that batch fails.
     let mut lane = fixture.store.open_lane(plugin, 1).await.unwrap();
     let job = next(&mut lane).await;

@@ -1,5 +1,5 @@
-//! What people look for: a search ends in time and goes on where it stopped, what happened is counted by
-//! the minute, dead letters are gathered by reason, and what an operator did is written down.
+//! Operators' queries: a search stops in time and continues where it stopped, events are counted per minute,
+//! dead letters are grouped by cause, and operators' actions are recorded.
 
 use std::time::Duration;
 

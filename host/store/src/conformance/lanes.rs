@@ -1,4 +1,4 @@
-//! Lanes: in order, within capacity, and nobody but the lease's holder completes.
+//! Lanes: in order, within capacity, and only the holder of the lease completes.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub(super) async fn a_retry_waits_until_it_is_due_and_counts_its_attempt(on: On)
     fixture.clock.advance(Duration::from_secs(59));
     assert_quiet(&mut lane).await;
     fixture.clock.advance(Duration::from_secs(1));
-    // Nothing wakes the writer but its own clock.
+    // Only the writer's own clock wakes it.
     let job = next(&mut lane).await;
     assert_eq!(job.attempt, 2);
     fixture.finish(job, Verdict::Dead).await;

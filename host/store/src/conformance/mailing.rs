@@ -1,4 +1,4 @@
-//! The outbox: what was staged with a commit leaves, in order of due time, until sent or given up.
+//! The outbox: items staged with a commit are sent in order of due time, until they are sent or dead.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use posthouse_model::{OutboxItem, OutboxKind, OutboxState, WebRequest};
 
 use super::support::*;
 
-use crate::{OutboxFilter, OutboxJob, OutboxResult, Places};
+use crate::{OutboxFilter, OutboxJob, OutboxResult, OutboxSlots};
 
-/// So many places that nobody has to leave any free.
-fn places(at_once: usize) -> Places {
-    Places { at_once, kept: false }
+/// So many slots, none of them reserved.
+fn slots(at_once: usize) -> OutboxSlots {
+    OutboxSlots { at_once, kept: false }
 }
 
-/// A store with these mails in its outbox, each of a delivery of its own.
+/// A store with these mails in its outbox, each of its own delivery.
 async fn house_with(on: On, subjects: &[&str]) -> Fixture {
     let fixture = Fixture::new(on);
     let plugin = fixture.plugin("a").await;
@@ -32,19 +32,19 @@ fn subject(job: &OutboxJob) -> &str {
     &mail.subject
 }
 
-/// Leases while fewer than so many are leased.
+/// Leases while fewer than so many items are leased.
 async fn lease(fixture: &Fixture, at_once: usize) -> Vec<OutboxJob> {
-    let leased = fixture.store.lease_outbox(OutboxKind::Mail, places(at_once));
-    tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap()
+    let leased = fixture.store.lease_outbox(OutboxKind::Mail, slots(at_once));
+    tokio::time::timeout(TIMEOUT, leased).await.unwrap().unwrap()
 }
 
 async fn assert_nothing_due(fixture: &Fixture) {
     assert_nothing_has_a_place(fixture, 99).await;
 }
 
-/// Nothing is due, or what is due has none of so many places.
+/// Nothing is due, or no slot is free for it.
 async fn assert_nothing_has_a_place(fixture: &Fixture, at_once: usize) {
-    let leased = fixture.store.lease_outbox(OutboxKind::Mail, places(at_once));
+    let leased = fixture.store.lease_outbox(OutboxKind::Mail, slots(at_once));
     assert!(tokio::time::timeout(MOMENT, leased).await.is_err());
 }
 
@@ -67,14 +67,14 @@ pub(super) async fn items_leave_once_and_in_order(on: On) {
 pub(super) async fn who_waits_is_woken_by_a_new_item(on: On) {
     let fixture = house_with(on, &[]).await;
     let store = fixture.store.clone();
-    let waiting = tokio::spawn(async move { store.lease_outbox(OutboxKind::Mail, places(5)).await });
+    let waiting = tokio::spawn(async move { store.lease_outbox(OutboxKind::Mail, slots(5)).await });
     let plugin = fixture.plugin("a").await;
     let mut lane = fixture.store.open_lane(plugin, 1).await.unwrap();
     fixture.accept("one", &[plugin]).await;
     let mut effects = effects(&[]);
     effects.outbox.push(mail("hello"));
     fixture.done(next(&mut lane).await, effects).await;
-    let leased = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    let leased = tokio::time::timeout(TIMEOUT, waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(leased.iter().map(subject).collect::<Vec<_>>(), ["hello"]);
 }
 
@@ -136,8 +136,8 @@ pub(super) async fn each_kind_has_a_line_of_its_own(on: On) {
     }));
     fixture.done(next(&mut lane).await, effects).await;
 
-    let leased = fixture.store.lease_outbox(OutboxKind::Request, places(5));
-    let leased = tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap();
+    let leased = fixture.store.lease_outbox(OutboxKind::Request, slots(5));
+    let leased = tokio::time::timeout(TIMEOUT, leased).await.unwrap().unwrap();
     assert_eq!(leased.iter().map(|job| job.item.kind()).collect::<Vec<_>>(), [OutboxKind::Request]);
     let due = fixture.now() + Duration::from_secs(10);
     let late = OutboxResult::Retry { due, error: "503".into() };
@@ -145,8 +145,8 @@ pub(super) async fn each_kind_has_a_line_of_its_own(on: On) {
     assert_eq!(lease(&fixture, 5).await.iter().map(subject).collect::<Vec<_>>(), ["one", "two"]);
 
     fixture.clock.advance(Duration::from_secs(10));
-    let again = fixture.store.lease_outbox(OutboxKind::Request, places(5));
-    let again = tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
+    let again = fixture.store.lease_outbox(OutboxKind::Request, slots(5));
+    let again = tokio::time::timeout(TIMEOUT, again).await.unwrap().unwrap();
     assert_eq!((again[0].id, again[0].attempt), (leased[0].id, 2));
 
     let listed = fixture.store.outbox(OutboxFilter::default()).await.unwrap();
@@ -154,7 +154,7 @@ pub(super) async fn each_kind_has_a_line_of_its_own(on: On) {
     assert_eq!(listed[0].head.summary(), "POST https://a.example/hook?…");
 }
 
-/// A store with so many mails of each of these plugins, the first one's first.
+/// A store with so many mails of each of these plugins; the first plugin's are the oldest.
 async fn house_of(on: On, counts: &[(&str, usize)]) -> Fixture {
     let fixture = Fixture::new(on);
     for (name, count) in counts {
@@ -169,13 +169,13 @@ async fn house_of(on: On, counts: &[(&str, usize)]) -> Fixture {
 }
 
 async fn lease_kept(fixture: &Fixture, at_once: usize) -> Vec<OutboxJob> {
-    let leased = fixture.store.lease_outbox(OutboxKind::Mail, Places { at_once, kept: true });
-    tokio::time::timeout(PATIENCE, leased).await.unwrap().unwrap()
+    let leased = fixture.store.lease_outbox(OutboxKind::Mail, OutboxSlots { at_once, kept: true });
+    tokio::time::timeout(TIMEOUT, leased).await.unwrap().unwrap()
 }
 
 pub(super) async fn the_items_of_one_plugin_take_no_place_that_another_will_need(on: On) {
     let fixture = house_of(on, &[("a", 100), ("b", 3)]).await;
-    // Those of `a` are due first, and are many.
+    // Those of `a` are due first, and there are many.
     let first = lease_kept(&fixture, 16).await;
     let of =
         |jobs: &[OutboxJob], name: &str| jobs.iter().filter(|job| subject(job).starts_with(name)).count();
@@ -191,11 +191,11 @@ pub(super) async fn the_items_of_one_plugin_take_no_place_that_another_will_need
             .filter(|s| s.starts_with('a'))
             .eq((0..of(&first, "a")).map(|n| format!("a{n}")))
     );
-    // None of `a` leaves: its own wait, and what comes after them leaves at once.
+    // None of `a` is sent: its own items wait, and later items of others are sent at once.
     assert!(
         tokio::time::timeout(
             MOMENT,
-            fixture.store.lease_outbox(OutboxKind::Mail, Places { at_once: 16, kept: true })
+            fixture.store.lease_outbox(OutboxKind::Mail, OutboxSlots { at_once: 16, kept: true })
         )
         .await
         .is_err()
@@ -208,7 +208,7 @@ pub(super) async fn the_items_of_one_plugin_take_no_place_that_another_will_need
     fixture.done(next(&mut lane).await, later).await;
     assert_eq!(lease_kept(&fixture, 16).await.iter().map(subject).collect::<Vec<_>>(), ["c0"]);
 
-    // Places that are left are given on, to who waits for one already.
+    // Slots that remain go to a caller that waits already.
     let sent = async {
         for job in first.iter().filter(|job| subject(job).starts_with('a')).take(2) {
             fixture.store.complete_outbox(job, OutboxResult::Sent).await.unwrap();
@@ -231,7 +231,7 @@ pub(super) async fn where_no_place_is_left_items_wait_for_one_and_none_is_forgot
             leased.extend(lease(&fixture, 4).await);
         }
     }
-    // In turns, and each plugin's in its order.
+    // The plugins alternate, and each plugin's items keep their order.
     for name in ["a", "b"] {
         let own: Vec<_> = sent.iter().filter(|subject| subject.starts_with(name)).collect();
         assert!(own.iter().map(|s| s.as_str()).eq((0..5).map(|n| format!("{name}{n}"))), "{sent:?}");

@@ -1,4 +1,4 @@
-//! Meters: what has committed is counted, once, and what was taken back is not.
+//! Meters: committed operations are counted once, and those that were rolled back are not.
 
 use std::time::Duration;
 
@@ -6,10 +6,12 @@ use posthouse_model::{OutboxKind, Outcome, PluginId};
 
 use super::support::*;
 
-use crate::{OutboxResult, Places, PluginMeters, StoreError, StoreMeters, Verdict, conformance::Fault};
+use crate::{
+    OutboxResult, OutboxSlots, PluginMeters, StoreError, StoreMeters, Verdict, conformance::InjectedFailure,
+};
 
-/// What is counted once all is that has been handed in: who waits is answered first, so that the second of
-/// two batches comes after the counting of the first.
+/// The counts once everything submitted has been counted. Callers are answered before the counting, so a
+/// second batch must follow the counting of the first.
 async fn counted(fixture: &Fixture) -> StoreMeters {
     fixture.store.flush().await.unwrap();
     fixture.store.flush().await.unwrap();
@@ -28,7 +30,7 @@ pub(super) async fn attempts_are_counted_when_they_are_on_disk_with_the_time_tha
     let job = next(&mut lane).await;
     assert!(counted(&fixture).await.plugins.is_empty(), "nothing has run yet");
 
-    // It waits in its lane; then it fails, and waits for as long as it was told to, and a little longer.
+    // It waits in its lane; then it fails, and waits for its retry and a little longer.
     fixture.clock.advance(Duration::from_secs(3));
     fixture.finish(job, Verdict::Retry(fixture.now() + Duration::from_secs(60))).await;
     assert_eq!(of(&fixture, plugin).await.wait.sum, 3_000_000_000);
@@ -67,7 +69,7 @@ pub(super) async fn what_is_taken_back_is_counted_as_that_alone(on: On) {
     let job = next(&mut lane).await;
     let before = counted(&fixture).await;
 
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     let refused = fixture.store.accept(fixture.event("two"), vec![plugin]).await;
     assert!(matches!(refused, Err(StoreError::Io(_))), "{refused:?}");
     let after = fixture.store.meters();
@@ -75,11 +77,11 @@ pub(super) async fn what_is_taken_back_is_counted_as_that_alone(on: On) {
     assert_eq!((&after.commit, &after.batch), (&before.commit, &before.batch));
 
     // A completion that finds the disk full is written later, and counted once.
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     fixture.finish(job, Verdict::Dead).await;
     let began = std::time::Instant::now();
     while lane.outstanding() > 0 {
-        assert!(began.elapsed() < PATIENCE, "it must be tried again");
+        assert!(began.elapsed() < TIMEOUT, "it must be tried again");
         tokio::time::sleep(MOMENT / 10).await;
     }
     let counted = of(&fixture, plugin).await;
@@ -115,7 +117,7 @@ pub(super) async fn the_oldest_is_known_whether_it_runs_waits_or_is_tried_again(
     assert_eq!(fixture.store.oldest_leased().await.unwrap(), [(plugin, made_at)]);
     assert_eq!(open().await, Some(fixture.now()));
 
-    // The first one is due after the second now, and is the older one still.
+    // The first one is now due after the second, but is still older.
     fixture.finish(job, Verdict::Retry(fixture.now() + Duration::from_secs(60))).await;
     let second = next(&mut lane).await;
     assert_eq!(fixture.store.oldest_leased().await.unwrap(), [(plugin, fixture.now())]);
@@ -138,14 +140,14 @@ pub(super) async fn what_becomes_of_items_is_counted_by_kind(on: On) {
     fixture.done(next(&mut lane).await, effects).await;
     assert_eq!(fixture.store.unsent().await.unwrap(), [(OutboxKind::Mail, 3), (OutboxKind::Request, 0)]);
 
-    let places = Places { at_once: 3, kept: false };
-    let items = fixture.store.lease_outbox(OutboxKind::Mail, places).await.unwrap();
+    let slots = OutboxSlots { at_once: 3, kept: false };
+    let items = fixture.store.lease_outbox(OutboxKind::Mail, slots).await.unwrap();
     assert_eq!(fixture.store.unsent().await.unwrap()[0].1, 3, "what is on its way is not sent yet");
     let (due, error) = (fixture.now() + Duration::from_secs(60), "451".to_owned());
     fixture.store.complete_outbox(&items[0], OutboxResult::Sent).await.unwrap();
     fixture.store.complete_outbox(&items[1], OutboxResult::Retry { due, error }).await.unwrap();
     fixture.store.complete_outbox(&items[2], OutboxResult::Dead { error: "550".to_owned() }).await.unwrap();
-    // Once more, though it is on its way no longer.
+    // Again, though it is no longer being sent.
     fixture.store.complete_outbox(&items[0], OutboxResult::Sent).await.unwrap();
     assert_eq!(
         fixture.store.meters().outbox,

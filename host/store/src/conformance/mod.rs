@@ -2,7 +2,7 @@
 //!
 //! A test is a function over [`support::On`], and [`suite!`] names it for each engine:
 //! `conformance::sqlite::keys::the_limit_holds_at_the_commit`. A module that asks for a feature is skipped on an
-//! engine that lacks it. Failures are injected in the store's own words ([`Fault`]); a crash is a store opened on a
+//! engine that lacks it. Failures are injected in the store's own words ([`InjectedFailure`]); a crash is a store opened on a
 //! copy of the disk ([`support::Fixture::crashed`]).
 
 mod accepting;
@@ -28,14 +28,14 @@ use super::Features;
 
 /// A failure of the disk, in the store's own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFailure {
     /// The next batch finds the disk full, and rolls back.
     DiskFull,
-    /// Nobody knows whether the next batch is on disk.
+    /// The state of the disk is unknown after the next batch.
     InDoubt,
 }
 
-/// What a module of the suite asks of an engine.
+/// A feature that a module of the suite needs from an engine.
 type Needs = fn(Features) -> bool;
 
 /// Runs each test on each engine, under the engine's name.

@@ -1,5 +1,5 @@
-//! Order: deliveries with one key run one at a time, in the order in which they were made, whatever
-//! becomes of them; and nobody else waits for them.
+//! Order: deliveries with one key run one at a time, in the order in which they were created, whatever their
+//! results; and no other delivery waits for them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,7 +9,7 @@ use posthouse_model::{
 
 use super::support::*;
 
-use crate::{Accepted, DeliveryFilter, Lane, Verdict, conformance::Fault};
+use crate::{Accepted, DeliveryFilter, Lane, Verdict, conformance::InjectedFailure};
 
 fn keyed(plugin: PluginId, key: &str) -> Subscriber {
     Subscriber { order_key: OrderKey::new(key), ..plugin.into() }
@@ -52,7 +52,7 @@ pub(super) async fn one_of_a_key_runs_at_a_time_and_other_keys_beside_it(on: On)
     fixture.done(running.remove("x0").unwrap(), Effects::default()).await;
     let job = next_is(&mut lane, "x1").await;
     assert_quiet(&mut lane).await;
-    // A dead one lets the key go on.
+    // A dead one releases the key.
     fixture.finish(job, Verdict::Dead).await;
     let job = next_is(&mut lane, "x2").await;
     fixture.done(job, Effects::default()).await;
@@ -135,7 +135,7 @@ pub(super) async fn a_batch_that_is_taken_back_lets_the_next_go_once(on: On) {
     accept(&fixture, "x0", a, "x").await;
     accept(&fixture, "x1", a, "x").await;
     let job = next_is(&mut lane, "x0").await;
-    fixture.store.inject(Fault::DiskFull);
+    fixture.store.inject(InjectedFailure::DiskFull);
     fixture.finish(job, Verdict::Done(Effects::default())).await;
     let job = next_is(&mut lane, "x1").await;
     assert_quiet(&mut lane).await;
@@ -167,7 +167,7 @@ pub(super) async fn a_replay_runs_last_of_its_key_and_many_in_the_order_of_the_f
     accept(&fixture, "x", a, "org_1").await;
     let running = next_is(&mut lane, "x").await;
     accept(&fixture, "y", a, "org_1").await;
-    // The key is that of the order in force now: the events' organization.
+    // The key follows the present order: the events' organization.
     let orders = Orders::from([(a, OrderBy::Organization)]);
     let dead = DeliveryFilter { state: Some(DeliveryState::Dead), ..DeliveryFilter::default() };
     assert_eq!(fixture.store.replay_deliveries(dead, orders.clone()).await.unwrap(), 300);
@@ -182,7 +182,7 @@ pub(super) async fn a_replay_runs_last_of_its_key_and_many_in_the_order_of_the_f
     }
     fixture.assert_balanced().await;
 
-    // Without an order a replay waits for nobody.
+    // Without an order a replay waits for no other delivery.
     accept(&fixture, "z", a, "org_1").await;
     next_is(&mut lane, "z").await;
     fixture.store.replay_event(event.summary.seq, vec![a], Orders::new()).await.unwrap();
@@ -223,7 +223,7 @@ pub(super) async fn what_waits_for_its_turn_says_so(on: On) {
     assert_eq!(fixture.store.deliveries(waiting).await.unwrap().len(), 1);
 }
 
-/// Whatever happens: never two of a key at once, and never a later one before an earlier.
+/// In any case: never two of a key at once, and never a later one before an earlier.
 pub(super) async fn no_key_runs_out_of_order_whatever_happens(on: On) {
     let random = Seeded::new(seed());
     let mut fixture = Fixture::new(on);
@@ -287,7 +287,7 @@ pub(super) async fn no_key_runs_out_of_order_whatever_happens(on: On) {
         }
     }
     fixture.assert_balanced().await;
-    // Nothing is stuck: what is left runs to its end.
+    // Nothing is stuck: the remaining deliveries finish.
     for job in running {
         fixture.finish(job, Verdict::Dead).await;
     }

@@ -1,5 +1,5 @@
-//! Random operations against a reference model. The model says what the store may hand out and what it must hold;
-//! the store decides the rest. `POSTHOUSE_SEED` repeats a run.
+//! Random operations against a reference model. The model says what the store may hand out and what it must
+//! contain; the store decides the rest. `POSTHOUSE_SEED` repeats a run.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use posthouse_model::{
     Subscriber,
 };
 
-use super::{Fault, support::*};
+use super::{InjectedFailure, support::*};
 
 use crate::{Accepted, Completed, DeliveryFilter, Lane, StoreError, Verdict};
 
@@ -267,7 +267,7 @@ impl Run {
     }
 
     fn inject(&mut self) {
-        self.fixture.store.inject(Fault::DiskFull);
+        self.fixture.store.inject(InjectedFailure::DiskFull);
         self.failing = true;
     }
 
@@ -286,7 +286,7 @@ impl Run {
             return;
         }
         self.settled().await;
-        self.fixture.store.inject(Fault::InDoubt);
+        self.fixture.store.inject(InjectedFailure::InDoubt);
         let failed = self.fixture.store.accept(self.fixture.event("doubtful"), Vec::<PluginId>::new()).await;
         if failed.is_err() {
             assert!(matches!(failed, Err(StoreError::Poisoned(_))), "{failed:?}");

@@ -1,4 +1,4 @@
-//! Replay, forgetting and retention: what happens to deliveries long after.
+//! Replay, forgetting and retention: old deliveries.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use posthouse_model::{DeliveryState, EventSeq, Orders, OutboxKind, OutboxState, 
 
 use super::support::*;
 
-use crate::{Accepted, DeliveryFilter, OutboxResult, Places, StoreError, Verdict};
+use crate::{Accepted, DeliveryFilter, OutboxResult, OutboxSlots, StoreError, Verdict};
 
 fn dead() -> DeliveryFilter {
     DeliveryFilter { state: Some(DeliveryState::Dead), ..DeliveryFilter::default() }
@@ -40,7 +40,7 @@ pub(super) async fn dead_letters_are_replayed_once_and_the_count_agrees(on: On) 
     assert_eq!(fixture.store.stats().await.unwrap().made, 600);
     fixture.assert_balanced().await;
 
-    // A replay that dies can be replayed in its turn.
+    // A replay that died can be replayed as well.
     let mut lane = fixture.store.open_lane(plugin, 1).await.unwrap();
     fixture.finish(next(&mut lane).await, Verdict::Dead).await;
     fixture.store.flush().await.unwrap();
@@ -144,7 +144,7 @@ pub(super) async fn old_events_leave_when_all_of_them_is_finished(on: On) {
     // What was in the way ends.
     let item = fixture
         .store
-        .lease_outbox(OutboxKind::Mail, Places { at_once: 1, kept: false })
+        .lease_outbox(OutboxKind::Mail, OutboxSlots { at_once: 1, kept: false })
         .await
         .unwrap()
         .remove(0);

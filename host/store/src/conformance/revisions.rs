@@ -1,4 +1,4 @@
-//! What a plugin's file has been.
+//! The history of a plugin's file.
 
 use super::support::*;
 

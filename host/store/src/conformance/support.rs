@@ -1,4 +1,4 @@
-//! A store on an engine, with a clock that stands still until a test moves it.
+//! A store on an engine, with a clock that changes only when a test moves it.
 
 use std::{
     collections::BTreeMap,
@@ -27,10 +27,10 @@ pub(crate) fn clock() -> ManualClock {
     ManualClock::at(Timestamp::from_second(1_767_225_600).unwrap())
 }
 
-/// Far longer than anything takes; reached only where something never comes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than anything takes; reached only if something never happens.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Long enough for what must not come to have come.
+/// Long enough to see that something does not happen.
 pub(crate) const MOMENT: Duration = Duration::from_millis(60);
 
 /// The seed of this run, printed: `POSTHOUSE_SEED` sets it.
@@ -113,7 +113,7 @@ impl Fixture {
         self.clock.now()
     }
 
-    /// What a machine that lost its power now would find: a store opened on a copy of the disk.
+    /// The state after a power cut: a store opened on a copy of the disk.
     pub(crate) fn crashed(&self) -> Self {
         let (disk, path) = match &self.disk {
             Disk::Folder(_) => {
@@ -131,7 +131,7 @@ impl Fixture {
         Self { store, clock: self.clock.clone(), options, on: self.on, disk }
     }
 
-    /// Closed in order, and opened again.
+    /// Closed in order, then opened again.
     pub(crate) async fn reopened(self) -> Self {
         self.store.close().await.unwrap();
         let store = self.reopen().unwrap();
@@ -152,7 +152,7 @@ impl Fixture {
         testing::event(&id.to_string(), "user.created", self.now())
     }
 
-    /// Takes in an event that is new.
+    /// Stores an event that is new.
     pub(crate) async fn accept(&self, id: impl std::fmt::Display, plugins: &[PluginId]) {
         let accepted = self.store.accept(self.event(id), plugins.to_vec()).await.unwrap();
         assert!(matches!(accepted, Accepted::Stored(_)), "{accepted:?}");
@@ -201,8 +201,8 @@ impl Fixture {
         for plugin in &stats.plugins {
             assert_eq!(plugin.made, plugin.states.values().sum::<u64>(), "{plugin:?}");
         }
-        // A lane that has just ended gives its jobs back in a later batch: rows and counts are compared only
-        // where nothing moved between the two reads.
+        // A lane that has just ended releases its jobs in a later batch. Rows and counts are compared only if
+        // nothing changed between the two reads.
         let mut counts = stats.states;
         loop {
             let mut rows = BTreeMap::new();
@@ -221,7 +221,7 @@ impl Fixture {
 }
 
 fn env(clock: &ManualClock) -> Env {
-    // Each store its own, as in life.
+    // Each store has its own, as in production.
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let random = Seeded::new(OPENED.fetch_add(1 << 32, Ordering::SeqCst));
     Env::new(clock.clone(), random)
@@ -237,15 +237,12 @@ fn beside(path: &std::path::Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// The next job of the lane, which must come.
+/// The next job of the lane, which must arrive.
 pub(crate) async fn next(lane: &mut Lane) -> Job {
-    tokio::time::timeout(PATIENCE, lane.next())
-        .await
-        .expect("a job must come")
-        .expect("the lane must be open")
+    tokio::time::timeout(TIMEOUT, lane.next()).await.expect("a job must come").expect("the lane must be open")
 }
 
-/// Nothing must come through the lane.
+/// Nothing may arrive through the lane.
 pub(crate) async fn assert_quiet(lane: &mut Lane) {
     assert!(tokio::time::timeout(MOMENT, lane.next()).await.is_err(), "no job may come");
 }
@@ -259,7 +256,7 @@ pub(crate) fn set(value: &str) -> KvWrite {
     KvWrite::Set(value.as_bytes().to_vec())
 }
 
-/// Says that the attempt has read this key, with this version.
+/// Records that the attempt has read this key, with this version.
 pub(crate) fn saw(effects: Effects, key: &str, version: Option<KvVersion>) -> Effects {
     let reads = vec![KvRead::Key { key: key.to_owned(), version }];
     Effects { reads, ..effects }

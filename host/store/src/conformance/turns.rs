@@ -1,10 +1,10 @@
-//! Many replays at once: they wait for their turn, and what is taken in meanwhile does not wait for them.
+//! Many replays at once: they wait for their turn, and events accepted meanwhile do not wait for them.
 
 use posthouse_model::{DeliveryState, OrderBy, Orders, PluginId};
 
 use super::support::*;
 
-use crate::{DeliveryFilter, Verdict, conformance::Fault};
+use crate::{DeliveryFilter, Verdict, conformance::InjectedFailure};
 
 /// How many replays wait. The engine in memory looks at all of them in each batch.
 fn many(on: On) -> usize {
@@ -63,7 +63,7 @@ pub(super) async fn what_is_taken_in_runs_after_a_few_of_them_and_none_is_forgot
     assert!(waiting(&fixture).await > 0);
     fixture.assert_sum_is(2 * many as u64 + 5).await;
 
-    // What waits for its turn waits on after a restart; what had been leased runs again.
+    // Deferred deliveries are still deferred after a restart; leased ones run again.
     drop(lane);
     let fixture = fixture.reopened().await;
     let mut lane = fixture.store.open_lane(plugin, 1024).await.unwrap();
@@ -85,7 +85,7 @@ pub(super) async fn a_batch_that_fails_loses_no_turn(on: On) {
     let mut lane = fixture.store.open_lane(plugin, 1024).await.unwrap();
     for n in 0..many {
         if n % 100 == 7 {
-            fixture.store.inject(Fault::DiskFull);
+            fixture.store.inject(InjectedFailure::DiskFull);
         }
         fixture.finish(next(&mut lane).await, Verdict::Done(effects(&[]))).await;
     }

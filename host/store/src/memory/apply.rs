@@ -202,7 +202,7 @@ impl Work {
         }
     }
 
-    /// Whether all is as the attempt saw it, and its writes are possible.
+    /// Whether everything is as the attempt saw it, and its writes are possible.
     fn is_as_read(&self, plugin: PluginId, effects: &Effects) -> bool {
         let get = |key: &str| self.state.kv.get(&(plugin, key.to_owned()));
         let reads = effects.reads.iter().all(|read| match read {
@@ -442,7 +442,7 @@ impl Work {
         self.state.revisions.push((plugin, revision));
     }
 
-    /// Removes an event that may leave; how many that is.
+    /// Removes an event that may be removed. Returns how many that is.
     fn remove(&mut self, event: EventSeq) -> u64 {
         if !self.state.may_leave(event) {
             return 0;

@@ -1,4 +1,4 @@
-//! Leases what is due: deliveries to lanes, outbox items to those who wait.
+//! Leases due deliveries to lanes, and due outbox items to waiting callers.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use super::{
 };
 
 use crate::{
-    OutboxId, OutboxJob, Places,
+    OutboxId, OutboxJob, OutboxSlots,
     engine::Room,
     fairness::{Claim, grant},
     time::timestamp,
 };
 
-/// A plugin with fewer deliveries than this to run has room for deferred ones.
+/// A plugin with fewer due deliveries than this gets deferred ones.
 const LITTLE: usize = 32;
 
 /// Deferred deliveries that become ready at once.
@@ -82,7 +82,7 @@ impl Work {
         }
     }
 
-    /// The deliveries that have been due for longest. A ready one may run although the clock was set back.
+    /// The deliveries that have been due for longest. A ready one may run even if the clock was set back.
     fn due(&self, room: &Room, free: usize) -> Vec<DeliveryId> {
         let may = |one: &Delivery| {
             one.plugin == room.plugin
@@ -99,7 +99,7 @@ impl Work {
         due.into_iter().map(|(_, id)| id).take(free).collect()
     }
 
-    /// What a trial tries: untried deliveries, the newest and the oldest first; or one that failed.
+    /// The deliveries of a trial: untried ones, the newest and the oldest first; or one that failed.
     fn tried(&self, room: &Room, free: usize, any: bool) -> Vec<DeliveryId> {
         let own = self.state.deliveries.iter().filter(|(_, one)| one.plugin == room.plugin);
         let mut untried: Vec<_> = own
@@ -107,7 +107,7 @@ impl Work {
             .filter(|(_, one)| one.stage == Stage::Ready && one.attempts == 0 && one.due_at <= self.now)
             .map(|(id, one)| (one.replay_of.is_none(), *id))
             .collect();
-        // New events before replays; of each the newest first.
+        // New events before replays, and of each the newest first.
         untried.sort_unstable_by(|a, b| b.cmp(a));
         let mut chosen: Vec<_> = untried.iter().map(|(_, id)| *id).take(free).collect();
         if let (2.., Some((new, oldest))) = (chosen.len(), untried.last())
@@ -153,12 +153,12 @@ impl Work {
         });
     }
 
-    /// Leases due items to those who wait.
-    pub(super) fn lease_outbox(&mut self, waiters: &[(OutboxKind, Places)]) -> Vec<Vec<OutboxJob>> {
-        waiters.iter().map(|(kind, places)| self.lease_items(*kind, *places)).collect()
+    /// Leases due items to the callers that wait.
+    pub(super) fn lease_outbox(&mut self, waiters: &[(OutboxKind, OutboxSlots)]) -> Vec<Vec<OutboxJob>> {
+        waiters.iter().map(|(kind, slots)| self.lease_items(*kind, *slots)).collect()
     }
 
-    fn lease_items(&mut self, kind: OutboxKind, places: Places) -> Vec<OutboxJob> {
+    fn lease_items(&mut self, kind: OutboxKind, slots: OutboxSlots) -> Vec<OutboxJob> {
         let mut claims: Vec<Claim> = Vec::new();
         for item in self.state.outbox.values().filter(|item| item.kind == kind) {
             let plugin = item.plugin.0;
@@ -173,8 +173,8 @@ impl Work {
             claim.under_way += usize::from(item.stage == SENDER);
             claim.due += usize::from(item.stage.may_run() && item.due_at <= self.now);
         }
-        let free = places.at_once.saturating_sub(claims.iter().map(|claim| claim.under_way).sum());
-        grant(&mut claims, free, places.kept);
+        let free = slots.at_once.saturating_sub(claims.iter().map(|claim| claim.under_way).sum());
+        grant(&mut claims, free, slots.kept);
         let mut due: Vec<_> = self
             .state
             .outbox
@@ -203,11 +203,11 @@ impl Work {
         jobs
     }
 
-    /// When something is due that waits for nothing but its time.
+    /// When the next item is due that waits only for its time.
     pub(super) fn next<'a>(
         &self,
         rooms: &[Room],
-        waiters: impl Iterator<Item = (&'a (OutboxKind, Places), &'a Vec<OutboxJob>)>,
+        waiters: impl Iterator<Item = (&'a (OutboxKind, OutboxSlots), &'a Vec<OutboxJob>)>,
     ) -> Option<i64> {
         let expiry = |one: &Delivery| match one.stage {
             Stage::Leased { expires, .. } => expires,
@@ -218,7 +218,7 @@ impl Work {
         let kinds: Vec<_> = waiters.filter(|(_, jobs)| jobs.is_empty()).map(|((kind, _), _)| *kind).collect();
         let waited = self.state.outbox.values().filter(|item| kinds.contains(&item.kind));
         let items = waited.filter(|item| item.stage == Stage::Waiting).map(|item| item.due_at);
-        // What is due already waits for room, and room comes with another batch.
+        // Items that are due already wait for a slot, and a slot becomes free with another batch.
         deliveries.chain(items).filter(|due| *due > self.now).min()
     }
 }

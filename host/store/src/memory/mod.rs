@@ -4,8 +4,8 @@
 //! Everything durable is one [`State`]. A batch works on a copy of it and replaces it at its end, so that a batch
 //! is all or nothing by construction. A crash keeps the last state and nothing else.
 //!
-//! Unlike SQLite's its leases may expire, it moves no event out of an operation (jobs are made from the state),
-//! and it leaves gaps between ids.
+//! Unlike SQLite's, its leases may expire, it moves no event out of an operation (jobs are built from the
+//! state), and it leaves gaps between ids.
 
 mod apply;
 mod lease;
@@ -23,7 +23,7 @@ use self::state::State;
 use super::{
     StoreOptions,
     committer::Committer,
-    conformance::Fault,
+    conformance::InjectedFailure,
     engine::{Batch, Committed, Engine, Failed, Opened},
     op::Op,
 };
@@ -32,11 +32,11 @@ use super::{
 #[derive(Default)]
 pub(super) struct Disk {
     state: Mutex<Arc<State>>,
-    fault: Mutex<Option<Fault>>,
+    fault: Mutex<Option<InjectedFailure>>,
 }
 
 impl Disk {
-    /// A disk with what is on this one now.
+    /// A disk with the present content of this one.
     pub(super) fn copy(&self) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(self.state()), fault: Mutex::default() })
     }
@@ -46,7 +46,7 @@ impl Disk {
     }
 }
 
-/// How this engine behaves.
+/// The options of this engine.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     max_backlog: u64,
@@ -81,7 +81,7 @@ struct Session {
     settings: Settings,
 }
 
-/// A batch that is being worked on.
+/// The batch being applied.
 struct Work {
     state: State,
     settings: Settings,
@@ -119,8 +119,8 @@ impl super::engine::Session for Session {
         let outbox = work.lease_outbox(&batch.waiters);
         let next = work.next(&batch.rooms, batch.waiters.iter().zip(&outbox));
         match self.disk.fault.lock().take() {
-            Some(Fault::DiskFull) => return Err(Failed::RolledBack("the disk is full".to_owned())),
-            Some(Fault::InDoubt) => return Err(Failed::InDoubt("the disk is in doubt".to_owned())),
+            Some(InjectedFailure::DiskFull) => return Err(Failed::RolledBack("the disk is full".to_owned())),
+            Some(InjectedFailure::InDoubt) => return Err(Failed::InDoubt("the disk is in doubt".to_owned())),
             None => {}
         }
         let Work { state, jobs, again, ended, resized, .. } = work;

@@ -23,7 +23,7 @@ use crate::{
     DeliverySummary, Entries, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names, Origin,
     OutboxFilter, OutboxId, OutboxSummary, Payloads, PluginRecord, PluginRevision, PluginStats, Point,
     Recent, StoreError, StoreStats, Value,
-    conformance::Fault,
+    conformance::InjectedFailure,
     engine::Features,
     op::Cause,
     page,
@@ -49,7 +49,7 @@ impl Reads {
         Features { backup: false, size_bound: false, leases_expire: self.leases_expire, charts: false }
     }
 
-    pub(crate) fn inject(&self, fault: Fault) {
+    pub(crate) fn inject(&self, fault: InjectedFailure) {
         *self.disk.fault.lock() = Some(fault);
     }
 

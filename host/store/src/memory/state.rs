@@ -1,4 +1,4 @@
-//! The rows, and what is counted over them.
+//! The rows, and counts over them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,9 +23,9 @@ pub(super) struct State {
     pub(super) plugins: BTreeMap<PluginId, Plugin>,
     pub(super) revisions: Vec<(PluginId, PluginRevision)>,
     pub(super) audit: Vec<AuditEntry>,
-    /// Deliveries that have left, by plugin and state.
+    /// Deliveries that were removed, by plugin and state.
     pub(super) left: BTreeMap<(PluginId, DeliveryState), u64>,
-    /// Items that have left, by state.
+    /// Items that were removed, by state.
     pub(super) items_left: BTreeMap<OutboxState, u64>,
     pub(super) conflicts: u64,
     pub(super) lost_leases: u64,
@@ -48,16 +48,16 @@ pub(super) struct Delivery {
     pub(super) made_at: i64,
     pub(super) due_at: i64,
     pub(super) finished_at: Option<i64>,
-    /// None if it came with its event; else the delivery that it repeats, if any.
+    /// None if it was created with its event; else the delivery that it replays, if any.
     pub(super) replay_of: Option<Option<DeliveryId>>,
     pub(super) error: Option<String>,
     pub(super) order_key: Option<OrderKey>,
-    /// Whether an attempt may have run that is not counted.
+    /// Whether an attempt may have run that was not counted.
     pub(super) ran: bool,
     pub(super) log: Vec<AttemptDetail>,
 }
 
-/// Where a delivery or an item stands.
+/// The state of a delivery or an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Ready,
@@ -79,7 +79,7 @@ impl Stage {
         matches!(self, Self::Ready | Self::Waiting)
     }
 
-    /// The state that people see.
+    /// The state that operators see.
     pub(super) fn shown(self, held: bool) -> DeliveryState {
         match self {
             Self::Leased { .. } => DeliveryState::Leased,
@@ -117,11 +117,11 @@ pub(super) struct Item {
     pub(super) trace: Option<TraceContext>,
 }
 
-/// What an item's lease is given to: nobody asks for it again.
+/// The placeholder lease of an item: nothing asks for it again.
 pub(super) const SENDER: Stage = Stage::Leased { token: LeaseToken(0), lane: 0, expires: None };
 
 impl State {
-    /// The next id. There are gaps: nothing may count on ids that follow one another.
+    /// The next id. There are gaps, because no code may rely on consecutive ids.
     pub(super) fn next_id(&mut self) -> i64 {
         self.last_id += 3;
         self.last_id
@@ -154,8 +154,8 @@ impl State {
         self.deliveries.iter().filter(move |(_, one)| one.event == event).map(|(id, one)| (*id, one))
     }
 
-    /// The unfinished deliveries of this plugin and key that may run before others of the key, oldest first.
-    /// Deferred ones count: who comes after them waits for them.
+    /// The unfinished deliveries of this plugin and key that precede the others of the key, oldest first.
+    /// Deferred ones count: later deliveries wait for them.
     pub(super) fn of_key<'a>(
         &'a self,
         plugin: PluginId,

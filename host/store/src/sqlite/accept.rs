@@ -1,4 +1,4 @@
-//! Accepting: an event and its deliveries are on disk, once, before anybody learns of it.
+//! Accepting: writes an event and its deliveries once, before the sender gets an answer.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, repla
 VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6, ?7)";
 
 impl Session<'_> {
-    /// Takes in an event, unless too much is unfinished.
+    /// Stores an event, unless the backlog is full.
     pub(super) fn accept(
         &mut self,
         event: NewEvent,
         subscribers: &[Subscriber],
         watched: bool,
     ) -> Result<Outcome> {
-        // An event that nobody subscribes to adds nothing to the backlog, and takes room like any other.
+        // An event without subscribers adds nothing to the backlog, but needs disk space like any other.
         let full =
             self.file.space.shortage().or_else(|| self.backlog_full().filter(|_| !subscribers.is_empty()));
         if let Some(error) = full {
             let source = self.counters.source(self.connection, &event.source)?;
-            // The sender of an event that is here already learns so, however full the store is.
+            // The sender of a duplicate gets that answer even if the store is full.
             let seen = self
                 .connection
                 .prepare_cached("SELECT 1 FROM event WHERE source = ?1 AND id = ?2")?
@@ -49,8 +49,8 @@ impl Session<'_> {
         Ok(Outcome::Accepted(accepted, deliveries))
     }
 
-    /// Writes an event and its deliveries. Each goes straight to its plugin's lane where there is room
-    /// and nothing older waits: it is written as leased, and never read back.
+    /// Writes an event and its deliveries. If a plugin's lane has room and no older delivery waits, the new
+    /// one goes straight to the lane: it is written as leased, and never read back.
     pub(super) fn take_in(
         &mut self,
         event: NewEvent,
@@ -134,12 +134,12 @@ impl Session<'_> {
         Ok(Accepted::Stored(EventSeq(seq)))
     }
 
-    /// The refusal, when no more deliveries of old events can be made.
+    /// The refusal, if no more deliveries of old events can be created.
     pub(super) fn no_room(&self) -> Option<StoreError> {
         self.file.space.shortage().or_else(|| self.backlog_full())
     }
 
-    /// The refusal, when as much is unfinished as may be.
+    /// The refusal, if the backlog is full.
     fn backlog_full(&self) -> Option<StoreError> {
         let unfinished = self.counters.unfinished().unsigned_abs();
         (unfinished >= self.max_backlog).then_some(StoreError::Backlog(unfinished))

@@ -1,5 +1,5 @@
-//! What operators did. An entry is on disk before the deed, and gets its outcome after it: one without an
-//! outcome was begun by a daemon that did not live to see the end of it.
+//! Operators' actions. An entry is on disk before the action, and gets its outcome after it. If an entry has
+//! no outcome, the daemon stopped before the action ended.
 
 use rusqlite::{Result, params};
 
@@ -11,11 +11,11 @@ use crate::{
     time::{nanos, timestamp},
 };
 
-/// The most entries; the oldest go first.
+/// The maximum number of entries; the oldest are removed.
 const MOST: i64 = 100_000;
 
 impl Session<'_> {
-    /// Records that an operator begins an action.
+    /// Records that an operator's action begins.
     pub(super) fn begin_audit(&mut self, actor: &str, action: &str, target: &str) -> Result<Outcome> {
         self.connection
             .prepare_cached("INSERT INTO audit (at, actor, action, target) VALUES (?1, ?2, ?3, ?4)")?
@@ -25,7 +25,7 @@ impl Session<'_> {
         Ok(Outcome::Audit(AuditId(id)))
     }
 
-    /// Records what came of it.
+    /// Records the outcome.
     pub(super) fn end_audit(&mut self, entry: AuditId, outcome: &str) -> Result<Outcome> {
         self.connection
             .prepare_cached("UPDATE audit SET outcome = ?2 WHERE id = ?1")?

@@ -1,19 +1,18 @@
-//! A backup: one file with the store and the databases that plugins keep beside it, while all of them are
-//! in use.
+//! A backup: one file with the store and the SQLite databases of plugins, made while all of them are in use.
 //!
-//! The file is a copy of the store, as SQLite reads it, with three tables more: `backup` says when it was
-//! made and by what, `backup_database` names the databases, `backup_part` holds their bytes. So it needs no
-//! room twice for what is large, and any tool for SQLite can look into it. After it comes a checksum over all
-//! of it (`sealed.rs`).
+//! The file is a copy of the store with three more tables: `backup` contains when and by which version it was
+//! made, `backup_database` the names of the databases, `backup_part` their bytes. So nothing large needs
+//! space twice, and any SQLite tool can read the file. A checksum over all of it follows at its end
+//! (`sealed.rs`).
 //!
 //! ```text
 //!   markers stay ─► snapshot of the store ─► snapshot of each database ─► copy, seal, check ─► rename
 //! ```
 //!
-//! The order is what makes it safe to go back to. What an attempt has committed in a database and the store
-//! did not know yet, its marker tells: so databases may be newer than the store, never older, and no marker
-//! of theirs may have been removed in between. Whoever makes a backup has the daemon keep them
-//! (`database/keep.rs`). `docs/operations.md` has the reasoning in full.
+//! The order makes a restore safe. If an attempt has committed in a database and the store did not know yet,
+//! the attempt's marker says so. So the copies of databases may be newer than the store's but never older,
+//! and no marker may be removed in between. The command that makes a backup asks the daemon to keep them
+//! (`database/keep.rs`). `docs/operations.md` explains the order in full.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +27,7 @@ use super::{
 };
 use crate::time::{nanos, timestamp};
 
-/// Bytes of a database in one row.
+/// The bytes of a database in one row.
 const PART: usize = 4 << 20;
 
 const TABLES: &str = "
@@ -49,21 +48,21 @@ CREATE TABLE backup_part (
     PRIMARY KEY (database, number)
 ) STRICT;";
 
-/// Why there is no backup.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is nothing to copy.
-    #[error("there is no store `{0}` yet; the daemon makes it at its first start")]
+    /// There is no store to copy.
+    #[error("there is no store `{0}` yet; the daemon creates it at its first start")]
     NoStore(PathBuf),
-    /// The file is there.
-    #[error("`{0}` is there already; name another file, or say --force")]
+    /// The file exists.
+    #[error("`{0}` exists already; name another file, or use --force")]
     Exists(PathBuf),
-    /// The file is one of those that are to be backed up.
-    #[error("`{backup}` is `{original}`, of which it would be a backup; name another file")]
+    /// The target is one of the files to be backed up.
+    #[error("the backup `{backup}` would overwrite `{original}`; name another file")]
     Itself {
-        /// Where the backup was to go.
+        /// The target.
         backup: PathBuf,
-        /// What is there.
+        /// The file that it would overwrite.
         original: PathBuf,
     },
     /// A file can't be read or written, or is damaged.
@@ -75,25 +74,27 @@ pub enum BackupError {
          made it; use another backup, or, if you know that this one is whole, say --without-checksum"
     )]
     Unsealed(PathBuf),
-    /// What was written is not what was to be written.
-    #[error("`{path}` was written and does not hold what it should ({reason}); the disk may be failing")]
+    /// Reading the backup back gave something else than was written.
+    #[error(
+        "`{path}` was written, but reading it back gives something else ({reason}); the disk may be failing"
+    )]
     Differs {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The difference.
         reason: String,
     },
-    /// What should be a backup is none.
-    #[error("`{path}` is no backup of a store: {reason}")]
+    /// The file is not a backup.
+    #[error("`{path}` is not a backup of a store: {reason}")]
     NoBackup {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It is of a later version.
+    /// The backup was made by a later version.
     #[error(
-        "`{path}` was made by a newer posthouse (schema {found}, this one knows up to {known}); upgrade \
+        "`{path}` was made by a newer posthouse (schema {found}, this one supports up to {known}); upgrade \
          posthouse first"
     )]
     Newer {
@@ -101,54 +102,54 @@ pub enum BackupError {
         path: PathBuf,
         /// The version of its schema.
         found: i64,
-        /// The latest version this program knows.
+        /// The latest version that this program supports.
         known: i64,
     },
 }
 
-/// Databases of plugins, as config.toml names them.
+/// The databases of plugins in config.toml.
 #[derive(Debug, Clone, Default)]
 pub struct PluginDatabases {
-    /// Those that are files.
+    /// SQLite files.
     pub files: Vec<(String, PathBuf)>,
-    /// Those that have tools of their own.
+    /// Databases that are copied with their own tools.
     pub elsewhere: Vec<String>,
 }
 
-/// What a backup holds.
+/// The contents of a backup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
-    /// When it was made; none where it was made by other means.
+    /// When it was made; none if another tool made it.
     pub made_at: Option<Timestamp>,
-    /// By which posthouse.
+    /// The version of posthouse that made it.
     pub program: Option<String>,
     /// The version of the store's schema.
     pub schema: i64,
-    /// Events.
+    /// The number of events.
     pub events: u64,
-    /// When the newest of them was taken in.
+    /// When the newest event was received.
     pub newest: Option<Timestamp>,
-    /// Deliveries that are neither done nor dead: they run after a restore.
+    /// The number of unfinished deliveries: neither done nor dead. They run after a restore.
     pub unfinished: u64,
-    /// Databases of plugins that are in it, and their bytes.
+    /// The databases of plugins in the backup, with their size in bytes.
     pub databases: Vec<(String, u64)>,
-    /// Databases of plugins that are not, because they have tools of their own.
+    /// The databases of plugins that are not in it, because they are copied with their own tools.
     pub elsewhere: Vec<String>,
 }
 
-/// The store and the databases as they were when this began; nothing is copied yet.
+/// Snapshots of the store and the databases; nothing is copied yet.
 pub struct Backup {
     store: Snapshot,
     databases: Vec<(String, Snapshot)>,
-    /// The files that are backed up.
+    /// The files to back up.
     originals: Vec<PathBuf>,
     elsewhere: Vec<String>,
     made_at: Timestamp,
 }
 
 impl Backup {
-    /// Takes hold of the store as it is now, and of each database after it. One that nothing has used yet is
-    /// no file, and is left out. Nobody is kept from anything meanwhile.
+    /// Takes a snapshot of the store, and then of each database. A database that was never used has no file,
+    /// and is skipped. Blocks no one meanwhile.
     ///
     /// # Errors
     /// [`BackupError`] names the file.
@@ -168,10 +169,10 @@ impl Backup {
         Ok(Self { store: snapshot, databases, originals, elsewhere, made_at: now })
     }
 
-    /// Writes it beside `file`, readable by its owner alone, and checks what was written.
+    /// Writes the backup beside `file`, readable by its owner only, and reads it back to check it.
     ///
     /// # Errors
-    /// [`BackupError`]; nothing is left beside `file` then, and what was there stays.
+    /// [`BackupError`]; then nothing is left beside `file`, and an existing file is unchanged.
     pub fn write(self, file: &Path, force: bool) -> Result<Written, BackupError> {
         if !force && file.exists() {
             return Err(BackupError::Exists(file.to_owned()));
@@ -186,7 +187,7 @@ impl Backup {
         let failed = |error: rusqlite::Error| unwritten(&partial.0, &error);
         copy.execute_batch("PRAGMA synchronous = OFF; BEGIN")
             .and_then(|()| {
-                // A store that came from a backup by other means than a restore may have them.
+                // A store may have these tables if it was copied from a backup by other means than a restore.
                 copy.execute_batch(DROP)?;
                 copy.execute_batch(TABLES)
             })
@@ -218,7 +219,7 @@ impl Backup {
     }
 }
 
-/// A backup that is complete and not in its place. Dropped, it goes.
+/// A complete backup under a temporary name. If it is dropped, the file is removed.
 pub struct Written {
     partial: TempFile,
     file: PathBuf,
@@ -226,10 +227,10 @@ pub struct Written {
 }
 
 impl Written {
-    /// Puts it in its place, in one step.
+    /// Renames it to its final name, in one step.
     ///
     /// # Errors
-    /// When that can't be written.
+    /// If the rename fails.
     pub fn put_in_place(self) -> Result<Contents, BackupError> {
         let Self { partial, file, contents } = self;
         std::fs::rename(&partial.0, &file)
@@ -239,18 +240,18 @@ impl Written {
     }
 }
 
-/// Takes away what a backup has beside the store.
+/// Removes the tables that a backup has in addition to a store's.
 pub(super) const DROP: &str = "
 DROP TABLE IF EXISTS backup;
 DROP TABLE IF EXISTS backup_database;
 DROP TABLE IF EXISTS backup_part;";
 
 impl Contents {
-    /// Reads a backup whole, and says what is in it. Where it has no checksum, only if `unsealed` allows that:
-    /// it is the work of an older posthouse, or a store's file that was copied by other means.
+    /// Reads a backup completely, and returns its contents. A backup without a checksum is accepted only if
+    /// `unsealed` is set: an older posthouse made it, or it is a store's file copied by other means.
     ///
     /// # Errors
-    /// [`BackupError`] says why it is none, or can't be gone back to.
+    /// [`BackupError`] says why it is not a backup, or cannot be restored.
     pub fn read(file: &Path, unsealed: bool) -> Result<Self, BackupError> {
         let opened = BackupFile::open(file, unsealed)?;
         opened.check()?;
@@ -268,7 +269,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// What is in a backup, as it says itself.
+    /// The contents, as the backup itself lists them.
     pub(super) fn of(file: &Path, snapshot: &Snapshot) -> Result<Self, BackupError> {
         let mut contents = describe(file, snapshot)?;
         if let Some((made_at, program)) = snapshot.read(origin)? {
@@ -285,7 +286,7 @@ impl Contents {
     }
 }
 
-/// What a store's file holds, where it is one that this program knows.
+/// The contents of a store's file, if this program supports its version.
 fn describe(file: &Path, snapshot: &Snapshot) -> Result<Contents, BackupError> {
     let number = |sql: &str| -> Result<i64, CopyError> {
         snapshot.read(|connection| connection.query_row(sql, [], |row| row.get(0)))
@@ -340,7 +341,7 @@ fn databases(connection: &Connection) -> rusqlite::Result<Vec<Database>> {
         .collect()
 }
 
-/// Puts the file of a database into the backup, part by part.
+/// Copies the file of a database into the backup, part by part.
 fn put_database(copy: &Connection, to: &Path, name: &str, from: &Path) -> Result<(), CopyError> {
     use std::io::Read as _;
     let failed = |error: rusqlite::Error| unwritten(to, &error);
@@ -363,7 +364,7 @@ fn put_database(copy: &Connection, to: &Path, name: &str, from: &Path) -> Result
         .map_err(failed)
 }
 
-/// Hands the parts of a database out in their order, and compares them with what was put in.
+/// Passes the parts of a database on in order, and compares them with their checksums.
 pub(super) fn take_database(
     snapshot: &Snapshot,
     file: &Path,
@@ -395,17 +396,17 @@ pub(super) fn take_database(
     }
     let as_it_was =
         wanted.bytes == Some(bytes) && wanted.sha256.as_deref() == Some(sha256.finalize().as_slice());
-    if as_it_was { Ok(()) } else { Err(damaged("not all is as it was put in")) }
+    if as_it_was { Ok(()) } else { Err(damaged("its content differs from what was written")) }
 }
 
-/// Whether two paths lead to one file.
+/// Whether two paths name the same file.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let file = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     file(one).is_some_and(|one| file(other) == Some(one))
 }
 
-/// A file that is not to be there any more once this is dropped, nor what SQLite puts beside it.
+/// A temporary file; it is removed on drop, with the files that SQLite creates beside it.
 pub(super) struct TempFile(pub(super) PathBuf);
 
 impl TempFile {

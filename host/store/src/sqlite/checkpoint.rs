@@ -1,13 +1,13 @@
 //! Checkpoints: copies the write-ahead log into the file, so that it neither grows without bound nor stalls the
 //! committer.
 //!
-//! A thread copies pages while the session goes on. It can't reach what the session appends meanwhile, so under
-//! constant load the log would never be empty and never restart. Therefore, once the log is long and nearly all
-//! of it is copied, the session copies the small rest itself, between two batches.
+//! A thread copies pages while the session continues. It cannot reach what the session appends meanwhile, so
+//! under constant load the log would never be empty and never restart. Therefore, once the log is long and
+//! nearly all of it is copied, the session itself copies the small rest, between two batches.
 //!
-//! SQLite syncs the file only in a round that reaches the end of the log. Under load that is the session's small
-//! one, which would have to wait for all that the rounds before had copied, while nobody is answered (measured in
-//! docs/performance.md). So rounds are small, and the thread syncs each itself.
+//! SQLite syncs the file only in a round that reaches the end of the log. Under load that is the session's
+//! small round, which would have to wait for everything that the earlier rounds copied, while no caller gets
+//! an answer (measured in docs/performance.md). So rounds are small, and the thread itself syncs after each.
 
 use std::{
     sync::{
@@ -22,19 +22,20 @@ use super::{file::OpenFile, schema};
 use crate::committer::Nudge;
 use rusqlite::{Connection, Result};
 
-/// How often the length of the log is looked at.
+/// The interval at which the thread checks the length of the log.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Pages to be copied that are worth a round: 4 MiB.
+/// The number of uncopied pages that is worth a round: 4 MiB.
 const ROUND: i64 = 1024;
 
 /// Pages in the log at which the writer copies the rest: 64 MiB.
 const LONG: i64 = 16_384;
 
-/// Pages that may be left to the writer, unless it is so busy that there are always more: 1 MiB.
+/// Pages that may be left to the writer: 1 MiB. If the writer is so busy that there are always more, see the
+/// next limit.
 const REST: i64 = 256;
 
-/// Rounds in a row before the writer gets what is left in any case.
+/// After this many rounds in a row, the writer copies the rest in any case.
 const ROUNDS: u32 = 5;
 
 /// The thread.
@@ -53,7 +54,7 @@ impl Checkpointer {
             };
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 file.look_at_disk();
-                // The session looks itself when it commits. If nobody sends it anything, this wakes it.
+                // The session checks when it commits. If it has nothing to commit, this wakes it.
                 if file.present.check().is_err() || file.present.is_shorter() {
                     nudge.maintain();
                     continue;
@@ -72,7 +73,7 @@ impl Checkpointer {
     }
 }
 
-/// The session's part: copies what is left, so that the next transaction restarts the log.
+/// The session's part: copies the rest, so that the next transaction restarts the log.
 pub(super) fn copy_rest(connection: &Connection) {
     if let Err(error) = checkpoint(connection, "PASSIVE") {
         warn(&error);
@@ -86,7 +87,7 @@ fn round(connection: &Connection, file: &OpenFile, nudge: &Nudge) -> Result<()> 
         checkpoint(connection, "PASSIVE")?;
         if let Err(error) = file.sync() {
             // The writer's own sync meets the same error, and decides what it means.
-            tracing::warn!(%error, "the store's file could not be synced");
+            tracing::warn!(%error, "could not sync the store's file");
         }
         (pages, copied) = checkpoint(connection, "NOOP")?;
         rounds += 1;
@@ -95,13 +96,13 @@ fn round(connection: &Connection, file: &OpenFile, nudge: &Nudge) -> Result<()> 
         }
     }
     if pages >= LONG {
-        // If the queue is full there will be another round.
+        // If the queue is full, another round follows.
         nudge.maintain();
     }
     Ok(())
 }
 
-/// Pages in the log, and how many of them are in the file already.
+/// The pages in the log, and how many of them are already in the file.
 fn checkpoint(connection: &Connection, mode: &str) -> Result<(i64, i64)> {
     connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
@@ -110,5 +111,5 @@ fn checkpoint(connection: &Connection, mode: &str) -> Result<(i64, i64)> {
 
 /// The log keeps what could not be copied, so nothing is lost; the next round tries again.
 fn warn(error: &rusqlite::Error) {
-    tracing::warn!(%error, "the store's write-ahead log could not be checkpointed");
+    tracing::warn!(%error, "could not checkpoint the store's write-ahead log");
 }

@@ -1,8 +1,9 @@
 //! Completion: the effects of an attempt and "done" in one transaction, or nothing.
 //!
-//! The checks come first and write nothing: does the lease hold, has anything changed that the attempt read, do
-//! its changes fit? If the lease is lost the completion is dropped. If a read has changed the job goes through its
-//! lane again, which is a conflict and no failed attempt. Only then come the writes.
+//! The checks come first and write nothing: whether the lease is valid, whether anything has changed that the
+//! attempt read, and whether its changes fit. If the lease is lost, the completion is dropped. If a read has
+//! changed, the job goes through its lane again: a conflict, and not a failed attempt. The writes follow only
+//! after all checks.
 
 use posthouse_model::{
     DeliveryId, DeliveryState, Effects, Job, KvChange, OrderKey, OutboxKind, Outcome as Ending, PluginId,
@@ -34,7 +35,7 @@ fn outcome_code(outcome: Ending) -> i64 {
     }
 }
 
-/// The outcome that a row with this number had.
+/// The outcome with this number in a row.
 pub(super) fn outcome_of(code: i64) -> Ending {
     match code {
         0 => Ending::Done,
@@ -44,11 +45,11 @@ pub(super) fn outcome_of(code: i64) -> Ending {
 }
 
 impl Session<'_> {
-    /// Writes what became of a job.
+    /// Writes the result of a job.
     pub(super) fn complete(&mut self, completion: &Completion) -> Result<Completed> {
         let Completion { job, verdict } = completion;
         if self.leases.of(job).is_none() {
-            tracing::warn!(delivery = %job.delivery, "a completion came without a valid lease and was dropped");
+            tracing::warn!(delivery = %job.delivery, "dropped a completion without a valid lease");
             self.counters.sequence().lost_leases += 1;
             return Ok(Completed::LostLease);
         }
@@ -79,7 +80,8 @@ impl Session<'_> {
         self.apply_kv(job.plugin, changes);
         items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
         for derived in &effects.emitted {
-            // Its id is this delivery's alone, which is done once: it can't have been seen before.
+            // The event's id belongs to this delivery alone, and a delivery is done once: it cannot be a
+            // duplicate.
             self.take_in(derived.event(timestamp(self.now)), &derived.subscribers, None)?;
         }
         self.finish(job, record, code::DONE, None)
@@ -129,7 +131,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Back among those that may run. Whether its attempt did anything elsewhere is not known here.
+    /// Makes the delivery ready again. Whether its attempt changed another database is not known here.
     fn make_ready(&mut self, job: &Job) -> Result<()> {
         self.connection
             .prepare_cached("UPDATE delivery SET state = 0, ran = 1 WHERE id = ?1")?
@@ -146,7 +148,7 @@ impl Session<'_> {
         order_key
     }
 
-    /// Makes those of the deliveries ready again that are dead.
+    /// Makes those of the deliveries ready that are dead.
     pub(super) fn revive(&mut self, deliveries: &[DeliveryId]) -> Result<Outcome> {
         let mut count = 0;
         for delivery in deliveries {

@@ -1,8 +1,8 @@
-//! A consistent copy of an SQLite file that others read and write meanwhile.
+//! A consistent copy of a SQLite file while others read and write it.
 //!
-//! A snapshot is one read transaction: what is committed after it has begun is not in it, however long the
-//! copying takes. Nobody waits for it; the write-ahead log can't be folded in beyond it, and so grows by what
-//! is written meanwhile.
+//! A snapshot is one read transaction: it does not contain what is committed after its beginning, however
+//! long the copying takes. It blocks nobody. But the write-ahead log cannot be checkpointed beyond it, and
+//! grows by what is written meanwhile.
 
 use std::{
     fs::{File, OpenOptions},
@@ -20,27 +20,28 @@ use rusqlite::{
 
 pub(super) use posthouse_model::owner::folder_of;
 
-/// Pages copied in one go: 4 MiB of the usual size.
+/// Pages copied in one step: 4 MiB at the usual page size.
 const PAGES: i32 = 1024;
 
-/// Steps of SQLite's machine between two looks at the clock.
+/// Steps of SQLite's virtual machine between two looks at the clock.
 const STEPS: i32 = 10_000;
 
-/// Goes between two syncs of the copy: what waits to be written must not pile up before the store's own syncs.
+/// Steps between two syncs of the copy, so that unwritten data does not pile up in front of the store's own
+/// syncs.
 const SYNC: u32 = 16;
 
-/// How long one waits for who holds the file.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a lock on the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a file could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// What is to be copied can't be read.
+    /// The source cannot be read.
     #[error("`{path}` can't be read: {reason}")]
     Source {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The copy can't be written.
@@ -48,7 +49,7 @@ pub enum CopyError {
     Target {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A file is damaged.
@@ -56,25 +57,25 @@ pub enum CopyError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite finds.
+        /// What SQLite reports.
         reason: String,
     },
 }
 
-/// A file as it was at one moment.
+/// A snapshot of a file.
 pub(super) struct Snapshot {
     path: PathBuf,
     connection: Connection,
 }
 
 impl Snapshot {
-    /// The file as it is now.
+    /// A snapshot of the file as it is now.
     pub(super) fn of(path: &Path) -> Result<Self, CopyError> {
         Self::begun(path, path, read_only)
     }
 
-    /// A file that nobody changes and that is whole by itself: a log or journal that lies beside it is none of
-    /// its own, and is not looked at. Errors name the file `shown`.
+    /// A file that nobody changes and that is complete without its log: a log or journal beside it belongs to
+    /// something else and is ignored. Errors name the file `shown`.
     pub(super) fn of_finished(path: &Path, shown: &Path) -> Result<Self, CopyError> {
         Self::begun(path, shown, immutable)
     }
@@ -103,7 +104,7 @@ impl Snapshot {
         read(&self.connection).map_err(|error| unread(&self.path, &error))
     }
 
-    /// It, of which no statement runs any longer at this moment.
+    /// The connection. No statement runs on it at this moment.
     pub(super) fn until(mut self, moment: Instant) -> Result<Self, CopyError> {
         self.connection
             .progress_handler(STEPS, Some(move || Instant::now() >= moment))
@@ -111,7 +112,7 @@ impl Snapshot {
         Ok(self)
     }
 
-    /// Looks whether the file holds together.
+    /// Checks whether the file is intact.
     pub(super) fn check(&self) -> Result<(), CopyError> {
         let said: String =
             self.read(|connection| connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
@@ -121,8 +122,8 @@ impl Snapshot {
         Err(CopyError::Damaged { path: self.path.clone(), reason: said.replace('\n', " ") })
     }
 
-    /// Writes it to a new file that only its owner may read, and returns a connection to that. It is one
-    /// file, without a log beside it; it is not on disk before [`settle`] says so.
+    /// Copies it to a new file that only its owner may read, and returns a connection to the copy. The copy
+    /// is one file, without a log. It is durable only after [`settle`].
     pub(super) fn copy_to(&self, path: &Path) -> Result<Connection, CopyError> {
         let file = new_file(path).map_err(|error| unwritten(path, &error))?;
         let failed = |error: rusqlite::Error| unwritten(path, &error);
@@ -136,7 +137,7 @@ impl Snapshot {
                     file.sync_data().map_err(|error| unwritten(path, &error))?;
                 }
                 StepResult::More => {}
-                // The source is a snapshot and the target is ours alone.
+                // The source is a snapshot, and only this process has the target.
                 _ => std::thread::sleep(Duration::from_millis(10)),
             }
         }
@@ -146,25 +147,25 @@ impl Snapshot {
     }
 }
 
-/// Closes what was written, and returns once it is on disk.
+/// Closes what was written, and returns once it is durable.
 pub(super) fn settle(path: &Path, copy: Connection) -> Result<(), CopyError> {
     copy.close().map_err(|(_, error)| unwritten(path, &error))?;
     File::open(path).and_then(|file| file.sync_all()).map_err(|error| unwritten(path, &error))
 }
 
-/// Puts on disk what a folder says of its files.
+/// Syncs a folder, so that the names of its files are durable.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// The path with this after its name.
+/// The path with this suffix appended to its name.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// A file that was not there, and that only its owner may read.
+/// Creates a new file that only its owner may read.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
@@ -186,7 +187,7 @@ pub(super) fn writable(path: &Path) -> rusqlite::Result<Connection> {
 
 fn open(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     Ok(connection)
 }
 

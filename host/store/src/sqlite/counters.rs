@@ -1,9 +1,9 @@
-//! The session's mirror of the small tables, so that it need not ask them at every event: names, the next
-//! numbers, and the counters of the ledger.
+//! The session's copy of the small tables in memory, so that it need not read them at every event: names, the
+//! next numbers, and the counters of the ledger.
 //!
-//! A transition is counted here when a batch makes it. What changed is written once a batch, in the batch's own
-//! transaction, so the ledger and the rows never disagree on disk. After a rollback all of this is read again:
-//! memory is never ahead of the disk.
+//! A transition is counted here when a batch makes it. Changed counters are written once per batch, in the
+//! batch's own transaction, so the ledger and the rows never disagree on disk. After a rollback everything is
+//! read again: memory is never ahead of the disk.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,15 +17,15 @@ use super::{minutes::Minutes, schema::code};
 
 use crate::histogram::DurationHistogram;
 
-/// Names remembered before the memory of them starts over.
+/// The number of names in memory before they are dropped and read again.
 const MOST_NAMES: usize = 10_000;
 
-/// Hours of statistics that are kept: a day, the present hour, and one for clocks that are off.
+/// Hours of statistics that are kept: a day, the current hour, and one more for inaccurate clocks.
 const HOURS_KEPT: i64 = 26;
 
 pub(super) const HOUR: i64 = 3_600_000_000_000;
 
-/// The mirror.
+/// The copy.
 pub(super) struct Counters {
     sources: HashMap<SourceName, i64>,
     types: HashMap<EventType, i64>,
@@ -34,7 +34,7 @@ pub(super) struct Counters {
     hours: HashMap<(i64, i64), Hour>,
     latest_hour: i64,
     minutes: Minutes,
-    /// The newest event of each source in this batch, and when it was taken in.
+    /// The newest event of each source in this batch, and when it was received.
     newest: HashMap<i64, (i64, i64)>,
     unfinished: i64,
     sequence: Sequence,
@@ -62,7 +62,7 @@ pub(super) struct Tally {
     pub(super) states: [i64; 5],
     pub(super) made: i64,
     pub(super) kv_bytes: i64,
-    /// How often one has become ready since the store was opened, or since a rollback. Not written down.
+    /// How many deliveries became ready since the store was opened, or since a rollback. Not stored.
     pub(super) arrived: u64,
 }
 
@@ -109,12 +109,12 @@ impl Counters {
         })
     }
 
-    /// The next numbers and the counters of the whole.
+    /// The next numbers, and the total counters.
     pub(super) fn sequence(&mut self) -> &mut Sequence {
         &mut self.sequence
     }
 
-    /// Deliveries that are neither done nor dead.
+    /// Unfinished deliveries: neither done nor dead.
     pub(super) fn unfinished(&self) -> i64 {
         self.unfinished
     }
@@ -133,7 +133,7 @@ impl Counters {
         u64::try_from(self.tally(plugin).kv_bytes).unwrap_or(0)
     }
 
-    /// Counts a delivery in.
+    /// Counts a new delivery.
     pub(super) fn made(&mut self, plugin: PluginId, state: i64) {
         let tally = self.change(plugin);
         tally.made += 1;
@@ -142,7 +142,7 @@ impl Counters {
         self.unfinished += 1;
     }
 
-    /// Counts a delivery over from one state to another.
+    /// Counts a delivery's change from one state to another.
     pub(super) fn moved(&mut self, plugin: PluginId, from: i64, to: i64) {
         let tally = self.change(plugin);
         tally.states[counter(from)] -= 1;
@@ -157,7 +157,7 @@ impl Counters {
         }
     }
 
-    /// Counts an event of this source in, now.
+    /// Counts an event of this source, now.
     pub(super) fn event_taken(
         &mut self,
         connection: &Connection,
@@ -170,7 +170,7 @@ impl Counters {
         Ok(())
     }
 
-    /// Counts a delivery of this type in, now.
+    /// Counts a new delivery of this type, now.
     pub(super) fn hour_made(&mut self, connection: &Connection, now: i64, event_type: i64) -> Result<()> {
         let hour = self.hour(connection, now, event_type)?;
         hour.total += 1;
@@ -178,7 +178,7 @@ impl Counters {
         Ok(())
     }
 
-    /// Counts a delivery of this type as finished, now, by an attempt that took so long.
+    /// Counts a delivery of this type as finished now, by an attempt of this duration.
     pub(super) fn hour_finished(
         &mut self,
         connection: &Connection,
@@ -207,7 +207,7 @@ impl Counters {
         remembered(&mut self.types, name, || interned(connection, "event_type", name.as_str()))
     }
 
-    /// Writes down what changed since the last time.
+    /// Writes what has changed since the last call.
     pub(super) fn write(&mut self, connection: &Connection) -> Result<()> {
         for plugin in self.changed.drain() {
             let Tally { states: [ready, leased, waiting, done, dead], made, kv_bytes, .. } =
@@ -294,7 +294,7 @@ impl Hour {
     }
 }
 
-/// Where a state is counted.
+/// The index at which a state is counted.
 fn counter(state: i64) -> usize {
     if matches!(state, code::BLOCKED | code::DEFERRED) { code::WAITING as usize } else { state as usize }
 }
@@ -329,7 +329,7 @@ fn remembered<Name: Hash + Eq + Clone>(
     Ok(id)
 }
 
-/// The number of a name in `table`, made where it is new.
+/// The number of a name in `table`; inserts a new name.
 fn interned(connection: &Connection, table: &str, name: &str) -> Result<i64> {
     connection
         .prepare_cached(&format!("INSERT INTO {table} (name) VALUES (?1) ON CONFLICT DO NOTHING"))?

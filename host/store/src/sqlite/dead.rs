@@ -1,6 +1,6 @@
-//! Dead letters by plugin and cause: what went wrong how often, so that each can be dealt with as one.
+//! Dead letters by plugin and cause, so that all those with one cause can be handled together.
 //!
-//! The cause is worked out when it is asked for (`model/cause.rs`), so that each delivery keeps its whole reason.
+//! The cause is computed on request (`model/cause.rs`), so each delivery keeps its complete reason.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,13 +11,13 @@ use super::reads::Reads;
 
 use crate::{Answer, DeadGroup, time::timestamp};
 
-/// The most dead letters that are looked at, the newest.
+/// The maximum number of dead letters read, newest first.
 const MOST: i64 = 100_000;
 
-/// The most groups that are told.
+/// The maximum number of groups returned.
 const GROUPS: usize = 200;
 
-/// The most groups that are gathered, those of the newest dead letters.
+/// The maximum number of groups collected, from the newest dead letters.
 const GATHERED: usize = 10_000;
 
 impl Reads {
@@ -26,10 +26,10 @@ impl Reads {
     }
 }
 
-/// Gathered here and not by SQL, which would sort all of them by their texts, and ask for each whether it
-/// was replayed.
+/// Groups here instead of in SQL. SQL would sort all rows by their texts, and look up for each whether it was
+/// replayed.
 fn groups(connection: &Connection) -> Result<Vec<DeadGroup>> {
-    // In one snapshot: a replay in between would be counted twice.
+    // In one snapshot, because a replay in between would be counted twice.
     let snapshot = connection.unchecked_transaction()?;
     let from: i64 = snapshot
         .prepare_cached(

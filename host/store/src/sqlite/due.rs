@@ -1,10 +1,10 @@
-//! Due: reads the deliveries that are due into the lanes that have room.
+//! Due deliveries: reads them into the lanes that have room.
 //!
-//! A lease is a row in state `leased` and a token in the session's memory. A new process knows no tokens, so what
-//! an earlier one had leased is made ready again when the store is opened; `lease_floor` says from which id on
-//! there can be such rows.
+//! A lease is a row in state `leased` and a token in the session's memory. A new process knows no tokens, so
+//! opening the store makes the deliveries ready that an earlier process had leased. `lease_floor` is the
+//! lowest id of such rows.
 //!
-//! Deferred deliveries become ready a few at a time, once their plugin has next to nothing to do.
+//! Deferred deliveries become ready a few at a time, once their plugin has little to do.
 
 use std::sync::Arc;
 
@@ -19,16 +19,16 @@ use super::{schema::code, session::Session};
 
 use crate::{op::Outcome, time::timestamp};
 
-/// The most jobs read into one lane in one batch.
+/// The maximum number of jobs read into one lane in one batch.
 const REFILL: usize = 512;
 
-/// Deferred deliveries that become ready at once.
+/// The number of deferred deliveries that become ready at once.
 const SLICE: usize = 64;
 
-/// A plugin with fewer than this to do has room for more of them.
+/// A plugin with fewer unfinished deliveries than this gets more of them.
 const LITTLE: usize = 32;
 
-/// Slices in one batch, where others of their order keys block what they bring.
+/// The maximum number of slices in one batch, if deliveries of the same order keys block those in a slice.
 const SLICES: usize = 8;
 
 /// The next deferred deliveries of a plugin.
@@ -36,7 +36,7 @@ const DEFERRED: &str = "
 SELECT id, order_key FROM delivery INDEXED BY delivery_later
 WHERE plugin = ?1 AND state = -2 ORDER BY id LIMIT ?2";
 
-/// Deliveries as jobs are made of them.
+/// The columns from which jobs are built.
 macro_rules! jobs {
     ($index:literal, $which:literal) => {
         concat!(
@@ -53,8 +53,7 @@ WHERE ",
     };
 }
 
-/// Deliveries of a plugin that are due by ?2, first those that have been due longest; with ?4 only those
-/// that never waited.
+/// Deliveries of a plugin that are due by ?2, longest due first; with ?4 only those that have never waited.
 const DUE: &str = jobs!(
     "INDEXED BY delivery_due",
     "d.plugin = ?1 AND d.state IN (0, 2) AND d.due_at <= ?2 AND (d.state = 0 OR NOT ?4)
@@ -94,7 +93,7 @@ impl Session<'_> {
         })
     }
 
-    /// Whether the plugin has room for some deferred deliveries, if there are any.
+    /// Whether the plugin should get some deferred deliveries, if there are any.
     fn has_little_to_do(&self, plugin: PluginId) -> bool {
         let ready = self.counters.tally(plugin).states[code::READY as usize].unsigned_abs() as usize;
         self.lines.0.get(&plugin).is_some_and(|line| line.deferred && line.held() + ready < LITTLE)
@@ -127,7 +126,7 @@ impl Session<'_> {
     fn refill_lane(&mut self, plugin: PluginId, room: usize) -> Result<()> {
         let mut due = self.due(plugin, room, false)?;
         if due.is_empty() && self.counters.tally(plugin).states[code::READY as usize] > 0 {
-            // Ready since a time that is yet to come: the clock was set back.
+            // Ready since a time in the future: the clock was set back.
             due = self.due(plugin, room, true)?;
         }
         let exhausted = due.len() < room;
@@ -139,7 +138,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Chooses what a trial tries: untried deliveries, or where there are none and `any` holds, one that failed.
+    /// Chooses the deliveries of a trial: untried ones; or, if there are none and `any` is set, one that
+    /// failed.
     fn refill_trial(&mut self, plugin: PluginId, room: usize, any: bool) -> Result<()> {
         let arrived = self.counters.tally(plugin).arrived;
         let mut chosen = self.untried(plugin, room)?;
@@ -188,7 +188,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// When the oldest delivery was made that each open lane has leased.
+    /// When the oldest leased delivery of each open lane was created.
     pub(super) fn oldest_leased(&self) -> Result<Outcome> {
         let mut statement = self.connection.prepare_cached("SELECT made_at FROM delivery WHERE id = ?1")?;
         let mut oldest = Vec::new();
@@ -274,7 +274,7 @@ impl Due {
     }
 }
 
-/// A name that was checked when it was written. One that no longer passes means a damaged store.
+/// A name that was checked when it was written. If it is no longer valid, the store is damaged.
 fn named<Name, E: std::error::Error + Send + Sync + 'static>(
     row: &Row<'_>,
     column: usize,
@@ -284,7 +284,7 @@ fn named<Name, E: std::error::Error + Send + Sync + 'static>(
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 
-/// Makes ready again what an earlier process had leased. Runs before the session opens.
+/// Makes the deliveries ready that an earlier process had leased. Runs before the session opens.
 pub(super) fn recover(connection: &mut Connection) -> Result<()> {
     let transaction = connection.transaction()?;
     let leased: Vec<(i64, i64)> = transaction

@@ -5,22 +5,22 @@ use rusqlite::ErrorCode;
 use crate::StoreError;
 
 impl StoreError {
-    /// What a failed read means to the caller. A reader's failure never stops the writer.
+    /// The meaning of a failed read for the caller. A reader's failure never stops the writer.
     pub(super) fn reading(error: &rusqlite::Error) -> Self {
         Self::Io(error.to_string())
     }
 }
 
-/// What SQLite says, with what to do about a disk that is full.
+/// SQLite's message, with the fix if the disk is full.
 pub(super) fn said(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => format!("{error}: make 1 MiB of room on its disk, or more"),
+        Some(ErrorCode::DiskFull) => format!("{error}: free at least 1 MiB on its disk"),
         _ => error.to_string(),
     }
 }
 
-/// Whether the writer may go on once the transaction is rolled back: the disk was full, or somebody
-/// else's tool held the file. After anything else nobody can say what is on the disk.
+/// Whether the writer may continue after a rollback: the disk was full, or another tool had locked the file.
+/// After any other error the state of the disk is unknown.
 pub(super) fn passes(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),

@@ -1,4 +1,5 @@
-//! The open file: its connections for readers, the room on its disk, and whether it is still where it was opened.
+//! The open file: the readers' connections, the free space on its disk, and whether the file is still in
+//! place.
 
 use std::{
     fs::{File, OpenOptions},
@@ -7,17 +8,17 @@ use std::{
 
 use super::{present::Present, readers::Readers, space::Space};
 
-/// Reads of guests: as many at once as there are threads to run them.
+/// Connections for guests' reads: as many as there are threads to run them.
 const GUEST_READERS: usize = 8;
 
-/// Reads of people.
+/// Connections for operators' reads.
 const PEOPLE_READERS: usize = 4;
 
 /// What the session, the readers and the checkpointer share.
 pub(super) struct OpenFile {
     path: PathBuf,
     pub(super) space: Space,
-    /// Whether its files are where they were.
+    /// Whether its files are still in place.
     pub(super) present: Present,
     /// For reads of keys while a guest runs.
     pub(super) guests: Readers,
@@ -25,8 +26,8 @@ pub(super) struct OpenFile {
     pub(super) people: Readers,
     #[cfg(test)]
     pub(super) injected: parking_lot::Mutex<Option<super::tests::Injected>>,
-    /// To sync the file. The last member: closed before SQLite's connections, it would take their locks away, as
-    /// POSIX has it.
+    /// For syncing the file. It is the last member: if it were closed before SQLite's connections, POSIX
+    /// would release their locks.
     file: File,
 }
 
@@ -56,12 +57,12 @@ impl OpenFile {
         self.present.remember(&self.file, connection)
     }
 
-    /// Puts on disk what has been copied into the file.
+    /// Syncs what has been copied into the file.
     pub(super) fn sync(&self) -> std::io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Looks at the room on the disk.
+    /// Reads the free space of the disk.
     pub(super) fn look_at_disk(&self) {
         self.space.look(&self.file);
     }

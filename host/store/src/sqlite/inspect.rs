@@ -1,7 +1,7 @@
-//! A look at a store from outside, whether a daemon has it or not: nothing is written, and no lock is taken.
+//! Inspects a store from outside, with or without a running daemon. Writes nothing and takes no lock.
 //!
-//! SQLite lets others read beside the writer, so this is safe at any time; as root too, since SQLite gives
-//! what it makes beside a file to the file's owner.
+//! SQLite allows other readers beside the writer, so this is safe at any time. It is safe for root too,
+//! because SQLite gives the files that it creates beside the store to the store's owner.
 
 use std::{
     path::Path,
@@ -17,20 +17,20 @@ use super::{
 };
 use crate::time::timestamp;
 
-/// How a store stands.
+/// The state of a store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     /// Bytes of the file.
     pub bytes: u64,
     /// Bytes of its write-ahead log.
     pub wal_bytes: u64,
-    /// The version of its schema, and the latest that this program knows.
+    /// The version of its schema, and the latest that this program supports.
     pub schema: (i64, i64),
-    /// When its newest event was taken in.
+    /// When its newest event was received.
     pub newest: Option<Timestamp>,
-    /// Deliveries that are neither done nor dead.
+    /// Unfinished deliveries: neither done nor dead.
     pub unfinished: u64,
-    /// When the oldest of them was made.
+    /// When the oldest of them was created.
     pub oldest: Option<Timestamp>,
     /// Whether the file holds together.
     pub integrity: Integrity,
@@ -39,23 +39,23 @@ pub struct Inspection {
 /// Whether the store's file is intact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Integrity {
-    /// It does.
+    /// It is intact.
     Whole,
-    /// It does not: what SQLite finds.
+    /// It is not; SQLite's message.
     Damaged(String),
-    /// Time was too short to tell.
+    /// The time limit did not suffice.
     NotTold,
 }
 
-/// Whether a restore of the store was begun and not ended.
+/// Whether a restore of the store began and did not finish.
 pub fn restore_is_unfinished(store: &Path) -> bool {
     restore::is_unfinished(store)
 }
 
-/// Looks at the store, for no longer than `timeout`.
+/// Inspects the store, within `timeout`.
 ///
 /// # Errors
-/// Why it can't be read.
+/// The reason why it cannot be read.
 pub fn inspect(path: &Path, timeout: Duration) -> Result<Inspection, String> {
     let until = Instant::now() + timeout;
     let told = |error: super::CopyError| error.to_string();
@@ -64,7 +64,7 @@ pub fn inspect(path: &Path, timeout: Duration) -> Result<Inspection, String> {
         snapshot.read(|connection| connection.query_row(sql, [], |row| row.get(0))).map_err(told)
     };
     if number("PRAGMA application_id")? != schema::APPLICATION {
-        return Err(format!("`{}` is another program's database; name another file", path.display()));
+        return Err(format!("`{}` is another program's database; use another file", path.display()));
     }
     let moment = |sql: &str| -> Result<Option<Timestamp>, String> {
         let found: Option<Option<i64>> = snapshot
@@ -83,10 +83,10 @@ pub fn inspect(path: &Path, timeout: Duration) -> Result<Inspection, String> {
     })
 }
 
-/// When the newest event of a store was taken in.
+/// When the newest event of a store was received.
 ///
 /// # Errors
-/// Why it can't be read.
+/// The reason why it cannot be read.
 pub fn newest_event(path: &Path) -> Result<Option<Timestamp>, String> {
     let newest: Option<i64> = Snapshot::of(path)
         .and_then(|snapshot| {

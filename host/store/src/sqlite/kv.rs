@@ -1,8 +1,8 @@
-//! Keys and values of plugins. Guests read what is committed; when an attempt commits the session checks that
+//! Keys and values of plugins. Guests read committed values. When an attempt commits, the session checks that
 //! nothing has changed that the attempt read.
 //!
-//! The session keeps the keys that it has met in memory. A batch changes them there and writes each once, at its
-//! end, so a counter that a thousand attempts increment costs one row.
+//! The session caches the keys that it has used. A batch changes them in the cache and writes each changed
+//! key once, at its end. So a counter that a thousand attempts increment costs one row.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,10 @@ use super::{
 
 use crate::{Answer, Entries, Value};
 
-/// Bytes of keys and values that the session keeps in memory between two batches.
+/// The maximum size of the cache between two batches, in bytes of keys and values.
 const KEPT: usize = 16 << 20;
 
-/// What a key costs in memory beside its text and its value.
+/// The memory of a cached key besides its text and value, in bytes.
 const OVERHEAD: usize = 96;
 
 pub(super) const GET: &str = "SELECT version, value FROM kv WHERE plugin = ?1 AND key = ?2";
@@ -31,7 +31,7 @@ ON CONFLICT DO UPDATE SET version = excluded.version, value = excluded.value";
 
 const LIST: &str = "SELECT key, version, value FROM kv WHERE plugin = ?1 AND key >= ?2 ORDER BY key";
 
-/// The first keys, with their versions, that start with a prefix and come after a key.
+/// The first keys with a prefix that follow a given key, with their versions.
 type Found<T> = Vec<(String, T, KvVersion)>;
 
 impl Reads {
@@ -59,7 +59,7 @@ impl Reads {
     }
 }
 
-/// The keys that the session has met.
+/// The cache of keys.
 #[derive(Default)]
 pub(super) struct KvCache {
     plugins: HashMap<PluginId, HashMap<String, Slot>>,
@@ -68,7 +68,7 @@ pub(super) struct KvCache {
     weight: usize,
 }
 
-/// What stands under a key, or that nothing does.
+/// The value of a key, or that it has none.
 struct Slot {
     value: Option<Vec<u8>>,
     version: KvVersion,
@@ -76,8 +76,8 @@ struct Slot {
 }
 
 impl Session<'_> {
-    /// Checks all that the effects say of kv against what is committed and what this batch has done
-    /// before. None: something the attempt read has changed, or a change is not possible.
+    /// Checks the effects' reads and writes of keys against the committed values and the changes of this
+    /// batch. None: something that the attempt read has changed, or a change is not possible.
     pub(super) fn stage_kv(&mut self, plugin: PluginId, effects: &Effects) -> Result<Option<Vec<KvChange>>> {
         for read in &effects.reads {
             if !self.still_so(plugin, read)? {
@@ -96,7 +96,7 @@ impl Session<'_> {
         Ok((!full).then_some(changes))
     }
 
-    /// Makes the changes, in memory; the end of the batch writes them.
+    /// Applies the changes to the cache; the end of the batch writes them.
     pub(super) fn apply_kv(&mut self, plugin: PluginId, changes: Vec<KvChange>) {
         for KvChange { key, value, delta } in changes {
             let sequence = self.counters.sequence();
@@ -144,7 +144,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// Forgets all; the tables are read again.
+    /// Empties the cache; the tables are read again.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

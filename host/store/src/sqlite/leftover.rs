@@ -1,10 +1,10 @@
-//! What a process that was killed has left in a write-ahead log, put away before anything else needs room.
+//! Empties the write-ahead logs that a killed process left, before anything else needs space.
 //!
-//! SQLite recovers a log by itself, and leaves it as long as it is. A daemon that was killed while a plugin wrote
-//! much leaves one full of what was never committed, perhaps on a disk that has no room for anything else. So a
-//! start takes each log in turn: what was not committed is cut off, what was is copied into the file, and the log
-//! is emptied. The file is locked whole meanwhile, so that SQLite keeps the index of the log in memory and needs
-//! no room for it either.
+//! SQLite recovers a log, but does not shorten it. If a daemon was killed while a plugin wrote much, the log
+//! is full of uncommitted frames, perhaps on a disk without free space. So a start handles each log in turn:
+//! it cuts off the uncommitted part, copies the committed part into the file, and empties the log. The file
+//! is locked exclusively meanwhile: then SQLite keeps the index of the log in memory, and needs no space for
+//! it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -23,15 +23,15 @@ use super::{
 };
 use crate::OpenError;
 
-/// How long one waits for whoever else has the file; then its log is theirs to put away.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long to wait if another process has the file. After that, emptying the log is left to that process.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Why a log could not be put away.
+/// Why a log could not be emptied.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoverError {
-    /// The log is there, and its file is not.
+    /// The log exists, but its file does not.
     #[error(
-        "`{file}` is missing or empty, but its write-ahead log `{log}` is there: put the file back, or remove \
+        "`{file}` is missing or empty, but its write-ahead log `{log}` exists: put the file back, or remove \
          the log to begin with an empty one"
     )]
     Orphan {
@@ -40,33 +40,33 @@ pub enum LeftoverError {
         /// The log.
         log: PathBuf,
     },
-    /// What was committed has no room in the file.
+    /// The committed part does not fit into the file.
     #[error(
-        "the disk of `{file}` is full: up to {need} of its write-ahead log have to be copied into it; make that \
-         much room"
+        "the disk of `{file}` is full: up to {need} of its write-ahead log must be copied into it; free that \
+         much space"
     )]
     NoRoom {
         /// The file.
         file: PathBuf,
-        /// At the most.
+        /// The maximum that is needed.
         need: ByteSize,
     },
     /// It can't be read or written.
-    #[error("the write-ahead log of `{file}` can't be put away: {reason}")]
+    #[error("the write-ahead log of `{file}` can't be checkpointed: {reason}")]
     Failed {
         /// The file.
         file: PathBuf,
-        /// What SQLite or the system says.
+        /// The error of SQLite or the system.
         reason: String,
     },
 }
 
-/// Puts away what is left in the log of the database at `path`. Nothing happens where there is none, or where
-/// another process uses the database.
+/// Empties the log of the database at `path`. Does nothing if there is no log, or another process uses the
+/// database.
 ///
 /// # Errors
-/// [`LeftoverError`]; what was committed is still in the log then.
-pub fn put_away(path: &Path) -> Result<(), LeftoverError> {
+/// [`LeftoverError`]; then the committed part is still in the log.
+pub fn empty_log(path: &Path) -> Result<(), LeftoverError> {
     let log = beside(path, "-wal");
     let size = match fs::metadata(&log) {
         Ok(log) if log.len() > 0 => log.len(),
@@ -89,11 +89,11 @@ pub fn put_away(path: &Path) -> Result<(), LeftoverError> {
     }
 }
 
-/// As [`put_away`], of the store at `path`, which no other process may have.
+/// As [`empty_log`], for the store at `path`. No other process may have it open.
 ///
 /// # Errors
-/// [`OpenError`], as the opening of the store would have it.
-pub fn put_away_of_store(path: &Path) -> Result<(), OpenError> {
+/// The [`OpenError`] that opening the store would return.
+pub fn empty_store_log(path: &Path) -> Result<(), OpenError> {
     if fs::metadata(beside(path, "-wal")).is_err() {
         return Ok(());
     }
@@ -101,15 +101,15 @@ pub fn put_away_of_store(path: &Path) -> Result<(), OpenError> {
     of_locked_store(path)
 }
 
-/// As [`put_away_of_store`], by who has the lock.
+/// As [`empty_store_log`], for a caller that has the lock.
 pub(super) fn of_locked_store(path: &Path) -> Result<(), OpenError> {
     if restore::is_unfinished(path) {
         return Ok(());
     }
-    match put_away(path) {
+    match empty_log(path) {
         Err(error @ LeftoverError::NoRoom { .. }) => {
-            // The store may find enough for the little that it writes at the start.
-            tracing::warn!(%error, "the log of the store stays as it is");
+            // The store may find enough space for the little that it writes at the start.
+            tracing::warn!(%error, "could not truncate the write-ahead log of the store");
             Ok(())
         }
         result => {
@@ -120,9 +120,9 @@ pub(super) fn of_locked_store(path: &Path) -> Result<(), OpenError> {
 
 fn empty(path: &Path, log: &Path, size: u64, need: &mut u64) -> rusqlite::Result<()> {
     let connection = writable(path)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
-    // The log is recovered by the first read.
+    // The first read recovers the log.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -137,17 +137,18 @@ fn empty(path: &Path, log: &Path, size: u64, need: &mut u64) -> rusqlite::Result
         cut(log, committed).map_err(|error| system(&error))?;
         tracing::info!(
             cut = %ByteSize(size - committed),
-            "cut off what was never committed from the log of `{}`", path.display()
+            "removed uncommitted frames from the write-ahead log of `{}`", path.display()
         );
     }
     let (busy, ..) = checkpoint(&connection, "TRUNCATE")?;
     if busy != 0 {
-        tracing::debug!("somebody reads `{}`; its log stays as it is", path.display());
+        tracing::debug!("`{}` has another reader; its write-ahead log was not truncated", path.display());
     }
     connection.close().map_err(|(_, error)| error)
 }
 
-/// Whether it was kept from ending, the frames in the log, and how many of them are in the file.
+/// Whether another connection prevented it from finishing, the frames in the log, and how many of them are in
+/// the file.
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(i64, i64)> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
@@ -190,7 +191,7 @@ mod tests {
         let (_folder, path) = killed(MUCH);
         let log = beside(&path, "-wal");
         assert!(fs::metadata(&log).unwrap().len() > 1 << 20);
-        put_away(&path).unwrap();
+        empty_log(&path).unwrap();
         assert_eq!(fs::metadata(&log).map_or(0, |log| log.len()), 0);
         assert!(!beside(&path, "-shm").exists(), "the index was made on the disk");
         let kept = Connection::open(&path).unwrap();
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn a_log_that_was_committed_whole_is_copied_whole() {
         let (_folder, path) = killed(&format!("{MUCH} COMMIT;"));
-        put_away(&path).unwrap();
+        empty_log(&path).unwrap();
         let kept = Connection::open(&path).unwrap();
         assert_eq!(kept.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)), Ok(2000));
     }
@@ -223,7 +224,7 @@ mod tests {
             } else {
                 fs::write(&path, "").unwrap();
             }
-            let error = put_away(&path).unwrap_err().to_string();
+            let error = empty_log(&path).unwrap_err().to_string();
             assert!(error.contains("dead.db-wal") && error.contains("put the file back"), "{error}");
             assert_eq!(fs::metadata(&log).unwrap().len(), size);
         }
@@ -237,7 +238,7 @@ mod tests {
         connection
             .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n); BEGIN; SELECT * FROM t;")
             .unwrap();
-        put_away(&path).unwrap();
+        empty_log(&path).unwrap();
         assert!(fs::metadata(beside(&path, "-wal")).unwrap().len() > 0);
         connection.execute_batch("COMMIT; INSERT INTO t VALUES (1)").unwrap();
     }

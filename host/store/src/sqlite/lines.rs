@@ -1,7 +1,8 @@
-//! What the session remembers of each open lane, so that it need not ask the tables at every batch whether
-//! anything waits for it.
+//! What the session remembers about each open lane, so that it need not query the tables in every batch for
+//! waiting deliveries.
 //!
-//! What a batch stages holds once it has committed. After a rollback nothing is known: the next refill finds out.
+//! What a batch records here is valid once it has committed. After a rollback nothing is known, and the next
+//! refill reads it again.
 
 use std::collections::HashMap;
 
@@ -18,13 +19,14 @@ pub(super) struct Lines(pub(super) HashMap<PluginId, Line>);
 /// One lane.
 pub(super) struct Line {
     pub(super) room: Room,
-    /// Jobs that this batch has leased, less leases that it has ended.
+    /// Jobs leased by this batch, minus leases that it ended.
     staged: isize,
-    /// When the earliest waiting delivery is due, or earlier; `i64::MAX` where none waits.
+    /// When the earliest waiting delivery is due, or an earlier time; `i64::MAX` if none waits.
     pub(super) next_due: i64,
     /// Whether there may be deferred deliveries.
     pub(super) deferred: bool,
-    /// How many deliveries had become ready when a trial last looked for one; none where it has not looked.
+    /// The count of deliveries that had become ready when a trial last looked for one; none if it has not
+    /// looked.
     pub(super) looked: Option<u64>,
     /// Whether the batch names it.
     is_open: bool,
@@ -35,7 +37,7 @@ impl Line {
         Self { room, staged: 0, next_due: 0, deferred: true, looked: None, is_open: true }
     }
 
-    /// Jobs that hold a place.
+    /// The jobs that count against the capacity.
     pub(super) fn held(&self) -> usize {
         self.room.held.saturating_add_signed(self.staged)
     }
@@ -44,7 +46,7 @@ impl Line {
         self.room.capacity.saturating_sub(self.held())
     }
 
-    /// Whether there is room for a refill that is worth a read.
+    /// Whether there is enough room for a refill to be worth a read.
     pub(super) fn wants(&self) -> bool {
         match self.room.trial {
             Some(_) => self.free() > 0,
@@ -52,7 +54,7 @@ impl Line {
         }
     }
 
-    /// When it next has something to take; `i64::MAX` where nothing waits.
+    /// When it next has something to take; `i64::MAX` if nothing waits.
     pub(super) fn due(&self, tally: &Tally) -> i64 {
         match self.room.trial {
             None if tally.states[code::READY as usize] > 0 => 0,
@@ -81,14 +83,14 @@ impl Lines {
         self.0.retain(|_, line| line.is_open);
     }
 
-    /// The lane of the plugin, if a new delivery may be leased to it at once: it has room, and nothing older
+    /// The plugin's lane, if a new delivery may be leased to it at once: it has room, and no older delivery
     /// waits.
     pub(super) fn may_take(&self, plugin: PluginId, older_ready: bool, now: i64) -> Option<u64> {
         let line = self.0.get(&plugin).filter(|line| line.room.trial.is_none())?;
         (!older_ready && line.next_due > now && line.free() > 0).then_some(line.room.lane)
     }
 
-    /// The lane has one job more.
+    /// The lane has one more job.
     pub(super) fn leased(&mut self, plugin: PluginId) {
         if let Some(line) = self.0.get_mut(&plugin) {
             line.staged += 1;
@@ -102,21 +104,21 @@ impl Lines {
         }
     }
 
-    /// A delivery of this plugin is in the table, and waits until this time.
+    /// A delivery of this plugin is stored, and waits until this time.
     pub(super) fn waits(&mut self, plugin: PluginId, due: i64) {
         if let Some(line) = self.0.get_mut(&plugin) {
             line.next_due = line.next_due.min(due);
         }
     }
 
-    /// A delivery of this plugin is in the table, and is deferred.
+    /// A delivery of this plugin is stored, and is deferred.
     pub(super) fn has_deferred(&mut self, plugin: PluginId) {
         if let Some(line) = self.0.get_mut(&plugin) {
             line.deferred = true;
         }
     }
 
-    /// When a lane with room next has something to take; none where nothing waits.
+    /// When a lane with room next has something to take; none if nothing waits.
     pub(super) fn next_due(&self, tally: impl Fn(PluginId) -> Tally) -> Option<i64> {
         self.0
             .iter()

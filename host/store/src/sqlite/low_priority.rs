@@ -1,8 +1,8 @@
 //! Runs slow admin queries on one `SCHED_IDLE` thread, so that a search over a million events cannot delay webhook
 //! responses.
 //!
-//! The kernel runs this thread only where nothing else wants the core, so it has all of an idle core. Its reads
-//! are steps of some milliseconds, and the steps of several callers take turns.
+//! The kernel runs this thread only if no other thread wants the core, so it can use all of an idle core. Its
+//! reads are steps of a few milliseconds, and the steps of several callers alternate.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use tracing::debug;
 
 type Step = Box<dyn FnOnce() + Send>;
 
-/// The thread's queue; the thread ends when this is dropped and what was queued is done.
+/// The thread's queue. When this is dropped, the thread ends after the queued steps.
 pub(super) struct LowPriorityReads(mpsc::Sender<Step>);
 
 impl LowPriorityReads {
@@ -29,24 +29,25 @@ impl LowPriorityReads {
         thread::Builder::new().name("long reads".into()).spawn(move || {
             let own = thread_native_id();
             if let Err(error) = set_thread_priority_and_policy(own, ThreadPriority::Min, Normal(Idle)) {
-                debug!(%error, "slow queries run at normal priority");
+                debug!(%error, "could not lower the priority of slow queries");
             }
             for step in queue {
-                // A step that panics has logged it, and its caller has no answer; the others still get theirs.
+                // A step that panics has been logged, and its caller gets no answer; the other callers still
+                // get theirs.
                 drop(catch_unwind(AssertUnwindSafe(step)));
             }
         })?;
         Ok(Self(steps))
     }
 
-    /// Runs a step when those before it are done; none where it panicked.
+    /// Runs a step after those queued before it; none if it panicked.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         step: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
         let (reply, answer) = oneshot::channel();
         let step = move || {
-            // Nobody wants the answer any more if the caller has gone.
+            // If the caller is gone, the answer is dropped.
             if !reply.is_closed() {
                 let _ = reply.send(step());
             }

@@ -1,5 +1,5 @@
-//! What happened minute by minute, for the charts: the writer counts it beside the hours, and writes the
-//! minute's row once a batch, in the batch's own transaction.
+//! Counts per minute, for the charts. The writer updates them together with the hours, and writes the
+//! minute's row once per batch, in the batch's own transaction.
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 
@@ -8,17 +8,17 @@ use crate::histogram::DurationHistogram;
 /// One minute in nanoseconds.
 pub(super) const MINUTE: i64 = 60_000_000_000;
 
-/// Minutes that are kept: a day, and two hours for clocks that are off.
+/// Minutes that are kept: a day, and two more hours for inaccurate clocks.
 const KEPT: i64 = 26 * 60;
 
-/// The minute that is being counted.
+/// The current minute.
 #[derive(Default)]
 pub(super) struct Minutes {
     open: Option<(i64, Minute)>,
     latest: i64,
 }
 
-/// A row of `minute`, without what was unfinished at its end.
+/// A row of `minute`, without the number of unfinished deliveries at its end.
 #[derive(Default)]
 pub(super) struct Minute {
     pub(super) events: i64,
@@ -26,12 +26,12 @@ pub(super) struct Minute {
     completed: i64,
     failed: i64,
     histogram: DurationHistogram,
-    /// Whether it was counted in since it was written.
+    /// Whether it has changed since it was written.
     changed: bool,
 }
 
 impl Minute {
-    /// Counts a delivery as finished by an attempt that took so long.
+    /// Counts a delivery as finished by an attempt of this duration.
     pub(super) fn finished(&mut self, done: bool, micros: u64) {
         if done {
             self.completed += 1;
@@ -62,11 +62,11 @@ impl Minute {
 }
 
 impl Minutes {
-    /// The minute of `now`, to be counted in.
+    /// The minute of `now`.
     pub(super) fn at(&mut self, connection: &Connection, now: i64) -> Result<&mut Minute> {
         let minute = now.div_euclid(MINUTE);
         if self.open.as_ref().is_none_or(|(open, _)| *open != minute) {
-            // A batch is within one moment, so what was counted before is written already.
+            // A batch has one time, so earlier counts are already written.
             self.open = Some((minute, Minute::load(connection, minute)?));
             if minute > self.latest {
                 self.latest = minute;
@@ -78,7 +78,7 @@ impl Minutes {
         Ok(row)
     }
 
-    /// Writes the minute down, where something was counted.
+    /// Writes the minute if something was counted.
     pub(super) fn write(&mut self, connection: &Connection, unfinished: i64) -> Result<()> {
         let Some((minute, row)) = self.open.as_mut().filter(|(_, row)| row.changed) else { return Ok(()) };
         let minute = *minute;

@@ -13,12 +13,13 @@
 //! The session writes, on the committer's thread. Readers have a few connections of their own. A third
 //! connection copies the write-ahead log into the file.
 //!
-//! # How the engine keeps the contract
+//! # How the engine meets the contract
 //!
-//! A batch is one SQLite transaction with `synchronous = FULL`. Within an operation every check comes before the
-//! first write, so that a refused one leaves nothing in the transaction of the others. After a rollback all that
-//! the session remembers of the tables is read again. Leases are rows in state `leased` whose tokens the session
-//! knows; they never expire, and opening the store makes what an earlier process had leased ready again.
+//! A batch is one SQLite transaction with `synchronous = FULL`. Within an operation all checks come before
+//! the first write, so that a refused operation leaves nothing in the others' transaction. After a rollback,
+//! the session reads everything again that it remembers of the tables. Leases are rows in state `leased`
+//! whose tokens the session knows. They never expire, and opening the store makes the deliveries ready that
+//! an earlier process had leased.
 
 mod accept;
 mod audit;
@@ -69,7 +70,7 @@ use rusqlite::{Connection, config::DbConfig};
 pub use backup::{Backup, BackupError, Contents, PluginDatabases, Written};
 pub use copy::CopyError;
 pub use inspect::{Inspection, Integrity, inspect, newest_event, restore_is_unfinished};
-pub use leftover::{LeftoverError, put_away, put_away_of_store};
+pub use leftover::{LeftoverError, empty_log, empty_store_log};
 pub(super) use reads::Reads;
 pub use restore::{Allowed, RestoreError, Restored, restore};
 pub use schema::KeptOut;
@@ -79,11 +80,11 @@ use posthouse_model::Env;
 use self::{checkpoint::Checkpointer, file::OpenFile, schema::Locked, session::Session};
 use super::{OpenError, StoreOptions, committer::Committer, engine::Engine};
 
-/// Keeps a daemon from starting on the store at `path` until what this returns is dropped; none if one runs on
-/// it.
+/// Prevents a daemon from starting on the store at `path` until the result is dropped; none if a daemon runs
+/// on it.
 ///
 /// # Errors
-/// When its lock can't be opened.
+/// If its lock cannot be opened.
 pub fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
     schema::keep_out(path)
 }
@@ -96,11 +97,11 @@ pub(super) struct Sqlite {
     env: Env,
 }
 
-/// Opens or makes the file, takes its lock, brings its schema up to date, and makes every lease of an earlier
-/// process ready again.
+/// Opens or creates the file, locks it, migrates its schema, and makes the deliveries ready that an earlier
+/// process had leased.
 ///
 /// # Errors
-/// Each [`OpenError`] names the file and the way out.
+/// Each [`OpenError`] names the file and the fix.
 pub(super) fn open(options: &StoreOptions, env: &Env) -> Result<(Sqlite, Reads), OpenError> {
     let path = &options.path;
     let unusable = |reason: String| OpenError::Unusable { path: path.clone(), reason };
@@ -124,10 +125,10 @@ impl Engine for Sqlite {
         };
         match checkpointer {
             Ok(checkpointer) => checkpointer.stop(),
-            Err(error) => tracing::error!(%error, "the thread that checkpoints the store did not start"),
+            Err(error) => tracing::error!(%error, "could not start the thread that checkpoints the store"),
         }
         if let Err(error) = close(&connection, ended.well) {
-            tracing::warn!(%error, "the store's write-ahead log could not be checkpointed; the next start reads it");
+            tracing::warn!(%error, "could not checkpoint the store's write-ahead log; the next start reads it");
         }
         drop(connection);
         drop(lock);
@@ -135,7 +136,8 @@ impl Engine for Sqlite {
     }
 }
 
-/// Empties the log into the file; where the disk is in doubt, keeps SQLite from touching either.
+/// Checkpoints the whole log into the file; if the state of the disk is unknown, prevents SQLite from
+/// touching either.
 fn close(connection: &Connection, well: bool) -> rusqlite::Result<()> {
     if well {
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))

@@ -1,4 +1,4 @@
-//! Names and ids that a person may ask for: every name the store has seen, and which event a delivery is of.
+//! Names and ids that an operator may ask for: every known name, and the event of a delivery.
 
 use posthouse_model::{DeliveryId, SourceName};
 use rusqlite::{Connection, OptionalExtension as _, Result};

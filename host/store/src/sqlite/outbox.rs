@@ -1,4 +1,4 @@
-//! The outbox: what an attempt staged to leave after its commit, until it is sent or given up.
+//! The outbox: what an attempt staged to be sent after its commit, until it is sent or dead.
 //!
 //! ```text
 //!   commit ──► ready ──► leased ──► sent
@@ -6,13 +6,13 @@
 //!            due │        │  └────► dead ──► (replay) ready
 //!             waiting ◄───┘
 //!
-//!   After a restart what was leased is ready again: an item may leave twice, with one Message-ID or
-//!   Idempotency-Key. Each kind has a line of its own: what is slow to send holds back only its like.
+//!   After a restart leased items are ready again: an item may be sent twice, with the same Message-ID or
+//!   Idempotency-Key. Each kind has a queue of its own, so slow items of one kind do not delay the other.
 //! ```
 //!
-//! Within a kind the places go to the plugin that has the fewest of them, and a plugin's items leave in
-//! the order in which they are due. However many wait, what is looked at is one step in an index for each
-//! plugin that has any.
+//! Within a kind, free slots go to the plugin that has the fewest, and a plugin's items are sent in the order
+//! in which they are due. However many items wait, a look takes one step in an index for each plugin that has
+//! any.
 
 use std::collections::HashMap;
 
@@ -25,7 +25,7 @@ use rusqlite::{OptionalExtension, Result, params};
 use super::{reads::Reads, schema::code, session::Session};
 
 use crate::{
-    Answer, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSummary, Places,
+    Answer, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSlots, OutboxSummary,
     fairness::{Claim, grant},
     op::Outcome,
     page,
@@ -93,7 +93,7 @@ impl Reads {
             let state = filter.state.map(state_number);
             let before = filter.before.map_or(i64::MAX, |OutboxId(id)| id);
             let limit = i64::from(page(filter.limit));
-            // One condition with an index, so that one item is found without a look at the others.
+            // One condition with an index, so that one item is found without reading the others.
             let (of, number) = match (filter.id, filter.delivery) {
                 (Some(OutboxId(id)), _) => ("o.id = ?4", id),
                 (None, Some(DeliveryId(id))) => ("o.delivery = ?4", id),
@@ -111,7 +111,7 @@ impl Reads {
     }
 }
 
-/// The query whose rows [`summary`] reads, without its conditions.
+/// The query whose rows [`summary`] reads, without conditions.
 pub(super) const SUMMARY: &str = "
 SELECT o.id, o.delivery, o.state, o.attempts, o.due_at, o.finished_at, o.error, o.item,
        e.id, s.name, p.name, d.finished_at
@@ -152,14 +152,15 @@ pub(super) struct Due([Line; OutboxKind::ALL.len()]);
 /// The items of one kind.
 #[derive(Default)]
 struct Line {
-    /// When the earliest item is due that waits for nothing else, or earlier; `i64::MAX` where there is none.
+    /// When the earliest item is due that waits only for its time, or an earlier time; `i64::MAX` if there is
+    /// none.
     due: i64,
-    /// Items that are due wait for a place.
+    /// Whether due items wait for a slot.
     crowded: bool,
 }
 
 impl Due {
-    /// When to look again for these kinds; none where nothing is there.
+    /// When to look again for these kinds; none if there are no items.
     pub(super) fn next(&self, kinds: impl Iterator<Item = OutboxKind>) -> Option<i64> {
         kinds.map(|kind| self.0[number(kind) as usize].due).min().filter(|due| *due != i64::MAX)
     }
@@ -178,7 +179,7 @@ impl Due {
         line.due = line.due.min(due);
     }
 
-    /// A place is free again.
+    /// A slot is free again.
     fn left(&mut self, kind: OutboxKind) {
         if std::mem::take(&mut self.line(kind).crowded) {
             self.line(kind).due = 0;
@@ -195,7 +196,7 @@ fn number(kind: OutboxKind) -> i64 {
 }
 
 impl Session<'_> {
-    /// Writes an item that leaves once this batch has committed.
+    /// Writes an item that is sent once this batch has committed.
     pub(super) fn insert_outbox(&mut self, job: &Job, kind: OutboxKind, item: &str) -> Result<()> {
         let sequence = self.counters.sequence();
         let id = sequence.next_outbox;
@@ -219,23 +220,26 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Leases due items to those who wait, in the order of their waiting.
-    pub(super) fn lease_outbox(&mut self, waiters: &[(OutboxKind, Places)]) -> Result<Vec<Vec<OutboxJob>>> {
+    /// Leases due items to the callers that wait, in the order of their waiting.
+    pub(super) fn lease_outbox(
+        &mut self,
+        waiters: &[(OutboxKind, OutboxSlots)],
+    ) -> Result<Vec<Vec<OutboxJob>>> {
         let mut leased = Vec::with_capacity(waiters.len());
-        for (kind, places) in waiters {
+        for (kind, slots) in waiters {
             let mut jobs = Vec::new();
             while jobs.is_empty() && self.outbox.line(*kind).due <= self.now {
-                jobs = self.due_outbox(*kind, *places)?;
+                jobs = self.due_outbox(*kind, *slots)?;
             }
             leased.push(jobs);
         }
         Ok(leased)
     }
 
-    /// Leases what is due and has a place, and finds out when to look again.
-    fn due_outbox(&mut self, kind: OutboxKind, places: Places) -> Result<Vec<OutboxJob>> {
+    /// Leases due items while there are slots, and finds out when to look again.
+    fn due_outbox(&mut self, kind: OutboxKind, slots: OutboxSlots) -> Result<Vec<OutboxJob>> {
         let under_way = self.outbox_under_way(kind)?;
-        let free = places.at_once.saturating_sub(under_way.values().sum());
+        let free = slots.at_once.saturating_sub(under_way.values().sum());
         let (mut claims, mut later) = (Vec::new(), i64::MAX);
         let mut last = i64::MIN;
         while free > 0
@@ -250,7 +254,7 @@ impl Session<'_> {
             let due = self.count_due_outbox(kind, plugin, free + 1)?;
             claims.push(Claim { plugin, under_way, due, granted: 0 });
         }
-        grant(&mut claims, free, places.kept);
+        grant(&mut claims, free, slots.kept);
         let mut rows = Vec::new();
         for claim in &claims {
             self.select_outbox(kind, claim, &mut rows)?;
@@ -271,7 +275,7 @@ impl Session<'_> {
         Ok(rows.into_iter().map(|(_, _, job)| job).collect())
     }
 
-    /// How many items of each plugin are on their way.
+    /// How many items of each plugin are being sent.
     fn outbox_under_way(&self, kind: OutboxKind) -> Result<HashMap<i64, usize>> {
         self.connection
             .prepare_cached(
@@ -313,7 +317,7 @@ impl Session<'_> {
             .query_row([number(kind), plugin, self.now, i64::MAX], |row| row.get(0))
     }
 
-    /// The items for the places that a plugin was granted, each with when it was due and its state.
+    /// The items for the slots that a plugin was granted, each with its due time and state.
     fn select_outbox(
         &self,
         kind: OutboxKind,
@@ -344,7 +348,7 @@ impl Session<'_> {
         found.into_iter().try_for_each(|row| row.map(|row| rows.push(row)))
     }
 
-    /// Records how sending an item ended; whether it was leased.
+    /// Records the result of sending an item. Returns whether it was leased.
     pub(super) fn complete_outbox(
         &mut self,
         item: OutboxId,
@@ -387,7 +391,7 @@ impl Session<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Makes given-up items ready as if never tried.
+    /// Makes dead items ready, with no attempts counted.
     pub(super) fn replay_outbox(&mut self, items: &[OutboxId]) -> Result<Outcome> {
         let sql =
             "UPDATE outbox SET state = 0, attempts = 0, due_at = ?1, finished_at = NULL WHERE state = 4";

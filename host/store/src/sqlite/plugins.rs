@@ -1,4 +1,4 @@
-//! What is known of plugins, those included whose files have gone.
+//! Records of plugins, including those whose files are gone.
 
 use posthouse_model::{DeliveryId, PluginId};
 use rusqlite::{Result, Row, ToSql, types::Type};
@@ -12,7 +12,7 @@ use crate::{
     time::{nanos, timestamp},
 };
 
-/// Rows that one transaction of forgetting touches: the writer stays free for events.
+/// Rows that one transaction of forgetting changes, so that the writer can accept events in between.
 const SLICE: usize = 500;
 
 impl Reads {
@@ -31,7 +31,7 @@ impl Reads {
 }
 
 impl Session<'_> {
-    /// The id of a name, made at its first use.
+    /// The id of a name; assigned at its first use.
     pub(super) fn register_plugin(&mut self, name: &str) -> Result<Outcome> {
         self.connection.query_row(
             "INSERT INTO plugin (name) VALUES (?1) ON CONFLICT DO UPDATE SET forgotten = 0 RETURNING id",
@@ -40,7 +40,7 @@ impl Session<'_> {
         )
     }
 
-    /// One slice of forgetting a plugin: its unfinished deliveries, then its keys, then its record.
+    /// One slice of forgetting a plugin: first its unfinished deliveries, then its keys, then its record.
     pub(super) fn forget_some(&mut self, plugin: PluginId) -> Result<Outcome> {
         if self.give_up_some(plugin)? || self.drop_some_keys(plugin)? {
             return Ok(Outcome::Flag(true));
@@ -77,7 +77,7 @@ impl Session<'_> {
         }
     }
 
-    /// Makes dead letters of some unfinished deliveries; whether there are more.
+    /// Makes some unfinished deliveries dead letters. Returns whether there are more.
     fn give_up_some(&mut self, plugin: PluginId) -> Result<bool> {
         let mut open = Vec::new();
         // Blocked ones come first: none may be left without one that makes it ready.
@@ -98,7 +98,7 @@ impl Session<'_> {
             }
         }
         if open.is_empty() {
-            // Leased ones run on, but their completions find the leases gone.
+            // Leased ones keep running, but their completions find that the leases are gone.
             open = self.leased_of(plugin)?.into_iter().map(|id| (id, code::LEASED)).collect();
         }
         for &(id, state) in &open {
@@ -126,7 +126,7 @@ impl Session<'_> {
             .collect()
     }
 
-    /// Deletes some keys; whether there are more.
+    /// Deletes some keys. Returns whether there are more.
     fn drop_some_keys(&mut self, plugin: PluginId) -> Result<bool> {
         self.kv.write(&mut self.sql, self.connection)?;
         let bytes: Vec<i64> = self
@@ -162,7 +162,7 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
-/// A column that holds JSON, or NULL.
+/// A column with JSON, or NULL.
 pub(super) fn parsed<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>> {
     let Some(text) = row.get_ref(column)?.as_str_or_null()? else { return Ok(None) };
     serde_json::from_str(text)

@@ -1,14 +1,14 @@
-//! Whether the store's files are still where they were opened. A commit to a file that somebody has renamed,
-//! deleted or replaced succeeds, and a restart does not find it.
+//! Checks whether the store's files are still where they were opened. A commit to a file that was renamed,
+//! deleted or replaced succeeds, but a restart does not find it.
 //!
-//! So the writer looks after each commit, before anybody is answered: device and inode of the file, its log
-//! and its index of the log must be what they were when they were opened. Three calls of `stat` take some two
-//! microseconds, and the sync of a commit a hundred and more. Before a commit it looks whether the log has become
-//! shorter than it was left, which a shell's `>` does to it. What remains is the moment between the look and the
-//! answer.
+//! So the writer checks after each commit, before any caller is answered: device and inode of the file, its
+//! log and the index of its log must be those that were opened. Three calls of `stat` take about two
+//! microseconds; the sync of a commit takes over a hundred. Before a commit it checks whether the log is
+//! shorter than after the last one, as a shell's `>` makes it. Only the moment between the check and the
+//! answer remains uncovered.
 //!
-//! When something has moved, the store stops until a restart. What is in the log that is still open is copied
-//! into the file that is still open first: then the file is whole wherever it is, and the restart needs no log.
+//! If something has moved, the store stops until a restart. Before that, it copies the open log into the open
+//! file: then the file is complete wherever it is, and the restart needs no log.
 
 use std::{
     fs::{self, File},
@@ -25,7 +25,7 @@ use rusqlite::{Connection, ffi};
 
 use super::copy::beside;
 
-/// Bytes before the first frame of a log, and before the page of each.
+/// The bytes before the first frame of a log, and before the page of each frame.
 const LOG_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
 
@@ -36,14 +36,14 @@ type Identity = (u64, u64);
 #[derive(Debug)]
 pub(super) struct Present {
     paths: [PathBuf; 3],
-    /// None of what is not there: some file systems can't have a log beside the file.
+    /// None if it does not exist: some file systems cannot have a log beside the file.
     opened: OnceLock<[Option<Identity>; 3]>,
     page_size: OnceLock<u64>,
     /// The size of the log after the last commit.
     log: AtomicU64,
 }
 
-/// What of the three was meant.
+/// The names of the three files in messages.
 const NAMES: [&str; 3] = ["the store's file", "the store's write-ahead log", "the index of the store's log"];
 
 impl Present {
@@ -77,7 +77,7 @@ impl Present {
     /// Whether all three are where they were opened.
     ///
     /// # Errors
-    /// With what has moved, and what to do.
+    /// The file that has moved, and the fix.
     pub(super) fn check(&self) -> Result<(), rusqlite::Error> {
         let Some(opened) = self.opened.get() else { return Ok(()) };
         for ((path, name), opened) in self.paths.iter().zip(NAMES).zip(opened) {
@@ -98,16 +98,16 @@ impl Present {
         fs::metadata(&self.paths[1]).map_or(0, |log| log.len()) < self.log.load(Ordering::Relaxed)
     }
 
-    /// A commit has ended: the log is as long as it is now.
+    /// Records the length of the log after a commit.
     pub(super) fn committed(&self) {
         let size = fs::metadata(&self.paths[1]).map_or(0, |log| log.len());
         self.log.store(size, Ordering::Relaxed);
     }
 
-    /// Whether the log still has all that was written to it; `connection` is in no transaction.
+    /// Whether the log still contains everything that was written to it. `connection` is in no transaction.
     ///
     /// # Errors
-    /// When somebody has cut it.
+    /// If it was truncated.
     pub(super) fn check_log(&self, connection: &Connection) -> Result<(), rusqlite::Error> {
         if !self.is_shorter() {
             return Ok(());
@@ -122,11 +122,11 @@ impl Present {
             self.log.store(size, Ordering::Relaxed);
             return Ok(());
         }
-        Err(moved(&format!("{} `{}` was cut to {size} bytes", NAMES[1], path.display())))
+        Err(moved(&format!("{} `{}` was truncated to {size} bytes", NAMES[1], path.display())))
     }
 
-    /// Copies what the open log has into the open file, so that neither needs the other. What lies in the
-    /// place of the log and is another one is set aside: a restart would take it for the file's own.
+    /// Copies the open log into the open file, so that the file is complete. If another file is now in the
+    /// place of the log, renames it: a restart would use it as the store's own log.
     pub(super) fn save(&self, connection: &Connection) {
         let saved = connection
             .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| {
@@ -134,22 +134,22 @@ impl Present {
             })
             .is_ok_and(|(busy, frames, copied)| busy == 0 && frames == copied);
         if !saved {
-            return tracing::error!("the store's log could not be copied into its file");
+            return tracing::error!("could not copy the store's write-ahead log into its file");
         }
         let (Some([_, Some(opened), _]), [_, log, _]) = (self.opened.get(), &self.paths) else { return };
         if fs::metadata(log).is_ok_and(|there| (there.dev(), there.ino()) != *opened) {
             let aside = beside(log, ".replaced");
             match fs::rename(log, &aside) {
-                Ok(()) => tracing::error!("the log that is not the store's is now `{}`", aside.display()),
+                Ok(()) => tracing::error!("renamed a log that is not the store's to `{}`", aside.display()),
                 Err(error) => {
-                    tracing::error!(%error, "the log that is not the store's could not be set aside")
+                    tracing::error!(%error, "could not rename a log that is not the store's")
                 }
             }
         }
     }
 }
 
-/// The bytes of a log of so many frames.
+/// The length in bytes of a log with so many frames.
 pub(super) fn length(frames: u64, page_size: u64) -> u64 {
     LOG_HEADER.saturating_add(frames.saturating_mul(page_size.saturating_add(FRAME_HEADER)))
 }
@@ -161,7 +161,7 @@ pub(super) fn is_moved(error: &rusqlite::Error) -> bool {
 
 fn moved(what: &str) -> rusqlite::Error {
     let reason = format!(
-        "{what} while the daemon runs, and a restart would not find what is written; put it back, and restart"
+        "{what} while the daemon runs, so a restart would not find what was written; put it back, then restart"
     );
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY_DBMOVED), Some(reason))
 }

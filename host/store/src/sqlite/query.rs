@@ -1,8 +1,8 @@
-//! Lists for people, newest first.
+//! Lists for operators, newest first.
 //!
-//! Rows are walked backwards by number, so many at a time, each step a short read of its own: a rare
-//! type or an old organization takes many steps, but no step keeps the write-ahead log from being
-//! folded in, and what is found is whole. Dead letters have an index of their own.
+//! A query walks the rows backwards by number, in steps of a bounded number of rows, each a short read of its
+//! own. A rare type or an old organization takes many steps, but no step prevents a checkpoint of the
+//! write-ahead log, and every row that is found is consistent. Dead letters have an index of their own.
 
 use std::{
     collections::BTreeMap,
@@ -27,11 +27,11 @@ use crate::{
     time::{nanos, timestamp},
 };
 
-/// Rows that one step looks at.
+/// The rows that one step reads.
 const STEP: i64 = 20_000;
 
-/// Events are in the order of their arrival but for steps of the clock; one beyond this ends a walk
-/// with `since` too early.
+/// Events are in the order of their arrival, except when the clock was set. If the clock was set back by more
+/// than this, a walk with `since` ends too early.
 pub(super) const CLOCK_STEP: Duration = Duration::from_secs(3600);
 
 impl Reads {
@@ -87,7 +87,7 @@ impl Reads {
         Ok(DeliveryPage { deliveries: found, next: walk.before.map(DeliveryId) })
     }
 
-    /// How many deliveries [`Self::replayable`] would return.
+    /// The number of deliveries that [`Self::replayable`] would return.
     pub(crate) async fn count_deliveries(&self, filter: DeliveryFilter) -> Answer<u64> {
         let mut walk = Walk::new(&filter);
         let mut count = 0;
@@ -97,7 +97,7 @@ impl Reads {
         Ok(count)
     }
 
-    /// The deliveries that are done or dead and have not been replayed, newest first.
+    /// The finished deliveries that have not been replayed, newest first.
     pub(crate) async fn replayable(&self, filter: &DeliveryFilter) -> Answer<Vec<DeliveryId>> {
         let mut walk = Walk::new(filter);
         let mut found = Vec::new();
@@ -107,7 +107,7 @@ impl Reads {
         Ok(found)
     }
 
-    /// The next deliveries of a walk that may be replayed; none at its end.
+    /// The next replayable deliveries of a walk; none at its end.
     async fn next_replayable(
         &self,
         filter: &DeliveryFilter,
@@ -129,14 +129,14 @@ impl Reads {
     }
 }
 
-/// The most deliveries that one step returns.
+/// The maximum number of deliveries that one step returns.
 const REPLAY_SLICE: usize = 256;
 
-/// How far a walk back has come.
+/// The position of a walk.
 struct Walk {
     /// Where the next step begins; none at the end.
     before: Option<i64>,
-    /// How many more are wanted.
+    /// How many more rows are wanted.
     room: usize,
 }
 
@@ -147,7 +147,7 @@ impl Walk {
     }
 }
 
-/// What one step back found, and where the next begins.
+/// The rows of one step, and where the next step begins.
 struct Step<T> {
     rows: Vec<T>,
     next: Option<i64>,
@@ -172,7 +172,7 @@ pub(super) fn event_summary(row: &Row<'_>) -> Result<EventSummary> {
     })
 }
 
-/// The ids of an event's deliveries: those it came with, and those made later.
+/// The ids of an event's deliveries: those created with it, and later ones.
 pub(super) const OF_EVENT: &str = "
 SELECT d.id FROM event e JOIN delivery d ON d.id >= e.first_delivery AND d.id < e.first_delivery + e.fanout
 WHERE e.seq = ?1
@@ -258,7 +258,7 @@ const DELIVERY_NAMES: &str = "
 JOIN event e ON e.seq = d.event JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
 JOIN plugin p ON p.id = d.plugin";
 
-/// True of what has not been replayed.
+/// True for a delivery that has not been replayed.
 pub(super) const NOT_REPLAYED: &str =
     "NOT EXISTS (SELECT 1 FROM delivery again WHERE again.event = d.event AND again.replay_of = d.id)";
 
@@ -321,7 +321,7 @@ fn deliveries_step<T>(
         types(connection, filter.event_type.as_ref())?,
         filter.since.map_or(i64::MIN, nanos),
         held,
-        // A cause is no matter of SQL: all rows of the step are read for it.
+        // SQL cannot compare causes, so all rows of the step are read.
         if wanted.is_some() { STEP } else { i64::try_from(room).unwrap_or(i64::MAX) },
         filter.until.map_or(i64::MAX, nanos),
         filter.source,
@@ -375,7 +375,7 @@ pub(super) fn sources(connection: &Connection, name: Option<&str>) -> Result<Vec
         .collect()
 }
 
-/// The ids of the types that a pattern means, as a JSON list; none where there is no pattern.
+/// The ids of the types that match a pattern, as a JSON list; none if there is no pattern.
 pub(super) fn types(connection: &Connection, pattern: Option<&Pattern>) -> Result<Option<String>> {
     let Some(pattern) = pattern else { return Ok(None) };
     let mut statement = connection.prepare_cached("SELECT id, name FROM event_type")?;

@@ -1,5 +1,5 @@
-//! A few read-only connections. A read sees all that was committed before it began, and keeps its
-//! connection for one short statement: a long one would keep the write-ahead log from being checkpointed.
+//! A few read-only connections. A read sees everything that was committed before it began. It uses its
+//! connection for one short statement only, because a long read prevents checkpoints of the write-ahead log.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::schema;
 
 use crate::StoreError;
 
-/// Lends connections, at most so many at once; who comes then waits.
+/// Lends connections, a limited number at once; further callers wait.
 pub(super) struct Readers {
     path: PathBuf,
     most: usize,
@@ -44,17 +44,17 @@ impl Readers {
             pool.idle.push(connection);
         }
         drop(pool);
-        // All, because `close` may wait beside those who want a connection.
+        // All of them, because `close` may wait together with callers that want a connection.
         self.returned.notify_all();
         answer.map_err(|error| StoreError::reading(&error))
     }
 
-    /// How many connections are lent now.
+    /// The number of connections in use.
     pub(super) fn usage(&self) -> Usage {
         Usage { used: self.pool.lock().lent as u64, limit: self.most as u64 }
     }
 
-    /// Waits for the reads under way and closes every connection.
+    /// Waits for the active reads and closes every connection.
     pub(super) fn close(&self) {
         let mut pool = self.pool.lock();
         pool.closed = true;

@@ -1,4 +1,4 @@
-//! The reading half: answers questions on connections of its own, beside the session.
+//! The reading half: answers queries on its own connections, beside the session.
 
 use std::{io, sync::Arc};
 
@@ -24,29 +24,29 @@ impl Reads {
         Features { backup: true, size_bound: true, leases_expire: false, charts: true }
     }
 
-    /// Ends all reading.
+    /// Ends all reads.
     pub(crate) fn close(&self) {
         self.file.guests.close();
         self.file.people.close();
     }
 
-    /// Why nothing is taken in while the disk is nearly full.
+    /// Why nothing is accepted while the disk is nearly full.
     pub(crate) fn shortage(&self) -> Option<StoreError> {
         self.file.space.shortage()
     }
 
-    /// Connections that read the store: those of guests, and those of people.
+    /// Connections that read the store, for guests and for operators.
     pub(crate) fn readers(&self) -> [(&'static str, Usage); 2] {
         [("guests", self.file.guests.usage()), ("people", self.file.people.usage())]
     }
 
-    /// Bytes that are free on the disk, and bytes that it has; none where the system does not say.
+    /// Free bytes and total bytes of the disk; none if the system does not report them.
     pub(crate) fn disk(&self) -> Option<(u64, u64)> {
         let disk = rustix::fs::statvfs(self.file.path()).ok()?;
         Some((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
-    /// Has the next batch that writes fail like this.
+    /// Lets the next writing batch fail like this.
     #[cfg(test)]
     pub(crate) fn inject(&self, injected: super::tests::Injected) {
         *self.file.injected.lock() = Some(injected);
@@ -63,13 +63,13 @@ impl Reads {
             .unwrap_or_else(|error| Err(StoreError::Io(error.to_string())))
     }
 
-    /// Runs `read`, a step of many, on the thread that gives way to all others.
+    /// Runs `read`, one step of a query, on the low-priority thread.
     pub(super) async fn read_at_low_priority<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Answer<T> {
         let file = Arc::clone(&self.file);
         let answer = self.low_priority.run(move || file.people.with(read)).await;
-        answer.unwrap_or_else(|| Err(StoreError::Io("a long read did not end".to_owned())))
+        answer.unwrap_or_else(|| Err(StoreError::Io("a slow query did not finish".to_owned())))
     }
 }

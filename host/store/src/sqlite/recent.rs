@@ -1,4 +1,4 @@
-//! What a plugin did of late: its newest attempts, how long they took, which revisions ran.
+//! The newest attempts of a plugin: their durations, and the revisions that ran.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::{complete::outcome_of, reads::Reads};
 
 use crate::{Answer, Recent};
 
-/// Deliveries, of whatever plugin, that are looked at.
+/// The deliveries, of all plugins, that are searched.
 const STEP: i64 = 20_000;
 
-/// Attempts that are looked at.
+/// The maximum number of attempts.
 const MOST: usize = 500;
 
 impl Reads {

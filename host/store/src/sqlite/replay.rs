@@ -1,9 +1,10 @@
-//! Replays: new deliveries of old events. A replay has an id of its own, so that it takes effect again,
-//! and is linked to the delivery that it repeats.
+//! Replays: new deliveries of old events. A replay has an id of its own, so that it takes effect again, and
+//! is linked to the delivery that it replays.
 //!
-//! Many at once are all written before the caller learns of it, and are deferred: whenever their plugin has
-//! little to do, a few of them become ready. So an event that is accepted meanwhile runs after those few and not
-//! after a hundred thousand. If the plugin is busy with such events, the replays wait for as long as that lasts.
+//! If many are replayed at once, all are written before the caller gets an answer, and are deferred: whenever
+//! their plugin has little to do, a few of them become ready. So an event that is accepted meanwhile runs
+//! after those few and not after a hundred thousand. If such events keep the plugin busy, the replays wait
+//! for as long as that lasts.
 
 use posthouse_model::{DeliveryId, EventSeq, EventType, OrderKey, Orders, PluginId};
 use rusqlite::{OptionalExtension, Result, params};
@@ -13,14 +14,14 @@ use super::{accept::INSERT_DELIVERY, due, query::OF_EVENT, schema::code, session
 use crate::op::Outcome;
 
 impl Session<'_> {
-    /// Makes a new delivery for each of these that is finished and was not replayed.
+    /// Creates a new delivery for each of these that is finished and was not replayed.
     pub(super) fn replay(&mut self, ids: &[DeliveryId], orders: &Orders) -> Result<Outcome> {
         let mut count = 0;
         for &DeliveryId(id) in ids {
             if let Some(error) = self.no_room() {
                 return Ok(if count == 0 { Outcome::Refused(error) } else { Outcome::Count(count) });
             }
-            // Checked again: it was found by a reader, and another replay may have come between.
+            // Checked again: a reader found it, and it may have been replayed since.
             let found: Option<(i64, i64)> = self
                 .connection
                 .prepare_cached(
@@ -38,7 +39,7 @@ impl Session<'_> {
         Ok(Outcome::Count(count))
     }
 
-    /// Makes a new delivery of the event for each plugin.
+    /// Creates a new delivery of the event for each plugin.
     pub(super) fn replay_event(
         &mut self,
         event: EventSeq,
@@ -67,8 +68,9 @@ impl Session<'_> {
         Ok(Outcome::Deliveries(made))
     }
 
-    /// Makes a delivery of an event that is in the store; `replay_of` 0 where it repeats none. It runs
-    /// after whatever waits of its order key. One of many is deferred, so that events accepted meanwhile run.
+    /// Creates a delivery of a stored event; `replay_of` is 0 if it replays none. It runs after all waiting
+    /// deliveries of its order key. If it is one of many it is deferred, so that events accepted meanwhile
+    /// run first.
     fn deliver_again(
         &mut self,
         event: EventSeq,

@@ -1,20 +1,20 @@
-//! Going back to a backup: its store and its databases take the places of those that are there.
+//! Restores a backup: its store and databases replace the present ones.
 //!
 //! ```text
 //!   check all of it ─► lock ─► copy it, check the copy ─► write everything beside its place
 //!     ─► `<store>.restoring` ─► rename, rename, …
 //! ```
 //!
-//! A backup that is damaged in one bit is refused before anything is made (`sealed.rs`). The bytes that are put
-//! in place are checked again while they are copied, so that a file which changes meanwhile changes nothing.
-//! Until the first rename nothing has changed. From there to the last one the file `<store>.restoring` stands,
-//! and no daemon starts on a store that has one: half of what was and half of what is would let effects happen
-//! twice, or never. What was there stays beside, under a name with the time.
+//! A backup that is damaged in one bit is refused before anything is written (`sealed.rs`). The restored
+//! bytes are checked again while they are copied, in case the file changes meanwhile. Until the first rename
+//! nothing has changed. From the first rename to the last, the file `<store>.restoring` exists, and no daemon
+//! starts on a store that has one: a mixture of old and new files would let effects happen twice, or never.
+//! The replaced files are kept, under names with the time.
 //!
-//! What is restored is made fit to go on: every unfinished delivery counts as one that may have run, so that
-//! its marker is looked for before it runs; and the numbers of deliveries go on far beyond those that were
-//! given after the backup, so that none is given twice. Markers, Message-IDs and Idempotency-Keys that are
-//! out in the world bear them.
+//! A restored store is prepared for running. Every unfinished delivery counts as one that may have run, so
+//! its marker is looked for before it runs. New deliveries get numbers far beyond those that were given after
+//! the backup, so that no number is used twice: markers, Message-IDs and Idempotency-Keys outside the store
+//! contain them.
 
 use std::{
     collections::BTreeMap,
@@ -36,12 +36,12 @@ use super::{
 
 use crate::OpenError;
 
-/// Stands beside a store while a restore replaces it.
+/// Exists beside a store while a restore replaces it.
 pub(super) const RESTORING: &str = ".restoring";
 
-/// Numbers of deliveries come in runs of 2^30, and a restored store goes on in a later one.
+/// Numbers of deliveries come in ranges of 2^30, and a restored store continues in a later range.
 const RUN: u32 = 30;
-/// The furthest of them.
+/// The highest range.
 const FURTHEST: u64 = 1 << 12;
 
 /// Why nothing was restored.
@@ -50,49 +50,49 @@ pub enum RestoreError {
     /// A daemon runs on the store, or it can't be locked.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// What should be a backup can't be gone back to.
+    /// The backup cannot be restored.
     #[error(transparent)]
     Backup(#[from] BackupError),
-    /// There is something where it would go.
-    #[error("`{0}` is there; --force puts the backup in its place, and keeps it beside under another name")]
+    /// The target exists.
+    #[error("`{0}` exists; --force replaces it, and keeps the old file under another name")]
     Exists(PathBuf),
-    /// There is no place for a database.
+    /// config.toml has no database of this name.
     #[error(
         "the backup has the database `{0}`, and config.toml has none of that name that is a file; add \
          [databases.{0}] with url = \"sqlite:…\""
     )]
-    NoPlace(String),
-    /// Somebody else has a database open.
-    #[error("`{0}` is in use by another program; end that first")]
+    NoDatabase(String),
+    /// Another program has a database open.
+    #[error("`{0}` is in use by another program; stop that program first")]
     InUse(PathBuf),
     /// A file can't be written.
     #[error(transparent)]
     Copy(#[from] CopyError),
 }
 
-/// What was restored.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Restored {
-    /// What the backup holds.
+    /// The contents of the backup.
     pub contents: Contents,
-    /// Where what was there is kept.
+    /// The paths of the old files.
     pub kept: Vec<PathBuf>,
 }
 
-/// What an operator allows a restore.
+/// The permissions that an operator gives a restore.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Allowed {
-    /// To replace what is there.
+    /// Replace existing files.
     pub force: bool,
-    /// To take a backup that has no checksum. One that has one is checked all the same.
+    /// Accept a backup without a checksum. An existing checksum is still checked.
     pub without_checksum: bool,
 }
 
-/// Puts what is in the backup `file` in the places of `store` and of its databases.
+/// Replaces `store` and its databases with those of the backup `file`.
 ///
 /// # Errors
-/// [`RestoreError`]; all is as it was then, unless the disk failed between the renames: then no daemon
-/// starts on the store before this has been done again.
+/// [`RestoreError`]; then nothing has changed, unless the disk failed between the renames. In that case no
+/// daemon starts on the store until the restore is repeated.
 pub fn restore(
     file: &Path,
     store: &Path,
@@ -100,7 +100,7 @@ pub fn restore(
     allowed: Allowed,
     env: &Env,
 ) -> Result<Restored, RestoreError> {
-    // Whatever is wrong with the backup shows here, before anything is made.
+    // Problems of the backup show here, before anything is written.
     let contents = Contents::read(file, allowed.without_checksum)?;
     targets(&contents, places)?;
     let _lock = schema::lock(store)?;
@@ -116,7 +116,7 @@ pub fn restore(
     let made_store = temporary(store);
     let opened = BackupFile::open(file, allowed.without_checksum)?;
     let snapshot = take_over(&opened, file, &made_store)?;
-    // Of what was copied: another file may have got the name since.
+    // Read from the copy, because another file may have the name by now.
     let contents = Contents::of(file, &snapshot)?;
     let targets = targets(&contents, places)?;
     may_go_to(&targets)?;
@@ -129,7 +129,7 @@ pub fn restore(
     drop(snapshot);
     write_store(&made_store, store, env)?;
     let all = targets.iter().map(|(_, place)| *place).chain([store]);
-    all.filter(|place| place.exists()).try_for_each(fold)?;
+    all.filter(|place| place.exists()).try_for_each(checkpoint)?;
 
     let restoring = beside(store, RESTORING);
     rename(&made_store.0, &restoring)?;
@@ -143,26 +143,26 @@ pub fn restore(
     Ok(Restored { contents, kept })
 }
 
-/// Where the databases of a backup go.
+/// The targets of a backup's databases.
 fn targets<'a>(
     contents: &'a Contents,
     places: &'a BTreeMap<String, PathBuf>,
 ) -> Result<Vec<(&'a str, &'a Path)>, RestoreError> {
     let target = |(name, _): &'a (String, u64)| {
-        let place = places.get(name).ok_or_else(|| RestoreError::NoPlace(name.clone()))?;
+        let place = places.get(name).ok_or_else(|| RestoreError::NoDatabase(name.clone()))?;
         Ok((name.as_str(), place.as_path()))
     };
     contents.databases.iter().map(target).collect()
 }
 
-/// What becomes the file in this place.
+/// The temporary file that will be renamed to this path.
 fn temporary(place: &Path) -> TempFile {
     let temporary = TempFile(beside(place, ".restore-partial"));
     temporary.remove();
     temporary
 }
 
-/// Copies a backup to where the store will be made of it, and checks the very bytes that it copies.
+/// Copies a backup to a temporary file beside the store, and checks the bytes that it copies.
 fn take_over(opened: &BackupFile, file: &Path, temporary: &TempFile) -> Result<Snapshot, BackupError> {
     if opened.is_sealed() {
         let failed = |error: io::Error| unwritten(&temporary.0, &error);
@@ -174,7 +174,7 @@ fn take_over(opened: &BackupFile, file: &Path, temporary: &TempFile) -> Result<S
     Ok(Snapshot::of_finished(&temporary.0, file)?)
 }
 
-/// Makes of a backup's copy a store that a daemon can go on with.
+/// Turns the copy of a backup into a store that a daemon can use.
 fn write_store(temporary: &TempFile, place: &Path, env: &Env) -> Result<(), CopyError> {
     let failed = |error: rusqlite::Error| unwritten(&temporary.0, &error);
     let copy = writable(&temporary.0).map_err(failed)?;
@@ -184,14 +184,14 @@ fn write_store(temporary: &TempFile, place: &Path, env: &Env) -> Result<(), Copy
 }
 
 fn make_fit(copy: &Connection, env: &Env) -> rusqlite::Result<()> {
-    // Where this fails the copy is thrown away, and a whole one is synced once.
+    // If this fails the copy is deleted, and a complete one is synced once.
     copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; BEGIN")?;
     copy.execute_batch(DROP)?;
     let next: i64 = copy.query_row("SELECT next_delivery FROM sequence", [], |row| row.get(0))?;
     let further = 1 + env.random_u64() % FURTHEST;
     let next = ((next >> RUN) + further as i64) << RUN;
     copy.execute("UPDATE sequence SET next_delivery = ?1", [next])?;
-    // What an older version made gets the column, and this with it, when a daemon opens it.
+    // A backup by an older version gets the column, with this default, when a daemon opens it.
     if copy.column_exists(None, "delivery", "ran")? {
         copy.execute("UPDATE delivery SET ran = 1 WHERE state < 3", [])?;
     }
@@ -213,11 +213,11 @@ fn write_database(
     own(&temporary.0, place)
 }
 
-/// Gives a file the mode of the one that it replaces, and where root restores, its owner: the daemon does not
-/// run as root.
+/// Gives a file the mode of the one that it replaces; if root restores, also its owner, because the daemon
+/// does not run as root.
 fn own(file: &Path, place: &Path) -> Result<(), CopyError> {
     let owned = || {
-        // Opened as what was made, and no link that came in its place.
+        // Opened without following links, in case a link has replaced it.
         let no_link = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
         let made = OpenOptions::new().read(true).custom_flags(no_link).open(file)?;
         if let Ok(replaced) = fs::metadata(place) {
@@ -228,27 +228,27 @@ fn own(file: &Path, place: &Path) -> Result<(), CopyError> {
     owned().map_err(|error: io::Error| unwritten(file, &error))
 }
 
-/// Folds in the write-ahead log of what is to be replaced, so that it is one file. What is too damaged for
-/// that is kept with its log.
-fn fold(place: &Path) -> Result<(), RestoreError> {
-    let folded = || {
+/// Checkpoints the write-ahead log of a file that will be replaced, so that it is one file. If it is too
+/// damaged for that, it is kept with its log.
+fn checkpoint(place: &Path) -> Result<(), RestoreError> {
+    let checkpointed = || {
         let connection = writable(place)?;
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
     };
-    match folded() {
+    match checkpointed() {
         Ok(0) => Ok(()),
         Ok(_) => Err(RestoreError::InUse(place.to_owned())),
         Err(_) => Ok(()),
     }
 }
 
-/// Puts `made` in its place, in one step; returns where what was there is kept.
+/// Renames `made` to its final path, in one step. Returns where the old file is kept.
 fn replace(made: &Path, place: &Path, stamp: &str) -> Result<Option<PathBuf>, CopyError> {
     let failed = |error: io::Error| unwritten(place, &error);
     let kept = place.exists().then(|| unused(&beside(place, &format!(".before-restore-{stamp}"))));
     if let Some(kept) = &kept {
         fs::hard_link(place, kept).or_else(|_| fs::rename(place, kept)).map_err(failed)?;
-        // Of a file that could not be folded in.
+        // For a file that could not be checkpointed.
         let log = beside(place, "-wal");
         if log.exists() {
             rename(&log, &beside(kept, "-wal"))?;
@@ -265,13 +265,13 @@ fn rename(from: &Path, to: &Path) -> Result<(), CopyError> {
     fs::rename(from, to).and_then(|()| sync_folder_of(to)).map_err(|error| unwritten(to, &error))
 }
 
-/// The path, or the first with a number that nothing has.
+/// The path, or the first with a number that does not exist.
 fn unused(path: &Path) -> PathBuf {
     let numbered = (2..).map(|number| beside(path, &format!("-{number}")));
     std::iter::once(path.to_owned()).chain(numbered).find(|path| !path.exists()).unwrap_or_default()
 }
 
-/// Whether a restore of the store was begun and not ended.
+/// Whether a restore of the store began and did not finish.
 pub(super) fn is_unfinished(store: &Path) -> bool {
     beside(store, RESTORING).exists()
 }

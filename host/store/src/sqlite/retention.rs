@@ -1,8 +1,8 @@
-//! Removing finished events, and giving their room back to the system.
+//! Removes finished events, and returns their space to the system.
 //!
-//! An event goes with its deliveries, attempts and outbox items. Whether it may leave is checked twice: by a
-//! reader that walks the events, and again by the transaction that removes them, since a replay may have come
-//! between.
+//! An event is removed with its deliveries, attempts and outbox items. Whether it may be removed is checked
+//! twice: by a reader that walks the events, and again by the transaction that removes them, because a replay
+//! may have been created in between.
 
 use posthouse_model::EventSeq;
 use rusqlite::{Connection, Result};
@@ -19,27 +19,27 @@ use crate::{
     retention::Finished,
 };
 
-/// Events that one step of the walk looks at.
+/// The events that one step of the walk reads.
 const STEP: i64 = 4_000;
 
-/// Pages given back to the system in one transaction.
+/// The pages returned to the system in one transaction.
 const VACUUM: i64 = 512;
 
 impl Reads {
-    /// What one step of a walk finds of the events received before `cutoff`, in nanoseconds since 1970, oldest
-    /// first from behind `after`.
+    /// One step of a walk over the events received before `cutoff` (nanoseconds since 1970), oldest first,
+    /// starting after `after`.
     pub(crate) async fn finished(&self, after: EventSeq, cutoff: i64, cause: Cause) -> Answer<Finished> {
         self.read(move |connection| step(connection, after, cutoff, cause)).await
     }
 
-    /// Bytes that are in use in the file.
+    /// The bytes of the file that are in use.
     pub(crate) async fn live_bytes(&self) -> Answer<u64> {
         self.read(live_bytes).await
     }
 }
 
 impl Cause {
-    /// True of an event, ?1 being its seq, that has to stay.
+    /// True for an event (?1 is its seq) that must stay.
     fn stays(self) -> String {
         let (delivery, item) = match self {
             Self::Age => ("d.state < 3".to_owned(), "o.state < 3"),
@@ -51,7 +51,7 @@ impl Cause {
         )
     }
 
-    /// Whether enough has left.
+    /// Whether enough events have been removed.
     fn is_satisfied(self, connection: &Connection) -> Result<bool> {
         match self {
             Self::Age => Ok(false),
@@ -60,7 +60,7 @@ impl Cause {
     }
 }
 
-/// Bytes of the file that are in use.
+/// The bytes of the file that are in use.
 pub(super) fn live_bytes(connection: &Connection) -> Result<u64> {
     let (pages, free) = (pragma(connection, "page_count")?, pragma(connection, "freelist_count")?);
     Ok(((pages - free) * pragma(connection, "page_size")?).unsigned_abs())
@@ -75,7 +75,7 @@ fn step(connection: &Connection, after: EventSeq, cutoff: i64, cause: Cause) -> 
         .prepare_cached("SELECT seq, received_at FROM event WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
         .query_map([after.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_>>()?;
-    // Events are in the order of their arrival: behind the first that is young all are.
+    // Events are in the order of their arrival: all events after the first recent one are recent too.
     let old: Vec<i64> =
         old.into_iter().take_while(|(_, received_at)| *received_at < cutoff).map(|(seq, _)| seq).collect();
     let ended = (old.len() as i64) < STEP;
@@ -91,7 +91,7 @@ fn step(connection: &Connection, after: EventSeq, cutoff: i64, cause: Cause) -> 
 }
 
 impl Session<'_> {
-    /// Removes these, as far as they may leave; how many did, and whether that is enough.
+    /// Removes those of the events that may be removed. Returns how many, and whether that is enough.
     pub(super) fn remove(&mut self, events: &[EventSeq], cause: Cause) -> Result<Outcome> {
         let stays = format!("SELECT {}", cause.stays());
         let mut count = 0;
@@ -99,7 +99,7 @@ impl Session<'_> {
             if cause.is_satisfied(self.connection)? {
                 return Ok(Outcome::Removed(count, true));
             }
-            // Checked again: it was found by a reader, and a replay may have come between.
+            // Checked again: a reader found it, and a replay may have been created since.
             let stays: bool = self.connection.prepare_cached(&stays)?.query_row([seq], |row| row.get(0))?;
             if stays {
                 continue;
@@ -124,8 +124,8 @@ impl Session<'_> {
         Ok(Outcome::Removed(count, cause.is_satisfied(self.connection)?))
     }
 
-    /// Gives some pages back to the system when more than a quarter of the file is free, or the file is
-    /// larger than the store may be; whether there are more.
+    /// Returns some pages to the system if more than a quarter of the file is free, or the file is larger
+    /// than its limit. Returns whether there are more.
     pub(super) fn vacuum(&mut self, most: Option<u64>) -> Result<Outcome> {
         let (pages, free) =
             (pragma(self.connection, "page_count")?, pragma(self.connection, "freelist_count")?);

@@ -1,7 +1,7 @@
-//! The history of a plugin's file: every content it has had, from when to when it served, and why it ended.
+//! The history of a plugin's file: each revision, when it served, and why it ended.
 //!
-//! Of each plugin the newest are kept. One that serves has no end; one that never did, because it does not load,
-//! ends as it begins.
+//! The newest revisions of each plugin are kept. The serving one has no end. One that does not load ends when
+//! it begins.
 
 use posthouse_model::PluginId;
 use rusqlite::{OptionalExtension as _, Result, params};
@@ -10,7 +10,7 @@ use super::{reads::Reads, session::Session};
 
 use crate::{Answer, PluginRevision, op::Outcome, time::timestamp};
 
-/// Revisions of one plugin that are kept.
+/// The number of revisions kept for each plugin.
 const KEPT: i64 = 50;
 
 impl Reads {
@@ -37,7 +37,7 @@ impl Reads {
 }
 
 impl Session<'_> {
-    /// A revision serves from now on, and takes the place of the one before, if it is another.
+    /// A revision serves from now on, and replaces the previous one if it differs.
     pub(super) fn load_revision(
         &mut self,
         plugin: PluginId,
@@ -52,7 +52,7 @@ impl Session<'_> {
         Ok(Outcome::Done)
     }
 
-    /// A content of the plugin's file does not load; written once, however often it is tried.
+    /// A revision does not load; recorded once, however often loading is tried.
     pub(super) fn refuse_revision(
         &mut self,
         plugin: PluginId,
@@ -79,7 +79,7 @@ impl Session<'_> {
             .optional()
     }
 
-    /// Ends the revision that serves.
+    /// Ends the serving revision.
     pub(super) fn end_revision(&self, plugin: PluginId, why: &str) -> Result<Outcome> {
         self.connection
             .prepare_cached(
@@ -102,7 +102,7 @@ impl Session<'_> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![plugin.0, sha256, description, self.now, refused.map(|_| self.now), refused])?;
-        // The one that serves stays, however many came after it and were refused.
+        // The serving revision is kept, however many refused ones followed it.
         self.connection
             .prepare_cached(
                 "DELETE FROM revision WHERE plugin = ?1 AND ended_at IS NOT NULL AND id NOT IN (

@@ -1,4 +1,4 @@
-//! The tables, their versions, and the way from a path to an open, locked, up-to-date file.
+//! The tables and their versions; opens, locks and migrates a file.
 //!
 //! A version of the schema is one file of `migrations/`; files are never edited once released, only added. Refused: a store that another process has, one of a later version, and a file that is some
 //! other program's.
@@ -16,19 +16,19 @@ use super::{leftover, restore};
 
 use crate::OpenError;
 
-/// Says in the file's header whose it is: "post".
+/// The application id in the file's header: "post".
 pub(super) const APPLICATION: i64 = 0x706f_7374;
 
-/// The writer's page cache, as SQLite takes it: negative means KiB. A commit that split a page walks
-/// all of it, which with 64 MiB cost more than the reads that it saves; the system caches the file too.
+/// The writer's page cache in SQLite's notation: negative means KiB. A commit that splits a page walks the
+/// whole cache; with 64 MiB that cost more than the saved reads, and the system caches the file too.
 const WRITER_CACHE: i64 = -16 * 1024;
 
 /// The schema, one version an entry.
 ///
-/// Times are nanoseconds since 1970. `state` is the number of [`code`]. A delivery's `replay_of` is
-/// NULL where it came with its event, 0 where it was made later but repeats none. The deliveries that
-/// came with an event have ids that follow one another, `first_delivery` being the first, so that
-/// finding them takes no index. `event.body` stands last: a scan does not read it.
+/// Times are nanoseconds since 1970. `state` is the number of [`code`]. A delivery's `replay_of` is NULL if
+/// it was created with its event, and 0 if it was created later but replays none. The deliveries created with
+/// an event have consecutive ids, beginning with `first_delivery`, so finding them needs no index.
+/// `event.body` is the last column, so a scan does not read it.
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/01_first.sql"),
     include_str!("migrations/02_attempt_revision.sql"),
@@ -43,12 +43,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/11_revision.sql"),
 ];
 
-/// The number of a state in a row. `held` is derived and never stored. What is unfinished is less than
+/// The number of a state in a row. `held` is derived and never stored. Unfinished states are less than
 /// `DONE`.
 pub(super) mod code {
-    /// Replayed with many others, it waits for its turn; counted and shown as waiting.
+    /// Replayed with many others, and waiting for its turn; counted and shown as waiting.
     pub(in crate::sqlite) const DEFERRED: i64 = -2;
-    /// Waits for another of its order key; counted and shown as waiting.
+    /// Waiting for another one of its order key; counted and shown as waiting.
     pub(in crate::sqlite) const BLOCKED: i64 = -1;
     pub(in crate::sqlite) const READY: i64 = 0;
     pub(in crate::sqlite) const LEASED: i64 = 1;
@@ -58,7 +58,7 @@ pub(super) mod code {
     pub(in crate::sqlite) const DEAD: i64 = 4;
 }
 
-/// The state that a row with this number is in, its plugin being held or not.
+/// The state for this number, depending on whether its plugin is held.
 pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
     match code {
         code::LEASED => DeliveryState::Leased,
@@ -70,26 +70,26 @@ pub(super) fn state_of(code: i64, held: bool) -> DeliveryState {
     }
 }
 
-/// A store's file that is this process's alone, with its schema up to date.
+/// A store's file, locked by this process, with an up-to-date schema.
 pub(super) struct Locked {
     pub(super) connection: Connection,
     pub(super) lock: File,
 }
 
-/// The version that this program's stores have.
+/// The schema version of this program.
 pub(super) fn latest() -> i64 {
     MIGRATIONS.len() as i64
 }
 
-/// Opens or makes the store at `path`.
+/// Opens or creates the store at `path`.
 pub(super) fn open(path: &Path, env: &Env) -> Result<Locked, OpenError> {
     let lock = lock(path)?;
     if restore::is_unfinished(path) {
-        let reason = "a restore of it was begun and not ended; run `posthouse restore FILE --force` again";
+        let reason = "a restore of it began and did not finish; run `posthouse restore FILE --force` again";
         return Err(OpenError::Unusable { path: path.to_owned(), reason: reason.to_owned() });
     }
     leftover::of_locked_store(path)?;
-    // Made here rather than by SQLite, for its mode; the write-ahead log takes the mode over.
+    // Created here instead of by SQLite, to set its mode; the write-ahead log gets the same mode.
     private(path).map_err(|error| unusable(path, &error))?;
     let mut writer =
         connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| broken(path, &error))?;
@@ -97,7 +97,7 @@ pub(super) fn open(path: &Path, env: &Env) -> Result<Locked, OpenError> {
     Ok(Locked { connection: writer, lock })
 }
 
-/// Makes the folder where it is missing, and has the store to itself until the lock is dropped.
+/// Creates a missing folder, and locks the store until the lock is dropped.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let folder = owner::folder_of(path);
     owner::create_folders(folder, 0o700).map_err(|error| unusable(folder, &error))?;
@@ -109,8 +109,8 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Keeps a daemon from starting on the store until what this returns is dropped; none where one runs.
-/// Nothing is made: a store that has never been opened has no lock, and needs none.
+/// Prevents a daemon from starting on the store until the result is dropped; none if a daemon runs. Creates
+/// nothing: a store that was never opened has no lock file and needs none.
 pub(super) fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
     let lock = match File::open(lock_path(path)) {
         Ok(lock) => lock,
@@ -124,11 +124,11 @@ pub(super) fn keep_out(path: &Path) -> std::io::Result<Option<KeptOut>> {
     }
 }
 
-/// No daemon starts while it lives; others may hold one too.
+/// While this exists no daemon starts; other processes may hold one too.
 #[derive(Debug)]
 pub struct KeptOut(#[allow(dead_code, reason = "held for its lock")] Option<File>);
 
-/// A connection for reads only.
+/// A read-only connection.
 pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     let reader = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     reader.pragma_update(None, "query_only", true)?;
@@ -158,14 +158,14 @@ fn prepare(writer: &mut Connection, path: &Path, env: &Env) -> Result<(), OpenEr
     let found = number(writer, "PRAGMA user_version").map_err(sql)?;
     let known = latest();
     if tables > 0 && application != APPLICATION {
-        let reason = "it is another program's database; name another file".to_owned();
+        let reason = "it is another program's database; use another file".to_owned();
         return Err(OpenError::Unusable { path: path.to_owned(), reason });
     }
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
     if tables == 0 {
-        // Must come before the first table and before the write-ahead log.
+        // Must be set before the first table is created and before the write-ahead log is used.
         writer.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(sql)?;
         writer.pragma_update(None, "application_id", APPLICATION).map_err(sql)?;
     }
@@ -188,8 +188,8 @@ fn prepare(writer: &mut Connection, path: &Path, env: &Env) -> Result<(), OpenEr
     Ok(())
 }
 
-/// Where a new store begins to count: its deliveries at a random multiple of 2^30 below 2^52, so that
-/// ids of two stores do not meet, even where one is made anew.
+/// The first number of deliveries in a new store: a random multiple of 2^30 below 2^52, so that ids of two
+/// stores do not collide, even if a store is created again.
 fn number_from(connection: &Connection, env: &Env) -> rusqlite::Result<()> {
     let base = (1 + env.random_u64() % ((1 << 22) - 1)) << 30;
     connection
@@ -203,14 +203,14 @@ fn lock_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Opens or makes a file that only its owner may read.
+/// Opens or creates a file that only its owner may read.
 fn private(path: &Path) -> std::io::Result<File> {
     owner::open_or_create(path, 0o600)
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> OpenError {
     let reason =
-        format!("{error}; its folder must belong to, and be writable by, the user posthouse runs as");
+        format!("{error}; the user that runs posthouse must own its folder and be able to write to it");
     OpenError::Unusable { path: path.to_owned(), reason }
 }
 

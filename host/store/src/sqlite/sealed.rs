@@ -1,7 +1,7 @@
 //! A backup's file: an SQLite file, and after it a seal over all of it (`posthouse_model::seal`).
 //!
-//! SQLite knows from its header how many pages a file has, and reads nothing beyond them. So a backup streams
-//! from its beginning to its end, any tool for SQLite opens it, and an older posthouse restores it.
+//! SQLite knows from its header how many pages a file has, and reads nothing beyond them. So a backup can be
+//! streamed, any SQLite tool opens it, and an older posthouse restores it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,12 +17,12 @@ use super::{
     copy::{CopyError, unread, unwritten},
 };
 
-/// What the seal is for.
+/// The purpose of the seal.
 const PURPOSE: &str = "backup";
 /// Bytes read at once.
 const PART: u64 = 1 << 20;
 
-/// A backup, opened once: all that is read of it is of one file, whatever gets its name meanwhile.
+/// A backup, opened once, so that everything is read from one file even if the name is given to another file.
 pub(super) struct BackupFile {
     path: PathBuf,
     file: File,
@@ -32,18 +32,18 @@ pub(super) struct BackupFile {
 }
 
 impl BackupFile {
-    /// Opens a backup. Where it has no seal, only if `unsealed` allows that.
+    /// Opens a backup. One without a seal is accepted only if `unsealed` is set.
     ///
     /// # Errors
-    /// [`BackupError`] says why it is none.
+    /// [`BackupError`] says why it is not a backup.
     pub(super) fn open(path: &Path, unsealed: bool) -> Result<Self, BackupError> {
         let no_backup = |reason: &str| BackupError::NoBackup { path: path.to_owned(), reason: reason.into() };
         match std::fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(no_backup("it is not there"));
+                return Err(no_backup("it does not exist"));
             }
-            // Opening a pipe would wait for its other end.
-            Ok(there) if !there.is_file() => return Err(no_backup("it is no file")),
+            // Opening a pipe would block.
+            Ok(there) if !there.is_file() => return Err(no_backup("it is not a file")),
             _ => {}
         }
         let failed = |error: io::Error| unread(path, &error);
@@ -67,11 +67,11 @@ impl BackupFile {
         self.seal.is_some()
     }
 
-    /// Hands out the content in its order. What was handed out is whole once this returns, and where it
-    /// returns an error it is to be thrown away.
+    /// Passes the content on in order. The content is complete and verified only if this returns without
+    /// error.
     ///
     /// # Errors
-    /// [`BackupError`] where it can't be read, or is not what was sealed; and what `take` says.
+    /// [`BackupError`] if the file cannot be read or differs from what was sealed, and errors of `take`.
     pub(super) fn read(
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), CopyError>,
@@ -91,7 +91,7 @@ impl BackupFile {
         sealer.check(seal, PURPOSE).map_err(|broken| self.damaged(&broken))
     }
 
-    /// Reads it to its end and checks its seal, where it has one.
+    /// Reads it to its end and checks its seal, if it has one.
     pub(super) fn check(&self) -> Result<(), BackupError> {
         if self.is_sealed() { self.read(|_| Ok(())) } else { Ok(()) }
     }
@@ -102,8 +102,8 @@ impl BackupFile {
     }
 }
 
-/// Puts the seal after a file that is complete, and returns once all of it is on disk. What is read of it from
-/// then on comes from the disk and not from memory, so that a check finds what the disk made of it.
+/// Appends the seal to a complete file, and returns once all of it is durable. Later reads come from the disk
+/// and not from memory, so that a check sees what the disk contains.
 pub(super) fn seal(path: &Path) -> Result<(), CopyError> {
     let failed = |error: io::Error| unwritten(path, &error);
     let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
@@ -118,7 +118,7 @@ pub(super) fn seal(path: &Path) -> Result<(), CopyError> {
         at += part.len() as u64;
     }
     file.write_all(&sealer.seal(PURPOSE)).and_then(|()| file.sync_all()).map_err(failed)?;
-    // Where the file system has no such thing, the check reads from memory.
+    // If the file system does not support this, the check reads from memory.
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! Searching events, newest first, with a bound on the time.
+//! Searches events, newest first, within a time limit.
 //!
-//! There is no index of texts: it would cost every event that is taken in, and is asked for seldom. A
-//! search looks at one event after another, back from where it is told to begin, and gives up after its
-//! time; then it says how far it came, and the next one goes on from there. An id has an index.
+//! There is no index of texts: it would add cost to every stored event, and is needed rarely. A search reads
+//! event by event backwards from its start and stops at its time limit. Then it returns its position, and the
+//! next search continues there. An id has an index.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ use crate::{
 /// Events that one step looks at.
 const STEP: i64 = 20_000;
 
-/// The same where their bodies are read.
+/// The same, if their bodies are read.
 const STEP_OF_BODIES: i64 = 5_000;
 
-/// After so many bodies the clock is looked at.
+/// The clock is checked after so many bodies.
 const GLANCE: usize = 128;
 
 impl Reads {
@@ -58,7 +58,7 @@ impl Reads {
     }
 }
 
-/// What one step back found, where the next begins, and when what was looked at last was taken in.
+/// The matches of one step, where the next step begins, and when the last event read was received.
 struct Step {
     rows: Vec<EventSummary>,
     next: Option<i64>,
@@ -71,7 +71,7 @@ impl Step {
     }
 }
 
-/// What stands in all kinds of search: ?1 to ?6.
+/// The conditions of all kinds of search: ?1 to ?6.
 const CONDITIONS: &str = "
 e.seq < ?1 AND e.seq >= ?2 AND e.received_at >= ?3 AND e.received_at <= ?4
 AND (?5 IS NULL OR e.source IN (SELECT value FROM json_each(?5)))
@@ -148,7 +148,7 @@ fn step(
     Ok(Step { rows, next: next.map(|(seq, _)| seq), looked_to: reached.map(|(_, at)| at) })
 }
 
-/// Those of one id: at most one of each source.
+/// The events with one id: at most one of each source.
 fn by_id(connection: &Connection, filter: &EventFilter, id: &str, before: i64, room: usize) -> Result<Step> {
     let Some((narrowed, types)) = narrowed(connection, filter)? else { return Ok(Step::nothing()) };
     let mut seqs = Vec::new();
@@ -194,8 +194,8 @@ fn by_id(connection: &Connection, filter: &EventFilter, id: &str, before: i64, r
     Ok(Step { rows, next: None, looked_to: None })
 }
 
-/// The ids of the sources and types that the filter means, as JSON lists, none meaning all; nothing where
-/// no event can match.
+/// The ids of the sources and types that match the filter, as JSON lists, none meaning all; nothing if no
+/// event can match.
 fn narrowed(
     connection: &Connection,
     filter: &EventFilter,

@@ -1,4 +1,4 @@
-//! What happened over time, for charts: the rows of `minute`, gathered into so many points.
+//! Counts over time, for charts: groups the rows of `minute` into points.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{Answer, Point, histogram::DurationHistogram, time::timestamp};
 /// The longest window, in minutes: what the session keeps.
 const LONGEST: i64 = 24 * 60;
 
-/// The most points of a series.
+/// The maximum number of points.
 const MOST: i64 = 240;
 
 impl Reads {
@@ -27,7 +27,7 @@ fn up(all: i64, part: i64) -> i64 {
     (all + part - 1) / part
 }
 
-/// What is gathered for a point.
+/// The counts of a point.
 #[derive(Default, Clone)]
 struct Sum {
     events: u64,
@@ -64,7 +64,7 @@ fn series(connection: &Connection, now: i64, points: i64, step: i64) -> Result<V
         sum.histogram.merge(&DurationHistogram::from_bytes(row.get_ref(6)?.as_blob()?));
     }
     let point = |(sum, at): (Sum, i64)| {
-        // Where nothing was written nothing has changed.
+        // A missing row means that nothing changed.
         unfinished = sum.unfinished.unwrap_or(unfinished);
         Point {
             at: timestamp(at * MINUTE),

@@ -25,7 +25,7 @@ use crate::{
 pub(super) struct Session<'c> {
     pub(super) connection: &'c Connection,
     pub(super) sql: Statements<'c>,
-    /// The time of the batch in hand.
+    /// The time of the current batch.
     pub(super) now: i64,
     pub(super) max_backlog: u64,
     pub(super) counters: Counters,
@@ -37,11 +37,11 @@ pub(super) struct Session<'c> {
     pub(super) env: Env,
     /// Jobs that this batch has leased.
     pub(super) jobs: Vec<Job>,
-    /// Jobs of this batch that run again.
+    /// Jobs of this batch that run again after a conflict.
     pub(super) again: Vec<Job>,
 }
 
-/// The statements on the way of every event, prepared once.
+/// The statements that every event needs, prepared once.
 pub(super) struct Statements<'c> {
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -94,7 +94,7 @@ impl<'c> Session<'c> {
         })
     }
 
-    /// Applies a batch in one transaction. `committed` gets what is known by the time it is durable.
+    /// Applies a batch in one transaction. `committed` receives what is known once it is durable.
     fn transact(&mut self, batch: &mut Batch, committed: &mut Committed) -> Result<()> {
         let begun = Instant::now();
         self.file.present.check_log(self.connection)?;
@@ -178,7 +178,7 @@ impl<'c> Session<'c> {
         committed.kv_bytes = self.kv.sizes(&self.counters);
     }
 
-    /// After a failure: the transaction is rolled back, and so is what was remembered of it.
+    /// After a failure: rolls the transaction back, and everything that was remembered about it.
     fn undo(&mut self, error: &rusqlite::Error) -> Failed {
         if is_moved(error) {
             self.file.present.save(self.connection);

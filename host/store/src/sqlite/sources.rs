@@ -1,4 +1,4 @@
-//! The newest event of each source, and the payload that a delivery is of.
+//! The newest event of each source, and the payload of a delivery.
 
 use std::collections::HashMap;
 

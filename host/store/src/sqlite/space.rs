@@ -1,9 +1,10 @@
-//! The room on the store's disk: with less than is to stay free nothing more is taken in, so that what was
-//! taken in can be finished.
+//! The free space on the store's disk. With less than `min_free`, nothing more is accepted, so that stored
+//! events can be finished.
 //!
-//! It is looked at ten times a second, by the thread that checkpoints the log, and not at each event; who fills
-//! the disk faster than that meets a full disk, which the store outlives. Once too little is left, an eighth
-//! more has to come free before events are taken in again: else each sweep would let in a few and stop.
+//! The thread that checkpoints the log reads it ten times a second, instead of at each event. If the disk
+//! fills faster than that, a write meets a full disk, which the store survives. Once there is too little
+//! space, an eighth more has to become free before events are accepted again. Otherwise each sweep would let
+//! in a few events and stop.
 
 use std::{
     fs::File,
@@ -14,12 +15,12 @@ use bytesize::ByteSize;
 
 use crate::StoreError;
 
-/// What is known of the room. Bytes.
+/// The known sizes, in bytes.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// What is to stay free; 0: all may be used.
+    /// The space to keep free; 0: no limit.
     least: u64,
-    /// As it was seen last; `u64::MAX` where the system does not say.
+    /// The last value; `u64::MAX` if the system does not report it.
     free: AtomicU64,
     short: AtomicBool,
     unknown: AtomicBool,
@@ -35,20 +36,20 @@ impl Space {
         }
     }
 
-    /// What is to stay free; 0: all may be used.
+    /// The space to keep free; 0: no limit.
     pub(super) fn least(&self) -> u64 {
         self.least
     }
 
-    /// Looks at the disk that this file is on.
+    /// Reads the free space of the disk with this file.
     pub(super) fn look(&self, file: &File) {
         let free = match rustix::fs::fstatvfs(file) {
-            // Some file systems of a network have no size.
+            // Some network file systems report no size.
             Ok(disk) if disk.f_blocks > 0 => disk.f_bavail.saturating_mul(disk.f_frsize),
             Ok(_) => u64::MAX,
             Err(error) => {
                 if !self.unknown.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "the room on the store's disk is not known; `min_free` has no effect");
+                    tracing::warn!(%error, "could not read the free space of the store's disk; `min_free` has no effect");
                 }
                 u64::MAX
             }
@@ -66,21 +67,21 @@ impl Space {
             (false, true) => tracing::error!(
                 free = %ByteSize(free),
                 min_free = %ByteSize(self.least),
-                "the store's disk is nearly full: events are answered 503 until there is room"
+                "the store's disk is nearly full: events get 503 until space is free"
             ),
             (true, false) => {
-                tracing::info!(free = %ByteSize(free), "there is room on the store's disk again")
+                tracing::info!(free = %ByteSize(free), "the store's disk has enough free space again")
             }
             _ => {}
         }
     }
 
-    /// Bytes that are free, as far as is known.
+    /// The free bytes, as last read.
     pub(super) fn free(&self) -> Option<u64> {
         Some(self.free.load(Ordering::Relaxed)).filter(|free| *free != u64::MAX)
     }
 
-    /// Why nothing more is taken in, where too little is free.
+    /// Why nothing more is accepted, if there is too little space.
     pub(super) fn shortage(&self) -> Option<StoreError> {
         self.short
             .load(Ordering::Relaxed)

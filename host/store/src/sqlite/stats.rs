@@ -1,4 +1,4 @@
-//! The ledger for people: what was made and what became of it, in one snapshot.
+//! The ledger for operators, read in one snapshot.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -42,7 +42,7 @@ impl Reads {
 }
 
 fn ledger(connection: &Connection) -> Result<StoreStats> {
-    let (tallies, later) = (tallies(connection)?, replays_waiting(connection)?);
+    let (tallies, deferred) = (tallies(connection)?, replays_waiting(connection)?);
     let mut states = DeliveryState::ALL.map(|state| (state, 0)).into_iter().collect::<BTreeMap<_, _>>();
     let (mut made, mut plugins) = (0, Vec::new());
     for (id, name, held, forgotten) in plugin_rows(connection)? {
@@ -59,7 +59,7 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
                 made: tally.made.unsigned_abs(),
                 states: own,
                 oldest_open,
-                replays_waiting: later.get(&id).copied().unwrap_or(0),
+                replays_waiting: deferred.get(&id).copied().unwrap_or(0),
             });
         }
     }
@@ -82,7 +82,7 @@ fn ledger(connection: &Connection) -> Result<StoreStats> {
         plugins,
         conflicts,
         lost_leases,
-        replays_waiting: later.values().sum(),
+        replays_waiting: deferred.values().sum(),
         ..StoreStats::default()
     })
 }
@@ -103,7 +103,7 @@ fn by_state(tally: &Tally, held: bool) -> BTreeMap<DeliveryState, u64> {
     states
 }
 
-/// How many deliveries of each plugin were replayed with many others and wait for their turn.
+/// How many deliveries of each plugin are deferred.
 fn replays_waiting(connection: &Connection) -> Result<HashMap<PluginId, u64>> {
     connection
         .prepare_cached(
@@ -113,8 +113,8 @@ fn replays_waiting(connection: &Connection) -> Result<HashMap<PluginId, u64>> {
         .collect()
 }
 
-/// When the oldest was made of the few hundred deliveries that are due first: while none is retried, these
-/// are the oldest there are, and where more wait than that, those that are retried are due after them.
+/// When the oldest of the few hundred deliveries was created that are due first. While none is retried, these
+/// are the oldest. If more wait than that, retried ones are due after them.
 fn oldest_open(connection: &Connection, plugin: PluginId) -> Result<Option<Timestamp>> {
     let made_at: Option<i64> = connection
         .prepare_cached(

@@ -1,25 +1,25 @@
-//! Which deliveries are tried while their plugin's breaker is open (`model/breaker.rs`).
+//! Chooses the deliveries to try while a plugin's breaker is open (`model/breaker.rs`).
 //!
-//! Those that have never run tell whether the plugin is down or some events are bad, so they come first. The
-//! newest, the oldest and others from anywhere in between: bad events come in bursts, and a burst is not everywhere.
-//! However much waits, a look reads at most some hundreds of rows. What it does not find is found later, since each
-//! look begins at other places.
+//! Deliveries that have never run show whether the plugin is down or only some events are bad, so they come
+//! first. The newest, the oldest and others from in between are tried, because bad events come in bursts, and
+//! a burst is not everywhere. However many wait, a look reads at most a few hundred rows. What it does not
+//! find is found later, because each look begins at other positions.
 
 use posthouse_model::PluginId;
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::session::Session;
 
-/// Rows that are read from either end of what is due.
+/// Rows read from either end of the due deliveries.
 const END: i64 = 256;
 
-/// Places in between where rows are read.
+/// Positions in between at which rows are read.
 const PLACES: u64 = 8;
 
-/// Rows that are read from each of them.
+/// Rows read at each of them.
 const PLACE: i64 = 32;
 
-/// What a plugin has in the index of what is due: the first ?3 from ?2 on.
+/// The index of a plugin's due deliveries: the first ?3 from ?2 on.
 const FROM: &str = "
 SELECT id, state, attempts, replay_of IS NOT NULL, due_at FROM delivery INDEXED BY delivery_due
 WHERE plugin = ?1 AND state IN (0, 2) AND due_at >= ?2 ORDER BY due_at, id LIMIT ?3";
@@ -36,7 +36,7 @@ SELECT id FROM (
     WHERE plugin = ?1 AND state IN (0, 2) ORDER BY due_at, id LIMIT ?3)
 WHERE state = 0 OR due_at <= ?2 ORDER BY attempts, due_at, id LIMIT 1";
 
-/// One that may run and never has.
+/// A delivery that may run and never has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Untried {
     id: i64,
@@ -44,7 +44,7 @@ struct Untried {
 }
 
 impl Session<'_> {
-    /// Up to `room` deliveries of a plugin that may run and never have: those of new events before replays.
+    /// Up to `room` deliveries of a plugin that may run and never have; new events come before replays.
     pub(super) fn untried(&self, plugin: PluginId, room: usize) -> Result<Vec<i64>> {
         let (mut found, first, _) = self.look(FROM, plugin, i64::MIN, END)?;
         let (newest, _, last) = self.look(UP_TO, plugin, self.now, END)?;
@@ -67,7 +67,7 @@ impl Session<'_> {
         Ok(chosen.into_iter().map(|untried| untried.id).collect())
     }
 
-    /// The delivery of a plugin that may run and has used up the fewest attempts.
+    /// The delivery of a plugin that may run and has used the fewest attempts.
     pub(super) fn least_tried(&self, plugin: PluginId) -> Result<Option<i64>> {
         self.connection
             .prepare_cached(LEAST)?
@@ -75,7 +75,7 @@ impl Session<'_> {
             .optional()
     }
 
-    /// The untried among the rows that one look finds, and between which times all of them lie.
+    /// The untried deliveries among the rows of one look, and the time range of those rows.
     fn look(
         &self,
         sql: &str,
@@ -99,7 +99,7 @@ impl Session<'_> {
     }
 }
 
-/// Up to `room` of those that are sorted by age: the newest, the oldest, and others at random.
+/// Up to `room` of the deliveries, sorted by age: the newest, the oldest, and others at random.
 fn spread<T>(mut sorted: Vec<T>, room: usize, mut random: impl FnMut() -> u64) -> Vec<T> {
     let mut chosen = Vec::with_capacity(room.min(sorted.len()));
     while chosen.len() < room && !sorted.is_empty() {

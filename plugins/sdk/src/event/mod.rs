@@ -132,7 +132,7 @@ impl Malformed {
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` event `{}` is of no use: {}", self.event_type, self.event_id, self.problem)
+        write!(f, "`{}` event `{}` is not usable: {}", self.event_type, self.event_id, self.problem)
     }
 }
 

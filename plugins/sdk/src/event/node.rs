@@ -22,7 +22,7 @@ pub(super) trait Entity: Sized {
 /// Reads the object that an event is about.
 pub(super) fn read<T: Entity>(event: &Event) -> Result<T, Malformed> {
     let data = Object::read(&event.data).map_err(|error| match error.classify() {
-        Category::Data => Malformed::new(event, "its `data` is no object".to_owned()),
+        Category::Data => Malformed::new(event, "its `data` is not an object".to_owned()),
         _ => Malformed::new(event, format!("`data`: {error}")),
     })?;
     let whole = Node { event, path: "data".to_owned(), members: data.clone(), data };
@@ -71,7 +71,7 @@ impl<'a> Node<'a> {
         let found = names.iter().find_map(|name| Some((name, Text::of(self.value(name)?)?)));
         match found {
             Some((name, Text { mended: true, .. })) => {
-                let problem = "holds U+0000 or half of a surrogate pair, which no id does";
+                let problem = "contains U+0000 or half of a surrogate pair, which an id never does";
                 Err(Malformed::new(self.event, format!("its `{}.{name}` {problem}", self.path)))
             }
             found => Ok(found.map(|(_, text)| text.text)),

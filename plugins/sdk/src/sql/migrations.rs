@@ -82,7 +82,7 @@ impl Migrations {
             // and reports it.
             // Another attempt may have created it meanwhile, and applied migrations.
             Err(Error::Statement { .. }) => {
-                let what = || "the table `plugin_migrations` was not made".to_owned();
+                let what = || "the table `plugin_migrations` was not created".to_owned();
                 execute(MAKE, &[]).map_err(|error| unmade(error, what))?;
                 last()
             }

@@ -96,13 +96,13 @@ impl Row<'_> {
         let index = self.columns.iter().position(|name| name == column);
         let Some(value) = index.and_then(|index| self.values.get(index)) else {
             return Err(Error::Column(format!(
-                "there is no column `{column}`; there are `{}`",
+                "there is no column `{column}`; the columns are `{}`",
                 self.columns.join("`, `")
             )));
         };
         T::from_value(value).ok_or_else(|| {
             let (wanted, kind) = (T::WANTED, value::kind(value));
-            Error::Column(format!("column `{column}` was expected to hold {wanted}, and holds {kind}"))
+            Error::Column(format!("column `{column}` was expected to be {wanted}, and is {kind}"))
         })
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     bench.add(Row {
         name: "reload".into(),
         value: format!("{:.0} ms", median(&times, |time| *time)),
-        note: format!("file in place to first delivery done on it, compiled anew; the longest of {RELOADS}: {longest:.0} ms"),
+        note: format!("file in place to first delivery done on it, compiled again; the longest of {RELOADS}: {longest:.0} ms"),
         ..Row::default()
     });
 }

@@ -129,10 +129,11 @@ impl Admin {
             reasons.push(format!("{full}; `posthouse stats` says of which plugins"));
         }
         if let Some(short) = self.0.store.shortage() {
-            reasons.push(format!("{short}; make room on it, and events are taken in again"));
+            reasons.push(format!("{short}; free some space, and events are accepted again"));
         }
         if let Some(trouble) = self.0.store.trouble() {
-            reasons.push(format!("the last write failed: {trouble}; make room on the disk of the store"));
+            reasons
+                .push(format!("the last write failed: {trouble}; free some space on the disk of the store"));
         }
         reasons
     }

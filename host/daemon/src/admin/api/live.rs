@@ -1,9 +1,9 @@
-//! `GET /v1/live`: what happens now, as server-sent events.
+//! `GET /v1/live`: new events and counts, as server-sent events.
 //!
-//! `event` is an event as a list has it, each once, in the order in which they were taken in; when more
-//! come than anybody can read, the newest of them. `counts` is how many deliveries are in each state, and
-//! comes when that has changed. The store is looked at after a commit and at most once a second, however
-//! much comes in and however many look: the accept path does no work for it.
+//! `event` is an event as in a list: each once, in the order in which they were received; if there are more
+//! than anybody can read, only the newest. `counts` is the number of deliveries in each state, and is sent
+//! when it changes. The feed reads the store after a commit and at most once a second, however many events
+//! arrive and however many clients read: the accept path does no work for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,13 +27,13 @@ use super::rows;
 
 use crate::admin::{Admin, error::ApiError};
 
-/// The most feeds at once.
+/// The maximum number of feeds.
 pub(in crate::admin) const FEEDS: usize = 16;
-/// The most events of one look.
+/// The maximum number of events sent at once.
 const MOST: u32 = 50;
-/// How long a feed rests between two looks.
+/// The pause of a feed between two reads.
 const REST: Duration = Duration::from_secs(1);
-/// How often something is sent where nothing happens.
+/// The interval of keep-alive messages.
 const BEAT: Duration = Duration::from_secs(15);
 
 /// What happens now, as server-sent events
@@ -59,18 +59,18 @@ pub(super) async fn live(
     Ok(Sse::new(futures_util::StreamExt::flatten(looks)).keep_alive(KeepAlive::new().interval(BEAT)))
 }
 
-/// A message; text that a line break could end is JSON by now.
+/// A message. Text that could contain a line break is encoded as JSON.
 fn sent(name: &str, data: &Value) -> Event {
     Event::default().event(name).data(data.to_string())
 }
 
-/// One who looks.
+/// One client of the feed.
 pub(in crate::admin) struct Feed {
     admin: Admin,
     commits: watch::Receiver<u64>,
     stopping: CancellationToken,
-    /// The newest events at the last look. A commit may show an event with a lower number later than one with
-    /// a higher number, so the feed compares pages and not numbers.
+    /// The newest events at the last read. A commit may show an event with a lower number later than one with
+    /// a higher number, so the feed compares pages instead of numbers.
     seen: BTreeSet<EventSeq>,
     counts: BTreeMap<String, u64>,
     begun: bool,
@@ -78,7 +78,7 @@ pub(in crate::admin) struct Feed {
 }
 
 impl Admin {
-    /// A new feed, from now on.
+    /// A new feed that begins now.
     pub(in crate::admin) async fn feed(&self) -> Result<Feed, ApiError> {
         let Ok(seat) = self.0.feeds.clone().try_acquire_owned() else {
             return Err(ApiError::new(
@@ -101,7 +101,7 @@ impl Admin {
 }
 
 impl Feed {
-    /// What is new, once something is; none when the daemon stops.
+    /// Waits for something new, and returns it; none when the daemon stops.
     pub(in crate::admin) async fn next(&mut self) -> Option<Vec<(&'static str, Value)>> {
         loop {
             if self.begun {
@@ -123,7 +123,7 @@ impl Feed {
         }
     }
 
-    /// Lets a moment pass; true where the daemon stops meanwhile.
+    /// Pauses. Returns true if the daemon stops meanwhile.
     async fn rest(&mut self) -> bool {
         tokio::select! {
             () = self.stopping.cancelled() => true,
@@ -131,7 +131,7 @@ impl Feed {
         }
     }
 
-    /// The newest events of the store, newest first.
+    /// The newest events in the store, newest first.
     async fn newest(&self) -> Result<Vec<EventSummary>, StoreError> {
         self.admin.0.store.events(EventFilter { limit: MOST, ..EventFilter::default() }).await
     }
@@ -140,7 +140,7 @@ impl Feed {
         let newest = self.newest().await?;
         let page = newest.iter().map(|event| event.seq).collect();
         let seen = std::mem::replace(&mut self.seen, page);
-        // Where retention made room, older events slide into the page; they are not new.
+        // If retention removed events, older ones move into the page; they are not new.
         let oldest = if seen.len() < MOST as usize { None } else { seen.first().copied() };
         let is_new = |event: &EventSummary| !seen.contains(&event.seq) && Some(event.seq) > oldest;
         let mut news: Vec<_> = newest

@@ -1,7 +1,7 @@
-//! `POST /v1/markers/keep`: while a client makes a backup, it can keep the markers of attempts in the
+//! `POST /v1/markers/hold`: while a client makes a backup, it can hold the markers of attempts in the
 //! databases.
 //!
-//! The markers stay if the client asks again before the time is over. With a time of 0 they are removed.
+//! The markers stay if the client asks again before the time is over. With a time of 0 they are released.
 //! `kept` in an answer says whether they have stayed since this client's last request. After a restart of the
 //! daemon, they have not.
 
@@ -24,22 +24,22 @@ const LONGEST: u64 = 3600;
 /// The most bytes of the holder's name.
 const NAME: usize = 64;
 
-/// Which markers to keep, and for how long.
+/// A request to hold markers.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = KeepMarkers)]
+#[schema(as = HoldMarkers)]
 pub(super) struct Body {
     /// The name of the client that makes the backup.
     #[schema(pattern = "^[!-~]{1,64}$", examples("nightly"))]
     holder: String,
-    /// How long from now, in seconds. 0 removes the markers.
+    /// How long from now, in seconds. 0 releases the markers.
     #[schema(maximum = 3600)]
     seconds: u64,
 }
 
-/// What the daemon keeps.
+/// The hold that is now in effect.
 #[derive(Serialize, ToSchema)]
-#[schema(as = KeptMarkers)]
+#[schema(as = HeldMarkers)]
 pub(super) struct Kept {
     /// The name from the request.
     holder: String,
@@ -49,15 +49,15 @@ pub(super) struct Kept {
     kept: bool,
 }
 
-/// Keep the markers of attempts in the databases while a backup is made
+/// Hold the markers of attempts in the databases while a backup is made
 #[utoipa::path(
     post,
-    path = "/v1/markers/keep",
-    operation_id = "keepMarkers",
+    path = "/v1/markers/hold",
+    operation_id = "holdMarkers",
     request_body = Body,
     responses((status = 200, description = "The markers stay for this time.", body = Kept), BadBody, Conflict),
 )]
-pub(super) async fn keep(
+pub(super) async fn hold(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
     body: Result<Json<Body>, JsonRejection>,
@@ -71,15 +71,15 @@ pub(super) async fn keep(
     }
     let databases = admin.0.registry.databases().clone();
     let hold = |time| {
-        databases.keep_markers(&holder, time).ok_or_else(|| {
-            ApiError::conflict("too many have markers stay already; wait until their backups are made")
+        databases.hold_markers(&holder, time).ok_or_else(|| {
+            ApiError::conflict("too many backups hold markers already; wait until one of them ends")
         })
     };
     let kept = hold(Duration::from_secs(seconds))?;
     // The first and the last request are an operator's actions. Those between only extend the time.
     match (kept, seconds) {
-        (false, 1..) => admin.noted(&actor, Action::BeginBackup, &holder, "markers stay").await?,
-        (true, 0) => admin.noted(&actor, Action::EndBackup, &holder, "markers go").await?,
+        (false, 1..) => admin.noted(&actor, Action::BeginBackup, &holder, "markers held").await?,
+        (true, 0) => admin.noted(&actor, Action::EndBackup, &holder, "markers released").await?,
         _ => {}
     }
     Ok(Json(Kept { holder, seconds, kept }))

@@ -9,7 +9,7 @@
 //! | `GET /v1/deliveries`, `/v1/deliveries/{id}` | deliveries, newest first; everything about one | [`deliveries`] |
 //! | `GET /v1/dead-letters` | dead letters by plugin and cause | [`dead`] |
 //! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
-//! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | items of the outbox; tries dead ones again | [`outbox`] |
+//! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | items of the outbox; sends dead ones again | [`outbox`] |
 //! | `GET /v1/plugins`, `/v1/plugins/{name}` | the state of each plugin | [`plugins`] |
 //! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | an operator's actions on a plugin | [`plugins`] |
 //! | `GET /v1/sources`, `/v1/sources/{name}` | the sources with their ledgers | [`sources`] |
@@ -17,7 +17,7 @@
 //! | `GET /v1/samples`, `/v1/samples/{type}` | samples for test events | [`sources`] |
 //! | `GET /v1/stats`, `/v1/series` | the ledgers; activity over time | [`stats`] |
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
-//! | `POST /v1/markers/keep` | keeps markers while a backup is made | [`markers`] |
+//! | `POST /v1/markers/hold` | holds markers while a backup is made | [`markers`] |
 //! | `GET /v1/audit` | what operators did | [`audit`] |
 //! | `GET /v1/live` | current activity, as server-sent events | [`live`] |
 //! | `GET /metrics` | all of that as numbers, for Prometheus | [`metrics`] |
@@ -42,7 +42,7 @@ mod schemas;
 pub(super) mod sources;
 pub(super) mod stats;
 
-use axum::{Router, middleware::from_fn};
+use axum::{Router, middleware::from_fn, routing::post};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter},
     routes,
@@ -74,7 +74,7 @@ fn guarded() -> OpenApiRouter<Admin> {
         routes!(stats::stats),
         routes!(stats::series),
         routes!(stats::webhooks),
-        routes!(markers::keep),
+        routes!(markers::hold),
         routes!(audit::list),
         routes!(metrics::scrape),
     ];
@@ -97,7 +97,9 @@ fn within_time<const N: usize>(routes: [UtoipaMethodRouter<Admin>; N]) -> OpenAp
 
 /// The routes that need the token.
 pub(super) fn router() -> Router<Admin> {
-    guarded().into()
+    // The former path of `/v1/markers/hold`, for older commands. The description leaves it out.
+    let former = post(markers::hold).layer(from_fn(guard::within_time));
+    Router::from(guarded()).route("/v1/markers/keep", former)
 }
 
 /// The routes for monitoring, which need no token.

@@ -134,7 +134,7 @@ fn unknown(what: &str, name: &str, known: &BTreeSet<String>, place: &str) -> Api
         Some(near) => format!("did you mean `{near}`?"),
         None if !place.is_empty() && known.is_empty() => format!("{place} has none"),
         None if known.len() <= 8 => format!("known: {}", few()),
-        None => "nothing with that name was ever seen".to_owned(),
+        None => "the store has never seen that name".to_owned(),
     };
     ApiError::not_found(format!("no {what} `{shown}`; {way_out}"))
 }

@@ -160,7 +160,7 @@ pub(super) struct Replayed {
     operation_id = "replayOutbox",
     request_body = ReplayForms,
     responses(
-        (status = 200, description = "The items are tried again.", body = Replayed),
+        (status = 200, description = "The items will be sent again.", body = Replayed),
         BadBody,
         NotFound,
         Conflict,
@@ -173,9 +173,7 @@ pub(super) async fn replay(
 ) -> Result<Json<Replayed>, ApiError> {
     let Json(ReplayBody { dead, items }) = body?;
     if dead != items.is_empty() {
-        return Err(ApiError::bad_request(
-            r#"say either `"dead": true`, for all that were given up, or `"items"`"#,
-        ));
+        return Err(ApiError::bad_request(r#"give either `"dead": true`, for all dead items, or `"items"`"#));
     }
     Ok(Json(Replayed { count: admin.replay_outbox(&actor, items).await? }))
 }
@@ -262,7 +260,7 @@ impl Admin {
                 None => return Err(self.no_item(&item.to_string()).await?),
                 Some(found) if found.state != OutboxState::Dead => {
                     return Err(ApiError::conflict(format!(
-                        "item {item} of the outbox is `{}`; only an item that was given up (`dead`) can be sent again",
+                        "item {item} of the outbox is `{}`; only a dead item can be sent again",
                         found.state
                     )));
                 }
@@ -279,7 +277,7 @@ impl Admin {
         items: Vec<i64>,
     ) -> Result<u64, ApiError> {
         let target = match items.as_slice() {
-            [] => "all that were given up".to_owned(),
+            [] => "all dead items".to_owned(),
             items => items.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
         };
         let admin = self.clone();
@@ -287,7 +285,8 @@ impl Admin {
             admin.given_up(&items).await?;
             Ok(admin.0.store.replay_outbox(items.into_iter().map(OutboxId).collect()).await?)
         };
-        self.audited(actor, Action::ReplayOutbox, &target, work, |count| format!("{count} tried again")).await
+        self.audited(actor, Action::ReplayOutbox, &target, work, |count| format!("{count} to be sent again"))
+            .await
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) struct PluginView {
     last_error: Option<String>,
     /// When its revision was loaded.
     loaded_at: Option<Timestamp>,
-    /// Deliveries made.
+    /// Deliveries created.
     made: u64,
     /// Deliveries by state. Null if none was made.
     #[schema(value_type = Option<BTreeMap<String, u64>>)]

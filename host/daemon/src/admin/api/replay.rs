@@ -106,7 +106,7 @@ impl ToSchema for Forms {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replayed)]
 pub(super) struct Answer {
-    /// The number of deliveries that were made, or would be.
+    /// The number of deliveries that were created, or would be.
     count: u64,
     /// Whether they were only counted.
     dry_run: bool,
@@ -133,7 +133,7 @@ impl Body {
     operation_id = "replayEvents",
     request_body = Forms,
     responses(
-        (status = 200, description = "The deliveries were made or counted.", body = Answer),
+        (status = 200, description = "The deliveries were created or counted.", body = Answer),
         BadBody,
         NotFound,
         Conflict,
@@ -161,7 +161,7 @@ pub(super) async fn replay(
     }
     if asked.event.is_some() || asked.dead == asked.finished {
         return Err(ApiError::bad_request(
-            r#"say either `"event"` (with `"source"`, `"plugin"`), or `"dead": true` or `"finished": true` (with `"plugin"`, `"source"`, `"type"`, `"reason"`, `"since"`, `"until"`)"#,
+            r#"give either `"event"` (with `"source"`, `"plugin"`), or `"dead": true` or `"finished": true` (with `"plugin"`, `"source"`, `"type"`, `"reason"`, `"since"`, `"until"`)"#,
         ));
     }
     let filter = DeliveryFilter {
@@ -199,7 +199,7 @@ impl Admin {
         let (store, orders) = (self.0.store.clone(), self.0.registry.orders());
         let work = async move { Ok(store.replay_deliveries(filter, orders).await?) };
         self.audited(actor, Action::ReplayMany, &target, work, |count| {
-            format!("{} made", counted(*count, "delivery"))
+            format!("{} created", counted(*count, "delivery"))
         })
         .await
     }
@@ -229,8 +229,8 @@ impl Admin {
             return work.await;
         }
         let said = |replayed: &Replayed| match replayed {
-            Replayed::Would(count) => format!("{} would be made", counted(*count as u64, "delivery")),
-            Replayed::Made(ids) => format!("{} made", counted(ids.len() as u64, "delivery")),
+            Replayed::Would(count) => format!("{} would be created", counted(*count as u64, "delivery")),
+            Replayed::Made(ids) => format!("{} created", counted(ids.len() as u64, "delivery")),
         };
         self.audited(actor, Action::ReplayEvent, &target, work, said).await
     }
@@ -265,7 +265,7 @@ impl Admin {
         let [event] = events.as_slice() else {
             let sources: Vec<_> = events.iter().map(|event| event.summary.source.as_str()).collect();
             return Err(ApiError::conflict(format!(
-                "several sources have an event `{id}` ({}); say which with `source`",
+                "several sources have an event `{id}` ({}); choose one with `source`",
                 sources.join(", ")
             )));
         };

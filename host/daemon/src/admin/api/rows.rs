@@ -410,7 +410,7 @@ pub(super) struct TypeStats {
     /// The event type.
     #[serde(rename = "type")]
     event_type: String,
-    /// Deliveries made.
+    /// Deliveries created.
     total: u64,
     /// Deliveries done.
     completed: u64,
@@ -439,7 +439,7 @@ impl From<store::TypeStats> for TypeStats {
 pub(super) struct PluginStats {
     /// The name of the plugin.
     plugin: String,
-    /// Deliveries made.
+    /// Deliveries created.
     made: u64,
     /// Deliveries by state. The sum is `made`.
     #[schema(value_type = BTreeMap<String, u64>)]
@@ -545,7 +545,7 @@ pub(super) struct Point {
     minutes: u64,
     /// Events accepted.
     events: u64,
-    /// Deliveries made.
+    /// Deliveries created.
     made: u64,
     /// Deliveries done.
     completed: u64,

@@ -300,7 +300,7 @@ impl Admin {
         let texts = json::members(&body, ["id", "type"]).map(|member| member.and_then(json::string));
         let [id, event_type] = texts.map(|text| text.unwrap_or_default().into_owned());
         if id.is_empty() || id.contains('.') {
-            return Err(ApiError::bad_request("`id` is a text that is not empty and holds no dot"));
+            return Err(ApiError::bad_request("`id` is a text that is not empty and contains no dot"));
         }
         let target = format!("{} {event_type} {id}", source.name);
         let post = Arc::clone(&self.0.senders.post);

@@ -122,7 +122,7 @@ pub(super) async fn series(
 pub(super) struct WebhookStats {
     /// The event type.
     event_type: String,
-    /// Deliveries made.
+    /// Deliveries created.
     total_events: u64,
     /// Deliveries done.
     successful: u64,
@@ -216,7 +216,7 @@ fn imbalance(source: &str, counts: &RequestCounts) -> Option<String> {
     let under_way = counts.under_way();
     (under_way < 0).then(|| {
         format!(
-            "source `{source}`: {} more requests ended than the {} that came",
+            "source `{source}`: {} more requests finished than the {} received",
             -under_way, counts.received
         )
     })
@@ -235,12 +235,12 @@ fn open_ends(store: &StoreStats) -> Vec<String> {
         .chain(each)
         .filter(|(_, made, found)| made != found)
         .map(|(whose, made, found)| {
-            format!("{whose}: {made} deliveries were made, and their states sum up to {found}")
+            format!("{whose}: {made} deliveries were created, but their states add up to {found}")
         })
         .collect();
     let by_plugin: u64 = store.plugins.iter().map(|plugin| plugin.made).sum();
     if by_plugin != store.made {
-        problems.push(format!("{} deliveries were made, and {by_plugin} by plugin", store.made));
+        problems.push(format!("{} deliveries were created, but {by_plugin} by plugin", store.made));
     }
     problems
 }
@@ -272,7 +272,7 @@ mod tests {
         for (odd, named) in [
             (store(4, 2, 4, 3), "all plugins: 4"),
             (store(3, 2, 3, 1), "plugin `counter`: 3"),
-            (store(3, 2, 2, 1), "3 deliveries were made, and 2 by plugin"),
+            (store(3, 2, 2, 1), "3 deliveries were created, but 2 by plugin"),
         ] {
             let problems = open_ends(&odd);
             assert!(problems.len() == 1 && problems[0].contains(named), "{problems:?}");

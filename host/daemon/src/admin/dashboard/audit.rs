@@ -45,15 +45,15 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Audit log" {
                 table.stack {
-                    thead { tr { th { "time" } th { "by" } th { "action" } th { "target" } th { "outcome" } } }
+                    thead { tr { th { "time" } th { "actor" } th { "action" } th { "target" } th { "outcome" } } }
                     tbody {
                         @for entry in &entries {
                             tr {
                                 td data-label="time" { (layout::time(entry.at)) }
-                                td data-label="by" { (entry.actor) }
+                                td data-label="actor" { (entry.actor) }
                                 td data-label="action" { a.row href=(layout::link("/audit", &[("action", &entry.action)])) { (entry.action) } }
                                 td.text data-label="target" { (layout::long(&entry.target)) }
-                                td.text data-label="outcome" { (layout::long(entry.outcome.as_deref().unwrap_or("unknown: the daemon ended meanwhile"))) }
+                                td.text data-label="outcome" { (layout::long(entry.outcome.as_deref().unwrap_or("unknown: the daemon stopped before it recorded the outcome"))) }
                             }
                         }
                     }

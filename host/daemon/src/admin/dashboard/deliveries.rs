@@ -59,7 +59,7 @@ impl Asked {
                 DeliveryState::ALL
                     .into_iter()
                     .find(|state| state.as_str() == word)
-                    .ok_or_else(|| wrong(&format!("`{word}` is no state of a delivery")))?,
+                    .ok_or_else(|| wrong(&format!("`{word}` is not a state of a delivery")))?,
             ),
         };
         Ok(DeliveryFilter {
@@ -118,7 +118,7 @@ pub(super) async fn page(State(admin): State<Admin>, asked: Result<Query<Asked>,
             }
             label { "Event type" input name="type" value=(asked.event_type) placeholder="user.*"; }
             label { "Source" input name="source" value=(asked.source); }
-            label { "Reason, whatever its ids and numbers" input name="reason" value=(asked.reason); }
+            label { "Reason (ids and numbers are ignored)" input name="reason" value=(asked.reason); }
             (layout::moment_field("since", "Since", &asked.since, "24h"))
             (layout::moment_field("until", "Until", &asked.until, "now"))
             div { button { "Filter" } " " a href="/deliveries" { "Clear" } }
@@ -145,11 +145,11 @@ pub(super) fn rows(deliveries: &[DeliverySummary]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Deliveries" {
             table.stack {
-                thead { tr { th { "made" } th { "delivery" } th { "plugin" } th { "type" } th { "state" } th.n { "attempts" } th { "reason" } } }
+                thead { tr { th { "created" } th { "delivery" } th { "plugin" } th { "type" } th { "state" } th.n { "attempts" } th { "reason" } } }
                 tbody {
                     @for delivery in deliveries {
                         tr {
-                            td data-label="made" { (layout::time(delivery.made_at)) }
+                            td data-label="created" { (layout::time(delivery.made_at)) }
                             td.rev data-label="delivery" { a.row.mono href=(layout::delivery(&delivery.source, &delivery.event, delivery.id)) { (delivery.id) } }
                             td data-label="plugin" { a href=(format!("/plugins/{}", layout::part(&delivery.plugin))) { (delivery.plugin) } }
                             td.type data-label="type" { (delivery.event_type) }

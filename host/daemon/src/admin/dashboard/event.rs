@@ -88,15 +88,15 @@ fn of_body(event: &EventDetail) -> Markup {
     html! {
         @if event.masked {
             p.soft {
-                "The signature held over all " (bytes) ". Values that " code { "redact" } " names are replaced by "
+                "The signature was valid for all " (bytes) ". Values that " code { "redact" } " names are replaced by "
                 code { (REDACTED) } "; the rest is as received."
             }
         } @else {
-            p.soft { "The signature held over these " (bytes) "." }
+            p.soft { "The signature was valid for these " (bytes) "." }
         }
         @if let Some(laid_out) = &laid_out {
             details open[event.summary.bytes < 4096] {
-                summary { "Laid out: only white space differs" }
+                summary { "Formatted: only white space differs" }
                 pre tabindex="0" { (laid_out) }
             }
         }
@@ -215,7 +215,7 @@ fn of_item(start: Timestamp, item: &OutboxSummary) -> Markup {
         li class=(class) {
             "Outbox: " (item.head.kind()) " " a href=(layout::link("/outbox", &[("id", &item.id.0.to_string())])) { (item.id.0) } " " (layout::state(item.state.as_str()))
             @if let Some(at) = item.finished_at { (offset(start, at)) }
-            @if let (Some(at), None, 1..) = (item.due_at, item.finished_at, item.attempts) { " next try " (layout::time(at)) }
+            @if let (Some(at), None, 1..) = (item.due_at, item.finished_at, item.attempts) { " retry at " (layout::time(at)) }
             div { (item.head.summary()) }
             @if let Some(error) = &item.error { div.bad { (error) } }
         }

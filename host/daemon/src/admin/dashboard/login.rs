@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{Page, layout};
 use crate::{
-    admin::{Action, Actor, Admin, guard::Guard},
+    admin::{Action, Actor, Admin, guard::AccessCheck},
     listener::Peer,
 };
 
@@ -60,15 +60,15 @@ fn shown(next: &str, said: &str) -> Response {
 
 pub(super) async fn log_in(
     State(admin): State<Admin>,
-    Extension(guard): Extension<Arc<Guard>>,
+    Extension(guard): Extension<Arc<AccessCheck>>,
     Extension(peer): Extension<Arc<Peer>>,
     headers: HeaderMap,
     given: Result<Form<Given>, FormRejection>,
 ) -> Page {
     let Form(given) = given?;
     if !guard.is_token(given.token.trim(), guard.client(&peer, &headers)).await {
-        admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "refused: a wrong token").await?;
-        return Ok(refused(&given.next, "That is not the token."));
+        admin.noted(&Actor::stranger(), Action::LogIn, "dashboard", "refused: wrong token").await?;
+        return Ok(refused(&given.next, "Wrong token."));
     }
     // The connection is no longer a stranger's and can't be crowded out. If no place is free, it stays one.
     let _ = peer.admit();
@@ -80,7 +80,7 @@ pub(super) async fn log_in(
 pub(super) async fn log_out(
     State(admin): State<Admin>,
     Extension(actor): Extension<Actor>,
-    Extension(guard): Extension<Arc<Guard>>,
+    Extension(guard): Extension<Arc<AccessCheck>>,
     headers: HeaderMap,
 ) -> Page {
     let cookie = guard.log_out(&headers);

@@ -186,8 +186,8 @@ impl Done {
             Some(Said::Paused) => "Paused: its deliveries are held. Nothing is lost.".to_owned(),
             Some(Said::Resumed) => "Resumed: held deliveries run now.".to_owned(),
             Some(Said::Forgotten) => "The plugin is forgotten.".to_owned(),
-            Some(Said::Replayed) => format!("{} made.", counted(n, "new delivery")),
-            Some(Said::Resent) => format!("{} sent again.", counted(n, "item")),
+            Some(Said::Replayed) => format!("{} created.", counted(n, "new delivery")),
+            Some(Said::Resent) => format!("{} will be sent again.", counted(n, "item")),
         };
         html! { p.said role="status" { (text) } }
     }

@@ -57,7 +57,7 @@ pub(super) async fn page(
         @if !wrong.is_empty() {
             p.error role="alert" { (wrong) }
         } @else if items.is_empty() {
-            p.empty { "Nothing here. Mail and requests of a plugin come here when its delivery commits." }
+            p.empty { "No items. Mails and requests of a plugin appear here when its delivery commits." }
         } @else { (rows(&items)) }
     };
     let body = html! {
@@ -104,7 +104,7 @@ fn rows(items: &[OutboxSummary]) -> Markup {
     html! {
         div.scroll tabindex="0" role="region" aria-label="Outbox" {
             table.stack {
-                thead { tr { th { "item" } th { "what" } th { "state" } th.n { "tries" } th { "staged" } th { "finished or next try" } th { "event" } th { span.hidden { "action" } } } }
+                thead { tr { th { "item" } th { "summary" } th { "state" } th.n { "attempts" } th { "staged" } th { "finished or due" } th { "event" } th { span.hidden { "action" } } } }
                 tbody { @for item in items { (row(item)) } }
             }
         }
@@ -115,17 +115,17 @@ fn row(item: &OutboxSummary) -> Markup {
     html! {
         tr id=(format!("item-{}", item.id.0)) {
             td data-label="item" { (item.id.0) " " span.soft { (item.head.kind()) } }
-            td.text data-label="what" {
+            td.text data-label="summary" {
                 (layout::long(&item.head.summary()))
                 @if item.state != OutboxState::Sent { @if let Some(error) = &item.error { div.bad { (layout::long(error)) } } }
             }
             td data-label="state" { (layout::state(item.state.as_str())) }
-            td.n data-label="tries" { (item.attempts) }
+            td.n data-label="attempts" { (item.attempts) }
             td data-label="staged" { @if let Some(at) = item.staged_at { (layout::time(at)) } }
-            td data-label="finished or next try" {
+            td data-label="finished or due" {
                 @match (item.finished_at, item.due_at) {
                     (Some(at), _) => { (layout::time(at)) }
-                    (None, Some(due)) if item.attempts > 0 => { span.soft { "next try " } (layout::time(due)) }
+                    (None, Some(due)) if item.attempts > 0 => { span.soft { "retry at " } (layout::time(due)) }
                     _ => { span.soft { "now" } }
                 }
             }

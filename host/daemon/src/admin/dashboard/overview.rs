@@ -162,7 +162,7 @@ impl Admin {
                 notice(
                     false,
                     html! {
-                        a href=(href) { (plugin.plugin) } " is behind: its oldest unfinished delivery was made "
+                        a href=(href) { (plugin.plugin) } " is behind: its oldest unfinished delivery was created "
                         (layout::ago(oldest, now)) "."
                     },
                 );
@@ -271,7 +271,7 @@ fn ledgers(stats: &Stats) -> Markup {
         div.scroll tabindex="0" role="region" aria-label="Deliveries" {
             table {
                 thead { tr {
-                    th { "plugin" } th.n { "made" }
+                    th { "plugin" } th.n { "created" }
                     @for state in DeliveryState::ALL { th.n { (state.as_str()) } }
                 } }
                 tbody {

@@ -97,7 +97,7 @@ pub(super) async fn page(
             (revisions(&history))
             h2 { "Its recent deliveries" }
             @if newest.deliveries.is_empty() {
-                p.empty { "No deliveries. Each event of a type that the plugin subscribes to makes one." }
+                p.empty { "No deliveries. Each event of a type that the plugin subscribes to creates one." }
             } @else { (deliveries::rows(&newest.deliveries)) }
         }))
     };

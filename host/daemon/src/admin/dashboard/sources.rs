@@ -119,7 +119,7 @@ pub(super) async fn test(
 ) -> Page {
     let (Path(name), Form(form)) = (name?, form?);
     if let Err(error) = serde_json::from_str::<IgnoredAny>(&form.payload) {
-        return wrong(&admin, &name, &form.payload, &format!("The payload is no JSON: {error}")).await;
+        return wrong(&admin, &name, &form.payload, &format!("The payload is not JSON: {error}")).await;
     }
     let [event_type] = json::members(&form.payload, ["type"]);
     let event_type = event_type.and_then(json::string).unwrap_or(USUAL.into());
@@ -231,11 +231,11 @@ fn advice(source: &SourceView) -> Markup {
             ol {
                 @match &source.url {
                     Some(url) => li { "In the sender's dashboard, add an endpoint: " code { (url) } ", as config.toml has it. The sender signs this address." },
-                    None => li { "In the sender's dashboard, add an endpoint: the address at which this machine is reached from outside, over TLS, followed by " code { (source.path) } "." },
+                    None => li { "In the sender's dashboard, add an endpoint: the public TLS address of this machine, followed by " code { (source.path) } "." },
                 }
                 @if let Some(setup) = &source.setup { li { (setup) } }
                 li {
-                    "Copy the secret that it shows to where config.toml says that this source has its secrets, and reload. "
+                    "Copy the secret that it shows to the place that config.toml names for the secrets of this source, and reload. "
                     "The scheme is " code { (source.scheme) } "."
                 }
                 @if let Some(caution) = &source.caution { li { strong { "Mind this: " } (caution) } }

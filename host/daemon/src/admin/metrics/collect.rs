@@ -1,7 +1,7 @@
-//! Where each number comes from.
+//! Collects each number from its source.
 //!
-//! What a part of the daemon can't tell just now, the store's tables say, is left out and the rest is told
-//! all the same: most is asked for when something is wrong.
+//! If one source cannot answer, such as the store's tables, its numbers are left out and the others are still
+//! returned: metrics are needed most when something is wrong.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,13 +18,13 @@ use super::{names::*, sheet::Sheet};
 
 use crate::admin::{Admin, api::health::ANSWER};
 
-/// The label of every type that there is no sample of.
+/// The label of all types without a sample.
 const OTHER: &str = "other";
 
-/// Outcomes of sending an item, in the order in which the store counts them.
+/// The outcomes of sending an item, in the order in which the store counts them.
 const SENDINGS: [&str; 3] = ["sent", "retry", "dead"];
 
-/// Gathers all there is to tell.
+/// Collects all metrics.
 pub(super) async fn collect(admin: &Admin) -> Sheet {
     let store = &admin.0.store;
     let (ailments, leased, stats, unsent, process) = tokio::join!(
@@ -54,7 +54,7 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
             let leased = leased.ok().and_then(Result::ok).unwrap_or_default().into_iter().collect();
             ledger(&mut sheet, &stats, &plugins, &leased, admin.0.env.now());
         }
-        Err(error) => tracing::debug!(%error, "the metrics lack what the store's tables say"),
+        Err(error) => tracing::debug!(%error, "the scrape lacks the metrics that the store's tables provide"),
     }
     if let Ok(unsent) = unsent {
         for (kind, count) in unsent {
@@ -64,7 +64,7 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
     sheet
 }
 
-/// The daemon as a whole, and how its store stands.
+/// The daemon as a whole, and the state of its store.
 fn daemon(sheet: &mut Sheet, admin: &Admin, healthy: bool) {
     let store = &admin.0.store;
     let now = admin.0.env.wall();
@@ -111,7 +111,7 @@ fn requests(sheet: &mut Sheet, source: &str, counts: &RequestCounts) {
     sheet.level(&UNDER_WAY, [source], counts.under_way() as f64);
 }
 
-/// How a plugin stands.
+/// The state of a plugin.
 fn standing(sheet: &mut Sheet, admin: &Admin, plugin: &Plugin) {
     let record = &plugin.record;
     let name = record.name.as_str();
@@ -128,10 +128,10 @@ fn standing(sheet: &mut Sheet, admin: &Admin, plugin: &Plugin) {
     sheet.count(&LOADS, [name, "failed"], loads.failed);
 }
 
-/// The state of a plugin that nothing holds.
+/// The state of a plugin that is not held.
 const SERVING: &str = "serving";
 
-/// What there is a bounded number of.
+/// Resources with a limit.
 fn pools(sheet: &mut Sheet, admin: &Admin) {
     let mut tell = |used: &Metric<1>, limit: &Metric<1>, label: &str, usage: Usage| {
         sheet.level(used, [label], usage.used as f64);
@@ -148,7 +148,7 @@ fn pools(sheet: &mut Sheet, admin: &Admin) {
     }
 }
 
-/// What the store counted since the daemon started.
+/// The store's counters since the daemon started.
 fn counted(sheet: &mut Sheet, meters: StoreMeters, plugins: &[PluginRecord]) {
     let StoreMeters { accept, commit, batch, failed_commits, plugins: mut by_plugin, outbox } = meters;
     sheet.times(&ACCEPT, [], accept);
@@ -176,7 +176,7 @@ fn counted(sheet: &mut Sheet, meters: StoreMeters, plugins: &[PluginRecord]) {
     }
 }
 
-/// What the store's tables say. A plugin that was forgotten is left out.
+/// Numbers from the store's tables. Forgotten plugins are left out.
 fn ledger(
     sheet: &mut Sheet,
     stats: &StoreStats,
@@ -220,7 +220,7 @@ fn ledger(
     }
 }
 
-/// What the system says of this process.
+/// The system's information about this process.
 #[derive(Default)]
 struct Process {
     memory: Option<u64>,
@@ -229,7 +229,7 @@ struct Process {
 }
 
 impl Process {
-    /// Reads it; blocks, though not for long.
+    /// Reads it; blocks briefly.
     fn read() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let resident =
@@ -256,9 +256,9 @@ impl Process {
     }
 }
 
-/// How far the time of day was set, where it moved on so far while so long passed; to the millisecond.
+/// By how much the time of day was set: its progress minus the elapsed time, to the millisecond.
 fn step(moved: jiff::SignedDuration, passed: Duration) -> f64 {
-    // A sum with 0 has no sign where it is 0.
+    // Adding 0 removes the sign of a negative zero.
     ((seconds(moved) - passed.as_secs_f64()) * 1000.0).round() / 1000.0 + 0.0
 }
 

@@ -1,15 +1,15 @@
-//! `GET /metrics`: what Prometheus scrapes, in its text format.
+//! `GET /metrics`: metrics for Prometheus, in its text format.
 //!
-//! Nothing on the way of an event knows a metric's name. Each layer keeps its own ledger (of requests, of
-//! deliveries, of reloads) or counts in a `Histogram`, which costs some additions; here, when somebody asks,
-//! all of that is gathered under the names that stand in [`names`]. What takes a query, or a word of the
-//! writer's, is asked for once a second at most, however many scrape.
+//! The code on the path of an event knows no metric. Each layer keeps its own ledger (of requests, of
+//! deliveries, of reloads) or counts in a `Histogram`, which costs a few additions. A scrape collects all of
+//! that under the names in [`names`]. Numbers that need a query, or an answer of the writer, are collected at
+//! most once a second, however many clients scrape.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | [`names`] | every metric: its name, its labels, what it tells |
-//! | [`collect`] | where each number comes from |
-//! | [`sheet`] | how they become text, encoded by the crate `prometheus-client` |
+//! | [`names`] | every metric: its name, its labels and its description |
+//! | [`collect`] | the source of each number |
+//! | [`sheet`] | the text format, encoded by the crate `prometheus-client` |
 
 mod collect;
 mod names;
@@ -30,14 +30,14 @@ use tokio::sync::Mutex;
 
 use super::{Admin, error::ApiError};
 
-/// How long what was gathered is good enough for who comes next.
+/// How long a collection may be reused.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What is kept from one scrape to the next.
+/// The state between two scrapes.
 pub(super) struct ScrapeCache {
-    /// The last answer, and when it was made. Who comes while another is being made gets that.
+    /// The cached scrape and its age; concurrent scrapes share one collection.
     last: Mutex<Option<(Instant, Bytes)>>,
-    /// The time of day when the daemon started, and the same moment on a clock that nobody sets.
+    /// The time of day when the daemon started, and the same moment on a monotonic clock.
     started: (Timestamp, Instant),
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn scrape(State(admin): State<Admin>) -> Result<impl IntoRespon
             let text = collect::collect(&admin).await.render().map_err(|error| {
                 ApiError::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    format!("the metrics can't be written: {error}"),
+                    format!("the metrics can't be formatted: {error}"),
                 )
             })?;
             let text = Bytes::from(text);

@@ -1,9 +1,9 @@
-//! Every metric: its name, its labels and what it tells. `docs/operations.md` has the same table, and
-//! `tests/metrics.rs` holds the two against each other, as it does the alerts and the dashboard.
+//! Every metric: its name, its labels and its description. `docs/operations.md` has the same table.
+//! `tests/metrics.rs` compares the two, and checks the names in the alerts and the dashboard.
 //!
-//! Counters count since the daemon started where nothing else is said; times are in seconds. No label takes
-//! what a sender or a guest may make up: `source`, `plugin` and `database` are names of the operator's, `type`
-//! is one that there is a sample of or `other`, and every other label has a fixed set of values.
+//! Counters count since the daemon started, unless the description says otherwise; times are in seconds. No
+//! label contains text that a sender or a guest can choose: the operator names `source`, `plugin` and
+//! `database`, `type` is a type with a sample or `other`, and every other label has a fixed set of values.
 
 /// A metric with so many labels.
 pub(super) struct Metric<const N: usize> {
@@ -29,89 +29,89 @@ metrics! {
     BUILD "posthouse_build_info" ["version"] "Always 1; the label says which version runs.";
     START "posthouse_start_time_seconds" [] "When the daemon started, in seconds since 1970.";
     CLOCK "posthouse_clock_step_seconds" []
-        "How far the time of day has been set forward (or back, below 0) since the daemon started.";
-    MEMORY "posthouse_resident_memory_bytes" [] "Memory that the daemon has in use.";
+        "By how much the system clock was set forward (or back, below 0) since the daemon started.";
+    MEMORY "posthouse_resident_memory_bytes" [] "Resident memory of the daemon.";
     FILES "posthouse_open_files" [] "Files and connections that the daemon has open.";
-    FILES_LIMIT "posthouse_open_files_limit" [] "The most files and connections that it may have open.";
-    HEALTHY "posthouse_healthy" [] "1 while /healthz says ok; at 0 only a new start helps.";
-    READY "posthouse_ready" [] "1 while /readyz says ready; at 0 senders get 503.";
+    FILES_LIMIT "posthouse_open_files_limit" [] "Limit of open files and connections.";
+    HEALTHY "posthouse_healthy" [] "1 while /healthz answers 200; at 0 only a restart helps.";
+    READY "posthouse_ready" [] "1 while /readyz answers 200; at 0 senders get 503.";
     RELOADS "posthouse_config_reloads_total" ["outcome"]
-        "Times that config.toml was read anew: taken, or refused as it was wrong.";
+        "Reloads of config.toml: applied or rejected.";
     RELOADED "posthouse_config_last_reload_successful" []
-        "0 while a config.toml lies there that was refused.";
+        "0 while the daemon rejects the present config.toml.";
 
     // Requests.
-    RECEIVED "posthouse_requests_received_total" ["source"] "Requests that came.";
+    RECEIVED "posthouse_requests_received_total" ["source"] "Requests received.";
     REQUESTS "posthouse_requests_total" ["source", "outcome"]
-        "Requests that ended: accepted, duplicate, filtered, rejected or failed.";
+        "Requests finished, by outcome: accepted, duplicate, filtered, rejected or failed.";
     REJECTED "posthouse_requests_rejected_total" ["source", "reason"]
-        "Requests that were themselves at fault, by reason.";
+        "Requests rejected because of an error in the request, by reason.";
     FAILED "posthouse_requests_failed_total" ["source", "reason"]
-        "Requests that posthouse could not take in, by reason.";
-    UNDER_WAY "posthouse_requests_under_way" ["source"] "Requests that have come and not ended yet.";
+        "Requests that posthouse could not store, by reason.";
+    UNDER_WAY "posthouse_requests_under_way" ["source"] "Requests being processed.";
     ACCEPT "posthouse_accept_seconds" []
-        "From when a new event had come whole until it was on disk.";
+        "Time from the last byte of a new event until it is on disk.";
 
     // Deliveries.
-    MADE "posthouse_deliveries_made_total" ["plugin"] "Deliveries made since the store was made.";
+    MADE "posthouse_deliveries_made_total" ["plugin"] "Deliveries created since the store was created.";
     DELIVERIES "posthouse_deliveries" ["plugin", "state"]
-        "Deliveries ever made, by the state that they are in now.";
+        "Deliveries ever created, by their present state.";
     FINISHED "posthouse_deliveries_total" ["plugin", "type", "outcome"]
-        "Deliveries that an attempt finished: done, or dead.";
-    BACKLOG "posthouse_backlog" ["plugin"] "Deliveries that are neither done nor dead.";
+        "Deliveries finished by an attempt: done or dead.";
+    BACKLOG "posthouse_backlog" ["plugin"] "Unfinished deliveries: neither done nor dead.";
     BACKLOG_LIMIT "posthouse_backlog_limit" []
-        "Unfinished deliveries of all plugins at which no more events are taken in.";
+        "Limit of unfinished deliveries, over all plugins, beyond which events get 503.";
     REPLAYS "posthouse_replays_waiting" ["plugin"]
-        "Deliveries that were replayed with many others and wait for their turn.";
+        "Deferred deliveries: replayed with many others, and waiting for their turn.";
     OLDEST "posthouse_oldest_delivery_age_seconds" ["plugin"]
-        "Age of the oldest delivery that is neither done nor dead; 0 where there is none.";
-    DEAD "posthouse_dead_letters" ["plugin"] "Deliveries given up since the store was made.";
+        "Age of the oldest unfinished delivery; 0 if there is none.";
+    DEAD "posthouse_dead_letters" ["plugin"] "Deliveries that became dead letters since the store was created.";
     ATTEMPTS "posthouse_attempts_total" ["plugin", "outcome"]
-        "Attempts that ended: done, retry (failed, whether it runs again or not) or rejected.";
+        "Attempts by outcome: done, retry (failed, whether it is retried or not) or rejected.";
     ATTEMPT "posthouse_attempt_seconds" ["plugin"]
-        "From when an attempt asked for its instance until the guest returned.";
+        "Duration of an attempt, from the request for its instance until the guest returned.";
     WAIT "posthouse_queue_wait_seconds" ["plugin"]
-        "From when a delivery might have run until its attempt began.";
+        "Time from when a delivery was due until its attempt began.";
     CONFLICTS "posthouse_conflicts_total" []
-        "Attempts run again because another was in their way, since the store was made.";
+        "Attempts repeated after a transaction conflict, since the store was created.";
     LOST_LEASES "posthouse_lost_leases_total" []
-        "Attempts that came to nothing because another held their delivery, since the store was made.";
+        "Attempts dropped because another attempt held the lease of the delivery, since the store was created.";
 
     // Plugins.
-    PLUGIN_STATE "posthouse_plugin_state" ["plugin", "state"] "1 for the state that the plugin is in.";
+    PLUGIN_STATE "posthouse_plugin_state" ["plugin", "state"] "1 for the present state of the plugin.";
     PLUGIN_ERROR "posthouse_plugin_error" ["plugin"]
-        "1 while the newest file of the plugin does not load, whether an older one serves or not.";
+        "1 while the newest file of the plugin does not load, even if an older revision serves.";
     BREAKER "posthouse_plugin_breaker" ["plugin", "state"]
-        "1 for where the plugin's circuit breaker stands: closed, open or half-open.";
-    LOADS "posthouse_plugin_loads_total" ["plugin", "outcome"] "Files of the plugin: loaded, or failed to.";
-    INSTANCES "posthouse_instances" ["use"] "Instances of guests that run, or rest to be used again.";
-    INSTANCES_LIMIT "posthouse_instances_limit" ["use"] "The most of them at once; a further one waits.";
+        "1 for the state of the plugin's circuit breaker: closed, open or half-open.";
+    LOADS "posthouse_plugin_loads_total" ["plugin", "outcome"] "Loads of the plugin's file: loaded or failed.";
+    INSTANCES "posthouse_instances" ["use"] "Guest instances: running, or idle for reuse.";
+    INSTANCES_LIMIT "posthouse_instances_limit" ["use"] "Limit of guest instances; further ones wait.";
     CONNECTIONS "posthouse_database_connections" ["database"]
-        "Transactions of attempts that are under way on a database.";
+        "Open transactions of attempts on a database.";
     CONNECTIONS_LIMIT "posthouse_database_connections_limit" ["database"]
-        "The most of them at once; a further one waits.";
+        "Limit of open transactions; further ones wait.";
 
     // The outbox.
     SENT "posthouse_outbox_total" ["kind", "outcome"]
-        "Attempts to send a mail or a request: sent, retry (to be tried again) or dead (given up).";
-    UNSENT "posthouse_outbox_waiting" ["kind"] "Mails and requests that are neither sent nor given up.";
-    ITEMS "posthouse_outbox_items" ["state"] "Outbox items ever staged, by the state that they are in now.";
+        "Attempts to send a mail or a request, by outcome: sent, retry (failed, and retried later) or dead.";
+    UNSENT "posthouse_outbox_waiting" ["kind"] "Mails and requests that are neither sent nor dead.";
+    ITEMS "posthouse_outbox_items" ["state"] "Outbox items ever staged, by their present state.";
 
     // The store.
     STORE_STATE "posthouse_store_state" ["state"]
-        "1 for how the store stands: writing, failing (most likely its disk is full) or stopped.";
-    COMMIT "posthouse_commit_seconds" [] "What a commit of the store took, its sync included.";
-    BATCH "posthouse_commit_batch_operations" [] "Operations that were committed together.";
-    FAILED_COMMITS "posthouse_failed_commits_total" [] "Batches of the store's writer that were taken back.";
+        "1 for the state of the store: writing, failing (most likely its disk is full) or stopped.";
+    COMMIT "posthouse_commit_seconds" [] "Duration of a commit of the store, its sync included.";
+    BATCH "posthouse_commit_batch_operations" [] "Operations in one commit.";
+    FAILED_COMMITS "posthouse_failed_commits_total" [] "Batches of the store's writer that were rolled back.";
     STORE_SIZE "posthouse_store_bytes" [] "Size of the store's file.";
-    STORE_LIVE "posthouse_store_live_bytes" [] "What of the store's file is in use.";
+    STORE_LIVE "posthouse_store_live_bytes" [] "Bytes of the store's file that are in use.";
     STORE_LIMIT "posthouse_store_limit_bytes" []
-        "What may be in use before finished events leave for it; 0 where there is no bound.";
+        "Bytes in use beyond which finished events are removed; 0 if there is no limit.";
     WAL_SIZE "posthouse_wal_bytes" [] "Size of the store's write-ahead log.";
-    DISK_FREE "posthouse_disk_free_bytes" [] "Room that is left on the disk of the store.";
+    DISK_FREE "posthouse_disk_free_bytes" [] "Free space on the disk of the store.";
     DISK_LEAST "posthouse_disk_min_free_bytes" []
-        "Room at which no more events are taken in; 0 where there is no bound.";
+        "Free space below which events get 503; 0 if there is no limit.";
     DISK_SIZE "posthouse_disk_bytes" [] "Size of the disk of the store.";
-    READERS "posthouse_store_readers" ["pool"] "Connections that are reading the store.";
-    READERS_LIMIT "posthouse_store_readers_limit" ["pool"] "The most of them at once; a further one waits.";
+    READERS "posthouse_store_readers" ["pool"] "Connections that read the store now.";
+    READERS_LIMIT "posthouse_store_readers_limit" ["pool"] "Limit of connections that read the store; further reads wait.";
 }

@@ -1,4 +1,4 @@
-//! The numbers of one scrape, and the text that they become.
+//! The numbers of one scrape, and their text format.
 //!
 //! Each scrape fills a new [`Sheet`], which `prometheus-client` encodes as a collector. So a series ends with its
 //! subject: a plugin that was forgotten leaves none behind. Its `Histogram` is not used, because each observation
@@ -19,7 +19,7 @@ use super::names::Metric;
 /// Nanoseconds of a second.
 const SECOND: f64 = 1e9;
 
-/// Below it each whole number has a float of its own: 2^53.
+/// Below this, every whole number has an exact float: 2^53.
 const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// What the format appends to the name of a counter. Our names include it.
@@ -42,17 +42,17 @@ struct Family {
 enum Sample {
     Counter(u64),
     Gauge(f64),
-    /// What was counted, and how many of its units make one of the metric's.
+    /// A count, and how many of its units make one unit of the metric.
     Histogram(HistogramCounts, f64),
 }
 
 impl Sheet {
-    /// A number that only grows.
+    /// A number that never decreases.
     pub(super) fn count<const N: usize>(&mut self, metric: &Metric<N>, labels: [&str; N], count: u64) {
         self.add(metric, labels, MetricType::Counter, Sample::Counter(count));
     }
 
-    /// A number that may fall.
+    /// A number that may decrease.
     pub(super) fn level<const N: usize>(&mut self, metric: &Metric<N>, labels: [&str; N], level: f64) {
         self.add(metric, labels, MetricType::Gauge, Sample::Gauge(level));
     }
@@ -93,10 +93,10 @@ impl Sheet {
         family.series.push((labels, sample));
     }
 
-    /// All of it in Prometheus's text format, version 0.0.4.
+    /// All metrics in Prometheus's text format, version 0.0.4.
     ///
     /// # Errors
-    /// None in practice: a `String` takes any text.
+    /// None in practice: writing to a `String` cannot fail.
     pub(super) fn render(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));

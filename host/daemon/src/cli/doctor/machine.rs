@@ -47,31 +47,31 @@ const NETWORK: [(u64, &str); 8] = [
 ];
 const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-pub(super) fn clock(patient: &Context, notes: &mut Notes) {
+pub(super) fn clock(context: &Context, notes: &mut Notes) {
     let now = daemon::env().now();
     if now.as_second() < EARLIEST {
         return notes.problem(
-            format!("it says {}, which is past", shown(now)),
-            "set it (timedatectl set-ntp true): signatures are refused by it",
+            format!("the clock shows {}, a time before posthouse existed", shown(now)),
+            "set the clock (timedatectl set-ntp true); with this time, signatures are refused",
         );
     }
-    let path = &patient.config.store.path;
+    let path = &context.config.store.path;
     let newest = path.exists().then(|| store::newest_event(path).ok()).flatten().flatten();
     match newest {
         Some(newest) if newest.duration_since(now) > AHEAD => notes.problem(
             format!(
-                "it says {}, and the newest event was taken in at {}: it was set back",
+                "the clock shows {}, but the newest event was received at {}: the clock was set back",
                 shown(now),
                 shown(newest)
             ),
-            "set it right (timedatectl set-ntp true); what waits for its time waits longer until then",
+            "correct the clock (timedatectl set-ntp true); until then, retries wait longer",
         ),
-        _ => notes.ok(format!("it says {}", shown(now))),
+        _ => notes.ok(format!("the clock shows {}", shown(now))),
     }
 }
 
-pub(super) fn disk(patient: &Context, notes: &mut Notes) {
-    for (folder, what) in folders(patient) {
+pub(super) fn disk(context: &Context, notes: &mut Notes) {
+    for (folder, what) in folders(context) {
         // The nearest existing folder: the daemon creates the missing ones. A relative path begins in the
         // working folder.
         let above = folder.ancestors().find(|folder| folder.is_dir());
@@ -80,10 +80,10 @@ pub(super) fn disk(patient: &Context, notes: &mut Notes) {
         match probe(there) {
             Err(error) => notes.problem(
                 format!("{name} can't be written: {error}"),
-                "it must belong to, and be writable by, the user posthouse runs as, on a disk with room",
+                "make the user that runs posthouse its owner, with write permission, on a disk with free space",
             ),
             Ok(took) if took > SLOW => notes.warning(
-                format!("{name} took {took:.1?} to sync one file: as long waits each batch of events"),
+                format!("{name} took {took:.1?} to sync one file, and each batch of events waits for a sync"),
                 "use a faster disk",
             ),
             Ok(_) => {}
@@ -92,14 +92,16 @@ pub(super) fn disk(patient: &Context, notes: &mut Notes) {
             let kind = system.f_type as u64 & 0xffff_ffff;
             if let Some((_, network)) = NETWORK.iter().find(|(number, _)| *number == kind) {
                 notes.problem(
-                    format!("{name} is on a network file system ({network}), where locks and syncs can't be relied on"),
-                    "keep it on a local disk",
+                    format!(
+                        "{name} is on a network file system ({network}), where locks and syncs are unreliable"
+                    ),
+                    "move it to a local disk",
                 );
             }
             if MEMORY.contains(&kind) {
                 notes.warning(
-                    format!("{name} is in memory, and does not outlive the machine"),
-                    "keep it on a disk",
+                    format!("{name} is on a file system in memory, which is lost at a reboot"),
+                    "move it to a disk",
                 );
             }
         }
@@ -108,11 +110,11 @@ pub(super) fn disk(patient: &Context, notes: &mut Notes) {
         let room = format!("{name} has {} free", ByteSize(free));
         if free < LITTLE || (system.f_files > 0 && system.f_favail == 0) {
             notes.problem(
-                if free < LITTLE { room } else { format!("{name} has no room for another file") },
-                "make room, or events are answered 503; it goes on by itself then",
+                if free < LITTLE { room } else { format!("{name} is on a disk without free inodes") },
+                "free some space; until then events get 503, and afterwards the daemon recovers automatically",
             );
         } else if free < SCARCE {
-            notes.warning(room, "make room soon, or shorten `retention` of [store]");
+            notes.warning(room, "free some space soon, or shorten `retention` of [store]");
         } else {
             notes.ok(room);
         }
@@ -120,8 +122,8 @@ pub(super) fn disk(patient: &Context, notes: &mut Notes) {
 }
 
 /// The folders that the daemon writes to, each once, with all its purposes.
-fn folders(patient: &Context) -> BTreeMap<PathBuf, String> {
-    let config = &patient.config;
+fn folders(context: &Context) -> BTreeMap<PathBuf, String> {
+    let config = &context.config;
     let parent = |path: &Path| match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
@@ -155,8 +157,8 @@ fn probe(folder: &Path) -> std::io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
-    let config = &patient.config;
+pub(super) fn permissions(context: &Context, notes: &mut Notes) {
+    let config = &context.config;
     let store = &config.store.path;
     let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let token = admin::token::file(config);
@@ -171,7 +173,7 @@ pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
         let Ok(file) = fs::metadata(&path) else { continue };
         if file.mode() & 0o077 != 0 {
             notes.problem(
-                format!("others may read `{}` (mode {:03o})", path.display(), file.mode() & 0o777),
+                format!("other users can read `{}` (mode {:03o})", path.display(), file.mode() & 0o777),
                 format!("chmod 600 {}", path.display()),
             );
         }
@@ -186,7 +188,7 @@ pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
         && metadata.mode() & 0o022 != 0
     {
         notes.problem(
-            format!("others may write in `{}` (mode {:03o})", folder.display(), metadata.mode() & 0o777),
+            format!("other users can write to `{}` (mode {:03o})", folder.display(), metadata.mode() & 0o777),
             format!("chmod 700 {}", folder.display()),
         );
     }
@@ -194,7 +196,7 @@ pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
     match fs::read_dir(plugins) {
         Err(error) => notes.problem(
             format!("the plugins folder `{}` can't be read: {error}", plugins.display()),
-            "make it, or name another in `[plugins] dir`",
+            "create it, or set another in `[plugins] dir`",
         ),
         Ok(files) => {
             let files = files
@@ -205,7 +207,7 @@ pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
                 let Ok(file) = fs::metadata(&path) else { continue };
                 if file.mode() & 0o002 != 0 {
                     notes.problem(
-                        format!("everybody may change `{}`, and so what runs", path.display()),
+                        format!("any user can change `{}`, and so the code that runs", path.display()),
                         format!("chmod o-w {}", path.display()),
                     );
                 }
@@ -213,18 +215,18 @@ pub(super) fn permissions(patient: &Context, notes: &mut Notes) {
         }
     }
     if notes.found.is_empty() {
-        notes.ok("nobody else may read what is private, or change what runs");
+        notes.ok("other users cannot read private files or change plugins");
     }
 }
 
-pub(super) fn limits(patient: &Context, notes: &mut Notes) {
-    let wanted = patient.config.server.max_requests as u64 + OWN_FILES;
+pub(super) fn limits(context: &Context, notes: &mut Notes) {
+    let wanted = context.config.server.max_requests as u64 + OWN_FILES;
     match getrlimit(Resource::Nofile).maximum {
         Some(most) if most < wanted => notes.warning(
-            format!("{most} files may be open here, and `max_requests` of [server] wants {wanted}"),
-            format!("say LimitNOFILE={wanted} in the unit, or lower `max_requests`"),
+            format!("the limit of open files is {most}, and `max_requests` of [server] needs {wanted}"),
+            format!("set LimitNOFILE={wanted} in the unit, or lower `max_requests`"),
         ),
-        _ => notes.ok("enough files may be open"),
+        _ => notes.ok("the limit of open files is high enough"),
     }
 }
 

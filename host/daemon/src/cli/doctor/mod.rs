@@ -35,9 +35,15 @@ use super::{CliError, load, table};
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How long each check may take, in seconds; a large store needs more to be read whole.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    patience: u64,
+    /// The time limit of each check, in seconds; reading a large store completely takes longer.
+    #[arg(
+        long,
+        alias = "patience",
+        value_name = "SECONDS",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    timeout: u64,
     /// Print one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -66,7 +72,8 @@ struct Found {
 /// Collects the findings of one check.
 struct Notes {
     check: &'static str,
-    patience: Duration,
+    /// The time limit of the check.
+    timeout: Duration,
     found: Vec<Found>,
 }
 
@@ -120,31 +127,31 @@ const CHECKS: [Check; 12] = [
 /// # Errors
 /// [`CliError`] if config.toml can't be read.
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
-    let patient = Arc::new(patient(path)?);
-    let patience = Duration::from_secs(args.patience);
-    let mut waiting = Vec::new();
+    let context = Arc::new(context(path)?);
+    let timeout = Duration::from_secs(args.timeout);
+    let mut running = Vec::new();
     for (name, check) in CHECKS {
-        let (told, hears) = mpsc::channel();
-        let patient = Arc::clone(&patient);
-        // A thread that hangs is left behind; the process ends without it.
+        let (sender, receiver) = mpsc::channel();
+        let context = Arc::clone(&context);
+        // If the thread hangs, the process ends without it.
         std::thread::spawn(move || {
-            let mut notes = Notes { check: name, patience, found: Vec::new() };
-            check(&patient, &mut notes);
-            let _ = told.send(notes.found);
+            let mut notes = Notes { check: name, timeout, found: Vec::new() };
+            check(&context, &mut notes);
+            let _ = sender.send(notes.found);
         });
-        waiting.push((name, hears));
+        running.push((name, receiver));
     }
     // A little more than a check's own limit, so that the check itself can report what took too long.
-    let until = Instant::now() + patience + Duration::from_secs(2);
+    let until = Instant::now() + timeout + Duration::from_secs(2);
     let mut problems = 0;
-    for (check, hears) in waiting {
+    for (check, receiver) in running {
         let found =
-            hears.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
+            receiver.recv_timeout(until.saturating_duration_since(Instant::now())).unwrap_or_else(|_| {
                 vec![Found {
                     check,
                     level: Level::Problem,
-                    what: format!("did not end within {patience:?}"),
-                    todo: Some("see what it waits for, or give it longer with --patience".to_owned()),
+                    what: format!("the check did not finish within {timeout:?}"),
+                    todo: Some("find what it waits for, or allow more time with --timeout".to_owned()),
                 }]
             });
         for found in found {
@@ -156,7 +163,7 @@ pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
 }
 
 /// Loads config.toml with all its secrets, or without them if that fails.
-fn patient(path: &Path) -> Result<Context, CliError> {
+fn context(path: &Path) -> Result<Context, CliError> {
     let (loaded, lacks) = match load(path, Secrets::All) {
         Ok(loaded) => (loaded, Vec::new()),
         Err(ConfigError::Wrong(findings)) => match load(path, Secrets::OfAdmin) {

@@ -23,47 +23,49 @@ use crate::{
 /// The time limit for the daemon to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-pub(super) fn mail(patient: &Context, notes: &mut Notes) {
-    match &patient.config.mail.target {
+pub(super) fn mail(context: &Context, notes: &mut Notes) {
+    match &context.config.mail.target {
         // The check of the disk says whether the folder is writable.
-        MailTarget::Folder(folder) => notes.ok(format!("it goes to files in `{}`", folder.display())),
+        MailTarget::Folder(folder) => {
+            notes.ok(format!("mails are written to files in `{}`", folder.display()))
+        }
         MailTarget::Smtp(server) => {
             let name = format!("{}:{}", server.host, server.port);
-            let transport = patient.config.mail.clone();
-            match runtime(notes.patience, async move { dispatch::reach_mail(&transport).await }) {
-                Some(Ok(())) => notes.ok(format!("{name} answers, and takes us")),
+            let transport = context.config.mail.clone();
+            match runtime(notes.timeout, async move { dispatch::reach_mail(&transport).await }) {
+                Some(Ok(())) => notes.ok(format!("{name} accepts our login")),
                 Some(Err(error)) => notes.problem(
                     format!("{name} can't be used: {error}"),
-                    "mail waits and is tried again; look at `url` of [mail] and at the server",
+                    "check `url` of [mail] and the server; until then mails wait and are retried",
                 ),
                 None => notes.problem(
-                    format!("{name} gives no answer within {:?}", notes.patience),
-                    "see whether it runs, and what is between",
+                    format!("{name} did not answer within {:?}", notes.timeout),
+                    "check that it runs, and the network between",
                 ),
             }
             let local = ["localhost", "127.0.0.1", "::1"].contains(&server.host.as_str());
             if server.login.is_some() && server.tls == SmtpTls::None && !local {
                 notes.problem(
-                    format!("the password goes to {name} in clear"),
-                    "say smtps://, or smtp://…?tls=required",
+                    format!("the password is sent to {name} without encryption"),
+                    "use smtps://, or smtp://…?tls=required",
                 );
             }
         }
     }
 }
 
-pub(super) fn http(patient: &Context, notes: &mut Notes) {
-    match Egress::new(&patient.config.http, daemon::env()) {
-        Ok(_) => notes.ok("requests of plugins can leave, and certificates be checked"),
-        Err(error) => notes.problem(error.to_string(), "the daemon does not start with it"),
+pub(super) fn http(context: &Context, notes: &mut Notes) {
+    match Egress::new(&context.config.http, daemon::env()) {
+        Ok(_) => notes.ok("plugins can send requests, and their certificates can be verified"),
+        Err(error) => notes.problem(error.to_string(), "fix it; the daemon does not start until then"),
     }
 }
 
-pub(super) fn daemon(patient: &Context, notes: &mut Notes) {
-    let address = reachable(patient.config.admin.listen);
+pub(super) fn daemon(context: &Context, notes: &mut Notes) {
+    let address = reachable(context.config.admin.listen);
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(ANSWER.min(notes.patience)))
+        .timeout_global(Some(ANSWER.min(notes.timeout)))
         .proxy(None)
         .build()
         .into();
@@ -85,36 +87,38 @@ pub(super) fn daemon(patient: &Context, notes: &mut Notes) {
         Ok((healthy, reasons)) => {
             if !healthy {
                 notes.problem(
-                    format!("it has to be started anew: {reasons}"),
-                    "mend the disk, and restart it",
+                    format!("the daemon must be restarted: {reasons}"),
+                    "fix the disk, then restart the daemon",
                 );
             }
             healthy
         }
     };
     match ask("/readyz") {
-        Ok((true, _)) => notes.ok(format!("it takes events, and answers at {address}")),
+        Ok((true, _)) => notes.ok(format!("the daemon accepts events, and answers at {address}")),
         Ok((false, reasons)) if healthy => {
             notes.problem(
-                format!("it takes no events: {reasons}"),
-                "it goes on by itself when the cause is gone",
+                format!("the daemon accepts no events: {reasons}"),
+                "remove the cause; the daemon then recovers automatically",
             );
         }
         Ok(_) => {}
-        Err(error) => notes.problem(format!("/readyz gives no answer: {error}"), "see its log"),
+        Err(error) => notes.problem(format!("/readyz does not answer: {error}"), "read the daemon's log"),
     }
-    let webhooks = reachable(patient.config.server.listen);
+    let webhooks = reachable(context.config.server.listen);
     let began = Instant::now();
     if let Err(error) = TcpStream::connect_timeout(&webhooks, ANSWER) {
         notes.problem(
-            format!("nobody takes webhooks at {webhooks}: {error} ({:.1?})", began.elapsed()),
-            "see `[server] listen`, and the sockets of systemd",
+            format!("nothing listens for webhooks at {webhooks}: {error} ({:.1?})", began.elapsed()),
+            "check `[server] listen`, and the sockets of systemd",
         );
     }
-    let asked = Client::new(&patient.config)
+    let asked = Client::new(&context.config)
         .and_then(|client| Ok((client.get("/v1/stats", &[])?, client.get("/v1/dead-letters", &[])?)));
     match asked {
-        Err(error) => notes.problem(error.to_string(), "the commands can't speak to it"),
+        Err(error) => {
+            notes.problem(error.to_string(), "fix it; until then no command can talk to the daemon")
+        }
         Ok((stats, dead)) => counts(&stats, &dead, notes),
     }
 }
@@ -123,13 +127,13 @@ fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
     if let Some(by) = stats["clock_set_back_seconds"].as_f64().filter(|by| *by > 0.0) {
         notes.problem(
             format!("the system's clock was set back by {by:.0} s while it ran"),
-            "set it right (timedatectl set-ntp true); the daemon's time goes on as it was until then",
+            "correct the clock (timedatectl set-ntp true); until then the daemon counts the time itself",
         );
     }
     if stats["balanced"] == false {
         notes.problem(
-            "its ledgers do not add up, which is a defect",
-            "`posthouse stats` says where; report it",
+            "the ledgers do not add up, which is a defect in posthouse",
+            "report it with the output of `posthouse stats`",
         );
     }
     // Dead letters that have been replayed are no longer a problem.
@@ -137,8 +141,8 @@ fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
     let dead: u64 = groups.iter().filter_map(|group| group["to_replay"].as_u64()).sum();
     if dead > 0 {
         notes.warning(
-            format!("{} {} given up", counted(dead, "delivery"), if dead == 1 { "was" } else { "were" }),
-            "`posthouse deliveries --state dead` says why; `posthouse replay --dead` runs them again",
+            format!("{} not replayed", counted(dead, "dead letter")),
+            "`posthouse deliveries --causes` says why; `posthouse replay --dead` replays them",
         );
     }
     let waiting = stats["store"]["replays_waiting"].as_u64().unwrap_or(0);
@@ -149,11 +153,7 @@ fn counts(stats: &Value, dead_letters: &Value, notes: &mut Notes) {
     let unsent = stats["store"]["outbox"]["dead"].as_u64().unwrap_or(0);
     if unsent > 0 {
         notes.warning(
-            format!(
-                "{} of the outbox {} given up",
-                counted(unsent, "item"),
-                if unsent == 1 { "was" } else { "were" }
-            ),
+            format!("{} in the outbox", counted(unsent, "dead item")),
             "`posthouse outbox --state dead` says why; `posthouse outbox replay` sends them again",
         );
     }

@@ -9,18 +9,18 @@ use crate::{admin, ingress::Verifier};
 /// The fewest characters of a secret that can't be guessed.
 const SHORT: usize = 16;
 
-pub(super) fn config(patient: &Context, notes: &mut Notes) {
-    for warning in patient.warnings.iter().filter(|warning| !is_of_secrets(warning)) {
-        notes.problem(warning, "as it says");
+pub(super) fn config(context: &Context, notes: &mut Notes) {
+    for warning in context.warnings.iter().filter(|warning| !is_of_secrets(warning)) {
+        notes.problem(warning, "follow this message");
     }
-    for lack in &patient.lacks {
-        notes.problem(lack, "posthouse does not start without it");
+    for lack in &context.lacks {
+        notes.problem(lack, "provide it; the daemon does not start without it");
     }
-    if patient.config.sources.is_empty() && patient.lacks.is_empty() {
-        notes.warning("there is no [[source]]: no webhook is taken", "add one");
+    if context.config.sources.is_empty() && context.lacks.is_empty() {
+        notes.warning("config.toml has no [[source]], so the daemon accepts no webhooks", "add one");
     }
     if notes.found.is_empty() {
-        notes.ok(format!("it holds together; sources: {}", patient.config.sources.len()));
+        notes.ok(format!("config.toml is valid; sources: {}", context.config.sources.len()));
     }
 }
 
@@ -29,42 +29,42 @@ fn is_of_secrets(warning: &str) -> bool {
     ["demo secret", "can be guessed", "has a password that"].iter().any(|words| warning.contains(words))
 }
 
-pub(super) fn secrets(patient: &Context, notes: &mut Notes) {
-    let sources = &patient.config.sources;
+pub(super) fn secrets(context: &Context, notes: &mut Notes) {
+    let sources = &context.config.sources;
     for source in sources {
         source_secrets(source, notes);
     }
     // The demo secret is a problem, which was reported above.
     let of_secrets = |warning: &&String| is_of_secrets(warning) && !warning.contains("demo secret");
-    for warning in patient.warnings.iter().filter(of_secrets) {
-        notes.warning(warning, "as it says");
+    for warning in context.warnings.iter().filter(of_secrets) {
+        notes.warning(warning, "follow this message");
     }
     for (at, source) in sources.iter().enumerate() {
         for other in &sources[at + 1..] {
             if source.secrets.iter().any(|secret| other.secrets.contains(secret)) {
                 notes.problem(
                     format!(
-                        "sources `{}` and `{}` share a secret: what one signs passes as the other's",
+                        "sources `{}` and `{}` share a secret, so each can sign for the other",
                         source.name, other.name
                     ),
-                    "give each its own",
+                    "give each source a secret of its own",
                 );
             }
         }
     }
-    match &patient.config.admin.token {
+    match &context.config.admin.token {
         Some(token) if token.expose().len() < SHORT => notes.problem(
             format!("`[admin] token` has fewer than {SHORT} characters"),
-            "make it longer, or leave it out: the daemon makes one",
+            "choose a longer one, or remove it: then the daemon creates one",
         ),
         Some(_) => {}
-        None => match admin::token::existing(&patient.config) {
+        None => match admin::token::existing(&context.config) {
             Ok(_) | Err(admin::TokenError::Missing(_)) => {}
-            Err(error) => notes.problem(error.to_string(), "as it says"),
+            Err(error) => notes.problem(error.to_string(), "follow this message"),
         },
     }
     if notes.found.is_empty() {
-        notes.ok("each is there, and nobody else's");
+        notes.ok("every secret is set, and no two sources share one");
     }
 }
 
@@ -72,15 +72,13 @@ fn source_secrets(source: &Source, notes: &mut Notes) {
     let name = &source.name;
     if source.secrets.iter().any(|secret| secret.expose() == DEMO_SECRET) {
         notes.problem(
-            format!(
-                "source `{name}` takes the demo secret, which everybody knows: anybody can sign webhooks"
-            ),
-            "say { env = \"NAME\" } with the secret of the sender's dashboard",
+            format!("source `{name}` uses the demo secret, which is public: anybody can sign webhooks"),
+            "use { env = \"NAME\" } with the signing secret from the sender's dashboard",
         );
     }
     if !source.secrets.is_empty()
         && let Err(error) = Verifier::new(source)
     {
-        notes.problem(error.to_string(), "the daemon does not start with it");
+        notes.problem(error.to_string(), "fix it; the daemon does not start until then");
     }
 }

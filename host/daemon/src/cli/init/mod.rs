@@ -37,7 +37,7 @@ const PLUGINS: &str = "plugins";
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder to write to; it is made if it is not there. By default the folder of `--config`.
+    /// The folder to write to; it is created if missing. By default the folder of `--config`.
     dir: Option<PathBuf>,
     /// The name of the first source.
     #[arg(long, value_parser = SourceName::new)]
@@ -45,13 +45,13 @@ pub struct Args {
     /// How the source signs; `posthouse senders` lists the schemes.
     #[arg(long, default_value = "scalekit", value_parser = schemes(), hide_possible_values = true)]
     scheme: String,
-    /// Where its webhooks arrive. [default: /webhooks/NAME]
+    /// The path of its webhooks. [default: /webhooks/NAME]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// Where the daemon listens for webhooks.
+    /// The address of the listener for webhooks.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8400")]
     listen: SocketAddr,
-    /// Where the daemon listens for the operator.
+    /// The address of the admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8401")]
     admin_listen: SocketAddr,
 }
@@ -149,7 +149,7 @@ impl New {
         let (file, secret, plugins, state) =
             (shown(file), shown(&secret), shown(&dir.join(PLUGINS)), shown(&dir.join("data/admin-token")));
         let wrote_secret =
-            if made_secret { "a random secret for now" } else { "was there already, and is kept" };
+            if made_secret { "a random secret for now" } else { "existed already, and was kept" };
         let config =
             if file == "config.toml" { String::new() } else { format!(" --config {}", quoted(&file)) };
         let place = match Scheme::named(scheme) {
@@ -167,7 +167,7 @@ impl New {
         format!(
             "wrote {file}\n\
              wrote {secret} ({wrote_secret})\n\
-             made  {plugins}/\n\
+             created {plugins}/\n\
              \n\
              Next steps\n\
              \n\
@@ -185,12 +185,12 @@ impl New {
              \n\
              \x20      https://YOUR-HOST{path}\n\
              \n\
-             \x20  and have YOUR-HOST pass it to http://{listen}{path}.\n\
+             \x20  and let YOUR-HOST forward it to http://{listen}{path}.\n\
              \n\
              3. Put the signing secret of that endpoint into {secret}, then restart the daemon.\n\
              \x20  {place}\n\
              \n\
-             4. Put plugins (.wasm files) into {plugins}/; `posthouse{config} plugins` shows how each is doing.\n"
+             4. Put plugins (.wasm files) into {plugins}/; `posthouse{config} plugins` shows the state of each.\n"
         )
     }
 }
@@ -226,7 +226,7 @@ fn write_new(path: &Path, mode: u32, text: &str) -> io::Result<()> {
 
 fn there_already(file: &Path) -> CliError {
     CliError::Failure(format!(
-        "`{}` is there already, and `posthouse init` overwrites nothing; name another folder, or move the file away",
+        "`{}` exists already, and `posthouse init` overwrites nothing; name another folder, or move the file away",
         shown(file)
     ))
 }

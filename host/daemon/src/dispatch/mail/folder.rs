@@ -52,7 +52,8 @@ fn write(folder: &Path, name: &str, message: &[u8], least: u64) -> io::Result<()
     // Some network file systems report no size.
     if disk.f_blocks > 0 && free < least {
         let (free, least) = (ByteSize(free), ByteSize(least));
-        let full = format!("its disk has {free} left, less than {least}, half of `min_free` of [store]");
+        let full =
+            format!("its disk has {free} free, less than {least}, which is half of `min_free` of [store]");
         return Err(io::Error::new(io::ErrorKind::StorageFull, full));
     }
     // A file that a crash left has the same name and is overwritten.

@@ -68,8 +68,9 @@ pub(super) fn build(mail: &Mail, bcc: Bcc, env: &Env) -> Result<Message, NotSent
 
 /// Reads an address of the mail.
 fn mailbox(field: &str, address: &str) -> Result<Mailbox, NotSent> {
-    posthouse_model::mailbox(address)
-        .map_err(|error| NotSent::Permanent(format!("`{field}` is no mail address (`{address}`): {error}")))
+    posthouse_model::mailbox(address).map_err(|error| {
+        NotSent::Permanent(format!("`{field}` is not a mail address (`{address}`): {error}"))
+    })
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {

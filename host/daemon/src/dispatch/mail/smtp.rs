@@ -80,7 +80,7 @@ impl Smtp {
                 drop(timeout(GREETING, connection.abort()).await);
                 Err(refused)
             }
-            Err(_) => Err(Refused::Mail(late("did not take the mail", self.hand_over))),
+            Err(_) => Err(Refused::Mail(late("did not accept the mail", self.hand_over))),
         }
     }
 
@@ -184,8 +184,8 @@ fn parameters(
     let which =
         odd.map_or_else(|| "an address of the mail".to_owned(), |address: &Address| format!("`{address}`"));
     Err(NotSent::Permanent(format!(
-        "{which} has letters beyond ASCII before the `@`, which the mail server does not take (it does not \
-         offer SMTPUTF8)"
+        "{which} has letters beyond ASCII before the `@`, which the mail server does not accept (it does \
+         not offer SMTPUTF8)"
     )))
 }
 

@@ -39,7 +39,7 @@ use super::cache::{Cache, CacheError};
 
 use crate::imports::size;
 
-/// A fast compilation takes less than this. A longer one gives way to others that wait.
+/// A fast compilation takes less than this. A longer one yields to others that wait.
 const SLICE: Duration = Duration::from_secs(10);
 
 /// Why there is no code of a plugin.

@@ -119,7 +119,7 @@ impl Drop for Process {
             let _ = waitpid(Some(pid), WaitOptions::empty());
         };
         if let Err(error) = std::thread::Builder::new().name("reaper".to_owned()).spawn(reap) {
-            tracing::debug!(%error, "no thread to wait for the end of a compiler");
+            tracing::debug!(%error, "could not start the thread that waits for a compiler to exit");
             let _ = self.child.wait();
         }
     }

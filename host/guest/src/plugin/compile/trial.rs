@@ -51,7 +51,7 @@ impl Trial {
     pub(super) fn begin(&self) -> Marked<'_> {
         let text = format!("{} {}\n", self.deaths.saturating_add(1), self.memory);
         if let Err(error) = fs::write(&self.marker, text) {
-            tracing::warn!(path = %self.marker.display(), %error, "a file is compiled without a marker");
+            tracing::warn!(path = %self.marker.display(), %error, "could not write the marker of a compilation; compiling without one");
         }
         Marked(&self.marker)
     }

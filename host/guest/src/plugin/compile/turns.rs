@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Slow compilations hold the steady place one after another. The quick place is for all others. A compilation
-//! there that takes longer than a slice gives way if a newcomer waits. It starts again when the steady place is
+//! there that takes longer than a slice yields if a newcomer waits. It starts again when the steady place is
 //! free, or when the quick place is, after the newcomers that already wait.
 
 use std::{sync::Arc, time::Duration};
@@ -43,7 +43,7 @@ impl Turns {
         self.either().await
     }
 
-    /// Returns the turn of a file that was not done within its slice. No compilation gives way to it.
+    /// Returns the turn of a file that was not done within its slice. No compilation yields to it.
     pub(super) async fn again(&self) -> Turn {
         self.either().await
     }

@@ -7,7 +7,7 @@ use posthouse_model::testing::{MachineClock, ManualClock};
 use super::{registry::Fixture, *};
 
 /// The longest that a test waits. Only a failure takes this long, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes the compiler hang on a file that contains `stuck`, and write its process id to a file.
 fn stick(fixture: &Fixture) -> PathBuf {
@@ -22,7 +22,7 @@ fn stick(fixture: &Fixture) -> PathBuf {
 async fn until(what: &str, mut reached: impl FnMut() -> bool) {
     let began = std::time::Instant::now();
     while !reached() {
-        assert!(began.elapsed() < PATIENCE, "{what}");
+        assert!(began.elapsed() < TIMEOUT, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -103,7 +103,7 @@ async fn a_file_that_leaves_takes_its_compiler_with_it() {
     // The same holds for a start that waits for it.
     fixture.put("slow", b"stuck once more");
     watching.abort();
-    let (scanned, ()) = tokio::join!(tokio::time::timeout(PATIENCE, fixture.registry.scan()), async {
+    let (scanned, ()) = tokio::join!(tokio::time::timeout(TIMEOUT, fixture.registry.scan()), async {
         until("it is compiled again", || pids(&pid).len() == 2).await;
         fixture.remove("slow");
     });

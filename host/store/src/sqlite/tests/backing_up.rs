@@ -1,4 +1,5 @@
-//! A backup is of one moment and restored whole or not at all, and what goes on from it gives no number twice.
+//! A backup shows one moment, is restored completely or not at all, and a restored store uses no number
+//! twice.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use crate::{
     Allowed, Backup, BackupError, CopyError, PluginDatabases, RestoreError, StoreError, Verdict, restore,
 };
 
-/// A backup of the fixture's store, as another process makes it.
+/// A backup of the fixture's store, made like another process would.
 fn backed_up(fixture: &Fixture) -> std::path::PathBuf {
     let file = fixture.options.path.with_extension("backup");
     let backup = Backup::begin(&fixture.options.path, PluginDatabases::default(), fixture.now()).unwrap();
@@ -19,7 +20,7 @@ fn backed_up(fixture: &Fixture) -> std::path::PathBuf {
     file
 }
 
-/// A fixture with what is in the backup.
+/// A fixture with the content of the backup.
 fn gone_back(fixture: &Fixture, file: &std::path::Path) -> Fixture {
     let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
     let options = options(&dir.path().join("state/posthouse.db"));
@@ -87,7 +88,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// A backup of a fixture with events in it and with a database, beside a folder that has both already.
+/// A backup of a fixture with events and a database, beside a folder that already has both.
 struct Damaged {
     dir: tempfile::TempDir,
     backup: PathBuf,
@@ -162,7 +163,7 @@ async fn a_backup_with_any_single_bit_changed_is_refused_and_nothing_is_replaced
     let (seed, bits) = (seed(), bytes.len() as u64 * 8);
     let random = Seeded::new(seed);
     eprintln!("{bits} bits, seed {seed}");
-    // Those of SQLite's header and of the seal, one by one, and of the rest a sample.
+    // Every bit of SQLite's header and of the seal, and a sample of the rest.
     let ends = (0..100 * 8).chain(bits - 8 * posthouse_model::seal::BYTES as u64..bits);
     for bit in ends.chain((0..10_000).map(|_| random.below(bits))) {
         let byte = bytes[(bit / 8) as usize];
@@ -208,7 +209,7 @@ async fn a_backup_without_a_checksum_is_restored_only_where_the_operator_says_so
     damaged.assert_untouched();
     damaged.restore(true).unwrap();
 
-    // What has a checksum is checked all the same.
+    // An existing checksum is still checked.
     let damaged = Damaged::new().await;
     let mut altered = std::fs::read(&damaged.backup).unwrap();
     altered[5000] ^= 1;

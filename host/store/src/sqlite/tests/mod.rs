@@ -1,4 +1,4 @@
-//! What only the SQLite engine promises: its file, its backups, and what a full disk does to it.
+//! Promises of the SQLite engine only: its file, its backups, and its behaviour on a full disk.
 
 mod backing_up;
 mod full;
@@ -10,9 +10,9 @@ mod size;
 
 use rusqlite::{Connection, Error, ffi};
 
-use crate::conformance::Fault;
+use crate::conformance::InjectedFailure;
 
-/// What befalls the next batch.
+/// What happens to the next batch.
 pub(crate) enum Injected {
     /// Its commit fails with this code of SQLite.
     Code(i32),
@@ -20,11 +20,11 @@ pub(crate) enum Injected {
     MaxPages(i64),
 }
 
-impl From<Fault> for Injected {
-    fn from(fault: Fault) -> Self {
+impl From<InjectedFailure> for Injected {
+    fn from(fault: InjectedFailure) -> Self {
         Self::Code(match fault {
-            Fault::DiskFull => ffi::SQLITE_FULL,
-            Fault::InDoubt => ffi::SQLITE_IOERR_FSYNC,
+            InjectedFailure::DiskFull => ffi::SQLITE_FULL,
+            InjectedFailure::InDoubt => ffi::SQLITE_IOERR_FSYNC,
         })
     }
 }

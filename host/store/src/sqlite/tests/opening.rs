@@ -1,4 +1,4 @@
-//! Opening: one process at a time, files that only their owner reads, and no guessing at what a file is.
+//! Opening: one process at a time, files that only their owner may read, and no guessing about foreign files.
 
 use std::{collections::HashSet, os::unix::fs::PermissionsExt};
 
@@ -47,7 +47,7 @@ async fn a_handle_that_is_dropped_commits_what_was_queued_and_gives_up_the_lock(
     let store = loop {
         match open_at(&options, &clock) {
             Ok(store) => break store,
-            Err(OpenError::Locked(_)) if began.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(OpenError::Locked(_)) if began.elapsed() < TIMEOUT => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     };

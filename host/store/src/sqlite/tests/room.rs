@@ -1,4 +1,4 @@
-//! The file: removed rows leave room that is used again, and history does not grow without bound.
+//! The file: the space of removed rows is used again, and history does not grow without bound.
 
 use std::time::Duration;
 

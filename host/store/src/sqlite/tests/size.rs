@@ -1,4 +1,5 @@
-//! The size of the store: where it is too large the oldest leave, as far as they may, and the file shrinks.
+//! The size of the store: if it is too large, the oldest events are removed as far as they may be, and the
+//! file shrinks.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ const MIB: u64 = 1 << 20;
 /// Bytes of a large event.
 const LARGE: usize = 100_000;
 
-/// A store that may be of 4 MiB, with a plugin and its lane.
+/// A store with a limit of 4 MiB, with a plugin and its lane.
 async fn fixture() -> (Fixture, PluginId, Lane) {
     let fixture = Fixture::with(On::Sqlite, |options| options.max_size = Some(4 * MIB));
     let plugin = fixture.plugin("a").await;
@@ -20,7 +21,7 @@ async fn fixture() -> (Fixture, PluginId, Lane) {
     (fixture, plugin, lane)
 }
 
-/// Takes in a large event and ends its delivery like this; none: it stays ready.
+/// Stores a large event and ends its delivery with this verdict; none: the delivery stays ready.
 async fn event(fixture: &Fixture, lane: &mut Lane, plugin: PluginId, n: usize, verdict: Option<Verdict>) {
     let mut event = fixture.event(n);
     event.body = vec![b' '; LARGE].into();
@@ -84,7 +85,7 @@ async fn what_is_unfinished_or_dead_stays_and_a_bound_that_can_not_be_kept_is_to
     let stats = fixture.store.stats().await.unwrap();
     assert!(stats.oversize && stats.live_bytes > 8 * MIB, "{stats:?}");
 
-    // Replayed and done, they are of no more use.
+    // Replayed and done, they are no longer needed.
     let dead =
         crate::DeliveryFilter { state: Some(posthouse_model::DeliveryState::Dead), ..Default::default() };
     assert_eq!(fixture.store.replay_deliveries(dead, Default::default()).await.unwrap(), 50);

@@ -1,13 +1,13 @@
 //! The connections of a listener, and which of them is closed for a new one.
 //!
-//! A new connection gets a place unless each place has a request that is admitted (see [`Peer::admit`]) or
+//! A new connection gets a slot unless each slot has a request that is admitted (see [`Peer::admit`]) or
 //! shielded. One connection is closed for it, in this order:
 //!
 //! 1. the oldest connection without an admitted request so far. If such connections from one address have more
-//!    than a quarter of all places, it is the oldest from that address;
+//!    than a quarter of all slots, it is the oldest from that address;
 //! 2. of the others, the connection that has been idle for longest.
 //!
-//! So a stranger keeps a place while nobody needs it. Strangers never lock out a sender or an operator, however
+//! So a stranger keeps a slot while nobody needs it. Strangers never lock out a sender or an operator, however
 //! many they are.
 
 use std::{
@@ -29,13 +29,13 @@ const LOOKS: u32 = 4;
 /// The shortest and the longest time between two checks.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_secs(1);
-/// Strangers from one address may hold one place in this many before they make room for others.
+/// Strangers from one address may hold one slot in this many before they make room for others.
 const HOG: usize = 4;
 /// If descriptors run out, one connection in this many is closed.
 const SHRINK: usize = 8;
 
 /// The connections of one listener.
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     bound: usize,
     shared: Arc<Shared>,
     limits: Ticks,
@@ -48,7 +48,7 @@ pub(super) struct Places {
 
 #[derive(Default)]
 struct Table {
-    /// The current number of places: below the bound after descriptors ran out.
+    /// The current number of slots: below the bound after descriptors ran out.
     most: usize,
     came: u64,
     peers: BTreeMap<u64, Arc<Peer>>,
@@ -59,7 +59,7 @@ struct Table {
     by_count: BTreeSet<(usize, IpAddr)>,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(super) fn new(bounds: &Bounds, proxies: Arc<[ipnet::IpNet]>) -> Self {
         let shortest = bounds.header_timeout.min(bounds.body_timeout).min(bounds.idle_timeout);
         let tick = (shortest.min(bounds.write_timeout) / LOOKS).clamp(SHORTEST, LONGEST);
@@ -82,8 +82,8 @@ impl Places {
         }
     }
 
-    /// Gives a new connection a place, and returns whether another connection is closed for it. None if every
-    /// place has an admitted or shielded request.
+    /// Gives a new connection a slot, and returns whether another connection is closed for it. None if every
+    /// slot has an admitted or shielded request.
     pub(super) fn enter(&self, address: IpAddr) -> Option<(Arc<Peer>, bool)> {
         let mut table = self.table.lock();
         let full = table.peers.len() >= table.most;
@@ -97,7 +97,7 @@ impl Places {
         Some((peer, full))
     }
 
-    /// Closes some connections because descriptors ran out. Their places return one by one. Returns whether any
+    /// Closes some connections because descriptors ran out. Their slots return one by one. Returns whether any
     /// connection could be closed.
     pub(super) fn shrink(&self) -> bool {
         let mut table = self.table.lock();
@@ -110,7 +110,7 @@ impl Places {
     fn make_room_in(&self, table: &mut Table) -> bool {
         let Some(peer) = self.who_leaves(table) else { return false };
         peer.tell(Why::Crowded);
-        // The connection's task takes a moment to end, but the place is free from now on.
+        // The connection's task takes a moment to end, but the slot is free from now on.
         table.remove(&peer, self.network(peer.address()));
         true
     }
@@ -222,7 +222,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn places(connections: usize) -> Places {
+    fn slots(connections: usize) -> ConnectionSlots {
         let time = Duration::from_secs(1);
         let bounds = Bounds {
             name: "test",
@@ -236,12 +236,12 @@ mod tests {
             shutdown_timeout: time,
             half_close: true,
         };
-        Places::new(&bounds, Arc::new(["10.0.0.1/32".parse().expect("a network")]))
+        ConnectionSlots::new(&bounds, Arc::new(["10.0.0.1/32".parse().expect("a network")]))
     }
 
     /// Those of `all` that are closed, by number.
-    fn left(places: &Places, all: &[Arc<Peer>]) -> Vec<u64> {
-        let table = places.table.lock();
+    fn left(slots: &ConnectionSlots, all: &[Arc<Peer>]) -> Vec<u64> {
+        let table = slots.table.lock();
         all.iter().map(|peer| peer.number).filter(|number| !table.peers.contains_key(number)).collect()
     }
 
@@ -251,91 +251,91 @@ mod tests {
 
     #[test]
     fn the_oldest_stranger_leaves_then_whoever_is_idle_longest_and_never_who_is_under_way() {
-        let places = places(8);
-        let enter = |last| places.enter(ip(last)).map(|(peer, _)| peer);
-        let all: Vec<_> = (0..8).map(|last| enter(last).expect("a place")).collect();
+        let slots = slots(8);
+        let enter = |last| slots.enter(ip(last)).map(|(peer, _)| peer);
+        let all: Vec<_> = (0..8).map(|last| enter(last).expect("a slot")).collect();
         let serving: Vec<_> = all.iter().map(Peer::serve).collect();
         for peer in &all[..6] {
             peer.admit().expect("room");
         }
-        let newer: Vec<_> = (8..10).map(|last| enter(last).expect("a place")).collect();
-        assert_eq!(left(&places, &all), [6, 7], "strangers, though others came before");
+        let newer: Vec<_> = (8..10).map(|last| enter(last).expect("a slot")).collect();
+        assert_eq!(left(&slots, &all), [6, 7], "strangers, though others came before");
         // The first two of the known connections are answered, the second one first.
         let mut serving = serving.into_iter();
         let first = serving.next();
         drop(serving.next());
-        places.look();
+        slots.look();
         drop(first);
         for peer in &newer {
             let serving = peer.serve();
             peer.admit().expect("room");
             std::mem::forget(serving);
         }
-        enter(10).expect("a place");
-        assert_eq!(left(&places, &all), [1, 6, 7]);
-        let stranger = enter(11).expect("a place of the stranger before");
+        enter(10).expect("a slot");
+        assert_eq!(left(&slots, &all), [1, 6, 7]);
+        let stranger = enter(11).expect("a slot of the stranger before");
         let kept = stranger.shield().expect("a shield");
         enter(12).expect("the last one that is idle");
-        assert_eq!(left(&places, &all), [0, 1, 6, 7]);
-        let last = enter(13).expect("the place of the stranger before");
+        assert_eq!(left(&slots, &all), [0, 1, 6, 7]);
+        let last = enter(13).expect("the slot of the stranger before");
         last.serve();
         drop(kept);
-        enter(14).expect("the place of one whose shield is gone");
+        enter(14).expect("the slot of one whose shield is gone");
         drop(serving);
     }
 
     #[test]
     fn where_each_place_has_a_request_nobody_enters() {
-        let places = places(3);
-        let all: Vec<_> = (0..3).map(|last| places.enter(ip(last)).expect("a place").0).collect();
+        let slots = slots(3);
+        let all: Vec<_> = (0..3).map(|last| slots.enter(ip(last)).expect("a slot").0).collect();
         let serving: Vec<_> = all.iter().map(Peer::serve).collect();
         all.iter().for_each(|peer| peer.admit().expect("room"));
-        assert!(places.enter(ip(9)).is_none());
-        assert!(!places.shrink());
+        assert!(slots.enter(ip(9)).is_none());
+        assert!(!slots.shrink());
         drop(serving);
-        assert!(places.enter(ip(9)).is_some());
+        assert!(slots.enter(ip(9)).is_some());
     }
 
     #[test]
     fn without_descriptors_some_leave_and_their_places_come_back_one_by_one() {
-        let places = places(16);
-        let all: Vec<_> = (0..16).map(|last| places.enter(ip(last)).expect("a place").0).collect();
-        assert!(places.shrink());
-        assert_eq!(left(&places, &all), [0, 1, 2]);
-        places.enter(ip(99)).expect("a place of another");
-        assert_eq!(left(&places, &all), [0, 1, 2, 3]);
-        (0..2).for_each(|_| places.look());
+        let slots = slots(16);
+        let all: Vec<_> = (0..16).map(|last| slots.enter(ip(last)).expect("a slot").0).collect();
+        assert!(slots.shrink());
+        assert_eq!(left(&slots, &all), [0, 1, 2]);
+        slots.enter(ip(99)).expect("a slot of another");
+        assert_eq!(left(&slots, &all), [0, 1, 2, 3]);
+        (0..2).for_each(|_| slots.look());
         for _ in 0..3 {
-            places.enter(ip(99)).expect("a place");
+            slots.enter(ip(99)).expect("a slot");
         }
-        assert_eq!(left(&places, &all), [0, 1, 2, 3, 4], "two were free again");
+        assert_eq!(left(&slots, &all), [0, 1, 2, 3, 4], "two were free again");
     }
 
     #[test]
     fn an_address_with_many_strangers_makes_room_before_others_unless_it_is_a_proxy() {
         for (many, hog, leaves) in [(ip(7), true, 1), ("10.0.0.1".parse().expect("an address"), false, 0)] {
-            let places = places(8);
-            let mut all = vec![places.enter(ip(1)).expect("a place").0];
-            all.extend((0..7).map(|_| places.enter(many).expect("a place").0));
-            places.enter(ip(2)).expect("a place");
-            assert_eq!(left(&places, &all), [leaves], "{many}, {hog}");
+            let slots = slots(8);
+            let mut all = vec![slots.enter(ip(1)).expect("a slot").0];
+            all.extend((0..7).map(|_| slots.enter(many).expect("a slot").0));
+            slots.enter(ip(2)).expect("a slot");
+            assert_eq!(left(&slots, &all), [leaves], "{many}, {hog}");
         }
         // A whole IPv6 network counts as one address.
-        let places = places(8);
-        let mut all = vec![places.enter(ip(1)).expect("a place").0];
+        let slots = slots(8);
+        let mut all = vec![slots.enter(ip(1)).expect("a slot").0];
         let address = |last: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, last, 1, 2, last).into();
-        all.extend((0..7).map(|last| places.enter(address(last)).expect("a place").0));
-        places.enter(ip(2)).expect("a place");
-        assert_eq!(left(&places, &all), [1]);
+        all.extend((0..7).map(|last| slots.enter(address(last)).expect("a slot").0));
+        slots.enter(ip(2)).expect("a slot");
+        assert_eq!(left(&slots, &all), [1]);
     }
 
     #[test]
     fn what_is_counted_by_network_is_what_is_there() {
-        let places = places(100);
-        let peers: Vec<_> = (0..50).map(|n| places.enter(ip(n % 7)).expect("a place").0).collect();
-        peers.iter().for_each(|peer| places.leave(peer));
-        peers.iter().for_each(|peer| places.leave(peer));
-        let table = places.table.lock();
+        let slots = slots(100);
+        let peers: Vec<_> = (0..50).map(|n| slots.enter(ip(n % 7)).expect("a slot").0).collect();
+        peers.iter().for_each(|peer| slots.leave(peer));
+        peers.iter().for_each(|peer| slots.leave(peer));
+        let table = slots.table.lock();
         assert!(table.peers.is_empty() && table.strangers.is_empty());
         assert!(table.by_network.is_empty() && table.by_count.is_empty());
     }
