@@ -201,6 +201,7 @@ fn each_sender_is_listed_and_shown_with_what_to_do() {
     for part in ["HMAC-SHA256", "{url}{body}", "setup: ", "[[source]]", "url = ", "scheme = \"square\""] {
         assert!(shown.stdout.contains(part), "{part}: {shown:?}");
     }
+    assert!(shown.stdout.lines().any(|line| line == "[[source]]"), "it can be pasted: {shown:?}");
     let unknown = daemon.cli(&["senders", "show", "strype"]);
     assert!(unknown.code == Some(2) && unknown.stderr.contains("did you mean `stripe`?"), "{unknown:?}");
 }

@@ -8,7 +8,7 @@ use posthouse_model::config::{
     scheme::{Algorithm, KeyEncoding, Part, Piece, Place, Row, SignatureForm, TimeUnit, shipped},
 };
 
-use super::{CliError, output::say, table};
+use super::{CliError, table};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -62,18 +62,18 @@ fn show(name: &str, own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, Cli
         };
         CliError::Usage(format!("no scheme `{}`; {way_out}", name.escape_debug()))
     })?;
-    say(format_args!("{}: {}", scheme.name, scheme.title()))?;
+    let mut text = format!("{}: {}\n", scheme.name, scheme.title());
     let about = &scheme.about;
-    for (label, text) in [("setup", &about.setup), ("caution", &about.caution), ("page", &about.page)] {
-        if let Some(text) = text {
-            say(format_args!("\n{label}: {text}"))?;
+    for (label, told) in [("setup", &about.setup), ("caution", &about.caution), ("page", &about.page)] {
+        if let Some(told) = told {
+            text.push_str(&format!("\n{label}: {told}\n"));
         }
     }
     for row in &scheme.rows {
-        say(format_args!("\n{}", told(row).join("\n")))?;
+        text.push_str(&format!("\n{}\n", told(row).join("\n")));
     }
-    say(format_args!("\nFor config.toml:\n\n{}", source(scheme)))?;
-    Ok(ExitCode::SUCCESS)
+    text.push_str(&format!("\nFor config.toml:\n\n{}\n", source(scheme)));
+    table::print(&text)
 }
 
 /// How a row signs, a line for each part.
@@ -97,6 +97,9 @@ fn told(row: &Row) -> Vec<String> {
         Algorithm::Basic => "a user and password; nothing is signed",
     };
     let mut lines = vec![format!("signature: {algorithm}, in `{}`{form}", signature.header)];
+    if !row.families.is_empty() {
+        lines.push(format!("families: `*` is each of `{}`", row.families.join("`, `")));
+    }
     if !signature.algorithm.is_bearer() {
         lines.push(format!("signed: {}", row.signed.iter().map(piece).collect::<String>().escape_debug()));
     }

@@ -1,7 +1,7 @@
 //! How much the writer costs an event. Not a test: it proves nothing, it prints.
 //!
 //! ```text
-//! TASKS=64 EVENTS=200000 FILLED=0 cargo test -p posthouse --lib store::sqlite::tests::measure -- --ignored --nocapture
+//! TASKS=64 EVENTS=200000 FILLED=0 cargo test -p posthouse-store sqlite::tests::measure -- --ignored --nocapture
 //! ```
 //!
 //! `FILLED=1` first puts a million finished and a hundred thousand waiting deliveries into the store.

@@ -9,7 +9,7 @@ use posthouse_model::{DeliveryState, EventType, OutboxKind, Outcome};
 use rusqlite::Connection;
 
 use crate::{
-    AuditFilter, DeliveryFilter, EventFilter, OutboxFilter, Places, conformance::support::*,
+    AuditFilter, DeliveryFilter, EventFilter, OutboxFilter, OutboxSlots, conformance::support::*,
     sqlite::schema::latest,
 };
 
@@ -129,7 +129,7 @@ async fn shows_the_attempts(fixture: &Fixture, version: i64) {
     assert_eq!(done.logs[0].message, "counted it");
     assert_eq!(done.revision.as_deref(), (version >= 2).then_some("0123456789ab"));
     let did: &[&str] = if version >= 11 { &["add count", "add seen/evt_done"] } else { &[] };
-    assert_eq!(done.did, did);
+    assert_eq!(done.actions, did);
 }
 
 async fn shows_the_rest(fixture: &Fixture, version: i64) {
@@ -159,8 +159,12 @@ async fn shows_the_rest(fixture: &Fixture, version: i64) {
     let expected: Vec<_> = ITEMS.iter().filter(|row| row.0 <= version).collect();
     assert_eq!(found.len(), expected.len());
     for (item, (_, kind, summary, state, attempts)) in found.iter().rev().zip(expected) {
-        assert_eq!((&*item.kind, item.state.as_str(), item.attempts), (*kind, *state, *attempts), "{item:?}");
-        assert!(item.summary.ends_with(summary), "{item:?}");
+        assert_eq!(
+            (item.head.kind(), item.state.as_str(), item.attempts),
+            (*kind, *state, *attempts),
+            "{item:?}"
+        );
+        assert!(item.head.summary().ends_with(summary), "{item:?}");
     }
 
     let audit = store.audit(AuditFilter::default()).await.unwrap();
@@ -244,14 +248,14 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
             if due.is_empty() {
                 continue;
             }
-            let places = Places { at_once: 99, kept: false };
-            let leased = tokio::time::timeout(PATIENCE, fixture.store.lease_outbox(kind, places))
+            let places = OutboxSlots { at_once: 99, kept: false };
+            let leased = tokio::time::timeout(TIMEOUT, fixture.store.lease_outbox(kind, places))
                 .await
                 .unwrap()
                 .unwrap();
             assert_eq!(leased.len(), due.len());
             for job in leased {
-                let summary = job.item.summary();
+                let summary = job.item.head().summary();
                 let at =
                     due.iter().position(|(end, attempt)| summary.ends_with(end) && job.attempt == *attempt);
                 due.swap_remove(at.unwrap_or_else(|| panic!("{summary}, attempt {}", job.attempt)));
