@@ -1,6 +1,6 @@
 #!/bin/sh
-# A RUSTC_WRAPPER: compiles posthouse's own crates so that libFuzzer sees which branches run. What only drives them is
-# left out. Dependencies are compiled as ever, so that they are shared with other builds. Stable Rust will do.
+# A RUSTC_WRAPPER: compiles posthouse's own crates so that libFuzzer sees which branches run. Code that only drives
+# them is left out. Dependencies are compiled as usual, so that they are shared with other builds. Stable Rust will do.
 rustc=$1
 shift
 case " $* " in

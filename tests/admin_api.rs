@@ -195,7 +195,7 @@ fn what_a_source_redacts_is_masked_wherever_people_look() {
     let event = Event::new("user.created").data(data);
     assert!(daemon.post_event(&event).accepted());
     daemon.wait_mail_settled();
-    assert_eq!(daemon.mails().len(), 1, "the plugin itself gets the payload as it came");
+    assert_eq!(daemon.mails().len(), 1, "the plugin itself gets the payload unchanged");
     let shown = daemon.admin_get(&format!("/v1/events/{}", event.id)).to_string();
     let told = daemon.cli(&["events", "show", &event.id, "--body"]).stdout;
     let listed = daemon.admin_get("/v1/outbox").to_string() + &daemon.cli(&["outbox"]).stdout;

@@ -1,5 +1,5 @@
-//! Whatever a peer sends, the daemon refuses it, keeps its memory within limits, and continues to serve
-//! others. It counts each request, however broken.
+//! Bad input from peers. The daemon refuses it, keeps its memory within limits, and continues to serve others.
+//! It counts each request, however broken.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -370,7 +370,7 @@ fn more_connections_than_there_is_room_for() {
     let before = memory(&daemon, "VmRSS:");
     let mut open: Vec<_> = (0..200).filter_map(|_| Connection::open(daemon.address()).ok()).collect();
     // The oldest of them are closed for new ones.
-    wait_until("those over the bound are told", || {
+    wait_until("160 connections over the limit are refused", || {
         let told = &daemon.stats()["requests"]["(none)"]["failed"]["too-many-connections"];
         told.as_u64().unwrap_or(0) >= 160
     });

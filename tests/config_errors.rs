@@ -589,9 +589,7 @@ fn telemetry_that_cant_be_says_why() {
     );
     refused(
         "[telemetry]\nheader = { Host = \"a\" }",
-        &[
-            "config.toml:2:19: `telemetry.header.Host` is a header that posthouse sets by itself; leave it out",
-        ],
+        &["config.toml:2:19: `telemetry.header.Host` is a header that posthouse sets itself; leave it out"],
     );
 }
 
@@ -642,7 +640,7 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
     refused(
         &grant(r#"{ url = "https://a.example", header.Host = "b" }"#),
         &[
-            "config.toml:2:52: `plugin.seats.grants.http.header.Host` is a header that posthouse sets by itself; leave it out",
+            "config.toml:2:52: `plugin.seats.grants.http.header.Host` is a header that posthouse sets itself; leave it out",
         ],
     );
     refused(
@@ -900,7 +898,7 @@ reuse = 0"#,
     );
 }
 
-/// Every place that a secret can come from, with every error that it can have.
+/// Every source of a secret, with every error that it can have.
 #[test]
 fn a_missing_secret_names_the_key_and_the_place() {
     let secrets =
@@ -1163,8 +1161,7 @@ fn paths_begin_at_the_folder_of_the_file_and_plugins_inherit() {
 }
 
 proptest! {
-    /// Whatever the file contains, it is read or refused, and each error is one line with a place in the
-    /// file.
+    /// The reader accepts or refuses any file. Each error is one line with a place in the file.
     #[test]
     fn nothing_in_a_file_makes_the_reader_fall_over(text in arbitrary_file()) {
         let environment = Variables::of(&[("A", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")]);

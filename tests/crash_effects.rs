@@ -79,7 +79,7 @@ fn the_daemon_dies_at_every_step(database: Database) {
         // Long enough to reach the point. A batch of markers takes the longest.
         let limit = Duration::from_millis(if place.is_some() { 1200 } else { dice.random_range(0..600) });
         if fixture.daemon.ended_within(limit) {
-            let point = place.expect("without a fault point the daemon does not end by itself");
+            let point = place.expect("the daemon ends only at a fault point");
             *reached.entry(point.name()).or_default() += 1;
         } else {
             fixture.daemon.kill();

@@ -138,7 +138,7 @@ fn a_disk_that_is_nearly_full_takes_nothing_in_and_finishes_what_it_has() {
     });
     assert_eq!(refused.status, 503, "{refused}");
     assert!(refused.headers.iter().any(|(name, _)| name == "retry-after"), "{refused}");
-    assert!(daemon.post_event(&copy).duplicate(), "what is here is told as what is here");
+    assert!(daemon.post_event(&copy).duplicate(), "the answer to a stored event is `duplicate`");
     let taken = daemon.events().len();
     assert_eq!(daemon.post_event(&plain()).status, 503);
     assert_eq!(daemon.events().len(), taken, "nothing is taken in");

@@ -56,7 +56,7 @@ fn one_connection_serves_many_requests_to_one_origin_and_none_to_another() {
     assert_eq!(requested(&daemon, &json!([{ "url": format!("{two}/") }])), ["200 here"]);
     let connections: Vec<_> = server.requests().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [vec![connections[0]; 10], vec![connections[10]]].concat());
-    assert_ne!(connections[0], connections[10], "the second name was looked up and judged by itself");
+    assert_ne!(connections[0], connections[10], "the second name was looked up and judged separately");
     assert_eq!(dns.asked(), 2);
 }
 

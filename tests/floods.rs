@@ -1,5 +1,5 @@
-//! Endless answers from the servers that plugins request. Whatever part of an answer never ends, the request
-//! ends at its limit, its connection ends with it, and the daemon's memory does not grow.
+//! Endless answers from the servers that plugins request. If any part of an answer never ends, the request ends at
+//! its limit, its connection ends with it, and the daemon's memory does not grow.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails fails the test")]
 

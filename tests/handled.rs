@@ -1,5 +1,5 @@
 //! `respond = "handled"`: the answer tells the sender the results of the first attempts, in the words of
-//! Scalekit's page. Whatever the answer is, the event is on disk.
+//! Scalekit's page. With every answer, the event is on disk.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]
 

@@ -1,4 +1,4 @@
-//! The rate of a source: requests beyond it are told when to retry, are counted, and are reported.
+//! The rate of a source. The daemon answers requests beyond it with the time to retry, counts them and reports them.
 
 #![allow(clippy::unwrap_used, reason = "what fails fails the test")]
 

@@ -320,7 +320,7 @@ impl Told {
             };
             let labels = labels.split(',').filter(|pair| !pair.is_empty()).map(label).collect();
             let twice = series.insert((name.to_owned(), labels), value.parse().unwrap());
-            assert!(twice.is_none(), "{line} stands there twice");
+            assert!(twice.is_none(), "the page contains {line} twice");
         }
         Self { text, series, kinds }
     }

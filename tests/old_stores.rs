@@ -47,7 +47,7 @@ fn goes_on(dump: &str) {
 
     daemon.start();
     daemon.wait_settled();
-    // Each ran once, and what was done before ran no more.
+    // Each ran once, and deliveries that were done before did not run again.
     let ran: Vec<_> = ["evt_ready", "evt_leased", "evt_waiting", "dlv_5368709120.1"]
         .into_iter()
         .chain(["evt_first", "evt_second", "evt_replayed", "evt_traced"])
@@ -70,7 +70,7 @@ fn goes_on(dump: &str) {
     let audit = daemon.admin_get("/v1/audit");
     assert_eq!(audit.to_string().contains("pause plugin"), has("pause plugin"), "{audit}");
 
-    // What was staged leaves, and what was given up leaves if an operator says so.
+    // The daemon sends the staged items. It sends a dead item again if an operator replays it.
     let unsent = |daemon: &Daemon| -> Vec<Value> {
         let items = daemon.admin_get("/v1/outbox?limit=1000")["outbox"].as_array().cloned().expect("items");
         items.into_iter().filter(|item| item["state"] != json!("sent")).collect()

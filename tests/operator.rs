@@ -1,4 +1,4 @@
-//! What an operator does when something went wrong, with the commands for that.
+//! An operator's steps when something went wrong, with the commands for them.
 
 use std::{fs, os::unix::fs::DirBuilderExt as _, process::Stdio};
 

@@ -230,7 +230,7 @@ fn the_daemon_outlives_its_compiler_and_no_compiler_the_daemon() {
     // The kernel does the same when memory runs out. A file that has just changed is tried once more.
     std::thread::sleep(std::time::Duration::from_millis(1100));
     kill(&compiler);
-    let plugin = eventually("its end is told", || {
+    let plugin = eventually("the error names its end", || {
         Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
     });
     let said = plugin["last_error"].as_str().unwrap();
@@ -258,7 +258,7 @@ fn a_compilation_beyond_its_memory_ends_and_names_the_key() {
         .set("plugins.compile", r#"memory = "128MiB""#)
         .start();
     daemon.put_plugin("heavy", &heavy());
-    let plugin = eventually("its limit is told", || {
+    let plugin = eventually("the error names its limit", || {
         Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
     });
     let said = plugin["last_error"].as_str().unwrap();
@@ -279,7 +279,7 @@ fn a_compiler_that_the_kernel_ends_for_lack_of_memory_takes_no_daemon_with_it() 
         .start();
     group.take_in(&daemon);
     daemon.put_plugin("heavy", &heavy());
-    let plugin = eventually("its end is told", || {
+    let plugin = eventually("the error names its end", || {
         Some(daemon.plugin("heavy")).filter(|plugin| plugin["last_error"].is_string())
     });
     let said = plugin["last_error"].as_str().unwrap();

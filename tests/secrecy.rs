@@ -165,7 +165,7 @@ fn nothing_shows(format: &str) {
     assert!(posted.contains(&accepted[0]) && posted.contains("process counter"));
     shows_none(&kept, "the traces", &posted);
     shows_none(&marks[1..], "the traces", &posted);
-    assert!(!posted.contains(&format!("{MARK}-payload")), "a payload stands in a trace");
+    assert!(!posted.contains(&format!("{MARK}-payload")), "a trace contains a payload");
 
     // The output of the command line.
     let masked = accepted.last().unwrap();
@@ -486,7 +486,7 @@ fn refused(daemon: &Daemon, standard: &str) {
 fn shows_none(kept: &[Kept], place: &str, text: &str) {
     for Kept { what, looks } in kept {
         for look in looks {
-            assert!(!text.contains(look.as_str()), "{what} (as {look}) stands in {place}:\n{text}");
+            assert!(!text.contains(look.as_str()), "{place} contains {what} (as {look}):\n{text}");
         }
     }
 }

@@ -258,7 +258,7 @@ impl Vector {
                 (name.clone(), value)
             })
             .collect();
-        assert!(!self.valid() || remade > 0, "no entry of a good signature could be made anew: {self:?}");
+        assert!(!self.valid() || remade > 0, "no entry of a good signature could be signed again: {self:?}");
         headers
     }
 

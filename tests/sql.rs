@@ -1,4 +1,4 @@
-//! What a plugin does in its database takes effect with its delivery or not at all, on SQLite and on
+//! The changes of a plugin in its database take effect with their delivery or not at all, on SQLite and on
 //! PostgreSQL. A plugin reaches nothing but what it was granted.
 
 #![allow(clippy::expect_used, reason = "what fails fails the test")]

@@ -217,7 +217,7 @@ fn what_a_guest_asks_of_others_carries_the_trace_on() {
         assert_eq!((&span.trace, &span.parent, &*span.kind), (&attempt.trace, &attempt.id, "CLIENT"));
         assert_eq!(span.get("server.port"), server.port().to_string());
     }
-    assert_eq!(called("/own"), own, "a guest that traces by itself knows better");
+    assert_eq!(called("/own"), own, "a guest that traces itself keeps its own header");
     let missing = collector.wait_for("a fetch", |span| span.attributes.contains_key("error.type"));
     assert_eq!((missing.get("http.response.status_code"), missing.get("error.type")), ("404", "404"));
 
@@ -230,7 +230,7 @@ fn what_a_guest_asks_of_others_carries_the_trace_on() {
     });
     assert_eq!((&derived.trace, &derived.parent), (&emitter.trace, &emitter.id));
     for request in collector.requests() {
-        assert!(!String::from_utf8_lossy(&request.body).contains("hunter"), "a query stands in a span");
+        assert!(!String::from_utf8_lossy(&request.body).contains("hunter"), "a span contains a query");
     }
 }
 

@@ -1,7 +1,7 @@
-// What an operator does in a browser, in Debian's Chromium, headless: `node run.mjs STORY`.
+// The steps of an operator in a browser, in Debian's Chromium, headless: `node run.mjs STORY`.
 //
-// The story's daemon, its token and the folders come in the environment (see tests/dashboard.rs). What is
-// not as it should be throws, and ends the run with 1.
+// The story's daemon, its token and the folders are in the environment (see tests/dashboard.rs). An error
+// throws, and ends the run with 1.
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
@@ -61,7 +61,7 @@ const stories = {
     assert.equal((await page.goto(base + "/")).status(), 401);
   },
 
-  // Events are found, and the search stands in the URL.
+  // Search finds events, and the URL contains the search.
   async search({ page }) {
     await logIn(page, "/events");
     assert.equal(await page.locator("tbody tr").count(), data.events);
@@ -90,7 +90,7 @@ const stories = {
     await done.click();
     await page.waitForURL(/deliveries/);
     assert.equal(await page.locator("tbody tr").count(), Math.min(count, 50));
-    // And one event is told from end to end.
+    // The page of an event shows its whole way.
     await page.goto(base + "/events?type=user.deleted");
     await page.locator("a.row").first().click();
     await page.waitForURL(/\/events\/scalekit\//);
@@ -119,7 +119,7 @@ const stories = {
     await page.getByRole("button", { name: "Replay 2" }).click();
     await page.waitForURL(/said=replayed/);
     assert.match(await text(page, ".said"), /2 new deliveries/);
-    // They die again, which the page hears of by itself.
+    // They fail again, and the page shows that without a reload.
     await page.locator("tbody tr", { hasText: "asked to refuse" }).getByRole("link", { name: "4", exact: true }).waitFor();
   },
 
@@ -188,7 +188,7 @@ const stories = {
     await page.getByText("evt_seen_live").waitFor();
     await page.locator("tbody .state.done", { hasText: "1 done" }).waitFor();
     assert.ok(await page.evaluate(() => window.untouched), "the page was loaded again");
-    // What somebody types stays.
+    // An update keeps the text that somebody types.
     await page.fill("input[name=text]", "half a wo");
     await send({ type: "user.created", id: "evt_seen_later" });
     await page.getByText("evt_seen_later").waitFor();
@@ -220,7 +220,7 @@ const stories = {
     assert.match(await time.innerText(), /^[0-9-]{10} [0-9:]{8}Z$/);
     assert.match(await text(page, "footer"), /Times are UTC.*Asia\/Tokyo/);
     await context.close();
-    // Without a script the picker counts by itself.
+    // Without a script the picker itself is the field that counts.
     const bare = await browser.newContext({ javaScriptEnabled: false });
     const plain = await bare.newPage();
     await logIn(plain, "/events");
@@ -231,7 +231,7 @@ const stories = {
     await bare.close();
   },
 
-  // What was given up is found with its times and its event, and sent again, one or all.
+  // The outbox lists dead items with their times and events. The operator sends one again, or all.
   async outbox({ page }) {
     await logIn(page, "/outbox?state=dead");
     const rows = page.locator("tbody tr");
@@ -254,7 +254,7 @@ const stories = {
     assert.equal(await rows.count(), 1);
   },
 
-  // What is not there is a page for people, and JSON for programs.
+  // A missing path answers with a page for people, and with JSON for programs.
   async lost({ page }) {
     await logIn(page);
     for (const path of ["/nowhere", "/events/scalekit/evt_nowhere", "/plugins/countr", "/events/", "/v2"]) {
@@ -290,7 +290,7 @@ const stories = {
           if (opened) await page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
           const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
           if (over > 0) problems.push(`${path}: ${over} px wider than ${width}${opened ? ", opened" : ""}`);
-          // No column is shredded: the name of a column stands on one line.
+          // No column is shredded: the name of a column is on one line.
           const shreds = await page.evaluate(() => [...document.querySelectorAll("td.text, td.id")]
             .filter((cell) => cell.getBoundingClientRect().width < 90 && cell.innerText.length > 20)
             .map((cell) => cell.innerText.slice(0, 40)));

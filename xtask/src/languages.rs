@@ -1,5 +1,5 @@
-//! Builds the guests in JavaScript and Python. That language's own tool makes
-//! `tests/guests/built/<language>.wasm` from `tests/guests/<language>/`, unless nothing has changed.
+//! Builds the guests in JavaScript and Python, if their inputs have changed. The language's own tool makes
+//! `tests/guests/built/<language>.wasm` from `tests/guests/<language>/`.
 
 use std::{
     env,

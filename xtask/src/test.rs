@@ -39,7 +39,7 @@ fn everything() -> Result {
     let passed = report.check("build and lints", || build(&linted));
     report.check("lints of the guests", lints_of_guests);
     report.check("tests of the guests", || run(in_guests("plugins").arg("test")));
-    // What does not pass its lints is built once more without, so that the tests run.
+    // If the lints fail, the tests are built without them, so that they run anyway.
     report.check("tests", || tests(if passed { &linted } else { &[] }));
     report.end()
 }
@@ -77,8 +77,8 @@ fn crates() -> Result {
     })
 }
 
-/// Variables with which cargo compiles the workspace's own crates by clippy, which then compiles as rustc does. None
-/// where there is no clippy.
+/// The variables that make cargo compile the workspace's own crates with clippy, which also compiles as rustc does.
+/// Empty if clippy is not installed.
 ///
 /// `cargo clippy` itself would compile every dependency once more, without code.
 fn linted() -> Vec<(&'static str, String)> {
@@ -106,7 +106,7 @@ fn lints_of_guests() -> Result {
     })
 }
 
-/// The workspace's own tests; nextest runs them side by side, and doctests by themselves. `built` is what they were
+/// The workspace's own tests; nextest runs them side by side, and doctests separately. `built` is what they were
 /// built with.
 fn tests(built: &[(&str, String)]) -> Result {
     let cargo = || {

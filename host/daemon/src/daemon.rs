@@ -355,7 +355,7 @@ async fn serve(
 }
 
 /// Empties the write-ahead logs that a killed daemon left, before anything else needs disk space. The
-/// plugins' databases come first, because their logs may be the longest.
+/// plugins' databases are first, because their logs may be the longest.
 ///
 /// # Errors
 /// If the store's log can't be emptied. A database that can't be used is reported when a plugin uses it.

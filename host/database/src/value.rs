@@ -36,7 +36,7 @@ fn read_float<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Erro
 }
 
 impl Value {
-    /// What it counts against a limit, in bytes.
+    /// Its size against a limit, in bytes.
     pub(super) fn bytes(&self) -> usize {
         8 + match self {
             Self::Text(text) | Self::Json(text) | Self::Uuid(text) => text.len(),

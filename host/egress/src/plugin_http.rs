@@ -122,7 +122,7 @@ pub(super) struct Clients {
     fresh: reqwest::Client,
 }
 
-/// Which redirects are followed.
+/// The redirects to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Follow {
     /// All redirects, as browsers follow them: a POST may become a GET.
@@ -436,7 +436,7 @@ fn source<T: Error + 'static>(error: &reqwest::Error) -> Option<&T> {
 }
 
 /// Whether the HTTP/2 library refused the response, because its head is too large or malformed. The library has
-/// no error of its own for a head that is too large.
+/// no separate error for a head that is too large.
 fn may_be_too_large(error: &h2::Error) -> bool {
     let refused = error.is_library() && error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR);
     let far_beyond =

@@ -17,7 +17,7 @@ pub fn noun(count: u64, one: &str) -> String {
     }
 }
 
-/// What deliveries do that were replayed with many others; the verb fits the number.
+/// The verb for deliveries that were replayed with many others. It fits the number.
 pub fn turn(count: u64) -> &'static str {
     if count == 1 { "waits for its turn" } else { "wait for their turn" }
 }

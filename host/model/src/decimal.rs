@@ -14,7 +14,7 @@ pub enum DecimalError {
 /// Adds a number to a decimal integer. A key that does not exist counts as 0.
 ///
 /// A decimal integer is ASCII text: an optional `+` or `-`, and one or more digits, with leading zeros or
-/// without. Nothing else may stand around it, not even a space or a line end. Its bounds are those of [`i64`].
+/// without. Nothing else may surround it, not even a space or a line end. Its bounds are those of [`i64`].
 /// The sum has no leading zeros and no `+`, so it has at most 20 bytes.
 ///
 /// # Errors

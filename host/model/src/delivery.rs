@@ -269,7 +269,7 @@ pub struct Attempt {
     pub trace: Option<String>,
     /// The lines that the guest logged.
     pub logs: Vec<LogLine>,
-    /// What the guest did, one action a line. None if it did nothing.
+    /// The actions of the guest, one a line. None if it did nothing.
     #[serde(rename = "did", default, skip_serializing_if = "Option::is_none")]
     pub actions: Option<String>,
 }

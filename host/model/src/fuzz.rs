@@ -8,7 +8,7 @@
 
 use super::Carried;
 
-/// A marker's content is either refused or parsed, whatever its bytes. What was parsed survives a round trip.
+/// The parser accepts or refuses any content of a marker. Content that it accepts survives a round trip.
 pub fn carried(input: &[u8]) {
     let Ok(carried) = serde_json::from_slice::<Carried>(input) else { return };
     let written = serde_json::to_vec(&carried).expect("what was read can be written");

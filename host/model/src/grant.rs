@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EventType, HttpGrant, Pattern};
 
-/// What a plugin can ask for in its manifest.
+/// A capability that a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {

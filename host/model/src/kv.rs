@@ -1,4 +1,4 @@
-//! Keys and values of a plugin: what an attempt read, what it staged, and what that comes to at the commit.
+//! Keys and values of a plugin: the reads of an attempt, the writes that it staged, and the values after the commit.
 
 use super::decimal::{DecimalError, add_decimal};
 
@@ -56,7 +56,7 @@ impl KvWrite {
     }
 }
 
-/// The new value of one key: what a write comes to at the commit.
+/// The new value of one key, as the commit computes it from a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvChange {
     /// The key.

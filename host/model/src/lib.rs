@@ -1,4 +1,4 @@
-//! What posthouse is about: events, deliveries, effects and grants, and the settings of `config.toml`.
+//! The domain of posthouse: events, deliveries, effects and grants, and the settings of `config.toml`.
 //!
 //! This is the lowest layer, which all other crates use. The domain types do no I/O, and time and randomness are
 //! passed in ([`Env`]). Three modules touch the system: [`config`] reads files, [`owner`] creates them, and

@@ -63,7 +63,7 @@ impl Masker {
         Some(())
     }
 
-    /// Computes the state to continue from if a byte leads no further. Shorter states come first.
+    /// Computes the state to continue from if a byte leads no further. Shorter states are computed first.
     fn link(&mut self) {
         let mut from: Vec<(u32, u8, u32)> =
             self.ways.iter().map(|(&(state, byte), &next)| (state, byte, next)).collect();

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! The committer guarantees three things. No caller is answered before the commit. Every caller is answered,
-//! or sees its channel close. A completion in a failed batch is retried until it is durable. What a
-//! transaction does is up to the engine (`engine.rs`).
+//! or sees its channel close. A completion in a failed batch is retried until it is durable. The
+//! engine (`engine.rs`) decides what a transaction does.
 
 use std::{
     collections::VecDeque,
@@ -165,7 +165,7 @@ pub(super) struct Committer {
     watches: Watches,
     waiters: VecDeque<Waiter>,
     counting: Counting,
-    /// What arrived since the last batch.
+    /// The submissions since the last batch.
     incoming: Work,
     /// Completions of a batch that was rolled back, to be retried.
     carried: Work,

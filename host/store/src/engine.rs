@@ -48,7 +48,7 @@ pub(super) trait Engine: Send + 'static {
 
 /// The writing half of an engine, owned by the committer's thread.
 pub(super) trait Session {
-    /// What the committer publishes before the first batch.
+    /// The values that the committer publishes before the first batch.
     fn opened(&self) -> Opened;
 
     /// Applies a batch in one transaction.
@@ -134,7 +134,7 @@ pub(super) enum Failed {
     InDoubt(String),
 }
 
-/// What an engine can do beyond the contract. The conformance suite skips the categories of missing features.
+/// The features of an engine beyond the contract. The conformance suite skips the categories of missing features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Features {
     /// It keeps one file, which `posthouse backup` copies while the daemon runs.

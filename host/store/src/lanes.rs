@@ -9,7 +9,7 @@
 //!   accept ──nothing older waits, there is room──► leased; the job is built from the operation
 //!      └─────otherwise───► ready ──┐
 //!                retry ──► waiting ┤
-//!   replay of many ──► deferred ───┴─► refill: read in order of due time, as room comes free
+//!   replay of many ──► deferred ───┴─► refill: read in order of due time, as places become free
 //! ```
 //!
 //! The lane of a trial belongs to a plugin whose breaker is open. It takes the deliveries that the engine
@@ -135,7 +135,7 @@ impl Drop for Lane {
     }
 }
 
-/// What the handle needs to create a [`Lane`].
+/// The parts that the handle needs to create a [`Lane`].
 pub(super) struct OpenedLane {
     id: u64,
     jobs: mpsc::UnboundedReceiver<Vec<Job>>,

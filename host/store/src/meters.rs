@@ -2,7 +2,7 @@
 //!
 //! After each commit the committer counts what it has committed, so a batch that was rolled back counts
 //! nothing, and a completion counts once. Only the committer counts deliveries and commits; a reader never
-//! waits for a lock. What the ledger counts on disk is not counted again here.
+//! waits for a lock. The counts of the ledger on disk are not repeated here.
 
 use std::{
     collections::HashMap,
@@ -198,7 +198,7 @@ pub struct PluginMeters {
     pub attempt: HistogramCounts,
     /// Attempts by outcome.
     pub attempts: [(Outcome, u64); OUTCOMES.len()],
-    /// Deliveries done and dead, by type; none stands for all unknown types.
+    /// Deliveries done and dead, by type; none is for all unknown types.
     pub finished: Vec<(Option<&'static str>, u64, u64)>,
 }
 

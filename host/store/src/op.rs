@@ -104,7 +104,7 @@ pub(super) struct Completion {
     pub(super) verdict: Conclusion,
 }
 
-/// What a completion writes.
+/// The writes of a completion.
 #[derive(Debug)]
 pub(super) enum Conclusion {
     /// The effects, the outbox items as JSON, and "done".

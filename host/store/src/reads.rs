@@ -63,7 +63,7 @@ impl Reads {
 }
 
 impl Store {
-    /// What the engine can do beyond the contract.
+    /// The features of the engine beyond the contract.
     pub fn features(&self) -> Features {
         ask!(self.features())
     }
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Free bytes and total bytes of the store's disk. None if the system does not report them, or the engine
-    /// has no disk of its own.
+    /// has no disk.
     pub fn disk(&self) -> Option<(u64, u64)> {
         ask!(self.disk())
     }

@@ -1,5 +1,5 @@
-//! Time in rows: nanoseconds since 1970 in 64 bits, which reach from 1678 to 2262. What lies beyond is
-//! kept as the nearest time within.
+//! Time in rows: nanoseconds since 1970 in 64 bits, which reach from 1678 to 2262. A time beyond is
+//! kept as the nearest one within.
 
 use jiff::Timestamp;
 

@@ -167,7 +167,7 @@ pub enum OutboxResult {
     },
 }
 
-/// Which outbox items to list.
+/// The filter for a list of outbox items.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxFilter {
     /// Only items in this state; none selects all.
@@ -374,7 +374,7 @@ pub struct AttemptDetail {
     pub error: Option<String>,
     /// The stack of a trap, innermost function first.
     pub trace: Option<String>,
-    /// What the guest logged.
+    /// The log lines of the guest.
     pub logs: Vec<LogLine>,
     /// Its actions: keys, SQL, requests, staged items.
     pub actions: Vec<String>,
@@ -430,7 +430,7 @@ pub struct StoreStats {
     pub lost_leases: u64,
     /// Size of the store's file; none if the engine has no file.
     pub store_bytes: Option<u64>,
-    /// Size of its write-ahead log; none if the engine has none of its own.
+    /// Size of its write-ahead log; none if the engine has no log.
     pub wal_bytes: Option<u64>,
     /// Free space on its disk; none if the system does not report it.
     pub disk_free_bytes: Option<u64>,
@@ -486,7 +486,7 @@ pub struct PluginStats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AuditId(pub i64);
 
-/// Which entries of the audit log to list.
+/// The filter for a list of entries of the audit log.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
     /// Only actions with these words, the last of which may be incomplete: `pause` and `pause pl` match

@@ -5,7 +5,7 @@
 //! | `session.created`, `user.login` | the plugin stores the user's last login, and counts it for the user and for the organization; a record for analytics; an alert if it is suspicious |
 //! | `session.expired`, `user.logout` | an audit record; the session's key is deleted |
 //!
-//! A login is suspicious if it comes from a new address (but not the user's very first one). More than
+//! A login is suspicious if it is from a new address (but not the user's very first one). More than
 //! `max_logins` of a user within `window_seconds` are suspicious too, with at most one alert in that time. If
 //! both `session.created` and `user.login` report a session, it counts as one login.
 //!

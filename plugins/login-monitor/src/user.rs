@@ -13,7 +13,7 @@ const ADDRESSES: usize = 50;
 #[serde(default)]
 pub(crate) struct User {
     last: Option<Login>,
-    /// The address seen longest ago comes first.
+    /// The address seen longest ago is the first.
     addresses: Vec<String>,
     /// Logins within the window, oldest first; no more than needed to see that there are too many.
     recent: Vec<Timestamp>,

@@ -116,7 +116,7 @@ unsafe impl<const SIZE: usize, F: GlobalAlloc> GlobalAlloc for Arena<SIZE, F> {
     }
 }
 
-/// Which parts of the arena are in use.
+/// The parts of the arena that are in use.
 struct Book {
     /// The beginning of the untouched part.
     bump: usize,

@@ -86,7 +86,7 @@ impl Plugin for UserSync {
 
 posthouse_sdk::plugin!(UserSync);
 
-/// What an event did to a user's row.
+/// The effect of an event on a user's row.
 enum Change {
     /// The user exists now, and did not before.
     Appeared,

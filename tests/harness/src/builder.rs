@@ -159,7 +159,7 @@ impl Builder {
         if self.sources.is_empty() {
             self.sources.push(Source::new("scalekit"));
         }
-        let dir = TempDir::with_prefix_in("posthouse-test-", &self.below).expect("a folder of its own");
+        let dir = TempDir::with_prefix_in("posthouse-test-", &self.below).expect("a separate folder");
         let plugins = dir.path().join("plugins");
         fs::create_dir(&plugins).expect("the plugins folder");
         for (name, bytes) in &self.guests {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// `ca.pem`, the authority that a client must trust. No other run's authority has the same name.
 #[track_caller]
 pub(crate) fn make(names: &[&str]) -> TempDir {
-    let dir = TempDir::with_prefix("posthouse-tls-").expect("a folder of its own");
+    let dir = TempDir::with_prefix("posthouse-tls-").expect("a separate folder");
     write(dir.path(), names);
     dir
 }

@@ -157,7 +157,7 @@ fn goes_on(stream: &mut TcpStream, opening: &Opening) -> bool {
     for _ in 0..AT_ONCE {
         match stream.write(&opening.again) {
             Ok(written) if written == opening.again.len() => {}
-            // The rest of a request that did not fit is lost, so what follows is not HTTP. The server does
+            // The rest of a request that did not fit is lost, so the bytes after it are not HTTP. The server does
             // not read that far.
             Ok(_) => return true,
             Err(error) => return error.kind() == ErrorKind::WouldBlock,

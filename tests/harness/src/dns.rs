@@ -29,7 +29,7 @@ impl DnsServer {
     #[track_caller]
     pub fn start(answer: impl Fn(&str, usize) -> Vec<IpAddr> + Send + 'static) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port to listen at");
-        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time-out");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let address = socket.local_addr().expect("its address");
         let (asked, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (counter, stopped) = (Arc::clone(&asked), Arc::clone(&stop));

@@ -48,7 +48,7 @@ impl NotifySocket {
     /// # Panics
     /// If that fails.
     pub fn new() -> Self {
-        let dir = TempDir::with_prefix("posthouse-notify-").expect("a folder of its own");
+        let dir = TempDir::with_prefix("posthouse-notify-").expect("a separate folder");
         let socket = UnixDatagram::bind(dir.path().join("socket")).expect("a datagram socket");
         Self { socket, dir }
     }
@@ -63,7 +63,7 @@ impl NotifySocket {
     /// # Panics
     /// If the socket fails.
     pub fn hear_within(&self, time: Duration) -> Option<Notice> {
-        self.socket.set_read_timeout(Some(time.max(Duration::from_millis(1)))).expect("a time-out");
+        self.socket.set_read_timeout(Some(time.max(Duration::from_millis(1)))).expect("a timeout");
         let mut bytes = [0; 8192];
         let length = self.socket.recv(&mut bytes).ok()?;
         let text = String::from_utf8_lossy(&bytes[..length]);
@@ -84,7 +84,7 @@ impl NotifySocket {
             }
             before.push(notice);
         }
-        panic!("waited in vain: {what}; heard {before:#?}");
+        panic!("timed out waiting for {what}; received {before:#?}");
     }
 }
 

@@ -72,7 +72,7 @@ impl Postgres {
     #[track_caller]
     fn make(settings: &[&str], names: &[&str]) -> Self {
         refuse_in_quick_loop("PostgreSQL");
-        let dir = TempDir::with_prefix("posthouse-postgres-").expect("a folder of its own");
+        let dir = TempDir::with_prefix("posthouse-postgres-").expect("a separate folder");
         let owner = rustix::process::geteuid().is_root().then(unprivileged);
         if let Some((user, group)) = owner {
             chown(dir.path(), Some(user), Some(group)).expect("a folder that is PostgreSQL's");
@@ -107,7 +107,7 @@ impl Postgres {
         certificates::write(self.dir.path(), names);
         for file in ["server.pem", "server.key"] {
             let path = self.dir.path().join(file);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a file of its own");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a private file");
             if let Some((user, group)) = self.owner {
                 chown(&path, Some(user), Some(group)).expect("a file that is PostgreSQL's");
             }

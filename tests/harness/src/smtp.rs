@@ -40,7 +40,7 @@ impl SmtpServer {
     /// If it does not start: `cargo xtask test` installs what it needs.
     #[track_caller]
     pub fn start(options: &SmtpOptions) -> Self {
-        let dir = TempDir::with_prefix("posthouse-smtp-").expect("a folder of its own");
+        let dir = TempDir::with_prefix("posthouse-smtp-").expect("a separate folder");
         let port = ports::free();
         let mut command = Command::new(test_python());
         command.arg(workspace().join("tests/servers/smtp.py")).arg(port.to_string()).arg(dir.path());

@@ -52,7 +52,7 @@ impl From<tokio::task::JoinError> for ApiError {
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(super) struct ErrorBody {
-    /// What went wrong, for a person.
+    /// The error, for a person.
     error: String,
 }
 

@@ -43,7 +43,7 @@ use crate::{
 /// The time limit for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What a page may load and do: only what this listener serves, and nothing inline.
+/// The Content-Security-Policy of every page: it loads only what this listener serves, and nothing inline.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 

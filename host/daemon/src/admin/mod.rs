@@ -86,7 +86,7 @@ impl WayIn {
     }
 }
 
-/// What the operator can see and do. Cheap to clone.
+/// Everything that the operator can see and do. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin(Arc<AdminState>);
 

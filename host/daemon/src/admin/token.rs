@@ -1,4 +1,4 @@
-//! The bearer token of the admin API. It comes from `[admin] token`, or from the file `admin-token` in the
+//! The bearer token of the admin API. Its source is `[admin] token`, or the file `admin-token` in the
 //! state folder, which the first start creates.
 //!
 //! With the file, one can do everything that the operator can, so it has mode 0600. A file that others may

@@ -1,6 +1,6 @@
 //! Writes the daemon's log to standard error: for people, for programs, or for the journal.
 //!
-//! Whatever the filter says, lines of libraries are shown only from `warn` up. At `debug` and `trace`,
+//! Lines of libraries are shown only from `warn` up, even if the filter allows more. At `debug` and `trace`,
 //! libraries log what passes through them, such as parameters of SQL and headers of requests. Bodies and
 //! secrets must not be in the log.
 

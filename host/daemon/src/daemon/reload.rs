@@ -92,7 +92,7 @@ impl Reloader {
             read.map_err(|error| Rejected::Log(error.to_string()))??;
         let running = self.config.load_full();
         let kept = keep(&running, &mut config);
-        // Steps that may fail come first. Each swaps all of its part or nothing.
+        // Steps that may fail run first. Each swaps all of its part or nothing.
         if config.log.level != running.log.level {
             (self.relevel)(&config.log).map_err(Rejected::Log)?;
         }

@@ -1,5 +1,5 @@
-//! What the admin listener needs from ingress: the list of sources, and a sender of test events. The sender
-//! posts to the daemon's own listener as any sender does.
+//! The parts of ingress that the admin listener needs: the list of sources, and a sender of test events. The
+//! sender posts to the daemon's own listener as any sender does.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -127,7 +127,7 @@ impl Dispatch {
         self
     }
 
-    /// Follows the registry until `stop` is cancelled; then gives attempts `within` to end. What has
+    /// Follows the registry until `stop` is cancelled; then gives attempts `within` to end. An attempt that has
     /// not ended by then is dropped without effect and runs after the next start.
     pub async fn run(mut self, stop: CancellationToken, within: Duration) {
         let mut changes = self.registry.changes();

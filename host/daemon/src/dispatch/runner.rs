@@ -163,7 +163,7 @@ impl Runner {
     }
 }
 
-/// What the attempts of one plugin share.
+/// The state that the attempts of one plugin share.
 pub(super) struct Attempts {
     store: Store,
     pub(super) commits: Arc<Commits>,
@@ -171,7 +171,7 @@ pub(super) struct Attempts {
     env: Env,
     redactions: Redactions,
     concurrency: u32,
-    /// What is tried while the breaker is not closed. None if the breaker is closed.
+    /// The trial while the breaker is not closed. None if the breaker is closed.
     trial: Option<Trial>,
     /// Set once everything that was tried has failed.
     pub(super) over: AtomicBool,

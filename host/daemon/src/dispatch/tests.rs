@@ -167,7 +167,7 @@ impl Fixture {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plugin_that_fails_for_an_hour_holds_its_deliveries_and_recovers_by_itself() {
-    // A step longer than the events come, so that a trial in the last of them fails as well.
+    // A step longer than the series of events, so that a trial in the last of them fails as well.
     let fixture = Fixture::new(&sick_until(START + HOUR + STEP)).await;
     let running = fixture.dispatch();
 

@@ -14,7 +14,7 @@ pub(super) enum NotSent {
     Transient(String),
     /// A retry may succeed, but not before `after` has passed.
     Later {
-        /// What happened.
+        /// The error.
         error: String,
         /// The shortest wait before the retry.
         after: Duration,

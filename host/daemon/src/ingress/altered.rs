@@ -157,36 +157,30 @@ const LAYOUTS: [(Layout, &str); 13] = [
     (one_line(false, Escapes::Kept), "written on one line without blanks; something has laid it out"),
     (
         one_line(true, Escapes::Kept),
-        "written on one line with blanks after `,` and `:`; something has read the JSON and written it anew",
+        "written on one line with blanks after `,` and `:`; something read the JSON and wrote it again",
     ),
-    (lines("  ", Escapes::Kept), "indented by two blanks; something has read the JSON and written it anew"),
-    (
-        lines("    ", Escapes::Kept),
-        "indented by four blanks; something has read the JSON and written it anew",
-    ),
-    (lines("\t", Escapes::Kept), "indented by tabs; something has read the JSON and written it anew"),
-    (
-        one_line(false, Escapes::Least),
-        "with no needless escapes; something has read the JSON and written it anew",
-    ),
+    (lines("  ", Escapes::Kept), "indented by two blanks; something read the JSON and wrote it again"),
+    (lines("    ", Escapes::Kept), "indented by four blanks; something read the JSON and wrote it again"),
+    (lines("\t", Escapes::Kept), "indented by tabs; something read the JSON and wrote it again"),
+    (one_line(false, Escapes::Least), "with no needless escapes; something read the JSON and wrote it again"),
     (
         one_line(false, Escapes::Python),
-        "with `\\u…` for all beyond ASCII; something has read the JSON and written it anew",
+        "with `\\u…` for all beyond ASCII; something read the JSON and wrote it again",
     ),
-    (one_line(true, Escapes::Python), "as Python writes JSON; something has read it and written it anew"),
+    (one_line(true, Escapes::Python), "as Python writes JSON; something read it and wrote it again"),
     (
         one_line(true, Escapes::Least),
-        "with blanks after `,` and `:` and no needless escapes; something has read the JSON and written it anew",
+        "with blanks after `,` and `:` and no needless escapes; something read the JSON and wrote it again",
     ),
-    (one_line(false, Escapes::Php), "as PHP writes JSON; something has read it and written it anew"),
-    (one_line(false, Escapes::Go), "as Go writes JSON; something has read it and written it anew"),
+    (one_line(false, Escapes::Php), "as PHP writes JSON; something read it and wrote it again"),
+    (one_line(false, Escapes::Go), "as Go writes JSON; something read it and wrote it again"),
     (
         lines("  ", Escapes::Least),
-        "indented by two blanks with no needless escapes; something has read the JSON and written it anew",
+        "indented by two blanks with no needless escapes; something read the JSON and wrote it again",
     ),
     (
         lines("  ", Escapes::Python),
-        "indented by two blanks with `\\u…` for all beyond ASCII; something has read the JSON and written it anew",
+        "indented by two blanks with `\\u…` for all beyond ASCII; something read the JSON and wrote it again",
     ),
 ];
 

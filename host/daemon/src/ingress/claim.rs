@@ -1,4 +1,4 @@
-//! A claim: what a request says about its sender, and the check of its signatures.
+//! The claim of a request about its sender, and the check of its signatures.
 //!
 //! Each entry is compared with each key, in constant time. No match ends the comparison early, so the time
 //! taken does not reveal which key matched. A value in an ambiguous spelling makes the request invalid; among
@@ -24,7 +24,7 @@ use super::{
     request::{Address, Head},
 };
 
-/// What the head of a request says about its sender: well-formed, not verified yet.
+/// The claim in the head of a request: well-formed, not verified yet.
 pub(super) struct Claim<'k, 'r> {
     keyring: &'k Keyring,
     family: &'k Family,
@@ -81,7 +81,7 @@ impl<'k, 'r> Claim<'k, 'r> {
         Ok(claim)
     }
 
-    /// Reads what the body says about its sender.
+    /// Reads the part of the claim that is in the body.
     ///
     /// # Errors
     /// [`Refusal`] names the member that is missing, repeated or malformed.
@@ -215,7 +215,7 @@ impl<'k, 'r> Claim<'k, 'r> {
     }
 }
 
-/// What a whole request says about its sender: well-formed, not verified yet.
+/// The claim of a whole request: well-formed, not verified yet.
 pub(super) struct Whole<'k, 'r> {
     claim: Claim<'k, 'r>,
     body: &'r Bytes,
@@ -260,8 +260,8 @@ impl<'k, 'r> Whole<'k, 'r> {
         let Keyring { shared, public, .. } = self.claim.keyring;
         let candidates = self.candidates()?;
         self.check_digest()?;
-        // A hash of key and text can be extended by those who do not have the key. The padding that has to come in
-        // between is no UTF-8.
+        // Anybody can extend a hash of key and text without the key. The padding in between is not UTF-8, so a
+        // body that is not UTF-8 is refused.
         let extendable = self.plan().row.signature.algorithm == Algorithm::Sha256;
         if extendable && std::str::from_utf8(self.body).is_err() {
             return Err(Refusal::Mismatch);
@@ -489,8 +489,8 @@ fn digits(text: &str) -> Option<i128> {
     number.map(i128::from)
 }
 
-/// Parses `2026-01-24T03:27:29Z`, with or without a fraction. The text ends at its only `Z`, so what follows it in a
-/// signed text can't be taken for a part of it.
+/// Parses `2026-01-24T03:27:29Z`, with or without a fraction. The text ends at its only `Z`, so the text
+/// that follows it in a signed text can't be taken for a part of it.
 fn rfc3339(text: &str) -> Option<i128> {
     let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b':' | b'.' | b'T');
     let before = text.strip_suffix('Z').filter(|before| before.len() <= 32)?;
@@ -640,8 +640,8 @@ mod tests {
     fn a_hash_with_the_key_in_the_text_can_not_be_extended() {
         let source = source("lark");
         assert_eq!(verdict(&source, &signed(&source, BODY)), "valid");
-        // An extended body has the padding of SHA-256 in it: 0x80, zeroes and a length. The hash is right here, as it
-        // would be for those who can extend one.
+        // An extended body contains the padding of SHA-256: 0x80, zeroes and a length. The test gives it the
+        // right hash, as an attacker would.
         let extended = [BODY, b"\x80\0\0\0\0\0\0\x01", b",\"more\":1}"].concat();
         assert_eq!(verdict(&source, &signed(&source, &extended)), "signature-mismatch");
     }

@@ -1,4 +1,4 @@
-//! Keys, and the values that they are compared by. Everything here compares in constant time.
+//! Keys, and the values that they produce. Every comparison here takes constant time.
 
 use ed25519_dalek::VerifyingKey;
 use hmac::{Hmac, KeyInit, Mac as _};
@@ -27,7 +27,7 @@ impl Value {
         Self { bytes, length }
     }
 
-    /// The hash of a token: two hashes are compared, so that the time taken tells nothing of a length.
+    /// The hash of a token. Comparing two hashes takes a time that does not depend on the length of the token.
     pub(super) fn of_token(token: &[u8]) -> Self {
         Self::of(&Sha256::digest(token))
     }

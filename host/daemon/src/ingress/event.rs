@@ -1,8 +1,8 @@
-//! Reads the event in a verified request: its id, type, time and organization, where the row says they are.
+//! Reads the event in a verified request: its id, type, time and organization, at the places that the row names.
 //!
-//! Of several texts the first counts whose places all have a value. An event without an id has the SHA-256 of its
-//! body as its id, so that a request that is sent again is a duplicate. A time or organization that can't be read
-//! is left out; an event without a type can't be routed, and is refused.
+//! Of several texts, the first one whose places all have a value counts. If an event has no id, the SHA-256 of its
+//! body is its id, so that a request that is sent again is a duplicate. If a time or organization can't be read,
+//! it is left out. An event without a type can't be routed, and is refused.
 
 use std::borrow::Cow;
 

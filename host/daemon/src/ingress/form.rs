@@ -31,7 +31,7 @@ pub(super) fn fields(form: &[u8]) -> Result<Vec<Field<'_>>, TooManyFields> {
     if fields.len() > MAX_FIELDS { Err(TooManyFields) } else { Ok(fields) }
 }
 
-/// The values of this name.
+/// The values of the fields with this name.
 pub(super) fn values<'f, 'a>(fields: &'f [Field<'a>], name: &str) -> impl Iterator<Item = &'f Cow<'a, str>> {
     fields.iter().filter(move |(of, _)| of == name).map(|(_, value)| value)
 }

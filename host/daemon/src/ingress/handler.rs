@@ -284,7 +284,7 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// What the head claims, if the time of signing is acceptable now.
+    /// Returns the claim of the head, if the time of signing is acceptable now.
     fn claim<'r>(&self, route: &'r Route, head: Head<'r>) -> Result<Claim<'r, 'r>, Refusal> {
         let claim = route.verifier.claim(head)?;
         self.check_age(|now| claim.check_age(route.verifier.tolerance(), now))?;

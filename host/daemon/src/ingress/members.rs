@@ -1,7 +1,7 @@
 //! Reads the members of a body that a row names, in one pass.
 //!
-//! Everything else is skipped unparsed, so that its depth and its numbers do no harm. If an object on the way to
-//! a member repeats a name of that way, the body is ambiguous: two readers may choose different members.
+//! It skips everything else unparsed, so the depth and the numbers of the rest do no harm. If an object on the path
+//! to a member repeats a name of that path, the body is ambiguous: two readers may choose different members.
 
 use std::{borrow::Cow, fmt};
 
@@ -63,7 +63,7 @@ impl Wanted {
 pub(super) struct Found<'a> {
     /// Their JSON, by number.
     values: Vec<Option<&'a str>>,
-    /// A name that an object repeats on the way to one of them.
+    /// A name that an object repeats on the path to one of them.
     pub(super) repeated: Option<String>,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Plan {
     pub(super) families: Vec<Family>,
 }
 
-/// The headers of one signature, and what is read from a request that has them.
+/// The headers of one signature, and the places to read in a request that has them.
 pub(super) struct Family {
     /// The header with the signatures.
     pub(super) signature: HeaderName,
@@ -28,7 +28,7 @@ pub(super) struct Family {
     pub(super) wanted: Wanted,
     /// Its headers, in the order in which a sender writes them. A request with one of them is of this family.
     pub(super) headers: Vec<HeaderName>,
-    /// What an event is made of.
+    /// The places of the event's members.
     pub(super) event: EventPlan,
 }
 
@@ -77,7 +77,7 @@ pub(super) enum Bit {
 }
 
 impl Plan {
-    /// Compiles a row. config.toml has checked it, so a name that is no header leaves its family out.
+    /// Compiles a row. The reader of config.toml has checked it, so a name that is no header leaves its family out.
     pub(super) fn new(row: &Arc<Row>) -> Self {
         let whole = [String::new()];
         let prefixes = if row.families.is_empty() { &whole[..] } else { &row.families[..] };

@@ -1,7 +1,7 @@
-//! A thousand random schemes of the grammar. Each verifies what its sender signs, and refuses one bit of the body,
-//! one bit of the signature, another key and another time.
+//! A thousand random schemes of the grammar. Each verifies its sender's request. It refuses the request if one
+//! bit of the body or the signature has changed, with another key and at another time.
 //!
-//! The sender here is written from the meaning of the grammar and shares no code with `sign` or `claim`.
+//! The sender here follows the description of the grammar and shares no code with `sign` or `claim`.
 
 use std::{ffi::OsString, path::Path};
 
@@ -39,12 +39,12 @@ enum TimeAt {
     Body,
 }
 
-/// A scheme, and what its sender sends.
+/// A scheme, and the choices of its sender.
 #[derive(Debug, Clone)]
 struct Random {
     way: Way,
     base64: bool,
-    /// The label, and what separates entries and labels; none: one signature after a prefix.
+    /// The label, and the separators of entries and labels. None: one signature after a prefix.
     entries: Option<(&'static str, char, char)>,
     prefix: &'static str,
     time: TimeAt,
@@ -184,7 +184,7 @@ impl Random {
     }
 
     fn p256(&self) -> p256::ecdsa::SigningKey {
-        // All but a few of 2^256 are scalars, and those are not among what proptest tries.
+        // All but a few of 2^256 are scalars, and proptest tries none of those.
         p256::ecdsa::SigningKey::from_slice(&self.key)
             .unwrap_or_else(|_| p256::ecdsa::SigningKey::from_slice(&[7; 32]).unwrap())
     }

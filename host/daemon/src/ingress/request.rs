@@ -23,13 +23,13 @@ impl RawRequest {
         Self { method: Method::POST, query: None, headers, body }
     }
 
-    /// What it says besides its body.
+    /// All of it but the body.
     pub(super) fn head(&self) -> Head<'_> {
         Head { method: self.method.as_str(), query: self.query.as_deref(), headers: &self.headers }
     }
 }
 
-/// What a request says besides its body.
+/// All of a request but its body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head<'r> {
     pub(super) method: &'r str,
@@ -38,8 +38,8 @@ pub(super) struct Head<'r> {
     pub(super) headers: &'r HeaderMap,
 }
 
-/// The address of a source, as its sender has it. It is from config.toml: a request's own `Host` is what anybody
-/// wrote there.
+/// The address of a source, as its sender has it. It is from config.toml, because any client can write any
+/// `Host` into a request.
 #[derive(Debug)]
 pub(super) struct Address {
     /// Without a query. Empty if config.toml has none, and then no row signs it.

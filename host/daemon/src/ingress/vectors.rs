@@ -1,4 +1,5 @@
-//! Requests of many senders, signed by their formulas and judged by their own libraries: tests/data/senders.json.
+//! Tests the requests of many senders in tests/data/senders.json. The senders' formulas signed them, and
+//! the senders' own libraries checked most of them.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ struct Vector {
     events: Option<Vec<Expected>>,
 }
 
-/// What a row takes from a request.
+/// The event that a row reads from a request.
 #[derive(Debug, PartialEq, Deserialize)]
 struct Expected {
     id: String,

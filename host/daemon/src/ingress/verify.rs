@@ -39,7 +39,7 @@ impl<'r> Verified<'r> {
         self.body
     }
 
-    /// What the request says besides its body. A signature rarely covers all of it.
+    /// All of the request but its body. A signature rarely covers all of it.
     pub(super) fn head(&self) -> Head<'r> {
         self.head
     }

@@ -115,7 +115,7 @@ pub(super) async fn serve<H: Handler>(
             _ = timeout(FIRST_REQUEST, first_request(peer)) => {}
         }
         Pin::new(&mut connection).graceful_shutdown();
-        // Whatever has not ended by then is closed; the rest needs no more attention.
+        // A connection that has not ended by then is closed.
         let _ = timeout(bounds.shutdown_timeout, connection).await;
         return;
     }

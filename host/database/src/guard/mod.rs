@@ -42,7 +42,7 @@ pub(super) enum Dialect<'a> {
     Postgres(&'a Grants),
 }
 
-/// What a statement does.
+/// The effect of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Does {
     /// It reads and writes rows.
@@ -110,7 +110,7 @@ const NAMES_AS_VALUES: [&str; 9] = [
 /// Checks a statement.
 ///
 /// # Errors
-/// What is wrong with the statement, for the guest's author.
+/// The error in the statement, for the guest's author.
 pub(super) fn check(dialect: Dialect<'_>, statement: &str) -> Result<Checked, String> {
     if statement.len() > LENGTH {
         return Err(format!("the statement has {} bytes; {LENGTH} is the limit", statement.len()));

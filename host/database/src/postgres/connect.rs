@@ -87,7 +87,7 @@ impl Server {
             config.ssl_mode(SslMode::Require);
             tls(ca.as_deref()).map(Some)
         };
-        // Literals mean what they say, times are UTC, and nothing waits for ever: a session whose host is gone
+        // Literals mean what they say, times are UTC, and no wait is endless: a session whose host is gone
         // must not keep its locks.
         let settings = format!(
             "SET standard_conforming_strings = on; SET client_min_messages = error; SET TimeZone = 'UTC';

@@ -688,7 +688,7 @@ impl Transaction {
         }
     }
 
-    /// What the failure of the host's own work means.
+    /// The meaning of a failure of the host's own work.
     fn over(&self, error: &Failure) -> TxAborted {
         if let Some(bytes) = self.link.as_ref().and_then(Connection::over) {
             return TxAborted::TooLarge(bytes);

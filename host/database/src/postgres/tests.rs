@@ -1,4 +1,4 @@
-//! What happens to a connection whose session was changed. A function that the operator granted changes it,
+//! Tests of connections whose session was changed. A function that the operator granted changes it,
 //! because no guest's statement can.
 
 use posthouse_harness::Postgres;

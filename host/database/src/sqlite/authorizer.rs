@@ -23,7 +23,7 @@ const NOT_READ: [&str; 6] =
 /// Checks one action of a statement.
 ///
 /// # Errors
-/// What the action is, for the guest's author.
+/// The action in words, for the guest's author.
 pub(super) fn check(does: Does, context: AuthContext<'_>) -> Result<(), String> {
     use AuthAction as A;
     let schema = context.database_name;

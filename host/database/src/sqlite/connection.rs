@@ -126,7 +126,7 @@ impl GuestConnection {
         as_at_first
     }
 
-    /// What the failure of a host's statement means.
+    /// The meaning of a failure of the host's own statement.
     pub(super) fn over(&self, error: &rusqlite::Error) -> TxAborted {
         if sqlstate::is_conflict(error) {
             return TxAborted::Conflict;

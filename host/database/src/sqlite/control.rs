@@ -44,7 +44,7 @@ pub(super) struct Control {
     may_ask: AtomicU32,
     /// Tables and indexes that the statement drops.
     drops: Mutex<Vec<String>>,
-    /// What the statement does.
+    /// The effect of the statement.
     does: Mutex<Does>,
     /// Why the authorizer refused the statement.
     refused: Mutex<Option<String>>,
@@ -169,7 +169,7 @@ impl Control {
         std::mem::take(&mut *self.drops.lock())
     }
 
-    /// What the statement does.
+    /// The effect of the statement.
     pub(super) fn does(&self) -> Does {
         *self.does.lock()
     }

@@ -22,7 +22,7 @@ const WORDS: usize = 20_000;
 /// Refuses a statement that would become too large.
 ///
 /// # Errors
-/// What is wrong with the statement, for the guest's author.
+/// The error in the statement, for the guest's author.
 pub(super) fn check(connection: &Connection, text: &str) -> Result<(), String> {
     let tokens = tokens(text);
     if tokens.len() > WORDS {
@@ -149,7 +149,7 @@ fn closing(tokens: &[String]) -> usize {
     tokens.len()
 }
 
-/// The name of the common table expression whose query comes next: `name AS (`, `name (a, b) AS MATERIALIZED
+/// The name of the common table expression whose query follows: `name AS (`, `name (a, b) AS MATERIALIZED
 /// (`. A materialized one is computed separately, and not copied into another query.
 fn named(before: &[String]) -> Option<&String> {
     let mut rest = before;

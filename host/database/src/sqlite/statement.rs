@@ -64,7 +64,7 @@ pub(super) fn run(
         let run = || step(guest, connection, checked, parameters, bounds);
         let mut answer = run();
         if answer.is_err() && guest.control.asked_too_often() {
-            // The schema has changed since, so what was known of the program is outdated.
+            // The schema has changed since, so the facts about the program are outdated.
             guest.programs.forget(connection);
             answer = run();
         }

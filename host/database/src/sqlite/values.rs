@@ -14,7 +14,7 @@ use rusqlite::types::{ToSqlOutput, Value as Owned, ValueRef};
 
 use crate::Value;
 
-/// What a column's declared type adds to the storage class.
+/// The part of a column's declared type that the storage class lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Declared {
     Boolean,

@@ -13,7 +13,7 @@ use proptest::{
 
 use super::*;
 
-/// What an attempt of the honest plugin does to its rows and keys.
+/// The changes of an attempt of the honest plugin to its rows and keys.
 #[derive(Debug, Clone)]
 enum Work {
     Insert(String),
@@ -74,7 +74,7 @@ fn creation() -> impl Strategy<Value = String> {
     })
 }
 
-/// What a plugin does with its own tables.
+/// The statements of a plugin on its own tables.
 fn own() -> impl Strategy<Value = String> {
     let table = || one_of(&["a_1", "a_2", "a_3"]);
     prop_oneof![

@@ -6,7 +6,7 @@ use crate::guard;
 const REFUSED: &str = include_str!("../../../../tests/data/refused-statements.txt");
 const ALLOWED: &str = include_str!("../../../../tests/data/allowed-statements.txt");
 
-/// What the operator has created besides the tables, on PostgreSQL.
+/// The objects that the operator has created besides the tables, on PostgreSQL.
 const OPERATORS: &str = "
 CREATE EXTENSION xml2; CREATE EXTENSION pg_trgm; CREATE EXTENSION dblink; CREATE EXTENSION tablefunc;
 CREATE EXTENSION hstore; CREATE EXTENSION pgcrypto; CREATE EXTENSION citext; CREATE SCHEMA app;

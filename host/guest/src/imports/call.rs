@@ -1,7 +1,7 @@
 //! The calls of a guest and their answers, as plain data.
 //!
-//! A version of the WIT package converts its types to these and back. So whoever watches the calls of an attempt, keeps
-//! them or answers in place of the host needs to know neither WIT nor wasmtime.
+//! A version of the WIT package converts its types to these and back. So code that watches the calls of an attempt,
+//! keeps them or answers in place of the host needs neither WIT nor wasmtime.
 //!
 //! A call passes if its answer can differ between two attempts, if it has an effect, or if it ends the attempt. The rest
 //! of WASI answers the same in every attempt and does not pass: resolutions of clocks, an environment without
@@ -154,7 +154,7 @@ pub(crate) enum Stdio {
 
 /// Watches the calls of an attempt, and may answer in place of the host.
 pub(crate) trait Tap: Send {
-    /// Sees a call before anything is done about it. What this returns is the answer in place of the host's.
+    /// Sees a call before the host does. If this returns an answer, the guest gets it in place of the host's.
     fn asked(&mut self, call: &HostCall) -> Option<Result<HostAnswer, Stop>>;
 
     /// Sees the answer to the last call, or that the attempt ends with it. An attempt that is stopped while the guest

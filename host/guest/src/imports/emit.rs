@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 
 use super::{fault::Fault, limits::Budget, outbox::OutboxError};
 
-/// What one `emit` needs.
+/// The inputs of one `emit`.
 pub(super) struct Emitter<'a> {
     pub(super) plugin: &'a str,
     pub(super) delivery: DeliveryId,

@@ -1,4 +1,4 @@
-//! A guest, whatever version of the WIT package it was built against.
+//! A guest of any version of the WIT package.
 //!
 //! The version is that of the interface that its component exports. Another version is a folder beside `v0_1`, a variant
 //! of [`Linked`] and of [`Guest`], and a line in [`Linked::new`].

@@ -16,7 +16,7 @@ pub(super) fn key(delivery: DeliveryId, n: u32) -> String {
     format!("{delivery}-{n}")
 }
 
-/// What one fetch needs.
+/// The inputs of one fetch.
 pub(super) struct Http<'a> {
     pub(super) plugin_http: &'a PluginHttp,
     pub(super) delivery: DeliveryId,

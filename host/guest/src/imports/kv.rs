@@ -99,7 +99,7 @@ pub(crate) enum KvError {
 
 type Answer<T> = Result<T, Fault<KvError>>;
 
-/// What an attempt has read and written so far.
+/// The reads and writes of an attempt so far.
 #[derive(Debug, Default)]
 pub(super) struct Stage {
     reads: BTreeMap<String, Option<KvVersion>>,
@@ -140,7 +140,7 @@ impl Stage {
     }
 }
 
-/// What one call needs of the plugin's keys.
+/// The parts of the state that one call on the plugin's keys needs.
 pub(super) struct Kv<'a> {
     pub(super) limits: &'a Limits,
     pub(super) source: Source<'a>,
@@ -452,7 +452,7 @@ mod tests {
         )
     }
 
-    /// What a guest would see if it were alone and every write took effect at once.
+    /// The answer to a guest that is alone and whose writes take effect at once.
     fn model(data: &mut BTreeMap<String, Vec<u8>>, op: &Op) -> Result<Vec<(String, Vec<u8>)>, ()> {
         match op {
             Op::Get(key) => return Ok(data.get(key).map(|v| (key.clone(), v.clone())).into_iter().collect()),

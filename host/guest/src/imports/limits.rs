@@ -145,7 +145,7 @@ pub(crate) struct Meter {
     memory: usize,
     most_memory: usize,
     elements: usize,
-    /// What the last growth that was allowed added. It is subtracted again if the growth fails.
+    /// The bytes or elements that the last allowed growth added. If the growth fails, they are subtracted again.
     last: usize,
     hit: Option<&'static str>,
 }

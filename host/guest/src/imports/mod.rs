@@ -1,4 +1,4 @@
-//! What a guest can call.
+//! The functions that a guest can call.
 //!
 //! ```text
 //! guest ─► v0_1, wasi     convert the types of WIT to a HostCall, and a HostAnswer back

@@ -34,7 +34,7 @@ pub(crate) enum OutboxError {
     Limit(String),
 }
 
-/// What one call needs of the outbox.
+/// The parts of the state that one call on the outbox needs.
 pub(super) struct Outbox<'a> {
     pub(super) plugin: &'a str,
     pub(super) delivery: DeliveryId,

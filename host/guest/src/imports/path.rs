@@ -46,7 +46,7 @@ impl HostState {
         self.call(call).now_or_never().unwrap_or(Err(Stop::Pending(kind)))
     }
 
-    /// What happens to a call that may not be made. Without its grant a call has an answer for the guest.
+    /// Returns the refusal of a call that may not be made. None if it may. A missing grant is an answer to the guest.
     fn refusal(&self, kind: Kind) -> Option<Result<HostAnswer, Stop>> {
         if self.invocation == Invocation::Describe && !kind.while_describing() {
             return Some(Err(Stop::Describing(kind)));
@@ -56,8 +56,8 @@ impl HostState {
         (!granted).then(|| Ok(denial(lacks(&self.context.plugin, capability))))
     }
 
-    /// Answers a call that may be made. Whatever may wait long and is rare is boxed, since the future of every call is as
-    /// large as the largest.
+    /// Answers a call that may be made. The futures of rare calls that may wait long are boxed, since the
+    /// future of every call is as large as the largest.
     async fn answer(&mut self, kind: Kind, call: HostCall) -> Result<HostAnswer, Stop> {
         Ok(match call {
             HostCall::LogWrite { .. } => {

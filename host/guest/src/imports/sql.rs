@@ -24,7 +24,7 @@ pub(crate) enum SqlError {
     Limit(String),
 }
 
-/// What one call needs of the database.
+/// The parts of the state that one call on the database needs.
 pub(super) struct Sql<'a> {
     pub(super) limits: &'a Limits,
     pub(super) transaction: &'a mut Transaction,

@@ -17,7 +17,7 @@ use super::{
     wasi::Wasi,
 };
 
-/// What all attempts of a plugin's revision share.
+/// The state that all attempts of a plugin's revision share.
 pub(crate) struct PluginContext {
     pub(crate) plugin: String,
     pub(crate) settings: Arc<PluginSettings>,
@@ -59,7 +59,7 @@ pub(crate) struct HostState {
     pub(super) budget: Budget,
     /// The transaction on the plugin's database, from the first call that needs it.
     pub(super) transaction: Option<Transaction>,
-    /// What is known of earlier attempts of the delivery.
+    /// The history of earlier attempts of the delivery.
     pub(super) past: AttemptHistory,
     /// How long the attempt waits for others. This time does not count towards its deadline.
     pub(super) waiting: Waiting,
@@ -177,7 +177,7 @@ impl HostState {
     }
 
     /// Returns the attempt's actions in a few lines. Called after [`Self::finish`] if the guest returned ok. Otherwise
-    /// the lines contain only what can't be undone.
+    /// the lines contain only actions that can't be undone.
     pub(crate) fn take_actions(&mut self) -> Option<String> {
         self.views.actions.take()
     }

@@ -1,4 +1,4 @@
-//! What the host keeps of an attempt's calls. Each view reads every call and every answer, and keeps its own part.
+//! The host's records of an attempt's calls. Each view reads every call and every answer, and keeps its own part.
 
 use posthouse_model::{Env, Fetched, LogLine, TraceContext, config::Limits};
 

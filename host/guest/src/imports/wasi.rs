@@ -35,8 +35,8 @@ const WRITE: usize = 64 << 10;
 /// Bytes that a stream accepts in one write that also flushes. WASI sets this limit.
 const WRITE_AND_FLUSH: usize = 4096;
 
-/// What wasmtime-wasi keeps for an instance. The first call that needs it creates it, since most guests in Rust need
-/// none of it.
+/// The state of wasmtime-wasi for an instance. The first call that needs it creates it, since most guests in Rust
+/// need none of it.
 #[derive(Default)]
 pub(super) struct Wasi(Option<Box<Open>>);
 
@@ -394,7 +394,7 @@ impl HostState {
     }
 }
 
-/// A time that a guest waits for. None if it is so far away that it never comes.
+/// The end of a guest's wait. None if it is so far away that the wait never ends.
 struct Alarm(Option<Instant>);
 
 #[async_trait]
@@ -407,7 +407,7 @@ impl Pollable for Alarm {
     }
 }
 
-/// What the table keeps for a standard stream, which is always ready. Writes do not reach it: they are host calls.
+/// The entry of a standard stream in the table. It is always ready. Writes do not reach it: they are host calls.
 struct Standard;
 
 #[async_trait]

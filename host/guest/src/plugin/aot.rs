@@ -7,7 +7,7 @@ use wasmtime::{Engine, component::Component};
 /// Loads AOT code.
 ///
 /// wasmtime trusts this code as it trusts itself: a forged or damaged file would run as part of the daemon. So
-/// the code comes from memory whose seal was checked, and not from a file that may have changed since. The
+/// this reads the code from memory whose seal was checked, and not from a file that may have changed since. The
 /// cache sealed the code after the daemon's own compiler had written it, in a folder that only this user can
 /// write to.
 ///

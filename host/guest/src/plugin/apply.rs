@@ -1,4 +1,4 @@
-//! Puts into force what came of a plugin's file: in the store first, then in the list.
+//! Applies the result of loading a plugin's file: in the store first, then in the list.
 
 use std::sync::Arc;
 

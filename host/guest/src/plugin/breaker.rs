@@ -31,7 +31,7 @@ const COUNTED: usize = 1_000_000;
 /// The largest factor by which false alarms raise the threshold.
 const LEEWAY: u32 = 16;
 
-/// What an attempt says about its plugin's health.
+/// The report of an attempt on its plugin's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
     /// The attempt ended normally: done, or rejected by the guest.
@@ -42,7 +42,7 @@ pub enum Health {
     Unknown,
 }
 
-/// What should happen to the breaker after an attempt.
+/// The change of the breaker after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing.

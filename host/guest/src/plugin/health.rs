@@ -1,4 +1,4 @@
-//! Opens and closes the breakers of plugins as their attempts say. The policy is in `breaker.rs`.
+//! Opens and closes the breakers of plugins, by the results of their attempts. The policy is in `breaker.rs`.
 //!
 //! Each attempt reports its plugin's health ([`Health`]). Only a report that opens or closes a breaker waits
 //! for the right to change the list.
@@ -57,7 +57,7 @@ async fn close(list: &List, env: &Env, plugin: &Plugin) {
     }
 }
 
-/// Records that everything that a trial of this plugin tried has failed. Returns false if the breaker has
+/// Records that every delivery of a trial of this plugin has failed. Returns false if the breaker has
 /// changed since the trial began, or if the store did not record this. The trial goes on then.
 pub(super) async fn trial_failed(list: &List, env: &Env, plugin: &Plugin, vain: Vain) -> bool {
     let now = env.now();

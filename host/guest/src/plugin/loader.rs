@@ -1,4 +1,4 @@
-//! Loads one file of the plugins folder, and says what came of it. It changes no plugin.
+//! Loads one file of the plugins folder, and returns the result. It changes no plugin.
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +22,7 @@ pub(super) struct File {
     content: Result<Content, ReadError>,
 }
 
-/// What came of loading a file.
+/// The result of loading a file.
 pub(super) enum Outcome {
     /// It loads.
     Loads(Box<Inspection>),
@@ -30,7 +30,7 @@ pub(super) enum Outcome {
     Refused {
         /// The SHA-256 of its content, hexadecimal. None if it could not be read.
         sha256: Option<String>,
-        /// Why.
+        /// The reason.
         error: String,
     },
     /// It does not load, but it changed less than a second ago, so it may be half written.

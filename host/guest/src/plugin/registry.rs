@@ -97,14 +97,14 @@ impl Registry {
         self.0.prune().await;
     }
 
-    /// Stops all loading before the daemon ends, so that no file is blamed for a compilation that was
-    /// interrupted.
+    /// Stops all loading before the daemon ends, so that an interrupted compilation is not counted
+    /// against its file.
     pub async fn stop_loading(&self) {
         self.0.scan.lock().await.stop().await;
     }
 
-    /// Loads each plugin whose settings have changed again. Its running attempts keep their settings. A plugin
-    /// that does not load goes on as before.
+    /// Reloads each plugin whose settings have changed. Its running attempts keep their settings. A plugin that
+    /// does not load continues unchanged.
     pub async fn resettle(&self) {
         let mut scan = self.0.scan.lock().await;
         // A file that is being loaded may have read its settings before they changed.
@@ -316,7 +316,7 @@ impl Inner {
             }
         };
         if let Err(error) = &kept {
-            tracing::error!(plugin = name, %error, "the store did not take in how the plugin stands");
+            tracing::error!(plugin = name, %error, "the store did not record the plugin's state");
         }
         Some(Seen { stamp, settled: kept.is_ok() })
     }

@@ -23,13 +23,13 @@ const RECURSION: usize = 4;
 /// How an attempt ended, before the store has committed it.
 #[derive(Debug)]
 pub struct AttemptReport {
-    /// What it changed, or why it changed nothing.
+    /// Its changes, or why it changed nothing.
     pub result: Result<Finished, AttemptFailure>,
     /// When the instance was requested.
     pub started_at: jiff::Timestamp,
     /// The time from then until the guest returned.
     pub duration: Duration,
-    /// What the guest logged.
+    /// The log lines of the guest.
     pub logs: Vec<LogLine>,
     /// A summary of its actions in a few lines; none if there were none.
     pub actions: Option<String>,
@@ -64,14 +64,14 @@ pub enum AttemptFailure {
     },
     /// A trap, a limit (named in the error), or a timeout.
     Stopped {
-        /// What happened.
+        /// The error.
         error: String,
         /// The guest's stack, innermost function first.
         trace: Option<String>,
     },
     /// There is no room for the events that it emits, because too much is unfinished.
     NoRoom {
-        /// What is full.
+        /// The error.
         error: String,
     },
     /// Another transaction on the plugin's database conflicted. The job runs again at once, and the attempt is
@@ -81,13 +81,13 @@ pub enum AttemptFailure {
     /// guest may not be the cause, so the job is released. If it happens again and again, the guest is the
     /// cause.
     Broken {
-        /// What happened.
+        /// The error.
         error: String,
     },
     /// The guest is not the cause: the store could not be read, or the plugin has no code any more. The job is
     /// released, and the attempt is not counted.
     NotRun {
-        /// What happened.
+        /// The error.
         error: String,
     },
 }

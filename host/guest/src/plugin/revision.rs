@@ -42,7 +42,7 @@ pub enum LoadError {
     /// The guest's `describe` failed.
     #[error("`describe` failed: {error}")]
     Describe {
-        /// What happened.
+        /// The error.
         error: String,
         /// The guest's stack, innermost function first.
         trace: Option<String>,

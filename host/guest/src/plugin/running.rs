@@ -1,4 +1,4 @@
-//! What runs the revision of a plugin: its code, and the services that it may use.
+//! The running part of a plugin's revision: its code, and the services that it may use.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::imports::{KvSource, PluginContext};
 /// One plugin at one moment. It is immutable and replaced as a whole at each change.
 pub type Plugin = State<Running>;
 
-/// What plugins need to run.
+/// The services that plugins need to run.
 #[derive(Clone)]
 pub(super) struct Services {
     /// Compiles and runs their code.
@@ -57,7 +57,7 @@ impl Services {
     }
 }
 
-/// A revision that can run, with what it may use. Cheap to clone.
+/// A revision that can run, with the services that it may use. Cheap to clone.
 #[derive(Clone)]
 pub struct Running {
     engine: Engine,

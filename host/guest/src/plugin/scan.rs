@@ -1,8 +1,8 @@
 //! A scan finds out which files of the plugins folder are new, changed or gone, and which are being loaded.
 //!
 //! A scan can be repeated without harm, so both events and a timer start it. Each file is loaded by its own
-//! task. A scan starts these tasks, and the next scan collects their results. What a task does with a file is
-//! up to the caller.
+//! task. A scan starts these tasks, and the next scan collects their results. The caller decides what a task
+//! does with a file.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +21,7 @@ use super::folder::{self, Found, Looked, Stamp};
 /// The interval between two looks at the folder while files are being loaded.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The folder, and what is remembered of it from earlier scans.
+/// The folder, and the results of earlier scans.
 pub(super) struct Scan {
     dir: PathBuf,
     files: HashMap<String, Seen>,
@@ -44,7 +44,7 @@ struct Busy {
     changed: Arc<Notify>,
 }
 
-/// What became of a content of a file.
+/// The result of loading one content of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
     /// Tells the content from others.
@@ -65,13 +65,13 @@ pub(super) struct Ended {
 pub(super) struct Visit {
     /// The file.
     pub(super) found: Found,
-    /// What became of it last time.
+    /// Its result last time.
     pub(super) seen: Option<Seen>,
     /// Notified when the file may have changed or left.
     pub(super) changed: Arc<Notify>,
 }
 
-/// What a scan found.
+/// The result of a scan.
 pub(super) struct Scanned {
     /// The plugins whose file is in the folder, or is being loaded. For a file that is being loaded, the next
     /// scan checks whether it is gone.

@@ -1,4 +1,4 @@
-//! What is known of one plugin at one moment, and how that changes.
+//! The state of one plugin at one moment, and its transitions.
 //!
 //! ```text
 //!                file loads, granted                     file leaves
@@ -13,8 +13,8 @@
 //!   over all these states. An open breaker (`model/breaker.rs`) holds the plugin only if none of them does.
 //! ```
 //!
-//! Each transition is a function of the state: it returns the next state and does no I/O. What runs a revision
-//! is a value of some type `R` that the transitions carry along and never look into.
+//! Each transition is a function of the state: it returns the next state and does no I/O. A value of
+//! some type `R` runs a revision. The transitions carry it along and never look into it.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct State<R> {
     trip: Option<Trip>,
     /// The failures that its breaker counts.
     streak: Arc<Streak>,
-    /// What runs its revision. None if no revision is loaded.
+    /// The value that runs its revision. None if no revision is loaded.
     runs: Option<R>,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Loaded<R> {
     pub(super) requires: Vec<Capability>,
     /// Those of them that it was not granted.
     pub(super) lacking: Vec<Capability>,
-    /// What runs it.
+    /// The value that runs it.
     pub(super) runs: R,
 }
 
@@ -124,7 +124,7 @@ impl<R> State<R> {
         Pauses { first: breaker.pause, most: breaker.max_pause }
     }
 
-    /// What runs its revision, even if the plugin is held. None if no revision is loaded.
+    /// Returns the value that runs its revision, even if the plugin is held. None if no revision is loaded.
     pub(super) fn running(&self) -> Option<&R> {
         self.runs.as_ref()
     }
@@ -143,7 +143,7 @@ impl<R> State<R> {
 impl<R: Clone> State<R> {
     /// A plugin that the store remembers, before its file was looked for.
     pub(super) fn remembered(record: PluginRecord, settings: PluginSettings) -> Self {
-        // If the breaker was open when the daemon ended, a trial comes first.
+        // If the breaker was open when the daemon ended, the plugin begins with a trial.
         let trip = match record.held {
             Some(HeldReason::Tripped(trip)) => Some(trip.at_start()),
             _ => None,
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// A state whose revisions are run by nothing: a number stands for each.
+    /// A state whose revisions run nothing: each is a number.
     type Plain = State<u32>;
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;

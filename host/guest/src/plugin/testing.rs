@@ -1,4 +1,4 @@
-//! Guests in the text format, and an engine of their own, for tests.
+//! Guests in the text format, and a separate engine, for tests.
 
 use std::{
     fs,

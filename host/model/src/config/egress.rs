@@ -78,7 +78,7 @@ pub(super) fn headers(table: &Table<'_>) -> BTreeMap<String, Secret> {
             let header = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| value.fault("is no name of a header; one looks like `Authorization`"))?;
             if is_reserved_header(header.as_str()) {
-                return Err(value.fault("is a header that posthouse sets by itself; leave it out"));
+                return Err(value.fault("is a header that posthouse sets itself; leave it out"));
             }
             Ok(header)
         })?;

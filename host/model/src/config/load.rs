@@ -12,7 +12,7 @@ use super::{
 /// The largest config.toml, in bytes.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// Which secrets are resolved. A command that only talks to the daemon runs without the daemon's variables and
+/// The secrets to resolve. A command that only talks to the daemon runs without the daemon's variables and
 /// credentials. It must not fail because those are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrets {

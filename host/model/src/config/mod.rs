@@ -257,7 +257,7 @@ pub struct PluginSettings {
     pub breaker: Breaker,
     /// The limits of one attempt.
     pub limits: Limits,
-    /// What it may do.
+    /// Its grants.
     pub grants: Grants,
     /// Its own table: strings unchanged, other values as JSON text. A value may be secret, so all of them are
     /// treated as secret.
@@ -352,7 +352,7 @@ pub struct Source {
     pub tolerance: Duration,
     /// The event types to store; all by default. Others are answered and dropped.
     pub events: Vec<Pattern>,
-    /// What is masked in its payloads wherever people see them; nothing by default.
+    /// The values to mask in its payloads wherever people see them; none by default.
     pub redact: Redact,
     /// When the sender gets its response; by default once its event is on disk.
     pub respond: Respond,
@@ -361,7 +361,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// What is masked in an event from the source with this name.
+    /// The values to mask in an event from the source with this name.
     pub fn redact_of(sources: &[Self], name: &str) -> Redact {
         Redact::among(sources.iter().map(|source| (source.name.as_str(), &source.redact)), name)
     }

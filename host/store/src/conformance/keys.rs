@@ -170,7 +170,7 @@ pub(super) async fn attempts_take_effect_as_if_one_after_another(on: On) {
     let random = Seeded::new(seed());
     let fixture = Fixture::new(on);
     let (plugin, mut lane, jobs) = lane_with(&fixture, 60).await;
-    // What each attempt does: move an amount from one account to another, reading both, and count.
+    // The work of each attempt: move an amount from one account to another, reading both, and count.
     let accounts = ["a", "b", "c"];
     let read = async |key: &str| {
         let found = fixture.store.kv_get(plugin, key).await.unwrap();

@@ -149,7 +149,7 @@ pub(super) async fn only_the_holder_of_the_lease_completes_and_only_once(on: On)
     assert_eq!(fixture.states().await, ["leased"]);
     assert_eq!(fixture.store.kv_get(plugin, "k").await.unwrap(), None);
 
-    // Both may come in one batch.
+    // Both may be in one batch.
     fixture.finish(job.clone(), Verdict::Done(effects(&[("k", set("first"))]))).await;
     fixture.finish(job, Verdict::Done(effects(&[("k", set("second"))]))).await;
     fixture.store.flush().await.unwrap();

@@ -13,7 +13,7 @@ fn slots(at_once: usize) -> OutboxSlots {
     OutboxSlots { at_once, kept: false }
 }
 
-/// A store with these mails in its outbox, each of its own delivery.
+/// A store with these mails in its outbox, each of a separate delivery.
 async fn house_with(on: On, subjects: &[&str]) -> Fixture {
     let fixture = Fixture::new(on);
     let plugin = fixture.plugin("a").await;

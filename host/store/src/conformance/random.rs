@@ -36,7 +36,7 @@ enum State {
     Dead,
 }
 
-/// What the store must hold.
+/// The rows that the store must contain.
 #[derive(Debug, Default)]
 struct Model {
     /// By event and plugin.
@@ -275,7 +275,7 @@ impl Run {
     async fn settled(&mut self) {
         while self.fixture.store.flush().await.is_err() {}
         if std::mem::take(&mut self.failing) {
-            // What a failed batch left is carried over for a moment.
+            // The committer retries the completions of a failed batch after a moment.
             tokio::time::sleep(MOMENT * 3).await;
             self.fixture.store.flush().await.unwrap();
         }

@@ -141,7 +141,7 @@ pub(super) async fn old_events_leave_when_all_of_them_is_finished(on: On) {
     }
     assert_eq!(fixture.store.kv_get(plugin, "k").await.unwrap().unwrap().0, b"v");
 
-    // What was in the way ends.
+    // The mail is sent and the replay runs, so both events can be pruned.
     let item = fixture
         .store
         .lease_outbox(OutboxKind::Mail, OutboxSlots { at_once: 1, kept: false })

@@ -56,7 +56,7 @@ pub(crate) enum On {
 /// How long a lease of [`On::MemoryWithExpiry`] holds. Longer than any other test waits by its clock.
 pub(crate) const LEASE: Duration = Duration::from_secs(1_000 * 24 * 3600);
 
-/// What an engine keeps when its process dies.
+/// The data that an engine keeps when its process dies.
 #[derive(Clone)]
 pub(crate) enum Disk {
     Folder(Arc<TempDir>),

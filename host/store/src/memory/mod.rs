@@ -28,7 +28,7 @@ use super::{
     op::Op,
 };
 
-/// What survives a crash.
+/// The part of the state that survives a crash.
 #[derive(Default)]
 pub(super) struct Disk {
     state: Mutex<Arc<State>>,

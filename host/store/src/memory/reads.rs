@@ -302,7 +302,7 @@ impl Reads {
         Ok(Finished { events, last, ended: true })
     }
 
-    // What follows is for charts, which this engine does not offer.
+    // The reads below are for charts, which this engine does not offer.
 
     pub(crate) async fn series(&self, _: i64, _: Duration, _: u32) -> Answer<Vec<Point>> {
         Ok(Vec::new())

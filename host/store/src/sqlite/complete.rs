@@ -1,6 +1,6 @@
 //! Completion: the effects of an attempt and "done" in one transaction, or nothing.
 //!
-//! The checks come first and write nothing: whether the lease is valid, whether anything has changed that the
+//! The checks run first and write nothing: whether the lease is valid, whether anything has changed that the
 //! attempt read, and whether its changes fit. If the lease is lost, the completion is dropped. If a read has
 //! changed, the job goes through its lane again: a conflict, and not a failed attempt. The writes follow only
 //! after all checks.

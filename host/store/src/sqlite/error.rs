@@ -1,4 +1,4 @@
-//! What an error of SQLite means to the store.
+//! The meaning of SQLite's errors for the store.
 
 use rusqlite::ErrorCode;
 

@@ -14,7 +14,7 @@ const GUEST_READERS: usize = 8;
 /// Connections for operators' reads.
 const PEOPLE_READERS: usize = 4;
 
-/// What the session, the readers and the checkpointer share.
+/// The state that the session, the readers and the checkpointer share.
 pub(super) struct OpenFile {
     path: PathBuf,
     pub(super) space: Space,

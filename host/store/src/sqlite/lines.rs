@@ -1,8 +1,7 @@
-//! What the session remembers about each open lane, so that it need not query the tables in every batch for
-//! waiting deliveries.
+//! The session's memory of each open lane. With it, a batch need not query the tables for waiting deliveries.
 //!
-//! What a batch records here is valid once it has committed. After a rollback nothing is known, and the next
-//! refill reads it again.
+//! A batch's entries here are valid once it has committed. A rollback clears them, and the next refill reads the
+//! tables again.
 
 use std::collections::HashMap;
 

@@ -10,12 +10,12 @@
 //!   file, schema, readers, low_priority, checkpoint, space, present     the file and its connections
 //! ```
 //!
-//! The session writes, on the committer's thread. Readers have a few connections of their own. A third
+//! The session writes, on the committer's thread. Readers have a few separate connections. A third
 //! connection copies the write-ahead log into the file.
 //!
 //! # How the engine meets the contract
 //!
-//! A batch is one SQLite transaction with `synchronous = FULL`. Within an operation all checks come before
+//! A batch is one SQLite transaction with `synchronous = FULL`. Within an operation all checks run before
 //! the first write, so that a refused operation leaves nothing in the others' transaction. After a rollback,
 //! the session reads everything again that it remembers of the tables. Leases are rows in state `leased`
 //! whose tokens the session knows. They never expire, and opening the store makes the deliveries ready that

@@ -7,7 +7,7 @@
 //!             waiting ◄───┘
 //!
 //!   After a restart leased items are ready again: an item may be sent twice, with the same Message-ID or
-//!   Idempotency-Key. Each kind has a queue of its own, so slow items of one kind do not delay the other.
+//!   Idempotency-Key. Each kind has a separate queue, so slow items of one kind do not delay the other.
 //! ```
 //!
 //! Within a kind, free slots go to the plugin that has the fewest, and a plugin's items are sent in the order

@@ -80,7 +80,7 @@ impl Session<'_> {
     /// Makes some unfinished deliveries dead letters. Returns whether there are more.
     fn give_up_some(&mut self, plugin: PluginId) -> Result<bool> {
         let mut open = Vec::new();
-        // Blocked ones come first: none may be left without one that makes it ready.
+        // Blocked ones are first: none may be left without one that makes it ready.
         for sql in [
             "SELECT id, state FROM delivery INDEXED BY delivery_order
              WHERE plugin = ?1 AND order_key IS NOT NULL AND state < 3 AND state = -1 LIMIT ?2",

@@ -2,7 +2,7 @@
 //!
 //! A query walks the rows backwards by number, in steps of a bounded number of rows, each a short read of its
 //! own. A rare type or an old organization takes many steps, but no step prevents a checkpoint of the
-//! write-ahead log, and every row that is found is consistent. Dead letters have an index of their own.
+//! write-ahead log, and every row that is found is consistent. Dead letters have a separate index.
 
 use std::{
     collections::BTreeMap,

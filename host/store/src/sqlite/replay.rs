@@ -1,4 +1,4 @@
-//! Replays: new deliveries of old events. A replay has an id of its own, so that it takes effect again, and
+//! Replays: new deliveries of old events. A replay has a new id, so that it takes effect again, and
 //! is linked to the delivery that it replays.
 //!
 //! If many are replayed at once, all are written before the caller gets an answer, and are deferred: whenever

@@ -1,9 +1,9 @@
 //! Chooses the deliveries to try while a plugin's breaker is open (`model/breaker.rs`).
 //!
-//! Deliveries that have never run show whether the plugin is down or only some events are bad, so they come
-//! first. The newest, the oldest and others from in between are tried, because bad events come in bursts, and
-//! a burst is not everywhere. However many wait, a look reads at most a few hundred rows. What it does not
-//! find is found later, because each look begins at other positions.
+//! Deliveries that have never run show whether the plugin is down or only some events are bad, so they run
+//! first. The newest, the oldest and others from in between are tried, because bad events arrive in bursts, and
+//! a burst is not everywhere. A look reads at most a few hundred rows, even if many
+//! deliveries wait. Later looks find the others, because each look begins at other positions.
 
 use posthouse_model::PluginId;
 use rusqlite::{OptionalExtension, Result, params};
@@ -44,7 +44,7 @@ struct Untried {
 }
 
 impl Session<'_> {
-    /// Up to `room` deliveries of a plugin that may run and never have; new events come before replays.
+    /// Up to `room` deliveries of a plugin that may run and never have; new events are before replays.
     pub(super) fn untried(&self, plugin: PluginId, room: usize) -> Result<Vec<i64>> {
         let (mut found, first, _) = self.look(FROM, plugin, i64::MIN, END)?;
         let (newest, _, last) = self.look(UP_TO, plugin, self.now, END)?;

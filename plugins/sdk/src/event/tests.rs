@@ -136,7 +136,7 @@ fn shapes() -> Vec<(&'static str, String, Vec<&'static str>)> {
     shapes
 }
 
-/// What each accessor says, by its name; those that fit first.
+/// The result of each accessor, by its name; those that fit first.
 fn read(event: &Event) -> (Vec<&'static str>, Vec<Malformed>) {
     let mut fits = Vec::new();
     let mut errors = Vec::new();
@@ -352,7 +352,7 @@ fn time_is_the_senders_word_or_else_ours() {
     assert_eq!(event.time(), 1);
 }
 
-/// What the shapes above hold.
+/// The contents of the shapes above.
 mod whole {
     use super::*;
 

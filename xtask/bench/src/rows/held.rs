@@ -83,7 +83,7 @@ fn answered(answer: &Result<u64, SqlError>) -> String {
         Ok(_) => "done".to_owned(),
         Err(SqlError::Refused(_)) => "refused".to_owned(),
         Err(SqlError::Statement { sqlstate, .. }) => match sqlstate.as_str() {
-            "57014" => "time-out".to_owned(),
+            "57014" => "timeout".to_owned(),
             "54000" => "value too long".to_owned(),
             "54001" => "too complex".to_owned(),
             other => other.to_owned(),

@@ -15,7 +15,7 @@ mod sql;
 
 use crate::bench::Bench;
 
-/// What can be measured, in the order of the table.
+/// The measurements, in the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Name {
     Verify,

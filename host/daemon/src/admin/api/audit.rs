@@ -1,4 +1,4 @@
-//! `GET /v1/audit`: what operators did, newest first.
+//! `GET /v1/audit`: the actions of operators, newest first.
 
 use axum::{
     Json,

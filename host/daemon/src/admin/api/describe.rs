@@ -1,4 +1,4 @@
-//! The OpenAPI document: the descriptions of all routes, with what they have in common. It is generated from
+//! The OpenAPI document: the descriptions of all routes, with the parts that they share. It is generated from
 //! the handlers and their types, so there is no route without a description.
 
 use std::sync::LazyLock;
@@ -113,7 +113,7 @@ fn may_be_null(member: &RefOr<Schema>) -> bool {
     }
 }
 
-/// What several routes refer to: how to authenticate, and the schemas that no body brings with it.
+/// The parts to which several routes refer: how to authenticate, and the schemas that no body contains.
 fn components() -> Components {
     let session = "Set by a login on the dashboard. Its name ends with the port. A request that changes \
                    something also needs the Origin of the listener.";

@@ -108,7 +108,7 @@ pub(super) async fn list(
     Ok(Json(Page { events: rows::all(page.events), next: page.next, looked_to: page.looked_to }))
 }
 
-/// Which of the events with the id.
+/// The choice among the events with the id.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

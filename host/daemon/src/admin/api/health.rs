@@ -35,7 +35,7 @@ pub(super) enum Healthy {
 pub(super) enum Unhealthy {
     #[serde(rename = "failed")]
     Failed {
-        /// What only a restart fixes.
+        /// The failures that only a restart fixes.
         reasons: Vec<String>,
     },
 }
@@ -54,7 +54,7 @@ pub(super) enum Ready {
 pub(super) enum NotReady {
     #[serde(rename = "not ready")]
     NotReady {
-        /// What keeps events out.
+        /// The reasons why the daemon accepts no events.
         reasons: Vec<String>,
     },
 }

@@ -36,7 +36,7 @@ const REST: Duration = Duration::from_secs(1);
 /// The interval of keep-alive messages.
 const BEAT: Duration = Duration::from_secs(15);
 
-/// What happens now, as server-sent events
+/// The live feed, as server-sent events
 #[utoipa::path(
     get,
     path = "/v1/live",

@@ -125,7 +125,7 @@ pub(super) struct ReplayBody {
     items: Vec<i64>,
 }
 
-/// What a [`ReplayBody`] may be.
+/// The forms of a [`ReplayBody`].
 pub(super) enum ReplayForms {}
 
 impl PartialSchema for ReplayForms {

@@ -48,7 +48,7 @@ pub(super) struct PluginView {
     breaker: Breaker,
     /// The SHA-256 of its file, in hex. Null before its first revision is loaded.
     revision: Option<String>,
-    /// What it says about itself.
+    /// The description in its manifest.
     description: String,
     /// The event types that it subscribes to.
     #[schema(value_type = Vec<String>)]
@@ -59,7 +59,7 @@ pub(super) struct PluginView {
     /// The capabilities that it requires and config.toml does not grant.
     #[schema(value_type = Vec<String>)]
     lacks: Vec<Capability>,
-    /// What config.toml grants it.
+    /// Its grants in config.toml.
     #[schema(value_type = Object)]
     grants: Grants,
     /// The error of the last load, if it failed.

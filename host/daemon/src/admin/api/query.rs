@@ -1,4 +1,4 @@
-//! What the queries of the lists have in common.
+//! The parts that the queries of all lists share.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! How the API refuses, as the description says it. Each handler lists what it can answer itself. The answers
-//! of the guard in front of it are added where the routes are put together.
+//! The refusals of the API, as the description lists them. Each handler lists its own. The router adds those of
+//! the guard in front of it.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,7 @@ use super::{
 
 use crate::admin::{Action, Actor, Admin, Since, error::ApiError};
 
-/// What to replay.
+/// The deliveries to replay.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Body {
@@ -69,7 +69,7 @@ pub(super) struct Body {
     dry_run: bool,
 }
 
-/// What a [`Body`] may be.
+/// The forms of a [`Body`].
 pub(super) enum Forms {}
 
 impl PartialSchema for Forms {
@@ -304,7 +304,7 @@ impl Admin {
     }
 }
 
-/// What a filter selects, in a line.
+/// The selection of a filter, in a line.
 fn described(filter: &DeliveryFilter) -> String {
     let what = if filter.state == Some(DeliveryState::Dead) { "dead letters" } else { "finished deliveries" };
     let parts = [

@@ -217,13 +217,13 @@ pub(super) struct Attempt {
     duration_us: u64,
     /// How it ended.
     outcome: Outcome,
-    /// What went wrong.
+    /// The error.
     error: Option<String>,
     /// The stack of a trap, innermost function first.
     trace: Option<String>,
-    /// What the plugin logged.
+    /// The plugin's log lines.
     logs: Vec<LogLine>,
-    /// What the plugin did: keys, SQL, requests, what it staged. It contains no values.
+    /// The plugin's actions: keys, SQL, requests, staged items. They contain no values.
     #[serde(rename = "did")]
     actions: Vec<String>,
 }
@@ -468,7 +468,7 @@ pub(super) struct AuditEntry {
     actor: String,
     /// The action.
     action: String,
-    /// What the action was applied to.
+    /// The target of the action.
     target: String,
     /// The result. Null while the action runs, and if the daemon stopped before its end.
     outcome: Option<String>,
@@ -574,7 +574,7 @@ impl From<store::Point> for Point {
 pub(super) struct PluginRevision {
     /// The SHA-256 of the file, in hex.
     sha256: String,
-    /// What the plugin says about itself. Empty if the file does not load.
+    /// The description in the plugin's manifest. Empty if the file does not load.
     description: String,
     /// When it was loaded or refused.
     loaded_at: Timestamp,

@@ -1,4 +1,4 @@
-//! The schemas of types from other crates, and of bodies that come in several forms.
+//! The schemas of types from other crates, and of bodies that have several forms.
 //!
 //! A field of such a type says `#[schema(value_type = …)]` with a type from here. The lists of words are those
 //! of the other crate, so that a new word is in the description at once.
@@ -127,7 +127,7 @@ impl<A: ToSchema, B: ToSchema> ToSchema for Either<A, B> {
 
 /// One form of a body that may have several.
 pub(super) struct Form {
-    /// What it asks for.
+    /// The request in words.
     pub(super) what: &'static str,
     /// The member that it must have. If it is a flag, it must be true.
     pub(super) needs: &'static str,

@@ -35,7 +35,7 @@ use crate::admin::{Action, Actor, Admin, error::ApiError};
 /// Posts a body with this id, signed for a source.
 pub type Post = dyn Fn(&Source, &str, &[u8]) -> Result<Posted, String> + Send + Sync;
 
-/// What the daemon gives the admin API about sources: the daemon knows the listener, and how to sign.
+/// The daemon's side of the admin API for sources: the daemon knows the listener, and how to sign.
 #[derive(Clone)]
 pub struct Senders {
     /// The sources of the config.toml in force.
@@ -64,11 +64,11 @@ pub(in crate::admin) struct SourceView {
     pub(in crate::admin) path: String,
     /// The scheme of its signatures.
     pub(in crate::admin) scheme: String,
-    /// What to do in the sender's dashboard.
+    /// Instructions for the sender's dashboard.
     #[serde(skip)]
     #[schema(ignore)]
     pub(in crate::admin) setup: Option<String>,
-    /// What the scheme does not guard against.
+    /// The attack that the scheme does not guard against.
     #[serde(skip)]
     #[schema(ignore)]
     pub(in crate::admin) caution: Option<String>,

@@ -43,7 +43,7 @@ pub(in crate::admin) struct Stats {
     pub(in crate::admin) clock_set_back_seconds: f64,
     /// Whether both ledgers add up.
     pub(in crate::admin) balanced: bool,
-    /// What does not add up.
+    /// The sums that do not add up.
     pub(in crate::admin) problems: Vec<String>,
 }
 

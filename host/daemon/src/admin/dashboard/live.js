@@ -23,7 +23,7 @@ async function refresh() {
       place(new DOMParser().parseFromString(await answer.text(), "text/html"));
     }
   } catch {
-    // The daemon restarts; the feed comes back by itself.
+    // The daemon restarts; the feed reconnects automatically.
   }
   setTimeout(() => {
     busy = false;
@@ -36,7 +36,7 @@ function place(fresh) {
     const next = fresh.getElementById(part.id);
     const focused = document.activeElement;
     const inside = part.contains(focused);
-    // What somebody types or has opened stays as it is.
+    // Keep the text that somebody types, and the parts that are open.
     if (!next || (inside && focused.matches("input, textarea, select"))) continue;
     const open = [...part.querySelectorAll("details")].map((one) => one.open);
     const key = inside ? focused.getAttribute("href") || focused.id : null;
@@ -85,7 +85,7 @@ ownTimes(document);
 const footer = document.getElementById("zone");
 if (footer) footer.textContent = `Hover over one for your own time (${zone}).`;
 
-// What is chosen in a picker is written into the field that it belongs to.
+// Write the choice of a picker into its field.
 for (const picker of document.querySelectorAll("input[data-into]")) {
   picker.removeAttribute("name");
   picker.addEventListener("change", () => {

@@ -25,7 +25,7 @@ const NO_SOURCE: &str = "(none)";
 /// The type that is sent if none is chosen.
 const USUAL: &str = "user.created";
 
-/// What a reason of a rejection means, and what to do.
+/// The meaning of each reason of a rejection, and what to do.
 const REASONS: [(&str, &str); 15] = [
     ("signature-mismatch", "The secret differs from the sender's, or a proxy changes the body."),
     ("timestamp", "A clock is wrong, here or at the sender, or an old request was sent again."),
@@ -46,7 +46,10 @@ const REASONS: [(&str, &str); 15] = [
         "More signed requests than `rate` of the source allows; the response says when to retry.",
     ),
     ("disk-space", "The disk of the store is nearly full. Free some space, and events are accepted again."),
-    ("backlog", "Too many unfinished deliveries: the sender is told to retry. See which plugin is behind."),
+    (
+        "backlog",
+        "Too many unfinished deliveries: the response asks the sender to retry. See which plugin is behind.",
+    ),
     ("store", "The store has stopped: see the overview, and fix the disk."),
 ];
 

@@ -1,9 +1,9 @@
 //! `GET /metrics`: metrics for Prometheus, in its text format.
 //!
-//! The code on the path of an event knows no metric. Each layer keeps its own ledger (of requests, of
+//! The code that handles events contains no metrics. Each layer keeps its own ledger (of requests, of
 //! deliveries, of reloads) or counts in a `Histogram`, which costs a few additions. A scrape collects all of
 //! that under the names in [`names`]. Numbers that need a query, or an answer of the writer, are collected at
-//! most once a second, however many clients scrape.
+//! most once a second, for any number of clients.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -22,7 +22,7 @@ const SECOND: f64 = 1e9;
 /// Below this, every whole number has an exact float: 2^53.
 const WHOLE: f64 = 9_007_199_254_740_992.0;
 
-/// What the format appends to the name of a counter. Our names include it.
+/// The suffix that the format appends to the name of a counter. Our names include it.
 const TOTAL: &str = "_total";
 
 /// The numbers of one scrape.

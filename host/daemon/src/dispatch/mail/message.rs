@@ -22,7 +22,7 @@ use posthouse_model::{Env, Mail};
 
 use super::NotSent;
 
-/// What happens to the `Bcc` header.
+/// Whether to keep the `Bcc` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bcc {
     /// It is removed from the message; the envelope contains its addresses.

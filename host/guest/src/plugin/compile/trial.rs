@@ -13,7 +13,7 @@ use std::{
 /// The number of deaths after which a file is no longer compiled.
 const DEADLY: u32 = 3;
 
-/// What earlier compilations of a file came to.
+/// The results of earlier compilations of a file.
 pub(super) struct Trial {
     marker: PathBuf,
     memory: u64,

@@ -141,7 +141,7 @@ mod tests {
         let (mut third, ()) = tokio::join!(turns.first(), gives_way);
         assert!(!is_over(&mut steady, LONG).await, "who holds the steady place keeps it");
 
-        // A compilation that gave way is no newcomer, so the next one does not give way to it.
+        // A compilation that yielded its place is no newcomer, so the next one does not yield to it.
         let again = async { timeout(LONG, turns.again()).await.is_ok() };
         let (again, over) = tokio::join!(again, is_over(&mut third, LONG));
         assert!(!again && !over);

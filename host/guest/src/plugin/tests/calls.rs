@@ -357,7 +357,7 @@ fn last_call(call: &str) -> Vec<u8> {
     script.finish()
 }
 
-/// What a tap has seen: each call, and its answer or the reason why the attempt ends.
+/// The record of a tap: each call, and its answer or the reason why the attempt ends.
 type Record = Vec<(HostCall, Option<Result<HostAnswer, String>>)>;
 
 /// Keeps every call and every answer.

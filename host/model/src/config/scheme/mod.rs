@@ -5,7 +5,7 @@
 //! verifies requests with it. docs/senders.md explains the grammar.
 //!
 //! ```text
-//! read      a table into a Row, with line and column of what is wrong
+//! read      a table into a Row, with line and column of each error
 //! template  texts with places in braces
 //! shipped   senders.toml, read once
 //! ```
@@ -33,20 +33,20 @@ pub struct Scheme {
     pub name: Arc<str>,
     /// Its rows; at least one. Signing uses the first row for which the source has a secret.
     pub rows: Vec<Arc<Row>>,
-    /// What people read about it.
+    /// Its description for people.
     pub about: About,
 }
 
-/// What people read about a scheme.
+/// The description of a scheme for people.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct About {
     /// The sender's name, such as `Stripe`.
     pub title: Option<String>,
     /// The sender's page on its signatures, which the row follows.
     pub page: Option<String>,
-    /// What to do in the sender's dashboard, and which of its secrets to copy.
+    /// Instructions for the sender's dashboard: what to enter, and which of its secrets to copy.
     pub setup: Option<String>,
-    /// What the sender's signatures do not guard against, if anything.
+    /// The attack that the sender's signatures do not guard against, if any.
     pub caution: Option<String>,
 }
 
@@ -71,7 +71,7 @@ impl Scheme {
         self.rows.iter().find_map(|row| Some(row.timestamp.as_ref()?.tolerance))
     }
 
-    /// Whether a row signs the URL, so that the source has to say what it is.
+    /// Whether a row signs the URL, so that the source has to name it.
     pub fn signs_url(&self) -> bool {
         let is_url = |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlUnescaped);
         self.rows.iter().any(|row| row.signed.iter().any(is_url))
@@ -83,7 +83,7 @@ impl Scheme {
     }
 }
 
-/// The rows are long, and each name stands for one set of them.
+/// Shows only the name: the rows are long, and each name has one set of them.
 impl fmt::Debug for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.name)
@@ -133,7 +133,7 @@ pub struct Signature {
 pub enum SignatureForm {
     /// One signature, after a prefix that may be empty.
     One {
-        /// What stands before the signature.
+        /// The text before the signature.
         prefix: String,
     },
     /// Any number of labelled entries.

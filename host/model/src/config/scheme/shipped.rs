@@ -29,7 +29,7 @@ impl Environment for NoEnvironment {
     }
 }
 
-/// What senders.toml contains.
+/// The contents of senders.toml.
 struct Shipped {
     schemes: Vec<Arc<Scheme>>,
     rows: BTreeMap<String, Arc<Row>>,

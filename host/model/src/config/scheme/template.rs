@@ -41,7 +41,7 @@ fn raw(text: &str) -> Result<Vec<Raw<'_>>, String> {
 /// A signed text.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
     let piece = |part: Raw<'_>| {
         Ok(match part {
@@ -66,7 +66,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
 /// A text of an event's member.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn text(text: &str) -> Result<Text, String> {
     let part = |part: Raw<'_>| match part {
         Raw::Literal(text) => Ok(Part::Literal(text.to_owned())),
@@ -83,7 +83,7 @@ pub(super) fn text(text: &str) -> Result<Text, String> {
 /// A place.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn place(text: &str) -> Result<Place, String> {
     let unknown = || {
         format!(
@@ -110,7 +110,7 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 /// The name of a header, in lower case. It may begin with `*`.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn header_name(name: &str) -> Result<String, String> {
     let shown = super::super::diagnose::shown(name);
     let bare = name.strip_prefix('*').unwrap_or(name);
@@ -126,7 +126,7 @@ pub(super) fn header_name(name: &str) -> Result<String, String> {
 /// The steps of a JSON pointer by RFC 6901.
 ///
 /// # Errors
-/// What is wrong, as the end of a sentence.
+/// The problem, as the end of a sentence.
 pub(super) fn pointer(text: &str) -> Result<Vec<String>, String> {
     let shown = super::super::diagnose::shown(text);
     let steps = match text.strip_prefix('/') {

@@ -1,4 +1,4 @@
-//! How much the writer costs an event. Not a test: it proves nothing, it prints.
+//! Measures the cost of the writer for each event. It prints numbers and asserts nothing.
 //!
 //! ```text
 //! TASKS=64 EVENTS=200000 FILLED=0 cargo test -p posthouse-store sqlite::tests::measure -- --ignored --nocapture

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Error, ffi};
 
 use crate::conformance::InjectedFailure;
 
-/// What happens to the next batch.
+/// The fate of the next batch.
 pub(crate) enum Injected {
     /// Its commit fails with this code of SQLite.
     Code(i32),

@@ -1,7 +1,8 @@
-//! Stores of every version of the schema, opened by this one: everything in them is there and runs on.
+//! Tests that this version opens a store of every schema version, keeps its contents, and runs its deliveries.
 //!
-//! `tests/data/stores/` has a dump for each version. All tell the same story, and each adds what its version could
-//! hold. A dump is never edited once its version is released: it says what stores of that version contain.
+//! `tests/data/stores/` has a dump for each version. All tell the same story, and each adds the records
+//! that are new in its version. A dump is never edited once its version is released, because it is the record of
+//! what stores of that version contain.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -72,7 +73,7 @@ fn every_version_of_the_schema_has_a_dump() {
         .collect();
     let expected: BTreeSet<String> =
         (1..=latest()).map(|version| format!("schema_{version:02}.sql")).collect();
-    assert_eq!(files, expected, "a migration comes with the dump of a store of its version");
+    assert_eq!(files, expected, "there is one dump for each version of the schema");
     for version in 1..=latest() {
         let connection = Connection::open_in_memory().unwrap();
         let dump = fs::read_to_string(folder().join(format!("schema_{version:02}.sql"))).unwrap();
@@ -208,7 +209,7 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
         for _ in 0..due.len() {
             let job = next(&mut lane).await;
             let event = job.event.content.id.to_string();
-            // Of what the first versions held nobody knows whether it ran.
+            // The versions before 3 did not record whether a delivery had run.
             let certain = version >= 3 && !matches!(&*event, "evt_leased" | "evt_waiting" | "evt_first");
             assert_eq!(job.may_have_run, !certain, "{event}");
             ran.push(event);
@@ -221,7 +222,7 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
         due.sort();
         assert_eq!(ran, due);
 
-        // What is dead and was not replayed can be.
+        // A dead letter that was not replayed can be replayed.
         let dead = DeliveryFilter { state: Some(Dead), ..DeliveryFilter::default() };
         assert_eq!(fixture.store.replay_deliveries(dead, Default::default()).await.unwrap(), 1);
         let job = next(&mut lane).await;
