@@ -76,7 +76,7 @@ fn dead_letters_are_grouped_and_a_group_is_counted_and_then_replayed() {
     assert_eq!(daemon.admin_post("/v1/replay", &other).json()["count"], json!(0));
     let audited = daemon.admin_get("/v1/audit?action=replay%20many")["audit"].clone();
     assert_eq!(audited.as_array().unwrap().len(), 2, "a dry run is nothing that was done: {audited}");
-    assert_eq!(audited[1]["outcome"], json!("2 deliveries made"), "{audited}");
+    assert_eq!(audited[1]["outcome"], json!("2 deliveries created"), "{audited}");
     assert!(audited[1]["target"].as_str().unwrap().contains("plugin counter"), "{audited}");
 }
 

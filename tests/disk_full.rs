@@ -93,7 +93,7 @@ fn a_full_disk_acknowledges_nothing_loses_nothing_and_is_outlived() {
     let report = load.stop();
     daemon.wait_mail_settled();
 
-    let refusals = report.failures.iter().filter(|failure| failure.contains("503")).count();
+    let refusals = report.failures.iter().filter(|failure| failure.contains(": 503 ")).count();
     assert!(refusals > 0, "{:?}", report.failures);
     let acknowledged: BTreeSet<String> = report.acknowledged.into_iter().collect();
     let taken: BTreeSet<String> =
@@ -236,7 +236,7 @@ fn a_daemon_killed_at_any_moment_of_filling_starts_again_with_all_it_acknowledge
     let acknowledged: BTreeSet<String> = report.acknowledged.into_iter().collect();
     assert!(taken.is_superset(&acknowledged), "acknowledged and lost");
     assert!(acknowledged.len() > KILLS, "hardly anything happened");
-    let refused: Vec<_> = report.failures.iter().filter(|failure| failure.contains("503")).collect();
+    let refused: Vec<_> = report.failures.iter().filter(|failure| failure.contains(": 503 ")).collect();
     assert!(refused.is_empty(), "a daemon that runs takes events in: {refused:?}");
     assert_eq!(daemon.stats()["balanced"], json!(true));
     let dead = daemon.deliveries_in("dead");

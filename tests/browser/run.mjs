@@ -174,7 +174,7 @@ const stories = {
     await page.goto(base + "/sources/scalekit");
     await page.fill("#payload", "{ no JSON");
     await page.click("#send");
-    assert.match(await text(page, ".error"), /no JSON/);
+    assert.match(await text(page, ".error"), /not JSON/);
     assert.equal(await page.inputValue("#payload"), "{ no JSON", "what was typed is lost");
   },
 

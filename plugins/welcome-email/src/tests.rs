@@ -56,7 +56,7 @@ fn a_user_without_an_address_is_refused_and_leaves_nothing() {
         deliver(&mut host, "user.created", r#"{"user": {"id": "usr_1", "email": ""}}"#).unwrap_err();
     assert_eq!(
         failure,
-        Failure::reject("`user.created` event `evt_1` is of no use: it has no `data.user.email`")
+        Failure::reject("`user.created` event `evt_1` is not usable: it has no `data.user.email`")
     );
     assert!(host.keys().is_empty() && host.mails().is_empty());
 }

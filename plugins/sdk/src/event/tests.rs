@@ -168,7 +168,7 @@ fn every_type_is_read_by_the_accessors_that_fit_and_by_no_other() {
         assert_eq!(fits, fitting, "{event_type}");
         for error in errors {
             let message = error.to_string();
-            let start = format!("`{event_type}` event `evt_1` is of no use: it has no `data.");
+            let start = format!("`{event_type}` event `evt_1` is not usable: it has no `data.");
             assert!(message.starts_with(&start), "{message}");
         }
     }
@@ -294,7 +294,7 @@ fn of_an_odd_member_that_is_read_each_part_has_its_meaning() {
     }
     for id in [r#""\ud800""#, r#""usr\udc00""#, r#""usr\u0000""#] {
         let error = user(&format!(r#""id": {id}"#)).unwrap_err().to_string();
-        assert!(error.contains("its `data.user.id` holds U+0000 or half of a surrogate pair"), "{error}");
+        assert!(error.contains("its `data.user.id` contains U+0000 or half of a surrogate pair"), "{error}");
     }
     let named = user(r#""id": 1, "first_name": "A\ud800a", "last_name": "B\u0000b", "email_verified": true, "email_verified": false"#).unwrap();
     assert_eq!(named.display_name().as_deref(), Some("A\u{fffd}a B\u{fffd}b"));

@@ -56,11 +56,11 @@ fn rows_are_read_by_the_names_of_their_columns() {
         let row = query_row("SELECT id, age FROM users WHERE id = $1", &[&"a"])?.unwrap();
         assert_eq!(
             row.get::<String>("nmae").unwrap_err().to_string(),
-            "there is no column `nmae`; there are `id`, `age`"
+            "there is no column `nmae`; the columns are `id`, `age`"
         );
         assert_eq!(
             row.get::<String>("age").unwrap_err().to_string(),
-            "column `age` was expected to hold text, and holds an integer"
+            "column `age` was expected to be text, and is an integer"
         );
         assert!(query_row("SELECT id FROM users WHERE id = $1", &[&"c"])?.is_none());
         assert_eq!(execute("UPDATE users SET age = age + 1", &[])?, 2);
