@@ -74,7 +74,9 @@ fn answers_that_are_of_no_use_say_which_request_they_were_to() {
     let mut next = || host.deliver::<Accounts>(testing::event("a.b", "{}")).unwrap_err();
     let to = format!("the response to `POST {URL}` is");
     assert_eq!(next(), Failure::reject(format!("{to} 404")));
-    assert!(matches!(next(), Failure::Retry(reason) if reason.starts_with(&format!("{to} not the expected JSON: "))));
+    assert!(
+        matches!(next(), Failure::Retry(reason) if reason.starts_with(&format!("{to} not the expected JSON: ")))
+    );
     assert_eq!(next(), Failure::retry_after(format!("{to} 429"), 30));
     assert_eq!(next(), Failure::retry("no whole response within 5 s"));
 }
