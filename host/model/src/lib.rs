@@ -38,6 +38,7 @@ mod reloads;
 mod samples;
 pub mod seal;
 mod secret;
+mod shortened;
 mod strangers;
 #[cfg(any(test, feature = "testing"))]
 #[allow(clippy::unwrap_used, reason = "for tests: what fails fails the test")]
@@ -75,6 +76,7 @@ pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use reloads::{ReloadCounts, ReloadLedger};
 pub use samples::{Samples, Unreadable, event_text, known_type, known_types, of_own_type};
 pub use secret::Secret;
+pub use shortened::shortened;
 pub use trace::{Fetched, TRACEPARENT, TraceContext};
 pub use usage::Usage;
 pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header, url_parts};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use posthouse_model::shortened;
 use sd_notify::NotifyState;
 use tracing::warn;
 
@@ -64,12 +65,7 @@ fn say(state: &[NotifyState<'_>]) {
 
 /// The text as one line of limited length, without control characters.
 fn line(text: &str) -> String {
-    let mut line = escape::text(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned();
-    if line.len() > LONGEST {
-        line.truncate(line.floor_char_boundary(LONGEST));
-        line.push('…');
-    }
-    line
+    shortened(escape::text(&text.split_whitespace().collect::<Vec<_>>().join(" ")), LONGEST)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use posthouse_model::{
     Env, OutboxKind, Redact,
     config::{Http, MailTransport, Retry},
     fault::{self, FaultPoint},
+    shortened,
 };
 use posthouse_store::{Origin, OutboxJob, OutboxResult, Store, StoreError};
 use tokio::task::JoinSet;
@@ -228,9 +229,11 @@ fn own_words(kind: OutboxKind, error: &str) -> &str {
 fn result(retry: &Retry, env: &Env, attempt: u32, sent: Result<(), NotSent>) -> OutboxResult {
     let (error, asked) = match sent {
         Ok(()) => return OutboxResult::Sent,
-        Err(NotSent::Permanent(error)) => return OutboxResult::Dead { error: cut(error) },
-        Err(NotSent::Transient(error)) => (cut(error), Duration::ZERO),
-        Err(NotSent::Later { error, after }) => (cut(error), after),
+        Err(NotSent::Permanent(error)) => {
+            return OutboxResult::Dead { error: shortened(error, LONGEST_ERROR) };
+        }
+        Err(NotSent::Transient(error)) => (shortened(error, LONGEST_ERROR), Duration::ZERO),
+        Err(NotSent::Later { error, after }) => (shortened(error, LONGEST_ERROR), after),
     };
     match wait_at_least(retry, attempt, asked, env) {
         None => OutboxResult::Dead { error },
@@ -240,15 +243,6 @@ fn result(retry: &Retry, env: &Env, attempt: u32, sent: Result<(), NotSent>) -> 
             OutboxResult::Retry { due, error }
         }
     }
-}
-
-/// Shortens an error to [`LONGEST_ERROR`] bytes.
-fn cut(mut error: String) -> String {
-    if error.len() > LONGEST_ERROR {
-        error.truncate(error.floor_char_boundary(LONGEST_ERROR));
-        error.push('…');
-    }
-    error
 }
 
 #[cfg(test)]
@@ -309,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_long_error_is_cut_between_characters() {
-        let cut = cut("ü".repeat(LONGEST_ERROR));
-        assert!(cut.len() <= LONGEST_ERROR + "…".len() && cut.ends_with("ü…"));
+        let long = Err(NotSent::Permanent("ü".repeat(LONGEST_ERROR)));
+        let OutboxResult::Dead { error } = after(1, long) else { panic!("it is permanent") };
+        assert!(error.len() <= LONGEST_ERROR + "…".len() && error.ends_with("ü…"), "{}", error.len());
     }
 }

@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
         status::StatusCode,
     },
 };
-use posthouse_model::{Env, LogLevel, LogLine, NewEvent, TraceContext};
+use posthouse_model::{Env, LogLevel, LogLine, NewEvent, TraceContext, shortened};
 
 /// The most lines of a guest's log in one span.
 pub(super) const MOST_LINES: usize = 128;
@@ -70,12 +70,7 @@ pub(super) fn about(event: &NewEvent) -> Vec<KeyValue> {
 }
 
 pub(super) fn text(key: &str, value: impl Into<String>) -> KeyValue {
-    let mut value = value.into();
-    if value.len() > LONGEST {
-        value.truncate(value.floor_char_boundary(LONGEST));
-        value.push('…');
-    }
-    attribute(key, Value::StringValue(value))
+    attribute(key, Value::StringValue(shortened(value, LONGEST)))
 }
 
 pub(super) fn number(key: &str, value: impl TryInto<i64>) -> KeyValue {
@@ -89,12 +84,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
 /// Marks a span as failed. `kind` is one of a few words; `message` is for people.
 pub(super) fn failed(span: &mut Span, kind: &str, message: &str) {
     span.attributes.push(text("error.type", kind));
-    let mut message = message.to_owned();
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST));
-        message.push('…');
-    }
-    span.status = Some(Status { message, code: StatusCode::Error.into() });
+    span.status = Some(Status { message: shortened(message, LONGEST), code: StatusCode::Error.into() });
 }
 
 /// Adds the lines of a guest's log as events of its attempt's span.
