@@ -18,16 +18,16 @@ static RUN: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let target = TARGETS.iter().find(|target| target.name == name);
     let target = target.unwrap_or_else(|| panic!("POSTHOUSE_FUZZ_TARGET is `{name}`; it may be {names}"));
     if name == "guard" {
-        LazyLock::force(&POSTGRES);
+        start_server();
     }
     target.run
 });
 
-static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
+fuzz_target!(|input: &[u8]| RUN(input));
+
+/// Starts the server of the target `guard`, with the tables that its statements name.
+fn start_server() {
     let postgres = Postgres::start();
     postgres.execute(posthouse::fuzz::TABLES);
-    SERVER.get_or_init(|| postgres.url());
-    postgres
-});
-
-fuzz_target!(|input: &[u8]| RUN(input));
+    SERVER.get_or_init(|| postgres.for_this_process().url());
+}

@@ -199,6 +199,26 @@ impl Postgres {
         });
     }
 
+    /// Leaves the server running for the rest of this process. A shell ends it and removes its folder when this
+    /// process has ended, however it ends: a static value is never dropped.
+    ///
+    /// # Panics
+    /// If no shell can be started.
+    #[track_caller]
+    #[allow(clippy::zombie_processes, reason = "the shell outlives this process")]
+    pub fn for_this_process(mut self) -> &'static Self {
+        let child = self.child.as_ref().expect("the server runs").id();
+        self.dir.disable_cleanup(true);
+        Command::new("sh")
+            .args(["-c", r#"tail --pid="$1" -f /dev/null; kill -QUIT "$2"; sleep 1; rm -rf "$3""#, "sh"])
+            .args([std::process::id().to_string(), child.to_string()])
+            .arg(self.dir.path())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("sh runs");
+        Box::leak(Box::new(self))
+    }
+
     fn spawn(&self) -> Child {
         let log =
             File::options().create(true).append(true).open(self.dir.path().join("log")).expect("its log");
