@@ -781,7 +781,7 @@ name = "crm"
 path = "/webhooks?x=1"
 scheme = "scalekit"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
-        &["config.toml:3:8: `source.path` holds '?'; letters, digits and `/ - . _ ~` may stand in a path"],
+        &["config.toml:3:8: `source.path` holds '?'; a path may have letters, digits and `/ - . _ ~`"],
     );
     refused(
         r#"[[source]]
@@ -789,7 +789,7 @@ name = "crm"
 path = "/web hooks"
 scheme = "scalekit"
 secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]"#,
-        &["config.toml:3:8: `source.path` holds ' '; letters, digits and `/ - . _ ~` may stand in a path"],
+        &["config.toml:3:8: `source.path` holds ' '; a path may have letters, digits and `/ - . _ ~`"],
     );
     refused(
         r#"[[source]]
@@ -1124,7 +1124,7 @@ fn a_secret_in_a_file_that_everybody_may_read_is_warned_of_and_no_more() {
     let open = mode(0o644);
     assert!(open.status.success());
     assert_eq!(said(&open).len(), 1);
-    assert!(said(&open)[0].starts_with("warning: config.toml:5:12: a secret stands in this file"));
+    assert!(said(&open)[0].starts_with("warning: config.toml:5:12: this file contains a secret"));
     let closed = mode(0o640);
     assert!(closed.status.success());
     assert_eq!(said(&closed), [""; 0]);

@@ -197,7 +197,7 @@ async fn serve(
     let clock = Steady::new();
     let env = Env::new(clock.clone(), System);
     let started_at = env.now();
-    let mut stop_signal = heed_signals(StopSignals::new()?);
+    let mut stop_signal = handle_signals(StopSignals::new()?);
     let mut reasons = Reasons::new(path.clone())?;
 
     let webhooks = passed.webhooks(config.server.listen).await?;
@@ -407,12 +407,12 @@ fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {
 
 /// Returns at the first signal. A second one ends the process at once: acknowledged events are on disk, and
 /// unfinished deliveries run after the next start, as after a crash.
-fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
-    let (told, hears) = oneshot::channel();
+fn handle_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
+    let (first, stop) = oneshot::channel();
     tokio::spawn(async move {
         let signal = signals.wait().await;
         info!(signal, "stopping; a second signal stops at once");
-        let _ = told.send(());
+        let _ = first.send(());
         let signal = signals.wait().await;
         warn!(
             signal,
@@ -420,7 +420,7 @@ fn heed_signals(mut signals: StopSignals) -> oneshot::Receiver<()> {
         );
         std::process::exit(0);
     });
-    hears
+    stop
 }
 
 /// SIGTERM and SIGINT.

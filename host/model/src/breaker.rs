@@ -103,7 +103,7 @@ pub struct Trial {
 
 /// A trial in which everything failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vain {
+pub struct FailedTrial {
     /// The longest attempt of an untried delivery. None if the trial had no such delivery.
     pub untried: Option<Duration>,
     /// Whether the trial had a delivery that had failed before.
@@ -143,9 +143,9 @@ impl Trip {
 
     /// The state after a trial in which everything failed.
     #[must_use]
-    pub fn again(self, now: Timestamp, vain: Vain, pauses: Pauses) -> Self {
+    pub fn again(self, now: Timestamp, failed: FailedTrial, pauses: Pauses) -> Self {
         let mut next = Self { pauses: self.pauses.saturating_add(1), trying: false, ..self };
-        if let Some(took) = vain.untried {
+        if let Some(took) = failed.untried {
             let step = match self.step {
                 0 => took.min(pauses.first).max(Self::SHORTEST),
                 step => Duration::from_millis(step).saturating_mul(2),
@@ -155,7 +155,7 @@ impl Trip {
             next.untried_from = Some(later(now, step));
             next.sifting = false;
         }
-        if vain.retried {
+        if failed.retried {
             next.retried = self.retried.saturating_add(1);
         }
         let times = 1_u32.checked_shl(next.retried).unwrap_or(u32::MAX);
@@ -254,7 +254,7 @@ mod tests {
             let now = trip.until;
             trip = trip.at(now, PAUSES);
             assert_eq!(trip.trial(8, 4), Some(Trial { width: 8, any: true }));
-            trip = trip.again(now, Vain { untried: None, retried: true }, PAUSES);
+            trip = trip.again(now, FailedTrial { untried: None, retried: true }, PAUSES);
             assert_eq!(
                 trip.trial(8, 4),
                 Some(Trial { width: 8, any: false }),
@@ -273,7 +273,7 @@ mod tests {
         let (mut now, mut pauses) = (at(0), Vec::new());
         for _ in 0..12 {
             assert!(trip.trial(8, 4).is_some());
-            trip = trip.again(now, Vain { untried: Some(SECOND / 20), retried: false }, PAUSES);
+            trip = trip.again(now, FailedTrial { untried: Some(SECOND / 20), retried: false }, PAUSES);
             assert_eq!(trip.trial(8, 4), None);
             let from = trip.untried_from.unwrap();
             assert!(trip.until >= from, "what failed never goes before");
@@ -294,8 +294,8 @@ mod tests {
         let trip = Trip::first(3, at(7200), PAUSES);
         let tried = |second| trip.at(at(second), PAUSES).trying;
         assert_eq!([tried(7200), tried(7201), tried(3600)], [false, true, true]);
-        let vain = trip.again(at(7200), Vain { untried: Some(SECOND), retried: false }, PAUSES);
-        let sifts = |second| vain.at(at(second), PAUSES).sifting;
+        let failed = trip.again(at(7200), FailedTrial { untried: Some(SECOND), retried: false }, PAUSES);
+        let sifts = |second| failed.at(at(second), PAUSES).sifting;
         assert_eq!([sifts(7200), sifts(7201), sifts(3600)], [false, true, true]);
     }
 
@@ -316,9 +316,9 @@ mod tests {
             "tripped: 3 different deliveries failed in a row; new ones are tried at once; those that failed at \
              1970-01-01T00:00:01Z"
         );
-        let vain = Vain { untried: Some(SECOND), retried: false };
+        let failed = FailedTrial { untried: Some(SECOND), retried: false };
         assert_eq!(
-            trip.again(at(1), vain, Pauses { first: 9 * SECOND, most: 9 * SECOND }).to_string(),
+            trip.again(at(1), failed, Pauses { first: 9 * SECOND, most: 9 * SECOND }).to_string(),
             "tripped: 3 different deliveries failed in a row, and 1 trial since; new ones are tried at \
              1970-01-01T00:00:02Z; those that failed at 1970-01-01T00:00:10Z"
         );

@@ -47,7 +47,7 @@ mod trace;
 mod usage;
 mod web;
 
-pub use breaker::{BreakerState, Pauses, Trial, Trip, Vain};
+pub use breaker::{BreakerState, FailedTrial, Pauses, Trial, Trip};
 pub use carried::Carried;
 pub use cause::{cause, says_nothing};
 pub use count::{counted, noun, turn};

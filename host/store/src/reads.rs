@@ -319,7 +319,7 @@ impl Store {
 
     /// Lets the next batch fail.
     #[cfg(test)]
-    #[allow(clippy::useless_conversion, reason = "one of the engines has a type of its own for faults")]
+    #[allow(clippy::useless_conversion, reason = "one of the engines has its own error type")]
     pub(super) fn inject(&self, fault: super::conformance::InjectedFailure) {
         ask!(self.inject(fault.into()));
     }

@@ -44,7 +44,7 @@ const TABLES: Migrations = migrations!["001_workspaces"];
 
 impl Plugin for Workspace {
     fn manifest() -> Manifest {
-        Manifest::new("a workspace for each organization, told of to the team and provisioned")
+        Manifest::new("a workspace for each organization: tells the team and provisions it")
             .on(["organization.created", "organization.updated", "organization.deleted"])
             .requires(Capability::Sql)
     }

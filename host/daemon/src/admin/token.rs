@@ -13,7 +13,7 @@ use std::{
 
 use posthouse_model::{
     Env,
-    config::{Config, Secret, Unmeant, unmeant},
+    config::{Config, NotASecret, Secret, not_a_secret},
     owner,
 };
 
@@ -43,11 +43,11 @@ pub enum TokenError {
     Malformed(PathBuf),
     /// The content of the file can't have been meant as a token.
     #[error("`{path}` {problem}; or remove it and restart the daemon, which creates one")]
-    Unmeant {
+    NotASecret {
         /// The file.
         path: PathBuf,
         /// The reason.
-        problem: Unmeant,
+        problem: NotASecret,
     },
     /// There is no token yet.
     #[error("there is no admin token `{0}` yet; the daemon creates it at its first start: `posthouse serve`")]
@@ -111,8 +111,8 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(TokenError::Malformed(path.to_owned()));
     }
-    if let Some(problem) = unmeant(token) {
-        return Err(TokenError::Unmeant { path: path.to_owned(), problem });
+    if let Some(problem) = not_a_secret(token) {
+        return Err(TokenError::NotASecret { path: path.to_owned(), problem });
     }
     Ok(Secret::new(token))
 }
@@ -162,7 +162,7 @@ mod tests {
         for placeholder in ["changeme", "${ADMIN_TOKEN}", "'0123abcd'", "ADMIN_TOKEN=0123abcd"] {
             write(&path, placeholder).unwrap();
             let error = read(&path).unwrap_err();
-            assert!(matches!(error, TokenError::Unmeant { .. }), "{error}");
+            assert!(matches!(error, TokenError::NotASecret { .. }), "{error}");
             assert!(!error.to_string().contains(placeholder), "{error}");
         }
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use posthouse_guest::plugin::Health;
-use posthouse_model::{Job, Trial, Vain};
+use posthouse_model::{FailedTrial, Job, Trial};
 use posthouse_store::Lane;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -44,8 +44,8 @@ impl Attempts {
             let others = if first.attempt > 1 { 0 } else { trial.width.saturating_sub(1) };
             running.spawn(Arc::clone(&self).try_one(first));
             let Some(round) = self.round(others, &mut lane, &mut running, &closing).await else { break };
-            if let Some(vain) = vain(&round)
-                && self.commits.registry.trial_failed(&plugin, vain).await
+            if let Some(failed) = failed_trial(&round)
+                && self.commits.registry.trial_failed(&plugin, failed).await
             {
                 self.over.store(true, Ordering::Release);
                 break;
@@ -90,10 +90,10 @@ impl Attempts {
 }
 
 /// Summarizes a failed round. Returns none if an attempt succeeded, or if none ran.
-fn vain(round: &[Tried]) -> Option<Vain> {
+fn failed_trial(round: &[Tried]) -> Option<FailedTrial> {
     let failed = || round.iter().filter(|tried| tried.health == Health::Failed);
     let well = round.iter().any(|tried| tried.health == Health::Well);
-    (!well && failed().next().is_some()).then(|| Vain {
+    (!well && failed().next().is_some()).then(|| FailedTrial {
         untried: failed().filter(|tried| tried.untried).map(|tried| tried.took).max(),
         retried: failed().any(|tried| !tried.untried),
     })
@@ -110,11 +110,17 @@ mod tests {
     #[test]
     fn a_round_is_in_vain_only_where_all_that_ran_have_failed() {
         use Health::{Failed, Unknown, Well};
-        assert_eq!(vain(&[]), None);
-        assert_eq!(vain(&[tried(Unknown, true, 1)]), None, "nothing is known");
-        assert_eq!(vain(&[tried(Failed, true, 1), tried(Well, false, 1)]), None);
+        assert_eq!(failed_trial(&[]), None);
+        assert_eq!(failed_trial(&[tried(Unknown, true, 1)]), None, "nothing is known");
+        assert_eq!(failed_trial(&[tried(Failed, true, 1), tried(Well, false, 1)]), None);
         let round = [tried(Failed, true, 5), tried(Failed, true, 9), tried(Unknown, true, 20)];
-        assert_eq!(vain(&round), Some(Vain { untried: Some(Duration::from_millis(9)), retried: false }));
-        assert_eq!(vain(&[tried(Failed, false, 5)]), Some(Vain { untried: None, retried: true }));
+        assert_eq!(
+            failed_trial(&round),
+            Some(FailedTrial { untried: Some(Duration::from_millis(9)), retried: false })
+        );
+        assert_eq!(
+            failed_trial(&[tried(Failed, false, 5)]),
+            Some(FailedTrial { untried: None, retried: true })
+        );
     }
 }

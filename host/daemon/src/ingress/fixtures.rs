@@ -32,7 +32,7 @@ pub(super) const NOW: i64 = 1_765_281_881;
 /// A body that is a valid event.
 pub(super) const BODY: &str = r#"{"id":"evt_1","type":"user.created","data":{}}"#;
 /// A test fails if something takes longer than this.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A source named `crm` with one secret that is valid in every scheme.
 pub(super) fn source(scheme: &str) -> Source {
@@ -147,11 +147,11 @@ impl TestServer {
             listen: address,
             max_body: 1024 * 1024,
             max_requests: 1024,
-            header_timeout: PATIENCE,
-            body_timeout: PATIENCE,
-            idle_timeout: PATIENCE,
+            header_timeout: TIMEOUT,
+            body_timeout: TIMEOUT,
+            idle_timeout: TIMEOUT,
             trusted_proxies: Vec::new(),
-            shutdown_timeout: PATIENCE,
+            shutdown_timeout: TIMEOUT,
         };
         change(&mut server);
         let mut source = source("standard-webhooks");
@@ -212,7 +212,7 @@ impl TestServer {
     /// The counts of the source, once no request is active.
     pub(super) async fn counts(&self, of: &str) -> RequestCounts {
         let ledger = &self.ingress.ledger()[of];
-        timeout(PATIENCE, async {
+        timeout(TIMEOUT, async {
             while ledger.snapshot().under_way() != 0 {
                 tokio::task::yield_now().await;
             }
@@ -239,7 +239,7 @@ impl TestServer {
 
     /// Waits until the server has stopped.
     pub(super) async fn stopped(self) {
-        timeout(PATIENCE, self.serving).await.expect("it never stops").unwrap();
+        timeout(TIMEOUT, self.serving).await.expect("it never stops").unwrap();
     }
 }
 
@@ -258,12 +258,12 @@ pub(super) async fn read_answer(stream: &mut TcpStream) -> (u16, String) {
         let status = head["http/1.1 ".len()..][..3].parse().unwrap();
         (status, head + std::str::from_utf8(&body).unwrap())
     };
-    timeout(PATIENCE, read).await.expect("no answer comes")
+    timeout(TIMEOUT, read).await.expect("no answer comes")
 }
 
 /// Reads until the other side closes.
 pub(super) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut text = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut text)).await.expect("it never closes").unwrap();
+    timeout(TIMEOUT, stream.read_to_string(&mut text)).await.expect("it never closes").unwrap();
     text
 }

@@ -86,7 +86,7 @@ enum KeyProblem {
     )]
     ForUrls,
     #[error("{0}")]
-    Unmeant(config::Unmeant),
+    NotASecret(config::NotASecret),
     #[error("is not base64, as scheme `{0}` wants it; copy the signing secret with its `whsec_`")]
     NotForScheme(Arc<str>),
     #[error("is not hexadecimal, as scheme `{0}` wants it; copy the key whole from the sender's page")]
@@ -197,8 +197,8 @@ impl Key {
         if text.trim().is_empty() || text == SHARED || (!prefix.is_empty() && text == prefix) {
             return Err(KeyProblem::Empty);
         }
-        if let Some(unmeant) = config::unmeant(text) {
-            return Err(KeyProblem::Unmeant(unmeant));
+        if let Some(problem) = config::not_a_secret(text) {
+            return Err(KeyProblem::NotASecret(problem));
         }
         let (algorithm, own_prefix) = plan.algorithm_of(text);
         if let Some(prefix) = own_prefix {

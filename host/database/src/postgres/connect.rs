@@ -269,8 +269,8 @@ impl Connection {
     }
 
     /// Whether the connection can still be used.
-    pub(super) async fn stands(&mut self) -> bool {
-        if !self.wire.stands() {
+    pub(super) async fn is_open(&mut self) -> bool {
+        if !self.wire.is_open() {
             return false;
         }
         if self.resting.elapsed() < RESTED {

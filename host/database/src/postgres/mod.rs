@@ -244,7 +244,7 @@ impl Pool {
             let idle = self.idle.lock().pop();
             match idle {
                 Some(mut link) => {
-                    if link.stands().await {
+                    if link.is_open().await {
                         return Ok(link);
                     }
                 }

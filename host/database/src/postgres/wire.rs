@@ -24,8 +24,8 @@ impl Wire {
         Self(Some(Box::pin(async move { drop(connection.await) })))
     }
 
-    /// Whether the connection is open, as far as the server has told us.
-    pub(super) fn stands(&mut self) -> bool {
+    /// Whether the connection is open, as far as the server has said.
+    pub(super) fn is_open(&mut self) -> bool {
         self.poll(&mut Context::from_waker(Waker::noop()));
         self.0.is_some()
     }

@@ -354,6 +354,6 @@ mod tests {
         let connection = rusqlite::Connection::open(&database).unwrap();
         connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
         log.sync().unwrap();
-        assert_ne!(number(&log), first, "it was deleted and made anew");
+        assert_ne!(number(&log), first, "it was deleted and created again");
     }
 }

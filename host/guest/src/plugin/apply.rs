@@ -71,14 +71,14 @@ pub(super) async fn left(list: &List, services: &Services, name: &str) -> bool {
             if let Some(plugin) = list.by_name(name)
                 && let Err(error) = services.store.revision_removed(plugin.record.id).await
             {
-                tracing::error!(plugin = name, %error, "the store did not take in when the revision ended");
+                tracing::error!(plugin = name, %error, "the store could not record the end of the revision");
             }
             tracing::warn!(plugin = name, "the plugin's file left; its deliveries are held");
             true
         }
         Ok(()) => true,
         Err(error) => {
-            tracing::error!(plugin = name, %error, "the store did not take in that the plugin's file left");
+            tracing::error!(plugin = name, %error, "the store could not record that the plugin's file is gone");
             false
         }
     }

@@ -357,7 +357,7 @@ mod tests {
         std::os::unix::fs::symlink(&moved, cache.path("a")).unwrap();
         assert!(cache.get(&engine, "a").unwrap().is_none());
         put(&cache, &engine, "a");
-        assert!(cache.get(&engine, "a").unwrap().is_some(), "what is compiled anew takes its place");
+        assert!(cache.get(&engine, "a").unwrap().is_some(), "newly compiled code takes its place");
     }
 
     #[test]

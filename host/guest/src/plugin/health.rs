@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use posthouse_model::{DeliveryId, Env, Trip, Vain};
+use posthouse_model::{DeliveryId, Env, FailedTrial, Trip};
 use posthouse_store::PluginChange;
 
 use super::{
@@ -59,7 +59,7 @@ async fn close(list: &List, env: &Env, plugin: &Plugin) {
 
 /// Records that every delivery of a trial of this plugin has failed. Returns false if the breaker has
 /// changed since the trial began, or if the store did not record this. The trial goes on then.
-pub(super) async fn trial_failed(list: &List, env: &Env, plugin: &Plugin, vain: Vain) -> bool {
+pub(super) async fn trial_failed(list: &List, env: &Env, plugin: &Plugin, failed: FailedTrial) -> bool {
     let now = env.now();
     let mut next = None;
     let turned = turn(list, plugin, |current| {
@@ -67,7 +67,7 @@ pub(super) async fn trial_failed(list: &List, env: &Env, plugin: &Plugin, vain: 
         next = current
             .trip()
             .filter(|_| current.trip() == plugin.trip())
-            .map(|trip| trip.again(now, vain, current.pauses()));
+            .map(|trip| trip.again(now, failed, current.pauses()));
         next.map(Some)
     })
     .await;
@@ -97,7 +97,7 @@ async fn turn(list: &List, plugin: &Plugin, turn: impl FnOnce(&Plugin) -> Option
     };
     let Some(trip) = turn(&current) else { return false };
     if let Err(error) = edit.commit(current.with_trip(trip), PluginChange::Held).await {
-        tracing::warn!(plugin = name, %error, "the store did not take in that the plugin's breaker turned");
+        tracing::warn!(plugin = name, %error, "the store could not record the state of the breaker");
         return false;
     }
     true

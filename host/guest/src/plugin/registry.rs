@@ -13,7 +13,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use posthouse_database::Databases;
 use posthouse_egress::Egress;
 use posthouse_model::{
-    DeliveryId, Env, EventType, NewEvent, Orders, PluginId, Subscriber, Usage, Vain, config::PluginSettings,
+    DeliveryId, Env, EventType, FailedTrial, NewEvent, Orders, PluginId, Subscriber, Usage,
+    config::PluginSettings,
 };
 use posthouse_store::{PluginChange, PluginRecord, Store, StoreError};
 use tokio::sync::{Mutex, watch};
@@ -235,8 +236,8 @@ impl Registry {
 
     /// Records that everything that a trial of this plugin tried has failed. Returns false if the breaker has
     /// changed since the trial began, or if the store did not record this. The trial goes on then.
-    pub async fn trial_failed(&self, plugin: &Plugin, vain: Vain) -> bool {
-        health::trial_failed(&self.0.list, &self.0.services.env, plugin, vain).await
+    pub async fn trial_failed(&self, plugin: &Plugin, failed: FailedTrial) -> bool {
+        health::trial_failed(&self.0.list, &self.0.services.env, plugin, failed).await
     }
 
     /// How long until the next trial of a plugin whose breaker is open.

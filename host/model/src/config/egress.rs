@@ -86,7 +86,7 @@ pub(super) fn headers(table: &Table<'_>) -> BTreeMap<String, Secret> {
             let secret = secret(value)?;
             match HeaderValue::from_str(secret.expose()) {
                 Ok(_) => Ok(secret),
-                Err(_) => Err(value.fault("holds what can't stand in a header; it is one line of ASCII")),
+                Err(_) => Err(value.fault("is not a value of a header; a value is one line of ASCII")),
             }
         })?;
         Some((header.as_str().to_owned(), secret))

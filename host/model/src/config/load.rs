@@ -124,8 +124,8 @@ impl Loaded {
         if let (Some(at), Some(mode)) = (document.first_literal_secret(), mode)
             && mode & 0o004 != 0
         {
-            let message = "a secret stands in this file, which everybody on this machine may read; say \
-                           { env = \"NAME\" } or { file = \"PATH\" }, or take that right away (chmod o-r)";
+            let message = "this file contains a secret, and everybody on this machine may read it; use \
+                           { env = \"NAME\" } or { file = \"PATH\" }, or remove that right (chmod o-r)";
             document.warn(at, message);
         }
         let mut problems = document.problems();

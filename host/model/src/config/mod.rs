@@ -4,19 +4,19 @@
 //! path begins with `/` or a secret is present.
 //!
 //! ```text
-//! load      the file, its syntax, its warnings
-//! sections  each section, key by key, into these types
-//! table     a table that hands out its keys and reports those that no code reads
-//! value     one value: a duration, a size, an address, …
-//! secret    a text that is never shown, and its place: environment, file, credential
-//! unmeant   placeholders and other texts that cannot be a secret
-//! smtp      the URL of a mail server, parsed
-//! database  the URL and the settings of a plugins' database
-//! files     the files that config.toml names, each with one role
-//! egress    one entry of a plugin's `http` grant
-//! scheme    how senders sign: the shipped table, and [scheme.NAME]
-//! diagnose  findings, with line, column and a way to fix them
-//! defaults  the defaults
+//! load         the file, its syntax, its warnings
+//! sections     each section, key by key, into these types
+//! table        a table that hands out its keys and reports those that no code reads
+//! value        one value: a duration, a size, an address, …
+//! secret       a text that is never shown, and its place: environment, file, credential
+//! placeholder  placeholders and other texts that cannot be a secret
+//! smtp         the URL of a mail server, parsed
+//! database     the URL and the settings of a plugins' database
+//! files        the files that config.toml names, each with one role
+//! egress       one entry of a plugin's `http` grant
+//! scheme       how senders sign: the shipped table, and [scheme.NAME]
+//! diagnose     findings, with line, column and a way to fix them
+//! defaults     the defaults
 //! ```
 
 mod database;
@@ -27,12 +27,12 @@ mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod load;
+mod placeholder;
 pub mod scheme;
 mod secret;
 mod sections;
 mod smtp;
 mod table;
-mod unmeant;
 mod value;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -44,10 +44,10 @@ pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest, shown};
 pub use files::Files;
 pub use load::{Loaded, Secrets};
+pub use placeholder::{NotASecret, not_a_secret};
 pub use scheme::Scheme;
 pub use secret::{DEMO_SECRET, Environment, ProcessEnvironment};
 pub use smtp::{SmtpLogin, SmtpServer, SmtpTls};
-pub use unmeant::{Unmeant, unmeant};
 
 pub use crate::Secret;
 use crate::{Grants, OrderBy, Pattern, Redact, SourceName};

@@ -39,7 +39,7 @@ impl Role {
 
 /// Why a text cannot be meant as a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unmeant {
+pub enum NotASecret {
     /// Only white space.
     #[error("is empty but for white space; write the secret, or where it is: {{ env = \"NAME\" }}")]
     Blank,
@@ -77,7 +77,7 @@ pub enum Unmeant {
     #[error("is the name of a variable or file, not what that contains")]
     Name,
     /// Several secrets.
-    #[error("holds more than one secret; write each as an entry of its own: [\"…\", \"…\"]")]
+    #[error("holds more than one secret; write each as a separate entry: [\"…\", \"…\"]")]
     Several,
     /// Another kind of text.
     #[error("is {0}, not a secret; copy the signing secret from the sender's page")]
@@ -95,7 +95,7 @@ pub enum Unmeant {
     Same,
 }
 
-impl Unmeant {
+impl NotASecret {
     /// Whether the finding is certain for a secret of this purpose.
     pub(super) fn is_certain(self, role: Role) -> bool {
         match role {
@@ -107,30 +107,30 @@ impl Unmeant {
 }
 
 /// Why this text cannot be meant as a signing secret.
-pub fn unmeant(secret: &str) -> Option<Unmeant> {
+pub fn not_a_secret(secret: &str) -> Option<NotASecret> {
     found(secret, Role::Signing, None)
 }
 
 /// Why this text cannot be meant as a secret for this purpose. `name` is its variable or file.
-pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<Unmeant> {
+pub(super) fn found(text: &str, role: Role, name: Option<&str>) -> Option<NotASecret> {
     if text.is_empty() {
         return None;
     }
     let bare = bare(text);
     if role == Role::Own {
         // The value may be any text, such as a template.
-        let mark = text.starts_with('\u{feff}').then_some(Unmeant::Mark);
-        let named = name.is_some_and(|name| name == text).then_some(Unmeant::Name);
-        return mark.or(named).or_else(|| whole_template(text).map(Unmeant::Template));
+        let mark = text.starts_with('\u{feff}').then_some(NotASecret::Mark);
+        let named = name.is_some_and(|name| name == text).then_some(NotASecret::Name);
+        return mark.or(named).or_else(|| whole_template(text).map(NotASecret::Template));
     }
     let kind = (role == Role::Signing).then(|| other_kind(text.trim())).flatten();
     kind.or_else(|| around(text, role))
-        .or_else(|| name.filter(|name| text.eq_ignore_ascii_case(name)).map(|_| Unmeant::Name))
+        .or_else(|| name.filter(|name| text.eq_ignore_ascii_case(name)).map(|_| NotASecret::Name))
         .or_else(|| template(text, bare, role))
         .or_else(|| match role {
             Role::Url => password(text).and_then(|password| guessed(password, role)),
             // The key ring checks the point of a public key.
-            _ => guessed(bare, role).filter(|told| *told != Unmeant::Same || !text.starts_with("whpk_")),
+            _ => guessed(bare, role).filter(|told| *told != NotASecret::Same || !text.starts_with("whpk_")),
         })
 }
 
@@ -143,22 +143,22 @@ fn bare(text: &str) -> &str {
 }
 
 /// Finds text around a secret that is not part of it.
-fn around(text: &str, role: Role) -> Option<Unmeant> {
+fn around(text: &str, role: Role) -> Option<NotASecret> {
     if text.trim().is_empty() {
-        return Some(Unmeant::Blank);
+        return Some(NotASecret::Blank);
     }
     if text.starts_with('\u{feff}') {
-        return Some(Unmeant::Mark);
+        return Some(NotASecret::Mark);
     }
     if text.trim() != text {
-        return Some(Unmeant::Space);
+        return Some(NotASecret::Space);
     }
     let unseen = |letter: char| {
         letter.is_control()
             || matches!(letter, '\u{a0}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
     };
     if let Some(letter) = text.chars().find(|letter| unseen(*letter)) {
-        return Some(Unmeant::Unseen(u32::from(letter)));
+        return Some(NotASecret::Unseen(u32::from(letter)));
     }
     let quoted = [('\'', '\''), ('"', '"'), ('`', '`'), ('“', '”'), ('‘', '’'), ('«', '»')];
     let is_quoted = |text: &str| {
@@ -166,16 +166,16 @@ fn around(text: &str, role: Role) -> Option<Unmeant> {
         letters.next().zip(letters.next_back()).is_some_and(|ends| quoted.contains(&ends))
     };
     if is_quoted(text) || is_quoted(bare(text)) {
-        return Some(Unmeant::Quoted);
+        return Some(NotASecret::Quoted);
     }
     for label in ["v1,", "v1a,", "v1="] {
         if role == Role::Signing && text.starts_with(label) {
-            return Some(Unmeant::Labelled(label));
+            return Some(NotASecret::Labelled(label));
         }
     }
     let (name, rest) = text.strip_prefix("export ").unwrap_or(text).split_once('=')?;
     (is_variable(name.trim_end()) && !rest.is_empty() && !rest.starts_with('='))
-        .then_some(Unmeant::Assignment)
+        .then_some(NotASecret::Assignment)
 }
 
 /// Whether the text is a name as environment variables have it: capitals, digits and `_`.
@@ -187,7 +187,7 @@ fn is_variable(text: &str) -> bool {
 }
 
 /// Finds a template, or a reference that another program would resolve.
-fn template(text: &str, bare: &str, role: Role) -> Option<Unmeant> {
+fn template(text: &str, bare: &str, role: Role) -> Option<NotASecret> {
     const REFERENCES: [&str; 10] = [
         "op://",
         "vault:",
@@ -203,18 +203,18 @@ fn template(text: &str, bare: &str, role: Role) -> Option<Unmeant> {
     if between(text, "${", "}")
         .is_some_and(|name| name.starts_with(|first: char| first.is_alphabetic() || first == '_'))
     {
-        return Some(Unmeant::Template("${…}"));
+        return Some(NotASecret::Template("${…}"));
     }
     if between(text, "{{", "}}").is_some() {
-        return Some(Unmeant::Template("{{…}}"));
+        return Some(NotASecret::Template("{{…}}"));
     }
     if role == Role::Url {
         let password = password(text)?;
         let documented = text.contains("://USER:PASSWORD@").then_some("USER:PASSWORD");
-        return whole_template(password).or(documented).map(Unmeant::Template);
+        return whole_template(password).or(documented).map(NotASecret::Template);
     }
-    let reference = REFERENCES.into_iter().find(|start| text.starts_with(start)).map(Unmeant::Reference);
-    reference.or_else(|| whole_template(text).or_else(|| whole_template(bare)).map(Unmeant::Template))
+    let reference = REFERENCES.into_iter().find(|start| text.starts_with(start)).map(NotASecret::Reference);
+    reference.or_else(|| whole_template(text).or_else(|| whole_template(bare)).map(NotASecret::Template))
 }
 
 /// The form of a placeholder that is the whole text.
@@ -271,9 +271,9 @@ fn password(url: &str) -> Option<&str> {
 }
 
 /// Finds texts of another kind, which no sender signs with.
-fn other_kind(text: &str) -> Option<Unmeant> {
+fn other_kind(text: &str) -> Option<NotASecret> {
     if text.match_indices("whsec_").count() + text.match_indices("whpk_").count() > 1 {
-        return Some(Unmeant::Several);
+        return Some(NotASecret::Several);
     }
     let kind = if text.starts_with("-----BEGIN ") {
         "a key or certificate in PEM"
@@ -286,11 +286,11 @@ fn other_kind(text: &str) -> Option<Unmeant> {
     } else {
         return None;
     };
-    Some(Unmeant::Kind(kind))
+    Some(NotASecret::Kind(kind))
 }
 
 /// Finds texts that are easy to guess.
-fn guessed(text: &str, role: Role) -> Option<Unmeant> {
+fn guessed(text: &str, role: Role) -> Option<NotASecret> {
     const WORDS: &[&str] = &[
         "abc123",
         "api key",
@@ -369,7 +369,7 @@ fn guessed(text: &str, role: Role) -> Option<Unmeant> {
     const THINGS: &[&str] = &["key", "password", "secret", "token", "value", "whsec"];
     let masks = text.chars().filter(|letter| "*•●…".contains(*letter)).count();
     if masks * 2 > text.chars().count() || text.ends_with("...") || text.ends_with('…') {
-        return Some(Unmeant::Masked);
+        return Some(NotASecret::Masked);
     }
     let lower = text.to_lowercase();
     let words: Vec<_> =
@@ -379,7 +379,7 @@ fn guessed(text: &str, role: Role) -> Option<Unmeant> {
         && (letters.len() > 7 || letters.len() > 2 && "01ax".contains(*first))
         && letters.iter().all(|letter| letter == first)
     {
-        return Some(Unmeant::Same);
+        return Some(NotASecret::Same);
     }
     let joined = words.join(" ");
     let is_word = WORDS.contains(&joined.trim_end_matches(|letter: char| letter.is_ascii_digit()).trim_end());
@@ -390,14 +390,14 @@ fn guessed(text: &str, role: Role) -> Option<Unmeant> {
         || is_sentence
         || "01234567890123456789".contains(&*joined) && !joined.is_empty()
     {
-        return Some(Unmeant::Word);
+        return Some(NotASecret::Word);
     }
     if role != Role::Url && is_variable(text) && text.contains('_') && has(THINGS) {
-        return Some(Unmeant::Name);
+        return Some(NotASecret::Name);
     }
     let key = (role == Role::Signing).then(|| STANDARD.decode(text).ok()).flatten()?;
     let first = key.first()?;
-    (key.len() > 2 && key.iter().all(|byte| byte == first)).then_some(Unmeant::Same)
+    (key.len() > 2 && key.iter().all(|byte| byte == first)).then_some(NotASecret::Same)
 }
 
 #[cfg(test)]
@@ -489,8 +489,8 @@ mod tests {
             "//////////////////////////////////////////8=",
         ] {
             let expected = secret != "<>";
-            assert_eq!(unmeant(secret).is_some(), expected, "{secret:?}: {:?}", unmeant(secret));
-            if let Some(told) = unmeant(secret).map(|told| told.to_string()) {
+            assert_eq!(not_a_secret(secret).is_some(), expected, "{secret:?}: {:?}", not_a_secret(secret));
+            if let Some(told) = not_a_secret(secret).map(|told| told.to_string()) {
                 assert!(secret.len() < 12 || !told.contains(secret), "{told}");
             }
         }
@@ -528,7 +528,7 @@ mod tests {
             "100%sure%",
             "ABCD_EFGH_1234",
         ] {
-            assert_eq!(unmeant(secret), None, "{secret}");
+            assert_eq!(not_a_secret(secret), None, "{secret}");
         }
     }
 
@@ -575,6 +575,6 @@ mod tests {
         ] {
             assert_eq!(Role::of(key), role, "{key}");
         }
-        assert_eq!(found("api_token", Role::Header, Some("API_TOKEN")), Some(Unmeant::Name));
+        assert_eq!(found("api_token", Role::Header, Some("API_TOKEN")), Some(NotASecret::Name));
     }
 }

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 
 use super::{
     diagnose::shown,
+    placeholder::{self, NotASecret, Role},
     table::{Fault, Value},
-    unmeant::{self, Role, Unmeant},
 };
 use crate::Secret;
 
@@ -125,9 +125,9 @@ fn checked(value: &Value<'_>, text: String, name: Option<&str>, empty: &str) -> 
         return Err(value.fault(empty));
     }
     let role = Role::of(&value.key);
-    if let Some(told) = unmeant::found(&text, role, name).filter(|_| !judged_later) {
+    if let Some(told) = placeholder::found(&text, role, name).filter(|_| !judged_later) {
         let of = match (role, told) {
-            (Role::Url, Unmeant::Word | Unmeant::Same | Unmeant::Name) => "has a password that ",
+            (Role::Url, NotASecret::Word | NotASecret::Same | NotASecret::Name) => "has a password that ",
             _ => "",
         };
         let from = name.map(|name| format!(" (from `{}`)", shown(name))).unwrap_or_default();

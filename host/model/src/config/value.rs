@@ -258,7 +258,7 @@ pub(super) fn url_path(value: &Value<'_>) -> Result<String, Fault> {
     if !text.starts_with('/') {
         Err(value.fault(format_args!("is `{}`, which does not begin with `/`", shown(text))))
     } else if let Some(odd) = odd {
-        Err(value.fault(format_args!("holds {odd:?}; letters, digits and `/ - . _ ~` may stand in a path")))
+        Err(value.fault(format_args!("holds {odd:?}; a path may have letters, digits and `/ - . _ ~`")))
     } else {
         Ok(text.to_owned())
     }

@@ -48,7 +48,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     let middle = |rounds: &[Round]| median(rounds, |round| round.rate);
     let (noop, [without, free, stuck]) = (middle(&noops), rounds.map(|rounds| middle(&rounds)));
     let of_without = |round: Round| format!("{:.2} of the rate without order_by", round.rate / without.rate);
-    let note = format!("each event a key of its own; {}", of_without(free));
+    let note = format!("each event has its own key; {}", of_without(free));
     bench.add(Bench::rate_row("accept, one plugin, order_by", (noop, free), &note));
     let note = format!("the rate of other keys; {}", of_without(stuck));
     let name = format!("order_by, {} behind a stuck key", thousands(BEHIND));

@@ -28,7 +28,7 @@ refusals! {
     /// The guard's, for every route that needs the token.
     Guarded {
         "401": "The token is missing or wrong.",
-        "403": "The request comes from a foreign page.",
+        "403": "The request comes from a page of another origin.",
         "421": "The Host header names another host.",
         "503": "The store does not answer or accepts nothing more, too many requests run, or the answer took \
                 more than 30 s.",

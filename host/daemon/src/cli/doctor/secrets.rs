@@ -47,7 +47,7 @@ pub(super) fn secrets(context: &Context, notes: &mut Notes) {
                         "sources `{}` and `{}` share a secret, so each can sign for the other",
                         source.name, other.name
                     ),
-                    "give each source a secret of its own",
+                    "give each source its own secret",
                 );
             }
         }

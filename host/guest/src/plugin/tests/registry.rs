@@ -220,7 +220,7 @@ async fn watching_finds_what_comes_and_goes() {
     fixture.remove("greet");
     until("it is gone", &|| !fixture.registry.by_name("greet").unwrap().serving()).await;
     fs::write(fixture.folder.join("odd.wasm"), b"odd").unwrap();
-    until("it is broken, though no event told so", &|| fixture.registry.by_name("odd").is_some()).await;
+    until("it is broken, although no event said so", &|| fixture.registry.by_name("odd").is_some()).await;
     watching.abort();
 }
 
@@ -334,12 +334,12 @@ async fn a_plugin_that_fails_again_and_again_is_paused_on_its_own_until_somethin
     again.scan().await;
     let tried = again.by_name("greet").unwrap();
     assert!(tried.trial().is_some_and(|trial| trial.any) && !tried.serving(), "{:?}", tried.record);
-    let vain = Vain { untried: None, retried: true };
-    assert!(again.trial_failed(&tried, vain).await);
+    let failed = FailedTrial { untried: None, retried: true };
+    assert!(again.trial_failed(&tried, failed).await);
     let open = again.by_name("greet").unwrap();
     assert_eq!((open.breaker(), open.trip().unwrap().pauses), (BreakerState::Open, 2));
     assert_eq!(open.trial().map(|trial| trial.any), Some(false), "what never ran need not wait");
-    assert!(!again.trial_failed(&tried, vain).await, "it is history");
+    assert!(!again.trial_failed(&tried, failed).await, "it is history");
     again.begin_trials().await;
     assert_eq!(again.by_name("greet").unwrap().breaker(), BreakerState::Open, "its pause is not over");
     again.record_health(&open, DeliveryId(-4), Health::Well).await;
