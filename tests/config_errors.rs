@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `verify_token`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
         ],
     );
     refused(
@@ -693,7 +693,7 @@ any = ["acme", "strype"]"#,
 signed = "{timestamp}"
 timestamp = { at = "header:x-time" }
 event = { type = "a" }"#,
-            "config.toml:3:10: `scheme.acme.signed` does not contain {body}, so anybody could change it; write {body}, or {form} and a `digest`",
+            "config.toml:3:10: `scheme.acme.signed` does not contain {body}, so anybody could change it; write {body}, or {form} and a `digest`, or a place that is `once`",
         ),
         (
             r#"signature = { header = "x-acme" }
@@ -717,6 +717,25 @@ event = { type = "a" }"#,
 signed = "{key}{body}"
 event = {}"#,
             "config.toml:3:10: `scheme.acme.signed` contains {key} exactly if the algorithm is \"sha256\"; any other has its key beside the text\nconfig.toml:4:9: `scheme.acme.event.type` is missing; write type = \"{json:/type}\"",
+        ),
+        (
+            r#"signature = { json = "/a/b", entries = ",", label = "v1" }
+once = "header:x-token"
+event = { each = "", type = "a" }"#,
+            "config.toml:2:13: `scheme.acme.signature` has `entries`, which only a header has\nconfig.toml:3:8: `scheme.acme.once` is not signed, so anybody could choose it\nconfig.toml:3:8: `scheme.acme.once` guards one event a request; take `each` away, or sign the body instead",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+body = "form"
+event = { type = "a" }
+handshake = [{ method = "GET", place = "query:a", answer = { text = "{hmac-sha256-hex:query:a}" } }]"#,
+            "config.toml:5:13: `scheme.acme.handshake` answers anybody with an HMAC. That is safe only if the signed text contains {body}, bodies are JSON and no other handshake is `verified`",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+event = { type = "a" }
+handshake = [{ place = "form:a" }, { method = "GET", answer = { text = "{entry:t}" } }]"#,
+            "config.toml:4:24: `scheme.acme.handshake.place` names a field of a form, and a test of the URL is none\nconfig.toml:4:36: a handshake names the `place` that shows it, unless its method is \"HEAD\"\nconfig.toml:4:72: `scheme.acme.handshake.answer.text` names an entry of the signature, which a test of the URL has not",
         ),
     ] {
         let findings: Vec<_> = problem.split('\n').collect();

@@ -29,6 +29,7 @@ mod health;
 mod history;
 mod hostile;
 mod languages;
+mod libraries;
 mod limits;
 mod logs;
 mod metrics;

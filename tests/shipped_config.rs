@@ -133,7 +133,9 @@ signature = { header = "*signature", entries = ",", label = "v1", also = [{ labe
 timestamp = { at = "header:*time" }
 signed = "{timestamp}.{body}"
 key = { prefix = "acme_" }
-event = { type = "{json:/type}" }"#;
+event = { type = "{json:/type}" }
+handshake = [{ method = "HEAD", answer = { json = { a = 1 } } }]
+answer = { empty = true }"#;
     let keys = load(whole, &Nothing).keys;
     let own: Vec<_> = keys.iter().filter_map(|key| key.strip_prefix("scheme.acme.")).collect();
     assert!(own.len() > 25, "{own:?}");

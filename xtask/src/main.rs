@@ -6,6 +6,7 @@ mod browser;
 mod demo;
 mod guests;
 mod languages;
+mod npm;
 mod python;
 mod report;
 mod shell;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    browser, python,
+    browser, npm, python,
     shell::{Doing, Result, has, root, run, say, target},
     toolchain::{install, unpack},
 };
@@ -29,6 +29,7 @@ pub fn install_all() -> Result {
     promtool()?;
     cargo_deb()?;
     browser::install_all()?;
+    npm::packages("libraries", "the senders' own libraries")?;
     python::programs().map(drop)
 }
 

@@ -57,7 +57,7 @@ use self::{
 use crate::{
     admin::{self, Admin, WayIn},
     dispatch::{self, Dispatch, Redactions, Sender},
-    ingress::{Ingress, KeyError},
+    ingress::{BroughtKeys, Ingress, KeyError},
     telemetry::Telemetry,
 };
 
@@ -260,6 +260,7 @@ async fn serve(
         subscribers,
         env.clone(),
         telemetry.clone(),
+        BroughtKeys::new(&config.store.state_dir()),
     )?;
     let ledgers = {
         let ingress = ingress.clone();
@@ -267,7 +268,14 @@ async fn serve(
     };
     let senders = {
         let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
-        senders::senders(Arc::new(move || config.load().sources.clone()), listen, env.clone())
+        let brought = BroughtKeys::new(&in_force.load().store.state_dir());
+        senders::senders(
+            Arc::new(move || config.load().sources.clone()),
+            listen,
+            env.clone(),
+            &ingress,
+            brought,
+        )
     };
     let admin = Admin::new(
         store.clone(),

@@ -5,6 +5,7 @@ use std::{fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::TraceContext;
 
@@ -99,6 +100,31 @@ name! {
     EventType, "event type", 128,
     |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/'),
     "letters, digits and `. _ - : /` are allowed"
+}
+
+/// Another name of an event within its source, for senders whose ids do not tell two events apart, or tell one event
+/// from itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SecondKey([u8; 16]);
+
+impl SecondKey {
+    /// The name that is made of these parts. `kind` keeps names of different meaning apart.
+    pub fn of(kind: &str, parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(kind);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        Self(key)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// The store's number of an event. It grows in the order in which events are stored.

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How a request ended.
@@ -36,6 +37,16 @@ pub struct RequestLedger {
     filtered: AtomicU64,
     rejected: Mutex<BTreeMap<&'static str, u64>>,
     failed: Mutex<BTreeMap<&'static str, u64>>,
+    refusal: Mutex<Option<LastRefusal>>,
+}
+
+/// Why a signature was refused, for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRefusal {
+    /// When.
+    pub at: Timestamp,
+    /// The reason, as a sentence without anything secret.
+    pub why: String,
 }
 
 /// An active request. If it is dropped without an outcome, it counts as failed (`aborted`).
@@ -50,6 +61,16 @@ impl RequestLedger {
     pub fn receive(self: &Arc<Self>) -> Receipt {
         self.received.fetch_add(1, Ordering::Relaxed);
         Receipt { ledger: Arc::clone(self), settled: false }
+    }
+
+    /// Keeps the reason why a signature was refused, until the next one.
+    pub fn refused(&self, refusal: LastRefusal) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    /// The last refusal that was logged. None if there was none.
+    pub fn last_refusal(&self) -> Option<LastRefusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The counts so far.

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -22,6 +22,28 @@ pub fn create(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
     give(&file, folder_of(path)).inspect_err(|_| drop(fs::remove_file(path)))?;
     Ok(file)
+}
+
+/// Writes a new file as [`create`] does and renames it to this path, so that nobody reads half of it. It is on disk
+/// when this returns. Missing folders are created with mode 0700.
+///
+/// # Errors
+/// The system's error.
+pub fn replace(path: &Path, mode: u32, contents: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    create_folders(folder, 0o700)?;
+    let beside = path.with_extension("new");
+    // Removes the rest of a crash. With it, `create` would not create the file with its mode.
+    if let Err(error) = fs::remove_file(&beside)
+        && error.kind() != ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = create(&beside, mode)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// Opens a file for reading and writing, or creates it as [`create`] does.

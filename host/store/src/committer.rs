@@ -91,9 +91,9 @@ pub(super) enum Command {
 /// The receiver of an operation's outcome.
 pub(super) enum Reply {
     Nobody,
-    /// The sender of an event, which arrived at this time, in nanoseconds since 1970.
+    /// The sender of events, which arrived at this time, in nanoseconds since 1970.
     Accepted {
-        to: oneshot::Sender<Result<Accepted, StoreError>>,
+        to: oneshot::Sender<Result<Vec<Accepted>, StoreError>>,
         watcher: Option<Watcher>,
         received_at: i64,
     },
@@ -488,7 +488,7 @@ impl Committer {
                 if let Some(watcher) = &watcher {
                     self.watches.add(&deliveries, watcher);
                 }
-                if let Accepted::Stored(_) = accepted {
+                for _ in accepted.iter().filter(|accepted| matches!(accepted, Accepted::Stored(_))) {
                     self.counting.accepted(at.saturating_sub(received_at));
                 }
                 let _ = to.send(Ok(accepted));

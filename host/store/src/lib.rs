@@ -91,9 +91,9 @@ pub use sqlite::{
 pub use types::{
     Accepted, AttemptDetail, AuditEntry, AuditFilter, AuditId, Completed, DeadGroup, DeliveryDetail,
     DeliveryFilter, DeliveryPage, DeliveryPlace, DeliverySummary, EventDetail, EventFilter, EventPage,
-    EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult, OutboxSlots,
-    OutboxSummary, Payloads, PluginChange, PluginRecord, PluginRevision, PluginStats, PluginUpdate, Point,
-    Recent, StoreStats, TypeStats, Verdict,
+    EventSummary, LastEvent, Names, Offer, Origin, OutboxFilter, OutboxId, OutboxJob, OutboxResult,
+    OutboxSlots, OutboxSummary, Payloads, PluginChange, PluginRecord, PluginRevision, PluginStats,
+    PluginUpdate, Point, Recent, StoreStats, TypeStats, Verdict,
 };
 pub use writes::Submitted;
 

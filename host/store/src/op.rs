@@ -7,22 +7,21 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Attempt, DeliveryId, Effects, EventSeq, Job, NewEvent, Orders, OutboxItem, OutboxKind, Outcome as Ending,
-    PluginId, Subscriber,
+    Attempt, DeliveryId, Effects, EventSeq, Job, Orders, OutboxItem, OutboxKind, Outcome as Ending, PluginId,
 };
 
 use super::{
-    Accepted, Completed, FirstAttempt, OutboxId, OutboxResult, PluginUpdate, StoreError, Verdict,
+    Accepted, Completed, FirstAttempt, Offer, OutboxId, OutboxResult, PluginUpdate, StoreError, Verdict,
     meters::Ended, time::nanos, types::AuditId,
 };
 
 /// One change of the store. An engine applies it completely or refuses it completely.
 #[derive(Debug)]
 pub(super) enum Op {
-    /// Stores an event with a delivery for each subscriber. → [`Outcome::Accepted`]
+    /// Stores events, each with a delivery for each of its subscribers: all of them, or none. →
+    /// [`Outcome::Accepted`]
     Accept {
-        event: NewEvent,
-        subscribers: Vec<Subscriber>,
+        offers: Vec<Offer>,
         /// Whether the outcome names the deliveries.
         watched: bool,
     },
@@ -74,8 +73,8 @@ pub(super) enum Outcome {
     Done,
     /// The store refused it: nothing of it was written.
     Refused(StoreError),
-    /// The event; if the operation was watched, also those of its deliveries that will run now.
-    Accepted(Accepted, Vec<DeliveryId>),
+    /// What became of each event; if the operation was watched, also those of their deliveries that will run now.
+    Accepted(Vec<Accepted>, Vec<DeliveryId>),
     Completed(Completed),
     /// The number of rows that it changed.
     Count(u64),

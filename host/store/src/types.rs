@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, OutboxHead,
-    OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SourceName, TraceContext,
+    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, NewEvent,
+    OutboxHead, OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SecondKey, SourceName,
+    Subscriber, TraceContext,
 };
 
 /// The result of offering an event to the store.
@@ -15,8 +16,19 @@ use posthouse_model::{
 pub enum Accepted {
     /// On disk, with its deliveries.
     Stored(EventSeq),
-    /// An event with this source and id is already stored; nothing was written.
+    /// The source has sent an event with this id, or with this second key; nothing was written.
     Duplicate,
+}
+
+/// An event that is offered to the store.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The event.
+    pub event: NewEvent,
+    /// Another name of the same event. An event of its source with the same one is a duplicate, whatever its id.
+    pub second: Option<SecondKey>,
+    /// The plugins that get it.
+    pub subscribers: Vec<Subscriber>,
 }
 
 /// The result of an attempt, for the store to record.

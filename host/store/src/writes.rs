@@ -9,7 +9,7 @@ use posthouse_model::{
 use tokio::sync::oneshot;
 
 use super::{
-    Accepted, Answer, Completed, DeliveryFilter, OutboxId, OutboxJob, OutboxResult, OutboxSlots,
+    Accepted, Answer, Completed, DeliveryFilter, Offer, OutboxId, OutboxJob, OutboxResult, OutboxSlots,
     PluginUpdate, Store, StoreError, Verdict, Watcher,
     committer::{Command, Reply, Waiter},
     op::{Completion, Op, Outcome},
@@ -54,9 +54,20 @@ impl Store {
         subscribers: Vec<Subscriber>,
         watcher: Option<Watcher>,
     ) -> Answer<Accepted> {
+        let offer = Offer { event, second: None, subscribers };
+        let accepted = self.accept_all(vec![offer], watcher).await?;
+        Ok(accepted.first().copied().unwrap_or(Accepted::Duplicate))
+    }
+
+    /// Stores several events with their deliveries: all in one transaction, or none. Returns what became of each.
+    ///
+    /// # Errors
+    /// As [`Self::accept`]. Then none of them is in the store.
+    pub async fn accept_all(&self, offers: Vec<Offer>, watcher: Option<Watcher>) -> Answer<Vec<Accepted>> {
+        let Some(first) = offers.first() else { return Ok(Vec::new()) };
         let (to, answer) = oneshot::channel();
-        let received_at = nanos(event.received_at);
-        let op = Op::Accept { event, subscribers, watched: watcher.is_some() };
+        let received_at = nanos(first.event.received_at);
+        let op = Op::Accept { offers, watched: watcher.is_some() };
         self.send(Command::Do(op, Reply::Accepted { to, watcher, received_at })).await?;
         answer.await.unwrap_or_else(|_| Err(self.stopped()))
     }

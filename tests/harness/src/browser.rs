@@ -38,11 +38,11 @@ pub fn screenshots() -> PathBuf {
 }
 
 /// The Node.js that `cargo xtask test` uses: its own if it had to install one, or else the system's.
-fn test_node() -> PathBuf {
+pub(crate) fn test_node() -> PathBuf {
     let own = test_python().with_file_name("node");
     if own.is_file() { own } else { "node".into() }
 }
 
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

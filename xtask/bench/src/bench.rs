@@ -100,6 +100,15 @@ impl Bench {
             .set("store", "max_backlog = 100000000")
     }
 
+    /// A daemon on the measured disk, with these tables in its config.toml.
+    pub(crate) fn daemon_of(&self, tables: &str) -> Builder {
+        Daemon::builder(self.binary())
+            .below(&self.folder)
+            .set("log", r#"level = "warn""#)
+            .set("store", "max_backlog = 100000000")
+            .toml(tables)
+    }
+
     /// A round in a closed loop.
     pub(crate) fn round(&self, address: SocketAddr, pid: u32, expected: &'static str) -> Round {
         self.round_until(address, pid, expected, |_| {})
@@ -113,8 +122,30 @@ impl Bench {
         expected: &'static str,
         ended: impl FnOnce(u64),
     ) -> Round {
+        self.round_with(|count| Batch::sign(PATH, count), address, pid, expected, ended)
+    }
+
+    /// A round in a closed loop with the requests of `batch`, which gets their number.
+    pub(crate) fn round_of(
+        &self,
+        batch: impl FnOnce(usize) -> Batch,
+        address: SocketAddr,
+        pid: u32,
+        expected: &'static str,
+    ) -> Round {
+        self.round_with(batch, address, pid, expected, |_| {})
+    }
+
+    fn round_with(
+        &self,
+        batch: impl FnOnce(usize) -> Batch,
+        address: SocketAddr,
+        pid: u32,
+        expected: &'static str,
+        ended: impl FnOnce(u64),
+    ) -> Round {
         let lasting = Duration::from_secs_f64(self.arguments.seconds);
-        let batch = Arc::new(Batch::sign(PATH, (MOST_A_SECOND * lasting.as_secs_f64()) as usize));
+        let batch = Arc::new(batch((MOST_A_SECOND * lasting.as_secs_f64()) as usize));
         let own = std::process::id();
         let (subject, generator, began) = (Cpu::of(pid), Cpu::of(own), Instant::now());
         let seen = all_good(load::closed(address, &batch, lasting, expected));

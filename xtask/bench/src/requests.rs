@@ -13,7 +13,7 @@ use sha2::Sha256;
 /// The placeholder of the id.
 const ID: &str = "evt_0000000000000000000";
 /// The placeholder of the base64 of an HMAC-SHA256.
-const SIGNATURE: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+pub(crate) const SIGNATURE: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// Signed requests, each to be sent once. The signatures are valid for five minutes.
 pub(crate) struct Batch {
@@ -26,10 +26,11 @@ pub(crate) struct Batch {
 #[derive(Clone)]
 pub(crate) struct Text {
     bytes: Vec<u8>,
-    ids: [usize; 2],
-    signature: usize,
+    ids: Vec<usize>,
+    signature: Option<usize>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Stamp {
     id: [u8; ID.len()],
     signature: [u8; SIGNATURE.len()],
@@ -64,6 +65,13 @@ impl Batch {
         Self { text, stamps: (first..first + count as u64).map(sign).collect(), next: AtomicUsize::new(0) }
     }
 
+    /// The same request `count` times.
+    pub(crate) fn repeat(bytes: Vec<u8>, count: usize) -> Self {
+        let unused = Stamp { id: [0; ID.len()], signature: [0; SIGNATURE.len()] };
+        let text = Text { bytes, ids: Vec::new(), signature: None };
+        Self { text, stamps: vec![unused; count], next: AtomicUsize::new(0) }
+    }
+
     /// A copy of the text, to be stamped and sent.
     pub(crate) fn text(&self) -> Text {
         self.text.clone()
@@ -84,26 +92,25 @@ impl Text {
             body.len()
         );
         let ids: Vec<usize> = text.match_indices(ID).map(|(at, _)| at).collect();
+        assert_eq!(ids.len(), 2, "an id in the header and in the body");
         let signature = text.find(SIGNATURE).expect("the signature's place");
-        Self {
-            ids: ids.try_into().expect("an id in the header and in the body"),
-            signature,
-            bytes: text.into(),
-        }
+        Self { ids, signature: Some(signature), bytes: text.into() }
     }
 
     /// The request with this stamp.
     pub(crate) fn stamped(&mut self, stamp: &Stamp) -> &[u8] {
-        for at in self.ids {
-            self.bytes[at..at + ID.len()].copy_from_slice(&stamp.id);
+        for at in &self.ids {
+            self.bytes[*at..at + ID.len()].copy_from_slice(&stamp.id);
         }
-        self.bytes[self.signature..self.signature + SIGNATURE.len()].copy_from_slice(&stamp.signature);
+        if let Some(at) = self.signature {
+            self.bytes[at..at + SIGNATURE.len()].copy_from_slice(&stamp.signature);
+        }
         &self.bytes
     }
 }
 
 /// A `user.created` of a realistic size, about 600 bytes.
-fn body() -> String {
+pub(crate) fn body() -> String {
     format!(
         r#"{{"spec_version":"1","id":"{ID}","type":"user.created","object":"User","occurred_at":"2026-01-15T10:30:00.123456789Z","environment_id":"env_96736846679245078","organization_id":"org_102690563312124938","data":{{"user":{{"id":"usr_102701193205121289","email":"ada@example.com","first_name":"Ada","last_name":"Example","email_verified":true,"create_time":"2026-01-15T10:29:59.93Z","update_time":"2026-01-15T10:29:59.93Z","metadata":{{"plan":"team"}}}},"organization":{{"id":"org_102690563312124938","display_name":"Example Corp","external_id":"ext_corp_123"}}}},"display_name":"User Created"}}"#
     )

@@ -23,6 +23,8 @@ pub(super) enum Action {
     ReplayMany,
     ReplayOutbox,
     SendTestEvent,
+    LearnKey,
+    ForgetKey,
     BeginBackup,
     EndBackup,
     LogIn,
@@ -31,7 +33,7 @@ pub(super) enum Action {
 
 impl Action {
     /// Every action.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::PausePlugin,
         Self::ResumePlugin,
         Self::ForgetPlugin,
@@ -39,6 +41,8 @@ impl Action {
         Self::ReplayMany,
         Self::ReplayOutbox,
         Self::SendTestEvent,
+        Self::LearnKey,
+        Self::ForgetKey,
         Self::BeginBackup,
         Self::EndBackup,
         Self::LogIn,
@@ -55,6 +59,8 @@ impl Action {
             Self::ReplayMany => "replay many",
             Self::ReplayOutbox => "replay outbox",
             Self::SendTestEvent => "send test event",
+            Self::LearnKey => "learn key",
+            Self::ForgetKey => "forget key",
             Self::BeginBackup => "begin backup",
             Self::EndBackup => "end backup",
             Self::LogIn => "log in",

@@ -43,7 +43,10 @@ use tokio_util::sync::CancellationToken;
 use self::audit::{Action, Actor};
 pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
-    api::sources::{Post, Posted, Senders},
+    api::{
+        keys::{Forget, HasKey, KeyState, Keys, Learn},
+        sources::{Post, Posted, Senders},
+    },
     since::Since,
     token::{TokenError, token},
 };

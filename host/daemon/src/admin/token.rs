@@ -5,8 +5,8 @@
 //! read is refused.
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Read, Write},
+    fs::File,
+    io::{self, ErrorKind, Read},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -117,26 +117,14 @@ fn read(path: &Path) -> Result<Secret, TokenError> {
     Ok(Secret::new(token))
 }
 
-/// Writes another file and renames it, so that a client never reads half a token.
 fn write(path: &Path, token: &str) -> io::Result<()> {
-    let folder = owner::folder_of(path);
-    owner::create_folders(folder, 0o700)?;
-    let beside = path.with_extension("new");
-    // Removes the rest of a crash. With it, `create_new` would not create the file with its mode.
-    if let Err(error) = fs::remove_file(&beside)
-        && error.kind() != ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = owner::create(&beside, 0o600)?;
-    writeln!(file, "{token}")?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
+    owner::replace(path, 0o600, format!("{token}\n").as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {

@@ -15,7 +15,10 @@ use posthouse_model::{
 
 use super::{CliError, complain, output::say};
 
-use crate::{daemon, ingress::Verifier};
+use crate::{
+    daemon,
+    ingress::{BroughtKeys, Verifier},
+};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -32,12 +35,10 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     }
     Egress::new(&config.http, daemon::env()).map_err(|error| CliError::Misconfigured(error.to_string()))?;
     // The layer above config makes the keys, so config does not find these errors.
-    let unfit: Vec<_> = config
-        .sources
-        .iter()
-        .filter_map(|source| Verifier::new(source).err())
-        .map(|e| e.to_string())
-        .collect();
+    let keys = BroughtKeys::new(&config.store.state_dir());
+    let sources = keys.with_keys(&config.sources).map_err(|e| CliError::Misconfigured(e.to_string()))?;
+    let unfit: Vec<_> =
+        sources.iter().filter_map(|source| Verifier::new(source).err()).map(|e| e.to_string()).collect();
     if !unfit.is_empty() {
         return Err(CliError::Misconfigured(unfit.join("\n")));
     }
@@ -45,7 +46,7 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     if config.sources.is_empty() {
         complain("warning: config.toml has no [[source]], so the daemon accepts no webhooks");
     }
-    config.sources.iter().try_for_each(tell_source)?;
+    sources.iter().try_for_each(tell_source)?;
     match check_plugins(&config)? {
         (0, _) => Ok(ExitCode::SUCCESS),
         (bad, all) => Err(CliError::Failure(format!(
@@ -57,9 +58,24 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
 
 fn tell_source(source: &Source) -> Result<(), CliError> {
     say(format_args!("source {}: {}, scheme {}", source.name, source.path, source.scheme.as_str()))?;
-    say(format_args!("  secrets: {}", source.secrets.len()))?;
-    if let Some(caution) = &source.scheme.about.caution {
-        complain(&format!("warning: source `{}`, scheme {}: {caution}", source.name, source.scheme.as_str()));
+    match (source.brings_key, source.secrets.is_empty()) {
+        (false, _) => say(format_args!("  secrets: {}", source.secrets.len()))?,
+        (true, false) => say("  secrets: the key that its sender brought")?,
+        (true, true) => {
+            say("  secrets: none yet")?;
+            complain(&format!(
+                "warning: source `{0}` has no key yet and refuses every request; run `posthouse senders learn {0}`, \
+                 and make the webhook at its sender",
+                source.name
+            ));
+        }
+    }
+    if let Some(weakness) = source.scheme.weakness() {
+        complain(&format!(
+            "warning: source `{}`, scheme {}: {weakness}",
+            source.name,
+            source.scheme.as_str()
+        ));
     }
     say(format_args!("  events: {}", joined(&source.events)))
 }

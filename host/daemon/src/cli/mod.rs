@@ -37,7 +37,9 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use posthouse_model::config::{ConfigError, Loaded, ProcessEnvironment, Secrets};
+use posthouse_model::config::{Config, ConfigError, Loaded, ProcessEnvironment, Secrets};
+
+use crate::ingress::BroughtKeys;
 
 /// Verifies webhooks, stores them durably and hands each event to sandboxed WASM plugins.
 #[derive(Debug, Parser)]
@@ -63,7 +65,7 @@ enum Command {
     Verify(verify::Args),
     /// Sign a body as a source would, and print the headers.
     Sign(sign::Args),
-    /// List the senders that posthouse knows, or show how to set one up.
+    /// List the senders that posthouse knows, show how to set one up, or accept the key that a sender brings.
     Senders(senders::Args),
     /// Send a signed sample event to the running daemon, and print the response.
     Send(send::Args),
@@ -141,10 +143,10 @@ impl Cli {
             Command::Init(args) => init::run(args, path),
             Command::Serve(args) => serve::run(args, path, load(path, Secrets::All)?),
             Command::Check(args) => check::run(args, path, load(path, Secrets::All)?),
-            Command::Verify(args) => verify::run(args, &load(path, Secrets::ToVerify)?.config),
-            Command::Sign(args) => sign::run(args, &load(path, Secrets::OfSources)?.config),
+            Command::Verify(args) => verify::run(args, &with_keys(load(path, Secrets::ToVerify)?)?),
+            Command::Sign(args) => sign::run(args, &with_keys(load(path, Secrets::OfSources)?)?),
             Command::Senders(args) => senders::run(args, path),
-            Command::Send(args) => send::run(args, || Ok(load(path, Secrets::OfSources)?.config)),
+            Command::Send(args) => send::run(args, || with_keys(load(path, Secrets::OfSources)?)),
             Command::Events(args) => events::run(args, &online()?),
             Command::Deliveries(args) => deliveries::run(args, &online()?),
             Command::Replay(args) => replay::run(args, &online()?),
@@ -162,6 +164,14 @@ impl Cli {
 
 fn load(path: &Path, secrets: Secrets) -> Result<Loaded, ConfigError> {
     Loaded::read(path, &ProcessEnvironment, secrets)
+}
+
+/// The configuration, in which each source has the key that its sender brought, if it has no other.
+fn with_keys(loaded: Loaded) -> Result<Config, CliError> {
+    let mut config = loaded.config;
+    let keys = BroughtKeys::new(&config.store.state_dir());
+    config.sources = keys.with_keys(&config.sources).map_err(|e| CliError::Failure(e.to_string()))?;
+    Ok(config)
 }
 
 /// Prints clap's message: help and version unchanged, an error in our own form.

@@ -1,4 +1,4 @@
-//! `posthouse send`: sends a test event. It takes a sample of any known type and signs it with the source's
+//! `posthouse send`: sends a test event. It takes a sample of the source's sender and signs it with the source's
 //! first secret. Then it posts it to the running daemon as the sender would.
 
 use std::{
@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Method;
+use jiff::Timestamp;
 use posthouse_model::{
-    Env, EventType, Samples,
+    Env, EventType, Samples, SenderRequest, SenderSamples,
     config::{Config, Source, nearest},
     event_text, of_own_type,
 };
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use ureq::Agent;
 
 use super::{
@@ -23,7 +25,10 @@ use super::{
     source::source,
 };
 
-use crate::{daemon, ingress::sign};
+use crate::{
+    daemon,
+    ingress::{Draft, sign_in_body, sign_request},
+};
 
 /// The time limit for an answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,8 +41,8 @@ pub struct Args {
     /// The type of the event, such as `user.created`.
     #[arg(value_name = "TYPE", required_unless_present = "list")]
     event_type: Option<String>,
-    /// List the types that have a sample, and send nothing.
-    #[arg(long, exclusive = true)]
+    /// List the types that have a sample, those of the sender of --source, and send nothing.
+    #[arg(long, conflicts_with_all = ["event_type", "data", "id", "url", "count"])]
     list: bool,
     /// The source in config.toml whose secret signs it; required if there are several.
     #[arg(long, value_name = "NAME")]
@@ -62,31 +67,31 @@ pub struct Args {
 /// # Errors
 /// [`CliError`] if nothing could be sent or no answer arrives. An answer other than 2xx is exit code 1.
 pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Result<ExitCode, CliError> {
-    let samples = Samples::read().map_err(|error| CliError::Failure(error.to_string()))?;
+    let samples = AllSamples::read()?;
     let Some(event_type) = args.event_type else {
-        return samples.types().try_for_each(say).map(|()| ExitCode::SUCCESS);
+        let config = args.source.as_ref().map(|_| config()).transpose()?;
+        let source = config.as_ref().map(|config| source(config, args.source.as_deref())).transpose()?;
+        let names = samples.names(source);
+        return names.into_iter().try_for_each(say).map(|()| ExitCode::SUCCESS);
     };
     let data = args.data.as_deref().map(|file| data(body(Some(file))?, &file.display())).transpose()?;
-    known(&event_type, &samples, data.is_some())?;
+    samples.known(&event_type, None, data.is_some())?;
 
     let config = config()?;
     let source = source(&config, args.source.as_deref())?;
+    samples.known(&event_type, Some(source), data.is_some())?;
     let url = match args.url {
         Some(url) => address(url)?,
         None => format!("http://{}{}", reachable(config.server.listen), source.path),
     };
     let sender = Sender::new(url, source);
-    let made = |id: &str| {
-        let at = sender.env.now();
-        let members = samples.body(&event_type, id, at).unwrap_or_else(|| of_own_type(&event_type, id, at));
-        event_text(&members, data.as_deref()).map_err(|error| CliError::Failure(error.to_string()))
-    };
+    let made = |id: &str| samples.request(source, &event_type, id, sender.env.now(), data.as_deref());
 
     let began = Instant::now();
     let mut answers = BTreeMap::<u16, u64>::new();
     for _ in 0..args.count {
         let id = args.id.clone().unwrap_or_else(|| fresh_id(&sender.env));
-        let (status, answer) = sender.send(&id, made(&id)?.as_bytes())?;
+        let (status, answer) = sender.send(&id, made(&id)?)?;
         *answers.entry(status).or_default() += 1;
         if args.count == 1 {
             say(format_args!("{status} {answer} {event_type} {id}"))?;
@@ -135,25 +140,70 @@ fn address(text: String) -> Result<String, CliError> {
     }
 }
 
-/// Checks that the type has a sample, or that there is data for it.
-fn known(event_type: &str, samples: &Samples, has_data: bool) -> Result<(), CliError> {
-    if samples.types().any(|known| known == event_type) {
-        return Ok(());
+/// The samples of posthouse's own envelope, and those of each sender.
+struct AllSamples {
+    envelopes: Samples,
+    senders: SenderSamples,
+}
+
+impl AllSamples {
+    fn read() -> Result<Self, CliError> {
+        let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+        let envelopes = Samples::read().map_err(|error| failed(&error))?;
+        let senders = SenderSamples::read().map_err(|error| failed(&error))?;
+        Ok(Self { envelopes, senders })
     }
-    if has_data {
-        return match EventType::new(event_type) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(CliError::Usage(error.to_string())),
+
+    /// The names of the samples of a source's sender. A scheme that has none of its own has those of the envelope.
+    fn names(&self, source: Option<&Source>) -> Vec<&str> {
+        let own: Vec<_> =
+            source.into_iter().flat_map(|source| self.senders.names(&source.scheme.name)).collect();
+        if own.is_empty() { self.envelopes.types().collect() } else { own }
+    }
+
+    /// Checks that the type has a sample, or that there is data for it. Without a source, a sample of any sender will
+    /// do.
+    fn known(&self, event_type: &str, source: Option<&Source>, has_data: bool) -> Result<(), CliError> {
+        let names = self.names(source);
+        if names.contains(&event_type) || (source.is_none() && self.senders.has(event_type)) {
+            return Ok(());
+        }
+        if has_data {
+            return match EventType::new(event_type) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(CliError::Usage(error.to_string())),
+            };
+        }
+        let guess = match nearest(event_type, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`? "),
+            None => String::new(),
         };
+        let of = source.map(|source| format!(" --source {}", source.name)).unwrap_or_default();
+        Err(CliError::Usage(format!(
+            "there is no sample of type `{}`; {guess}`posthouse send --list{of}` lists the types; --data sends any type",
+            event_type.escape_debug()
+        )))
     }
-    let guess = match nearest(event_type, samples.types()) {
-        Some(near) => format!("did you mean `{near}`? "),
-        None => String::new(),
-    };
-    Err(CliError::Usage(format!(
-        "there is no sample of type `{}`; {guess}`posthouse send --list` lists the types; --data sends any type",
-        event_type.escape_debug()
-    )))
+
+    /// The request of an event with this id and time. With data, it is an envelope.
+    fn request(
+        &self,
+        source: &Source,
+        event_type: &str,
+        id: &str,
+        at: Timestamp,
+        data: Option<&RawValue>,
+    ) -> Result<SenderRequest, CliError> {
+        let own = || self.senders.request(&source.scheme.name, event_type, id, at);
+        if let Some(request) = data.is_none().then(own).flatten() {
+            return Ok(request);
+        }
+        let members =
+            self.envelopes.body(event_type, id, at).unwrap_or_else(|| of_own_type(event_type, id, at));
+        let body = event_text(&members, data).map_err(|error| CliError::Failure(error.to_string()))?;
+        let event_type = event_type.to_owned();
+        Ok(SenderRequest { event_type, headers: Vec::new(), content_type: "application/json", body })
+    }
 }
 
 /// Signs events and posts them.
@@ -176,12 +226,32 @@ impl<'a> Sender<'a> {
         Self { agent, env: daemon::env(), url, source }
     }
 
-    /// Sends an event. Returns the status and the body of the answer.
-    fn send(&self, id: &str, body: &[u8]) -> Result<(u16, String), CliError> {
+    /// Signs an event and sends it. Returns the status and the body of the answer.
+    fn send(&self, id: &str, event: SenderRequest) -> Result<(u16, String), CliError> {
         let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
-        let headers = sign(self.source, id, self.env.now(), body).map_err(|error| failed(&error))?;
-        let request = self.agent.post(&self.url).header("content-type", "application/json");
-        let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        let SenderRequest { headers, content_type, mut body, .. } = event;
+        let (address, query) = match self.url.split_once('?') {
+            Some((address, query)) => (address, Some(query)),
+            None => (self.url.as_str(), None),
+        };
+        let bytes = body.clone().into_bytes();
+        let at = self.env.now();
+        let draft = Draft { method: &Method::POST, query, id, at, content_type, body: &bytes };
+        let (signed, query) = match sign_in_body(self.source, &draft).map_err(|error| failed(&error))? {
+            Some(signature) => {
+                let text = Value::from(signature).to_string();
+                body = body.replace("{signature}", text.trim_matches('"'));
+                (Vec::new(), query.map(str::to_owned))
+            }
+            None => {
+                let signed = sign_request(self.source, &draft).map_err(|error| failed(&error))?;
+                (signed.headers, signed.query)
+            }
+        };
+        let url = query.map_or_else(|| address.to_owned(), |query| format!("{address}?{query}"));
+        let request = self.agent.post(&url).header("content-type", content_type);
+        let headers = headers.into_iter().chain(signed);
+        let request = headers.fold(request, |request, (name, value)| request.header(name, value));
         let silent = |error: ureq::Error| {
             failed(&format_args!(
                 "`{}` does not answer: {error}; is `posthouse serve` running there?",
@@ -200,11 +270,13 @@ mod tests {
 
     #[test]
     fn an_unknown_type_is_refused_with_the_nearest_unless_it_brings_its_data() {
-        let samples = Samples::read().unwrap();
-        let said = known("user.creatd", &samples, false).unwrap_err().to_string();
+        let samples = AllSamples::read().unwrap();
+        let known = |event_type, has_data| samples.known(event_type, None, has_data);
+        let said = known("user.creatd", false).unwrap_err().to_string();
         assert!(said.contains("`user.created`") && said.contains("--list"), "{said}");
-        assert!(known("invoice.paid", &samples, true).is_ok());
-        assert!(known("invoice paid", &samples, true).is_err());
+        assert!(known("issues.opened", false).is_ok(), "GitHub has a sample of it");
+        assert!(known("invoice.sent", false).is_err() && known("invoice.sent", true).is_ok());
+        assert!(known("invoice paid", true).is_err());
     }
 
     #[test]

@@ -1,14 +1,20 @@
 //! `posthouse senders`: which senders posthouse knows, what to enter in the dashboard of one, and a `[[source]]` to
-//! paste.
+//! paste. It also has the daemon learn or forget the key of a sender that brings it.
 
-use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use posthouse_model::config::{
     Loaded, ProcessEnvironment, Scheme, Secrets, nearest,
     scheme::{Algorithm, KeyEncoding, Part, Piece, Place, Row, SignatureForm, TimeUnit, shipped},
 };
 
-use super::{CliError, table};
+use serde_json::json;
+
+use super::{
+    CliError,
+    client::{Client, segment},
+    table,
+};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -24,21 +30,58 @@ enum Action {
         /// The scheme, such as `stripe`.
         scheme: String,
     },
+    /// Have a source accept the key that its sender brings (Asana, Notion), for some minutes.
+    Learn {
+        /// The source in config.toml, which has no `secrets`.
+        source: String,
+        /// How long it accepts one, such as `10m`; at most an hour.
+        #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+        within: Duration,
+    },
+    /// Remove the key that the sender of a source brought.
+    Forget {
+        /// The source in config.toml.
+        source: String,
+    },
 }
 
-/// Prints all senders, or one.
+/// Prints all senders, or one; or has the daemon learn or forget a key.
 ///
 /// # Errors
-/// [`CliError::Usage`] if there is no such scheme.
+/// [`CliError::Usage`] if there is no such scheme. [`CliError::Failure`] if the daemon does not answer, or refuses.
 pub fn run(args: Args, path: &Path) -> Result<ExitCode, CliError> {
+    let client = || Client::new(&Loaded::read(path, &ProcessEnvironment, Secrets::OfAdmin)?.config);
+    match &args.action {
+        Some(Action::Learn { source, within }) => return learn(&client()?, source, *within),
+        Some(Action::Forget { source }) => return forget(&client()?, source),
+        Some(Action::Show { .. }) | None => {}
+    }
     // A configuration is optional here: the command helps to write the first one.
     let own = Loaded::read(path, &ProcessEnvironment, Secrets::OfAdmin)
         .map(|loaded| loaded.config.schemes)
         .unwrap_or_default();
     match args.action {
-        None => list(&own),
         Some(Action::Show { scheme }) => show(&scheme, &own),
+        _ => list(&own),
     }
+}
+
+fn learn(client: &Client, source: &str, within: Duration) -> Result<ExitCode, CliError> {
+    let path = format!("/v1/sources/{}/learn", segment(source));
+    let answer = client.post(&path, &json!({ "seconds": within.as_secs() }))?;
+    let [until, file] =
+        ["until", "file"].map(|member| table::clean(answer[member].as_str().unwrap_or_default()));
+    table::print(&format!(
+        "Source `{source}` accepts the key of its sender until {until}. Make the webhook at the sender now.\n\
+         The first request that brings a key sets it. It will be in `{file}`.\n"
+    ))
+}
+
+fn forget(client: &Client, source: &str) -> Result<ExitCode, CliError> {
+    client.post(&format!("/v1/sources/{}/forget", segment(source)), &json!({}))?;
+    table::print(&format!(
+        "Source `{source}` has no key any more, and refuses every request until its sender brings another one.\n"
+    ))
 }
 
 fn all(own: &BTreeMap<String, Arc<Scheme>>) -> impl Iterator<Item = &Arc<Scheme>> {
@@ -96,7 +139,7 @@ fn told(row: &Row) -> Vec<String> {
         Algorithm::Token => "the secret itself; nothing is signed",
         Algorithm::Basic => "a user and password; nothing is signed",
     };
-    let mut lines = vec![format!("signature: {algorithm}, in `{}`{form}", signature.header)];
+    let mut lines = vec![format!("signature: {algorithm}, in `{}`{form}", signature.at)];
     if !row.families.is_empty() {
         lines.push(format!("families: `*` is each of `{}`", row.families.join("`, `")));
     }
@@ -113,7 +156,16 @@ fn told(row: &Row) -> Vec<String> {
             let tolerance = humantime::format_duration(time.tolerance);
             lines.push(format!("time: `{}`, in {unit}, may be off by {tolerance}", time.at));
         }
+        None if row.once.is_some() => {}
         None => lines.push("time: none; an old request can be sent again".to_owned()),
+    }
+    if let Some(once) = &row.once {
+        lines.push(format!("once: `{once}` serves for one request"));
+    }
+    match row.event.each.as_deref() {
+        None => {}
+        Some([]) => lines.push("events: each element of the body".to_owned()),
+        Some(steps) => lines.push(format!("events: each element of `{}`", Place::Json(steps.to_vec()))),
     }
     let of = |texts: &[Vec<Part>]| match texts {
         [] => "none".to_owned(),
@@ -187,7 +239,10 @@ fn source(scheme: &Scheme) -> String {
             "url = \"https://hooks.example.com/webhooks/{name}\"   # to the letter as the sender has it"
         ));
     }
-    lines.push(format!("secrets = [{{ env = \"{variable}\" }}]{comment}"));
+    match scheme.brings_key() {
+        true => lines.push(format!("# The sender brings its key, after `posthouse senders learn {name}`.")),
+        false => lines.push(format!("secrets = [{{ env = \"{variable}\" }}]{comment}")),
+    }
     lines.join("\n")
 }
 

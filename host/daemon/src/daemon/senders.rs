@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use posthouse_model::{Env, config::Source};
+use posthouse_model::{Env, SourceName, config::Source};
 use ureq::Agent;
 
 use crate::{
-    admin::{Posted, Senders},
-    ingress::sign,
+    admin::{KeyState, Keys, Posted, Senders},
+    ingress::{BroughtKeys, Ingress, KeyState as Held, sign},
 };
 
 /// The timeout of one request.
@@ -20,11 +20,13 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum length of an answer, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// The sources, and a sender that posts to `listen`.
+/// The sources with their keys, and a sender that posts to `listen`.
 pub(super) fn senders(
     sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
     listen: SocketAddr,
     env: Env,
+    ingress: &Ingress,
+    brought: BroughtKeys,
 ) -> Senders {
     let agent = Agent::config_builder()
         .http_status_as_error(false)
@@ -34,7 +36,11 @@ pub(super) fn senders(
         .build()
         .new_agent();
     let listen = reachable(listen);
+    let brought = Arc::new(brought);
+    let keys = keys(ingress, Arc::clone(&brought));
     let post = move |source: &Source, id: &str, body: &[u8]| {
+        let with_key = brought.with_keys(std::slice::from_ref(source)).map_err(|error| error.to_string())?;
+        let source = with_key.first().unwrap_or(source);
         let headers = sign(source, id, env.now(), body).map_err(|error| error.to_string())?;
         let request = agent.post(format!("http://{listen}{}", source.path));
         let request = request.header("content-type", "application/json");
@@ -44,7 +50,27 @@ pub(super) fn senders(
         let answer = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
         Ok(Posted { status: response.status().as_u16(), answer: answer.map_err(silent)? })
     };
-    Senders { sources, post: Arc::new(post) }
+    Senders { sources, post: Arc::new(post), keys }
+}
+
+/// The keys that senders bring.
+fn keys(ingress: &Ingress, brought: Arc<BroughtKeys>) -> Keys {
+    let of = ingress.clone();
+    let state = move |source: &str| match of.key_state(source) {
+        Some(Held::Configured) => (KeyState::Configured, None),
+        Some(Held::Brought) => (KeyState::Brought, None),
+        Some(Held::Awaited(until)) => (KeyState::Awaited, Some(until)),
+        Some(Held::Missing) | None => (KeyState::Missing, None),
+    };
+    let of = ingress.clone();
+    let learn = move |source: &str, within| {
+        let until = of.await_key(source, within).map_err(|error| error.to_string())?;
+        let name = SourceName::new(source).map_err(|error| error.to_string())?;
+        Ok((until, brought.file(&name)))
+    };
+    let of = ingress.clone();
+    let forget = move |source: &str| of.forget_key(source).map_err(|error| error.to_string());
+    Keys { state: Arc::new(state), learn: Arc::new(learn), forget: Arc::new(forget) }
 }
 
 /// The address at which the daemon reaches its own listener: loopback if it listens on every address.

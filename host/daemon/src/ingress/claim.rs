@@ -18,8 +18,8 @@ use super::{
     crypto::{PublicSignature, SharedKey, Value, length_of},
     form,
     keys::Keyring,
-    members::Found,
-    plan::{At, Family, Plan, Step},
+    members::{Found, elements},
+    plan::{At, Family, Plan, SignatureAt, Step},
     refusal::{MAX_ED25519, MAX_ENTRIES, MAX_HEADER, MAX_LISTED, Refusal},
     request::{Address, Head},
 };
@@ -72,7 +72,9 @@ impl<'k, 'r> Claim<'k, 'r> {
                 _ => {}
             }
         }
-        claim.signatures = only(head.headers, &family.signature)?;
+        if let SignatureAt::Header(name) = &family.signature {
+            claim.signatures = only(head.headers, name)?;
+        }
         if let Some(at) = &family.timestamp
             && !matches!(at, At::Json(..) | At::Form(_))
         {
@@ -99,7 +101,8 @@ impl<'k, 'r> Claim<'k, 'r> {
             }
             found = Some(members);
         }
-        let mut whole = Whole { claim: self, body, found };
+        let mut whole = Whole { claim: self, body, found, members: Vec::new() };
+        whole.members = whole.signatures_in_body()?;
         let family = whole.claim.family;
         if let (None, Some(at)) = (&whole.claim.time, &family.timestamp) {
             let text = whole.place(at)?;
@@ -221,6 +224,8 @@ pub(super) struct Whole<'k, 'r> {
     body: &'r Bytes,
     /// The members of the body that decide. None if none does.
     found: Option<Found<'r>>,
+    /// The signatures in the body. Each has to fit.
+    members: Vec<Cow<'r, str>>,
 }
 
 impl<'k, 'r> Whole<'k, 'r> {
@@ -255,10 +260,8 @@ impl<'k, 'r> Whole<'k, 'r> {
     /// Checks that one of the keys made a signature over this request.
     ///
     /// # Errors
-    /// [`Refusal::Mismatch`] if none did; another [`Refusal`] if no entry can be compared.
+    /// [`Refusal::Mismatch`] if none did; another [`Refusal`] if no signature can be compared.
     pub(super) fn check_signatures(&self) -> Result<(), Refusal> {
-        let Keyring { shared, public, .. } = self.claim.keyring;
-        let candidates = self.candidates()?;
         self.check_digest()?;
         // Anybody can extend a hash of key and text without the key. The padding in between is not UTF-8, so a
         // body that is not UTF-8 is refused.
@@ -266,7 +269,23 @@ impl<'k, 'r> Whole<'k, 'r> {
         if extendable && std::str::from_utf8(self.body).is_err() {
             return Err(Refusal::Mismatch);
         }
+        let fits = match &self.claim.family.signature {
+            SignatureAt::Header(_) => self.fits(self.claim.signatures)?,
+            SignatureAt::Member(..) | SignatureAt::Members(..) => {
+                let mut all = Choice::from(u8::from(!self.members.is_empty()));
+                for text in &self.members {
+                    all &= self.fits(text)?;
+                }
+                all
+            }
+        };
+        if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
+    }
 
+    /// Whether one of the keys made a signature in this text.
+    fn fits(&self, text: &str) -> Result<Choice, Refusal> {
+        let Keyring { shared, public, .. } = self.claim.keyring;
+        let candidates = self.candidates(text)?;
         let mut fits = Choice::from(0);
         for key in shared {
             let expected = self.value(key)?;
@@ -288,7 +307,51 @@ impl<'k, 'r> Whole<'k, 'r> {
                 }
             }
         }
-        if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
+        Ok(fits)
+    }
+
+    /// The signatures that the body has. Each element of an array must have one.
+    fn signatures_in_body(&self) -> Result<Vec<Cow<'r, str>>, Refusal> {
+        let missing = |name: &Arc<str>| Refusal::Missing(Arc::clone(name));
+        let json = |number: &usize| self.found.as_ref().and_then(|found| found.json(*number));
+        match &self.claim.family.signature {
+            SignatureAt::Header(_) => Ok(Vec::new()),
+            SignatureAt::Member(number, name) => {
+                let text = self.found.as_ref().and_then(|found| found.text(*number));
+                Ok(vec![text.ok_or_else(|| missing(name))?])
+            }
+            SignatureAt::Members(number, within, name) => {
+                let array = json(number).ok_or_else(|| missing(name))?;
+                let elements = elements(array).ok_or_else(|| missing(name))?;
+                let text = |element: &'r str| {
+                    let found = within.read(element).map_err(|_| missing(name))?;
+                    match &found.repeated {
+                        Some(repeated) => Err(Refusal::Repeated(repeated.as_str().into())),
+                        None => found.text(0).ok_or_else(|| missing(name)),
+                    }
+                };
+                elements.into_iter().map(text).collect()
+            }
+        }
+    }
+
+    /// Another name of the request's events: what the signature covers, if their ids may be chosen by anybody, or the
+    /// value that serves once.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the part that is missing or repeated.
+    pub(super) fn second(&self) -> Result<Option<(&'static str, [u8; 32])>, Refusal> {
+        let mut hash = Sha256::new();
+        if let Some(at) = &self.claim.family.once {
+            hash.update(self.place(at)?.as_bytes());
+            return Ok(Some(("once", hash.finalize().into())));
+        }
+        if !self.claim.family.unsigned_id {
+            return Ok(None);
+        }
+        // The signed text and not the signature: a signature may have several spellings, or more than one key.
+        self.compose(b"", &mut |piece| hash.update(piece))?;
+        Ok(Some(("signed", hash.finalize().into())))
     }
 
     /// The value with which a sender that has this key signs this request.
@@ -367,9 +430,8 @@ impl<'k, 'r> Whole<'k, 'r> {
     }
 
     /// The signatures that can be compared. Entries with an unknown label or malformed entries are skipped.
-    fn candidates(&self) -> Result<Vec<Candidate>, Refusal> {
+    fn candidates(&self, text: &str) -> Result<Vec<Candidate>, Refusal> {
         let signature = &self.plan().row.signature;
-        let text = self.claim.signatures;
         let mut candidates = Vec::new();
         match &signature.form {
             SignatureForm::One { prefix } => {
@@ -397,7 +459,7 @@ impl<'k, 'r> Whole<'k, 'r> {
             }
         }
         if candidates.is_empty() {
-            return Err(Refusal::NoneUsable(self.claim.family.signature.as_str().into()));
+            return Err(Refusal::NoneUsable(self.claim.family.signature.name()));
         }
         Ok(candidates)
     }
@@ -460,6 +522,9 @@ impl Family {
             Step::Place(At::Json(_, name)) => Some(name.clone()),
             _ => None,
         };
+        if self.signature.header().is_none() {
+            return self.signature.name().to_string();
+        }
         let of_time = self.timestamp.iter().find_map(|at| match at {
             At::Json(_, name) => Some(name.clone()),
             _ => None,

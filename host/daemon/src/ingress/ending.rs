@@ -11,7 +11,7 @@ use http_body_util::Full;
 use posthouse_model::RequestOutcome;
 use posthouse_store::StoreError;
 
-use super::{InvalidPayload, Refusal, body::BodyError};
+use super::{InvalidPayload, Refusal, body::BodyError, handshake::Answer};
 
 /// How a request that reached a handler ended.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) enum Ending {
     Accepted,
     Duplicate,
     Filtered,
+    /// A test of the URL, which is no event.
+    Answered(Answer),
     UnknownPath,
     WrongMethod,
     /// The `Content-Encoding` says that the body is compressed.
@@ -67,7 +69,7 @@ impl Ending {
         match self {
             Self::Accepted => RequestOutcome::Accepted,
             Self::Duplicate => RequestOutcome::Duplicate,
-            Self::Filtered => RequestOutcome::Filtered,
+            Self::Filtered | Self::Answered(_) => RequestOutcome::Filtered,
             Self::UnknownPath => Rejected("unknown-path"),
             Self::WrongMethod => Rejected("wrong-method"),
             Self::Compressed => Rejected("body-compressed"),
@@ -93,6 +95,7 @@ impl Ending {
             Self::Accepted => json(StatusCode::OK, r#"{"received":true}"#),
             Self::Duplicate => json(StatusCode::OK, r#"{"received":true,"duplicate":true}"#),
             Self::Filtered => json(StatusCode::OK, r#"{"received":true,"filtered":true}"#),
+            Self::Answered(answer) => answer.response(),
             Self::UnknownPath => json(StatusCode::NOT_FOUND, r#"{"error":"Not found"}"#),
             Self::WrongMethod => {
                 with(json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error":"Method not allowed"}"#), ALLOW, "POST")

@@ -14,7 +14,7 @@ use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use jiff::Timestamp;
 use posthouse_model::{
-    EventId, EventType, NewEvent, SourceName, TIME_MEMBERS, event_time,
+    EventId, EventType, NewEvent, SecondKey, SourceName, TIME_MEMBERS, event_time,
     json::{self, JsonStr},
 };
 use serde::{
@@ -23,7 +23,12 @@ use serde::{
 };
 use serde_json::{error::Category, value::RawValue};
 
-use super::{Verified, altered::compression, event};
+use super::{
+    Verified,
+    altered::compression,
+    event::{self, Arrived},
+    members::MAX_ELEMENTS,
+};
 
 /// The longest organization, and the longest member name in an error, in bytes.
 const MAX_TEXT: usize = 255;
@@ -64,6 +69,12 @@ pub enum InvalidPayload {
     /// No text of the row's `type` has a value.
     #[error("nothing in the request says of what type the event is")]
     NoType,
+    /// The row takes each element of this as an event, and it is no array.
+    #[error("`{0}` is not an array")]
+    NotAnArray(String),
+    /// The request has more events than any sender makes.
+    #[error("there are more than {MAX_ELEMENTS} events in one request")]
+    TooManyEvents,
     /// The row reads forms only.
     #[error("the body is not a form (application/x-www-form-urlencoded)")]
     NotAForm,
@@ -94,6 +105,8 @@ impl InvalidPayload {
             Self::Repeated(_) => "member-repeated",
             Self::Missing(_) | Self::NoType => "member-missing",
             Self::NotAForm => "body-not-form",
+            Self::NotAnArray(_) => "member-missing",
+            Self::TooManyEvents => "too-many-events",
             Self::TooManyFields => "body-too-many-fields",
             Self::NotText(_) => "member-not-text",
             Self::BadId => "bad-event-id",
@@ -102,7 +115,8 @@ impl InvalidPayload {
     }
 }
 
-/// Reads a verified body as an event. The event shares the body's bytes.
+/// Reads a verified body as an event. The event shares the body's bytes. The second key is the body's own id, if the
+/// scheme says that it names the event too.
 ///
 /// # Errors
 /// [`InvalidPayload`] says what is missing or wrong.
@@ -110,7 +124,7 @@ pub(super) fn read(
     verified: &Verified<'_>,
     source: &SourceName,
     received_at: Timestamp,
-) -> Result<NewEvent, InvalidPayload> {
+) -> Result<Arrived, InvalidPayload> {
     let body = verified.body();
     let text = text(body)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
@@ -126,7 +140,9 @@ pub(super) fn read(
         None => EventId::new(&required(members.id, "id")?),
     };
     let event_type = EventType::new(&required(members.event_type, "type")?);
-    Ok(NewEvent {
+    let body_id = string(members.id).filter(|id| verified.body_id() && !id.is_empty());
+    let second = body_id.map(|id| SecondKey::of("id", &[id.as_bytes()]));
+    let event = NewEvent {
         source: source.clone(),
         id: id.map_err(|_| InvalidPayload::BadId)?,
         event_type: event_type.map_err(|_| InvalidPayload::BadType)?,
@@ -137,7 +153,8 @@ pub(super) fn read(
         trace: None,
         body: body.clone(),
         data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
-    })
+    };
+    Ok(Arrived { event, second })
 }
 
 /// The body as text.
@@ -272,7 +289,7 @@ mod tests {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let request = fixtures::request(&headers, body);
         let verifier = Verifier::new(&source).unwrap();
-        read(&verifier.verify(&request, now).unwrap(), &source.name, now)
+        read(&verifier.verify(&request, now).unwrap(), &source.name, now).map(|arrived| arrived.event)
     }
 
     /// Reads the body of a scheme whose event id is in the body.

@@ -8,22 +8,31 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthouse_model::{EventId, EventType, NewEvent, SourceName, config::scheme::BodyForm, text_time};
-use serde_json::error::Category;
+use posthouse_model::{
+    EventId, EventType, NewEvent, SecondKey, SourceName, config::scheme::BodyForm, text_time,
+};
+use serde_json::{error::Category, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     InvalidPayload, Verified, envelope,
     form::{self, Field},
-    members::Found,
-    plan::{At, Bit},
+    members::{self, Found, MAX_ELEMENTS},
+    plan::{At, Bit, Each, EventPlan},
     request::Head,
 };
 
 /// The longest type, in bytes.
 const MAX_TYPE: usize = 128;
 
-/// Reads a verified request as an event.
+/// An event of a request, and its second key.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) event: NewEvent,
+    pub(super) second: Option<SecondKey>,
+}
+
+/// Reads the events of a verified request. There are none if its array of events is empty.
 ///
 /// # Errors
 /// [`InvalidPayload`] says what is missing or wrong.
@@ -31,10 +40,10 @@ pub(super) fn read(
     verified: &Verified<'_>,
     source: &SourceName,
     received_at: Timestamp,
-) -> Result<NewEvent, InvalidPayload> {
+) -> Result<Vec<Arrived>, InvalidPayload> {
     let plan = &verified.family().event;
     if plan.envelope {
-        return envelope::read(verified, source, received_at);
+        return envelope::read(verified, source, received_at).map(|arrived| vec![arrived]);
     }
     let fields = match form::is_form(verified.head().headers) {
         true => form::fields(verified.body()).map_err(|_| InvalidPayload::TooManyFields)?,
@@ -42,37 +51,121 @@ pub(super) fn read(
     };
     let body = body(verified, &fields)?;
     let text = envelope::text(&body)?;
-    let found = plan.wanted.read(text).map_err(|error| match error.classify() {
+    let reader = Reader { verified, plan, source, received_at, fields: &fields };
+    match elements(plan, &verified.plan().row.body, text)? {
+        None => Ok(vec![reader.event(text, body.clone(), None)?]),
+        Some(elements) => {
+            let event = |(index, element): (usize, &str)| {
+                let range = envelope::range_within(text, element);
+                let body = body.slice(range.start as usize..range.end as usize);
+                reader.event(element, body, Some(index))
+            };
+            elements.into_iter().enumerate().map(event).collect()
+        }
+    }
+}
+
+/// The elements that are events. None: the text is one event.
+fn elements<'t>(
+    plan: &EventPlan,
+    forms: &[BodyForm],
+    text: &'t str,
+) -> Result<Option<Vec<&'t str>>, InvalidPayload> {
+    let is_array = |json: &str| json.trim_ascii_start().starts_with('[');
+    let too_many = || InvalidPayload::TooManyEvents;
+    match &plan.each {
+        None => Ok(None),
+        Some(Each::Body) if forms.contains(&BodyForm::Lines) => {
+            let mut events = Vec::new();
+            for value in serde_json::Deserializer::from_str(text).into_iter::<&RawValue>() {
+                let value = value.map_err(not_json)?.get();
+                match is_array(value) {
+                    true => events.extend(members::elements(value).ok_or_else(too_many)?),
+                    false => events.push(value),
+                }
+                if events.len() > MAX_ELEMENTS {
+                    return Err(too_many());
+                }
+            }
+            Ok(Some(events))
+        }
+        Some(Each::Body) if !is_array(text) => Ok(None),
+        Some(Each::Body) => {
+            serde_json::from_str::<&RawValue>(text).map_err(not_json)?;
+            members::elements(text).ok_or_else(too_many).map(Some)
+        }
+        Some(Each::Member(wanted, name)) => {
+            let found = wanted.read(text).map_err(not_json)?;
+            if let Some(name) = &found.repeated {
+                return Err(InvalidPayload::Repeated(name.clone()));
+            }
+            let array = found.json(0).filter(|json| is_array(json));
+            let array = array.ok_or_else(|| InvalidPayload::NotAnArray(name.clone()))?;
+            members::elements(array).ok_or_else(too_many).map(Some)
+        }
+    }
+}
+
+fn not_json(error: serde_json::Error) -> InvalidPayload {
+    match error.classify() {
         Category::Data => InvalidPayload::NotAnObject,
         _ => InvalidPayload::NotJson { line: error.line(), column: error.column() },
-    })?;
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(InvalidPayload::NotAnObject);
     }
-    if let Some(name) = &found.repeated {
-        return Err(InvalidPayload::Repeated(name.clone()));
+}
+
+/// What the events of one request share.
+struct Reader<'p> {
+    verified: &'p Verified<'p>,
+    plan: &'p EventPlan,
+    source: &'p SourceName,
+    received_at: Timestamp,
+    fields: &'p [Field<'p>],
+}
+
+impl Reader<'_> {
+    /// The event in this text, which is the element of an array with this index.
+    fn event(&self, text: &str, body: Bytes, index: Option<usize>) -> Result<Arrived, InvalidPayload> {
+        let found = self.plan.wanted.read(text).map_err(not_json)?;
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(InvalidPayload::NotAnObject);
+        }
+        if let Some(name) = &found.repeated {
+            return Err(InvalidPayload::Repeated(name.clone()));
+        }
+        let places = Places { head: self.verified.head(), found: &found, fields: self.fields, index };
+        let id = match places.first(&self.plan.id, true)? {
+            Some(id) => EventId::new(&id),
+            None => EventId::new(&self.fallback_id(index)),
+        };
+        let event_type = places.first(&self.plan.event_type, false)?.ok_or(InvalidPayload::NoType)?;
+        let time = places.first(&self.plan.time, false)?;
+        let organization = places.first(&self.plan.organization, false)?;
+        let data = found.json(self.plan.data).map(|data| envelope::range_within(text, data));
+        let event_type = EventType::new(&as_type(&event_type)).map_err(|_| InvalidPayload::BadType)?;
+        let second = self.verified.second(index.unwrap_or_default(), &event_type);
+        let event = NewEvent {
+            source: self.source.clone(),
+            id: id.map_err(|_| InvalidPayload::BadId)?,
+            event_type,
+            organization: organization.and_then(envelope::fit_organization),
+            occurred_at: time.and_then(|time| text_time(&time)),
+            received_at: self.received_at,
+            depth: 0,
+            trace: None,
+            data: data.unwrap_or_default(),
+            body,
+        };
+        Ok(Arrived { event, second })
     }
-    let places = Places { head: verified.head(), found: &found, fields: &fields };
-    let id = match places.first(&plan.id)? {
-        Some(id) => EventId::new(&id),
-        None => EventId::new(&format!("sha256:{}", hex::encode(Sha256::digest(verified.body())))),
-    };
-    let event_type = places.first(&plan.event_type)?.ok_or(InvalidPayload::NoType)?;
-    let time = places.first(&plan.time)?;
-    let organization = places.first(&plan.organization)?;
-    let data = found.json(plan.data).map(|data| envelope::range_within(text, data));
-    Ok(NewEvent {
-        source: source.clone(),
-        id: id.map_err(|_| InvalidPayload::BadId)?,
-        event_type: EventType::new(&as_type(&event_type)).map_err(|_| InvalidPayload::BadType)?,
-        organization: organization.and_then(envelope::fit_organization),
-        occurred_at: time.and_then(|time| text_time(&time)),
-        received_at,
-        depth: 0,
-        trace: None,
-        data: data.unwrap_or_default(),
-        body,
-    })
+
+    /// The id of an event without one: the SHA-256 of the body, and the index of the event in it.
+    fn fallback_id(&self, index: Option<usize>) -> String {
+        let hash = hex::encode(Sha256::digest(self.verified.body()));
+        match index {
+            Some(index) => format!("sha256:{hash}/{index}"),
+            None => format!("sha256:{hash}"),
+        }
+    }
 }
 
 /// The id of an envelope, if the row has it outside of the envelope.
@@ -93,7 +186,7 @@ fn body(verified: &Verified<'_>, fields: &[Field<'_>]) -> Result<Bytes, InvalidP
     if form::is_form(verified.head().headers) {
         for of in forms {
             match of {
-                BodyForm::Json => {}
+                BodyForm::Json | BodyForm::Lines => {}
                 BodyForm::Field(name) => {
                     let mut values = form::values(fields, name);
                     match (values.next(), values.next()) {
@@ -106,7 +199,7 @@ fn body(verified: &Verified<'_>, fields: &[Field<'_>]) -> Result<Bytes, InvalidP
             }
         }
     }
-    match forms.contains(&BodyForm::Json) {
+    match forms.contains(&BodyForm::Json) || forms.contains(&BodyForm::Lines) {
         true => Ok(verified.body().clone()),
         false => Err(InvalidPayload::NotAForm),
     }
@@ -117,12 +210,19 @@ struct Places<'p, 'r> {
     head: Head<'p>,
     found: &'p Found<'r>,
     fields: &'p [Field<'r>],
+    /// The index of the event in an array.
+    index: Option<usize>,
 }
 
 impl<'p> Places<'p, '_> {
-    /// The first of these texts whose places all have a value.
-    fn first(&self, texts: &[Vec<Bit>]) -> Result<Option<Cow<'p, str>>, InvalidPayload> {
+    /// The first of these texts whose places all have a value. `own`: each event must have one of its own.
+    fn first(&self, texts: &[Vec<Bit>], own: bool) -> Result<Option<Cow<'p, str>>, InvalidPayload> {
         for text in texts {
+            // Several events of one request must not share a value that is meant for one.
+            let is_shared = |bit: &Bit| matches!(bit, Bit::Place(At::Header(_) | At::Query(_) | At::Form(_)));
+            if own && self.index.is_some() && text.iter().any(is_shared) {
+                continue;
+            }
             if let Some(value) = self.text(text)? {
                 return Ok(Some(value));
             }

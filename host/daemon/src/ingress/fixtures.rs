@@ -13,7 +13,7 @@ use posthouse_model::{
     config::{Respond, Scheme, Secret, Server, Source},
     testing::{Constant, ManualClock},
 };
-use posthouse_store::{Accepted, StoreError, Watcher};
+use posthouse_store::{Accepted, Offer, StoreError, Watcher};
 use sha2::Sha256;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Inbox, Ingress, NO_SOURCE, RawRequest, sign};
+use super::{BroughtKeys, Inbox, Ingress, NO_SOURCE, RawRequest, sign};
 
 use crate::telemetry::Telemetry;
 
@@ -47,6 +47,8 @@ pub(super) fn source(scheme: &str) -> Source {
         redact: Default::default(),
         respond: Respond::Accepted,
         rate: None,
+        brings_key: false,
+        verify_token: None,
     }
 }
 
@@ -91,21 +93,27 @@ pub(super) struct FakeInbox {
 impl Inbox for Arc<FakeInbox> {
     async fn accept(
         &self,
-        event: NewEvent,
-        subscribers: Vec<Subscriber>,
+        offers: Vec<Offer>,
         watcher: Option<Watcher>,
-    ) -> Result<Accepted, StoreError> {
+    ) -> Result<Vec<Accepted>, StoreError> {
         let _pass = self.gate.acquire().await;
         if let Some(error) = self.failure.lock().clone() {
             return Err(error);
         }
-        if !self.seen.lock().insert(event.id.to_string()) {
-            return Ok(Accepted::Duplicate);
+        let mut accepted = Vec::new();
+        for Offer { event, subscribers, .. } in offers {
+            if !self.seen.lock().insert(event.id.to_string()) {
+                accepted.push(Accepted::Duplicate);
+                continue;
+            }
+            let mut taken = self.taken.lock();
+            taken.push((event, subscribers));
+            accepted.push(Accepted::Stored(EventSeq(taken.len() as i64)));
         }
-        self.watchers.lock().extend(watcher);
-        let mut taken = self.taken.lock();
-        taken.push((event, subscribers));
-        Ok(Accepted::Stored(EventSeq(taken.len() as i64)))
+        if accepted.iter().any(|accepted| *accepted != Accepted::Duplicate) {
+            self.watchers.lock().extend(watcher);
+        }
+        Ok(accepted)
     }
 }
 
@@ -171,6 +179,7 @@ impl TestServer {
             Arc::new(|_| vec![PluginId(7).into()]),
             Env::new(ManualClock::at(Timestamp::from_second(NOW).unwrap()), Constant(0)),
             Telemetry::default(),
+            BroughtKeys::new(std::path::Path::new("no-such-folder")),
         );
         let ingress = ingress.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -36,6 +36,8 @@ fn source(scheme: &str) -> Source {
         redact: Default::default(),
         respond: Respond::Accepted,
         rate: None,
+        brings_key: false,
+        verify_token: None,
     }
 }
 
@@ -168,7 +170,7 @@ pub(crate) fn envelope(input: &[u8]) {
     let request = RawRequest::post(map, Bytes::copy_from_slice(body));
     let verifier = Verifier::new(&source).expect("the secret serves");
     let verified = verifier.verify(&request, now()).expect("it is signed");
-    let read = envelope::read(&verified, &source.name, now());
+    let read = envelope::read(&verified, &source.name, now()).map(|arrived| arrived.event);
     let known: Option<Value> = serde_json::from_slice(body).ok();
     match (read, known) {
         (Ok(event), known) => {

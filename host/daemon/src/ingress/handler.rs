@@ -8,17 +8,17 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use posthouse_model::{
-    Env, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
-    config::{self, Rate, Respond},
+    Env, LastRefusal, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
+    config::{self, Rate, Respond, scheme::AnswerForm},
 };
-use posthouse_store::{Accepted, Store, StoreError, Watcher, watch};
+use posthouse_store::{Accepted, Offer, Store, StoreError, Watcher, watch};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -26,8 +26,10 @@ use super::{
     body::{BodyReader, content_coding},
     claim::{Claim, Whole},
     ending::Ending,
-    event,
+    event::{self, Arrived},
     handling::Handling,
+    handshake::{Shaken, Test},
+    learning::BroughtKeys,
     rate::Allowance,
     request::Head,
     stray,
@@ -42,29 +44,30 @@ use crate::{
 /// The ledger's key for requests that belong to no source.
 pub const NO_SOURCE: &str = "(none)";
 
+/// How many unsigned tests of a URL are answered. A sender sends a few when the URL is entered, and some one an hour.
+const TESTS: Rate = Rate { per_second: 1.0, burst: 10 };
+
 /// Selects the plugins that get an event.
 pub type Subscribers = Arc<dyn Fn(&NewEvent) -> Vec<Subscriber> + Send + Sync>;
 
 /// Where verified events go: the store, or a fake in tests.
 pub trait Inbox: Send + Sync + 'static {
-    /// Stores an event with a delivery for each subscriber, and returns when both are on disk. The watcher
-    /// learns how the first attempt of each delivery ended, except for plugins that are held.
+    /// Stores events, each with a delivery for each of its subscribers, all or none. Returns when they are on disk.
+    /// The watcher learns how the first attempt of each delivery ended, except for plugins that are held.
     fn accept(
         &self,
-        event: NewEvent,
-        subscribers: Vec<Subscriber>,
+        offers: Vec<Offer>,
         watcher: Option<Watcher>,
-    ) -> impl Future<Output = Result<Accepted, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Accepted>, StoreError>> + Send;
 }
 
 impl Inbox for Store {
     async fn accept(
         &self,
-        event: NewEvent,
-        subscribers: Vec<Subscriber>,
+        offers: Vec<Offer>,
         watcher: Option<Watcher>,
-    ) -> Result<Accepted, StoreError> {
-        self.accept_watched(event, subscribers, watcher).await
+    ) -> Result<Vec<Accepted>, StoreError> {
+        self.accept_all(offers, watcher).await
     }
 }
 
@@ -80,7 +83,11 @@ impl<I> Clone for Ingress<I> {
 /// The state that all requests share.
 pub(super) struct Shared<I> {
     /// A reload of config.toml replaces all of it. A request keeps the route that it began with.
-    routes: ArcSwap<Routes>,
+    pub(super) routes: ArcSwap<Routes>,
+    /// Held while `routes` are replaced, so that no reload undoes what a sender has brought meanwhile.
+    pub(super) changing: Mutex<()>,
+    /// The keys that senders brought.
+    pub(super) keys: Arc<BroughtKeys>,
     /// One for every source since the start, by name. A source that is removed and added back continues its
     /// counts.
     tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
@@ -88,7 +95,7 @@ pub(super) struct Shared<I> {
     pub(super) pulse: Pulse,
     inbox: I,
     subscribers: Subscribers,
-    env: Env,
+    pub(super) env: Env,
     telemetry: Telemetry,
     bodies: BodyReader,
     /// One permit for each active request. A request is active from when its body is complete.
@@ -101,18 +108,48 @@ pub(super) struct Shared<I> {
 pub(super) type Routes = HashMap<String, Arc<Route>>;
 
 /// A source with everything that its requests need.
+#[derive(Clone)]
 pub(super) struct Route {
     pub(super) source: SourceName,
-    path: String,
-    verifier: Verifier,
+    pub(super) path: String,
+    pub(super) verifier: Arc<Verifier>,
+    /// The source without a key, if its sender brings the key.
+    pub(super) learner: Option<Arc<config::Source>>,
+    /// Whether it has a key.
+    pub(super) has_key: bool,
     events: Vec<Pattern>,
     respond: Respond,
     /// None if the source has no rate.
     allowance: Option<Arc<Allowance>>,
+    /// How many unsigned tests of the URL are answered.
+    tests: Arc<Allowance>,
+    /// The answer to an event, where the sender reads it.
+    answer: Option<AnswerForm>,
     tally: Arc<Tally>,
 }
 
 impl Route {
+    /// Gives a response the form that the sender wants.
+    fn shape(&self, ending: &Ending, response: &mut Response<Full<Bytes>>) {
+        use Ending::{Accepted, Duplicate, Filtered, Refused};
+        let Some(form) = self.answer else { return };
+        if !matches!(ending, Accepted | Duplicate | Filtered | Refused(_)) {
+            return;
+        }
+        if response.status() == StatusCode::OK {
+            *response.status_mut() = StatusCode::from_u16(form.status).unwrap_or(StatusCode::OK);
+        }
+        if form.empty {
+            *response.body_mut() = Full::default();
+            response.headers_mut().remove(CONTENT_TYPE);
+        }
+    }
+
+    /// The same source with other keys.
+    pub(super) fn with_verifier(&self, verifier: Verifier) -> Self {
+        Self { has_key: !verifier.is_keyless(), verifier: Arc::new(verifier), ..self.clone() }
+    }
+
     /// Whether the source has this rate.
     fn has(&self, rate: Rate) -> bool {
         self.allowance.as_ref().is_some_and(|allowance| allowance.rate() == rate)
@@ -138,9 +175,12 @@ impl<I: Inbox> Ingress<I> {
         subscribers: Subscribers,
         env: Env,
         telemetry: Telemetry,
+        keys: BroughtKeys,
     ) -> Result<Self, KeyError> {
         let ingress = Self(Arc::new(Shared {
             routes: ArcSwap::default(),
+            changing: Mutex::default(),
+            keys: Arc::new(keys),
             tallies: Mutex::default(),
             strays: Tally::default(),
             pulse: Pulse::default(),
@@ -162,13 +202,17 @@ impl<I: Inbox> Ingress<I> {
     /// # Errors
     /// [`KeyError`] names the secret that cannot be used; then nothing has changed.
     pub fn replace_sources(&self, sources: &[config::Source]) -> Result<(), KeyError> {
-        let verifiers = sources.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
+        let _one_at_a_time = self.0.changing.lock();
+        let with_keys = self.0.keys.with_keys(sources)?;
+        let verifiers = with_keys.iter().map(Verifier::new).collect::<Result<Vec<_>, _>>()?;
         let running = self.0.routes.load_full();
         let mut tallies = self.0.tallies.lock();
         let route = |(source, verifier): (&config::Source, Verifier)| {
             let tally = tallies.entry(source.name.as_str().to_owned()).or_default();
             let (source, path) = (source.clone(), source.path.clone());
             let tally = Arc::clone(tally);
+            let answer = source.scheme.rows.iter().find_map(|row| row.answer);
+            let learner = source.brings_key.then(|| Arc::new(source.clone()));
             let config::Source { name, events, respond, rate, .. } = source;
             let allowance = rate.and_then(|rate| match running.get(&path) {
                 // A reload does not refill an unchanged rate.
@@ -177,7 +221,19 @@ impl<I: Inbox> Ingress<I> {
             });
             (
                 path.clone(),
-                Arc::new(Route { source: name, path, verifier, events, respond, allowance, tally }),
+                Arc::new(Route {
+                    source: name,
+                    path,
+                    has_key: !verifier.is_keyless(),
+                    learner,
+                    verifier: Arc::new(verifier),
+                    events,
+                    respond,
+                    allowance,
+                    tests: Arc::new(Allowance::new(TESTS)),
+                    answer,
+                    tally,
+                }),
             )
         };
         self.0.routes.store(Arc::new(sources.iter().zip(verifiers).map(route).collect()));
@@ -220,13 +276,14 @@ impl<I: Inbox> Shared<I> {
         let mut trace = self.telemetry.request();
         let taken_in = self.take_in(&route, &head, body, peer, &mut trace).await;
         let (ending, handling) = taken_in.unwrap_or_else(|ending| (ending, None));
-        route.tally.log(route.source.as_str(), &ending, client);
+        route.tally.log(route.source.as_str(), &ending, client, self.env.now());
         // The event is on disk, so it counts as accepted even if its sender does not wait for the response.
         receipt.settle(ending.outcome());
-        let response = match handling {
+        let mut response = match handling {
             Some(handling) => handling.response().await,
             None => ending.response(),
         };
+        route.shape(&ending, &mut response);
         trace.end(&route.path, ending.outcome(), response.status().as_u16());
         response
     }
@@ -241,8 +298,10 @@ impl<I: Inbox> Shared<I> {
         peer: &Peer,
         trace: &mut RequestTrace,
     ) -> Result<(Ending, Option<Handling>), Ending> {
+        let claimed = Head { method: head.method.as_str(), query: head.uri.query(), headers: &head.headers };
+        self.test(route, claimed, None).await?;
         if head.method != Method::POST {
-            return Err(Ending::WrongMethod);
+            return Err(self.signed_test(route, claimed));
         }
         // Senders sign a body before it is compressed. If posthouse verified the compressed bytes, the answer
         // would be a bad signature, which hides the cause. If it unpacked them for strangers, they could be a
@@ -251,36 +310,102 @@ impl<I: Inbox> Shared<I> {
             return Err(Ending::Compressed);
         }
         self.bodies.check_length(&body)?;
-        let claimed = Head { method: head.method.as_str(), query: head.uri.query(), headers: &head.headers };
-        let claim = self.claim(route, claimed)?;
+        let claim = match self.claim(route, claimed) {
+            Err(Refusal::Unsigned) if route.verifier.may_shake(claimed, false) => {
+                let (body, _room) = self.bodies.read(body).await?;
+                self.test(route, claimed, Some(&body)).await?;
+                return Err(Refusal::Unsigned.into());
+            }
+            claim => claim?,
+        };
         let (body, _room) = self.bodies.read(body).await?;
         let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
         trace.read();
-        let event = self.event(route, &claim.with_body(&body)?, peer, trace)?;
-        if !route.events.iter().any(|pattern| pattern.matches(&event.event_type)) {
+        let mut events = self.events(route, &claim.with_body(&body)?, peer, trace)?;
+        events
+            .retain(|arrived| route.events.iter().any(|pattern| pattern.matches(&arrived.event.event_type)));
+        if events.is_empty() {
             return Ok((Ending::Filtered, None));
         }
-        let subscribers = (self.subscribers)(&event);
-        let (watcher, handling) = match route.respond {
+        let offer = |Arrived { event, second }: Arrived| {
+            let subscribers = (self.subscribers)(&event);
+            Offer { event, second, subscribers }
+        };
+        let offers: Vec<_> = events.into_iter().map(offer).collect();
+        let known: Vec<_> = offers.iter().map(|offer| (offer.event.id.clone(), offer.event.trace)).collect();
+        let (watcher, watched) = match route.respond {
             Respond::Accepted => (None, None),
             Respond::Handled { within } => {
                 let (watcher, attempts) = watch();
-                (Some(watcher), Some(Handling::new(attempts, &subscribers, within)))
+                let subscribers: Vec<_> = offers.iter().map(|offer| offer.subscribers.clone()).collect();
+                (Some(watcher), Some((attempts, subscribers, within)))
             }
         };
-        let (id, context) = (event.id.clone(), event.trace);
-        let accepted = self.inbox.accept(event, subscribers, watcher).await?;
+        let accepted = self.inbox.accept(offers, watcher).await?;
         trace.stored();
-        tracing::debug!(
-            source = %route.source,
-            event = %id,
-            trace = context.map(|context| tracing::field::display(context.trace_id())),
-            duplicate = accepted == Accepted::Duplicate,
-            "event taken in"
-        );
-        match accepted {
-            Accepted::Stored(_) => Ok((Ending::Accepted, handling)),
-            Accepted::Duplicate => Ok((Ending::Duplicate, None)),
+        for ((id, context), accepted) in known.iter().zip(&accepted) {
+            tracing::debug!(
+                source = %route.source,
+                event = %id,
+                trace = context.map(|context| tracing::field::display(context.trace_id())),
+                duplicate = *accepted == Accepted::Duplicate,
+                "event taken in"
+            );
+        }
+        if accepted.iter().all(|accepted| *accepted == Accepted::Duplicate) {
+            return Ok((Ending::Duplicate, None));
+        }
+        let handling = watched.map(|(attempts, subscribers, within)| {
+            // Of an event that was here already, no attempt is heard of.
+            let stored = subscribers.into_iter().zip(&accepted);
+            let stored = stored.filter(|(_, accepted)| **accepted != Accepted::Duplicate);
+            let stored: Vec<_> = stored.flat_map(|(subscribers, _)| subscribers).collect();
+            Handling::new(attempts, &stored, within)
+        });
+        Ok((Ending::Accepted, handling))
+    }
+
+    /// Answers a request that tests the URL without a signature.
+    ///
+    /// # Errors
+    /// [`Ending`] if it is one: its answer, or why it gets none.
+    async fn test(&self, route: &Route, head: Head<'_>, body: Option<&Bytes>) -> Result<(), Ending> {
+        let test = Test { head, body: body.map(|body| &body[..]), verified: false };
+        match route.verifier.handshake(&test, None) {
+            Shaken::No => Ok(()),
+            Shaken::Answer(answer) if !answer.open => Err(Ending::Answered(answer)),
+            shaken => {
+                // Anybody can send these, so they have a rate of their own.
+                route.tests.take().map_err(|seconds| Ending::TooMany { seconds })?;
+                match shaken {
+                    Shaken::Answer(answer) => Err(Ending::Answered(answer)),
+                    Shaken::Key(key, answer) => {
+                        self.learn(route, key).await?;
+                        Err(Ending::Answered(answer))
+                    }
+                    Shaken::Refused | Shaken::No => Err(Refusal::Mismatch.into()),
+                }
+            }
+        }
+    }
+
+    /// The end of a request with another method than POST: a test of the URL that is signed, or nothing.
+    fn signed_test(&self, route: &Route, head: Head<'_>) -> Ending {
+        if !route.verifier.may_shake(head, true) {
+            return Ending::WrongMethod;
+        }
+        let body = Bytes::new();
+        let verified = || {
+            let whole = self.claim(route, head)?.with_body(&body)?;
+            self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
+            whole.check_signatures()?;
+            let test = Test { head, body: Some(&body), verified: true };
+            Ok::<_, Refusal>(route.verifier.handshake(&test, Some(whole.plan())))
+        };
+        match verified() {
+            Ok(Shaken::Answer(answer)) => Ending::Answered(answer),
+            Ok(_) => Ending::WrongMethod,
+            Err(refusal) => refusal.into(),
         }
     }
 
@@ -299,14 +424,14 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// The event in a request, if its signature is valid.
-    fn event(
+    /// The events in a request, if its signature is valid.
+    fn events(
         &self,
         route: &Route,
         whole: &Whole<'_, '_>,
         peer: &Peer,
         trace: &mut RequestTrace,
-    ) -> Result<NewEvent, Ending> {
+    ) -> Result<Vec<Arrived>, Ending> {
         // The body may have taken long to arrive, and the claim may be too old by now.
         self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
         let verified = route.verifier.verify_claim(whole)?;
@@ -314,15 +439,22 @@ impl<I: Inbox> Shared<I> {
         if let Some(allowance) = &route.allowance {
             allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
         }
-        let mut event = event::read(&verified, &route.source, self.env.now())?;
-        trace.verified(verified.head().headers, &mut event);
-        Ok(event)
+        let test = Test { head: verified.head(), body: Some(verified.body()), verified: true };
+        if let Shaken::Answer(answer) = route.verifier.handshake(&test, Some(verified.plan())) {
+            return Err(Ending::Answered(answer));
+        }
+        let mut events = event::read(&verified, &route.source, self.env.now())?;
+        if let Some((first, others)) = events.split_first_mut() {
+            trace.verified(verified.head().headers, &mut first.event);
+            others.iter_mut().for_each(|other| other.event.trace = first.event.trace);
+        }
+        Ok(events)
     }
 }
 
 impl Tally {
     /// Logs a request that failed, with its client. [`LogLimiter`] limits the lines.
-    fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr) {
+    fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr, at: Timestamp) {
         if matches!(ending, Ending::Accepted | Ending::Duplicate | Ending::Filtered) {
             return;
         }
@@ -330,6 +462,7 @@ impl Tally {
         let peer = tracing::field::display(client());
         match ending {
             Ending::Refused(refusal) => {
+                self.ledger.refused(LastRefusal { at, why: refusal.to_string() });
                 tracing::warn!(
                     source,
                     reason = refusal.label(),
@@ -366,6 +499,7 @@ impl Tally {
                 );
             }
             Ending::Unread(error) => tracing::warn!(source, peer, held_back, "request refused: {error}"),
+            Ending::Answered(_) => tracing::info!(source, peer, held_back, "test of the URL answered"),
             Ending::WrongMethod => {
                 tracing::info!(source, peer, held_back, "request refused: the method is not POST");
             }

@@ -3,7 +3,7 @@
 //! A `whpk_` text is a public key and is never used as a shared secret: public keys are public, so anyone could
 //! sign. An empty secret or a placeholder is refused for the same reason.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use base64::{
     Engine,
@@ -51,6 +51,12 @@ pub struct KeyError {
 }
 
 impl KeyError {
+    /// The file with the key that the sender of this source brought can't be used.
+    pub(super) fn unread(owner: &SourceName, path: &Path, error: &dyn fmt::Display) -> Self {
+        let problem = KeyProblem::Unread(path.display().to_string(), error.to_string());
+        Self { owner: owner.clone(), number: 1, place: None, problem }
+    }
+
     /// The problem, without the position in config.toml.
     pub(super) fn problem(&self) -> String {
         let Self { owner, number, problem, .. } = self;
@@ -99,6 +105,8 @@ enum KeyProblem {
     PublicForScheme(Arc<str>),
     #[error("is a private key (`whsk_`), which only the sender may have; put the `whpk_` one here")]
     Private,
+    #[error("was brought by the sender to `{0}`, which can't be read: {1}")]
+    Unread(String, String),
     #[error("is not USER:PASSWORD, as scheme `{0}` wants it; neither may be empty")]
     NotCredentials(Arc<str>),
 }
@@ -270,6 +278,8 @@ mod tests {
             redact: Default::default(),
             respond: config::Respond::Accepted,
             rate: None,
+            brings_key: false,
+            verify_token: None,
         };
         Keyring::all(&source).map_err(|error| error.to_string())
     }

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, fmt};
 
 use posthouse_model::json::{self, JsonStr};
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The members that a row names, as a tree.
@@ -54,9 +54,44 @@ impl Wanted {
     /// The text is not JSON.
     pub(super) fn read<'a>(&self, text: &'a str) -> Result<Found<'a>, serde_json::Error> {
         let mut found = Found { values: vec![None; self.many], repeated: None };
-        read_below(&self.root, text, &mut found)?;
+        if let Some(number) = self.root.number {
+            found.values[number] = Some(text);
+        }
+        // Only an element that was parsed already is wanted whole.
+        if self.root.number.is_none() || !self.root.below.is_empty() {
+            read_below(&self.root, text, &mut found)?;
+        }
         Ok(found)
     }
+}
+
+/// The most elements of an array that are read, each for an event.
+pub(super) const MAX_ELEMENTS: usize = 1000;
+
+/// The JSON of each element of an array. None if the text is no array, or has more than [`MAX_ELEMENTS`].
+pub(super) fn elements(array: &str) -> Option<Vec<&str>> {
+    struct Elements;
+    impl<'de> Visitor<'de> for Elements {
+        type Value = Vec<&'de str>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "an array of at most {MAX_ELEMENTS} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut elements = Vec::new();
+            while let Some(element) = seq.next_element::<&RawValue>()? {
+                if elements.len() == MAX_ELEMENTS {
+                    return Err(A::Error::invalid_length(MAX_ELEMENTS + 1, &self));
+                }
+                elements.push(element.get());
+            }
+            Ok(elements)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(array);
+    let elements = reader.deserialize_seq(Elements).ok()?;
+    reader.end().ok().map(|()| elements)
 }
 
 /// The members that were found.

@@ -17,11 +17,12 @@
 //!    ▼
 //!  event      Verified ──► NewEvent       by the row, or by envelope: posthouse's own members
 //!    ▼
-//!  Inbox      NewEvent ──► on disk
+//!  Inbox      NewEvents ──► on disk
 //!    ▼
 //!  ending     the outcome and the response
 //! ```
 //!
+//! `handshake` answers the requests with which senders test a URL. `learning` keeps the keys that some of them bring.
 //! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
 //! knows how bodies usually change on their way. The rows themselves are in `config/scheme` of the model.
 
@@ -39,7 +40,9 @@ mod form;
 pub(crate) mod fuzz;
 mod handler;
 mod handling;
+mod handshake;
 mod keys;
+mod learning;
 mod members;
 mod offline;
 mod plan;
@@ -48,6 +51,8 @@ mod random_schemes;
 mod rate;
 mod refusal;
 mod request;
+#[cfg(test)]
+mod sample_requests;
 mod server;
 mod sign;
 mod stray;
@@ -58,8 +63,9 @@ mod verify;
 pub use envelope::InvalidPayload;
 pub use handler::{Inbox, Ingress, NO_SOURCE, Subscribers};
 pub use keys::KeyError;
+pub use learning::{BroughtKeys, KeyState, LearnError};
 pub use offline::{Explanation, Offline, Unverified, verify_offline};
 pub use refusal::Refusal;
 pub use request::RawRequest;
-pub use sign::{Draft, SignError, Signed, sign, sign_request};
+pub use sign::{Draft, SignError, Signed, sign, sign_in_body, sign_request};
 pub use verify::{Verified, Verifier};

@@ -8,7 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
 use posthouse_model::config::{self, scheme::shipped};
 
-use super::{KeyError, RawRequest, Refusal, Verifier, altered, body::content_coding, event, plan::Plan};
+use super::{
+    KeyError, RawRequest, Refusal, Verifier, altered,
+    body::content_coding,
+    event,
+    plan::{Family, Plan},
+};
 
 /// A timestamp in milliseconds is at least this many seconds off.
 const MILLISECONDS: u64 = 1_000_000_000_000;
@@ -119,9 +124,13 @@ fn age_hints(verifier: &Verifier, request: &RawRequest, refusal: &Refusal) -> Ve
 }
 
 fn scheme_hints(source: &config::Source, verifier: &Verifier, request: &RawRequest) -> Vec<String> {
-    let expected: Vec<_> = verifier.families().map(|family| format!("`{}`", family.signature)).collect();
+    let expected: Vec<_> =
+        verifier.families().map(|family| format!("`{}`", family.signature.name())).collect();
     let mut hints = vec![format!("a signed request carries {}", expected.join(" or "))];
-    let has = |plan: Plan| plan.families.iter().any(|family| family.is_in(&request.headers));
+    let has = |plan: Plan| {
+        let by_header = |family: &Family| !family.headers.is_empty() && family.is_in(&request.headers);
+        plan.families.iter().any(by_header)
+    };
     let others = shipped().iter().filter(|scheme| scheme.rows.len() == 1 && has(Plan::new(&scheme.rows[0])));
     let others: Vec<_> = others.map(|scheme| format!("`{}`", scheme.name)).collect();
     if !others.is_empty() {

@@ -5,31 +5,66 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use posthouse_model::config::scheme::{Algorithm, EventForm, Part, Piece, Place, Row, SignatureForm, Text};
 
-use super::members::Wanted;
+use super::{handshake::Shake, members::Wanted};
 
 /// A compiled row.
 pub(super) struct Plan {
     pub(super) row: Arc<Row>,
     /// The families of headers. A request has exactly one of them, and each header once.
     pub(super) families: Vec<Family>,
+    /// The requests with which the sender tests the URL.
+    pub(super) shakes: Vec<Shake>,
 }
 
 /// The headers of one signature, and the places to read in a request that has them.
 pub(super) struct Family {
-    /// The header with the signatures.
-    pub(super) signature: HeaderName,
+    /// The place of the signatures.
+    pub(super) signature: SignatureAt,
     /// The place of the signed time.
     pub(super) timestamp: Option<At>,
     /// The signed text.
     pub(super) signed: Vec<Step>,
     /// The place of the body's hash.
     pub(super) digest: Option<At>,
+    /// The place of a value that serves once.
+    pub(super) once: Option<At>,
+    /// Whether the event may have an id that the signature does not cover.
+    pub(super) unsigned_id: bool,
+    /// Whether the signature covers nothing of the event's type.
+    pub(super) unsigned_type: bool,
     /// The places in the body that decide whether a signature is valid.
     pub(super) wanted: Wanted,
     /// Its headers, in the order in which a sender writes them. A request with one of them is of this family.
     pub(super) headers: Vec<HeaderName>,
     /// The places of the event's members.
     pub(super) event: EventPlan,
+}
+
+/// The place of the signatures.
+pub(super) enum SignatureAt {
+    Header(HeaderName),
+    /// A member of the body, by its number in [`Family::wanted`].
+    Member(usize, Arc<str>),
+    /// A member of each element of an array, by the number of the array.
+    Members(usize, Wanted, Arc<str>),
+}
+
+impl SignatureAt {
+    /// The name in messages.
+    pub(super) fn name(&self) -> Arc<str> {
+        match self {
+            Self::Header(name) => name.as_str().into(),
+            Self::Member(_, name) | Self::Members(_, _, name) => Arc::clone(name),
+        }
+    }
+
+    /// Its header, if it is in one.
+    pub(super) fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Member(..) | Self::Members(..) => None,
+        }
+    }
 }
 
 /// A place in a request.
@@ -60,6 +95,7 @@ pub(super) enum Step {
 /// The members of an event.
 pub(super) struct EventPlan {
     pub(super) envelope: bool,
+    pub(super) each: Option<Each>,
     /// The members of the body that the texts name, and `data`.
     pub(super) wanted: Wanted,
     /// The number of `data` in `wanted`.
@@ -68,6 +104,14 @@ pub(super) struct EventPlan {
     pub(super) event_type: Vec<Vec<Bit>>,
     pub(super) time: Vec<Vec<Bit>>,
     pub(super) organization: Vec<Vec<Bit>>,
+}
+
+/// The array whose elements are events.
+pub(super) enum Each {
+    /// The body, if it is an array.
+    Body,
+    /// The only member of this.
+    Member(Wanted, String),
 }
 
 /// A part of a text.
@@ -82,7 +126,7 @@ impl Plan {
         let whole = [String::new()];
         let prefixes = if row.families.is_empty() { &whole[..] } else { &row.families[..] };
         let families = prefixes.iter().filter_map(|prefix| Family::new(row, prefix)).collect();
-        Self { row: Arc::clone(row), families }
+        Self { row: Arc::clone(row), families, shakes: Shake::all(row) }
     }
 
     /// The name for messages.
@@ -111,14 +155,18 @@ impl Plan {
 
 impl Family {
     fn new(row: &Row, prefix: &str) -> Option<Self> {
-        let mut compiler = Compiler { prefix, wanted: Wanted::default() };
-        let signature = compiler.header(&row.signature.header)?;
+        let mut compiler = Compiler::new(prefix);
+        let signature = compiler.signature(&row.signature.at)?;
         let timestamp = match &row.timestamp {
             Some(time) => Some(compiler.place(&time.at)?),
             None => None,
         };
         let signed = row.signed.iter().map(|piece| compiler.step(piece)).collect::<Option<Vec<_>>>()?;
         let digest = match &row.digest {
+            Some(place) => Some(compiler.place(place)?),
+            None => None,
+        };
+        let once = match &row.once {
             Some(place) => Some(compiler.place(place)?),
             None => None,
         };
@@ -130,27 +178,57 @@ impl Family {
             At::Header(name) => Some(name.clone()),
             _ => None,
         });
-        let headers = signed.iter().filter_map(of_step).chain(of_time).chain([signature.clone()]).collect();
+        let own = signature.header().cloned();
+        let headers: Vec<_> = signed.iter().filter_map(of_step).chain(of_time).chain(own).collect();
         let event = EventPlan::new(&row.event, prefix)?;
-        Some(Self { signature, timestamp, signed, digest, wanted: compiler.wanted, headers, event })
+        let is_unsigned = |bit: &Bit| match bit {
+            Bit::Place(At::Header(name)) => !headers.contains(name),
+            Bit::Place(At::Query(_)) => !signed.iter().any(|step| matches!(step, Step::Url | Step::Path)),
+            _ => false,
+        };
+        let unsigned_id = !row.signature.algorithm.is_bearer() && event.id.iter().flatten().any(is_unsigned);
+        let is_place = |bit: &&Bit| matches!(bit, Bit::Place(_));
+        let unsigned_type = event.event_type.iter().flatten().filter(is_place).all(is_unsigned);
+        let wanted = compiler.wanted;
+        Some(Self {
+            signature,
+            timestamp,
+            signed,
+            digest,
+            once,
+            unsigned_id,
+            unsigned_type,
+            wanted,
+            headers,
+            event,
+        })
     }
 
-    /// Whether a request has any of its headers.
+    /// Whether a request has any of its headers. If it has none, its signature is in the body.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
-        self.headers.iter().any(|name| headers.contains_key(name))
+        self.headers.is_empty() || self.headers.iter().any(|name| headers.contains_key(name))
     }
 }
 
 impl EventPlan {
     fn new(form: &EventForm, prefix: &str) -> Option<Self> {
-        let mut compiler = Compiler { prefix, wanted: Wanted::default() };
+        let mut compiler = Compiler::new(prefix);
         let data = compiler.wanted.add(&["data".to_owned()]);
         let mut texts =
             |texts: &[Text]| texts.iter().map(|text| compiler.text(text)).collect::<Option<Vec<_>>>();
         let (id, event_type) = (texts(&form.id)?, texts(&form.event_type)?);
         let (time, organization) = (texts(&form.time)?, texts(&form.organization)?);
+        let each = form.each.as_ref().map(|steps| match steps.as_slice() {
+            [] => Each::Body,
+            steps => {
+                let mut wanted = Wanted::default();
+                wanted.add(steps);
+                Each::Member(wanted, Place::Json(steps.to_vec()).to_string())
+            }
+        });
         Some(Self {
             envelope: form.envelope,
+            each,
             wanted: compiler.wanted,
             data,
             id,
@@ -161,12 +239,23 @@ impl EventPlan {
     }
 }
 
-struct Compiler<'a> {
+/// Compiles places, and gathers those in the body.
+pub(super) struct Compiler<'a> {
     prefix: &'a str,
     wanted: Wanted,
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    /// A compiler for the family with this prefix.
+    pub(super) fn new(prefix: &'a str) -> Self {
+        Self { prefix, wanted: Wanted::default() }
+    }
+
+    /// The members of the body that the places name.
+    pub(super) fn wanted(self) -> Wanted {
+        self.wanted
+    }
+
     fn header(&self, name: &str) -> Option<HeaderName> {
         match name.strip_prefix('*') {
             Some(rest) => HeaderName::from_bytes(format!("{}{rest}", self.prefix).as_bytes()).ok(),
@@ -174,7 +263,26 @@ impl Compiler<'_> {
         }
     }
 
-    fn place(&mut self, place: &Place) -> Option<At> {
+    fn signature(&mut self, place: &Place) -> Option<SignatureAt> {
+        match place {
+            Place::Header(name) => self.header(name).map(SignatureAt::Header),
+            Place::Json(steps) => {
+                let name = place.to_string().into();
+                match steps.iter().position(|step| step == "*") {
+                    None => Some(SignatureAt::Member(self.wanted.add(steps), name)),
+                    Some(star) => {
+                        let mut within = Wanted::default();
+                        within.add(&steps[star + 1..]);
+                        Some(SignatureAt::Members(self.wanted.add(&steps[..star]), within, name))
+                    }
+                }
+            }
+            Place::Entry(_) | Place::Query(_) | Place::Form(_) => None,
+        }
+    }
+
+    /// A place. None if it is a header with an impossible name.
+    pub(super) fn place(&mut self, place: &Place) -> Option<At> {
         Some(match place {
             Place::Header(name) => At::Header(self.header(name)?),
             Place::Entry(label) => At::Entry(label.clone()),

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 /// The most entries in a signature header. A sender that rotates its keys sends two.
 pub(super) const MAX_ENTRIES: usize = 64;
-/// The most of them that are checked with public keys. Each check reads the whole body.
-pub(super) const MAX_ED25519: usize = 8;
+/// The most of them that are checked with public keys. Such a check costs more than the rest of a request, so this is
+/// what makes a refused request cost at most twice an accepted one.
+pub(super) const MAX_ED25519: usize = 2;
 /// The most headers that a signature may list.
 pub(super) const MAX_LISTED: usize = 64;
 /// The longest header of a signature, in bytes: room for the allowed entries.
 pub(super) const MAX_HEADER: usize = 8 * 1024;
+
+/// The shortest key that a sender may bring, in characters.
+pub(super) const MIN_KEY: usize = 16;
 
 /// Why a signature is invalid. Each reason has a label for counters and a sentence for people. Neither shows a
 /// secret, a signature or a part of the body.
@@ -73,6 +77,22 @@ pub enum Refusal {
     /// No entry is well-formed and of a known version.
     #[error("`{0}` holds no well-formed signature of a version that the scheme knows")]
     NoneUsable(Arc<str>),
+    /// The sender has not brought its key yet.
+    #[error(
+        "the source has no key yet; run `posthouse senders learn` with its name, and make the webhook then"
+    )]
+    NoKey,
+    /// The request brings a key, and no operator awaits one.
+    #[error(
+        "the request brings a key, and the source has one already or awaits none; `posthouse senders learn` with \
+         its name lets it await one"
+    )]
+    KeyNotAwaited,
+    /// The request brings a text that can't be a key.
+    #[error(
+        "the request brings a key that is shorter than {MIN_KEY} characters, no visible ASCII, or a placeholder"
+    )]
+    UnfitKey,
     /// The signatures were made with other keys, or over other bytes.
     #[error("no signature fits: it was made with another secret, or over other bytes")]
     Mismatch,
@@ -98,6 +118,9 @@ impl Refusal {
             Self::Future { .. } => "future-timestamp",
             Self::TooMany => "too-many-signatures",
             Self::NoneUsable(_) => "no-usable-signature",
+            Self::NoKey => "no-key",
+            Self::KeyNotAwaited => "key-not-awaited",
+            Self::UnfitKey => "key-unfit",
             Self::Mismatch => "signature-mismatch",
         }
     }

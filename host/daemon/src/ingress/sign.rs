@@ -12,10 +12,12 @@ use posthouse_model::{
     },
 };
 use sha2::{Digest as _, Sha256};
+use url::form_urlencoded;
 
 use super::{
     Refusal,
     claim::Claim,
+    crypto::SharedKey,
     keys::{Key, KeyError, Keyring},
     plan::{At, Bit, Family, Step},
     request::{Address, Head},
@@ -30,9 +32,15 @@ pub enum SignError {
     /// The source has public keys only.
     #[error("source `{0}` has public keys only, so nobody but its sender can sign for it")]
     PublicKeysOnly(SourceName),
+    /// The sender has not brought its key yet.
+    #[error("source `{0}` has no key yet; its sender brings it after `posthouse senders learn {0}`")]
+    NoKey(SourceName),
     /// Every receiver would refuse this id.
     #[error("`{0}` can't be signed: an id is not empty and holds no dot")]
     BadId(String),
+    /// The sender writes its signature into the body, so no headers can sign it.
+    #[error("scheme `{0}` has its signature in the body; post a body that its sender has signed")]
+    InBody(String),
     /// The request lacks a part that is signed.
     #[error("this request can't be signed: {0}")]
     Incomplete(Refusal),
@@ -84,47 +92,15 @@ pub fn sign(
 /// [`SignError`] if the source has no secret to sign with, or the request lacks a part that is signed.
 pub fn sign_request(source: &config::Source, draft: &Draft<'_>) -> Result<Signed, SignError> {
     let keyrings = Keyring::all(source)?;
-    let none = || SignError::PublicKeysOnly(source.name.clone());
-    let (keyring, key) =
-        keyrings.iter().find_map(|keyring| Some((keyring, keyring.shared.first()?))).ok_or_else(none)?;
-    let family = keyring.plan.families.first().ok_or_else(none)?;
-    let signature = &keyring.plan.row.signature;
+    let signer = Signer::choose(source, &keyrings)?;
+    let Signer { keyring, family, .. } = signer;
+    if family.signature.header().is_none() {
+        return Err(SignError::InBody(source.scheme.name.to_string()));
+    }
     let query = with_digest(family, draft);
-
     let mut headers = headers(keyring, family, draft);
-    let value = match signature.algorithm {
-        Algorithm::Token | Algorithm::Basic => {
-            let fits = |text: &&str| Key::is_shared(text, &keyring.plan);
-            let secret = source.secrets.iter().map(config::Secret::expose).find(fits).ok_or_else(none)?;
-            match signature.algorithm {
-                Algorithm::Basic => format!("Basic {}", BASE64.encode(secret)),
-                _ => secret.to_owned(),
-            }
-        }
-        _ => {
-            let mut map = HeaderMap::new();
-            let content_type = [("content-type".to_owned(), draft.content_type.to_owned())];
-            for (name, value) in headers.iter().chain(&content_type) {
-                let bad = |_| SignError::BadId(draft.id.to_owned());
-                let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| SignError::BadId(draft.id.to_owned()))?;
-                map.append(name, HeaderValue::from_str(value).map_err(bad)?);
-            }
-            let address = Address::of(source);
-            let head = Head { method: draft.method.as_str(), query: query.as_deref(), headers: &map };
-            let body = Bytes::copy_from_slice(draft.body);
-            let incomplete = |refusal| match refusal {
-                Refusal::BadId(_) => SignError::BadId(draft.id.to_owned()),
-                refusal => SignError::Incomplete(refusal),
-            };
-            let claim = Claim::read(keyring, family, &address, head).map_err(incomplete)?;
-            let value = claim.with_body(&body).and_then(|whole| whole.value(key)).map_err(incomplete)?;
-            match signature.encoding {
-                Encoding::Base64 => BASE64.encode(value.bytes()),
-                Encoding::Hex | Encoding::HexAnyCase => hex::encode(value.bytes()),
-            }
-        }
-    };
+    let value = signer.signature(draft, &headers, query.as_deref())?;
+    let signature = &keyring.plan.row.signature;
     // The last header is that of the signature. It has the time already, if the time is an entry of it.
     if let Some((_, text)) = headers.last_mut() {
         match &signature.form {
@@ -141,6 +117,83 @@ pub fn sign_request(source: &config::Source, draft: &Draft<'_>) -> Result<Signed
     Ok(Signed { headers, query })
 }
 
+/// The signature that the source's sender writes into this body, which has some text in its place. None if its
+/// signature is in a header.
+///
+/// # Errors
+/// As [`sign_request`].
+pub fn sign_in_body(source: &config::Source, draft: &Draft<'_>) -> Result<Option<String>, SignError> {
+    let keyrings = Keyring::all(source)?;
+    let signer = Signer::choose(source, &keyrings)?;
+    match signer.family.signature.header() {
+        Some(_) => Ok(None),
+        None => signer.signature(draft, &[], draft.query).map(Some),
+    }
+}
+
+/// The key with which a request is signed, and how.
+#[derive(Clone, Copy)]
+struct Signer<'a> {
+    source: &'a config::Source,
+    keyring: &'a Keyring,
+    key: &'a SharedKey,
+    family: &'a Family,
+}
+
+impl<'a> Signer<'a> {
+    /// The first shared secret, in the first row that accepts it.
+    fn choose(source: &'a config::Source, keyrings: &'a [Keyring]) -> Result<Self, SignError> {
+        let none = || match source.brings_key && source.secrets.is_empty() {
+            true => SignError::NoKey(source.name.clone()),
+            false => SignError::PublicKeysOnly(source.name.clone()),
+        };
+        let shared = |keyring: &'a Keyring| Some((keyring, keyring.shared.first()?));
+        let (keyring, key) = keyrings.iter().find_map(shared).ok_or_else(none)?;
+        let family = keyring.plan.families.first().ok_or_else(none)?;
+        Ok(Self { source, keyring, key, family })
+    }
+
+    /// The signature of a request with these headers and this query.
+    fn signature(
+        &self,
+        draft: &Draft<'_>,
+        headers: &[(String, String)],
+        query: Option<&str>,
+    ) -> Result<String, SignError> {
+        let Self { source, keyring, key, family } = *self;
+        let signature = &keyring.plan.row.signature;
+        if signature.algorithm.is_bearer() {
+            let fits = |text: &&str| Key::is_shared(text, &keyring.plan);
+            let secret = source.secrets.iter().map(config::Secret::expose).find(fits);
+            let secret = secret.ok_or_else(|| SignError::PublicKeysOnly(source.name.clone()))?;
+            return Ok(match signature.algorithm {
+                Algorithm::Basic => format!("Basic {}", BASE64.encode(secret)),
+                _ => secret.to_owned(),
+            });
+        }
+        let mut map = HeaderMap::new();
+        let content_type = [("content-type".to_owned(), draft.content_type.to_owned())];
+        for (name, value) in headers.iter().chain(&content_type) {
+            let bad = || SignError::BadId(draft.id.to_owned());
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+            map.append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+        }
+        let address = Address::of(source);
+        let head = Head { method: draft.method.as_str(), query, headers: &map };
+        let body = Bytes::copy_from_slice(draft.body);
+        let incomplete = |refusal| match refusal {
+            Refusal::BadId(_) => SignError::BadId(draft.id.to_owned()),
+            refusal => SignError::Incomplete(refusal),
+        };
+        let claim = Claim::read(keyring, family, &address, head).map_err(incomplete)?;
+        let value = claim.with_body(&body).and_then(|whole| whole.value(key)).map_err(incomplete)?;
+        Ok(match signature.encoding {
+            Encoding::Base64 => BASE64.encode(value.bytes()),
+            Encoding::Hex | Encoding::HexAnyCase => hex::encode(value.bytes()),
+        })
+    }
+}
+
 /// The headers of a family, the last one without its signature.
 fn headers(keyring: &Keyring, family: &Family, draft: &Draft<'_>) -> Vec<(String, String)> {
     let row = &keyring.plan.row;
@@ -154,7 +207,7 @@ fn headers(keyring: &Keyring, family: &Family, draft: &Draft<'_>) -> Vec<(String
         family.signed.iter().any(|step| matches!(step, Step::Headers(list) if list == name))
     };
     let value = |name: &HeaderName| {
-        if *name == family.signature {
+        if Some(name) == family.signature.header() {
             match (&family.timestamp, &row.signature.form) {
                 (Some(At::Entry(label)), SignatureForm::Entries { separator, .. }) => {
                     format!("{label}{separator}{time}")
@@ -167,7 +220,7 @@ fn headers(keyring: &Keyring, family: &Family, draft: &Draft<'_>) -> Vec<(String
             let mut listed: Vec<_> = family
                 .headers
                 .iter()
-                .filter(|name| **name != family.signature)
+                .filter(|name| Some(*name) != family.signature.header())
                 .map(|name| name.as_str())
                 .collect();
             listed.sort_unstable();
@@ -192,8 +245,12 @@ fn unsigned_id(family: &Family, draft: &Draft<'_>) -> Option<(String, String)> {
 /// The query, with the hash of the body if the scheme has it there.
 fn with_digest(family: &Family, draft: &Draft<'_>) -> Option<String> {
     let query = draft.query.map(str::to_owned);
+    let has = |name: &str| {
+        let mut fields = form_urlencoded::parse(draft.query.unwrap_or_default().as_bytes());
+        fields.any(|(of, _)| of == name)
+    };
     match &family.digest {
-        Some(At::Query(name)) if !draft.content_type.contains("form-urlencoded") => {
+        Some(At::Query(name)) if !draft.content_type.contains("form-urlencoded") && !has(name) => {
             let before = query.filter(|query| !query.is_empty()).map(|query| query + "&").unwrap_or_default();
             Some(format!("{before}{name}={}", hex::encode(Sha256::digest(draft.body))))
         }

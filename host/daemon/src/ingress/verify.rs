@@ -7,11 +7,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthouse_model::config;
+use posthouse_model::{EventType, SecondKey, config};
 
 use super::{
     KeyError, RawRequest, Refusal,
     claim::{Claim, Whole},
+    crypto::Value,
+    handshake::{Shaken, Test},
     keys::Keyring,
     plan::{Family, Plan},
     request::{Address, Head},
@@ -24,6 +26,8 @@ pub struct Verified<'r> {
     head: Head<'r>,
     plan: &'r Plan,
     family: &'r Family,
+    second: Option<(&'static str, [u8; 32])>,
+    body_id: bool,
 }
 
 /// Shows the row and nothing of the request.
@@ -53,6 +57,20 @@ impl<'r> Verified<'r> {
     pub(super) fn family(&self) -> &'r Family {
         self.family
     }
+
+    /// The second key of its event with this index and type.
+    pub(super) fn second(&self, index: usize, event_type: &EventType) -> Option<SecondKey> {
+        let (kind, hash) = self.second?;
+        let index = (index as u64).to_be_bytes();
+        // Shopify sends one and the same body as several events, whose types only an unsigned header tells apart.
+        let of_its_own = if self.family.unsigned_type { event_type.as_str() } else { "" };
+        Some(SecondKey::of(kind, &[&hash, &index, of_its_own.as_bytes()]))
+    }
+
+    /// Whether the member `id` of the body is a second key.
+    pub(super) fn body_id(&self) -> bool {
+        self.body_id
+    }
 }
 
 /// Verifies the requests of one source. Its keys and rows are prepared once.
@@ -61,6 +79,11 @@ pub struct Verifier {
     address: Address,
     /// In seconds.
     tolerance: u64,
+    body_id: bool,
+    /// The hash of the source's `verify_token`.
+    token: Option<Value>,
+    /// Whether its sender has yet to bring its key.
+    keyless: bool,
 }
 
 impl Verifier {
@@ -73,6 +96,9 @@ impl Verifier {
             keyrings: Keyring::all(source)?,
             address: Address::of(source),
             tolerance: source.tolerance.as_secs(),
+            body_id: source.scheme.body_id,
+            token: source.verify_token.as_ref().map(|token| Value::of_token(token.expose().as_bytes())),
+            keyless: source.brings_key && source.secrets.is_empty(),
         })
     }
 
@@ -88,6 +114,11 @@ impl Verifier {
         self.verify_claim(&whole)
     }
 
+    /// Whether its sender has yet to bring its key.
+    pub(super) fn is_keyless(&self) -> bool {
+        self.keyless
+    }
+
     /// How far a signed time may be off, in seconds.
     pub(super) fn tolerance(&self) -> u64 {
         self.tolerance
@@ -98,14 +129,31 @@ impl Verifier {
     /// # Errors
     /// [`Refusal`] if no signature matches.
     pub(super) fn verify_claim<'r>(&self, whole: &Whole<'r, 'r>) -> Result<Verified<'r>, Refusal> {
+        if self.keyless {
+            return Err(Refusal::NoKey);
+        }
         whole.check_signatures()?;
-        Ok(Verified { body: whole.body(), head: whole.head(), plan: whole.plan(), family: whole.family() })
+        Ok(Verified {
+            body: whole.body(),
+            head: whole.head(),
+            plan: whole.plan(),
+            family: whole.family(),
+            second: whole.second()?,
+            body_id: self.body_id,
+        })
     }
 
     /// A verifier that reads every secret as its scheme does not. It accepts signatures by the wrong key, so it
     /// may only produce hints.
     pub(super) fn misreading(source: &config::Source) -> Self {
-        Self { keyrings: Keyring::all_misread(source), address: Address::of(source), tolerance: 0 }
+        Self {
+            keyrings: Keyring::all_misread(source),
+            address: Address::of(source),
+            tolerance: 0,
+            body_id: false,
+            token: None,
+            keyless: false,
+        }
     }
 
     /// Checks the signatures whatever their age. The request may be a replay, so this may only produce hints.
@@ -114,6 +162,27 @@ impl Verifier {
     /// [`Refusal`] gives the first reason.
     pub(super) fn check_signatures(&self, request: &RawRequest) -> Result<(), Refusal> {
         self.claim(request.head())?.with_body(&request.body)?.check_signatures()
+    }
+
+    /// What a request is, as a handshake. A signed one is of the row that signed it; `by` is that row.
+    pub(super) fn handshake(&self, test: &Test<'_>, by: Option<&Plan>) -> Shaken {
+        let of_row = |keyring: &&Keyring| by.is_none_or(|plan| std::ptr::eq(plan, &keyring.plan));
+        for keyring in self.keyrings.iter().filter(of_row) {
+            for shake in &keyring.plan.shakes {
+                match shake.read(test, self.token.as_ref(), keyring.shared.first()) {
+                    Shaken::No => {}
+                    shaken => return shaken,
+                }
+            }
+        }
+        Shaken::No
+    }
+
+    /// Whether the head may be that of a handshake that is signed, or that only its body shows.
+    pub(super) fn may_shake(&self, head: Head<'_>, verified: bool) -> bool {
+        self.keyrings.iter().flat_map(|keyring| &keyring.plan.shakes).any(|shake| {
+            shake.is_verified() == verified && shake.may_be(head) && (verified || shake.reads_body())
+        })
     }
 
     /// The families of headers that a request may have.
@@ -129,7 +198,7 @@ impl Verifier {
             for family in &keyring.plan.families {
                 if family.is_in(head.headers) {
                     if let Some((_, other)) = found {
-                        let named = |family: &Family| family.signature.as_str().into();
+                        let named = |family: &Family| family.signature.name();
                         return Err(Refusal::Ambiguous(named(other), named(family)));
                     }
                     found = Some((keyring, family));

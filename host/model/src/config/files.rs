@@ -91,6 +91,7 @@ impl Files {
             one(&self.config, "this configuration"),
             one(&self.state.join("admin-token"), "the file of the admin token"),
         ];
+        taken.extend(files_in(&self.state.join("keys")).map(|file| one(&file, "the key of a sender")));
         taken.extend(self.certificates.iter().map(|path| one(path, "a file of certificates")));
         for file in files_in(&self.plugins).filter(|file| file.extension().is_some_and(|is| is == "wasm")) {
             taken.push(one(&file, "the code of a plugin"));

@@ -345,8 +345,12 @@ pub struct Source {
     pub scheme: Arc<Scheme>,
     /// The address to which its sender posts, without a query, as the sender has it. Some schemes sign it.
     pub url: Option<String>,
-    /// Its secrets. Any of them may have signed. At least one.
+    /// Its secrets. Any of them may have signed. At least one, unless its sender brings the key.
     pub secrets: Vec<Secret>,
+    /// Whether its sender brings the key, because config.toml names no secrets.
+    pub brings_key: bool,
+    /// The text by which some senders show that a test of the URL is theirs.
+    pub verify_token: Option<Secret>,
     /// How far its timestamps may differ from our clock, either way; by default what the scheme says, mostly
     /// 5 min.
     pub tolerance: Duration,

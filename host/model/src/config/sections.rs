@@ -302,9 +302,14 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
     let name = table.required("name", "\"scalekit\"", source_name);
     let path = table.required("path", "\"/webhooks/scalekit\"", url_path);
     let scheme = table.required("scheme", "\"scalekit\"", scheme(schemes));
-    let secrets = table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", |value| {
-        source_secrets(value, scheme.as_deref())
-    });
+    let brings_key = scheme.as_ref().is_some_and(|scheme| scheme.brings_key()) && !table.has("secrets");
+    let secrets = match brings_key {
+        true => Some(Vec::new()),
+        false => table.required("secrets", "[{ env = \"WEBHOOK_SECRET\" }]", |value| {
+            source_secrets(value, scheme.as_deref())
+        }),
+    };
+    let verify_token = table.optional("verify_token", secret);
     let url = table.optional("url", public_url);
     let by_scheme = scheme.as_ref().and_then(|scheme| scheme.tolerance());
     if let Some(scheme) = &scheme {
@@ -317,6 +322,14 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
                 scheme.name
             );
             table.document.problem(table.at("scheme"), message);
+        }
+        if scheme.wants_verify_token() && !table.has("verify_token") {
+            let message = format!(
+                "`{}` is missing: without it posthouse refuses the request with which {} tests the URL",
+                table.path("verify_token"),
+                scheme.title()
+            );
+            table.document.warn(table.at("scheme"), message);
         }
         if by_scheme.is_none() && table.has("tolerance") {
             let message = format!(
@@ -344,6 +357,8 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
         scheme: scheme?,
         url,
         secrets: secrets?,
+        brings_key,
+        verify_token,
         tolerance,
         events,
         redact: Redact::new(redact),

@@ -1,11 +1,11 @@
 //! The inbox: durable, once, bounded.
 
 use futures_of::all;
-use posthouse_model::SourceName;
+use posthouse_model::{SecondKey, SourceName};
 
 use super::support::*;
 
-use crate::{Accepted, StoreError};
+use crate::{Accepted, Offer, StoreError};
 
 mod futures_of {
     //! Runs futures at once, so that their operations share a batch.
@@ -81,4 +81,46 @@ pub(super) async fn an_event_nobody_wants_is_kept_all_the_same(on: On) {
     fixture.accept("one", &[]).await;
     assert_eq!(fixture.store.event(None, "one").await.unwrap().len(), 1);
     assert!(fixture.states().await.is_empty());
+}
+
+pub(super) async fn a_second_key_that_was_seen_makes_a_duplicate_whatever_the_id(on: On) {
+    let fixture = Fixture::new(on);
+    let plugin = fixture.plugin("a").await;
+    let key = |text: &str| Some(SecondKey::of("test", &[text.as_bytes()]));
+    let offer =
+        |id: &str, second| Offer { event: fixture.event(id), second, subscribers: vec![plugin.into()] };
+    let accept = async |offer| fixture.store.accept_all(vec![offer], None).await.unwrap()[0];
+    assert!(matches!(accept(offer("one", key("x"))).await, Accepted::Stored(_)));
+    assert_eq!(accept(offer("two", key("x"))).await, Accepted::Duplicate, "another id, the same key");
+    assert_eq!(accept(offer("one", key("y"))).await, Accepted::Duplicate, "the same id, another key");
+    assert_eq!(accept(offer("one", None)).await, Accepted::Duplicate);
+    assert!(matches!(accept(offer("two", key("y"))).await, Accepted::Stored(_)), "both are new");
+    assert!(matches!(accept(offer("three", None)).await, Accepted::Stored(_)));
+    assert!(matches!(accept(offer("four", None)).await, Accepted::Stored(_)), "no key is equal to none");
+    let mut elsewhere = offer("five", key("x"));
+    elsewhere.event.source = SourceName::new("other").unwrap();
+    assert!(matches!(accept(elsewhere).await, Accepted::Stored(_)), "a key is unique within its source only");
+    assert_eq!(fixture.crashed().states().await.len(), 5);
+}
+
+pub(super) async fn several_events_are_stored_together_or_none_is(on: On) {
+    let fixture = Fixture::with(on, |options| options.max_backlog = 3);
+    let plugin = fixture.plugin("a").await;
+    let offers = |ids: &[&str]| {
+        let offer =
+            |id: &&str| Offer { event: fixture.event(id), second: None, subscribers: vec![plugin.into()] };
+        ids.iter().map(offer).collect::<Vec<_>>()
+    };
+    let accepted = fixture.store.accept_all(offers(&["a", "b", "a"]), None).await.unwrap();
+    assert!(matches!(accepted[..], [Accepted::Stored(_), Accepted::Stored(_), Accepted::Duplicate]));
+    assert_eq!(fixture.crashed().states().await, ["ready"; 2]);
+    // The limit is asked once: a request is never half in the store.
+    let accepted = fixture.store.accept_all(offers(&["c", "d"]), None).await.unwrap();
+    assert!(matches!(accepted[..], [Accepted::Stored(_), Accepted::Stored(_)]));
+    let refused = fixture.store.accept_all(offers(&["a", "e"]), None).await;
+    assert_eq!(refused, Err(StoreError::Backlog(4)));
+    let known = fixture.store.accept_all(offers(&["a", "d"]), None).await;
+    assert_eq!(known, Ok(vec![Accepted::Duplicate; 2]));
+    assert_eq!(fixture.states().await, ["ready"; 4]);
+    assert_eq!(fixture.store.accept_all(Vec::new(), None).await, Ok(Vec::new()));
 }

@@ -69,7 +69,9 @@ suite! {
         an_event_seen_before_is_a_duplicate_and_makes_nothing,
         of_equal_events_at_once_exactly_one_is_stored,
         a_full_backlog_takes_nothing_more_but_knows_what_it_has,
-        an_event_nobody_wants_is_kept_all_the_same;
+        an_event_nobody_wants_is_kept_all_the_same,
+        a_second_key_that_was_seen_makes_a_duplicate_whatever_the_id,
+        several_events_are_stored_together_or_none_is;
     durable(|_| true):
         what_was_told_is_on_disk,
         a_conflict_and_a_lost_lease_are_told_apart,

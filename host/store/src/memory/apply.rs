@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthouse_model::{
     DeliveryId, Effects, Event, EventSeq, Job, KvChange, KvRead, KvVersion, KvWrite, NewEvent, OrderKey,
-    Orders, OutboxKind, PluginId, Subscriber,
+    Orders, OutboxKind, PluginId, SecondKey, Subscriber,
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 
 use crate::{
-    Accepted, AttemptDetail, AuditEntry, AuditId, Completed, OutboxResult, PluginChange, PluginRecord,
+    Accepted, AttemptDetail, AuditEntry, AuditId, Completed, Offer, OutboxResult, PluginChange, PluginRecord,
     PluginRevision, PluginUpdate, StoreError,
     engine::Room,
     op::{Completion, Conclusion, Op, Outcome, Record},
@@ -23,7 +23,7 @@ use crate::{
 impl Work {
     pub(super) fn apply(&mut self, op: &Op, rooms: &[Room]) -> Outcome {
         match op {
-            Op::Accept { event, subscribers, watched } => self.accept(event, subscribers, *watched),
+            Op::Accept { offers, watched } => self.accept(offers, *watched),
             Op::Complete(completion) => Outcome::Completed(self.complete(completion, rooms)),
             Op::Revive(deliveries) => Outcome::Count(deliveries.iter().map(|id| self.revive(*id)).sum()),
             Op::Replay { deliveries, orders } => self.replay(deliveries, orders),
@@ -92,21 +92,46 @@ impl Work {
         (unfinished >= self.settings.max_backlog).then_some(StoreError::Backlog(unfinished))
     }
 
-    fn accept(&mut self, event: &NewEvent, subscribers: &[Subscriber], watched: bool) -> Outcome {
-        if self.state.seen.contains_key(&(event.source.clone(), event.id.clone())) {
-            return Outcome::Accepted(Accepted::Duplicate, Vec::new());
+    fn accept(&mut self, offers: &[Offer], watched: bool) -> Outcome {
+        let wanted = offers.iter().any(|offer| !offer.subscribers.is_empty());
+        if let Some(error) = self.full().filter(|_| wanted) {
+            return match offers.iter().all(|offer| self.has(offer)) {
+                true => Outcome::Accepted(vec![Accepted::Duplicate; offers.len()], Vec::new()),
+                false => Outcome::Refused(error),
+            };
         }
-        if let Some(error) = self.full().filter(|_| !subscribers.is_empty()) {
-            return Outcome::Refused(error);
+        let (mut accepted, mut named) = (Vec::new(), Vec::new());
+        for offer in offers {
+            if self.has(offer) {
+                accepted.push(Accepted::Duplicate);
+                continue;
+            }
+            let Offer { event, second, subscribers } = offer;
+            let (seq, deliveries) = self.take_in(event.clone(), *second, subscribers);
+            let heard = subscribers.iter().zip(deliveries).filter(|(to, _)| watched && !to.held);
+            named.extend(heard.map(|(_, delivery)| delivery));
+            accepted.push(Accepted::Stored(seq));
         }
-        let (seq, deliveries) = self.take_in(event.clone(), subscribers);
-        let heard = subscribers.iter().zip(deliveries).filter(|(to, _)| watched && !to.held);
-        Outcome::Accepted(Accepted::Stored(seq), heard.map(|(_, delivery)| delivery).collect())
+        Outcome::Accepted(accepted, named)
     }
 
-    fn take_in(&mut self, event: NewEvent, subscribers: &[Subscriber]) -> (EventSeq, Vec<DeliveryId>) {
+    /// Whether the store has this event already.
+    fn has(&self, Offer { event, second, .. }: &Offer) -> bool {
+        let is_seen = |second| self.state.seconds.contains_key(&(event.source.clone(), second));
+        self.state.seen.contains_key(&(event.source.clone(), event.id.clone())) || second.is_some_and(is_seen)
+    }
+
+    fn take_in(
+        &mut self,
+        event: NewEvent,
+        second: Option<SecondKey>,
+        subscribers: &[Subscriber],
+    ) -> (EventSeq, Vec<DeliveryId>) {
         let seq = EventSeq(self.state.next_id());
         self.state.seen.insert((event.source.clone(), event.id.clone()), seq);
+        if let Some(second) = second {
+            self.state.seconds.insert((event.source.clone(), second), seq);
+        }
         self.state.events.insert(seq, Arc::new(Event { seq, content: event }));
         let make = |to: &Subscriber| self.deliver(seq, to.plugin, to.order_key.clone(), None, false);
         (seq, subscribers.iter().map(make).collect())
@@ -162,7 +187,7 @@ impl Work {
                     self.stage_item(job, *kind, item);
                 }
                 for derived in &effects.emitted {
-                    self.take_in(derived.event(timestamp(self.now)), &derived.subscribers);
+                    self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers);
                 }
                 self.finish(job, record, Stage::Done, None);
             }
@@ -449,6 +474,7 @@ impl Work {
         }
         let Some(known) = self.state.events.remove(&event) else { return 0 };
         self.state.seen.remove(&(known.content.source.clone(), known.content.id.clone()));
+        self.state.seconds.retain(|_, of| *of != known.seq);
         let ids: Vec<_> = self.state.of_event(event).map(|(id, _)| id).collect();
         for id in ids {
             if let Some(delivery) = self.state.deliveries.remove(&id) {

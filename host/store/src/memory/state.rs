@@ -7,7 +7,7 @@ use std::{
 
 use posthouse_model::{
     DeliveryId, DeliveryState, Event, EventId, EventSeq, KvVersion, LeaseToken, OrderKey, OutboxItem,
-    OutboxKind, OutboxState, PluginId, SourceName, TraceContext,
+    OutboxKind, OutboxState, PluginId, SecondKey, SourceName, TraceContext,
 };
 
 use crate::{AttemptDetail, AuditEntry, PluginRecord, PluginRevision};
@@ -17,6 +17,7 @@ use crate::{AttemptDetail, AuditEntry, PluginRecord, PluginRevision};
 pub(super) struct State {
     pub(super) events: BTreeMap<EventSeq, Arc<Event>>,
     pub(super) seen: HashMap<(SourceName, EventId), EventSeq>,
+    pub(super) seconds: HashMap<(SourceName, SecondKey), EventSeq>,
     pub(super) deliveries: BTreeMap<DeliveryId, Arc<Delivery>>,
     pub(super) kv: BTreeMap<(PluginId, String), (Vec<u8>, KvVersion)>,
     pub(super) outbox: BTreeMap<i64, Arc<Item>>,

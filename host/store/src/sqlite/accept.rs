@@ -2,51 +2,59 @@
 
 use std::sync::Arc;
 
-use posthouse_model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, Subscriber};
+use posthouse_model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, SecondKey, Subscriber};
 use rusqlite::{Result, params};
 
 use super::{schema::code, session::Session};
 
 use crate::{
-    Accepted, StoreError,
+    Accepted, Offer, StoreError,
     op::Outcome,
     time::{nanos, timestamp},
 };
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body, depth, trace)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-ON CONFLICT (source, id) DO NOTHING";
+                   data_start, data_end, id, body, depth, trace, second)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+ON CONFLICT (source, id) DO NOTHING
+ON CONFLICT (source, second) WHERE second IS NOT NULL DO NOTHING";
 
 pub(super) const INSERT_DELIVERY: &str = "
 INSERT INTO delivery (id, event, plugin, state, attempts, made_at, due_at, replay_of, order_key)
 VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5, ?6, ?7)";
 
 impl Session<'_> {
-    /// Stores an event, unless the backlog is full.
-    pub(super) fn accept(
-        &mut self,
-        event: NewEvent,
-        subscribers: &[Subscriber],
-        watched: bool,
-    ) -> Result<Outcome> {
+    /// Stores events, unless the backlog is full: all of them, or none.
+    pub(super) fn accept(&mut self, offers: Vec<Offer>, watched: bool) -> Result<Outcome> {
         // An event without subscribers adds nothing to the backlog, but needs disk space like any other.
-        let full =
-            self.file.space.shortage().or_else(|| self.backlog_full().filter(|_| !subscribers.is_empty()));
+        let wanted = offers.iter().any(|offer| !offer.subscribers.is_empty());
+        let full = self.file.space.shortage().or_else(|| self.backlog_full().filter(|_| wanted));
         if let Some(error) = full {
-            let source = self.counters.source(self.connection, &event.source)?;
-            // The sender of a duplicate gets that answer even if the store is full.
-            let seen = self
-                .connection
-                .prepare_cached("SELECT 1 FROM event WHERE source = ?1 AND id = ?2")?
-                .exists(params![source, event.id.as_str()])?;
-            let duplicate = Outcome::Accepted(Accepted::Duplicate, Vec::new());
-            return Ok(if seen { duplicate } else { Outcome::Refused(error) });
+            // The sender of duplicates gets that answer even if the store is full.
+            for offer in &offers {
+                if !self.has(offer)? {
+                    return Ok(Outcome::Refused(error));
+                }
+            }
+            return Ok(Outcome::Accepted(vec![Accepted::Duplicate; offers.len()], Vec::new()));
         }
         let mut deliveries = Vec::new();
-        let accepted = self.take_in(event, subscribers, watched.then_some(&mut deliveries))?;
+        let mut accepted = Vec::with_capacity(offers.len());
+        for Offer { event, second, subscribers } in offers {
+            let watched = watched.then_some(&mut deliveries);
+            accepted.push(self.take_in(event, second, &subscribers, watched)?);
+        }
         Ok(Outcome::Accepted(accepted, deliveries))
+    }
+
+    /// Whether the store has this event already.
+    fn has(&mut self, offer: &Offer) -> Result<bool> {
+        let source = self.counters.source(self.connection, &offer.event.source)?;
+        let second = offer.second.as_ref().map(SecondKey::as_bytes);
+        let sql = "SELECT 1 FROM event WHERE source = ?1 AND id = ?2
+                   UNION ALL SELECT 1 FROM event WHERE source = ?1 AND second = ?3 AND second IS NOT NULL";
+        self.connection.prepare_cached(sql)?.exists(params![source, offer.event.id.as_str(), second])
     }
 
     /// Writes an event and its deliveries. If a plugin's lane has room and no older delivery waits, the new
@@ -54,6 +62,7 @@ impl Session<'_> {
     pub(super) fn take_in(
         &mut self,
         event: NewEvent,
+        second: Option<SecondKey>,
         subscribers: &[Subscriber],
         mut watched: Option<&mut Vec<DeliveryId>>,
     ) -> Result<Accepted> {
@@ -76,6 +85,7 @@ impl Session<'_> {
             &event.body[..],
             event.depth,
             event.trace.map(|trace| trace.to_bytes()),
+            second.as_ref().map(SecondKey::as_bytes),
         ])?;
         if inserted == 0 {
             return Ok(Accepted::Duplicate);

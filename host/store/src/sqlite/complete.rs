@@ -82,7 +82,7 @@ impl Session<'_> {
         for derived in &effects.emitted {
             // The event's id belongs to this delivery alone, and a delivery is done once: it cannot be a
             // duplicate.
-            self.take_in(derived.event(timestamp(self.now)), &derived.subscribers, None)?;
+            self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers, None)?;
         }
         self.finish(job, record, code::DONE, None)
     }

@@ -132,9 +132,9 @@ impl<'c> Session<'c> {
 
     fn apply(&mut self, op: &mut Op) -> Result<Outcome> {
         if matches!(op, Op::Accept { .. })
-            && let Op::Accept { event, subscribers, watched } = std::mem::replace(op, Op::Nothing)
+            && let Op::Accept { offers, watched } = std::mem::replace(op, Op::Nothing)
         {
-            return self.accept(event, &subscribers, watched);
+            return self.accept(offers, watched);
         }
         match op {
             Op::Complete(completion) => self.complete(completion).map(Outcome::Completed),

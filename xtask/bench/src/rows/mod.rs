@@ -9,6 +9,7 @@ mod memory;
 mod order;
 mod pages;
 mod rate;
+mod refused;
 mod reload;
 mod size;
 mod sql;
@@ -19,6 +20,7 @@ use crate::bench::Bench;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Name {
     Verify,
+    Refused,
     Accept,
     Plugin,
     Plugins,
@@ -36,8 +38,9 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Verify,
+        Self::Refused,
         Self::Accept,
         Self::Plugin,
         Self::Plugins,
@@ -59,6 +62,7 @@ impl Name {
 pub(crate) fn measure(name: Name, bench: &mut Bench) {
     match name {
         Name::Verify => rate::verify(bench),
+        Name::Refused => refused::measure(bench),
         Name::Accept => rate::accept(bench),
         Name::Plugin => rate::plugins(bench, 1),
         Name::Plugins => rate::plugins(bench, 10),

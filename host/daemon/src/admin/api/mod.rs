@@ -14,6 +14,7 @@
 //! | `POST /v1/plugins/{name}/pause`, `/resume`, `/forget` | an operator's actions on a plugin | [`plugins`] |
 //! | `GET /v1/sources`, `/v1/sources/{name}` | the sources with their ledgers | [`sources`] |
 //! | `POST /v1/sources/{name}/test` | a signed test event | [`sources`] |
+//! | `POST /v1/sources/{name}/learn`, `/forget` | awaits the key that a sender brings; removes it | [`keys`] |
 //! | `GET /v1/samples`, `/v1/samples/{type}` | samples for test events | [`sources`] |
 //! | `GET /v1/stats`, `/v1/series` | the ledgers; activity over time | [`stats`] |
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
@@ -29,6 +30,7 @@ mod describe;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod ids;
+pub(super) mod keys;
 pub(super) mod live;
 mod markers;
 pub(super) mod names;
@@ -71,6 +73,8 @@ fn guarded() -> OpenApiRouter<Admin> {
         routes!(sources::show),
         routes!(sources::samples),
         routes!(sources::sample),
+        routes!(keys::learn),
+        routes!(keys::forget),
         routes!(stats::stats),
         routes!(stats::series),
         routes!(stats::webhooks),

@@ -14,8 +14,9 @@ use axum::{
     },
     http::StatusCode,
 };
+use jiff::Timestamp;
 use posthouse_model::{
-    EventId, EventType, RequestCounts, Samples,
+    EventId, EventType, LastRefusal, RequestCounts, Samples, SenderSamples,
     config::{Rate, Source},
     event_text, json, of_own_type,
 };
@@ -25,6 +26,7 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
+    keys::{KeyState, Keys},
     refusals::{BadBody, BadRequest, Conflict, NotFound},
     rows, schemas,
     stats::Requests,
@@ -43,6 +45,8 @@ pub struct Senders {
     /// Signs a body with this id for a source, and posts it to the daemon's own listener. Blocks. The error
     /// says why there was no answer.
     pub post: Arc<Post>,
+    /// The keys that senders bring.
+    pub keys: Keys,
 }
 
 /// The answer of the daemon's own listener.
@@ -68,16 +72,32 @@ pub(in crate::admin) struct SourceView {
     #[serde(skip)]
     #[schema(ignore)]
     pub(in crate::admin) setup: Option<String>,
-    /// The attack that the scheme does not guard against.
+    /// What the scheme's signatures leave open.
     #[serde(skip)]
     #[schema(ignore)]
     pub(in crate::admin) caution: Option<String>,
+    /// The sender's page on its signatures.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) page: Option<String>,
+    /// The names of the samples of its sender, if they have no envelope.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) samples: Vec<String>,
+    /// Why a signature was last refused.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub(in crate::admin) last_refusal: Option<LastRefusal>,
     /// The address that the sender has, if config.toml has it.
     #[serde(skip)]
     #[schema(ignore)]
     pub(in crate::admin) url: Option<String>,
-    /// The number of its secrets.
+    /// The number of its secrets in config.toml.
     pub(in crate::admin) secrets: usize,
+    /// Whether it has a key.
+    pub(in crate::admin) key: KeyState,
+    /// Until when it awaits the key that its sender brings. Null if it awaits none.
+    pub(in crate::admin) key_awaited_until: Option<Timestamp>,
     /// The largest difference between the time of a signature and the daemon's clock, such as `5m`.
     pub(in crate::admin) tolerance: String,
     /// The event types that it accepts.
@@ -240,20 +260,35 @@ impl Admin {
         (self.0.senders.sources)().into_iter().find(|source| source.name.as_str() == name)
     }
 
+    /// The name of a source in config.toml.
+    ///
+    /// # Errors
+    /// 404 if there is none with this name.
+    pub(super) fn known_source(&self, name: &str) -> Result<String, ApiError> {
+        self.source(name).map(|source| source.name.as_str().to_owned()).ok_or_else(|| unknown(name))
+    }
+
     /// Every source in config.toml.
     pub(in crate::admin) async fn source_views(&self) -> Result<Vec<SourceView>, ApiError> {
         let last = self.0.store.last_events().await?;
         let ledgers = (self.0.ledgers)();
+        let samples = SenderSamples::read().map_err(ApiError::internal)?;
         let view = |source: Source| {
             let name = source.name.as_str().to_owned();
             let counts = ledgers.get(&name).map_or_else(RequestCounts::default, |ledger| ledger.snapshot());
+            let (key, key_awaited_until) = (self.0.senders.keys.state)(&name);
             SourceView {
                 path: source.path,
                 scheme: source.scheme.as_str().to_owned(),
                 setup: source.scheme.about.setup.clone(),
-                caution: source.scheme.about.caution.clone(),
+                caution: source.scheme.weakness().map(ToOwned::to_owned),
+                page: source.scheme.about.page.clone(),
+                samples: samples.names(source.scheme.as_str()).map(ToOwned::to_owned).collect(),
+                last_refusal: ledgers.get(&name).and_then(|ledger| ledger.last_refusal()),
                 url: source.url,
                 secrets: source.secrets.len(),
+                key,
+                key_awaited_until,
                 tolerance: humantime::format_duration(source.tolerance).to_string(),
                 events: source.events.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
                 redact: source.redact.pointers().iter().map(ToString::to_string).collect(),

@@ -14,7 +14,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{Page, layout};
 
 use crate::admin::{
-    Actor, Admin,
+    Actor, Admin, KeyState,
     api::sources::{SourceView, read},
     error::ApiError,
 };
@@ -26,10 +26,16 @@ const NO_SOURCE: &str = "(none)";
 const USUAL: &str = "user.created";
 
 /// The meaning of each reason of a rejection, and what to do.
-const REASONS: [(&str, &str); 15] = [
+const REASONS: [(&str, &str); 18] = [
     ("signature-mismatch", "The secret differs from the sender's, or a proxy changes the body."),
     ("timestamp", "A clock is wrong, here or at the sender, or an old request was sent again."),
     ("unsigned", "The request has no signature: a stranger, or another scheme than the source's."),
+    ("no-key", "The source has no key yet. Its sender brings one after `posthouse senders learn`."),
+    (
+        "key-",
+        "The request brings a key. Nobody awaits one, the source has one already, or it can't be a key.",
+    ),
+    ("too-many-events", "One request carries more events than any sender sends at once."),
     ("signature", "None of its signatures is of a kind that this source accepts."),
     ("header", "Its signature headers can't be read: a part is missing, repeated or too long."),
     ("body-too-large", "The body is larger than `server.max_body`."),
@@ -154,7 +160,12 @@ async fn shown(admin: &Admin, name: &str, event_type: &str, payload: &str, said:
         h2 { "Set up the sender" }
         (advice(&source))
         h2 #test { "Send a test event" }
-        div.card.stack {
+        @if !source.samples.is_empty() {
+            div.card {
+                p { "Each of these sends a sample in the form of this sender, signed with the source's first secret:" }
+                @for sample in &source.samples { p { code { "posthouse send " (sample) " --source " (source.name) } } }
+            }
+        } @else { div.card.stack {
             form method="get" action=(format!("/sources/{}", layout::part(name))) {
                 label for="type" { "Event type of the sample" }
                 select #type name="type" data-go {
@@ -166,7 +177,7 @@ async fn shown(admin: &Admin, name: &str, event_type: &str, payload: &str, said:
                 p { label for="payload" { "Payload" } textarea #payload name="payload" spellcheck="false" { (payload) } }
                 p { button #send { "Sign and send" } " " span.soft { "Signed with the source's first secret and posted to the daemon's own listener. An id is accepted once." } }
             }
-        }
+        } }
     };
     Ok(layout::page(name, "/sources", &body))
 }
@@ -190,10 +201,20 @@ fn facts(source: &SourceView) -> Markup {
                     a href=(layout::link("/events", &[("source", &source.name)])) { (counts.accepted) " accepted" }
                     ", " (counts.duplicate) " duplicate, " (counts.filtered) " filtered"
                 }
+                @if let Some(refusal) = &source.last_refusal {
+                    dt { "signature last refused" } dd #refusal { (layout::time(refusal.at)) ": " (refusal.why) }
+                }
                 dt { "accepts" } dd { @for pattern in &source.events { code { (pattern) } " " } }
                 dt { "clock tolerance" } dd { (source.tolerance) }
                 @if let Some(rate) = source.rate { dt { "rate limit" } dd { (rate.per_second) " signed requests a second, bursts of " (rate.burst) } }
-                dt { "secrets" } dd { (source.secrets) ", never shown" }
+                dt { "secrets" } dd {
+                    @match (source.key, source.key_awaited_until) {
+                        (KeyState::Configured, _) => { (source.secrets) ", never shown" }
+                        (KeyState::Brought, _) => { "the key that the sender brought, never shown" }
+                        (KeyState::Awaited, Some(until)) => { "awaits the key that the sender brings until " (layout::time(until)) }
+                        (KeyState::Awaited | KeyState::Missing, _) => { span.warn { "none yet; the sender brings one after " code { "posthouse senders learn " (source.name) } } }
+                    }
+                }
                 @if !source.redact.is_empty() { dt { "redacted" } dd { @for pointer in &source.redact { code { (pointer) } " " } } }
             }
             @if !counts.rejected.is_empty() || !counts.failed.is_empty() {
@@ -236,10 +257,17 @@ fn advice(source: &SourceView) -> Markup {
                     Some(url) => li { "In the sender's dashboard, add an endpoint: " code { (url) } ", as config.toml has it. The sender signs this address." },
                     None => li { "In the sender's dashboard, add an endpoint: the public TLS address of this machine, followed by " code { (source.path) } "." },
                 }
-                @if let Some(setup) = &source.setup { li { (setup) } }
-                li {
-                    "Copy the secret that it shows to the place that config.toml names for the secrets of this source, and reload. "
-                    "The scheme is " code { (source.scheme) } "."
+                @if let Some(setup) = &source.setup {
+                    li {
+                        (setup)
+                        @if let Some(page) = source.page.as_ref().filter(|page| page.starts_with("https://")) { " " a href=(page) rel="noreferrer" { "The sender's page" } "." }
+                    }
+                }
+                @if source.key == KeyState::Configured {
+                    li {
+                        "Copy the secret that it shows to the place that config.toml names for the secrets of this source, and reload. "
+                        "The scheme is " code { (source.scheme) } "."
+                    }
                 }
                 @if let Some(caution) = &source.caution { li { strong { "Mind this: " } (caution) } }
                 li { "Choose the event types that you want; this source accepts" @for pattern in &source.events { " " code { (pattern) } } "." }

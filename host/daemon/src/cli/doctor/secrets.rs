@@ -4,7 +4,10 @@ use posthouse_model::config::{DEMO_SECRET, Source};
 
 use super::{Context, Notes};
 
-use crate::{admin, ingress::Verifier};
+use crate::{
+    admin,
+    ingress::{BroughtKeys, Verifier},
+};
 
 /// The fewest characters of a secret that can't be guessed.
 const SHORT: usize = 16;
@@ -33,6 +36,20 @@ pub(super) fn secrets(context: &Context, notes: &mut Notes) {
     let sources = &context.config.sources;
     for source in sources {
         source_secrets(source, notes);
+    }
+    match BroughtKeys::new(&context.config.store.state_dir()).with_keys(sources) {
+        Err(error) => notes.problem(error.to_string(), "fix it; the daemon does not start until then"),
+        Ok(sources) => {
+            for source in sources.iter().filter(|source| source.brings_key && source.secrets.is_empty()) {
+                notes.warning(
+                    format!("source `{}` has no key yet, and refuses every request", source.name),
+                    format!(
+                        "run `posthouse senders learn {}`, and make the webhook at its sender",
+                        source.name
+                    ),
+                );
+            }
+        }
     }
     // The demo secret is a problem, which was reported above.
     let of_secrets = |warning: &&String| is_of_secrets(warning) && !warning.contains("demo secret");

@@ -33,6 +33,8 @@ pub struct Scheme {
     pub name: Arc<str>,
     /// Its rows; at least one. Signing uses the first row for which the source has a secret.
     pub rows: Vec<Arc<Row>>,
+    /// Whether the member `id` of a body names the same event whichever row signed it. Only for envelopes.
+    pub body_id: bool,
     /// Its description for people.
     pub about: About,
 }
@@ -77,6 +79,36 @@ impl Scheme {
         self.rows.iter().any(|row| row.signed.iter().any(is_url))
     }
 
+    /// Whether a handshake shows the `verify_token` of the source.
+    pub fn wants_verify_token(&self) -> bool {
+        let mut handshakes = self.rows.iter().flat_map(|row| &row.handshakes);
+        handshakes.any(|handshake| matches!(handshake.guard, Guard::Secret(_)))
+    }
+
+    /// What its signatures leave open: its caution, or what the rows themselves show. None if they cover the body and a
+    /// time.
+    pub fn weakness(&self) -> Option<&str> {
+        let any = |open: fn(&Row) -> bool| self.rows.iter().any(|row| open(row));
+        if let Some(caution) = &self.about.caution {
+            return Some(caution);
+        }
+        if any(|row| row.signature.algorithm.is_bearer()) {
+            return Some("The secret itself is sent. It covers neither the body nor a time.");
+        }
+        if any(|row| row.once.is_some()) {
+            return Some("The signature does not cover the event. posthouse takes each token once.");
+        }
+        any(|row| row.timestamp.is_none()).then_some(
+            "No time is signed. A request that is sent again is a duplicate only as long as its event is in the store.",
+        )
+    }
+
+    /// Whether its sender brings the key, with a request before its first event.
+    pub fn brings_key(&self) -> bool {
+        let mut handshakes = self.rows.iter().flat_map(|row| &row.handshakes);
+        handshakes.any(|handshake| matches!(handshake.guard, Guard::Learn(_)))
+    }
+
     /// Whether its requests have the members of posthouse's own samples: id, type and data.
     pub fn has_envelope(&self) -> bool {
         self.rows.iter().all(|row| row.event.envelope)
@@ -107,17 +139,126 @@ pub struct Row {
     pub timestamp: Option<SignedTime>,
     /// The place of the SHA-256 of the body, in hexadecimal, where the signed text does not contain the body.
     pub digest: Option<Place>,
+    /// A signed place whose value no sender uses twice, where the signature does not cover the event.
+    pub once: Option<Place>,
     /// Where the event's members are.
     pub event: EventForm,
     /// How a body is read; in this order.
     pub body: Vec<BodyForm>,
+    /// The requests with which the sender tests the URL.
+    pub handshakes: Vec<Handshake>,
+    /// The answer to an event, where the sender reads it.
+    pub answer: Option<AnswerForm>,
+}
+
+/// A request with which a sender tests a URL. It is answered at once, and is no event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Handshake {
+    /// The method, such as `GET`; any if it is none.
+    pub method: Option<String>,
+    /// A place that must be there, with this text if there is one.
+    pub place: Option<(Place, Option<String>)>,
+    /// A place that must not be there.
+    pub absent: Option<Place>,
+    /// What keeps strangers from using it.
+    pub guard: Guard,
+    /// The answer.
+    pub answer: Reply,
+}
+
+impl Handshake {
+    /// The places that it reads.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        let said = self.answer.parts().filter_map(|part| match part {
+            ReplyPart::Literal(_) => None,
+            ReplyPart::Place(place) | ReplyPart::Hmac(_, place) => Some(place),
+        });
+        let guard = match &self.guard {
+            Guard::Secret(place) | Guard::Learn(place) => Some(place),
+            Guard::Open | Guard::Verified => None,
+        };
+        let shown = self.place.iter().map(|(place, _)| place);
+        shown.chain(&self.absent).chain(guard).chain(said)
+    }
+
+    /// Whether its answer has an HMAC.
+    pub fn signs(&self) -> bool {
+        self.answer.parts().any(|part| matches!(part, ReplyPart::Hmac(..)))
+    }
+}
+
+/// What keeps strangers from using a handshake.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Guard {
+    /// Nothing: the answer is worth nothing to them.
+    Open,
+    /// The request is signed like an event.
+    Verified,
+    /// This place has the `verify_token` of the source.
+    Secret(Place),
+    /// This place has the key of the requests to come. It is taken only while an operator has the source await one.
+    Learn(Place),
+}
+
+/// The answer to a handshake.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The body as plain text.
+    pub text: Option<Vec<ReplyPart>>,
+    /// The body as an object: its members, in their order.
+    pub json: Vec<(String, ReplyValue)>,
+    /// Headers, by their names in lower case.
+    pub headers: Vec<(String, Vec<ReplyPart>)>,
+}
+
+impl Reply {
+    /// The parts of its texts.
+    fn parts(&self) -> impl Iterator<Item = &ReplyPart> {
+        let of_members = self.json.iter().filter_map(|(_, value)| match value {
+            ReplyValue::Number(_) => None,
+            ReplyValue::Text(parts) => Some(parts),
+        });
+        let of_headers = self.headers.iter().map(|(_, parts)| parts);
+        self.text.iter().chain(of_members).chain(of_headers).flatten()
+    }
+}
+
+/// A member of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReplyValue {
+    /// A number, as it is.
+    Number(i64),
+    /// A text.
+    Text(Vec<ReplyPart>),
+}
+
+/// A part of the text of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReplyPart {
+    /// This text.
+    Literal(String),
+    /// The text of a place.
+    Place(Place),
+    /// The HMAC-SHA256 of the text of a place, by the first secret of the source.
+    Hmac(Encoding, Place),
+}
+
+/// The answer to an event, where the sender reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerForm {
+    /// The status of an accepted event.
+    pub status: u16,
+    /// Whether answers have no body, those to refused requests included.
+    pub empty: bool,
 }
 
 /// The place and the form of the signature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signature {
-    /// Its header.
-    pub header: String,
+    /// Its header, or its member of the body. A step `*` is each element of an array: all of them are checked.
+    pub at: Place,
     /// One signature or several.
     pub form: SignatureForm,
     /// How it is computed.
@@ -321,6 +462,9 @@ pub enum Part {
 /// Where the members of an event are. Of several texts, the first with a value counts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EventForm {
+    /// The array whose elements are the events; no steps: the body itself, if it is an array. None: the body is one
+    /// event.
+    pub each: Option<Vec<String>>,
     /// Whether the body has posthouse's own members: `id`, `type`, the times and the organization.
     pub envelope: bool,
     /// The id. If no text has a value: that of the envelope, or the SHA-256 of the body.
@@ -338,6 +482,8 @@ pub struct EventForm {
 pub enum BodyForm {
     /// As JSON.
     Json,
+    /// As JSON values one after another, usually one a line. Each is an event, or an array of events.
+    Lines,
     /// As a form; the event's body is an object of its fields.
     Form,
     /// As JSON in this field of a form.

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    About, Algorithm, Also, BodyForm, Encoding, EventForm, KeyEncoding, KeyForm, MAX_LIST, Part, Piece,
-    Place, Row, Scheme, Signature, SignatureForm, SignedTime, Text, TimeUnit, shipped, template,
+    About, Algorithm, Also, AnswerForm, BodyForm, Encoding, EventForm, Guard, Handshake, KeyEncoding,
+    KeyForm, MAX_LIST, Part, Piece, Place, Reply, ReplyValue, Row, Scheme, Signature, SignatureForm,
+    SignedTime, Text, TimeUnit, shipped, template,
 };
 use crate::config::{
     diagnose::{nearest, shown},
     sections::check_name,
     table::{Fault, Table, Value},
-    value::{duration, list, one_line, text, truth, word},
+    value::{duration, integer, list, one_line, text, truth, word},
 };
 
 const ALGORITHMS: [(&str, Algorithm); 8] = [
@@ -27,7 +28,7 @@ const ALGORITHMS: [(&str, Algorithm); 8] = [
 /// A table: a row, or the names of rows. Each name has the byte at which it begins.
 enum Told {
     Row(Box<Row>),
-    Any(Vec<(String, usize)>),
+    Any(Vec<(String, usize)>, bool),
 }
 
 /// Reads every `[scheme.NAME]` of config.toml.
@@ -61,15 +62,15 @@ pub(super) fn schemes(
             Some(Told::Row(row)) => {
                 let row: Arc<Row> = Arc::new(*row);
                 rows.insert(name.to_string(), Arc::clone(&row));
-                let scheme = Scheme { name: Arc::clone(&name), rows: vec![row], about };
+                let scheme = Scheme { name: Arc::clone(&name), rows: vec![row], body_id: false, about };
                 schemes.insert(name.to_string(), Arc::new(scheme));
             }
-            Some(Told::Any(names)) => choices.push((name, names, about)),
+            Some(Told::Any(names, body_id)) => choices.push((name, names, body_id, about)),
             None => {}
         }
     }
     let several: Vec<_> = choices.iter().map(|(name, ..)| Arc::clone(name)).collect();
-    for (name, names, about) in choices {
+    for (name, names, body_id, about) in choices {
         let mut chosen = Vec::new();
         for (wanted, at) in &names {
             match rows.get(wanted) {
@@ -90,8 +91,16 @@ pub(super) fn schemes(
                 }
             }
         }
+        let at = names.first().map_or(0, |(_, at)| *at);
+        if chosen.iter().any(|row| matches!(row.signature.at, Place::Json(_))) {
+            let message = "`any` chooses by headers, and a row here has its signature in the body";
+            document.problem(at, message);
+        }
+        if body_id && !chosen.iter().all(|row| row.event.envelope) {
+            document.problem(at, "`body_id` is for rows whose event is an envelope".to_owned());
+        }
         if chosen.len() == names.len() {
-            let scheme = Scheme { name: Arc::clone(&name), rows: chosen, about };
+            let scheme = Scheme { name: Arc::clone(&name), rows: chosen, body_id, about };
             schemes.insert(name.to_string(), Arc::new(scheme));
         }
     }
@@ -114,7 +123,11 @@ fn told(table: &mut Table<'_>, name: &Arc<str>) -> Option<Told> {
         bounded(value, list(item, "[\"standard-webhooks\"]")(value)?)
     });
     match any {
-        Some(names) => Some(Told::Any(names)),
+        Some(names) => {
+            let mut body_id = false;
+            table.read("body_id", &mut body_id, truth);
+            Some(Told::Any(names, body_id))
+        }
         None => row(table, name).map(|row| Told::Row(Box::new(row))),
     }
 }
@@ -148,6 +161,7 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
     let mut timestamp = None;
     table.table("timestamp", |table| timestamp = signed_time(table));
     let digest = table.optional("digest", place);
+    let once = table.optional("once", place);
     let event_at = table.at("event");
     let mut event = EventForm::default();
     if let Some(mut given) = table.required("event", "{ type = \"{json:/type}\" }", Value::table) {
@@ -155,12 +169,29 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
         given.finish();
     }
     let body = table.optional("body", body_forms).unwrap_or_else(|| vec![BodyForm::Json]);
+    let handshakes = table
+        .optional("handshake", |value| bounded(value, list(handshake, "[{ method = \"HEAD\" }]")(value)?))
+        .unwrap_or_default();
+    let mut answer = None;
+    table.table("answer", |table| answer = Some(answer_form(table)));
     let signature = signature?;
     if signature.algorithm.is_bearer() {
         signed.clear();
     }
-    let row =
-        Row { name: Arc::clone(name), families, signature, signed, key, timestamp, digest, event, body };
+    let row = Row {
+        name: Arc::clone(name),
+        families,
+        signature,
+        signed,
+        key,
+        timestamp,
+        digest,
+        once,
+        event,
+        body,
+        handshakes,
+        answer,
+    };
     let places =
         Places { signature: signature_at, signed: signed_at, timestamp: timestamp_at, event: event_at };
     check(&row, has_signed, &places, table);
@@ -168,9 +199,27 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
 }
 
 fn signature(table: &mut Table<'_>) -> Option<Signature> {
-    let header = table.required("header", "\"x-signature\"", |value| {
-        template::header_name(text(value)?).map_err(|problem| value.fault(problem))
+    let json = table.optional("json", |value| {
+        let steps = template::pointer(text(value)?).map_err(|problem| value.fault(problem))?;
+        match steps.iter().filter(|step| *step == "*").count() {
+            _ if steps.is_empty() => Err(value.fault("names the whole body")),
+            0 | 1 => Ok(Place::Json(steps)),
+            _ => Err(value.fault("has more than one `*`")),
+        }
     });
+    let header = |value: &Value<'_>| {
+        template::header_name(text(value)?).map(Place::Header).map_err(|problem| value.fault(problem))
+    };
+    let at = match json {
+        Some(json) => {
+            if table.has("header") {
+                let message = "`header` and `json` are two places of one signature; write one of them";
+                table.document.problem(table.at("header"), message);
+            }
+            Some(json)
+        }
+        None => table.required("header", "\"x-signature\"", header),
+    };
     let mut algorithm = Algorithm::HmacSha256;
     table.read("algorithm", &mut algorithm, word(&ALGORITHMS));
     let mut encoding = Encoding::Hex;
@@ -217,7 +266,7 @@ fn signature(table: &mut Table<'_>) -> Option<Signature> {
             SignatureForm::One { prefix: prefix.unwrap_or_default() }
         }
     };
-    Some(Signature { header: header?, form, algorithm, encoding, also: also.unwrap_or_default() })
+    Some(Signature { at: at?, form, algorithm, encoding, also: also.unwrap_or_default() })
 }
 
 fn another_kind(value: &Value<'_>) -> Result<Also, Fault> {
@@ -257,10 +306,79 @@ fn signed_time(table: &mut Table<'_>) -> Option<SignedTime> {
 
 fn event_form(table: &mut Table<'_>, event: &mut EventForm) {
     table.read("envelope", &mut event.envelope, truth);
+    event.each = table
+        .optional("each", |value| template::pointer(text(value)?).map_err(|problem| value.fault(problem)));
     table.read("id", &mut event.id, texts);
     table.read("type", &mut event.event_type, texts);
     table.read("time", &mut event.time, texts);
     table.read("organization", &mut event.organization, texts);
+}
+
+fn answer_form(table: &mut Table<'_>) -> AnswerForm {
+    let mut answer = AnswerForm { status: 200, empty: false };
+    table.read("status", &mut answer.status, integer(200..=204));
+    table.read("empty", &mut answer.empty, truth);
+    answer.empty |= answer.status == 204;
+    answer
+}
+
+fn handshake(value: &Value<'_>) -> Result<Handshake, Fault> {
+    let mut table = value.table()?;
+    let methods = ["GET", "HEAD", "POST"].map(|method| (method, method));
+    let method = table.optional("method", word(&methods)).map(str::to_owned);
+    let here = table.optional("place", shown_place);
+    let is = table.optional("is", |value| text(value).map(str::to_owned));
+    let absent = table.optional("absent", shown_place);
+    let mut verified = false;
+    table.read("verified", &mut verified, truth);
+    let secret = table.optional("secret", shown_place);
+    let learn = table.optional("learn", shown_place);
+    if usize::from(verified) + usize::from(secret.is_some()) + usize::from(learn.is_some()) > 1 {
+        let message = "`verified`, `secret` and `learn` are three guards; write one of them";
+        table.document.problem(value.at(), message);
+    }
+    let guard = match (secret, learn) {
+        (Some(place), _) => Guard::Secret(place),
+        (None, Some(place)) => Guard::Learn(place),
+        (None, None) if verified => Guard::Verified,
+        (None, None) => Guard::Open,
+    };
+    let mut answer = Reply { status: 200, ..Reply::default() };
+    table.table("answer", |table| reply(table, &mut answer));
+    if !table.has("place") && method.as_deref() != Some("HEAD") {
+        let message = "a handshake names the `place` that shows it, unless its method is \"HEAD\"";
+        table.document.problem(value.at(), message);
+    }
+    if is.is_some() && !table.has("place") {
+        table.document.problem(table.at("is"), "`is` is the text of a `place`, and there is none");
+    }
+    table.finish();
+    Ok(Handshake { method, place: here.map(|here| (here, is)), absent, guard, answer })
+}
+
+fn reply(table: &mut Table<'_>, answer: &mut Reply) {
+    let parts = |value: &Value<'_>| template::reply(text(value)?).map_err(|problem| value.fault(problem));
+    table.read("status", &mut answer.status, integer(200..=204));
+    answer.text = table.optional("text", parts);
+    if let Some(members) = table.optional("json", Value::table) {
+        for (name, value) in members.entries() {
+            let read = value.parsed(|value| match value.get().as_str() {
+                Some(_) => parts(value).map(ReplyValue::Text),
+                None => integer(-1_000_000..=1_000_000)(value).map(ReplyValue::Number),
+            });
+            answer.json.extend(read.map(|read| (name.to_owned(), read)));
+        }
+    }
+    if let Some(headers) = table.optional("headers", Value::table) {
+        for (name, value) in headers.entries() {
+            let read = value.parsed(|value| match template::header_name(name) {
+                Ok(_) if name.starts_with('*') => Err(value.fault("is a header that begins with `*`")),
+                Ok(name) => Ok((name, parts(value)?)),
+                Err(problem) => Err(value.fault(problem)),
+            });
+            answer.headers.extend(read);
+        }
+    }
 }
 
 /// One text, or a list of them.
@@ -276,11 +394,12 @@ fn texts(value: &Value<'_>) -> Result<Vec<Text>, Fault> {
 fn body_forms(value: &Value<'_>) -> Result<Vec<BodyForm>, Fault> {
     let one = |value: &Value<'_>| match text(value)? {
         "json" => Ok(BodyForm::Json),
+        "lines" => Ok(BodyForm::Lines),
         "form" => Ok(BodyForm::Form),
         other => match other.strip_prefix("form:") {
             Some(field) if !field.is_empty() => Ok(BodyForm::Field(field.to_owned())),
             _ => Err(value.fault(format_args!(
-                "is `{}`, which is no form of a body; \"json\", \"form\" and \"form:FIELD\" are",
+                "is `{}`, which is no form of a body; \"json\", \"lines\", \"form\" and \"form:FIELD\" are",
                 shown(other)
             ))),
         },
@@ -293,6 +412,11 @@ fn body_forms(value: &Value<'_>) -> Result<Vec<BodyForm>, Fault> {
 
 fn place(value: &Value<'_>) -> Result<Place, Fault> {
     template::place(text(value)?).map_err(|problem| value.fault(problem))
+}
+
+/// A place of a handshake.
+fn shown_place(value: &Value<'_>) -> Result<Place, Fault> {
+    template::place_of_handshake(text(value)?).map_err(|problem| value.fault(problem))
 }
 
 /// One character of ASCII.
@@ -333,6 +457,19 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
             wrong(places.signature, format!("`{name}` begins with `*`, and there are no `families`"));
         }
     }
+    if let Place::Json(steps) = &row.signature.at {
+        let message = if is_entries {
+            Some("has `entries`, which only a header has")
+        } else if steps.iter().any(|step| step == "*") && !algorithm.is_bearer() {
+            Some("has a `*`, which only a token may have")
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            wrong(places.signature, format!("`{}` {message}", path("signature")));
+        }
+    }
+    check_handshakes(row, table);
     if algorithm.is_bearer() {
         if has_signed || row.timestamp.is_some() || row.digest.is_some() {
             let message = format!(
@@ -346,11 +483,23 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         }
         return;
     }
-    let covers_body = has(&Piece::Body) || (has(&Piece::Form) && row.digest.is_some());
+    let is_once = row.once.as_ref().is_some_and(|place| has(&Piece::Place(place.clone())));
+    if row.once.is_some() && !is_once {
+        let message = format!("`{}` is not signed, so anybody could choose it", path("once"));
+        wrong(table.at("once"), message);
+    }
+    if row.once.is_some() && row.event.each.is_some() {
+        let message = format!(
+            "`{}` guards one event a request; take `each` away, or sign the body instead",
+            path("once")
+        );
+        wrong(table.at("once"), message);
+    }
+    let covers_body = has(&Piece::Body) || (has(&Piece::Form) && row.digest.is_some()) || is_once;
     if !covers_body {
         let message = format!(
             "`{}` does not contain {{body}}, so anybody could change it; write {{body}}, or {{form}} and a \
-             `digest`",
+             `digest`, or a place that is `once`",
             path("signed")
         );
         wrong(places.signed, message);
@@ -361,7 +510,7 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         }
         (Some(time), false) => {
             let is_signed = match &time.at {
-                Place::Json(_) => has(&Piece::Body),
+                Place::Json(_) => has(&Piece::Body) || has(&Piece::Timestamp),
                 Place::Header(_) => row.signed.iter().any(|piece| matches!(piece, Piece::Headers(_))),
                 _ => false,
             };
@@ -403,13 +552,41 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         wrong(table.at("key"), message);
     }
     if row.event.envelope {
-        if !row.event.event_type.is_empty() || row.body != [BodyForm::Json] {
+        if !row.event.event_type.is_empty() || row.event.each.is_some() || row.body != [BodyForm::Json] {
             let message = format!("`{}`: an envelope has its own `type`, and is JSON", path("event"));
             wrong(places.event, message);
         }
     } else if row.event.event_type.is_empty() {
         let message = format!("`{}` is missing; write type = \"{{json:/type}}\"", path("event.type"));
         wrong(places.event, message);
+    }
+}
+
+/// Reports handshakes that could never be read, or whose answers could forge an event.
+fn check_handshakes(row: &Row, table: &Table<'_>) {
+    let wrong = |message: &str| {
+        let message = format!("`{}` {message}", table.path("handshake"));
+        table.document.problem(table.at("handshake"), message);
+    };
+    let has_family = |place: &Place| matches!(place, Place::Header(name) if name.starts_with('*'));
+    if row.handshakes.iter().flat_map(Handshake::places).any(has_family) {
+        wrong("names a header that begins with `*`; a test of the URL has no family of headers");
+    }
+    let brings = |handshake: &Handshake| matches!(handshake.guard, Guard::Learn(_));
+    if row.handshakes.iter().any(brings) && row.signature.algorithm.is_public() {
+        wrong("brings a key, and the algorithm has a public one; enter it in config.toml");
+    }
+    // An HMAC of a text that a stranger chooses is the signature of a request whose signed text is that text.
+    let is_oracle = |handshake: &Handshake| handshake.guard != Guard::Verified && handshake.signs();
+    if row.handshakes.iter().any(is_oracle) {
+        let only_json = row.signed.contains(&Piece::Body) && row.body == [BodyForm::Json];
+        let signed_one = row.handshakes.iter().any(|handshake| handshake.guard == Guard::Verified);
+        if !only_json || signed_one {
+            wrong(
+                "answers anybody with an HMAC. That is safe only if the signed text contains {body}, bodies are JSON \
+                 and no other handshake is `verified`",
+            );
+        }
     }
 }
 
@@ -429,5 +606,9 @@ fn names(row: &Row) -> impl Iterator<Item = &str> {
         Part::Place(Place::Header(name)) => Some(name.as_str()),
         _ => None,
     });
-    [row.signature.header.as_str()].into_iter().chain(signed).chain(time).chain(event)
+    let own = match &row.signature.at {
+        Place::Header(name) => Some(name.as_str()),
+        _ => None,
+    };
+    own.into_iter().chain(signed).chain(time).chain(event)
 }

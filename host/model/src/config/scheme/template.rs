@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::{MAX_DEPTH, MAX_PIECES, Part, Piece, Place, Text};
+use super::{Encoding, MAX_DEPTH, MAX_PIECES, Part, Piece, Place, ReplyPart, Text};
 
 /// The longest name or text, in bytes.
 const LONGEST: usize = 256;
@@ -80,6 +80,28 @@ pub(super) fn text(text: &str) -> Result<Text, String> {
     raw(text)?.into_iter().map(part).collect()
 }
 
+/// A text of an answer to a handshake.
+///
+/// # Errors
+/// The problem, as the end of a sentence.
+pub(super) fn reply(text: &str) -> Result<Vec<ReplyPart>, String> {
+    let part = |part: Raw<'_>| match part {
+        Raw::Literal(text) => Ok(ReplyPart::Literal(text.to_owned())),
+        Raw::Braces(name) => {
+            match (name.strip_prefix("hmac-sha256-hex:"), name.strip_prefix("hmac-sha256-base64:")) {
+                (Some(name), _) => {
+                    place_of_handshake(name).map(|place| ReplyPart::Hmac(Encoding::Hex, place))
+                }
+                (_, Some(name)) => {
+                    place_of_handshake(name).map(|place| ReplyPart::Hmac(Encoding::Base64, place))
+                }
+                (None, None) => place_of_handshake(name).map(ReplyPart::Place),
+            }
+        }
+    };
+    raw(text)?.into_iter().map(part).collect()
+}
+
 /// A place.
 ///
 /// # Errors
@@ -100,10 +122,23 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
     match kind {
         "header" => Ok(Place::Header(header_name(name)?)),
         "entry" => Ok(Place::Entry(named()?)),
+        "json" if name.is_empty() => Err("names the whole body".to_owned()),
         "json" => Ok(Place::Json(pointer(name)?)),
         "query" => Ok(Place::Query(named()?)),
         "form" => Ok(Place::Form(named()?)),
         _ => Err(unknown()),
+    }
+}
+
+/// A place that a handshake may name: it has no signature, and is no form.
+///
+/// # Errors
+/// The problem, as the end of a sentence.
+pub(super) fn place_of_handshake(text: &str) -> Result<Place, String> {
+    match place(text)? {
+        Place::Entry(_) => Err("names an entry of the signature, which a test of the URL has not".to_owned()),
+        Place::Form(_) => Err("names a field of a form, and a test of the URL is none".to_owned()),
+        place => Ok(place),
     }
 }
 
@@ -129,6 +164,9 @@ pub(super) fn header_name(name: &str) -> Result<String, String> {
 /// The problem, as the end of a sentence.
 pub(super) fn pointer(text: &str) -> Result<Vec<String>, String> {
     let shown = super::super::diagnose::shown(text);
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
     let steps = match text.strip_prefix('/') {
         Some(steps) => steps,
         None => return Err(format!("names `{shown}`, which is no JSON pointer; one looks like `/data/id`")),

@@ -6,12 +6,12 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use posthouse_model::{DeliveryState, EventType, OutboxKind, Outcome};
+use posthouse_model::{DeliveryState, EventType, OutboxKind, Outcome, SecondKey};
 use rusqlite::Connection;
 
 use crate::{
-    AuditFilter, DeliveryFilter, EventFilter, OutboxFilter, OutboxSlots, conformance::support::*,
-    sqlite::schema::latest,
+    Accepted, AuditFilter, DeliveryFilter, EventFilter, Offer, OutboxFilter, OutboxSlots,
+    conformance::support::*, sqlite::schema::latest,
 };
 
 use DeliveryState::{Dead, Done, Held, Ready, Waiting};
@@ -236,7 +236,14 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
         fixture.done(job, effects(&[("count", set("9"))])).await;
         assert_eq!(fixture.store.kv_get(counter, "count").await.unwrap().unwrap().0, b"9");
         let seen = fixture.store.accept(fixture.event("evt_done"), vec![counter]).await.unwrap();
-        assert_eq!(seen, crate::Accepted::Duplicate);
+        assert_eq!(seen, Accepted::Duplicate);
+        if version >= 12 {
+            let second = Some(SecondKey::of("signed", &[b"evt_done"]));
+            let offer =
+                Offer { event: fixture.event("evt_other"), second, subscribers: vec![counter.into()] };
+            let seen = fixture.store.accept_all(vec![offer], None).await.unwrap();
+            assert_eq!(seen, [Accepted::Duplicate]);
+        }
 
         for kind in OutboxKind::ALL {
             let mut due: Vec<_> = ITEMS
