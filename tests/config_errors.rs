@@ -395,8 +395,8 @@ time = "1ms""#,
         &["config.toml:2:8: `plugin.mailer.limits.time` is 1ms; it may be 10ms to 10m"],
     );
     refused(
-        &source(r#"tolerance = "2d""#),
-        &["config.toml:6:13: `source.tolerance` is 2days; it may be 1s to 1day"],
+        &source(r#"tolerance = "8d""#),
+        &["config.toml:6:13: `source.tolerance` is 8days; it may be 1s to 7days"],
     );
     refused(
         &source(r#"respond_timeout = "2m""#),
@@ -679,9 +679,9 @@ signature = { header = "x-acme" }
 any = ["acme", "strype"]"#,
         &[
             "config.toml:2:24: `scheme.acme.signature.header` names the header `X-Acme`; write it in lower case",
-            "config.toml:2:46: `scheme.acme.signature.algorithm` is `md5`, which is none of `hmac-sha1`, `hmac-sha256`, `hmac-sha512`, `sha256`, `ed25519`, `ecdsa-p256`, `token` and `basic`",
+            "config.toml:2:46: `scheme.acme.signature.algorithm` is `md5`, which is none of `hmac-sha1`, `hmac-sha256`, `hmac-sha512`, `sha256`, `ed25519`, `ecdsa-p256`, `rsa-sha1`, `rsa-sha256`, `jwt-es256`, `jwt-hs256`, `token` and `basic`",
             r#"config.toml:2:63: `scheme.acme.signature.label` is missing; write label = "v1""#,
-            "config.toml:4:10: `scheme.acme.signed` names `timestap`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME` and `form:NAME` are",
+            "config.toml:4:10: `scheme.acme.signed` names `timestap`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME`, `form:NAME` and `claim:NAME` are",
             "config.toml:5:18: `scheme.acme.event.type` names `type`, which is no JSON pointer; one looks like `/data/id`",
             "config.toml:7:1: posthouse ships a scheme `stripe`; take another name",
             "config.toml:11:16: `any` names `strype`, which is no row; did you mean `stripe`?",
@@ -716,7 +716,7 @@ event = { type = "a" }"#,
             r#"signature = { header = "x-acme" }
 signed = "{key}{body}"
 event = {}"#,
-            "config.toml:3:10: `scheme.acme.signed` contains {key} exactly if the algorithm is \"sha256\"; any other has its key beside the text\nconfig.toml:4:9: `scheme.acme.event.type` is missing; write type = \"{json:/type}\"",
+            "config.toml:3:10: `scheme.acme.signed` contains {key} exactly if the algorithm is \"sha256\", and may if it is RSA; any other has its key beside the text\nconfig.toml:4:9: `scheme.acme.event.type` is missing; write type = \"{json:/type}\"",
         ),
         (
             r#"signature = { json = "/a/b", entries = ",", label = "v1" }
@@ -735,7 +735,42 @@ handshake = [{ method = "GET", place = "query:a", answer = { text = "{hmac-sha25
             r#"signature = { header = "x-acme" }
 event = { type = "a" }
 handshake = [{ place = "form:a" }, { method = "GET", answer = { text = "{entry:t}" } }]"#,
-            "config.toml:4:24: `scheme.acme.handshake.place` names a field of a form, and a test of the URL is none\nconfig.toml:4:36: a handshake names the `place` that shows it, unless its method is \"HEAD\"\nconfig.toml:4:72: `scheme.acme.handshake.answer.text` names an entry of the signature, which a test of the URL has not",
+            "config.toml:4:24: `scheme.acme.handshake.place` names a field of a form, and a test of the URL is none\nconfig.toml:4:36: a handshake names the `place` that shows it, unless its method is \"HEAD\"\nconfig.toml:4:72: `scheme.acme.handshake.answer.text` names a part of the signature, which a test of the URL has not",
+        ),
+        (
+            r#"signature = { header = "x-acme", algorithm = "rsa-sha256", encoding = "base64" }
+signed = "{body}"
+certificate = { at = "header:x-url", from = ["https://*.example/"], name = "a.example" }
+event = { type = "a" }"#,
+            "config.toml:3:10: `scheme.acme.signed` would fit what the sender signs for anybody: write {key} into it, or a `require` with is = \"{key}\"\nconfig.toml:4:46: `scheme.acme.certificate.from` holds `https://*.example/`, which has a `*` for a domain, which anybody may register; write it in front of one",
+        ),
+        (
+            r#"signature = { header = "x-acme", algorithm = "rsa-sha256", encoding = "base64" }
+signed = "{key}{crc32}"
+event = { type = "a" }"#,
+            "config.toml:1:1: `scheme.acme.certificate` is missing, and the algorithm's key is there\nconfig.toml:3:10: `scheme.acme.signed` contains {crc32}, and anybody can write another body with the same one; a `timestamp` and `once` have to guard it\nconfig.toml:3:10: `scheme.acme.signed` does not contain {body}, so anybody could change it; write {body}, or {form} and a `digest`, or a place that is `once`",
+        ),
+        (
+            r#"signature = { header = "x-acme", algorithm = "jwt-es256" }
+signed = "{body}"
+keys = "https://a.b.example/*"
+event = { type = "a" }"#,
+            "config.toml:3:10: `scheme.acme.signed` has no use: a JWT signs its claims; write `digest` or `require` for them\nconfig.toml:4:8: `scheme.acme.keys` has a `*`; posthouse posts the key's id to one URL",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+timestamp = { at = "claim:iat" }
+encrypted = "json:/a"
+keys = "https://a.example/k"
+require = [{ place = "header:x-a", is = "{key}" }]
+event = { type = "{claim:a}" }"#,
+            "config.toml:2:13: `scheme.acme.signature` is no JWT, and a place names a claim of one\nconfig.toml:3:13: `scheme.acme.timestamp` is not signed, so it guards against nothing; write {timestamp} into `signed`\nconfig.toml:4:13: `scheme.acme.encrypted` is for the algorithm \"sha256\", whose key also encrypts\nconfig.toml:5:8: `scheme.acme.keys` has no use: the algorithm has no such key\nconfig.toml:6:11: `scheme.acme.require` compares a text with {key}, which is secret unless the algorithm is RSA\nconfig.toml:7:9: `scheme.acme.event.type` is missing; write type = \"{json:/type}\"\nconfig.toml:7:18: `scheme.acme.event.type` names a part of the signature, which is no part of an event",
+        ),
+        (
+            r#"signature = { header = "x-acme" }
+event = { type = "a" }
+handshake = [{ place = "json:/a", confirm = { at = "json:/u", from = ["https://a.example/?*"] } }]"#,
+            "config.toml:4:45: `confirm` fetches a URL of the request, so that the request has to be `verified`",
         ),
     ] {
         let findings: Vec<_> = problem.split('\n').collect();

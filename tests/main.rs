@@ -23,6 +23,7 @@ mod doctor;
 mod emit;
 mod fetch;
 mod fetch_http2;
+mod fetched;
 mod floods;
 mod handled;
 mod health;

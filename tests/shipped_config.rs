@@ -135,10 +135,21 @@ signed = "{timestamp}.{body}"
 key = { prefix = "acme_" }
 event = { type = "{json:/type}" }
 handshake = [{ method = "HEAD", answer = { json = { a = 1 } } }]
-answer = { empty = true }"#;
+answer = { empty = true }
+
+[scheme.beta]
+signature = { header = "x-signature", algorithm = "rsa-sha256", encoding = "base64" }
+signed = "{key}{body}"
+require = [{ place = "header:x-kind", is = "b" }]
+certificate = { at = "header:x-url", from = [{ url = "https://a.example/c", addresses = ["127.0.0.1"] }], name = "a.example" }
+event = { type = "b" }
+handshake = [{ verified = true, place = "json:/a", confirm = { at = "json:/b", from = ["https://a.example/?*"] } }]"#;
     let keys = load(whole, &Nothing).keys;
-    let own: Vec<_> = keys.iter().filter_map(|key| key.strip_prefix("scheme.acme.")).collect();
-    assert!(own.len() > 25, "{own:?}");
+    let of_a_scheme = |key: &str| {
+        ["scheme.acme.", "scheme.beta."].iter().find_map(|table| key.strip_prefix(table)).map(str::to_owned)
+    };
+    let own: Vec<_> = keys.iter().filter_map(|key| of_a_scheme(key)).collect();
+    assert!(own.len() > 40, "{own:?}");
     let missing: Vec<_> = own
         .into_iter()
         .filter(|key| !page.contains(&format!("`{}`", key.rsplit('.').next().unwrap())))

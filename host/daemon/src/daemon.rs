@@ -57,7 +57,7 @@ use self::{
 use crate::{
     admin::{self, Admin, WayIn},
     dispatch::{self, Dispatch, Redactions, Sender},
-    ingress::{BroughtKeys, Ingress, KeyError},
+    ingress::{BroughtKeys, Ingress, KeyError, KeyPlaces},
     telemetry::Telemetry,
 };
 
@@ -243,7 +243,7 @@ async fn serve(
     let sender = Sender::new(
         store.clone(),
         &config.mail,
-        egress,
+        egress.clone(),
         registry.clone(),
         &config.http,
         env.clone(),
@@ -260,7 +260,7 @@ async fn serve(
         subscribers,
         env.clone(),
         telemetry.clone(),
-        BroughtKeys::new(&config.store.state_dir()),
+        KeyPlaces { brought: BroughtKeys::new(&config.store.state_dir()), egress },
     )?;
     let ledgers = {
         let ingress = ingress.clone();

@@ -101,6 +101,11 @@ impl Reach {
         Self { nets, local }
     }
 
+    /// Allows public addresses and these.
+    pub(super) fn also(addresses: &[IpNet]) -> Self {
+        Self { nets: addresses.to_vec(), local: false }
+    }
+
     /// Allows all addresses, for a URL that only the operator can set.
     pub(super) fn everywhere() -> Self {
         let nets = vec![v4(0, 0, 0, 0, 0).into(), v6([0; 8], 0).into()];

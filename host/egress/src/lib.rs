@@ -15,9 +15,10 @@
 //! the names.
 //!
 //! The daemon sends its own requests to URLs of config.toml with a [`HttpPoster`]. They need no grant,
-//! because no guest can choose such a URL.
+//! because no guest can choose such a URL. It fetches the public keys of senders with [`Egress::fetch`].
 
 mod address;
+mod fetched;
 mod http_poster;
 mod nameserver;
 mod plugin_http;
@@ -32,6 +33,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use parking_lot::Mutex;
 
+pub use fetched::first_certificate;
 pub use http_poster::{HttpPoster, Received};
 pub use plugin_http::{Bounds, PluginHttp, Sent, WebResponse};
 pub use refusal::Refusal;
@@ -70,6 +72,7 @@ pub struct Egress(Arc<Shared>);
 
 struct Shared {
     tls: rustls::ClientConfig,
+    roots: Arc<rustls::RootCertStore>,
     names: Names,
     env: Env,
     outlets: Mutex<HashMap<String, Arc<PluginHttp>>>,
@@ -87,8 +90,8 @@ impl Egress {
                 Nameservers::new(servers).map_err(|error| EgressError::Nameservers(error.to_string()))?,
             ),
         };
-        let tls = tls::config(http.ca.as_deref())?;
-        Ok(Self(Arc::new(Shared { tls, names, env, outlets: Mutex::default() })))
+        let (tls, roots) = tls::config(http.ca.as_deref())?;
+        Ok(Self(Arc::new(Shared { tls, roots, names, env, outlets: Mutex::default() })))
     }
 
     /// The client of a plugin with this grant. If the grant is unchanged, it is the previous client, with its

@@ -10,8 +10,8 @@ use rustls::{
 
 use super::EgressError;
 
-/// The TLS settings of clients. They offer HTTP/2 first, then HTTP/1.1.
-pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
+/// The TLS settings of clients, and the roots that they trust. They offer HTTP/2 first, then HTTP/1.1.
+pub(super) fn config(ca: Option<&Path>) -> Result<(ClientConfig, Arc<RootCertStore>), EgressError> {
     let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(system.certs);
@@ -25,12 +25,13 @@ pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EgressError> {
     if let Some(path) = ca {
         own(path, &mut roots).map_err(|reason| EgressError::Ca { path: path.to_owned(), reason })?;
     }
+    let roots = Arc::new(roots);
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
+        .with_root_certificates(Arc::clone(&roots))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, roots))
 }
 
 fn own(path: &Path, roots: &mut RootCertStore) -> Result<(), String> {

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -48,6 +50,46 @@ pub(crate) fn write_self_signed(dir: &Path) {
     for (file, text) in [("certificate.pem", certificate.pem()), ("key.pem", key.serialize_pem())] {
         fs::write(dir.join(file), text).expect("a file of certificates");
     }
+}
+
+/// A certificate for an RSA key, and the root that leads to it, both in PEM. An authority between the two follows the
+/// certificate in its file.
+pub struct Certified {
+    /// The certificate and the authority that issued it.
+    pub chain: String,
+    /// The certificate alone.
+    pub alone: String,
+    /// The root.
+    pub root: String,
+}
+
+/// Certifies this key (PKCS #8 in PEM) for a name, from the first day of one year to that of another.
+///
+/// # Panics
+/// If the key is none.
+#[track_caller]
+pub fn certify(key: &str, name: &str, from: i32, until: i32) -> Certified {
+    let authority = |what: &str| {
+        let mut params = CertificateParams::default();
+        let name = format!("posthouse test {what} {:016x}", rand::random_range(0..u64::MAX));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params, KeyPair::generate().expect("a key"))
+    };
+    let (root, root_key) = authority("root");
+    let root_pem = root.self_signed(&root_key).expect("a root").pem();
+    let root = Issuer::new(root, root_key);
+    let (between, between_key) = authority("authority");
+    let between_pem = between.signed_by(&between_key, &root).expect("an authority").pem();
+    let between = Issuer::new(between, between_key);
+
+    let key = KeyPair::from_pem(key).expect("an RSA key");
+    let mut params = leaf(&[name]);
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    let alone = params.signed_by(&key, &between).expect("a certificate").pem();
+    Certified { chain: format!("{alone}{between_pem}"), alone, root: root_pem }
 }
 
 fn leaf(names: &[&str]) -> CertificateParams {

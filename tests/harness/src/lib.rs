@@ -29,6 +29,7 @@
 //! | [`Flood`] | a web server whose answers never end |
 //! | [`Collector`] | an OpenTelemetry collector that keeps the spans that it receives |
 //! | [`DnsServer`] | a nameserver with a test's answers |
+//! | [`certify`], [`validated_by_sns_validator`] | certificates with which senders sign, and a receiver's own library |
 //! | [`NotifySocket`] | the messages of the daemon to its service manager |
 //! | [`Postgres`] | a real PostgreSQL for one test, which the test can kill and start again |
 //! | [`browse`] | a story in a real browser |
@@ -81,6 +82,7 @@ mod worst;
 
 pub use browser::{browse, screenshots};
 pub use builder::Builder;
+pub use certificates::{Certified, certify};
 pub use collector::{Collector, Span, SpanEvent};
 pub use corpus::corpus;
 pub use crowd::{Crowd, Opening};
@@ -90,7 +92,7 @@ pub use event::{Event, fresh_id};
 pub use flood::Flood;
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
-pub use libraries::{LibraryRequest, library_requests};
+pub use libraries::{LibraryRequest, library_requests, validated_by_sns_validator};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};

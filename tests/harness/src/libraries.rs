@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::{Seek as _, Write as _},
     process::{Command, Stdio},
 };
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     browser::{target, test_node},
@@ -52,6 +53,23 @@ pub fn library_requests() -> Vec<LibraryRequest> {
         serde_json::from_slice(&run(node)).expect("the requests of sign.mjs");
     requests.push(serde_json::from_slice(&run(python)).expect("the request of sign_slack.py"));
     requests
+}
+
+/// Whether the npm package `sns-validator` accepts each of these messages of Amazon SNS. It looks for certificates at
+/// hosts that this regular expression matches, and gets this certificate for every URL.
+///
+/// # Panics
+/// If the package is missing: `cargo xtask test` installs what it needs.
+#[track_caller]
+pub fn validated_by_sns_validator(hosts: &str, certificate: &str, messages: &[String]) -> Vec<bool> {
+    refuse_in_quick_loop("packages of npm");
+    let asked = json!({ "hosts": hosts, "certificate": certificate, "messages": messages });
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(asked.to_string().as_bytes()).and_then(|()| file.rewind()).expect("a file");
+    let mut node = Command::new(test_node());
+    node.arg(workspace().join("tests/libraries/sns.mjs")).arg(target().join("libraries/node_modules"));
+    node.stdin(Stdio::from(file));
+    serde_json::from_slice(&run(node)).expect("the verdicts of sns.mjs")
 }
 
 #[track_caller]

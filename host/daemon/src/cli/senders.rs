@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode, sync::Arc, time:
 
 use posthouse_model::config::{
     Loaded, ProcessEnvironment, Scheme, Secrets, nearest,
-    scheme::{Algorithm, KeyEncoding, Part, Piece, Place, Row, SignatureForm, TimeUnit, shipped},
+    scheme::{
+        Algorithm, Fetchable, KeyEncoding, KeySource, Part, Piece, Place, Required, Row, SignatureForm,
+        TimeUnit, shipped,
+    },
 };
 
 use serde_json::json;
@@ -136,6 +139,10 @@ fn told(row: &Row) -> Vec<String> {
         Algorithm::Sha256 => "SHA-256 over a text with the key in it",
         Algorithm::Ed25519 => "Ed25519",
         Algorithm::EcdsaP256 => "ECDSA over P-256",
+        Algorithm::RsaSha1 => "RSA with SHA-1",
+        Algorithm::RsaSha256 => "RSA with SHA-256",
+        Algorithm::JwtEs256 => "JWT with ECDSA over P-256",
+        Algorithm::JwtHs256 => "JWT with HMAC-SHA256",
         Algorithm::Token => "the secret itself; nothing is signed",
         Algorithm::Basic => "a user and password; nothing is signed",
     };
@@ -143,7 +150,7 @@ fn told(row: &Row) -> Vec<String> {
     if !row.families.is_empty() {
         lines.push(format!("families: `*` is each of `{}`", row.families.join("`, `")));
     }
-    if !signature.algorithm.is_bearer() {
+    if !row.signed.is_empty() {
         lines.push(format!("signed: {}", row.signed.iter().map(piece).collect::<String>().escape_debug()));
     }
     match &row.timestamp {
@@ -158,6 +165,31 @@ fn told(row: &Row) -> Vec<String> {
         }
         None if row.once.is_some() => {}
         None => lines.push("time: none; an old request can be sent again".to_owned()),
+    }
+    let urls = |from: &[Fetchable]| {
+        let urls: Vec<_> = from.iter().map(|one| format!("`{}`", one.url.as_str())).collect();
+        urls.join(" or ")
+    };
+    match &row.key_source {
+        Some(KeySource::Certificate { at, from, name }) => {
+            lines.push(format!("certificate: `{at}`, at {}, for `{name}`", urls(from)));
+        }
+        Some(KeySource::Api(from)) => lines.push(format!("keys: from `{}`", from.url.as_str())),
+        None => {}
+    }
+    for required in &row.require {
+        let is = match &required.is {
+            Required::Text(text) => format!("`{text}`"),
+            Required::Url => "`url` of the source".to_owned(),
+            Required::Key => "a secret of the source".to_owned(),
+        };
+        lines.push(format!("required: `{}` is {is}", required.place));
+    }
+    if let Some(digest) = &row.digest {
+        lines.push(format!("digest: `{digest}` is the SHA-256 of the body"));
+    }
+    if let Some(encrypted) = &row.encrypted {
+        lines.push(format!("encrypted: `{encrypted}`, if it is there"));
     }
     if let Some(once) = &row.once {
         lines.push(format!("once: `{once}` serves for one request"));
@@ -198,6 +230,8 @@ fn piece(piece: &Piece) -> String {
         Piece::Key => "{key}".to_owned(),
         Piece::Form => "{form}".to_owned(),
         Piece::Headers(name) => format!("{{headers:{name}}}"),
+        Piece::Crc32 => "{crc32}".to_owned(),
+        Piece::Sns => "{sns}".to_owned(),
         Piece::Place(place) => braces(place),
     }
 }
@@ -224,6 +258,8 @@ fn source(scheme: &Scheme) -> String {
     let public = scheme.rows.iter().any(|row| row.signature.algorithm.is_public());
     let comment = match scheme.rows.first().map(|row| (row.signature.algorithm, row.key.encoding)) {
         Some((Algorithm::Basic, _)) => "   # USER:PASSWORD",
+        Some((Algorithm::JwtEs256, _)) => "   # CLIENT_ID:SECRET",
+        Some((algorithm, _)) if algorithm.is_rsa() => "   # see above; it is no secret",
         Some((_, KeyEncoding::Hex)) if public => "   # the public key, in hexadecimal",
         _ if public => "   # the public key",
         _ => "",

@@ -1,6 +1,9 @@
 //! `posthouse verify`: whether a signature is valid according to the daemon's own code, and why not.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use http::Method;
 use jiff::Timestamp;
@@ -14,7 +17,7 @@ use super::{
 
 use crate::{
     daemon,
-    ingress::{Offline, verify_offline},
+    ingress::{Given, Offline, verify_offline},
 };
 
 /// The arguments.
@@ -38,6 +41,12 @@ pub struct Args {
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// A file with the certificate that the daemon would fetch; it counts whoever issued it.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// A file with the JSON Web Keys that the daemon would fetch.
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
     /// A file with exactly the bytes of the body; by default standard input.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -53,7 +62,10 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
     let marked =
         body.starts_with(b"\xef\xbb\xbf") || body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     let at = args.at.unwrap_or_else(|| daemon::env().now());
-    let request = Offline { method: args.method, query, headers: args.headers, body: body.into() };
+    let certificate = args.certificate.as_deref().map(file).transpose()?;
+    let jwks = args.jwks.as_deref().map(json).transpose()?;
+    let given = Given { certificate, jwks };
+    let request = Offline { method: args.method, query, headers: args.headers, body: body.into(), given };
     let explanation = verify_offline(&source, &request, at);
     let code = match explanation.verdict {
         Ok(()) => {
@@ -72,6 +84,16 @@ pub fn run(args: Args, config: &Config) -> Result<ExitCode, CliError> {
         );
     }
     Ok(code)
+}
+
+fn file(path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path)
+        .map_err(|error| CliError::Failure(format!("`{}` can't be read: {error}", path.display())))
+}
+
+fn json(path: &Path) -> Result<serde_json::Value, CliError> {
+    serde_json::from_slice(&file(path)?)
+        .map_err(|error| CliError::Failure(format!("`{}` is no JSON: {error}", path.display())))
 }
 
 fn header(text: &str) -> Result<(String, String), String> {

@@ -4,25 +4,38 @@
 //! taken does not reveal which key matched. A value in an ambiguous spelling makes the request invalid; among
 //! the entries of a signature header, it is only skipped.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
-use posthouse_model::config::scheme::{Algorithm, Encoding, SignatureForm, TimeUnit};
+use posthouse_model::config::scheme::{
+    Algorithm, Encoding, Fetchable, KeySource, Piece, Required, SignatureForm, TimeUnit,
+};
 use sha2::{Digest as _, Sha256};
 use subtle::Choice;
 
 use super::{
     crypto::{PublicSignature, SharedKey, Value, length_of},
     form,
+    jwt::Jwt,
+    keychain::Wanted,
     keys::Keyring,
     members::{Found, elements},
     plan::{At, Family, Plan, SignatureAt, Step},
+    published::PublishedKey,
     refusal::{MAX_ED25519, MAX_ENTRIES, MAX_HEADER, MAX_LISTED, Refusal},
     request::{Address, Head},
+    sealed, sns,
 };
+
+/// The longest id of a published key, in bytes.
+const MAX_KEY_ID: usize = 128;
+/// The lengths of RSA signatures, in bytes: keys of 2048 to 8192 bits.
+const RSA_BYTES: RangeInclusive<usize> = 256..=1024;
+/// Room for a signed text that is about as long as the body, in bytes.
+const COMPOSED: usize = 64 << 10;
 
 /// The claim in the head of a request: well-formed, not verified yet.
 pub(super) struct Claim<'k, 'r> {
@@ -31,6 +44,8 @@ pub(super) struct Claim<'k, 'r> {
     address: &'k Address,
     head: Head<'r>,
     signatures: &'r str,
+    /// The signature as a JWT, if the scheme has one.
+    jwt: Option<Jwt<'r>>,
     /// None if the scheme signs no time, or has it in the body.
     time: Option<SignedAt<'r>>,
 }
@@ -55,7 +70,7 @@ impl<'k, 'r> Claim<'k, 'r> {
         address: &'k Address,
         head: Head<'r>,
     ) -> Result<Self, Refusal> {
-        let mut claim = Self { keyring, family, address, head, signatures: "", time: None };
+        let mut claim = Self { keyring, family, address, head, signatures: "", jwt: None, time: None };
         for (index, step) in family.signed.iter().enumerate() {
             match step {
                 Step::Place(At::Header(name)) => {
@@ -74,6 +89,15 @@ impl<'k, 'r> Claim<'k, 'r> {
         }
         if let SignatureAt::Header(name) = &family.signature {
             claim.signatures = only(head.headers, name)?;
+            let algorithm = match claim.plan().row.signature.algorithm {
+                Algorithm::JwtEs256 => Some("ES256"),
+                Algorithm::JwtHs256 => Some("HS256"),
+                _ => None,
+            };
+            if let Some(algorithm) = algorithm {
+                let bad = || Refusal::BadToken(name.as_str().into());
+                claim.jwt = Some(Jwt::read(claim.signatures, algorithm).ok_or_else(bad)?);
+            }
         }
         if let Some(at) = &family.timestamp
             && !matches!(at, At::Json(..) | At::Form(_))
@@ -115,8 +139,12 @@ impl<'k, 'r> Claim<'k, 'r> {
     /// known yet.
     ///
     /// # Errors
-    /// [`Refusal::Stale`] or [`Refusal::Future`], with the distance.
+    /// [`Refusal::Stale`] or [`Refusal::Future`], with the distance; [`Refusal::Expired`].
     pub(super) fn check_age(&self, tolerance: u64, now: Timestamp) -> Result<(), Refusal> {
+        let expires = self.jwt.as_ref().and_then(Jwt::expires);
+        if expires.is_some_and(|second| second <= now.as_second() as f64) {
+            return Err(Refusal::Expired);
+        }
         let Some(time) = &self.time else { return Ok(()) };
         let now = match time.unit {
             // The sender leaves out the fraction, and so does the comparison.
@@ -172,6 +200,10 @@ impl<'k, 'r> Claim<'k, 'r> {
             At::Query(name) => one(&fields(self.head.query.unwrap_or_default().as_bytes())?, name),
             At::Form(name) if form::is_form(self.head.headers) => one(&fields(body)?, name),
             At::Form(_) => Err(Refusal::Missing(at.name())),
+            At::Claim(name) => {
+                let claim = self.jwt.as_ref().and_then(|jwt| jwt.claim(name));
+                claim.map(Cow::Owned).ok_or_else(|| Refusal::Missing(at.name()))
+            }
         }
     }
 
@@ -237,9 +269,14 @@ impl<'k, 'r> Whole<'k, 'r> {
         self.claim.check_age(tolerance, now)
     }
 
-    /// The body.
-    pub(super) fn body(&self) -> &'r Bytes {
-        self.body
+    /// The body, decrypted if it is encrypted. The caller has checked the signatures.
+    ///
+    /// # Errors
+    /// [`Refusal::Sealed`] if no key of the source decrypts it.
+    pub(super) fn opened(&self) -> Result<Bytes, Refusal> {
+        let Some(sealed) = self.claim.family.sealed_member(self.body) else { return Ok(self.body.clone()) };
+        let mut keys = self.claim.keyring.shared.iter().filter_map(SharedKey::text);
+        keys.find_map(|key| sealed::open(key, &sealed)).ok_or(Refusal::Sealed)
     }
 
     /// The head.
@@ -257,12 +294,66 @@ impl<'k, 'r> Whole<'k, 'r> {
         self.claim.family
     }
 
-    /// Checks that one of the keys made a signature over this request.
+    /// Checks all of the request that needs no key, and names the published key that made the signature. None if the
+    /// secrets of the source are the keys.
+    ///
+    /// # Errors
+    /// [`Refusal`] if no key can make the request valid. Then none is fetched for it.
+    pub(super) fn wanted(&self) -> Result<Option<Wanted>, Refusal> {
+        let row = &self.plan().row;
+        self.check_requirements()?;
+        self.check_digest()?;
+        let id = match (&row.key_source, &self.claim.family.certificate) {
+            (Some(KeySource::Certificate { from, .. }), Some(at)) => {
+                self.texts().try_for_each(|text| self.candidates(text).map(drop))?;
+                let url = self.place(at)?;
+                if Fetchable::among(from, &url).is_none() {
+                    return Err(Refusal::BadUrl(at.name()));
+                }
+                url.into_owned()
+            }
+            (Some(KeySource::Api(_)), _) => {
+                let id = self.claim.jwt.as_ref().and_then(|jwt| jwt.key_id.as_deref());
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+                let fits = |id: &&str| (1..=MAX_KEY_ID).contains(&id.len()) && id.bytes().all(plain);
+                id.filter(fits).ok_or_else(|| Refusal::Missing("kid".into()))?.to_owned()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Wanted { row: Arc::clone(&row.name), id }))
+    }
+
+    /// Checks the places that must have one text.
+    fn check_requirements(&self) -> Result<(), Refusal> {
+        for (at, required) in &self.claim.family.require {
+            let text = self.place(at)?;
+            let fits = match required {
+                Required::Text(only) => *text == *only,
+                Required::Url => *text == *self.claim.address.url,
+                Required::Key => {
+                    let mut names = self.claim.keyring.shared.iter().filter_map(SharedKey::text);
+                    names.any(|name| name == text.as_bytes())
+                }
+            };
+            if !fits {
+                return Err(Refusal::Unmet(at.name()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that one of the keys made a signature over this request: a secret of the source, or a published key.
     ///
     /// # Errors
     /// [`Refusal::Mismatch`] if none did; another [`Refusal`] if no signature can be compared.
-    pub(super) fn check_signatures(&self) -> Result<(), Refusal> {
-        self.check_digest()?;
+    pub(super) fn check_signatures(&self, published: Option<&PublishedKey>) -> Result<(), Refusal> {
+        if let Some(Wanted { row, .. }) = self.wanted()? {
+            let published = published.ok_or(Refusal::Unfetched(row))?;
+            return match self.is_published(published)? {
+                true => Ok(()),
+                false => Err(Refusal::Mismatch),
+            };
+        }
         // Anybody can extend a hash of key and text without the key. The padding in between is not UTF-8, so a
         // body that is not UTF-8 is refused.
         let extendable = self.plan().row.signature.algorithm == Algorithm::Sha256;
@@ -282,11 +373,54 @@ impl<'k, 'r> Whole<'k, 'r> {
         if bool::from(fits) { Ok(()) } else { Err(Refusal::Mismatch) }
     }
 
+    /// The texts with signatures.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let header = self.claim.family.signature.header().map(|_| self.claim.signatures);
+        header.into_iter().chain(self.members.iter().map(|text| &**text))
+    }
+
+    /// Whether this key made the signature.
+    fn is_published(&self, key: &PublishedKey) -> Result<bool, Refusal> {
+        let row = &self.plan().row;
+        let algorithm = row.signature.algorithm;
+        if let Some(jwt) = &self.claim.jwt {
+            return Ok(key.fits(algorithm, jwt.signed.as_bytes(), &jwt.signature));
+        }
+        // Where the text names the source, each of its names may be the one.
+        let by_name = row.signed.contains(&Piece::Key);
+        let none: &[u8] = b"";
+        let names = self.claim.keyring.shared.iter().filter_map(SharedKey::text).filter(|_| by_name);
+        let names = names.chain((!by_name).then_some(none));
+        for name in names {
+            let mut message = Vec::with_capacity(self.body.len().min(COMPOSED));
+            self.compose(name, &mut |piece| message.extend_from_slice(piece))?;
+            for text in self.texts() {
+                for candidate in self.candidates(text)? {
+                    if matches!(&candidate, Candidate::Rsa(bytes) if key.fits(algorithm, &message, bytes)) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Whether one of the keys made a signature in this text.
     fn fits(&self, text: &str) -> Result<Choice, Refusal> {
         let Keyring { shared, public, .. } = self.claim.keyring;
-        let candidates = self.candidates(text)?;
         let mut fits = Choice::from(0);
+        if let Some(jwt) = &self.claim.jwt {
+            let given = Value::of(&jwt.signature);
+            for key in shared {
+                let value = key.value(|_, sink| {
+                    sink(jwt.signed.as_bytes());
+                    Ok::<(), Refusal>(())
+                })?;
+                fits |= value.fits(&given);
+            }
+            return Ok(fits);
+        }
+        let candidates = self.candidates(text)?;
         for key in shared {
             let expected = self.value(key)?;
             for candidate in &candidates {
@@ -407,6 +541,8 @@ impl<'k, 'r> Whole<'k, 'r> {
                         sink(value.as_bytes());
                     }
                 }
+                Step::Crc32 => sink(crc32fast::hash(self.body).to_string().as_bytes()),
+                Step::Sns(members) => sns::compose(self.found.as_ref(), members, sink)?,
                 Step::Place(at) => sink(self.place(at)?.as_bytes()),
             }
         }
@@ -469,6 +605,7 @@ impl<'k, 'r> Whole<'k, 'r> {
 enum Candidate {
     Value(Value),
     Public(PublicSignature),
+    Rsa(Vec<u8>),
 }
 
 impl Candidate {
@@ -493,6 +630,14 @@ impl Candidate {
                 let signature = p256::ecdsa::Signature::from_der(&der).ok()?;
                 Some(Self::Public(PublicSignature::EcdsaP256(signature)))
             }
+            Algorithm::RsaSha1 | Algorithm::RsaSha256 => {
+                let bytes = match encoding {
+                    Encoding::Base64 => BASE64.decode(text).ok()?,
+                    Encoding::Hex | Encoding::HexAnyCase => hex::decode(text).ok()?,
+                };
+                RSA_BYTES.contains(&bytes.len()).then_some(Self::Rsa(bytes))
+            }
+            Algorithm::JwtEs256 | Algorithm::JwtHs256 => None,
             Algorithm::Basic => {
                 let (scheme, credentials) = text.split_once(' ')?;
                 let credentials = BASE64.decode(credentials).ok()?;
@@ -511,11 +656,19 @@ impl At {
             Self::Entry(name) | Self::Json(_, name) => name.as_str().into(),
             Self::Query(name) => format!("query:{name}").into(),
             Self::Form(name) => format!("form:{name}").into(),
+            Self::Claim(name) => format!("claim:{name}").into(),
         }
     }
 }
 
 impl Family {
+    /// The text of the member with the encrypted body, if the body has it.
+    pub(super) fn sealed_member(&self, body: &[u8]) -> Option<String> {
+        let wanted = self.sealed.as_ref()?;
+        let members = wanted.read(std::str::from_utf8(body).ok()?).ok()?;
+        members.text(0).map(Cow::into_owned)
+    }
+
     /// The name of a place in the body that decides.
     fn body_place(&self) -> String {
         let of_step = |step: &Step| match step {

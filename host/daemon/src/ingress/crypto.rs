@@ -43,13 +43,13 @@ impl Value {
     }
 }
 
-/// The length of a value of this algorithm, in bytes. None if it is no HMAC and no hash.
+/// The length of a value of this algorithm, in bytes. None if it is no HMAC and no hash, or is within a JWT.
 pub(super) fn length_of(algorithm: Algorithm) -> Option<usize> {
     match algorithm {
         Algorithm::HmacSha1 => Some(20),
         Algorithm::HmacSha256 | Algorithm::Sha256 => Some(32),
         Algorithm::HmacSha512 => Some(64),
-        Algorithm::Ed25519 | Algorithm::EcdsaP256 | Algorithm::Token | Algorithm::Basic => None,
+        _ => None,
     }
 }
 
@@ -62,6 +62,8 @@ pub(super) enum SharedKey {
     Sha256(Vec<u8>),
     /// The hash of a token or of `user:password`.
     Token(Value),
+    /// A text that a published key signs with: a name of this source.
+    Name(Vec<u8>),
 }
 
 impl SharedKey {
@@ -72,10 +74,15 @@ impl SharedKey {
         }
         match algorithm {
             Algorithm::HmacSha1 => Hmac::new_from_slice(key).ok().map(Self::HmacSha1),
-            Algorithm::HmacSha256 => Hmac::new_from_slice(key).ok().map(Self::HmacSha256),
+            Algorithm::HmacSha256 | Algorithm::JwtHs256 => {
+                Hmac::new_from_slice(key).ok().map(Self::HmacSha256)
+            }
             Algorithm::HmacSha512 => Hmac::new_from_slice(key).ok().map(Self::HmacSha512),
             Algorithm::Sha256 => Some(Self::Sha256(key.to_owned())),
             Algorithm::Token | Algorithm::Basic => Some(Self::Token(Value::of_token(key))),
+            Algorithm::RsaSha1 | Algorithm::RsaSha256 | Algorithm::JwtEs256 => {
+                Some(Self::Name(key.to_owned()))
+            }
             Algorithm::Ed25519 | Algorithm::EcdsaP256 => None,
         }
     }
@@ -111,7 +118,17 @@ impl SharedKey {
                 Value::of(&hash.finalize())
             }
             Self::Token(value) => *value,
+            // It makes no signature.
+            Self::Name(name) => Value::of_token(name),
         })
+    }
+
+    /// The key as a text, where it is one.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::Sha256(text) | Self::Name(text) => Some(text),
+            _ => None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use posthouse_model::RequestOutcome;
 use posthouse_store::StoreError;
 
-use super::{InvalidPayload, Refusal, body::BodyError, handshake::Answer};
+use super::{InvalidPayload, Refusal, body::BodyError, handshake::Answer, keychain::Unpublished};
 
 /// How a request that reached a handler ended.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) enum Ending {
     Compressed,
     Unread(BodyError),
     Refused(Refusal),
+    /// The signature can't be checked now, because a key can't be fetched.
+    Unpublished(Unpublished),
     NoEvent(InvalidPayload),
     /// The signature is valid, but the source's rate is used up. The next request may follow in this many
     /// seconds.
@@ -47,6 +49,12 @@ impl From<BodyError> for Ending {
 impl From<Refusal> for Ending {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Unpublished> for Ending {
+    fn from(why: Unpublished) -> Self {
+        Self::Unpublished(why)
     }
 }
 
@@ -78,6 +86,7 @@ impl Ending {
             Self::Unread(BodyError::Broken) => Rejected("body-broken"),
             Self::Unread(BodyError::Dropped) => Failed("body-dropped"),
             Self::Refused(refusal) => Rejected(refusal.label()),
+            Self::Unpublished(_) => Failed("key-fetch"),
             Self::NoEvent(error) => Rejected(error.label()),
             Self::TooMany { .. } => Rejected("rate-limited"),
             Self::Busy => Failed("busy"),
@@ -127,6 +136,11 @@ impl Ending {
             Self::TooMany { seconds } => {
                 let mut response = json(StatusCode::TOO_MANY_REQUESTS, r#"{"error":"Too many requests"}"#);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(*seconds));
+                response
+            }
+            Self::Unpublished(why) => {
+                let mut response = unavailable("10");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(why.seconds));
                 response
             }
             Self::Busy => unavailable("1"),

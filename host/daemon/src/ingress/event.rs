@@ -263,7 +263,7 @@ impl<'p> Places<'p, '_> {
                 one(&fields.map_err(|_| InvalidPayload::TooManyFields)?, name)
             }
             At::Form(name) => one(self.fields, name),
-            At::Entry(_) => Ok(None),
+            At::Entry(_) | At::Claim(_) => Ok(None),
         }
     }
 }

@@ -8,9 +8,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use posthouse_egress::Egress;
 use posthouse_model::{
     Env, EventSeq, NewEvent, Pattern, PluginId, RequestCounts, SourceName, Subscriber,
-    config::{Respond, Scheme, Secret, Server, Source},
+    config::{Http, Respond, Scheme, Secret, Server, Source},
     testing::{Constant, ManualClock},
 };
 use posthouse_store::{Accepted, Offer, StoreError, Watcher};
@@ -23,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BroughtKeys, Inbox, Ingress, NO_SOURCE, RawRequest, sign};
+use super::{BroughtKeys, Inbox, Ingress, KeyPlaces, NO_SOURCE, RawRequest, sign};
 
 use crate::telemetry::Telemetry;
 
@@ -172,14 +173,16 @@ impl TestServer {
             watchers: Mutex::default(),
             seen: Mutex::default(),
         });
+        let env = Env::new(ManualClock::at(Timestamp::from_second(NOW).unwrap()), Constant(0));
+        let egress = Egress::new(&Http::default(), env.clone()).unwrap();
         let ingress = Ingress::new(
             std::slice::from_ref(&source),
             &server,
             Arc::clone(&inbox),
             Arc::new(|_| vec![PluginId(7).into()]),
-            Env::new(ManualClock::at(Timestamp::from_second(NOW).unwrap()), Constant(0)),
+            env,
             Telemetry::default(),
-            BroughtKeys::new(std::path::Path::new("no-such-folder")),
+            KeyPlaces { brought: BroughtKeys::new(std::path::Path::new("no-such-folder")), egress },
         );
         let ingress = ingress.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

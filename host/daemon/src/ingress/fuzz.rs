@@ -16,7 +16,7 @@ use posthouse_model::{
 use serde_json::{Value, value::RawValue};
 use sha2::Sha256;
 
-use super::{InvalidPayload, Offline, RawRequest, Verifier, envelope, sign, verify_offline};
+use super::{Given, InvalidPayload, Offline, RawRequest, Verifier, envelope, sign, verify_offline};
 
 /// In seconds since 1970.
 const NOW: i64 = 1_765_281_881;
@@ -103,7 +103,8 @@ pub(crate) fn signature(input: &[u8]) {
             assert!(!refusal.label().is_empty() && !refusal.to_string().contains(SECRET), "{refusal}");
         }
     }
-    let again = Offline { method: Method::POST, query: None, headers, body: request.body.clone() };
+    let (body, given) = (request.body.clone(), Given::default());
+    let again = Offline { method: Method::POST, query: None, headers, body, given };
     let offline = verify_offline(&source, &again, now());
     assert_eq!(offline.verdict.is_ok(), verdict.is_ok(), "{:?}", offline.verdict);
     assert!(!format!("{offline:?}").contains(&SECRET["whsec_".len()..]), "{offline:?}");

@@ -14,12 +14,13 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use posthouse_egress::Egress;
 use posthouse_model::{
     Env, LastRefusal, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
-    config::{self, Rate, Respond, scheme::AnswerForm},
+    config::{self, Rate, Respond, Scheme, Secret, scheme::AnswerForm},
 };
 use posthouse_store::{Accepted, Offer, Store, StoreError, Watcher, watch};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     KeyError, Refusal, Verifier,
@@ -28,8 +29,11 @@ use super::{
     ending::Ending,
     event::{self, Arrived},
     handling::Handling,
-    handshake::{Shaken, Test},
+    handshake::{Confirmation, Shaken, Test},
+    keychain::{Keychain, Unpublished, Wanted},
     learning::BroughtKeys,
+    network::Network,
+    published::PublishedKey,
     rate::Allowance,
     request::Head,
     stray,
@@ -71,6 +75,14 @@ impl Inbox for Store {
     }
 }
 
+/// Where keys come from that config.toml does not have.
+pub struct KeyPlaces {
+    /// The keys that senders bring.
+    pub brought: BroughtKeys,
+    /// The way to the keys that senders publish.
+    pub egress: Egress,
+}
+
 /// Accepts webhooks; cheap to clone.
 pub struct Ingress<I = Store>(pub(super) Arc<Shared<I>>);
 
@@ -97,6 +109,7 @@ pub(super) struct Shared<I> {
     subscribers: Subscribers,
     pub(super) env: Env,
     telemetry: Telemetry,
+    egress: Egress,
     bodies: BodyReader,
     /// One permit for each active request. A request is active from when its body is complete.
     pub(super) places: Semaphore,
@@ -123,9 +136,18 @@ pub(super) struct Route {
     allowance: Option<Arc<Allowance>>,
     /// How many unsigned tests of the URL are answered.
     tests: Arc<Allowance>,
+    /// The keys that the sender publishes. None if the secrets are the keys.
+    published: Option<Arc<Published>>,
     /// The answer to an event, where the sender reads it.
     answer: Option<AnswerForm>,
     tally: Arc<Tally>,
+}
+
+/// The published keys of a source, which a reload keeps if the source still has this scheme and these secrets.
+pub(super) struct Published {
+    scheme: Arc<Scheme>,
+    secrets: Vec<Secret>,
+    keys: Keychain,
 }
 
 impl Route {
@@ -175,12 +197,13 @@ impl<I: Inbox> Ingress<I> {
         subscribers: Subscribers,
         env: Env,
         telemetry: Telemetry,
-        keys: BroughtKeys,
+        keys: KeyPlaces,
     ) -> Result<Self, KeyError> {
+        let KeyPlaces { brought, egress } = keys;
         let ingress = Self(Arc::new(Shared {
             routes: ArcSwap::default(),
             changing: Mutex::default(),
-            keys: Arc::new(keys),
+            keys: Arc::new(brought),
             tallies: Mutex::default(),
             strays: Tally::default(),
             pulse: Pulse::default(),
@@ -188,6 +211,7 @@ impl<I: Inbox> Ingress<I> {
             subscribers,
             env,
             telemetry,
+            egress,
             bodies: BodyReader::new(server.max_body, server.body_timeout),
             places: Semaphore::new(server.max_requests),
             proxies: server.trusted_proxies.clone().into(),
@@ -213,6 +237,7 @@ impl<I: Inbox> Ingress<I> {
             let tally = Arc::clone(tally);
             let answer = source.scheme.rows.iter().find_map(|row| row.answer);
             let learner = source.brings_key.then(|| Arc::new(source.clone()));
+            let published = self.0.published(&source, running.get(&path));
             let config::Source { name, events, respond, rate, .. } = source;
             let allowance = rate.and_then(|rate| match running.get(&path) {
                 // A reload does not refill an unchanged rate.
@@ -231,6 +256,7 @@ impl<I: Inbox> Ingress<I> {
                     respond,
                     allowance,
                     tests: Arc::new(Allowance::new(TESTS)),
+                    published,
                     answer,
                     tally,
                 }),
@@ -258,6 +284,24 @@ impl<I: Inbox> Ingress<I> {
 }
 
 impl<I: Inbox> Shared<I> {
+    /// The published keys of a source: those of its running route, if nothing of them has changed.
+    fn published(&self, source: &config::Source, running: Option<&Arc<Route>>) -> Option<Arc<Published>> {
+        let network = Network::of(source, &self.egress, &self.env)?;
+        let (scheme, secrets) = (Arc::clone(&source.scheme), source.secrets.clone());
+        let same = |kept: &&Arc<Published>| kept.scheme == scheme && kept.secrets == secrets;
+        let running = running.filter(|route| route.source == source.name);
+        if let Some(kept) = running.and_then(|route| route.published.as_ref()).filter(same) {
+            return Some(Arc::clone(kept));
+        }
+        let keys = Keychain::new(network, self.env.clone());
+        Some(Arc::new(Published { scheme, secrets, keys }))
+    }
+
+    /// A place among the active requests.
+    fn place(&self) -> Result<SemaphorePermit<'_>, Ending> {
+        self.places.try_acquire().map_err(|_| Ending::Busy)
+    }
+
     /// Answers a request. If its future is dropped, the ledger counts the request as failed.
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
@@ -319,9 +363,28 @@ impl<I: Inbox> Shared<I> {
             claim => claim?,
         };
         let (body, _room) = self.bodies.read(body).await?;
-        let Ok(_place) = self.places.try_acquire() else { return Err(Ending::Busy) };
+        let mut place = self.place()?;
         trace.read();
-        let mut events = self.events(route, &claim.with_body(&body)?, peer, trace)?;
+        let whole = claim.with_body(&body)?;
+        self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
+        let wanted = whole.wanted()?;
+        let mut key = None;
+        if let (Some(wanted), Some(published)) = (&wanted, &route.published) {
+            key = published.keys.known(wanted);
+            if key.is_none() {
+                // Requests that wait for the network have a limit of their own.
+                drop(place);
+                key = Some(published.keys.key(wanted).await?);
+                place = self.place()?;
+            }
+        }
+        let mut events = match self.events(route, &whole, key.as_deref(), wanted.as_ref(), peer, trace)? {
+            Signed::Events(events) => events,
+            Signed::Confirmation(confirmation) => {
+                drop(place);
+                return Err(self.confirm(route, confirmation).await);
+            }
+        };
         events
             .retain(|arrived| route.events.iter().any(|pattern| pattern.matches(&arrived.event.event_type)));
         if events.is_empty() {
@@ -370,6 +433,12 @@ impl<I: Inbox> Shared<I> {
     /// # Errors
     /// [`Ending`] if it is one: its answer, or why it gets none.
     async fn test(&self, route: &Route, head: Head<'_>, body: Option<&Bytes>) -> Result<(), Ending> {
+        let opened = body.and_then(|body| route.verifier.open_unsigned(body));
+        if opened.is_some() {
+            // Whoever sends these tries what can be decrypted.
+            route.tests.take().map_err(|seconds| Ending::TooMany { seconds })?;
+        }
+        let body = opened.as_ref().or(body);
         let test = Test { head, body: body.map(|body| &body[..]), verified: false };
         match route.verifier.handshake(&test, None) {
             Shaken::No => Ok(()),
@@ -383,7 +452,7 @@ impl<I: Inbox> Shared<I> {
                         self.learn(route, key).await?;
                         Err(Ending::Answered(answer))
                     }
-                    Shaken::Refused | Shaken::No => Err(Refusal::Mismatch.into()),
+                    Shaken::Confirm(_) | Shaken::Refused | Shaken::No => Err(Refusal::Mismatch.into()),
                 }
             }
         }
@@ -398,7 +467,7 @@ impl<I: Inbox> Shared<I> {
         let verified = || {
             let whole = self.claim(route, head)?.with_body(&body)?;
             self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
-            whole.check_signatures()?;
+            whole.check_signatures(None)?;
             let test = Test { head, body: Some(&body), verified: true };
             Ok::<_, Refusal>(route.verifier.handshake(&test, Some(whole.plan())))
         };
@@ -424,32 +493,62 @@ impl<I: Inbox> Shared<I> {
         }
     }
 
-    /// The events in a request, if its signature is valid.
+    /// Fetches a URL of a signed request, and returns the end of the request.
+    async fn confirm(&self, route: &Route, confirmation: Confirmation) -> Ending {
+        // A recorded request can be sent again, and is no event that is known.
+        if let Err(seconds) = route.tests.take() {
+            return Ending::TooMany { seconds };
+        }
+        let Confirmation { url, addresses, answer } = confirmation;
+        match self.egress.fetch(&url, &addresses, None).await {
+            Ok(_) => {
+                tracing::info!(source = %route.source, "confirmed what the sender asked to be confirmed");
+                Ending::Answered(answer)
+            }
+            Err(reason) => Ending::Unpublished(Unpublished::new(reason, 30)),
+        }
+    }
+
+    /// The events in a request, if its signature is valid. `published` is the key that it names as `wanted`.
     fn events(
         &self,
         route: &Route,
         whole: &Whole<'_, '_>,
+        published: Option<&PublishedKey>,
+        wanted: Option<&Wanted>,
         peer: &Peer,
         trace: &mut RequestTrace,
-    ) -> Result<Vec<Arrived>, Ending> {
+    ) -> Result<Signed, Ending> {
         // The body may have taken long to arrive, and the claim may be too old by now.
         self.check_age(|now| whole.check_age(route.verifier.tolerance(), now))?;
-        let verified = route.verifier.verify_claim(whole)?;
+        let verified = route.verifier.verify_claim(whole, published)?;
+        if let (Some(published), Some(wanted)) = (&route.published, wanted) {
+            published.keys.prove(wanted);
+        }
         peer.admit().map_err(|_| Ending::Busy)?;
         if let Some(allowance) = &route.allowance {
             allowance.take().map_err(|seconds| Ending::TooMany { seconds })?;
         }
         let test = Test { head: verified.head(), body: Some(verified.body()), verified: true };
-        if let Shaken::Answer(answer) = route.verifier.handshake(&test, Some(verified.plan())) {
-            return Err(Ending::Answered(answer));
+        match route.verifier.handshake(&test, Some(verified.plan())) {
+            Shaken::Answer(answer) => return Err(Ending::Answered(answer)),
+            Shaken::Confirm(confirmation) => return Ok(Signed::Confirmation(confirmation)),
+            Shaken::Refused => return Err(Refusal::Unmet("handshake".into()).into()),
+            Shaken::No | Shaken::Key(..) => {}
         }
         let mut events = event::read(&verified, &route.source, self.env.now())?;
         if let Some((first, others)) = events.split_first_mut() {
             trace.verified(verified.head().headers, &mut first.event);
             others.iter_mut().for_each(|other| other.event.trace = first.event.trace);
         }
-        Ok(events)
+        Ok(Signed::Events(events))
     }
+}
+
+/// What a signed request has.
+enum Signed {
+    Events(Vec<Arrived>),
+    Confirmation(Confirmation),
 }
 
 impl Tally {
@@ -479,6 +578,14 @@ impl Tally {
                     held_back,
                     "payload refused: {}",
                     error.for_the_log()
+                );
+            }
+            Ending::Unpublished(why) => {
+                tracing::warn!(
+                    source,
+                    peer,
+                    held_back,
+                    "signature not checked, the sender was asked to retry: {why}"
                 );
             }
             Ending::NotStored(error) => {

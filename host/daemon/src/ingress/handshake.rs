@@ -15,11 +15,13 @@ use http::{
     header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use http_body_util::Full;
+use ipnet::IpNet;
 use posthouse_model::config::{
     Secret,
-    scheme::{Encoding, Guard, Handshake, ReplyPart, ReplyValue, Row},
+    scheme::{Encoding, Fetchable, Guard, Handshake, ReplyPart, ReplyValue, Row},
 };
 use subtle::Choice;
+use url::Url;
 
 use super::{
     crypto::{SharedKey, Value},
@@ -42,6 +44,7 @@ pub(super) struct Shake {
     place: Option<(At, Option<String>)>,
     absent: Option<At>,
     guard: Guarded,
+    confirm: Option<(At, Vec<Fetchable>)>,
     wanted: Wanted,
     status: StatusCode,
     text: Option<Vec<Say>>,
@@ -103,11 +106,21 @@ impl Answer {
 pub(super) enum Shaken {
     /// No handshake.
     No,
-    /// A handshake that shows another text than the source's `verify_token`.
+    /// A handshake that shows another text than the source's `verify_token`, or wants a URL fetched that the row does
+    /// not allow.
     Refused,
     /// A handshake that brings the source's key, and its answer if the key is taken.
     Key(Secret, Answer),
     Answer(Answer),
+    Confirm(Confirmation),
+}
+
+/// A URL that posthouse fetches before it gives this answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Confirmation {
+    pub(super) url: Url,
+    pub(super) addresses: Vec<IpNet>,
+    pub(super) answer: Answer,
 }
 
 /// A request that may be a handshake.
@@ -145,6 +158,10 @@ impl Shake {
             Guard::Secret(place) => Guarded::Secret(compiler.place(place)?),
             Guard::Learn(place) => Guarded::Learn(compiler.place(place)?),
         };
+        let confirm = match &handshake.confirm {
+            Some((place, from)) => Some((compiler.place(place)?, from.clone())),
+            None => None,
+        };
         let mut say = |parts: &[ReplyPart]| {
             let part = |part: &ReplyPart| match part {
                 ReplyPart::Literal(text) => Some(Say::Literal(text.clone())),
@@ -169,7 +186,8 @@ impl Shake {
             |(name, parts): &(String, Vec<ReplyPart>)| Some((name.parse::<HeaderName>().ok()?, say(parts)?));
         let headers = handshake.answer.headers.iter().map(header).collect::<Option<Vec<_>>>()?;
         let status = StatusCode::from_u16(handshake.answer.status).ok()?;
-        Some(Self { method, place, absent, guard, wanted: compiler.wanted(), status, text, json, headers })
+        let wanted = compiler.wanted();
+        Some(Self { method, place, absent, guard, confirm, wanted, status, text, json, headers })
     }
 
     /// Whether the request has to be signed.
@@ -189,7 +207,13 @@ impl Shake {
 
     /// What the request is. `token` is the hash of the source's `verify_token`, `key` its first secret.
     pub(super) fn read(&self, test: &Test<'_>, token: Option<&Value>, key: Option<&SharedKey>) -> Shaken {
-        if self.is_verified() != test.verified || !self.may_be(test.head) {
+        // A sender may sign its test although it need not.
+        let fits = match self.guard {
+            Guarded::Verified => test.verified,
+            Guarded::Learn(_) => !test.verified,
+            Guarded::Open | Guarded::Secret(_) => true,
+        };
+        if !fits || !self.may_be(test.head) {
             return Shaken::No;
         }
         let found = match (self.reads_body(), test.body) {
@@ -221,13 +245,20 @@ impl Shake {
                 return Shaken::Refused;
             }
         }
-        match (self.answer(&text, key), &self.guard) {
-            (None, _) => Shaken::No,
-            (Some(answer), Guarded::Learn(at)) => match text(at).filter(|text| text.len() <= MAX_ECHO) {
+        let Some(answer) = self.answer(&text, key) else { return Shaken::No };
+        if let Guarded::Learn(at) = &self.guard {
+            return match text(at).filter(|text| text.len() <= MAX_ECHO) {
                 Some(key) => Shaken::Key(Secret::new(key), answer),
                 None => Shaken::No,
-            },
-            (Some(answer), _) => Shaken::Answer(answer),
+            };
+        }
+        let Some((at, from)) = &self.confirm else { return Shaken::Answer(answer) };
+        let url = text(at).unwrap_or_default();
+        match Fetchable::among(from, &url) {
+            Some((fetchable, url)) => {
+                Shaken::Confirm(Confirmation { url, addresses: fetchable.addresses.clone(), answer })
+            }
+            None => Shaken::Refused,
         }
     }
 
@@ -304,7 +335,7 @@ fn text<'r>(head: Head<'r>, found: Option<&Found<'r>>, at: &At) -> Option<Cow<'r
             let value = values.next()?.clone();
             values.next().is_none().then_some(value)
         }
-        At::Entry(_) | At::Form(_) => None,
+        At::Entry(_) | At::Form(_) | At::Claim(_) => None,
     };
     text.filter(|text| !text.is_empty())
 }

@@ -238,7 +238,7 @@ impl Key {
             Algorithm::EcdsaP256 => {
                 PublicKey::p256(&key).map(Self::Public).ok_or_else(|| KeyProblem::NotAPublicKey(name()))
             }
-            Algorithm::Basic => match bare.split_once(':') {
+            Algorithm::Basic | Algorithm::JwtEs256 => match bare.split_once(':') {
                 Some((user, password)) if !user.is_empty() && !password.is_empty() => {
                     SharedKey::new(algorithm, &key).map(Self::Shared).ok_or(KeyProblem::Empty)
                 }

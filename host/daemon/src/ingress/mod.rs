@@ -22,6 +22,8 @@
 //!  ending     the outcome and the response
 //! ```
 //!
+//! Where the sender publishes its key, `keychain` keeps it, `network` fetches it, and `published` checks signatures with
+//! it. `jwt` reads signatures that are tokens, `sealed` decrypts bodies, `sns` composes the text that Amazon SNS signs.
 //! `handshake` answers the requests with which senders test a URL. `learning` keeps the keys that some of them bring.
 //! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
 //! knows how bodies usually change on their way. The rows themselves are in `config/scheme` of the model.
@@ -41,11 +43,15 @@ pub(crate) mod fuzz;
 mod handler;
 mod handling;
 mod handshake;
+mod jwt;
+mod keychain;
 mod keys;
 mod learning;
 mod members;
+mod network;
 mod offline;
 mod plan;
+mod published;
 #[cfg(test)]
 mod random_schemes;
 mod rate;
@@ -53,18 +59,20 @@ mod refusal;
 mod request;
 #[cfg(test)]
 mod sample_requests;
+mod sealed;
 mod server;
 mod sign;
+mod sns;
 mod stray;
 #[cfg(test)]
 mod vectors;
 mod verify;
 
 pub use envelope::InvalidPayload;
-pub use handler::{Inbox, Ingress, NO_SOURCE, Subscribers};
+pub use handler::{Inbox, Ingress, KeyPlaces, NO_SOURCE, Subscribers};
 pub use keys::KeyError;
 pub use learning::{BroughtKeys, KeyState, LearnError};
-pub use offline::{Explanation, Offline, Unverified, verify_offline};
+pub use offline::{Explanation, Given, Offline, Unverified, verify_offline};
 pub use refusal::Refusal;
 pub use request::RawRequest;
 pub use sign::{Draft, SignError, Signed, sign, sign_in_body, sign_request};

@@ -6,13 +6,18 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use posthouse_egress::first_certificate;
 use posthouse_model::config::{self, scheme::shipped};
+use serde_json::Value;
 
 use super::{
     KeyError, RawRequest, Refusal, Verifier, altered,
     body::content_coding,
     event,
+    keychain::Wanted,
     plan::{Family, Plan},
+    published::PublishedKey,
 };
 
 /// A timestamp in milliseconds is at least this many seconds off.
@@ -52,11 +57,45 @@ pub struct Offline {
     pub headers: Vec<(String, String)>,
     /// Its body.
     pub body: Bytes,
+    /// The keys that the daemon would fetch.
+    pub given: Given,
+}
+
+/// Published keys that a person vouches for.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// The file of a certificate, in PEM or DER, of any issuer.
+    pub certificate: Option<Vec<u8>>,
+    /// JSON with keys of RFC 7517: `{"keys":[…]}`, an array of keys, or one.
+    pub jwks: Option<Value>,
+}
+
+impl Given {
+    /// The key that a request names. A certificate counts for any URL that the scheme allows.
+    fn key(&self, wanted: &Wanted, at: Timestamp) -> Result<PublishedKey, String> {
+        let key = match (&self.certificate, &self.jwks) {
+            (Some(file), _) => PublishedKey::of_certificate(&first_certificate(file)?)?,
+            (None, Some(jwks)) => {
+                let keys = jwks.get("keys").unwrap_or(jwks);
+                let one = std::slice::from_ref(keys);
+                let mut keys = keys.as_array().map_or(one, Vec::as_slice).iter();
+                let found = keys.find_map(|key| PublishedKey::of_jwk(key, &wanted.id, at).ok());
+                found.ok_or("no key of the file fits the request's `kid` and is valid")?
+            }
+            (None, None) => {
+                return Err(format!(
+                    "the daemon fetches `{}`; give it with --certificate or --jwks",
+                    wanted.id
+                ));
+            }
+        };
+        key.check(at).map(|()| key)
+    }
 }
 
 /// Verifies a request as the daemon would at this time.
 pub fn verify_offline(source: &config::Source, request: &Offline, at: Timestamp) -> Explanation {
-    let Offline { method, query, headers, body } = request.clone();
+    let Offline { method, query, headers, body, given } = request.clone();
     let prepared = Verifier::new(source).map_err(Unverified::from).and_then(|verifier| {
         Ok((verifier, RawRequest { method, query, headers: header_map(&headers)?, body }))
     });
@@ -71,14 +110,23 @@ pub fn verify_offline(source: &config::Source, request: &Offline, at: Timestamp)
             return Explanation { verdict: Err(error), hints: hints.into_iter().collect() };
         }
     };
-    match verifier.verify(&request, at) {
+    let unusable = Mutex::new(None);
+    let published = |wanted: &Wanted| match given.key(wanted, at) {
+        Ok(key) => Some(key),
+        Err(reason) => {
+            *unusable.lock() = Some(reason);
+            None
+        }
+    };
+    match verifier.verify_with(&request, at, &published) {
         Ok(verified) => {
             let refused = event::read(&verified, &source.name, at).err();
             let hint = |error| format!("the signature holds, and yet the answer would be 400: {error}");
             Explanation { verdict: Ok(()), hints: refused.map(hint).into_iter().collect() }
         }
         Err(refusal) => {
-            let hints = hints(source, &verifier, &request, &refusal);
+            let mut hints = hints(source, &verifier, &request, &refusal);
+            hints.extend(unusable.into_inner());
             Explanation { verdict: Err(refusal.into()), hints }
         }
     }
@@ -113,10 +161,12 @@ fn hints(
 }
 
 fn age_hints(verifier: &Verifier, request: &RawRequest, refusal: &Refusal) -> Vec<String> {
-    let mut hints = vec![match verifier.check_signatures(request) {
-        Ok(()) => "apart from its time the signature holds".to_owned(),
-        Err(other) => format!("nor would it hold at any other time: {other}"),
-    }];
+    let mut hints = match verifier.check_signatures(request) {
+        Ok(()) => vec!["apart from its time the signature holds".to_owned()],
+        // Nobody knows.
+        Err(Refusal::Unfetched(_)) => Vec::new(),
+        Err(other) => vec![format!("nor would it hold at any other time: {other}")],
+    };
     if matches!(refusal, Refusal::Future { ahead, .. } if *ahead >= MILLISECONDS) {
         hints.push("the timestamp looks like milliseconds; senders sign seconds".to_owned());
     }
@@ -206,6 +256,7 @@ mod tests {
             query: None,
             headers: headers.to_vec(),
             body: Bytes::copy_from_slice(body.as_bytes()),
+            given: Given::default(),
         };
         let explanation = verify_offline(source, &request, at(NOW));
         let verdict = explanation.verdict.map_or_else(|error| error.to_string(), |()| "valid".to_owned());

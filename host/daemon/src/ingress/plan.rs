@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
-use posthouse_model::config::scheme::{Algorithm, EventForm, Part, Piece, Place, Row, SignatureForm, Text};
+use posthouse_model::config::scheme::{
+    Algorithm, EventForm, KeySource, Part, Piece, Place, Required, Requirement, Row, SignatureForm, Text,
+};
 
-use super::{handshake::Shake, members::Wanted};
+use super::{handshake::Shake, members::Wanted, sns};
 
 /// A compiled row.
 pub(super) struct Plan {
@@ -28,6 +30,12 @@ pub(super) struct Family {
     pub(super) digest: Option<At>,
     /// The place of a value that serves once.
     pub(super) once: Option<At>,
+    /// The place of the URL of a certificate.
+    pub(super) certificate: Option<At>,
+    /// Places, each with the only text that it may have.
+    pub(super) require: Vec<(At, Required)>,
+    /// The member with an encrypted body.
+    pub(super) sealed: Option<Wanted>,
     /// Whether the event may have an id that the signature does not cover.
     pub(super) unsigned_id: bool,
     /// Whether the signature covers nothing of the event's type.
@@ -75,6 +83,8 @@ pub(super) enum At {
     Json(usize, String),
     Query(String),
     Form(String),
+    /// A claim of a JWT.
+    Claim(String),
 }
 
 /// A piece of the signed text.
@@ -89,6 +99,9 @@ pub(super) enum Step {
     Key,
     Form,
     Headers(HeaderName),
+    Crc32,
+    /// The members that SNS signs, by their numbers in [`Family::wanted`].
+    Sns([usize; sns::MEMBERS.len()]),
     Place(At),
 }
 
@@ -170,6 +183,20 @@ impl Family {
             Some(place) => Some(compiler.place(place)?),
             None => None,
         };
+        let certificate = match &row.key_source {
+            Some(KeySource::Certificate { at, .. }) => Some(compiler.place(at)?),
+            _ => None,
+        };
+        let required = |required: &Requirement| Some((compiler.place(&required.place)?, required.is.clone()));
+        let require = row.require.iter().map(required).collect::<Option<Vec<_>>>()?;
+        let sealed = row.encrypted.as_ref().and_then(|place| match place {
+            Place::Json(steps) => {
+                let mut wanted = Wanted::default();
+                wanted.add(steps);
+                Some(wanted)
+            }
+            _ => None,
+        });
         let of_step = |step: &Step| match step {
             Step::Headers(name) | Step::Place(At::Header(name)) => Some(name.clone()),
             _ => None,
@@ -196,6 +223,9 @@ impl Family {
             signed,
             digest,
             once,
+            certificate,
+            require,
+            sealed,
             unsigned_id,
             unsigned_type,
             wanted,
@@ -277,7 +307,7 @@ impl<'a> Compiler<'a> {
                     }
                 }
             }
-            Place::Entry(_) | Place::Query(_) | Place::Form(_) => None,
+            Place::Entry(_) | Place::Query(_) | Place::Form(_) | Place::Claim(_) => None,
         }
     }
 
@@ -289,6 +319,7 @@ impl<'a> Compiler<'a> {
             Place::Json(steps) => At::Json(self.wanted.add(steps), place.to_string()),
             Place::Query(name) => At::Query(name.clone()),
             Place::Form(name) => At::Form(name.clone()),
+            Place::Claim(name) => At::Claim(name.clone()),
         })
     }
 
@@ -304,6 +335,8 @@ impl<'a> Compiler<'a> {
             Piece::Key => Step::Key,
             Piece::Form => Step::Form,
             Piece::Headers(name) => Step::Headers(self.header(name)?),
+            Piece::Crc32 => Step::Crc32,
+            Piece::Sns => Step::Sns(sns::MEMBERS.map(|name| self.wanted.add(&[name.to_owned()]))),
             Piece::Place(place) => Step::Place(self.place(place)?),
         })
     }

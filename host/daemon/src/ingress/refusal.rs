@@ -55,6 +55,24 @@ pub enum Refusal {
     /// The signed text covers a hash of the body, and the body has another.
     #[error("`{0}` is not the hash of the body")]
     OtherBody(Arc<str>),
+    /// The signature is a JWT, and this text is none, or one of another algorithm.
+    #[error("`{0}` holds no JWT of the scheme's algorithm")]
+    BadToken(Arc<str>),
+    /// The JWT says that it has expired.
+    #[error("the JWT has expired")]
+    Expired,
+    /// A place has not the text that the scheme requires.
+    #[error("`{0}` is not what the scheme requires")]
+    Unmet(Arc<str>),
+    /// The scheme does not allow this URL to be fetched.
+    #[error("`{0}` holds no URL that the scheme allows to fetch")]
+    BadUrl(Arc<str>),
+    /// The signature needs a published key, and it was not fetched.
+    #[error("the public key for scheme `{0}` was not fetched")]
+    Unfetched(Arc<str>),
+    /// The body can't be decrypted.
+    #[error("the body is encrypted with another key")]
+    Sealed,
     /// The request is a replay, or the clocks differ.
     #[error("the timestamp is {age} s old; the tolerance is {tolerance} s")]
     Stale {
@@ -114,6 +132,12 @@ impl Refusal {
             Self::Unreadable(_) => "body-not-json",
             Self::TooManyFields => "body-too-many-fields",
             Self::OtherBody(_) => "signature-mismatch",
+            Self::BadToken(_) => "bad-token",
+            Self::Expired => "expired-token",
+            Self::Unmet(_) => "requirement-unmet",
+            Self::BadUrl(_) => "url-not-allowed",
+            Self::Unfetched(_) => "key-not-fetched",
+            Self::Sealed => "signature-mismatch",
             Self::Stale { .. } => "stale-timestamp",
             Self::Future { .. } => "future-timestamp",
             Self::TooMany => "too-many-signatures",

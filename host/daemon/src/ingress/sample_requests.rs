@@ -1,5 +1,7 @@
 //! Tests the samples of `posthouse send`: signed as their senders sign, each is the event that its name says.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use ed25519_dalek::Signer as _;
@@ -92,7 +94,8 @@ fn signed(scheme: &Scheme, source: &Source, request: SenderRequest) -> RawReques
 fn every_sample_is_the_event_that_its_name_says() {
     let samples = SenderSamples::read().unwrap();
     let at = Timestamp::from_second(NOW).unwrap();
-    for scheme in shipped().iter().filter(|scheme| !scheme.has_envelope()) {
+    let is_own = |scheme: &&Arc<Scheme>| scheme.rows[0].key_source.is_none();
+    for scheme in shipped().iter().filter(|scheme| !scheme.has_envelope()).filter(is_own) {
         let source = source(scheme);
         let verifier = Verifier::new(&source).unwrap();
         for name in samples.names(&scheme.name) {

@@ -1,6 +1,11 @@
 //! Signs as a sender does: for `posthouse sign`, for `posthouse send`, and for tests.
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use std::convert::Infallible;
+
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL},
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use jiff::Timestamp;
@@ -147,7 +152,8 @@ impl<'a> Signer<'a> {
             true => SignError::NoKey(source.name.clone()),
             false => SignError::PublicKeysOnly(source.name.clone()),
         };
-        let shared = |keyring: &'a Keyring| Some((keyring, keyring.shared.first()?));
+        let signs = |key: &&SharedKey| !matches!(key, SharedKey::Name(_));
+        let shared = |keyring: &'a Keyring| Some((keyring, keyring.shared.iter().find(signs)?));
         let (keyring, key) = keyrings.iter().find_map(shared).ok_or_else(none)?;
         let family = keyring.plan.families.first().ok_or_else(none)?;
         Ok(Self { source, keyring, key, family })
@@ -171,6 +177,9 @@ impl<'a> Signer<'a> {
                 _ => secret.to_owned(),
             });
         }
+        if signature.algorithm.is_jwt() {
+            return Ok(token(source, key, draft.at));
+        }
         let mut map = HeaderMap::new();
         let content_type = [("content-type".to_owned(), draft.content_type.to_owned())];
         for (name, value) in headers.iter().chain(&content_type) {
@@ -192,6 +201,19 @@ impl<'a> Signer<'a> {
             Encoding::Hex | Encoding::HexAnyCase => hex::encode(value.bytes()),
         })
     }
+}
+
+/// A JWT for the source's URL that expires after five minutes.
+fn token(source: &config::Source, key: &SharedKey, at: Timestamp) -> String {
+    let url = source.url.as_deref().unwrap_or_default();
+    let claims = serde_json::json!({ "aud": url, "iat": at.as_second(), "exp": at.as_second() + 300 });
+    let head = BASE64URL.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{head}.{}", BASE64URL.encode(claims.to_string()));
+    let Ok(value) = key.value(|_, sink| {
+        sink(signed.as_bytes());
+        Ok::<(), Infallible>(())
+    });
+    format!("{signed}.{}", BASE64URL.encode(value.bytes()))
 }
 
 /// The headers of a family, the last one without its signature.

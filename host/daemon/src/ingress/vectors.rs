@@ -14,10 +14,11 @@ use posthouse_model::{
 use serde::Deserialize;
 
 use super::{
-    Draft, Verifier,
+    Draft, Refusal, Verified, Verifier,
     event::{self, Arrived},
     fixtures,
     handshake::{Shaken, Test},
+    published::PublishedKey,
     request::RawRequest,
     sign_request,
 };
@@ -28,6 +29,8 @@ struct Vector {
     scheme: String,
     kind: Option<String>,
     needs: Option<String>,
+    certificates: Option<BTreeMap<String, String>>,
+    jwks: Option<serde_json::Value>,
     secrets: Vec<String>,
     now: i64,
     method: String,
@@ -75,7 +78,7 @@ fn all() -> Vec<Vector> {
         vectors: Vec<Vector>,
     }
     let file: File = serde_json::from_str(include_str!("../../../../tests/data/senders.json")).unwrap();
-    let shipped = |vector: &Vector| vector.needs.is_none() && Scheme::named(&vector.scheme).is_some();
+    let shipped = |vector: &Vector| Scheme::named(&vector.scheme).is_some();
     file.vectors.into_iter().filter(shipped).collect()
 }
 
@@ -87,7 +90,7 @@ impl Vector {
             scheme,
             url: Some(self.url.clone()),
             secrets: self.secrets.iter().map(Secret::new).collect(),
-            brings_key: self.secrets.is_empty(),
+            brings_key: self.secrets.is_empty() && self.needs.is_none(),
             verify_token: self.verify_token.as_ref().map(Secret::new),
             ..fixtures::source("standard-webhooks")
         }
@@ -105,6 +108,18 @@ impl Vector {
             headers,
             body: Bytes::from(BASE64.decode(&self.body_b64).unwrap()),
         }
+    }
+
+    /// The verdict, with the keys that a fetch would give.
+    fn verify<'r>(&self, verifier: &'r Verifier, request: &'r RawRequest) -> Result<Verified<'r>, Refusal> {
+        verifier.verify_with(request, self.now(), &|wanted| {
+            if let Some(pem) = self.certificates.as_ref().and_then(|all| all.get(&wanted.id)) {
+                let der = posthouse_egress::first_certificate(pem.as_bytes()).unwrap();
+                return Some(PublishedKey::of_certificate(&der).unwrap());
+            }
+            let keys = self.jwks.as_ref()?.as_array()?;
+            keys.iter().find_map(|key| PublishedKey::of_jwk(key, &wanted.id, self.now()).ok())
+        })
     }
 
     fn now(&self) -> Timestamp {
@@ -129,7 +144,7 @@ fn each_is_judged_as_the_senders_library_judges_it() {
         let source = vector.source();
         let verifier = Verifier::new(&source).unwrap_or_else(|error| panic!("{}: {error}", vector.name));
         let request = vector.request();
-        let verdict = verifier.verify(&request, vector.now());
+        let verdict = vector.verify(&verifier, &request);
         if verdict.is_ok() != vector.is_valid() {
             wrong.push(format!("{}: {:?}", vector.name, verdict.err().map(|refusal| refusal.to_string())));
         }
@@ -144,7 +159,7 @@ fn the_event_of_each_is_read_where_the_row_says() {
         let source = vector.source();
         let verifier = Verifier::new(&source).unwrap();
         let request = vector.request();
-        let Ok(verified) = verifier.verify(&request, vector.now()) else { continue };
+        let Ok(verified) = vector.verify(&verifier, &request) else { continue };
         let read = event::read(&verified, &source.name, vector.now());
         let Some(expected) = vector.events.as_deref() else { continue };
         // The time of Xero has no offset; its name says that it is in UTC.
@@ -252,5 +267,35 @@ async fn each_handshake_is_answered_as_its_sender_wants() {
         }
         answered += 1;
     }
-    assert_eq!(answered, 14);
+    assert_eq!(answered, 15);
+}
+
+#[test]
+fn the_cases_with_published_keys_are_there_and_become_events() {
+    let mut types = BTreeMap::<String, Vec<String>>::new();
+    let (mut valid, mut invalid) = (0, 0);
+    for vector in vectors().iter().filter(|vector| vector.needs.is_some()) {
+        let (source, request) = (vector.source(), vector.request());
+        let verifier = Verifier::new(&source).unwrap();
+        // Without the key, nothing is valid.
+        assert!(verifier.verify(&request, vector.now()).is_err(), "{}", vector.name);
+        let Ok(verified) = vector.verify(&verifier, &request) else {
+            invalid += 1;
+            continue;
+        };
+        valid += 1;
+        let read = event::read(&verified, &source.name, vector.now()).unwrap();
+        let read = read.iter().map(|Arrived { event, .. }| event.event_type.to_string());
+        types.entry(vector.scheme.clone()).or_default().extend(read);
+    }
+    assert_eq!((valid, invalid), (9, 19));
+    let types = ["paypal", "plaid", "sns"].map(|scheme| types[scheme].join(" "));
+    assert_eq!(
+        types,
+        [
+            "PAYMENT.CAPTURE.COMPLETED BILLING.SUBSCRIPTION.CANCELLED BILLING.SUBSCRIPTION.CANCELLED",
+            "TRANSACTIONS.SYNC_UPDATES_AVAILABLE TRANSACTIONS.SYNC_UPDATES_AVAILABLE ITEM.ERROR",
+            "Notification Notification SubscriptionConfirmation",
+        ]
+    );
 }

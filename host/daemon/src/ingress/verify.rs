@@ -12,17 +12,20 @@ use posthouse_model::{EventType, SecondKey, config};
 use super::{
     KeyError, RawRequest, Refusal,
     claim::{Claim, Whole},
-    crypto::Value,
+    crypto::{SharedKey, Value},
     handshake::{Shaken, Test},
+    keychain::Wanted,
     keys::Keyring,
     plan::{Family, Plan},
+    published::PublishedKey,
     request::{Address, Head},
+    sealed,
 };
 
 /// A request whose sender is verified. Only [`Verifier`] makes one.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Verified<'r> {
-    body: &'r Bytes,
+    body: Bytes,
     head: Head<'r>,
     plan: &'r Plan,
     family: &'r Family,
@@ -38,9 +41,9 @@ impl fmt::Debug for Verified<'_> {
 }
 
 impl<'r> Verified<'r> {
-    /// The signed bytes.
-    pub fn body(&self) -> &'r Bytes {
-        self.body
+    /// The signed bytes, decrypted if the sender encrypts them.
+    pub fn body(&self) -> &Bytes {
+        &self.body
     }
 
     /// All of the request but its body. A signature rarely covers all of it.
@@ -107,11 +110,25 @@ impl Verifier {
     /// # Errors
     /// [`Refusal`] gives the first reason.
     pub fn verify<'r>(&'r self, request: &'r RawRequest, now: Timestamp) -> Result<Verified<'r>, Refusal> {
+        self.verify_with(request, now, &|_| None)
+    }
+
+    /// The same, with published keys.
+    ///
+    /// # Errors
+    /// [`Refusal`] gives the first reason.
+    pub(super) fn verify_with<'r>(
+        &'r self,
+        request: &'r RawRequest,
+        now: Timestamp,
+        published: &dyn Fn(&Wanted) -> Option<PublishedKey>,
+    ) -> Result<Verified<'r>, Refusal> {
         let claim = self.claim(request.head())?;
         claim.check_age(self.tolerance, now)?;
         let whole = claim.with_body(&request.body)?;
         whole.check_age(self.tolerance, now)?;
-        self.verify_claim(&whole)
+        let key = whole.wanted()?.and_then(|wanted| published(&wanted));
+        self.verify_claim(&whole, key.as_ref())
     }
 
     /// Whether its sender has yet to bring its key.
@@ -128,13 +145,17 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Refusal`] if no signature matches.
-    pub(super) fn verify_claim<'r>(&self, whole: &Whole<'r, 'r>) -> Result<Verified<'r>, Refusal> {
+    pub(super) fn verify_claim<'r>(
+        &self,
+        whole: &Whole<'r, 'r>,
+        published: Option<&PublishedKey>,
+    ) -> Result<Verified<'r>, Refusal> {
         if self.keyless {
             return Err(Refusal::NoKey);
         }
-        whole.check_signatures()?;
+        whole.check_signatures(published)?;
         Ok(Verified {
-            body: whole.body(),
+            body: whole.opened()?,
             head: whole.head(),
             plan: whole.plan(),
             family: whole.family(),
@@ -161,7 +182,21 @@ impl Verifier {
     /// # Errors
     /// [`Refusal`] gives the first reason.
     pub(super) fn check_signatures(&self, request: &RawRequest) -> Result<(), Refusal> {
-        self.claim(request.head())?.with_body(&request.body)?.check_signatures()
+        self.claim(request.head())?.with_body(&request.body)?.check_signatures(None)
+    }
+
+    /// Decrypts a body that nobody has signed, if it is encrypted: it may be a test of the URL. Returns none if it is not
+    /// encrypted, and no bytes if it can't be decrypted.
+    pub(super) fn open_unsigned(&self, body: &Bytes) -> Option<Bytes> {
+        let mut families = self
+            .keyrings
+            .iter()
+            .flat_map(|keyring| keyring.plan.families.iter().map(move |of| (keyring, of)));
+        families.find_map(|(keyring, family)| {
+            let sealed = family.sealed_member(body)?;
+            let mut keys = keyring.shared.iter().filter_map(SharedKey::text);
+            Some(keys.find_map(|key| sealed::open(key, &sealed)).unwrap_or_default())
+        })
     }
 
     /// What a request is, as a handshake. A signed one is of the row that signed it; `by` is that row.

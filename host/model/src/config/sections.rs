@@ -341,7 +341,7 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
         }
     }
     let mut tolerance = by_scheme.unwrap_or(minutes(5));
-    table.read("tolerance", &mut tolerance, duration(secs(1)..=days(1)));
+    table.read("tolerance", &mut tolerance, duration(secs(1)..=days(7)));
     let events = table.optional("events", list(pattern, "[\"user.*\"]")).unwrap_or(everything);
     let mut handled = false;
     table.read("respond", &mut handled, word(&[("accepted", false), ("handled", true)]));

@@ -6,17 +6,22 @@
 //!
 //! ```text
 //! read      a table into a Row, with line and column of each error
+//! fetched   the keys that a sender publishes, and the URLs that may be fetched for them
 //! template  texts with places in braces
 //! shipped   senders.toml, read once
 //! ```
 
+mod fetched;
 mod read;
 mod shipped;
 mod template;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub use self::shipped::{is_shipped, shipped};
+pub use self::{
+    fetched::{Fetchable, KeySource, Required, Requirement, UrlPattern},
+    shipped::{is_shipped, shipped},
+};
 pub(super) use self::{read::own_schemes, shipped::suggestion};
 
 /// The most pieces of a template.
@@ -76,7 +81,8 @@ impl Scheme {
     /// Whether a row signs the URL, so that the source has to name it.
     pub fn signs_url(&self) -> bool {
         let is_url = |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlUnescaped);
-        self.rows.iter().any(|row| row.signed.iter().any(is_url))
+        let is_required = |required: &Requirement| required.is == Required::Url;
+        self.rows.iter().any(|row| row.signed.iter().any(is_url) || row.require.iter().any(is_required))
     }
 
     /// Whether a handshake shows the `verify_token` of the source.
@@ -139,6 +145,13 @@ pub struct Row {
     pub timestamp: Option<SignedTime>,
     /// The place of the SHA-256 of the body, in hexadecimal, where the signed text does not contain the body.
     pub digest: Option<Place>,
+    /// Where the sender publishes its public key. None: the secrets of the source are the keys.
+    pub key_source: Option<KeySource>,
+    /// Places, each with the only text that it may have.
+    pub require: Vec<Requirement>,
+    /// The member of the body with an encrypted body, which takes its place: base64 of 16 bytes and of AES-256 in CBC
+    /// mode, whose key is the SHA-256 of a secret.
+    pub encrypted: Option<Place>,
     /// A signed place whose value no sender uses twice, where the signature does not cover the event.
     pub once: Option<Place>,
     /// Where the event's members are.
@@ -162,6 +175,8 @@ pub struct Handshake {
     pub absent: Option<Place>,
     /// What keeps strangers from using it.
     pub guard: Guard,
+    /// The place of a URL that posthouse fetches before it answers, and the URLs that it may be.
+    pub confirm: Option<(Place, Vec<Fetchable>)>,
     /// The answer.
     pub answer: Reply,
 }
@@ -178,7 +193,8 @@ impl Handshake {
             Guard::Open | Guard::Verified => None,
         };
         let shown = self.place.iter().map(|(place, _)| place);
-        shown.chain(&self.absent).chain(guard).chain(said)
+        let confirmed = self.confirm.iter().map(|(place, _)| place);
+        shown.chain(&self.absent).chain(guard).chain(confirmed).chain(said)
     }
 
     /// Whether its answer has an HMAC.
@@ -316,6 +332,14 @@ pub enum Algorithm {
     Ed25519,
     /// FIPS 186-5 over P-256 with SHA-256, in DER. The receiver has a public key.
     EcdsaP256,
+    /// RSASSA-PKCS1-v1_5 (RFC 8017) with SHA-1. The sender publishes the public key.
+    RsaSha1,
+    /// RSASSA-PKCS1-v1_5 (RFC 8017) with SHA-256. The sender publishes the public key.
+    RsaSha256,
+    /// A JWT (RFC 7519) with ECDSA over P-256. The sender publishes the public key.
+    JwtEs256,
+    /// A JWT (RFC 7519) with HMAC-SHA256.
+    JwtHs256,
     /// The secret itself. Nothing is signed.
     Token,
     /// RFC 7617: `user:password`. Nothing is signed.
@@ -325,7 +349,17 @@ pub enum Algorithm {
 impl Algorithm {
     /// Whether the receiver has a public key.
     pub fn is_public(self) -> bool {
-        matches!(self, Self::Ed25519 | Self::EcdsaP256)
+        self.is_rsa() || matches!(self, Self::Ed25519 | Self::EcdsaP256 | Self::JwtEs256)
+    }
+
+    /// Whether the signature is RSA's, by a key in a certificate.
+    pub fn is_rsa(self) -> bool {
+        matches!(self, Self::RsaSha1 | Self::RsaSha256)
+    }
+
+    /// Whether the signature is a JWT, which has a text of its own.
+    pub fn is_jwt(self) -> bool {
+        matches!(self, Self::JwtEs256 | Self::JwtHs256)
     }
 
     /// Whether nothing of the request is signed.
@@ -413,6 +447,10 @@ pub enum Piece {
     Form,
     /// The headers that this header lists, as `name:value`, joined by `;`.
     Headers(String),
+    /// The CRC-32 of the body, in decimal digits.
+    Crc32,
+    /// The members of the body that Amazon SNS signs, each with its name, a line each.
+    Sns,
     /// The text of a place.
     Place(Place),
 }
@@ -430,6 +468,8 @@ pub enum Place {
     Query(String),
     /// `form:NAME`.
     Form(String),
+    /// `claim:NAME`, of a JWT.
+    Claim(String),
 }
 
 impl fmt::Display for Place {
@@ -443,6 +483,7 @@ impl fmt::Display for Place {
             }
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Form(name) => write!(f, "form:{name}"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     About, Algorithm, Also, AnswerForm, BodyForm, Encoding, EventForm, Guard, Handshake, KeyEncoding,
     KeyForm, MAX_LIST, Part, Piece, Place, Reply, ReplyValue, Row, Scheme, Signature, SignatureForm,
-    SignedTime, Text, TimeUnit, shipped, template,
+    SignedTime, Text, TimeUnit, fetched, shipped, template,
 };
 use crate::config::{
     diagnose::{nearest, shown},
@@ -14,16 +14,23 @@ use crate::config::{
     value::{duration, integer, list, one_line, text, truth, word},
 };
 
-const ALGORITHMS: [(&str, Algorithm); 8] = [
+const ALGORITHMS: [(&str, Algorithm); 12] = [
     ("hmac-sha1", Algorithm::HmacSha1),
     ("hmac-sha256", Algorithm::HmacSha256),
     ("hmac-sha512", Algorithm::HmacSha512),
     ("sha256", Algorithm::Sha256),
     ("ed25519", Algorithm::Ed25519),
     ("ecdsa-p256", Algorithm::EcdsaP256),
+    ("rsa-sha1", Algorithm::RsaSha1),
+    ("rsa-sha256", Algorithm::RsaSha256),
+    ("jwt-es256", Algorithm::JwtEs256),
+    ("jwt-hs256", Algorithm::JwtHs256),
     ("token", Algorithm::Token),
     ("basic", Algorithm::Basic),
 ];
+
+/// The longest tolerance. PayPal retries for three days, maybe with the time of the first request.
+const MAX_TOLERANCE: Duration = Duration::from_hours(7 * 24);
 
 /// A table: a row, or the names of rows. Each name has the byte at which it begins.
 enum Told {
@@ -162,6 +169,9 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
     table.table("timestamp", |table| timestamp = signed_time(table));
     let digest = table.optional("digest", place);
     let once = table.optional("once", place);
+    let key_source = fetched::key_source(table);
+    let require = table.optional("require", fetched::requirements).unwrap_or_default();
+    let encrypted = table.optional("encrypted", place);
     let event_at = table.at("event");
     let mut event = EventForm::default();
     if let Some(mut given) = table.required("event", "{ type = \"{json:/type}\" }", Value::table) {
@@ -175,7 +185,7 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
     let mut answer = None;
     table.table("answer", |table| answer = Some(answer_form(table)));
     let signature = signature?;
-    if signature.algorithm.is_bearer() {
+    if signature.algorithm.is_bearer() || signature.algorithm.is_jwt() {
         signed.clear();
     }
     let row = Row {
@@ -187,6 +197,9 @@ fn row(table: &mut Table<'_>, name: &Arc<str>) -> Option<Row> {
         timestamp,
         digest,
         once,
+        key_source,
+        require,
+        encrypted,
         event,
         body,
         handshakes,
@@ -300,7 +313,7 @@ fn signed_time(table: &mut Table<'_>) -> Option<SignedTime> {
     let units = [("s", TimeUnit::Seconds), ("ms", TimeUnit::Milliseconds), ("rfc3339", TimeUnit::Rfc3339)];
     table.read("unit", &mut unit, word(&units));
     let mut tolerance = Duration::from_mins(5);
-    table.read("tolerance", &mut tolerance, duration(Duration::from_secs(1)..=Duration::from_hours(24)));
+    table.read("tolerance", &mut tolerance, duration(Duration::from_secs(1)..=MAX_TOLERANCE));
     Some(SignedTime { at: at?, unit, tolerance })
 }
 
@@ -343,6 +356,16 @@ fn handshake(value: &Value<'_>) -> Result<Handshake, Fault> {
         (None, None) if verified => Guard::Verified,
         (None, None) => Guard::Open,
     };
+    let mut confirm = None;
+    table.table("confirm", |table| {
+        let at = table.required("at", "\"json:/SubscribeURL\"", shown_place);
+        let from = table.required("from", "[\"https://api.example.com/confirm?*\"]", fetched::fetchables);
+        confirm = at.zip(from);
+    });
+    if confirm.is_some() && guard != Guard::Verified {
+        let message = "`confirm` fetches a URL of the request, so that the request has to be `verified`";
+        table.document.problem(table.at("confirm"), message);
+    }
     let mut answer = Reply { status: 200, ..Reply::default() };
     table.table("answer", |table| reply(table, &mut answer));
     if !table.has("place") && method.as_deref() != Some("HEAD") {
@@ -353,7 +376,7 @@ fn handshake(value: &Value<'_>) -> Result<Handshake, Fault> {
         table.document.problem(table.at("is"), "`is` is the text of a `place`, and there is none");
     }
     table.finish();
-    Ok(Handshake { method, place: here.map(|here| (here, is)), absent, guard, answer })
+    Ok(Handshake { method, place: here.map(|here| (here, is)), absent, guard, confirm, answer })
 }
 
 fn reply(table: &mut Table<'_>, answer: &mut Reply) {
@@ -410,7 +433,8 @@ fn body_forms(value: &Value<'_>) -> Result<Vec<BodyForm>, Fault> {
     }
 }
 
-fn place(value: &Value<'_>) -> Result<Place, Fault> {
+/// A place.
+pub(super) fn place(value: &Value<'_>) -> Result<Place, Fault> {
     template::place(text(value)?).map_err(|problem| value.fault(problem))
 }
 
@@ -429,7 +453,7 @@ fn letter(value: &Value<'_>) -> Result<char, Fault> {
 }
 
 /// The items, if there are not too many.
-fn bounded<T>(value: &Value<'_>, items: Vec<T>) -> Result<Vec<T>, Fault> {
+pub(super) fn bounded<T>(value: &Value<'_>, items: Vec<T>) -> Result<Vec<T>, Fault> {
     match items.len() {
         0..=MAX_LIST => Ok(items),
         more => Err(value.fault(format_args!("has {more} items; the limit is {MAX_LIST}"))),
@@ -470,6 +494,11 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         }
     }
     check_handshakes(row, table);
+    fetched::check(row, has_signed, table);
+    if algorithm.is_jwt() {
+        check_event(row, places, table);
+        return;
+    }
     if algorithm.is_bearer() {
         if has_signed || row.timestamp.is_some() || row.digest.is_some() {
             let message = format!(
@@ -495,7 +524,8 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         );
         wrong(table.at("once"), message);
     }
-    let covers_body = has(&Piece::Body) || (has(&Piece::Form) && row.digest.is_some()) || is_once;
+    let has_form = has(&Piece::Form) && row.digest.is_some();
+    let covers_body = has(&Piece::Body) || has(&Piece::Sns) || has_form || is_once;
     if !covers_body {
         let message = format!(
             "`{}` does not contain {{body}}, so anybody could change it; write {{body}}, or {{form}} and a \
@@ -530,9 +560,10 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         let message = format!("`{}` has no `entries`, and a place names one", path("signature"));
         wrong(places.signature, message);
     }
-    if has(&Piece::Key) != (algorithm == Algorithm::Sha256) {
+    if has(&Piece::Key) != (algorithm == Algorithm::Sha256) && !algorithm.is_rsa() {
         let message = format!(
-            "`{}` contains {{key}} exactly if the algorithm is \"sha256\"; any other has its key beside the text",
+            "`{}` contains {{key}} exactly if the algorithm is \"sha256\", and may if it is RSA; any other has its \
+             key beside the text",
             path("signed")
         );
         wrong(places.signed, message);
@@ -551,6 +582,13 @@ fn check(row: &Row, has_signed: bool, places: &Places, table: &Table<'_>) {
         );
         wrong(table.at("key"), message);
     }
+    check_event(row, places, table);
+}
+
+/// Reports an event without a type, or with two.
+fn check_event(row: &Row, places: &Places, table: &Table<'_>) {
+    let wrong = |at: usize, message: String| table.document.problem(at, message);
+    let path = |key: &str| table.path(key);
     if row.event.envelope {
         if !row.event.event_type.is_empty() || row.event.each.is_some() || row.body != [BodyForm::Json] {
             let message = format!("`{}`: an envelope has its own `type`, and is JSON", path("event"));
@@ -610,5 +648,9 @@ fn names(row: &Row) -> impl Iterator<Item = &str> {
         Place::Header(name) => Some(name.as_str()),
         _ => None,
     };
-    own.into_iter().chain(signed).chain(time).chain(event)
+    let required = row.require.iter().filter_map(|required| match &required.place {
+        Place::Header(name) => Some(name.as_str()),
+        _ => None,
+    });
+    own.into_iter().chain(signed).chain(time).chain(required).chain(event)
 }

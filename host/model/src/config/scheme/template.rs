@@ -54,6 +54,8 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             Raw::Braces("method") => Piece::Method,
             Raw::Braces("key") => Piece::Key,
             Raw::Braces("form") => Piece::Form,
+            Raw::Braces("crc32") => Piece::Crc32,
+            Raw::Braces("sns") => Piece::Sns,
             Raw::Braces(name) => match name.strip_prefix("headers:") {
                 Some(header) => Piece::Headers(header_name(header)?),
                 None => Piece::Place(place(name)?),
@@ -71,8 +73,8 @@ pub(super) fn text(text: &str) -> Result<Text, String> {
     let part = |part: Raw<'_>| match part {
         Raw::Literal(text) => Ok(Part::Literal(text.to_owned())),
         Raw::Braces(name) => match place(name)? {
-            Place::Entry(_) => {
-                Err("names an entry of the signature, which is no part of an event".to_owned())
+            Place::Entry(_) | Place::Claim(_) => {
+                Err("names a part of the signature, which is no part of an event".to_owned())
             }
             place => Ok(Part::Place(place)),
         },
@@ -109,8 +111,8 @@ pub(super) fn reply(text: &str) -> Result<Vec<ReplyPart>, String> {
 pub(super) fn place(text: &str) -> Result<Place, String> {
     let unknown = || {
         format!(
-            "names `{}`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME` and \
-             `form:NAME` are",
+            "names `{}`, which is no place; `header:NAME`, `entry:LABEL`, `json:/POINTER`, `query:NAME`, \
+             `form:NAME` and `claim:NAME` are",
             super::super::diagnose::shown(text)
         )
     };
@@ -126,6 +128,7 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
         "json" => Ok(Place::Json(pointer(name)?)),
         "query" => Ok(Place::Query(named()?)),
         "form" => Ok(Place::Form(named()?)),
+        "claim" => Ok(Place::Claim(named()?)),
         _ => Err(unknown()),
     }
 }
@@ -136,7 +139,9 @@ pub(super) fn place(text: &str) -> Result<Place, String> {
 /// The problem, as the end of a sentence.
 pub(super) fn place_of_handshake(text: &str) -> Result<Place, String> {
     match place(text)? {
-        Place::Entry(_) => Err("names an entry of the signature, which a test of the URL has not".to_owned()),
+        Place::Entry(_) | Place::Claim(_) => {
+            Err("names a part of the signature, which a test of the URL has not".to_owned())
+        }
         Place::Form(_) => Err("names a field of a form, and a test of the URL is none".to_owned()),
         place => Ok(place),
     }
@@ -217,7 +222,7 @@ mod tests {
             let error = pieces(template).unwrap_err();
             assert!(error.contains(told), "{template}: {error}");
         }
-        assert!(text("{entry:t}").unwrap_err().contains("entry"));
+        assert!(text("{entry:t}").unwrap_err().contains("part of the signature"));
         assert!(text("{body}").unwrap_err().contains("no place"));
     }
 }
