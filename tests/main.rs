@@ -8,6 +8,7 @@ mod admin_api;
 mod backup;
 mod bad_input;
 mod breaker;
+mod catch_up;
 #[cfg(feature = "fault-points")]
 mod clock;
 mod command_line;

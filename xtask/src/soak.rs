@@ -13,6 +13,8 @@ use crate::{
 
 /// How often each loop kills the daemon.
 const KILLS: u32 = 10_000;
+/// Events that a sender lists while the daemon that catches up is killed.
+const CATCH_UP: u32 = 10_000;
 /// How long each target is fuzzed.
 const MINUTES: u32 = 10;
 
@@ -57,11 +59,12 @@ fn parse(arguments: &[String]) -> Option<Options> {
     Some(options)
 }
 
-/// The loops of kills: without a database, on SQLite and on PostgreSQL, side by side.
+/// The loops of kills: without a database, on SQLite, on PostgreSQL, and while the daemon catches up, side by side.
 fn kills(kills: u32) -> Result {
     nextest_is_there()?;
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--package", "posthouse", "--profile", "soak", FAULT_POINTS]);
+    nextest.env("POSTHOUSE_CATCH_UP", CATCH_UP.to_string());
     run(nextest.env("POSTHOUSE_KILLS", kills.to_string()))
 }
 

@@ -56,8 +56,9 @@ use self::{
 
 use crate::{
     admin::{self, Admin, WayIn},
+    catch_up::CatchUps,
     dispatch::{self, Dispatch, Redactions, Sender},
-    ingress::{BroughtKeys, Ingress, KeyError, KeyPlaces},
+    ingress::{BroughtKeys, Ingress, KeyError, KeyPlaces, Subscribers},
     telemetry::Telemetry,
 };
 
@@ -249,10 +250,12 @@ async fn serve(
         env.clone(),
         telemetry.clone(),
     )?;
-    let subscribers = {
+    let subscribers: Subscribers = {
         let registry = registry.clone();
         Arc::new(move |event: &_| registry.recipients(event))
     };
+    let catch_ups =
+        CatchUps::new(Arc::clone(&in_force), store.clone(), egress, Arc::clone(&subscribers), env.clone());
     let ingress = Ingress::new(
         &config.sources,
         &config.server,
@@ -269,13 +272,8 @@ async fn serve(
     let senders = {
         let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
         let brought = BroughtKeys::new(&in_force.load().store.state_dir());
-        senders::senders(
-            Arc::new(move || config.load().sources.clone()),
-            listen,
-            env.clone(),
-            &ingress,
-            brought,
-        )
+        let sources = Arc::new(move || config.load().sources.clone());
+        senders::senders(sources, catch_ups.clone(), listen, env.clone(), &ingress, brought)
     };
     let admin = Admin::new(
         store.clone(),
@@ -312,6 +310,8 @@ async fn serve(
     let watched = registry.clone();
     let watcher = attempts.spawn(async move { watched.watch(rescan).await });
     let sweeper = attempts.spawn(dispatch::sweep(store.clone()));
+    let stop_catching_up = CancellationToken::new();
+    let catching_up = attempts.spawn(catch_ups.run(stop_catching_up.clone()));
 
     let stop_requests = CancellationToken::new();
     let connections = files::connections(&config, open_files);
@@ -340,8 +340,9 @@ async fn serve(
     telling.abort();
     watching.abort();
     manager::stopping(2 * config.server.shutdown_timeout + LAST_WORK);
+    stop_catching_up.cancel();
     stop_requests.cancel();
-    for (what, task) in [("ingress", ingress), ("admin", admin)] {
+    for (what, task) in [("catching up", catching_up), ("ingress", ingress), ("admin", admin)] {
         if let Err(error) = task.await {
             warn!(%error, "{what} failed during shutdown");
         }

@@ -16,6 +16,7 @@
 //!
 //! ```text
 //!   cli → daemon                    the commands; the composition root: starts in order, drains in reverse
+//!   catch_up                        asks senders for events that no webhook brought; reads them as ingress does
 //!   ingress │ dispatch │ admin      siblings never import each other
 //!   telemetry                       traces: the only module that knows OTLP
 //!   listener                        connections of both listeners: limits, timeouts, strict HTTP/1.1
@@ -24,6 +25,7 @@
 //! ```
 
 pub mod admin;
+pub mod catch_up;
 pub mod cli;
 pub mod daemon;
 pub mod dispatch;

@@ -121,9 +121,45 @@ impl SecondKey {
         Self(key)
     }
 
+    /// The name of an event whose sender calls it by this id, whichever header its webhook names.
+    pub fn of_id(id: &str) -> Self {
+        Self::of("id", &[id.as_bytes()])
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The key with these bytes. None if their number is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// How an event arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventOrigin {
+    /// Its sender posted it, signed.
+    Webhook,
+    /// A plugin emitted it.
+    Derived,
+    /// posthouse asked its sender for what was missed, over TLS and with the operator's credentials.
+    CatchUp,
+}
+
+impl EventOrigin {
+    /// Every origin.
+    pub const ALL: [Self; 3] = [Self::Webhook, Self::Derived, Self::CatchUp];
+
+    /// The word in the API and on the pages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Derived => "derived",
+            Self::CatchUp => "catch-up",
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod carried;
+mod catch_up;
 mod cause;
 #[cfg(feature = "config")]
 pub mod config;
@@ -50,6 +51,7 @@ mod web;
 
 pub use breaker::{BreakerState, FailedTrial, Pauses, Trial, Trip};
 pub use carried::Carried;
+pub use catch_up::{CatchUpReason, CatchUpReport, CatchUpStatus, ListedEvent};
 pub use cause::{cause, says_nothing};
 pub use count::{counted, noun, turn};
 pub use decimal::{DecimalError, add_decimal};
@@ -61,7 +63,9 @@ pub use derived::{Derived, Envelope, MAX_DEPTH, MAX_ORGANIZATION, emitted_by};
 pub use domain::ascii_domain;
 pub use effects::Effects;
 pub use env::{Clock, Env, Random};
-pub use event::{Event, EventId, EventSeq, EventType, InvalidName, NewEvent, SecondKey, SourceName};
+pub use event::{
+    Event, EventId, EventOrigin, EventSeq, EventType, InvalidName, NewEvent, SecondKey, SourceName,
+};
 pub use grant::{Capability, Grants, MailGrant};
 pub use histogram::{Histogram, HistogramCounts, LONG_TIMES, SHORT_TIMES, SIZES};
 pub use kv::{KvChange, KvRead, KvVersion, KvWrite};

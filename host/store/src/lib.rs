@@ -14,6 +14,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `writes`, `reads`, `lanes`, `retention` | the handle's methods, by subject |
+//! | `catching_up` | how far a sender's list was compared with the store, and what is missing |
 //! | `op` | operations and outcomes, as plain data |
 //! | `committer`, `shared`, `first_attempts`, `meters` | the committer, and what it publishes |
 //! | `engine` | what an engine promises: MUST and SHOULD |
@@ -47,6 +48,7 @@
 //! such a batch are carried over and retried. After any other failed write the state of the disk is unknown:
 //! the store refuses everything until a restart reads the disk again.
 
+mod catching_up;
 mod committer;
 #[cfg(test)]
 mod conformance;
@@ -76,6 +78,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+pub use catching_up::{
+    CatchUpState, CatchUpStep, EventNames, MAX_MISSING, MissingEvent, StoredHead, StoredHeads,
+};
 pub use engine::Features;
 pub use error::{OpenError, StoreError};
 pub use first_attempts::{FirstAttempt, FirstAttempts, Watcher, watch};

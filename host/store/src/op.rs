@@ -8,11 +8,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use posthouse_model::{
     Attempt, DeliveryId, Effects, EventSeq, Job, Orders, OutboxItem, OutboxKind, Outcome as Ending, PluginId,
+    SourceName,
 };
 
 use super::{
-    Accepted, Completed, FirstAttempt, Offer, OutboxId, OutboxResult, PluginUpdate, StoreError, Verdict,
-    meters::Ended, time::nanos, types::AuditId,
+    Accepted, CatchUpStep, Completed, FirstAttempt, Offer, OutboxId, OutboxResult, PluginUpdate, StoreError,
+    Verdict, meters::Ended, time::nanos, types::AuditId,
 };
 
 /// One change of the store. An engine applies it completely or refuses it completely.
@@ -25,6 +26,8 @@ pub(super) enum Op {
         /// Whether the outcome names the deliveries.
         watched: bool,
     },
+    /// Records how far the list of a sender was compared, and what is missing. → [`Outcome::Done`]
+    CatchUp { source: SourceName, step: CatchUpStep },
     /// Ends the lease of a job. → [`Outcome::Completed`]
     Complete(Box<Completion>),
     /// Makes those of the deliveries ready that are dead. → [`Outcome::Count`]

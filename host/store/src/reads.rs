@@ -10,13 +10,15 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either};
-use posthouse_model::{DeliveryId, DeliveryState, KvVersion, OutboxKind, PluginId, SourceName, Usage};
+use posthouse_model::{
+    DeliveryId, DeliveryState, EventSeq, KvVersion, OutboxKind, PluginId, SourceName, Usage,
+};
 
 use super::{
-    Answer, AuditEntry, AuditFilter, DeadGroup, DeliveryFilter, DeliveryPage, DeliveryPlace, DeliverySummary,
-    EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names, Origin, OutboxFilter, OutboxSummary,
-    Payloads, PluginRecord, PluginRevision, Point, Recent, Store, StoreError, StoreStats, engine::Features,
-    sqlite, time::nanos,
+    Answer, AuditEntry, AuditFilter, CatchUpState, DeadGroup, DeliveryFilter, DeliveryPage, DeliveryPlace,
+    DeliverySummary, EventDetail, EventFilter, EventNames, EventPage, EventSummary, LastEvent, Names, Origin,
+    OutboxFilter, OutboxSummary, Payloads, PluginRecord, PluginRevision, Point, Recent, Store, StoreError,
+    StoreStats, StoredHeads, engine::Features, sqlite, time::nanos,
 };
 
 /// The reading half of the engine in use.
@@ -302,6 +304,33 @@ impl Store {
     /// When the store can't be read.
     pub async fn last_events(&self) -> Answer<Vec<LastEvent>> {
         ask!(self.last_events().await)
+    }
+
+    /// The state of catching up on a source.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn catch_up_state(&self, source: &SourceName) -> Answer<CatchUpState> {
+        ask!(self.catch_up_state(source.clone()).await)
+    }
+
+    /// Whether the store has each of these events of a source, under either of its names.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn knows(&self, source: &SourceName, events: Vec<EventNames>) -> Answer<Vec<bool>> {
+        ask!(self.knows(source.clone(), events).await)
+    }
+
+    /// One step of [`Self::stored_heads`]. `since` is in nanoseconds since 1970.
+    pub(super) async fn heads_since(
+        &self,
+        source: SourceName,
+        since: i64,
+        before: Option<EventSeq>,
+        own_ids: bool,
+    ) -> Answer<StoredHeads> {
+        ask!(self.heads_since(source, since, before, own_ids).await)
     }
 
     /// Operators' actions, newest first.

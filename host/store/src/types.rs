@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Capability, DeliveryId, DeliveryState, Effects, EventId, EventSeq, HeldReason, LogLine, Mask, NewEvent,
-    OutboxHead, OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SecondKey, SourceName,
-    Subscriber, TraceContext,
+    Capability, DeliveryId, DeliveryState, Effects, EventId, EventOrigin, EventSeq, HeldReason, LogLine,
+    Mask, NewEvent, OutboxHead, OutboxItem, OutboxState, Outcome, Pattern, PluginId, Redact, SecondKey,
+    SourceName, Subscriber, TraceContext,
 };
 
 /// The result of offering an event to the store.
@@ -29,6 +29,8 @@ pub struct Offer {
     pub second: Option<SecondKey>,
     /// The plugins that get it.
     pub subscribers: Vec<Subscriber>,
+    /// How it arrived.
+    pub origin: EventOrigin,
 }
 
 /// The result of an attempt, for the store to record.
@@ -260,6 +262,8 @@ pub struct EventSummary {
     pub occurred_at: Option<Timestamp>,
     /// When it was received.
     pub received_at: Timestamp,
+    /// How it arrived.
+    pub origin: EventOrigin,
     /// The length of its body.
     pub bytes: u64,
     /// The number of its deliveries in each state.

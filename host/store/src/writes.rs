@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Attempt, DeliveryId, EventSeq, Job, NewEvent, Orders, OutboxKind, PluginId, Subscriber,
+    Attempt, DeliveryId, EventOrigin, EventSeq, Job, NewEvent, Orders, OutboxKind, PluginId, Subscriber,
 };
 use tokio::sync::oneshot;
 
@@ -54,7 +54,7 @@ impl Store {
         subscribers: Vec<Subscriber>,
         watcher: Option<Watcher>,
     ) -> Answer<Accepted> {
-        let offer = Offer { event, second: None, subscribers };
+        let offer = Offer { event, second: None, subscribers, origin: EventOrigin::Webhook };
         let accepted = self.accept_all(vec![offer], watcher).await?;
         Ok(accepted.first().copied().unwrap_or(Accepted::Duplicate))
     }

@@ -26,6 +26,7 @@
 //! | [`Load`] | a steady stream of events, each posted until it is acknowledged |
 //! | [`SmtpServer`] | a real mail server that records its mail, and fails as a test says |
 //! | [`WebServer`] | a web server that records its requests, and answers as a test says |
+//! | [`EventList`] | a sender's API that lists its events |
 //! | [`Flood`] | a web server whose answers never end |
 //! | [`Collector`] | an OpenTelemetry collector that keeps the spans that it receives |
 //! | [`DnsServer`] | a nameserver with a test's answers |
@@ -65,6 +66,7 @@ mod guest;
 mod http;
 mod http2;
 mod libraries;
+mod listing;
 mod load;
 mod mail;
 mod manager;
@@ -93,6 +95,7 @@ pub use flood::Flood;
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
 pub use libraries::{LibraryRequest, library_requests, validated_by_sns_validator};
+pub use listing::{EventList, ListApi, ago, rfc3339};
 pub use load::{Load, LoadReport};
 pub use mail::Mail;
 pub use manager::{Notice, NotifySocket};

@@ -25,6 +25,7 @@ pub(super) enum Action {
     SendTestEvent,
     LearnKey,
     ForgetKey,
+    CatchUp,
     BeginBackup,
     EndBackup,
     LogIn,
@@ -33,7 +34,7 @@ pub(super) enum Action {
 
 impl Action {
     /// Every action.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::PausePlugin,
         Self::ResumePlugin,
         Self::ForgetPlugin,
@@ -43,6 +44,7 @@ impl Action {
         Self::SendTestEvent,
         Self::LearnKey,
         Self::ForgetKey,
+        Self::CatchUp,
         Self::BeginBackup,
         Self::EndBackup,
         Self::LogIn,
@@ -61,6 +63,7 @@ impl Action {
             Self::SendTestEvent => "send test event",
             Self::LearnKey => "learn key",
             Self::ForgetKey => "forget key",
+            Self::CatchUp => "catch up",
             Self::BeginBackup => "begin backup",
             Self::EndBackup => "end backup",
             Self::LogIn => "log in",

@@ -44,6 +44,7 @@ use self::audit::{Action, Actor};
 pub(crate) use self::serve::CONNECTIONS;
 pub use self::{
     api::{
+        catch_up::{CatchUps, Compare},
         keys::{Forget, HasKey, KeyState, Keys, Learn},
         sources::{Post, Posted, Senders},
     },

@@ -77,6 +77,10 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
             source.scheme.as_str()
         ));
     }
+    if let Some(catch_up) = &source.catch_up {
+        let every = humantime::format_duration(catch_up.every);
+        say(format_args!("  catch-up: {}, every {every}, from {}", catch_up.mode.as_str(), catch_up.url))?;
+    }
     say(format_args!("  events: {}", joined(&source.events)))
 }
 

@@ -97,6 +97,8 @@ struct Summary {
     organization: Option<String>,
     occurred_at: Option<Timestamp>,
     received_at: Timestamp,
+    #[serde(default)]
+    origin: Option<String>,
     bytes: u64,
     deliveries: BTreeMap<String, u64>,
 }
@@ -198,7 +200,7 @@ fn tell(client: &Client, asked: &Show) -> Result<ExitCode, CliError> {
 }
 
 fn story(event: &Detail, with_body: bool) -> String {
-    let Summary { id, source, event_type, organization, occurred_at, received_at, bytes, .. } =
+    let Summary { id, source, event_type, organization, occurred_at, received_at, origin, bytes, .. } =
         &event.summary;
     let hint = match (with_body, event.masked) {
         (false, _) => " (--body prints it)",
@@ -212,6 +214,7 @@ fn story(event: &Detail, with_body: bool) -> String {
         ("organization", organization.clone().unwrap_or_default()),
         ("occurred", occurred_at.map(time).unwrap_or_default()),
         ("received", time(*received_at)),
+        ("origin", origin.clone().unwrap_or_default()),
         ("body", format!("{}{hint}", counted(*bytes, "byte"))),
         ("trace", event.trace.clone().unwrap_or_default()),
         ("deliveries", counts(&event.summary.deliveries)),

@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod backup;
+pub mod catch_up;
 pub mod check;
 pub mod client;
 pub mod compile;
@@ -75,6 +76,8 @@ enum Command {
     Deliveries(deliveries::Args),
     /// Replay an event, or all dead letters.
     Replay(replay::Args),
+    /// Ask a sender for its events, and compare them with the store.
+    CatchUp(catch_up::Args),
     /// List plugins; show, pause, resume or forget one.
     Plugins(plugins::Args),
     /// List the mails and requests in the outbox, newest first; show one; send dead ones again.
@@ -150,6 +153,7 @@ impl Cli {
             Command::Events(args) => events::run(args, &online()?),
             Command::Deliveries(args) => deliveries::run(args, &online()?),
             Command::Replay(args) => replay::run(args, &online()?),
+            Command::CatchUp(args) => catch_up::run(args, &online()?),
             Command::Plugins(args) => plugins::run(args, &online()?),
             Command::Outbox(args) => outbox::run(args, &online()?),
             Command::Stats(args) => stats::run(args, &online()?),

@@ -95,9 +95,15 @@ fn list(own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, CliError> {
     let width = all(own).map(|scheme| scheme.name.len()).max().unwrap_or_default();
     let mut names: Vec<_> = all(own).collect();
     names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let line = |scheme: &Arc<Scheme>| format!("{:width$}  {}\n", scheme.name, scheme.title());
+    let line = |scheme: &Arc<Scheme>| {
+        let asked = if scheme.catch_up.is_some() { "catch-up" } else { "" };
+        format!("{:width$}  {asked:8}  {}\n", scheme.name, scheme.title())
+    };
     let lines: String = names.into_iter().map(line).collect();
-    table::print(&format!("{lines}\n`posthouse senders show NAME` says how to set one up.\n"))
+    table::print(&format!(
+        "{lines}\n`catch-up`: posthouse can ask the sender for events that no webhook brought.\n\
+         `posthouse senders show NAME` says how to set one up.\n"
+    ))
 }
 
 fn show(name: &str, own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, CliError> {
@@ -114,6 +120,12 @@ fn show(name: &str, own: &BTreeMap<String, Arc<Scheme>>) -> Result<ExitCode, Cli
         if let Some(told) = told {
             text.push_str(&format!("\n{label}: {told}\n"));
         }
+    }
+    if scheme.catch_up.is_some() {
+        text.push_str(
+            "\ncatch-up: posthouse can ask for events that no webhook brought; see [source.catch_up] in \
+             docs/catch-up.md\n",
+        );
     }
     for row in &scheme.rows {
         text.push_str(&format!("\n{}\n", told(row).join("\n")));

@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use posthouse_model::{Env, SourceName, config::Source};
 use ureq::Agent;
 
 use crate::{
-    admin::{KeyState, Keys, Posted, Senders},
+    admin::{self, KeyState, Keys, Posted, Senders},
+    catch_up::CatchUps,
     ingress::{BroughtKeys, Ingress, KeyState as Held, sign},
 };
 
@@ -20,9 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The maximum length of an answer, in bytes.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// The sources with their keys, and a sender that posts to `listen`.
+/// The sources with their keys, what asks their senders, and a sender that posts to `listen`.
 pub(super) fn senders(
     sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
+    catch_ups: CatchUps,
     listen: SocketAddr,
     env: Env,
     ingress: &Ingress,
@@ -50,7 +53,15 @@ pub(super) fn senders(
         let answer = response.body_mut().with_config().limit(MOST_BYTES).lossy_utf8(true).read_to_string();
         Ok(Posted { status: response.status().as_u16(), answer: answer.map_err(silent)? })
     };
-    Senders { sources, post: Arc::new(post), keys }
+    let statuses = catch_ups.clone();
+    let catch_ups = admin::CatchUps {
+        statuses: Arc::new(move || statuses.statuses()),
+        compare: Arc::new(move |source, since, dry_run| {
+            let catch_ups = catch_ups.clone();
+            async move { catch_ups.compare(&source, since, dry_run).await }.boxed()
+        }),
+    };
+    Senders { sources, post: Arc::new(post), keys, catch_ups }
 }
 
 /// The keys that senders bring.

@@ -12,6 +12,7 @@
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use posthouse_model::{
     EventId, EventType, NewEvent, SecondKey, SourceName, TIME_MEMBERS, event_time,
@@ -125,7 +126,20 @@ pub(super) fn read(
     source: &SourceName,
     received_at: Timestamp,
 ) -> Result<Arrived, InvalidPayload> {
-    let body = verified.body();
+    read_body(verified.body(), || event::envelope_id(verified), verified.body_id(), source, received_at)
+}
+
+/// Reads a body as an event. `id` is its id, if that is not in the body. `body_id`: the body's own id is its second key.
+///
+/// # Errors
+/// [`InvalidPayload`] says what is missing or wrong.
+pub(super) fn read_body<'r>(
+    body: &'r Bytes,
+    id: impl FnOnce() -> Result<Option<Cow<'r, str>>, InvalidPayload>,
+    body_id: bool,
+    source: &SourceName,
+    received_at: Timestamp,
+) -> Result<Arrived, InvalidPayload> {
     let text = text(body)?;
     let members: Members<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         Category::Data => InvalidPayload::NotAnObject,
@@ -135,13 +149,13 @@ pub(super) fn read(
         return Err(InvalidPayload::Repeated(name));
     }
 
-    let id = match event::envelope_id(verified)? {
+    let id = match id()? {
         Some(id) => EventId::new(&id),
         None => EventId::new(&required(members.id, "id")?),
     };
     let event_type = EventType::new(&required(members.event_type, "type")?);
-    let body_id = string(members.id).filter(|id| verified.body_id() && !id.is_empty());
-    let second = body_id.map(|id| SecondKey::of("id", &[id.as_bytes()]));
+    let body_id = string(members.id).filter(|id| body_id && !id.is_empty());
+    let second = body_id.map(|id| SecondKey::of_id(&id));
     let event = NewEvent {
         source: source.clone(),
         id: id.map_err(|_| InvalidPayload::BadId)?,

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use posthouse_model::{
     EventId, EventType, NewEvent, SecondKey, SourceName, config::scheme::BodyForm, text_time,
@@ -51,7 +52,9 @@ pub(super) fn read(
     };
     let body = body(verified, &fields)?;
     let text = envelope::text(&body)?;
-    let reader = Reader { verified, plan, source, received_at, fields: &fields };
+    let second = |index, event_type: &EventType| verified.second(index, event_type);
+    let (head, whole) = (verified.head(), verified.body());
+    let reader = Reader { head, whole, second: &second, plan, source, received_at, fields: &fields };
     match elements(plan, &verified.plan().row.body, text)? {
         None => Ok(vec![reader.event(text, body.clone(), None)?]),
         Some(elements) => {
@@ -63,6 +66,23 @@ pub(super) fn read(
             elements.into_iter().enumerate().map(event).collect()
         }
     }
+}
+
+/// Reads an event that no request brought.
+///
+/// # Errors
+/// [`InvalidPayload`] says what is missing or wrong.
+pub(super) fn listed(
+    plan: &EventPlan,
+    source: &SourceName,
+    received_at: Timestamp,
+    body: &Bytes,
+) -> Result<Arrived, InvalidPayload> {
+    let headers = HeaderMap::new();
+    let head = Head { method: Method::POST.as_str(), query: None, headers: &headers };
+    let second = |_, _: &EventType| None;
+    let reader = Reader { head, whole: body, second: &second, plan, source, received_at, fields: &[] };
+    reader.event(envelope::text(body)?, body.clone(), None)
 }
 
 /// The elements that are events. None: the text is one event.
@@ -115,7 +135,11 @@ fn not_json(error: serde_json::Error) -> InvalidPayload {
 
 /// What the events of one request share.
 struct Reader<'p> {
-    verified: &'p Verified<'p>,
+    head: Head<'p>,
+    /// The whole body.
+    whole: &'p Bytes,
+    /// The second key of the event with this index.
+    second: &'p (dyn Fn(usize, &EventType) -> Option<SecondKey> + 'p),
     plan: &'p EventPlan,
     source: &'p SourceName,
     received_at: Timestamp,
@@ -132,7 +156,7 @@ impl Reader<'_> {
         if let Some(name) = &found.repeated {
             return Err(InvalidPayload::Repeated(name.clone()));
         }
-        let places = Places { head: self.verified.head(), found: &found, fields: self.fields, index };
+        let places = Places { head: self.head, found: &found, fields: self.fields, index };
         let id = match places.first(&self.plan.id, true)? {
             Some(id) => EventId::new(&id),
             None => EventId::new(&self.fallback_id(index)),
@@ -142,7 +166,7 @@ impl Reader<'_> {
         let organization = places.first(&self.plan.organization, false)?;
         let data = found.json(self.plan.data).map(|data| envelope::range_within(text, data));
         let event_type = EventType::new(&as_type(&event_type)).map_err(|_| InvalidPayload::BadType)?;
-        let second = self.verified.second(index.unwrap_or_default(), &event_type);
+        let second = (self.second)(index.unwrap_or_default(), &event_type);
         let event = NewEvent {
             source: self.source.clone(),
             id: id.map_err(|_| InvalidPayload::BadId)?,
@@ -160,7 +184,7 @@ impl Reader<'_> {
 
     /// The id of an event without one: the SHA-256 of the body, and the index of the event in it.
     fn fallback_id(&self, index: Option<usize>) -> String {
-        let hash = hex::encode(Sha256::digest(self.verified.body()));
+        let hash = hex::encode(Sha256::digest(self.whole));
         match index {
             Some(index) => format!("sha256:{hash}/{index}"),
             None => format!("sha256:{hash}"),

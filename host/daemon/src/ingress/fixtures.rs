@@ -36,7 +36,7 @@ pub(super) const BODY: &str = r#"{"id":"evt_1","type":"user.created","data":{}}"
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A source named `crm` with one secret that is valid in every scheme.
-pub(super) fn source(scheme: &str) -> Source {
+pub(crate) fn source(scheme: &str) -> Source {
     Source {
         name: SourceName::new("crm").unwrap(),
         path: "/webhooks/crm".into(),
@@ -49,6 +49,7 @@ pub(super) fn source(scheme: &str) -> Source {
         respond: Respond::Accepted,
         rate: None,
         brings_key: false,
+        catch_up: None,
         verify_token: None,
     }
 }

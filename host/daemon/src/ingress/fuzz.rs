@@ -37,6 +37,7 @@ fn source(scheme: &str) -> Source {
         respond: Respond::Accepted,
         rate: None,
         brings_key: false,
+        catch_up: None,
         verify_token: None,
     }
 }

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use posthouse_egress::Egress;
 use posthouse_model::{
-    Env, LastRefusal, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
+    Env, EventOrigin, LastRefusal, NewEvent, Pattern, RequestLedger, SourceName, Subscriber,
     config::{self, Rate, Respond, Scheme, Secret, scheme::AnswerForm},
 };
 use posthouse_store::{Accepted, Offer, Store, StoreError, Watcher, watch};
@@ -392,7 +392,7 @@ impl<I: Inbox> Shared<I> {
         }
         let offer = |Arrived { event, second }: Arrived| {
             let subscribers = (self.subscribers)(&event);
-            Offer { event, second, subscribers }
+            Offer { event, second, subscribers, origin: EventOrigin::Webhook }
         };
         let offers: Vec<_> = events.into_iter().map(offer).collect();
         let known: Vec<_> = offers.iter().map(|offer| (offer.event.id.clone(), offer.event.trace)).collect();

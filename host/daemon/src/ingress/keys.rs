@@ -279,6 +279,7 @@ mod tests {
             respond: config::Respond::Accepted,
             rate: None,
             brings_key: false,
+            catch_up: None,
             verify_token: None,
         };
         Keyring::all(&source).map_err(|error| error.to_string())

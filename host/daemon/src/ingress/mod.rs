@@ -24,6 +24,7 @@
 //!
 //! Where the sender publishes its key, `keychain` keeps it, `network` fetches it, and `published` checks signatures with
 //! it. `jwt` reads signatures that are tokens, `sealed` decrypts bodies, `sns` composes the text that Amazon SNS signs.
+//! `listed` reads an event that its sender lists when it is asked: no request brought it.
 //! `handshake` answers the requests with which senders test a URL. `learning` keeps the keys that some of them bring.
 //! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
 //! knows how bodies usually change on their way. The rows themselves are in `config/scheme` of the model.
@@ -36,7 +37,7 @@ mod ending;
 mod envelope;
 mod event;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -47,6 +48,7 @@ mod jwt;
 mod keychain;
 mod keys;
 mod learning;
+mod listed;
 mod members;
 mod network;
 mod offline;
@@ -72,6 +74,7 @@ pub use envelope::InvalidPayload;
 pub use handler::{Inbox, Ingress, KeyPlaces, NO_SOURCE, Subscribers};
 pub use keys::KeyError;
 pub use learning::{BroughtKeys, KeyState, LearnError};
+pub use listed::ListedReader;
 pub use offline::{Explanation, Given, Offline, Unverified, verify_offline};
 pub use refusal::Refusal;
 pub use request::RawRequest;

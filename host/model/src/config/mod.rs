@@ -13,12 +13,14 @@
 //! smtp         the URL of a mail server, parsed
 //! database     the URL and the settings of a plugins' database
 //! files        the files that config.toml names, each with one role
+//! catch_up     how a sender is asked for the events that no webhook brought
 //! egress       one entry of a plugin's `http` grant
 //! scheme       how senders sign: the shipped table, and [scheme.NAME]
 //! diagnose     findings, with line, column and a way to fix them
 //! defaults     the defaults
 //! ```
 
+mod catch_up;
 mod database;
 mod defaults;
 mod diagnose;
@@ -40,6 +42,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use ipnet::IpNet;
 use url::Url;
 
+pub use catch_up::{CatchUp, CatchUpLogin, CatchUpMode};
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest, shown};
 pub use files::Files;
@@ -362,6 +365,8 @@ pub struct Source {
     pub respond: Respond,
     /// How many signed requests it may send; any number by default.
     pub rate: Option<Rate>,
+    /// How its sender is asked for events that no webhook brought; not at all by default.
+    pub catch_up: Option<CatchUp>,
 }
 
 impl Source {

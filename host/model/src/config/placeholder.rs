@@ -28,7 +28,7 @@ impl Role {
     /// The purpose of the secret at this key.
     pub(super) fn of(key: &str) -> Self {
         match key.split('.').next() {
-            Some("source") => Self::Signing,
+            Some("source") if !key.contains(".catch_up.") => Self::Signing,
             Some("admin") => Self::Token,
             Some("mail" | "databases") => Self::Url,
             Some("plugin") if !key.contains(".grants.") => Self::Own,

@@ -350,6 +350,8 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
     let respond = if handled { Respond::Handled { within } } else { Respond::Accepted };
     let mut rate = None;
     table.table("rate", |table| rate = self::rate(table));
+    let mut catch_up = None;
+    table.table("catch_up", |table| catch_up = super::catch_up::catch_up(table, scheme.as_deref()));
     let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
     Some(Source {
         name: name?,
@@ -364,6 +366,7 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
         redact: Redact::new(redact),
         respond,
         rate,
+        catch_up,
     })
 }
 
@@ -495,11 +498,11 @@ const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn secs(secs: u64) -> Duration {
+pub(super) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-const fn minutes(minutes: u64) -> Duration {
+pub(super) const fn minutes(minutes: u64) -> Duration {
     Duration::from_mins(minutes)
 }
 
@@ -507,6 +510,6 @@ const fn hours(hours: u64) -> Duration {
     Duration::from_hours(hours)
 }
 
-const fn days(days: u64) -> Duration {
+pub(super) const fn days(days: u64) -> Duration {
     Duration::from_hours(24 * days)
 }

@@ -1,7 +1,7 @@
 //! The inbox: durable, once, bounded.
 
 use futures_of::all;
-use posthouse_model::{SecondKey, SourceName};
+use posthouse_model::{EventOrigin, NewEvent, PluginId, SecondKey, SourceName};
 
 use super::support::*;
 
@@ -87,8 +87,7 @@ pub(super) async fn a_second_key_that_was_seen_makes_a_duplicate_whatever_the_id
     let fixture = Fixture::new(on);
     let plugin = fixture.plugin("a").await;
     let key = |text: &str| Some(SecondKey::of("test", &[text.as_bytes()]));
-    let offer =
-        |id: &str, second| Offer { event: fixture.event(id), second, subscribers: vec![plugin.into()] };
+    let offer = |id: &str, second| offer_of(fixture.event(id), second, plugin);
     let accept = async |offer| fixture.store.accept_all(vec![offer], None).await.unwrap()[0];
     assert!(matches!(accept(offer("one", key("x"))).await, Accepted::Stored(_)));
     assert_eq!(accept(offer("two", key("x"))).await, Accepted::Duplicate, "another id, the same key");
@@ -107,8 +106,7 @@ pub(super) async fn several_events_are_stored_together_or_none_is(on: On) {
     let fixture = Fixture::with(on, |options| options.max_backlog = 3);
     let plugin = fixture.plugin("a").await;
     let offers = |ids: &[&str]| {
-        let offer =
-            |id: &&str| Offer { event: fixture.event(id), second: None, subscribers: vec![plugin.into()] };
+        let offer = |id: &&str| offer_of(fixture.event(id), None, plugin);
         ids.iter().map(offer).collect::<Vec<_>>()
     };
     let accepted = fixture.store.accept_all(offers(&["a", "b", "a"]), None).await.unwrap();
@@ -123,4 +121,9 @@ pub(super) async fn several_events_are_stored_together_or_none_is(on: On) {
     assert_eq!(known, Ok(vec![Accepted::Duplicate; 2]));
     assert_eq!(fixture.states().await, ["ready"; 4]);
     assert_eq!(fixture.store.accept_all(Vec::new(), None).await, Ok(Vec::new()));
+}
+
+/// An event that arrives as a webhook, for this plugin.
+fn offer_of(event: NewEvent, second: Option<SecondKey>, plugin: PluginId) -> Offer {
+    Offer { event, second, subscribers: vec![plugin.into()], origin: EventOrigin::Webhook }
 }

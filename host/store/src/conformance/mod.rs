@@ -6,6 +6,7 @@
 //! copy of the disk ([`support::Fixture::crashed`]).
 
 mod accepting;
+mod catching_up;
 mod durable;
 mod emitting;
 mod expiring;
@@ -72,6 +73,11 @@ suite! {
         an_event_nobody_wants_is_kept_all_the_same,
         a_second_key_that_was_seen_makes_a_duplicate_whatever_the_id,
         several_events_are_stored_together_or_none_is;
+    catching_up(|_| true):
+        an_event_that_was_asked_for_and_its_webhook_are_one_whichever_comes_first,
+        what_is_missing_is_kept_until_it_is_here_and_within_a_bound,
+        what_may_have_been_removed_is_known_by_its_time,
+        the_events_of_a_source_are_walked_newest_first;
     durable(|_| true):
         what_was_told_is_on_disk,
         a_conflict_and_a_lost_lease_are_told_apart,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthouse_model::{
     DeliveryId, Effects, Event, EventSeq, Job, KvChange, KvRead, KvVersion, KvWrite, NewEvent, OrderKey,
-    Orders, OutboxKind, PluginId, SecondKey, Subscriber,
+    Orders, OutboxKind, PluginId, SecondKey, SourceName, Subscriber,
 };
 
 use super::{
@@ -13,8 +13,9 @@ use super::{
 };
 
 use crate::{
-    Accepted, AttemptDetail, AuditEntry, AuditId, Completed, Offer, OutboxResult, PluginChange, PluginRecord,
-    PluginRevision, PluginUpdate, StoreError,
+    Accepted, AttemptDetail, AuditEntry, AuditId, CatchUpStep, Completed, MAX_MISSING, Offer, OutboxResult,
+    PluginChange, PluginRecord, PluginRevision, PluginUpdate, StoreError,
+    catching_up::MISSING_KEPT,
     engine::Room,
     op::{Completion, Conclusion, Op, Outcome, Record},
     time::{nanos, timestamp},
@@ -24,6 +25,7 @@ impl Work {
     pub(super) fn apply(&mut self, op: &Op, rooms: &[Room]) -> Outcome {
         match op {
             Op::Accept { offers, watched } => self.accept(offers, *watched),
+            Op::CatchUp { source, step } => self.catch_up(source, step),
             Op::Complete(completion) => Outcome::Completed(self.complete(completion, rooms)),
             Op::Revive(deliveries) => Outcome::Count(deliveries.iter().map(|id| self.revive(*id)).sum()),
             Op::Replay { deliveries, orders } => self.replay(deliveries, orders),
@@ -106,13 +108,30 @@ impl Work {
                 accepted.push(Accepted::Duplicate);
                 continue;
             }
-            let Offer { event, second, subscribers } = offer;
+            let Offer { event, second, subscribers, origin } = offer;
             let (seq, deliveries) = self.take_in(event.clone(), *second, subscribers);
+            self.state.origins.insert(seq, *origin);
             let heard = subscribers.iter().zip(deliveries).filter(|(to, _)| watched && !to.held);
             named.extend(heard.map(|(_, delivery)| delivery));
             accepted.push(Accepted::Stored(seq));
         }
         Outcome::Accepted(accepted, named)
+    }
+
+    /// Records the result of comparing a part of a sender's list.
+    fn catch_up(&mut self, source: &SourceName, step: &CatchUpStep) -> Outcome {
+        let state = self.state.catching_up.entry(source.clone()).or_default();
+        state.compared_to = step.compared_to.or(state.compared_to);
+        let oldest = timestamp(self.now - MISSING_KEPT);
+        state.missing.retain(|one| !step.arrived.contains(&one.id) && one.occurred_at >= oldest);
+        for event in &step.missing {
+            let is_new = state.missing.iter().all(|one| one.id != event.id);
+            if is_new && state.missing.len() < MAX_MISSING {
+                state.missing.push(event.clone());
+            }
+        }
+        state.missing.sort_by(|a, b| (a.occurred_at, a.id.as_str()).cmp(&(b.occurred_at, b.id.as_str())));
+        Outcome::Done
     }
 
     /// Whether the store has this event already.
@@ -475,6 +494,9 @@ impl Work {
         let Some(known) = self.state.events.remove(&event) else { return 0 };
         self.state.seen.remove(&(known.content.source.clone(), known.content.id.clone()));
         self.state.seconds.retain(|_, of| *of != known.seq);
+        self.state.origins.remove(&event);
+        let state = self.state.catching_up.entry(known.content.source.clone()).or_default();
+        state.removed_to = state.removed_to.max(Some(known.content.received_at));
         let ids: Vec<_> = self.state.of_event(event).map(|(id, _)| id).collect();
         for id in ids {
             if let Some(delivery) = self.state.deliveries.remove(&id) {

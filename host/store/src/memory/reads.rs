@@ -10,7 +10,8 @@ use std::{
 };
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, EventSeq, OutboxKind, OutboxState, PluginId, SourceName, Usage, cause,
+    DeliveryId, DeliveryState, Event, EventOrigin, EventSeq, OutboxKind, OutboxState, PluginId, SourceName,
+    Usage, cause,
 };
 
 use super::{
@@ -19,10 +20,11 @@ use super::{
 };
 
 use crate::{
-    Answer, AuditEntry, AuditFilter, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage, DeliveryPlace,
-    DeliverySummary, Entries, EventDetail, EventFilter, EventPage, EventSummary, LastEvent, Names, Origin,
-    OutboxFilter, OutboxId, OutboxSummary, Payloads, PluginRecord, PluginRevision, PluginStats, Point,
-    Recent, StoreError, StoreStats, Value,
+    Answer, AuditEntry, AuditFilter, CatchUpState, DeadGroup, DeliveryDetail, DeliveryFilter, DeliveryPage,
+    DeliveryPlace, DeliverySummary, Entries, EventDetail, EventFilter, EventNames, EventPage, EventSummary,
+    LastEvent, Names, Origin, OutboxFilter, OutboxId, OutboxSummary, Payloads, PluginRecord, PluginRevision,
+    PluginStats, Point, Recent, StoreError, StoreStats, StoredHead, StoredHeads, Value,
+    catching_up::own_id,
     conformance::InjectedFailure,
     engine::Features,
     op::Cause,
@@ -275,6 +277,49 @@ impl Reads {
         Ok(own.map(|(_, one)| one.clone()).take(REVISIONS).collect())
     }
 
+    pub(crate) async fn catch_up_state(&self, source: SourceName) -> Answer<CatchUpState> {
+        let state = self.state()?;
+        let newest = state.events.values().rev().find(|event| event.content.source == source);
+        let newest = newest.map(|event| event.content.received_at);
+        let known = state.catching_up.get(&source).cloned().unwrap_or_default();
+        Ok(CatchUpState { newest, ..known })
+    }
+
+    pub(crate) async fn knows(&self, source: SourceName, events: Vec<EventNames>) -> Answer<Vec<bool>> {
+        let state = self.state()?;
+        let has = |(id, second): &EventNames| {
+            let is_second = |second| state.seconds.contains_key(&(source.clone(), second));
+            state.seen.contains_key(&(source.clone(), id.clone())) || second.is_some_and(is_second)
+        };
+        Ok(events.iter().map(has).collect())
+    }
+
+    pub(crate) async fn heads_since(
+        &self,
+        source: SourceName,
+        since: i64,
+        before: Option<EventSeq>,
+        own_ids: bool,
+    ) -> Answer<StoredHeads> {
+        let state = self.state()?;
+        let wanted = |seq: EventSeq, event: &Event| {
+            before.is_none_or(|before| seq < before)
+                && event.content.source == source
+                && nanos(event.content.received_at) >= since
+        };
+        let second = |seq| state.seconds.iter().find(|(_, of)| **of == seq).map(|((_, key), _)| *key);
+        let found = state.events.iter().rev().filter(|(seq, event)| wanted(**seq, event));
+        let heads = found.map(|(seq, event)| StoredHead {
+            seq: *seq,
+            id: event.content.id.as_str().to_owned(),
+            second: second(*seq),
+            own_id: second(*seq).map_or_else(|| own_id(&event.content.body), |_| None).filter(|_| own_ids),
+            occurred_at: event.content.occurred_at,
+            received_at: event.content.received_at,
+        });
+        Ok(StoredHeads { heads: heads.collect(), next: None })
+    }
+
     pub(crate) async fn audit(&self, filter: AuditFilter) -> Answer<Vec<AuditEntry>> {
         let state = self.state()?;
         let wanted = |entry: &&AuditEntry| {
@@ -388,6 +433,10 @@ impl State {
             organization: event.organization.as_deref().map(str::to_owned),
             occurred_at: event.occurred_at,
             received_at: event.received_at,
+            origin: self.origins.get(&seq).copied().unwrap_or(match event.depth {
+                0 => EventOrigin::Webhook,
+                _ => EventOrigin::Derived,
+            }),
             bytes: event.body.len() as u64,
             deliveries,
         })

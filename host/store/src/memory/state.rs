@@ -6,11 +6,11 @@ use std::{
 };
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, Event, EventId, EventSeq, KvVersion, LeaseToken, OrderKey, OutboxItem,
-    OutboxKind, OutboxState, PluginId, SecondKey, SourceName, TraceContext,
+    DeliveryId, DeliveryState, Event, EventId, EventOrigin, EventSeq, KvVersion, LeaseToken, OrderKey,
+    OutboxItem, OutboxKind, OutboxState, PluginId, SecondKey, SourceName, TraceContext,
 };
 
-use crate::{AttemptDetail, AuditEntry, PluginRecord, PluginRevision};
+use crate::{AttemptDetail, AuditEntry, CatchUpState, PluginRecord, PluginRevision};
 
 /// Everything that is durable.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,9 @@ pub(super) struct State {
     pub(super) events: BTreeMap<EventSeq, Arc<Event>>,
     pub(super) seen: HashMap<(SourceName, EventId), EventSeq>,
     pub(super) seconds: HashMap<(SourceName, SecondKey), EventSeq>,
+    /// Events that did not arrive as webhooks.
+    pub(super) origins: HashMap<EventSeq, EventOrigin>,
+    pub(super) catching_up: HashMap<SourceName, CatchUpState>,
     pub(super) deliveries: BTreeMap<DeliveryId, Arc<Delivery>>,
     pub(super) kv: BTreeMap<(PluginId, String), (Vec<u8>, KvVersion)>,
     pub(super) outbox: BTreeMap<i64, Arc<Item>>,

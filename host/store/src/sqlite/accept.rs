@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use posthouse_model::{DeliveryId, Event, EventSeq, Job, NewEvent, OrderKey, SecondKey, Subscriber};
+use posthouse_model::{DeliveryId, Event, EventOrigin, EventSeq, Job, OrderKey, SecondKey, Subscriber};
 use rusqlite::{Result, params};
 
-use super::{schema::code, session::Session};
+use super::{catching_up::CAUGHT_UP, schema::code, session::Session};
 
 use crate::{
     Accepted, Offer, StoreError,
@@ -15,8 +15,8 @@ use crate::{
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body, depth, trace, second)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                   data_start, data_end, id, body, depth, trace, second, origin)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
 ON CONFLICT (source, id) DO NOTHING
 ON CONFLICT (source, second) WHERE second IS NOT NULL DO NOTHING";
 
@@ -41,9 +41,9 @@ impl Session<'_> {
         }
         let mut deliveries = Vec::new();
         let mut accepted = Vec::with_capacity(offers.len());
-        for Offer { event, second, subscribers } in offers {
+        for offer in offers {
             let watched = watched.then_some(&mut deliveries);
-            accepted.push(self.take_in(event, second, &subscribers, watched)?);
+            accepted.push(self.take_in(offer, watched)?);
         }
         Ok(Outcome::Accepted(accepted, deliveries))
     }
@@ -61,11 +61,10 @@ impl Session<'_> {
     /// one goes straight to the lane: it is written as leased, and never read back.
     pub(super) fn take_in(
         &mut self,
-        event: NewEvent,
-        second: Option<SecondKey>,
-        subscribers: &[Subscriber],
+        offer: Offer,
         mut watched: Option<&mut Vec<DeliveryId>>,
     ) -> Result<Accepted> {
+        let Offer { event, second, subscribers, origin } = offer;
         let source = self.counters.source(self.connection, &event.source)?;
         let event_type = self.counters.event_type(self.connection, &event.event_type)?;
         let sequence = self.counters.sequence();
@@ -86,6 +85,7 @@ impl Session<'_> {
             event.depth,
             event.trace.map(|trace| trace.to_bytes()),
             second.as_ref().map(SecondKey::as_bytes),
+            (origin == EventOrigin::CatchUp).then_some(CAUGHT_UP),
         ])?;
         if inserted == 0 {
             return Ok(Accepted::Duplicate);
@@ -95,7 +95,6 @@ impl Session<'_> {
         self.counters.event_taken(self.connection, self.now, source, seq)?;
         let event = Arc::new(Event { seq: EventSeq(seq), content: event });
         for (id, Subscriber { plugin, order_key, held }) in (first..).zip(subscribers) {
-            let plugin = *plugin;
             let blocked = self.is_blocked(plugin, order_key.as_ref())?;
             let ready = self.counters.tally(plugin).states[code::READY as usize];
             let lane = match blocked {
@@ -120,7 +119,7 @@ impl Session<'_> {
             self.counters.made(plugin, state);
             self.counters.hour_made(self.connection, self.now, event_type)?;
             let delivery = DeliveryId(id);
-            if let Some(watched) = watched.as_deref_mut().filter(|_| !*held) {
+            if let Some(watched) = watched.as_deref_mut().filter(|_| !held) {
                 watched.push(delivery);
             }
             if let Some(lane) = lane {

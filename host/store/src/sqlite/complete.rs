@@ -6,14 +6,15 @@
 //! after all checks.
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, Effects, Job, KvChange, OrderKey, OutboxKind, Outcome as Ending, PluginId,
+    DeliveryId, DeliveryState, Effects, EventOrigin, Job, KvChange, OrderKey, OutboxKind, Outcome as Ending,
+    PluginId,
 };
 use rusqlite::{OptionalExtension, Result, params};
 
 use super::{reads::Reads, schema::code, session::Session};
 
 use crate::{
-    Completed, StoreError,
+    Completed, Offer, StoreError,
     op::{Completion, Conclusion, Outcome, Record},
     time::timestamp,
 };
@@ -82,7 +83,9 @@ impl Session<'_> {
         for derived in &effects.emitted {
             // The event's id belongs to this delivery alone, and a delivery is done once: it cannot be a
             // duplicate.
-            self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers, None)?;
+            let event = derived.event(timestamp(self.now));
+            let subscribers = derived.subscribers.clone();
+            self.take_in(Offer { event, second: None, subscribers, origin: EventOrigin::Derived }, None)?;
         }
         self.finish(job, record, code::DONE, None)
     }

@@ -4,6 +4,7 @@
 //!   accept ──► due ──► (an attempt runs) ──► complete ──► kv, order, outbox      the way of an event
 //!   trial                                        what runs while a breaker is open
 //!   replay, retention, plugins, revisions, audit     other writes
+//!   catching_up     how far a sender's list was compared, and what is missing
 //!   query, search, dead, stats, series, sources, names, recent     what people see
 //!   backup, restore, copy, sealed, inspect, leftover     a second file, and back
 //!   session, counters, minutes, lines     what the writer holds in memory
@@ -24,6 +25,7 @@
 mod accept;
 mod audit;
 mod backup;
+mod catching_up;
 mod checkpoint;
 mod complete;
 mod copy;

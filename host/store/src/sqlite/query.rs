@@ -15,6 +15,7 @@ use posthouse_model::{
 use rusqlite::{Connection, Result, Row, params};
 
 use super::{
+    catching_up::origin,
     complete::outcome_of,
     outbox, plugins,
     reads::Reads,
@@ -46,7 +47,7 @@ impl Reads {
                 let found: Vec<(EventSummary, Vec<u8>, Option<Vec<u8>>)> = connection
                     .prepare_cached(&sql)?
                     .query_map(params![source, id], |row| {
-                        Ok((event_summary(row)?, row.get(8)?, row.get(9)?))
+                        Ok((event_summary(row)?, row.get(10)?, row.get(11)?))
                     })?
                     .collect::<Result<_>>()?;
                 for (summary, body, trace) in found {
@@ -154,7 +155,8 @@ struct Step<T> {
 }
 
 pub(super) const EVENT_COLUMNS: &str = "
-SELECT e.seq, s.name, e.id, t.name, e.organization, e.occurred_at, e.received_at, length(e.body)";
+SELECT e.seq, s.name, e.id, t.name, e.organization, e.occurred_at, e.received_at, length(e.body),
+       e.depth, e.origin";
 
 pub(super) const EVENT_NAMES: &str = "JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type";
 
@@ -168,6 +170,7 @@ pub(super) fn event_summary(row: &Row<'_>) -> Result<EventSummary> {
         occurred_at: row.get::<_, Option<i64>>(5)?.map(timestamp),
         received_at: timestamp(row.get(6)?),
         bytes: row.get::<_, i64>(7)?.unsigned_abs(),
+        origin: origin(row.get(8)?, row.get(9)?),
         deliveries: BTreeMap::new(),
     })
 }

@@ -4,6 +4,8 @@
 //! twice: by a reader that walks the events, and again by the transaction that removes them, because a replay
 //! may have been created in between.
 
+use std::collections::HashMap;
+
 use posthouse_model::EventSeq;
 use rusqlite::{Connection, Result};
 
@@ -95,9 +97,10 @@ impl Session<'_> {
     pub(super) fn remove(&mut self, events: &[EventSeq], cause: Cause) -> Result<Outcome> {
         let stays = format!("SELECT {}", cause.stays());
         let mut count = 0;
+        let mut newest = HashMap::new();
         for &EventSeq(seq) in events {
             if cause.is_satisfied(self.connection)? {
-                return Ok(Outcome::Removed(count, true));
+                break;
             }
             // Checked again: a reader found it, and a replay may have been created since.
             let stays: bool = self.connection.prepare_cached(&stays)?.query_row([seq], |row| row.get(0))?;
@@ -118,9 +121,15 @@ impl Session<'_> {
                     self.connection.prepare_cached(sql)?.execute([id])?;
                 }
             }
-            count +=
-                self.connection.prepare_cached("DELETE FROM event WHERE seq = ?1")?.execute([seq])? as u64;
+            let (source, received_at): (i64, i64) = self
+                .connection
+                .prepare_cached("DELETE FROM event WHERE seq = ?1 RETURNING source, received_at")?
+                .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let newest = newest.entry(source).or_insert(received_at);
+            *newest = received_at.max(*newest);
+            count += 1;
         }
+        self.removed_to(newest)?;
         Ok(Outcome::Removed(count, cause.is_satisfied(self.connection)?))
     }
 

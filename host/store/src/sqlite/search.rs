@@ -123,7 +123,7 @@ fn step(
             None => true,
             Some(finder) => {
                 lower.clear();
-                lower.extend_from_slice(row.get_ref(8)?.as_blob()?);
+                lower.extend_from_slice(row.get_ref(10)?.as_blob()?);
                 lower.make_ascii_lowercase();
                 finder.find(&lower).is_some()
             }

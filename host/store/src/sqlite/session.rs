@@ -137,6 +137,7 @@ impl<'c> Session<'c> {
             return self.accept(offers, watched);
         }
         match op {
+            Op::CatchUp { source, step } => self.catch_up(source, step),
             Op::Complete(completion) => self.complete(completion).map(Outcome::Completed),
             Op::Revive(deliveries) => self.revive(deliveries),
             Op::Replay { deliveries, orders } => self.replay(deliveries, orders),

@@ -15,6 +15,7 @@
 //! | `GET /v1/sources`, `/v1/sources/{name}` | the sources with their ledgers | [`sources`] |
 //! | `POST /v1/sources/{name}/test` | a signed test event | [`sources`] |
 //! | `POST /v1/sources/{name}/learn`, `/forget` | awaits the key that a sender brings; removes it | [`keys`] |
+//! | `POST /v1/sources/{name}/catch-up` | compares the sender's list with the store | [`catch_up`] |
 //! | `GET /v1/samples`, `/v1/samples/{type}` | samples for test events | [`sources`] |
 //! | `GET /v1/stats`, `/v1/series` | the ledgers; activity over time | [`stats`] |
 //! | `GET /admin/webhook-stats` | the last 24 hours by event type | [`stats`] |
@@ -24,6 +25,7 @@
 //! | `GET /metrics` | all of that as numbers, for Prometheus | [`metrics`] |
 
 mod audit;
+pub(super) mod catch_up;
 mod dead;
 pub(super) mod deliveries;
 mod describe;
@@ -83,8 +85,13 @@ fn guarded() -> OpenApiRouter<Admin> {
         routes!(metrics::scrape),
     ];
     // These may take minutes or never end. The work that they begin continues when the client goes away.
-    let slow =
-        [routes!(replay::replay), routes!(outbox::replay), routes!(sources::test), routes!(live::live)];
+    let slow = [
+        routes!(replay::replay),
+        routes!(outbox::replay),
+        routes!(sources::test),
+        routes!(catch_up::compare),
+        routes!(live::live),
+    ];
     slow.into_iter().fold(within_time(quick), OpenApiRouter::routes)
 }
 

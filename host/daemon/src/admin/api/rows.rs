@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use posthouse_guest::plugin;
-use posthouse_model::{self as model, DeliveryId, DeliveryState, EventSeq, HeldReason, OutboxState, config};
+use posthouse_model::{
+    self as model, DeliveryId, DeliveryState, EventOrigin, EventSeq, HeldReason, OutboxState, config,
+};
 use posthouse_store as store;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
@@ -63,6 +65,9 @@ pub(super) struct Event {
     occurred_at: Option<Timestamp>,
     /// When the daemon accepted it.
     received_at: Timestamp,
+    /// How it arrived: as a signed webhook, emitted by a plugin, or listed by its sender when that was asked.
+    #[schema(value_type = schemas::EventOrigin)]
+    origin: EventOrigin,
     /// The length of its body in bytes.
     bytes: u64,
     /// The number of its deliveries in each state.
@@ -79,10 +84,22 @@ impl From<store::EventSummary> for Event {
             organization,
             occurred_at,
             received_at,
+            origin,
             bytes,
             deliveries,
         } = row;
-        Self { seq, source, id, event_type, organization, occurred_at, received_at, bytes, deliveries }
+        Self {
+            seq,
+            source,
+            id,
+            event_type,
+            organization,
+            occurred_at,
+            received_at,
+            origin,
+            bytes,
+            deliveries,
+        }
     }
 }
 

@@ -42,6 +42,10 @@ schemas! {
     /// deliveries before it, `held` because its plugin is, `done`, or `dead` after its last attempt.
     DeliveryState: words(model::DeliveryState::ALL.map(model::DeliveryState::as_str));
 
+    /// How an event arrived: `webhook`, `derived` from another event by a plugin, or `catch-up`, if its sender was asked
+    /// for what was missed.
+    EventOrigin: words(model::EventOrigin::ALL.map(model::EventOrigin::as_str));
+
     /// The state of an outbox item: `ready` to be sent, `leased` while it is sent, `waiting` for a retry,
     /// `sent`, or `dead` after its last try.
     OutboxState: words(model::OutboxState::ALL.map(model::OutboxState::as_str));

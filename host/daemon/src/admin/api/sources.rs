@@ -16,7 +16,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use posthouse_model::{
-    EventId, EventType, LastRefusal, RequestCounts, Samples, SenderSamples,
+    CatchUpStatus, EventId, EventType, LastRefusal, RequestCounts, Samples, SenderSamples,
     config::{Rate, Source},
     event_text, json, of_own_type,
 };
@@ -26,6 +26,7 @@ use serde_json::{Map, Value, value::RawValue};
 use utoipa::ToSchema;
 
 use super::{
+    catch_up::{self, CatchUps},
     keys::{KeyState, Keys},
     refusals::{BadBody, BadRequest, Conflict, NotFound},
     rows, schemas,
@@ -47,6 +48,8 @@ pub struct Senders {
     pub post: Arc<Post>,
     /// The keys that senders bring.
     pub keys: Keys,
+    /// Asks senders for events that no webhook brought.
+    pub catch_ups: CatchUps,
 }
 
 /// The answer of the daemon's own listener.
@@ -114,6 +117,10 @@ pub(in crate::admin) struct SourceView {
     #[serde(serialize_with = "rows::last_event")]
     #[schema(value_type = Option<rows::LastEvent>)]
     pub(in crate::admin) last_event: Option<LastEvent>,
+    /// How its sender's list compares with what is here. Null if config.toml has no `catch_up` for it.
+    #[serde(serialize_with = "catch_up::status")]
+    #[schema(value_type = Option<catch_up::CatchUpStatus>)]
+    pub(in crate::admin) catch_up: Option<CatchUpStatus>,
 }
 
 /// The sources of config.toml.
@@ -273,6 +280,7 @@ impl Admin {
         let last = self.0.store.last_events().await?;
         let ledgers = (self.0.ledgers)();
         let samples = SenderSamples::read().map_err(ApiError::internal)?;
+        let catch_ups = (self.0.senders.catch_ups.statuses)();
         let view = |source: Source| {
             let name = source.name.as_str().to_owned();
             let counts = ledgers.get(&name).map_or_else(RequestCounts::default, |ledger| ledger.snapshot());
@@ -295,6 +303,7 @@ impl Admin {
                 rate: source.rate,
                 requests: Requests::of(counts),
                 last_event: last.iter().find(|event| event.source == name).cloned(),
+                catch_up: catch_ups.get(&name).cloned(),
                 name,
             }
         };
@@ -354,6 +363,6 @@ impl Admin {
     }
 }
 
-fn unknown(source: &str) -> ApiError {
+pub(super) fn unknown(source: &str) -> ApiError {
     ApiError::not_found(format!("config.toml has no source `{source}`"))
 }

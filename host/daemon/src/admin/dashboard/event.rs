@@ -10,7 +10,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use maud::{Markup, html};
-use posthouse_model::{OutboxState, Outcome, REDACTED, SourceName, json::laid_out};
+use posthouse_model::{EventOrigin, OutboxState, Outcome, REDACTED, SourceName, json::laid_out};
 use posthouse_store::{AttemptDetail, DeliveryDetail, EventDetail, OutboxSummary};
 use serde::Deserialize;
 
@@ -41,6 +41,7 @@ pub(super) async fn page(
                     dt { "organization" } dd { a href=(layout::link("/events", &[("organization", organization)])) { (organization) } }
                 }
                 dt { "received" } dd { (layout::time(summary.received_at)) }
+                @if summary.origin == EventOrigin::CatchUp { dt { "origin" } dd { "catch-up: its sender was asked for it; no webhook brought it" } }
                 dt { "number" } dd { (summary.seq.0) }
                 dt { "body" } dd { (layout::bytes(summary.bytes)) }
             }

@@ -8,7 +8,7 @@ use axum::{
     },
 };
 use maud::{Markup, html};
-use posthouse_model::{EventType, RequestCounts, json};
+use posthouse_model::{CatchUpStatus, EventType, RequestCounts, json};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Page, layout};
@@ -69,7 +69,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Page {
         } @else {
             div.scroll tabindex="0" role="region" aria-label="Sources" {
                 table {
-                    thead { tr { th { "source" } th { "path" } th { "scheme" } th { "last event" } th.n { "received" } th.n { "accepted" } th.n { "rejected" } th.n { "failed" } } }
+                    thead { tr { th { "source" } th { "path" } th { "scheme" } th { "last event" } th.n { "received" } th.n { "accepted" } th.n { "rejected" } th.n { "failed" } th.n { "missing" } } }
                     tbody {
                         @for source in &sources {
                             @let href = format!("/sources/{}", layout::part(&source.name));
@@ -82,6 +82,7 @@ pub(super) async fn list(State(admin): State<Admin>) -> Page {
                                 td.n { (layout::count(source.requests.counts.accepted, &layout::link("/events", &[("source", &source.name)]))) }
                                 td.n { (layout::count(source.requests.counts.rejected.values().sum(), &href)) }
                                 td.n { (layout::count(source.requests.counts.failed.values().sum(), &href)) }
+                                td.n { @match &source.catch_up { None => span.soft { "–" }, Some(status) => (layout::count(status.missing, &format!("{href}#catch-up"))) } }
                             }
                         }
                     }
@@ -157,6 +158,10 @@ async fn shown(admin: &Admin, name: &str, event_type: &str, payload: &str, said:
     let body = html! {
         (said)
         (layout::live("source", &facts(&source)))
+        @if let Some(status) = &source.catch_up {
+            h2 #catch-up { "Catch-up" }
+            (layout::live("catch-up-status", &catch_up(status)))
+        }
         h2 { "Set up the sender" }
         (advice(&source))
         h2 #test { "Send a test event" }
@@ -220,6 +225,43 @@ fn facts(source: &SourceView) -> Markup {
             @if !counts.rejected.is_empty() || !counts.failed.is_empty() {
                 h3 { "Rejected and failed requests" }
                 (refused(counts))
+            }
+        }
+    }
+}
+
+/// How the sender's list compares with what is here.
+fn catch_up(status: &CatchUpStatus) -> Markup {
+    html! {
+        div.card {
+            @match &status.last {
+                None => p.soft { "The sender is being asked for the first time since the daemon started." },
+                Some(last) => {
+                    @if status.missing > 0 || last.error.is_some() { p.error role="status" { (last.summary()) } } @else { p { (last.summary()) } }
+                    dl.facts {
+                        dt { "mode" } dd { (status.mode) @if status.running { ", running now" } }
+                        dt { "compared" } dd { (layout::time(last.from)) " to " (layout::time(last.compared_to)) }
+                        dt { "ended" } dd { (layout::time(last.ended_at)) ", " (last.reason.as_str()) }
+                        dt { "listed" } dd { (last.listed) ": " (last.here) " here, " (last.missing) " missing, " (last.taken_in) " taken in" }
+                        @if let Some(unlisted) = last.unlisted { dt { "here, not listed" } dd { (unlisted) } }
+                        @if last.filtered > 0 { dt { "other types" } dd { (last.filtered) } }
+                        @if last.unreadable > 0 { dt { "unreadable" } dd { (last.unreadable) } }
+                        dt { "missing now" } dd { (status.missing) }
+                        dt { "since the start" } dd { (status.complete) " comparisons, " (status.failed) " ended early; " (status.found) " missing, " (status.taken_in) " taken in" }
+                    }
+                    @if !last.first_missing.is_empty() {
+                        div.scroll tabindex="0" role="region" aria-label="Missing events" {
+                            table {
+                                thead { tr { th { "missing event" } th { "type" } th { "occurred" } } }
+                                tbody {
+                                    @for event in &last.first_missing {
+                                        tr { td { code { (event.id) } } td { (event.event_type) } td { (layout::time(event.occurred_at)) } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
             }
         }
     }

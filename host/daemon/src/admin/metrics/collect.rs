@@ -10,7 +10,9 @@ use std::{
 
 use jiff::Timestamp;
 use posthouse_guest::plugin::Plugin;
-use posthouse_model::{BreakerState, DeliveryState, HeldReason, PluginId, RequestCounts, Usage};
+use posthouse_model::{
+    BreakerState, CatchUpStatus, DeliveryState, HeldReason, PluginId, RequestCounts, Usage,
+};
 use posthouse_store::{PluginRecord, StoreMeters, StoreStats};
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -43,6 +45,9 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
     }
     for (source, ledger) in (admin.0.ledgers)() {
         requests(&mut sheet, &source, &ledger.snapshot());
+    }
+    for (source, status) in (admin.0.senders.catch_ups.statuses)() {
+        catching_up(&mut sheet, &source, &status);
     }
     for plugin in &list {
         standing(&mut sheet, admin, plugin);
@@ -126,6 +131,18 @@ fn standing(sheet: &mut Sheet, admin: &Admin, plugin: &Plugin) {
     let loads = admin.0.registry.loads(name);
     sheet.count(&LOADS, [name, "loaded"], loads.loaded);
     sheet.count(&LOADS, [name, "failed"], loads.failed);
+}
+
+/// How a sender's list compares with the store.
+fn catching_up(sheet: &mut Sheet, source: &str, status: &CatchUpStatus) {
+    sheet.count(&CATCH_UPS, [source, "complete"], status.complete);
+    sheet.count(&CATCH_UPS, [source, "failed"], status.failed);
+    sheet.count(&CATCH_UP_REQUESTS, [source], status.requests);
+    sheet.count(&CATCH_UP_FOUND, [source], status.found);
+    sheet.count(&CATCH_UP_TAKEN_IN, [source], status.taken_in);
+    sheet.level(&CATCH_UP_MISSING, [source], status.missing as f64);
+    let complete_at = status.complete_at.map_or(0.0, |at| seconds(at.duration_since(Timestamp::UNIX_EPOCH)));
+    sheet.level(&CATCH_UP_COMPLETE, [source], complete_at);
 }
 
 /// The state of a plugin that is not held.

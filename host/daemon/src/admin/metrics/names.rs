@@ -52,6 +52,18 @@ metrics! {
     ACCEPT "posthouse_accept_seconds" []
         "Time from the last byte of a new event until it is on disk.";
 
+    // Catching up.
+    CATCH_UPS "posthouse_catch_ups_total" ["source", "outcome"]
+        "Comparisons of a sender's list with the store: complete or failed.";
+    CATCH_UP_REQUESTS "posthouse_catch_up_requests_total" ["source"] "Requests to a sender for its list of events.";
+    CATCH_UP_FOUND "posthouse_catch_up_missing_total" ["source"]
+        "Events that were found to be missing: listed by the sender, and not here.";
+    CATCH_UP_TAKEN_IN "posthouse_catch_up_taken_in_total" ["source"] "Missing events that were taken in.";
+    CATCH_UP_MISSING "posthouse_catch_up_missing" ["source"]
+        "Events that the sender lists and that are not here, as of the last comparison; 1,000 at most.";
+    CATCH_UP_COMPLETE "posthouse_catch_up_complete_time_seconds" ["source"]
+        "When the last complete comparison ended, in seconds since 1970; 0 if there was none since the start.";
+
     // Deliveries.
     MADE "posthouse_deliveries_made_total" ["plugin"] "Deliveries created since the store was created.";
     DELIVERIES "posthouse_deliveries" ["plugin", "state"]

@@ -113,13 +113,38 @@ pub(super) fn daemon(context: &Context, notes: &mut Notes) {
             "check `[server] listen`, and the sockets of systemd",
         );
     }
-    let asked = Client::new(&context.config)
-        .and_then(|client| Ok((client.get("/v1/stats", &[])?, client.get("/v1/dead-letters", &[])?)));
+    let asked = Client::new(&context.config).and_then(|client| {
+        let sources = client.get("/v1/sources", &[])?;
+        catch_ups(&sources, notes);
+        Ok((client.get("/v1/stats", &[])?, client.get("/v1/dead-letters", &[])?))
+    });
     match asked {
         Err(error) => {
             notes.problem(error.to_string(), "fix it; until then no command can talk to the daemon")
         }
         Ok((stats, dead)) => counts(&stats, &dead, notes),
+    }
+}
+
+/// Reports how the lists of senders compare with the store.
+fn catch_ups(sources: &Value, notes: &mut Notes) {
+    for source in sources["sources"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let (name, status) = (source["name"].as_str().unwrap_or_default(), &source["catch_up"]);
+        let missing = status["missing"].as_u64().unwrap_or(0);
+        let summary = status["last"]["summary"].as_str();
+        if missing > 0 {
+            notes.problem(
+                format!("{} at the sender of source `{name}` that never arrived", counted(missing, "event")),
+                format!("`posthouse catch-up --source {name} --dry-run` lists them; mode = \"apply\" takes them in"),
+            );
+        } else if let (Some(summary), Some(_)) = (summary, status["last"]["error"].as_str()) {
+            notes.warning(
+                format!("source `{name}`: {summary}"),
+                "check the credentials and the address in [source.catch_up]; posthouse tries again",
+            );
+        } else if let Some(summary) = summary {
+            notes.ok(format!("source `{name}`: {summary}"));
+        }
     }
 }
 

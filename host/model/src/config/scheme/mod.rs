@@ -40,8 +40,29 @@ pub struct Scheme {
     pub rows: Vec<Arc<Row>>,
     /// Whether the member `id` of a body names the same event whichever row signed it. Only for envelopes.
     pub body_id: bool,
+    /// The API that lists the sender's events, if posthouse knows it.
+    pub catch_up: Option<EventsApi>,
     /// Its description for people.
     pub about: About,
+}
+
+/// An API that lists a sender's events, so that posthouse can ask for what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventsApi {
+    /// `POST /api/v1/events/paginated`, with a token by client credentials.
+    Scalekit,
+    /// `GET /v1/events`, with a secret key.
+    Stripe,
+}
+
+impl EventsApi {
+    /// The word in senders.toml.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scalekit => "scalekit",
+            Self::Stripe => "stripe",
+        }
+    }
 }
 
 /// The description of a scheme for people.

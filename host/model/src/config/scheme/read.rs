@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    About, Algorithm, Also, AnswerForm, BodyForm, Encoding, EventForm, Guard, Handshake, KeyEncoding,
-    KeyForm, MAX_LIST, Part, Piece, Place, Reply, ReplyValue, Row, Scheme, Signature, SignatureForm,
-    SignedTime, Text, TimeUnit, fetched, shipped, template,
+    About, Algorithm, Also, AnswerForm, BodyForm, Encoding, EventForm, EventsApi, Guard, Handshake,
+    KeyEncoding, KeyForm, MAX_LIST, Part, Piece, Place, Reply, ReplyValue, Row, Scheme, Signature,
+    SignatureForm, SignedTime, Text, TimeUnit, fetched, shipped, template,
 };
 use crate::config::{
     diagnose::{nearest, shown},
@@ -31,6 +31,7 @@ const ALGORITHMS: [(&str, Algorithm); 12] = [
 
 /// The longest tolerance. PayPal retries for three days, maybe with the time of the first request.
 const MAX_TOLERANCE: Duration = Duration::from_hours(7 * 24);
+const APIS: [(&str, EventsApi); 2] = [("scalekit", EventsApi::Scalekit), ("stripe", EventsApi::Stripe)];
 
 /// A table: a row, or the names of rows. Each name has the byte at which it begins.
 enum Told {
@@ -63,21 +64,23 @@ pub(super) fn schemes(
         let Some(mut table) = value.parsed(Value::table) else { continue };
         let name: Arc<str> = name.into();
         let about = about(&mut table);
+        let catch_up = table.optional("catch_up", word(&APIS));
         let told = told(&mut table, &name);
         table.finish();
         match told {
             Some(Told::Row(row)) => {
                 let row: Arc<Row> = Arc::new(*row);
                 rows.insert(name.to_string(), Arc::clone(&row));
-                let scheme = Scheme { name: Arc::clone(&name), rows: vec![row], body_id: false, about };
+                let scheme =
+                    Scheme { name: Arc::clone(&name), rows: vec![row], body_id: false, catch_up, about };
                 schemes.insert(name.to_string(), Arc::new(scheme));
             }
-            Some(Told::Any(names, body_id)) => choices.push((name, names, body_id, about)),
+            Some(Told::Any(names, body_id)) => choices.push((name, names, body_id, catch_up, about)),
             None => {}
         }
     }
     let several: Vec<_> = choices.iter().map(|(name, ..)| Arc::clone(name)).collect();
-    for (name, names, body_id, about) in choices {
+    for (name, names, body_id, catch_up, about) in choices {
         let mut chosen = Vec::new();
         for (wanted, at) in &names {
             match rows.get(wanted) {
@@ -107,7 +110,7 @@ pub(super) fn schemes(
             document.problem(at, "`body_id` is for rows whose event is an envelope".to_owned());
         }
         if chosen.len() == names.len() {
-            let scheme = Scheme { name: Arc::clone(&name), rows: chosen, body_id, about };
+            let scheme = Scheme { name: Arc::clone(&name), rows: chosen, body_id, catch_up, about };
             schemes.insert(name.to_string(), Arc::new(scheme));
         }
     }

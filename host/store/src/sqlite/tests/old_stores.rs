@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use posthouse_model::{DeliveryState, EventType, OutboxKind, Outcome, SecondKey};
+use posthouse_model::{DeliveryState, EventOrigin, EventType, OutboxKind, Outcome, SecondKey};
 use rusqlite::Connection;
 
 use crate::{
@@ -18,6 +18,9 @@ use DeliveryState::{Dead, Done, Held, Ready, Waiting};
 
 /// The id of the first delivery.
 const FIRST: i64 = 5 << 30;
+
+/// The first version that knows of events that no webhook brought.
+const CATCH_UP: i64 = 13;
 
 /// The deliveries in the order of their ids: since which version, the event, the plugin, the state once the store is
 /// open, the attempts.
@@ -106,6 +109,12 @@ async fn shows_events_and_deliveries(fixture: &Fixture, version: i64) {
         let body: serde_json::Value = serde_json::from_str(&detail.body).unwrap();
         assert_eq!((body["id"].as_str(), body["data"]["n"].as_i64()), (Some(event.id.as_str()), Some(1)));
         assert_eq!(detail.trace.is_some(), event.id == "evt_traced");
+        let origin = match (&*event.id, event.source.as_str()) {
+            ("evt_unwanted", _) if version >= CATCH_UP => EventOrigin::CatchUp,
+            (_, "scalekit") => EventOrigin::Webhook,
+            _ => EventOrigin::Derived,
+        };
+        assert_eq!(event.origin, origin, "{}", event.id);
     }
     let found = fixture.store.deliveries(DeliveryFilter::default()).await.unwrap();
     let found: Vec<_> = found
@@ -179,6 +188,18 @@ async fn shows_the_rest(fixture: &Fixture, version: i64) {
     assert_eq!(endings, [None, Some("replaced")][..if version >= 11 { 2 } else { 1 }]);
     assert_eq!(revisions[0].sha256, "0123456789abcdef".repeat(4));
 
+    let state = store.catch_up_state(&fixture.event("any").source).await.unwrap();
+    let missing: Vec<_> = state.missing.iter().map(|event| event.id.as_str()).collect();
+    let at = |second| Some(jiff::Timestamp::from_second(second).unwrap());
+    if version >= CATCH_UP {
+        assert_eq!(missing, ["evt_missed_1", "evt_missed_2"]);
+        assert_eq!((state.removed_to, state.compared_to), (at(1_767_225_590), at(1_767_225_600)));
+    } else {
+        assert!(missing.is_empty() && state.compared_to.is_none());
+        // What the versions before had removed is not known.
+        assert_eq!(state.removed_to, at(1_767_225_611).filter(|_| version >= 5));
+    }
+
     let stats = store.stats().await.unwrap();
     let created = stats.by_type.iter().find(|row| row.event_type == "user.created").unwrap();
     assert_eq!(created.completed, 2);
@@ -239,8 +260,12 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
         assert_eq!(seen, Accepted::Duplicate);
         if version >= 12 {
             let second = Some(SecondKey::of("signed", &[b"evt_done"]));
-            let offer =
-                Offer { event: fixture.event("evt_other"), second, subscribers: vec![counter.into()] };
+            let offer = Offer {
+                event: fixture.event("evt_other"),
+                second,
+                subscribers: vec![counter.into()],
+                origin: EventOrigin::Webhook,
+            };
             let seen = fixture.store.accept_all(vec![offer], None).await.unwrap();
             assert_eq!(seen, [Accepted::Duplicate]);
         }
