@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `verify_token`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate` and `redact`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `verify_token`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate`, `redact` and `headers`",
         ],
     );
     refused(
@@ -101,7 +101,7 @@ concurency = 2",
         r#"[plugin.mailer.grants]
 storage = "app""#,
         &[
-            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `http`, `database` and `emit`",
+            "config.toml:2:1: unknown key `storage` in `plugin.mailer.grants`; the keys in `plugin.mailer.grants` are `mail`, `http`, `database`, `emit` and `signatures`",
         ],
     );
     refused(
@@ -131,6 +131,115 @@ mail = { from = ["a@example.com"], too = ["*"] }"#,
 url = "sqlite:app.db""#,
         &["config.toml:1:2: unknown key `database` here; did you mean `databases`?"],
     );
+}
+
+#[test]
+fn headers_that_are_credentials_or_none_are_refused() {
+    let listed = |name: &str| source(&format!("headers = [\"x-request-id\", {name:?}]"));
+    for (name, problem) in [
+        (
+            "Webhook-Signature",
+            "`webhook-signature`, the sender's signature, which plugins do not get; a plugin for an app that verifies \
+             requests itself gets it by `signatures` in its grants",
+        ),
+        (
+            "Authorization",
+            "`authorization`, which may carry a credential, and plugins get none; leave it out",
+        ),
+        ("cookie", "`cookie`, which may carry a credential, and plugins get none; leave it out"),
+        ("x-api-key", "`x-api-key`, which may carry a credential, and plugins get none; leave it out"),
+        (
+            "x-gitlab-token",
+            "`x-gitlab-token`, which may carry a credential, and plugins get none; leave it out",
+        ),
+        ("content-type", "`content-type`, which plugins get anyway; leave it out"),
+        ("host", "`host`, which is about the connection and not about the event; leave it out"),
+        ("x y", "`x y`, which is no header's name; one is 1 to 64 letters, digits and `-`"),
+    ] {
+        refused(&listed(name), &[&format!("config.toml:6:28: `source.headers` holds {problem}")]);
+    }
+    refused(
+        &source("headers = []"),
+        &["config.toml:6:11: `source.headers` is empty; write at least one, such as [\"x-github-event\"]"],
+    );
+    let many: Vec<_> = (0..33).map(|n| format!("x-{n}")).collect();
+    refused(
+        &source(&format!("headers = {many:?}")),
+        &["config.toml:6:11: `source.headers` has 33 names; the limit is 32"],
+    );
+    // What the sender's row reads events from is harmless, whatever its name says.
+    let bitbucket = listed("x-event-key").replace("\"scalekit\"", "\"bitbucket\"");
+    assert_eq!(check(&bitbucket, |_| {}, &[]).status.code(), Some(0));
+}
+
+#[test]
+fn signatures_are_granted_of_sources_that_sign() {
+    let granted = |name: &str| format!("{SOURCE}[plugin.app.grants]\nsignatures = [{name:?}]\n");
+    let at = "config.toml:7:15: `plugin.app.grants.signatures` holds";
+    refused(&granted("cmr"), &[&format!("{at} `cmr`, which names no [[source]]; did you mean `crm`?")]);
+    refused(&granted("other"), &[&format!("{at} `other`, which names no [[source]]; the sources are `crm`")]);
+    let token = granted("crm").replace("\"scalekit\"", "\"gitlab-token\"");
+    refused(
+        &token,
+        &[&format!(
+            "{at} `crm`, whose scheme `gitlab-token` does not sign the body: who has its header can send anything, so plugins \
+             do not get it; use `sign` of the `http` grant"
+        )],
+    );
+}
+
+#[test]
+fn a_component_is_the_name_of_a_file() {
+    let of = |name: &str| format!("[plugin.shop]\ncomponent = {name:?}\n");
+    let at = "config.toml:2:13: `plugin.shop.component` is";
+    refused(
+        &of("forward.wasm"),
+        &[&format!("{at} `forward.wasm`, which is no name of a plugin; write \"forward\"")],
+    );
+    refused(
+        &of("../forward"),
+        &[&format!(
+            "{at} `../forward`, which is no name of a plugin; write the name of a file in the plugins folder, such as \
+             \"forward\" for forward.wasm"
+        )],
+    );
+    refused(
+        "[plugin.shop]\nrate = { burst = 5 }",
+        &["config.toml:2:8: `plugin.shop.rate.per_second` is missing; write per_second = 50"],
+    );
+    let missing = check(&of("forward"), |_| {}, &[]);
+    assert_eq!(missing.status.code(), Some(1));
+    let told = said(&missing).join("\n");
+    assert!(told.contains("plugin `shop` does not load: `forward.wasm`, its `component`"), "{told}");
+}
+
+#[test]
+fn a_key_that_signs_requests_is_one_of_standard_webhooks() {
+    let signed = |key: &str| {
+        format!(
+            "[plugin.shop.grants]\nhttp = [{{ url = \"https://a.example\", sign = {{ env = \"K\" }} }}]\n# {key}"
+        )
+    };
+    let told = |key: &str| {
+        let output = check(&signed(key), |_| {}, &[("K", key)]);
+        assert_eq!(output.status.code(), Some(78), "{key}");
+        said(&output).join("\n")
+    };
+    let at = "config.toml:2:45: `plugin.shop.grants.http.sign`";
+    for (key, problem) in [
+        ("k*9fQ2.7Lw-Zp0x_T4vB8nM1", "is no key of Standard Webhooks"),
+        ("whsec_c2hvcnQga2V5", "has a key of 9 bytes, which can be guessed; make one of 24 or more"),
+        ("whsec_ ", ""),
+        ("${SHOP_SECRET}", ""),
+    ] {
+        let told = told(key);
+        assert!(told.starts_with(&format!("{at} {problem}")), "{told}");
+        assert!(!told.contains(key), "it shows no secret: {told}");
+    }
+    let good = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    assert_eq!(check(&signed(""), |_| {}, &[("K", good)]).status.code(), Some(0));
+    let two = signed("").replace("{ env = \"K\" }", "[{ env = \"K\" }, { env = \"K\" }]");
+    assert_eq!(check(&two, |_| {}, &[("K", good)]).status.code(), Some(0));
 }
 
 #[test]
@@ -652,7 +761,7 @@ fn a_grant_of_requests_says_what_is_wrong_with_it() {
     refused(
         &grant(r#"{ url = "https://a.example", port = 7 }"#),
         &[
-            "config.toml:2:38: unknown key `port` in `plugin.seats.grants.http`; the keys in `plugin.seats.grants.http` are `url`, `addresses` and `header`",
+            "config.toml:2:38: unknown key `port` in `plugin.seats.grants.http`; the keys in `plugin.seats.grants.http` are `url`, `addresses`, `header` and `sign`",
         ],
     );
     refused(

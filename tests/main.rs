@@ -12,6 +12,7 @@ mod catch_up;
 #[cfg(feature = "fault-points")]
 mod clock;
 mod command_line;
+mod components;
 mod config_errors;
 mod contract;
 mod crash;
@@ -26,7 +27,9 @@ mod fetch;
 mod fetch_http2;
 mod fetched;
 mod floods;
+mod forward;
 mod handled;
+mod headers;
 mod health;
 mod history;
 mod hostile;
@@ -38,6 +41,7 @@ mod metrics;
 mod newest;
 #[cfg(feature = "fault-points")]
 mod odd_markers;
+mod old_plugins;
 mod old_stores;
 mod operator;
 mod order;

@@ -25,8 +25,9 @@ impl Environment for Nothing {
 struct Anything;
 
 impl Environment for Anything {
-    fn variable(&self, _: &str) -> Option<OsString> {
-        Some("set".into())
+    fn variable(&self, name: &str) -> Option<OsString> {
+        let key = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        Some(if name == "API_SECRET" { key } else { "set" }.into())
     }
 }
 

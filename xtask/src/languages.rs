@@ -31,7 +31,7 @@ pub fn build() -> Result {
 /// not changed.
 fn once(language: &str, make: impl FnOnce(&Path, &Path, &Path) -> Result) -> Result {
     let source = root().join("tests/guests").join(language);
-    let wit = root().join("wit/0.1");
+    let wit = root().join("wit/0.2");
     let built = target().join("languages").join(format!("{language}.wasm"));
     let folder = target().join("languages");
     fs::create_dir_all(&folder).doing(format_args!("make {}", folder.display()))?;

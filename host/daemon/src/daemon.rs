@@ -31,10 +31,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use posthouse_database::Databases;
 use posthouse_egress::{Egress, EgressError};
-use posthouse_guest::plugin::{Engine, EngineError, EngineOptions, Registry};
+use posthouse_guest::plugin::{Components, Engine, EngineError, EngineOptions, PluginConfig, Registry};
 use posthouse_model::{
     Env, Random,
-    config::{Config, ConfigError, DatabaseTarget, Files, Log, Source},
+    config::{Config, ConfigError, DatabaseTarget, Files, Log, PluginSettings, Source},
 };
 use posthouse_store as store;
 use posthouse_store::{OpenError, Store, StoreError, StoreOptions, newest_event};
@@ -254,8 +254,13 @@ async fn serve(
         let registry = registry.clone();
         Arc::new(move |event: &_| registry.recipients(event))
     };
-    let catch_ups =
-        CatchUps::new(Arc::clone(&in_force), store.clone(), egress, Arc::clone(&subscribers), env.clone());
+    let catch_ups = CatchUps::new(
+        Arc::clone(&in_force),
+        store.clone(),
+        egress.clone(),
+        Arc::clone(&subscribers),
+        env.clone(),
+    );
     let ingress = Ingress::new(
         &config.sources,
         &config.server,
@@ -396,18 +401,30 @@ async fn registry(
         },
         env.clone(),
     )?;
-    let settings = Arc::new(move |plugin: &str| in_force.load().settings(plugin).clone());
     let registry = Registry::new(
         engine,
         store.clone(),
         Databases::new(&config.databases, config.store.min_free),
         egress.clone(),
         config.plugins.dir.clone(),
-        settings,
+        Arc::new(PluginTables(in_force)),
         env.clone(),
     )
     .await?;
     Ok(registry)
+}
+
+/// The tables of plugins in the config.toml that is in force.
+struct PluginTables(Arc<ArcSwap<Config>>);
+
+impl PluginConfig for PluginTables {
+    fn settings(&self, name: &str) -> PluginSettings {
+        self.0.load().settings(name).clone()
+    }
+
+    fn components(&self) -> Components {
+        Components::new(&self.0.load().plugin)
+    }
 }
 
 fn on_signal(kind: SignalKind) -> Result<Signal, DaemonError> {

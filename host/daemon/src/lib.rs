@@ -35,4 +35,5 @@ pub mod fuzz;
 pub mod ingress;
 mod listener;
 mod log_limiter;
+mod rate;
 pub mod telemetry;

@@ -215,6 +215,7 @@ mod tests {
                 url: WebPattern::parse(url).unwrap(),
                 addresses: addresses.iter().map(|net| net.parse().unwrap()).collect(),
                 header: Default::default(),
+                sign: Vec::new(),
             })
         };
         let cases = [

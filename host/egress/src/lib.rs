@@ -3,6 +3,7 @@
 //! ```text
 //!   a guest's draft ─► request    method, URL, headers, sizes; within the grant?  ─► WebRequest
 //!   a WebRequest    ─► plugin_http     the grant again, its headers, redirects, bounds ─► response
+//!                        ├► sign      a signature, where the grant has a key for it
 //!                        └► resolve   every name, at the moment of connecting
 //!                             └► address   private, local and special ones only where the grant names them
 //! ```
@@ -26,6 +27,7 @@ mod refusal;
 mod request;
 mod resolve;
 mod reuse;
+mod sign;
 mod tls;
 mod wait;
 
@@ -101,7 +103,7 @@ impl Egress {
         match outlets.get(plugin) {
             Some(plugin_http) if plugin_http.has(grants) => Arc::clone(plugin_http),
             _ => {
-                let plugin_http = Arc::new(PluginHttp::new(plugin, grants, &self.0.tls, &self.0.names));
+                let plugin_http = Arc::new(PluginHttp::new(plugin, grants, &self.0));
                 outlets.insert(plugin.to_owned(), Arc::clone(&plugin_http));
                 plugin_http
             }

@@ -6,25 +6,28 @@
 //!                └──── the redirect's URL, checked like the first ◄─── 3xx ────┘
 //! ```
 //!
-//! The grant's headers are sent only to the origin of the request's URL, and not to any other that a redirect
-//! names. The guest's own login headers are not sent to another origin either.
+//! The grant's headers and its signature are sent only to the origin of the request's URL, and not to any other that a
+//! redirect names. The guest's own login headers are not sent to another origin either.
 
 use std::{error::Error, io::ErrorKind, time::Duration};
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use posthouse_model::{HttpGrant, TRACEPARENT, TraceContext, WebRequest, config::Limits, octets};
+use posthouse_model::{Env, HttpGrant, TRACEPARENT, TraceContext, WebRequest, config::Limits, octets};
 use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
+    Shared,
     address::Reach,
     refusal::Refusal,
     request::{HEADERS, read_headers, read_method, read_url},
-    resolve::{AddressFilter, Names, OutOfReach},
+    resolve::{AddressFilter, OutOfReach},
     reuse::{self, Noted, was_dead},
+    sign::Signer,
+    wait::retry_after,
 };
 
 /// The most redirects that are followed.
@@ -105,6 +108,7 @@ pub struct Sent {
 pub struct PluginHttp {
     pub(super) plugin: String,
     gates: Vec<GrantClient>,
+    env: Env,
 }
 
 /// One entry of the grant.
@@ -112,6 +116,8 @@ pub(super) struct GrantClient {
     pub(super) grant: HttpGrant,
     /// The clients, or why they can't be made.
     clients: Result<Clients, String>,
+    /// Signs requests. None if the grant has no key.
+    signer: Option<Signer>,
 }
 
 /// The clients of one entry.
@@ -132,7 +138,8 @@ enum Follow {
 }
 
 impl PluginHttp {
-    pub(super) fn new(plugin: &str, grants: &[HttpGrant], tls: &rustls::ClientConfig, names: &Names) -> Self {
+    pub(super) fn new(plugin: &str, grants: &[HttpGrant], shared: &Shared) -> Self {
+        let Shared { tls, names, env, .. } = shared;
         let gate = |grant: &HttpGrant| {
             let filter = AddressFilter { names: names.clone(), reach: Reach::of(grant) };
             let client = |idle| {
@@ -158,9 +165,10 @@ impl PluginHttp {
             };
             let clients =
                 client(IDLE_CONNECTIONS).and_then(|pooled| Ok(Clients { pooled, fresh: client(0)? }));
-            GrantClient { grant: grant.clone(), clients }
+            GrantClient { grant: grant.clone(), clients, signer: Signer::new(&grant.sign) }
         };
-        Self { plugin: plugin.to_owned(), gates: grants.iter().map(gate).collect() }
+        let gates = grants.iter().map(gate).collect();
+        Self { plugin: plugin.to_owned(), gates, env: env.clone() }
     }
 
     /// Whether it was made for this grant.
@@ -182,12 +190,39 @@ impl PluginHttp {
         within(bounds.time, async {
             let mut response = self.exchange(request, trace, Follow::All).await?;
             check_head(response.headers(), bounds)?;
-            let head = response.headers().iter();
-            let headers = head.map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect();
+            let headers = read_head(response.headers());
             let body = self.body(&mut response, bounds.response).await?;
             Ok(WebResponse { status: response.status().as_u16(), headers, body })
         })
         .await
+    }
+
+    /// Makes a request and returns the response without its body. The other side has the request once there is a status,
+    /// so nothing that follows is an error: a head beyond the bounds is left out. It does not follow a redirect that
+    /// would change the method or the body.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why there is no response.
+    pub async fn deliver(
+        &self,
+        request: &WebRequest,
+        bounds: &Bounds,
+        trace: Option<&TraceContext>,
+    ) -> Result<WebResponse, Refusal> {
+        let mut response = within(bounds.time, self.exchange(request, trace, Follow::Unchanged)).await?;
+        let mut headers = match check_head(response.headers(), bounds) {
+            Ok(()) => read_head(response.headers()),
+            Err(_) => Vec::new(),
+        };
+        // A guest may have no clock to compare a date with.
+        for (_, value) in headers.iter_mut().filter(|(name, _)| name == header::RETRY_AFTER.as_str()) {
+            if let Some(wait) = retry_after(value, self.env.now()) {
+                *value = wait.as_secs().to_string();
+            }
+        }
+        let status = response.status().as_u16();
+        self.drop_body(&mut response).await;
+        Ok(WebResponse { status, headers, body: Vec::new() })
     }
 
     /// Makes a request and returns only the status and `Retry-After`. The rest of the response does not matter.
@@ -205,9 +240,13 @@ impl PluginHttp {
         let retry_after = response.headers().get(header::RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let sent = Sent { status: response.status(), retry_after };
-        // The status is known, so a failure to read the body changes nothing.
-        drop(tokio::time::timeout(UNWANTED_TIME, self.body(&mut response, UNWANTED)).await);
+        self.drop_body(&mut response).await;
         Ok(sent)
+    }
+
+    /// Reads some of a body that nobody wants. The status is known, so a failure changes nothing.
+    async fn drop_body(&self, response: &mut reqwest::Response) {
+        drop(tokio::time::timeout(UNWANTED_TIME, self.body(response, UNWANTED)).await);
     }
 
     async fn exchange(
@@ -222,7 +261,7 @@ impl PluginHttp {
         let mut body = Bytes::from(request.body.clone());
         let key = HeaderValue::from_str(&request.key)
             .map_err(|_| Refusal::invalid("key", "is not allowed in a header"))?;
-        headers.insert(HeaderName::from_static("idempotency-key"), key);
+        headers.insert(HeaderName::from_static("idempotency-key"), key.clone());
         // A guest that sets its own `traceparent` has precedence.
         let traceparent = HeaderName::from_static(TRACEPARENT);
         if let Some(value) = trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok())
@@ -236,6 +275,12 @@ impl PluginHttp {
             let (clients, gate) = self.gate(&url, from.as_ref())?;
             let mut sent = headers.clone();
             gate.grant.header.keys().for_each(|name| drop(sent.remove(name)));
+            if let Some(signer) = &gate.signer {
+                Signer::clear(&mut sent);
+                if url.origin() == origin {
+                    signer.sign(&mut sent, &key, self.env.now(), &body);
+                }
+            }
             if url.origin() == origin {
                 gate.add_headers(&mut sent);
             }
@@ -370,6 +415,10 @@ impl GrantClient {
             }
         }
     }
+}
+
+fn read_head(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.to_string(), latin1(value.as_bytes()))).collect()
 }
 
 async fn within<T>(time: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {

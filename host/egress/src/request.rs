@@ -25,6 +25,10 @@ pub struct Draft {
     /// The body.
     #[serde(with = "octets")]
     pub body: Vec<u8>,
+    /// Whether only the delivery of the request matters: the response has no body, and a redirect that would change the
+    /// request is the response.
+    #[serde(default)]
+    pub deliver: bool,
 }
 
 impl PluginHttp {
@@ -33,7 +37,7 @@ impl PluginHttp {
     /// # Errors
     /// [`Refusal`] names the field, the limit or the grant.
     pub fn check(&self, draft: Draft, key: String, bounds: &Bounds) -> Result<WebRequest, Refusal> {
-        let Draft { method, url, headers, body } = draft;
+        let Draft { method, url, headers, body, deliver: _ } = draft;
         let head = url.len() + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         if head > bounds.headers {
             return Err(Refusal::too_large("the request's head", head, "http_headers", bounds.headers));

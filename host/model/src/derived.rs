@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DeliveryId, EventId, EventType, NewEvent, SourceName, Subscriber, TraceContext};
+use super::{DeliveryId, EventId, EventType, NewEvent, RequestParts, SourceName, Subscriber, TraceContext};
 
 /// The longest chain of events in which each is derived from the one before it.
 pub const MAX_DEPTH: u8 = 8;
@@ -124,6 +124,7 @@ impl Derived {
             trace: self.trace,
             body: Bytes::copy_from_slice(self.body.as_bytes()),
             data: self.data.clone(),
+            request: RequestParts::default(),
         }
     }
 }

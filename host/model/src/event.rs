@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::TraceContext;
+use super::{RequestParts, TraceContext};
 
 /// A name that breaks its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -193,6 +193,8 @@ pub struct NewEvent {
     pub body: Bytes,
     /// The range of the value of `data` in the body. Empty if the body has no `data`.
     pub data: Range<u32>,
+    /// What is kept of its request besides the body.
+    pub request: RequestParts,
 }
 
 /// A verified webhook that is in the store.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventType, HttpGrant, Pattern};
+use super::{EventType, HttpGrant, Pattern, SourceName};
 
 /// A capability that a plugin can ask for in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct Grants {
     /// The event types that it may emit.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub emit: Vec<Pattern>,
+    /// The sources of which it gets the headers that prove who sent an event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<SourceName>,
 }
 
 impl Grants {

@@ -36,6 +36,7 @@ pub mod owner;
 mod pattern;
 mod redact;
 mod reloads;
+mod request_parts;
 mod samples;
 pub mod seal;
 mod secret;
@@ -46,6 +47,7 @@ mod strangers;
 #[allow(clippy::unwrap_used, reason = "for tests: what fails fails the test")]
 pub mod testing;
 mod trace;
+mod trigger;
 mod usage;
 mod web;
 
@@ -79,10 +81,14 @@ pub use outbox::{Mail, OutboxHead, OutboxItem, OutboxKind, OutboxState};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redact::{InvalidPointer, Mask, Pointer, REDACTED, Redact};
 pub use reloads::{ReloadCounts, ReloadLedger};
+pub use request_parts::{JSON, KEPT_HEADERS, RequestParts};
 pub use samples::{Samples, Unreadable, event_text, known_type, known_types, of_own_type};
 pub use secret::Secret;
 pub use sender_samples::{SenderRequest, SenderSamples};
 pub use shortened::shortened;
 pub use trace::{Fetched, TRACEPARENT, TraceContext};
+pub use trigger::Triggers;
 pub use usage::Usage;
-pub use web::{HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header, url_parts};
+pub use web::{
+    HttpGrant, InvalidWebPattern, WebPattern, WebRequest, is_reserved_header, url_parts, webhook_key,
+};

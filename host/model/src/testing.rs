@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 #[cfg(feature = "config")]
 use super::config::{DatabaseSettings, DatabaseTarget};
-use super::{Clock, Env, EventId, EventType, NewEvent, Random, SourceName};
+use super::{Clock, Env, EventId, EventType, NewEvent, Random, RequestParts, SourceName};
 
 /// A clock that only a test moves. Its clones share the time.
 #[derive(Debug, Clone)]
@@ -132,6 +132,7 @@ pub fn event(id: &str, event_type: &str, received_at: Timestamp) -> NewEvent {
         trace: None,
         data: start..start + DATA.len() as u32,
         body: format!("{head}{DATA}}}").into(),
+        request: RequestParts::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
@@ -172,16 +173,25 @@ pub struct HttpGrant {
     /// Headers that the host adds to each request, with names in lower case. The guest never sees their
     /// values.
     pub header: BTreeMap<String, Secret>,
+    /// The keys with which the host signs each request, by Standard Webhooks. The guest never sees them.
+    pub sign: Vec<Secret>,
+}
+
+/// The key in a secret of Standard Webhooks: base64, after `whsec_` or not. None if it is no base64, or empty.
+pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
+    let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap_or(secret)).ok()?;
+    (!key.is_empty()).then_some(key)
 }
 
 /// The form that operators see: names of headers, and no values.
 impl Serialize for HttpGrant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("HttpGrant", 3)?;
+        let mut fields = serializer.serialize_struct("HttpGrant", 4)?;
         fields.serialize_field("url", &self.url.to_string())?;
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         fields.serialize_field("addresses", &addresses)?;
         fields.serialize_field("header", &self.header.keys().collect::<Vec<_>>())?;
+        fields.serialize_field("signed", &!self.sign.is_empty())?;
         fields.end()
     }
 }
@@ -189,7 +199,8 @@ impl Serialize for HttpGrant {
 impl fmt::Display for HttpGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.url)?;
-        let names: Vec<_> = self.header.keys().map(String::as_str).collect();
+        let signature = (!self.sign.is_empty()).then_some("a signature");
+        let names: Vec<_> = self.header.keys().map(String::as_str).chain(signature).collect();
         let nets: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         match (names.join(", "), nets.join(", ")) {
             (names, nets) if names.is_empty() && nets.is_empty() => Ok(()),
@@ -351,9 +362,10 @@ mod tests {
             url: pattern("https://a.example"),
             addresses: vec!["10.0.0.0/8".parse().unwrap()],
             header: [("authorization".to_owned(), Secret::new("hunter2"))].into(),
+            sign: vec![Secret::new("whsec_aHVudGVyMmh1bnRlcjJodW50ZXIyaHVudGVyMg==")],
         };
         let shown = [format!("{grant:?}"), grant.to_string(), serde_json::to_string(&grant).unwrap()];
-        assert!(shown.iter().all(|text| !text.contains("hunter2")), "{shown:?}");
-        assert_eq!(shown[1], "https://a.example (with authorization; also at 10.0.0.0/8)");
+        assert!(shown.iter().all(|text| !text.contains("hunter2") && !text.contains("aHVu")), "{shown:?}");
+        assert_eq!(shown[1], "https://a.example (with authorization, a signature; also at 10.0.0.0/8)");
     }
 }

@@ -288,6 +288,10 @@ pub struct EventDetail {
     pub summary: EventSummary,
     /// The id of its trace, in hex; none if it is not traced.
     pub trace: Option<String>,
+    /// The content type of its request, as far as it is kept.
+    pub content_type: Option<String>,
+    /// The headers that it keeps for plugins, those that prove its sender excluded.
+    pub headers: Vec<(String, String)>,
     /// The verified body, as received except for masked values.
     pub body: String,
     /// Whether values of the body are masked. The store itself masks nothing.

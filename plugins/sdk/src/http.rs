@@ -98,6 +98,16 @@ impl Request {
         Ok(Response { response, request: format!("{} {}", self.0.method, self.0.url) })
     }
 
+    /// Sends the request immediately, if its delivery is all that matters. The response has no body. A redirect that
+    /// would change the method or drop the body is not followed but is the response.
+    ///
+    /// # Errors
+    /// As for [`Request::fetch`].
+    pub fn deliver(&self) -> Result<Response, Error> {
+        let response = host::http::deliver(&self.0)?;
+        Ok(Response { response, request: format!("{} {}", self.0.method, self.0.url) })
+    }
+
     /// Stages the request and returns its Idempotency-Key. The host sends it after the attempt has committed,
     /// at least once. The key is the same in every attempt and every sending.
     ///

@@ -5,7 +5,12 @@ use crate::{Capability, Manifest};
 impl Manifest {
     /// Creates a manifest with a description of one line, and no events yet.
     pub fn new(description: &str) -> Self {
-        Self { description: description.to_owned(), events: Vec::new(), requires: Vec::new() }
+        Self {
+            description: description.to_owned(),
+            events: Vec::new(),
+            requires: Vec::new(),
+            intercepts: Vec::new(),
+        }
     }
 
     /// Adds patterns of event types: `user.created`, `membership.*`, `*`.

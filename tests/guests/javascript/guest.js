@@ -1,8 +1,8 @@
 // A plugin in JavaScript. It counts events like the guest `counter`, and performs the actions in `data`:
 // {"log": "text"}, {"fail": 2}, {"reject": true}, {"throw": "text"}, {"id": 7} counts below `id/7`.
 
-import * as kv from 'posthouse:plugin/kv@0.1.0';
-import { write } from 'posthouse:plugin/log@0.1.0';
+import * as kv from 'posthouse:plugin/kv@0.2.0';
+import { write } from 'posthouse:plugin/log@0.2.0';
 
 // JSON.parse converts every number to a double. If a double cannot represent a number, such as a large id, this
 // keeps its text instead: no digits are lost, and two ids stay different.
@@ -21,7 +21,7 @@ const clean = (text) => String(text).toWellFormed();
 
 export const guest = {
   describe() {
-    return { description: 'counts events, in JavaScript', events: ['*'], requires: [] };
+    return { description: 'counts events, in JavaScript', events: ['*'], requires: [], intercepts: [] };
   },
 
   handle(event, delivery) {

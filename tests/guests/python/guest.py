@@ -27,7 +27,7 @@ def clean(text) -> str:
 
 class Guest(exports.Guest):
     def describe(self) -> Manifest:
-        return Manifest("counts events, in Python", ["*"], [])
+        return Manifest("counts events, in Python", ["*"], [], [])
 
     def handle(self, event: Event, delivery: Delivery) -> None:
         kv.increment("count", 1)

@@ -82,7 +82,7 @@ impl From<PluginError> for ApiError {
     fn from(error: PluginError) -> Self {
         match error {
             PluginError::Unknown(_) => Self::not_found(error.to_string()),
-            PluginError::StillThere(_) => Self::conflict(error.to_string()),
+            PluginError::StillThere(..) => Self::conflict(error.to_string()),
             PluginError::Store(error) => error.into(),
         }
     }

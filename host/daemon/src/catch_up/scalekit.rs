@@ -45,6 +45,7 @@ pub(super) fn token_request(url: &Url, client_id: &str, client_secret: &Secret) 
             ("accept".to_owned(), "application/json".to_owned()),
         ],
         body: body.into_bytes(),
+        deliver: false,
     }
 }
 
@@ -89,6 +90,7 @@ pub(super) fn page_request(
             ("accept".to_owned(), "application/json".to_owned()),
         ],
         body: filter.to_string().into_bytes(),
+        deliver: false,
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn page_request(
             ("accept".to_owned(), "application/json".to_owned()),
         ],
         body: Vec::new(),
+        deliver: false,
     }
 }
 

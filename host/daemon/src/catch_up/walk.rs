@@ -241,6 +241,7 @@ mod tests {
             trace: None,
             data: 0..0,
             body: body.clone(),
+            request: Default::default(),
         };
         Ok((event, None))
     }

@@ -6,10 +6,10 @@
 use std::{path::Path, process::ExitCode};
 
 use posthouse_egress::Egress;
-use posthouse_guest::plugin::{self, Engine, EngineOptions, Inspection, LoadError};
+use posthouse_guest::plugin::{self, Components, Engine, EngineOptions, Inspection, LoadError};
 use posthouse_model::{
     Grants, Pattern,
-    config::{Config, Loaded, Source},
+    config::{Config, Loaded, PluginSettings, Source},
     counted,
 };
 
@@ -70,6 +70,9 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
             ));
         }
     }
+    if !source.headers.is_empty() {
+        say(format_args!("  headers for plugins: {}", source.headers.join(", ")))?;
+    }
     if let Some(weakness) = source.scheme.weakness() {
         complain(&format!(
             "warning: source `{}`, scheme {}: {weakness}",
@@ -88,30 +91,29 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
 /// are.
 fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let dir = &config.plugins.dir;
-    let looked = plugin::look(dir).map_err(|error| {
-        CliError::Failure(format!(
-            "the plugins folder `{}` can't be read: {error}; check `[plugins] dir`",
-            dir.display()
-        ))
-    })?;
-    for name in config.plugin.keys().filter(|name| !looked.plugins.iter().any(|found| found.name == **name)) {
+    let looked = look(config)?;
+    let has_file = |name: &str| looked.plugins.iter().any(|found| found.name == name);
+    for (name, _) in config.plugin.iter().filter(|(name, own)| own.component.is_none() && !has_file(name)) {
         complain(&format!(
             "warning: [plugin.{name}] has no effect: `{}` does not exist",
             dir.join(format!("{name}.wasm")).display()
         ));
     }
+    for plugin::Missing { name, reason } in &looked.missing {
+        complain(&format!("plugin `{name}` does not load: {reason}"));
+    }
     for (file, why) in &looked.ignored {
         complain(&format!("warning: `{}` is not a plugin: {why}", dir.join(file).display()));
     }
+    let mut bad = looked.missing.len();
+    let all = looked.plugins.len() + bad;
     if looked.plugins.is_empty() {
         say(format_args!("no plugins in `{}`", dir.display()))?;
-        return Ok((0, 0));
+        return Ok((bad, all));
     }
 
-    let mut bad = 0;
-    let all = looked.plugins.len();
     for (name, inspected) in inspect_all(config, looked.plugins)? {
-        if !tell_plugin(&name, inspected, &config.settings(&name).grants)? {
+        if !tell_plugin(&name, inspected, config.settings(&name))? {
             bad += 1;
         }
     }
@@ -143,7 +145,8 @@ fn inspect_all(
         .iter()
         .map(|found| {
             let settings = config.settings(&found.name);
-            (found.name.clone(), runtime.block_on(plugin::inspect(&engine, &found.path, settings)))
+            let inspected = runtime.block_on(plugin::inspect(&engine, &found.name, &found.path, settings));
+            (found.name.clone(), inspected)
         })
         .collect();
     runtime.shutdown_background();
@@ -153,27 +156,34 @@ fn inspect_all(
 /// Each plugin of the folder, with the lines of config.toml that it lacks, or the reason why it does not
 /// load.
 pub(super) fn inspected(config: &Config) -> Result<Each<Vec<String>, String>, CliError> {
-    let dir = &config.plugins.dir;
-    let looked = plugin::look(dir).map_err(|error| {
-        CliError::Failure(format!(
-            "the plugins folder `{}` can't be read: {error}; check `[plugins] dir`",
-            dir.display()
-        ))
-    })?;
+    let looked = look(config)?;
     let lines =
         |inspection: Inspection| inspection.lacking.iter().map(|lack| lack.example().to_string()).collect();
     let told = |(name, result): (String, Result<Inspection, LoadError>)| {
         (name, result.map(lines).map_err(|error| super::chain(&error)))
     };
-    Ok(inspect_all(config, looked.plugins)?.into_iter().map(told).collect())
+    let missing = looked.missing.into_iter().map(|plugin::Missing { name, reason }| (name, Err(reason)));
+    Ok(inspect_all(config, looked.plugins)?.into_iter().map(told).chain(missing).collect())
+}
+
+/// Looks through the plugins folder.
+fn look(config: &Config) -> Result<plugin::Looked, CliError> {
+    let dir = &config.plugins.dir;
+    plugin::look(dir, &Components::new(&config.plugin)).map_err(|error| {
+        CliError::Failure(format!(
+            "the plugins folder `{}` can't be read: {error}; check `[plugins] dir`",
+            dir.display()
+        ))
+    })
 }
 
 /// Reports on a plugin, and returns whether it would run.
 fn tell_plugin(
     name: &str,
     inspected: Result<Inspection, LoadError>,
-    grants: &Grants,
+    settings: &PluginSettings,
 ) -> Result<bool, CliError> {
+    let PluginSettings { grants, component, .. } = settings;
     let inspection = match inspected {
         Ok(inspection) => inspection,
         Err(error) => {
@@ -182,7 +192,8 @@ fn tell_plugin(
         }
     };
     let revision = inspection.revision.get(..12).unwrap_or(&inspection.revision);
-    say(format_args!("plugin {name}: revision {revision}"))?;
+    let of = component.as_ref().map(|component| format!(" of {component}.wasm")).unwrap_or_default();
+    say(format_args!("plugin {name}: revision {revision}{of}"))?;
     say(format_args!("  {}", inspection.description))?;
     say(format_args!("  events: {}", joined(&inspection.events)))?;
     if let Some(mail) = &grants.mail {
@@ -196,6 +207,9 @@ fn tell_plugin(
     }
     if !grants.emit.is_empty() {
         say(format_args!("  granted: emit {}", joined(&grants.emit)))?;
+    }
+    for source in &grants.signatures {
+        say(format_args!("  granted: the signatures of source {source}"))?;
     }
     if *grants == Grants::default() {
         say("  granted: nothing beyond log, config and kv")?;

@@ -136,10 +136,20 @@ struct Detail {
     summary: Summary,
     #[serde(default)]
     trace: Option<String>,
+    #[serde(default)]
+    content_type: Option<String>,
+    #[serde(default)]
+    headers: Vec<Header>,
     body: String,
     #[serde(default)]
     masked: bool,
     history: Vec<Delivery>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    name: String,
+    value: String,
 }
 
 #[derive(Deserialize)]
@@ -215,10 +225,14 @@ fn story(event: &Detail, with_body: bool) -> String {
         ("occurred", occurred_at.map(time).unwrap_or_default()),
         ("received", time(*received_at)),
         ("origin", origin.clone().unwrap_or_default()),
+        ("content type", event.content_type.clone().unwrap_or_default()),
         ("body", format!("{}{hint}", counted(*bytes, "byte"))),
         ("trace", event.trace.clone().unwrap_or_default()),
         ("deliveries", counts(&event.summary.deliveries)),
     ]);
+    for Header { name, value } in &event.headers {
+        let _ = writeln!(text, "  {}: {}", clean(name), clean(value));
+    }
     if with_body {
         text += "\n";
         text += &clean_lines(&event.body, 2);

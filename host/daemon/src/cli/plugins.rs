@@ -105,7 +105,17 @@ struct Breaker {
 }
 
 #[derive(Deserialize)]
+struct Rate {
+    per_second: f64,
+    burst: u32,
+}
+
+#[derive(Deserialize)]
 struct Settings {
+    #[serde(default)]
+    component: Option<String>,
+    #[serde(default)]
+    rate: Option<Rate>,
     concurrency: u64,
     reuse: u64,
     #[serde(default)]
@@ -236,7 +246,8 @@ impl Plugin {
     }
 
     fn facts(&self) -> String {
-        let Settings { concurrency, reuse, order_by, attempts, time: limit, memory } = &self.settings;
+        let Settings { component, rate, concurrency, reuse, order_by, attempts, time: limit, memory } =
+            &self.settings;
         let grants = self.grants.as_object().filter(|grants| !grants.is_empty());
         let state = match &self.reason {
             Some(reason) => format!("{}: {reason}", self.state),
@@ -247,6 +258,7 @@ impl Plugin {
             ("description", self.description.clone()),
             ("state", state),
             ("last error", self.last_error.clone().unwrap_or_default()),
+            ("component", component.as_ref().map(|name| format!("{name}.wasm")).unwrap_or_default()),
             ("revision", self.revision.clone().unwrap_or_else(|| "none".to_owned())),
             ("loaded", self.loaded_at.map(time).unwrap_or_default()),
             ("events", self.events.join(" ")),
@@ -262,6 +274,14 @@ impl Plugin {
                 ),
             ),
             ("order by", order_by.clone().unwrap_or_default()),
+            (
+                "rate",
+                rate.as_ref()
+                    .map(|Rate { per_second, burst }| {
+                        format!("{per_second} attempts a second, {burst} at once after a rest")
+                    })
+                    .unwrap_or_default(),
+            ),
             ("attempts", format!("{attempts}, of {limit} and {} each", ByteSize(*memory))),
             ("breaker", self.breaker.text()),
             ("deliveries", format!("{} created: {}", self.made, self.deliveries())),

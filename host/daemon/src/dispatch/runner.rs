@@ -24,6 +24,9 @@
 //! If the database ends the session of a delivery too often in a row, that also counts as a failed attempt. A
 //! server that restarts does it once, but a statement that crashes its session does it each time.
 //!
+//! With a `rate`, an attempt also waits for its turn. Meanwhile the job stays in the lane and no instance is taken. The
+//! few attempts of a trial do not wait.
+//!
 //! Each attempt reports its plugin's health to the breaker ([`Health`]). If the breaker is not closed, the
 //! runner is on trial: it takes a few deliveries and ends once all of them have failed (`trial`).
 
@@ -57,7 +60,7 @@ use super::{
     retry::{asked_by_guest, wait_at_least},
 };
 
-use crate::log_limiter::LogLimiter;
+use crate::{log_limiter::LogLimiter, rate::Allowance};
 
 /// Jobs that a lane holds in memory. They keep the guests busy while a commit is in progress.
 const LANE_CAPACITY: usize = 1024;
@@ -101,6 +104,7 @@ impl Runner {
             None => commits.store.open_lane(id, LANE_CAPACITY).await?,
         };
         let concurrency = concurrency(&plugin);
+        let allowance = plugin.settings.rate.map(Allowance::new);
         let attempts = Arc::new(Attempts {
             store: commits.store.clone(),
             commits: Arc::clone(commits),
@@ -111,6 +115,7 @@ impl Runner {
             trial,
             over: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(concurrency as usize)),
+            allowance,
             under_way: AtomicUsize::new(0),
             gate: LogLimiter::default(),
             breaks: Mutex::default(),
@@ -128,12 +133,13 @@ impl Runner {
         self.attempts.plugin.store(plugin);
     }
 
-    /// Whether this runner can run this plugin: it has the same concurrency and the same trial, and its trial
-    /// is not over.
+    /// Whether this runner can run this plugin: it has the same concurrency, rate and trial, and its trial is not
+    /// over.
     pub(super) fn fits(&self, plugin: &Plugin) -> bool {
         let attempts = &self.attempts;
         attempts.concurrency == concurrency(plugin)
             && attempts.trial == plugin.trial()
+            && attempts.allowance.as_ref().map(Allowance::rate) == plugin.settings.rate
             && !attempts.over.load(Ordering::Acquire)
     }
 
@@ -176,6 +182,8 @@ pub(super) struct Attempts {
     /// Set once everything that was tried has failed.
     pub(super) over: AtomicBool,
     permits: Arc<Semaphore>,
+    /// None if the plugin has no rate.
+    allowance: Option<Allowance>,
     under_way: AtomicUsize,
     /// Limits the log lines about dead letters.
     gate: LogLimiter,
@@ -211,10 +219,13 @@ impl Attempts {
         while running.join_next().await.is_some() {}
     }
 
-    /// As [`Self::permits`], but waits while the plugin's breaker is about to open. This runner is closed soon
-    /// then.
+    /// As [`Self::permits`], but waits for the plugin's rate, and while its breaker is about to open. This runner is
+    /// closed soon then.
     async fn ready(&self, job: &Job) -> Permits {
         let permits = self.permits(job).await;
+        if let Some(allowance) = &self.allowance {
+            allowance.turn().await;
+        }
         while self.plugin.load().is_tripped() {
             tokio::time::sleep(GLANCE).await;
         }

@@ -15,7 +15,7 @@ use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 use bytes::Bytes;
 use jiff::Timestamp;
 use posthouse_model::{
-    EventId, EventType, NewEvent, SecondKey, SourceName, TIME_MEMBERS, event_time,
+    EventId, EventType, NewEvent, RequestParts, SecondKey, SourceName, TIME_MEMBERS, event_time,
     json::{self, JsonStr},
 };
 use serde::{
@@ -167,6 +167,7 @@ pub(super) fn read_body<'r>(
         trace: None,
         body: body.clone(),
         data: members.data.map(|data| range_within(text, data.get())).unwrap_or_default(),
+        request: RequestParts::default(),
     };
     Ok(Arrived { event, second })
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use posthouse_model::{
-    EventId, EventType, NewEvent, SecondKey, SourceName, config::scheme::BodyForm, text_time,
+    EventId, EventType, NewEvent, RequestParts, SecondKey, SourceName, config::scheme::BodyForm, text_time,
 };
 use serde_json::{error::Category, value::RawValue};
 use sha2::{Digest as _, Sha256};
@@ -178,6 +178,7 @@ impl Reader<'_> {
             trace: None,
             data: data.unwrap_or_default(),
             body,
+            request: RequestParts::default(),
         };
         Ok(Arrived { event, second })
     }

@@ -50,6 +50,8 @@ pub(crate) fn source(scheme: &str) -> Source {
         rate: None,
         brings_key: false,
         catch_up: None,
+        headers: Vec::new(),
+        keeps_signatures: false,
         verify_token: None,
     }
 }

@@ -38,6 +38,8 @@ fn source(scheme: &str) -> Source {
         rate: None,
         brings_key: false,
         catch_up: None,
+        headers: Vec::new(),
+        keeps_signatures: false,
         verify_token: None,
     }
 }

@@ -30,11 +30,11 @@ use super::{
     event::{self, Arrived},
     handling::Handling,
     handshake::{Confirmation, Shaken, Test},
+    keep::Keep,
     keychain::{Keychain, Unpublished, Wanted},
     learning::BroughtKeys,
     network::Network,
     published::PublishedKey,
-    rate::Allowance,
     request::Head,
     stray,
 };
@@ -42,6 +42,7 @@ use super::{
 use crate::{
     listener::{self, Peer, Pulse},
     log_limiter::LogLimiter,
+    rate::Allowance,
     telemetry::{RequestTrace, Telemetry},
 };
 
@@ -134,6 +135,8 @@ pub(super) struct Route {
     respond: Respond,
     /// None if the source has no rate.
     allowance: Option<Arc<Allowance>>,
+    /// What its events keep of their requests.
+    keep: Keep,
     /// How many unsigned tests of the URL are answered.
     tests: Arc<Allowance>,
     /// The keys that the sender publishes. None if the secrets are the keys.
@@ -238,6 +241,7 @@ impl<I: Inbox> Ingress<I> {
             let answer = source.scheme.rows.iter().find_map(|row| row.answer);
             let learner = source.brings_key.then(|| Arc::new(source.clone()));
             let published = self.0.published(&source, running.get(&path));
+            let keep = Keep::of(&source);
             let config::Source { name, events, respond, rate, .. } = source;
             let allowance = rate.and_then(|rate| match running.get(&path) {
                 // A reload does not refill an unchanged rate.
@@ -255,6 +259,7 @@ impl<I: Inbox> Ingress<I> {
                     events,
                     respond,
                     allowance,
+                    keep,
                     tests: Arc::new(Allowance::new(TESTS)),
                     published,
                     answer,
@@ -537,6 +542,9 @@ impl<I: Inbox> Shared<I> {
             Shaken::No | Shaken::Key(..) => {}
         }
         let mut events = event::read(&verified, &route.source, self.env.now())?;
+        for Arrived { event, .. } in &mut events {
+            event.request = route.keep.parts(&verified, &event.body);
+        }
         if let Some((first, others)) = events.split_first_mut() {
             trace.verified(verified.head().headers, &mut first.event);
             others.iter_mut().for_each(|other| other.event.trace = first.event.trace);

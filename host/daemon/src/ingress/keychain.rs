@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use posthouse_model::{Env, config::Rate};
 use tokio::sync::Semaphore;
 
-use super::{published::PublishedKey, rate::Allowance};
+use super::published::PublishedKey;
+
+use crate::rate::Allowance;
 
 /// A key is fetched again when it is this old.
 const REFRESH: SignedDuration = SignedDuration::from_hours(6);

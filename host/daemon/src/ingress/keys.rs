@@ -280,6 +280,8 @@ mod tests {
             rate: None,
             brings_key: false,
             catch_up: None,
+            headers: Vec::new(),
+            keeps_signatures: false,
             verify_token: None,
         };
         Keyring::all(&source).map_err(|error| error.to_string())

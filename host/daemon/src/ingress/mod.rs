@@ -16,6 +16,7 @@
 //!  rate       limits the valid requests of a source
 //!    ▼
 //!  event      Verified ──► NewEvent       by the row, or by envelope: posthouse's own members
+//!    │                                    keep: the headers that go with it
 //!    ▼
 //!  Inbox      NewEvents ──► on disk
 //!    ▼
@@ -45,6 +46,7 @@ mod handler;
 mod handling;
 mod handshake;
 mod jwt;
+mod keep;
 mod keychain;
 mod keys;
 mod learning;
@@ -56,7 +58,6 @@ mod plan;
 mod published;
 #[cfg(test)]
 mod random_schemes;
-mod rate;
 mod refusal;
 mod request;
 #[cfg(test)]

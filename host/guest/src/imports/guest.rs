@@ -1,6 +1,6 @@
 //! A guest of any version of the WIT package.
 //!
-//! The version is that of the interface that its component exports. Another version is a folder beside `v0_1`, a variant
+//! The version is that of the interface that its component exports. Another version is a folder beside `v0_2`, a variant
 //! of [`Linked`] and of [`Guest`], and a line in [`Linked::new`].
 
 use std::time::Duration;
@@ -11,16 +11,18 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
-use super::{refused, state::HostState, v0_1};
+use super::{refused, state::HostState, v0_1, v0_2};
 
 /// A component that is linked, with its exports looked up.
 pub(crate) enum Linked {
     V0_1(v0_1::Linked),
+    V0_2(v0_2::Linked),
 }
 
 /// The exports of an instance.
 pub(crate) enum Guest {
     V0_1(v0_1::Guest),
+    V0_2(v0_2::Guest),
 }
 
 /// The description of a plugin as its guest returned it, before it is checked.
@@ -29,6 +31,7 @@ pub(crate) struct Manifest {
     pub(crate) description: String,
     pub(crate) events: Vec<String>,
     pub(crate) requires: Vec<Capability>,
+    pub(crate) intercepts: Vec<String>,
 }
 
 /// Why a guest did not do its work, in its own words.
@@ -46,16 +49,25 @@ impl Linked {
     pub(crate) fn new(linker: &Linker<HostState>, component: &Component) -> wasmtime::Result<Self> {
         let extended = refused::link(linker, component)?;
         let linked = extended.as_ref().unwrap_or(linker).instantiate_pre(component)?;
-        if component.get_export_index(None, v0_1::GUEST).is_some() {
+        let exports = |interface| component.get_export_index(None, interface).is_some();
+        if exports(v0_2::GUEST) {
+            return v0_2::Linked::new(linked).map(Self::V0_2);
+        }
+        if exports(v0_1::GUEST) {
             return v0_1::Linked::new(linked).map(Self::V0_1);
         }
-        Err(wasmtime::format_err!("it exports no interface of a plugin; posthouse knows `{}`", v0_1::GUEST))
+        Err(wasmtime::format_err!(
+            "it exports no interface of a plugin; posthouse knows `{}` and `{}`",
+            v0_1::GUEST,
+            v0_2::GUEST
+        ))
     }
 
     /// The interface that the component exports.
     pub(crate) fn interface(&self) -> &'static str {
         match self {
             Self::V0_1(_) => v0_1::GUEST,
+            Self::V0_2(_) => v0_2::GUEST,
         }
     }
 
@@ -63,6 +75,7 @@ impl Linked {
     pub(crate) async fn instantiate(&self, store: &mut Store<HostState>) -> wasmtime::Result<Guest> {
         match self {
             Self::V0_1(linked) => linked.instantiate(store).await.map(Guest::V0_1),
+            Self::V0_2(linked) => linked.instantiate(store).await.map(Guest::V0_2),
         }
     }
 }
@@ -72,6 +85,7 @@ impl Guest {
     pub(crate) async fn describe(&self, store: &mut Store<HostState>) -> wasmtime::Result<Manifest> {
         match self {
             Self::V0_1(guest) => guest.describe(store).await,
+            Self::V0_2(guest) => guest.describe(store).await,
         }
     }
 
@@ -83,6 +97,7 @@ impl Guest {
     ) -> wasmtime::Result<Result<(), Failure>> {
         match self {
             Self::V0_1(guest) => guest.handle(store, job).await,
+            Self::V0_2(guest) => guest.handle(store, job).await,
         }
     }
 }

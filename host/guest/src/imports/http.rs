@@ -32,13 +32,17 @@ pub(super) struct Http<'a> {
 impl Http<'_> {
     /// Checks a request and sends it.
     pub(super) async fn fetch(self, draft: Draft) -> Result<Fetch, Stop> {
-        let bounds = Bounds::of(self.limits);
+        let (bounds, deliver) = (Bounds::of(self.limits), draft.deliver);
         let request = match Fault::settle(self.check(draft, &bounds))? {
             Ok(request) => request,
             Err(refusal) => return Ok(Fetch { sent: None, result: Err(refusal) }),
         };
         *self.requests += 1;
-        let result = self.plugin_http.fetch(&request, &bounds, self.span.as_ref()).await;
+        let span = self.span.as_ref();
+        let result = match deliver {
+            true => self.plugin_http.deliver(&request, &bounds, span).await,
+            false => self.plugin_http.fetch(&request, &bounds, span).await,
+        };
         Ok(Fetch { sent: Some(Target { method: request.method, url: request.url }), result })
     }
 

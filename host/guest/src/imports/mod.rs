@@ -1,7 +1,7 @@
 //! The functions that a guest can call.
 //!
 //! ```text
-//! guest ─► v0_1, wasi     convert the types of WIT to a HostCall, and a HostAnswer back
+//! guest ─► v0_1, v0_2, wasi     convert the types of WIT to a HostCall, and a HostAnswer back
 //!            └► path      HostState::call: every call of every guest passes here, once
 //!                 ├► views     what is kept of the calls: counts, log, actions, requests for the trace
 //!                 └► log, config, kv, sql, http, outbox, emit, wasi     answer, and stage effects
@@ -29,6 +29,7 @@ mod refused;
 mod sql;
 mod state;
 mod v0_1;
+mod v0_2;
 mod views;
 mod wasi;
 
@@ -46,7 +47,8 @@ pub(crate) use state::{HostState, Invocation, PluginContext};
 /// Offers everything in this folder to guests.
 pub(crate) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     wasi::link(linker)?;
-    v0_1::link(linker)
+    v0_1::link(linker)?;
+    v0_2::link(linker)
 }
 
 #[cfg(test)]

@@ -217,6 +217,7 @@ mod tests {
             url: WebPattern::parse(url).unwrap(),
             addresses: Vec::new(),
             header: [("authorization".to_owned(), Secret::new("hunter2"))].into(),
+            sign: Vec::new(),
         };
         let grants: Vec<_> = urls.iter().map(grant).collect();
         let env = still();
@@ -242,6 +243,7 @@ mod tests {
             url: url.into(),
             headers: vec![(header.into(), "x".into())],
             body: b"{}".into(),
+            deliver: false,
         };
         let ours = "https://billing.example/v1/seats";
         assert_eq!(outbox.send_request(draft(ours, "x-a")).unwrap(), "dlv_7-5");

@@ -84,6 +84,48 @@ pub(super) async fn left(list: &List, services: &Services, name: &str) -> bool {
     }
 }
 
+/// The plugin with this name has no file, for this reason. Returns whether the store took it.
+pub(super) async fn missing(
+    list: &List,
+    services: &Services,
+    name: &str,
+    settings: Arc<PluginSettings>,
+    error: &str,
+) -> bool {
+    let told = |plugin: Arc<Plugin>| plugin.is_gone() && plugin.record.last_error.as_deref() == Some(error);
+    if list.by_name(name).is_some_and(told) {
+        return true;
+    }
+    match lacks_file(list, services, name, &settings, error).await {
+        Ok(()) => {
+            tracing::error!(plugin = name, error, "the plugin has no file; its deliveries are held");
+            true
+        }
+        Err(failure) => {
+            tracing::error!(plugin = name, error = %failure, "the store did not record the plugin's state");
+            false
+        }
+    }
+}
+
+async fn lacks_file(
+    list: &List,
+    services: &Services,
+    name: &str,
+    settings: &Arc<PluginSettings>,
+    error: &str,
+) -> Result<(), StoreError> {
+    let edit = list.edit().await;
+    let before = known(&edit, services, name, settings).await?;
+    let next = before.without_file(error);
+    edit.save(&next, PluginChange::Failed(error.to_owned())).await?;
+    if before.running().is_some() {
+        services.store.revision_removed(next.record.id).await?;
+    }
+    edit.publish(next);
+    Ok(())
+}
+
 /// The plugin with this name. One that the store does not know yet is added to it.
 async fn known(
     edit: &Edit<'_>,

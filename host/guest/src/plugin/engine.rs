@@ -21,7 +21,7 @@ use wasmtime::{
     component::Linker,
 };
 
-use super::{cache::Cache, compile::Compiler};
+use super::{cache::Cache, compile::Compiler, links::Links};
 
 use crate::imports::{self, CORE_INSTANCES, HostState, MEMORIES, TABLE_ELEMENTS, TABLES};
 
@@ -104,6 +104,7 @@ impl Engine {
                 linker,
                 cache,
                 compiler: Compiler::new(options.compiler, options.compile),
+                links: Links::default(),
                 env,
             },
             running: Arc::new(Semaphore::new(instances)),
@@ -153,6 +154,7 @@ pub(super) struct Parts {
     pub(super) linker: Linker<HostState>,
     pub(super) cache: Cache,
     pub(super) compiler: Compiler,
+    pub(super) links: Links,
     pub(super) env: Env,
 }
 

@@ -31,9 +31,12 @@ pub enum PluginError {
     /// No plugin has this name.
     #[error("no plugin `{0}`; `posthouse plugins` lists them")]
     Unknown(String),
-    /// A plugin whose file is still there can't be forgotten.
-    #[error("plugin `{0}` still has its file in the plugins folder; remove `{0}.wasm` first")]
-    StillThere(String),
+    /// A plugin whose file is still there, or that config.toml gives a `component`, can't be forgotten.
+    #[error(
+        "plugin `{0}` still has its file; remove `{1}` from the plugins folder, or the `component` of \
+         [plugin.{0}] from config.toml, first"
+    )]
+    StillThere(String, String),
     /// The store did not record the change.
     #[error(transparent)]
     Store(#[from] StoreError),

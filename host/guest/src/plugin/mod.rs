@@ -17,6 +17,8 @@
 //! | --- | --- |
 //! | `breaker` | counts failures and says when a breaker should open or close |
 //! | `state` | what is known of one plugin, and its transitions, which do no I/O |
+//! | `config` | what config.toml says about plugins |
+//! | `links` | shares the code of one content among the plugins that run it |
 //! | `revision` | compiles, links and describes one content of a file |
 //! | `running` | runs a revision with the services that it may use: a [`Plugin`] |
 //! | `loader` | loads a file and returns an outcome |
@@ -35,10 +37,12 @@ mod breaker;
 mod cache;
 mod compile;
 mod componentize;
+mod config;
 mod engine;
 mod folder;
 mod health;
 mod instance;
+mod links;
 mod list;
 mod loader;
 mod registry;
@@ -57,9 +61,9 @@ mod tests;
 
 pub use breaker::Health;
 pub use compile::{Given, compile_child};
+pub use config::PluginConfig;
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use folder::ReadError;
-pub use folder::{Found, look};
+pub use folder::{Components, Found, Looked, Missing, ReadError, look};
 pub use list::{Loads, PluginError};
 pub use registry::Registry;
 pub use report::{AttemptFailure, AttemptReport, Finished};

@@ -22,7 +22,9 @@ use tokio::sync::{Mutex, watch};
 use super::{
     apply,
     breaker::Health,
+    config::PluginConfig,
     engine::Engine,
+    folder::{self, Missing},
     health,
     list::{List, Loads, PluginError},
     loader::{File, Outcome},
@@ -34,16 +36,13 @@ use super::{
 /// How soon a file that may have been half written is checked again.
 const AGAIN: Duration = Duration::from_millis(1050);
 
-/// Returns the settings of each plugin.
-type Settings = Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>;
-
 /// All plugins and their states. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry(Arc<Inner>);
 
 struct Inner {
     services: Services,
-    settings: Settings,
+    config: Arc<dyn PluginConfig>,
     dir: PathBuf,
     list: List,
     /// Held during a scan of the folder, so that only one runs at a time.
@@ -54,8 +53,8 @@ struct Inner {
 }
 
 impl Registry {
-    /// A registry of this folder. `settings` returns the settings of each plugin. It reads the plugins of
-    /// earlier runs from the store, so that a plugin whose file is gone still gets deliveries, which are held.
+    /// A registry of this folder and these tables of config.toml. It reads the plugins of earlier runs from the
+    /// store, so that a plugin whose file is gone still gets deliveries, which are held.
     ///
     /// # Errors
     /// [`StoreError`] if the store can't be read.
@@ -65,18 +64,18 @@ impl Registry {
         databases: Databases,
         egress: Egress,
         dir: PathBuf,
-        settings: Arc<dyn Fn(&str) -> PluginSettings + Send + Sync>,
+        config: Arc<dyn PluginConfig>,
         env: Env,
     ) -> Result<Self, StoreError> {
         let remember = |record: PluginRecord| {
-            let settings = settings(&record.name);
+            let settings = config.settings(&record.name);
             Plugin::remembered(record, settings)
         };
         let list = List::new(store.clone(), store.plugins().await?.into_iter().map(remember));
-        let scan = Scan::new(dir.clone());
+        let scan = Scan::new(dir.clone(), Arc::clone(&config));
         Ok(Self(Arc::new(Inner {
             services: Services { engine, store, databases, egress, env },
-            settings,
+            config,
             dir,
             list,
             ended: scan.ended(),
@@ -112,7 +111,7 @@ impl Registry {
         scan.finish().await;
         for plugin in self.list() {
             let name = &plugin.record.name;
-            if *plugin.settings != (self.0.settings)(name) {
+            if *plugin.settings != self.0.config.settings(name) {
                 scan.forget(name);
             }
         }
@@ -160,7 +159,7 @@ impl Registry {
 
     /// The current settings of the plugin with this name.
     pub fn settings(&self, name: &str) -> PluginSettings {
-        (self.0.settings)(name)
+        self.0.config.settings(name)
     }
 
     /// The instances that run and those kept for reuse, each with their maximum.
@@ -214,15 +213,20 @@ impl Registry {
         self.0.told(name, "resume", PluginChange::Paused(false), Plugin::resumed).await
     }
 
-    /// Forgets a plugin whose file is gone.
+    /// Forgets a plugin whose file is gone, and which config.toml does not name with a `component`.
     ///
     /// # Errors
     /// [`PluginError`] says why the plugin was not forgotten.
     pub async fn forget(&self, name: &str) -> Result<(), PluginError> {
         let edit = self.0.list.edit().await;
         let plugin = edit.plugin(name)?;
-        if !plugin.is_gone() || self.0.dir.join(format!("{name}.wasm")).exists() {
-            return Err(PluginError::StillThere(name.to_owned()));
+        let components = self.0.config.components();
+        let there = folder::look(&self.0.dir, &components).is_ok_and(|looked| {
+            let missing = looked.missing.iter().map(|missing| &missing.name);
+            looked.plugins.iter().map(|found| &found.name).chain(missing).any(|found| found == name)
+        });
+        if !plugin.is_gone() || there {
+            return Err(PluginError::StillThere(name.to_owned(), components.file(name)));
         }
         edit.forget(&plugin).await?;
         tracing::info!(plugin = name, "plugin forgotten");
@@ -274,9 +278,18 @@ impl Inner {
         let Some(scanned) = scan.look(eager, visit).await else { return false };
         *self.ignored.lock() = scanned.ignored;
         let mut settled = scanned.settled;
+        let settings = |name: &str| Arc::new(self.config.settings(name));
+        for Missing { name, reason } in &scanned.missing {
+            settled &= apply::missing(&self.list, &self.services, name, settings(name), reason).await;
+        }
         for plugin in self.list.all() {
             let name = &plugin.record.name;
-            if !scanned.present.contains(name) && (scanned.first || !plugin.is_gone()) {
+            if scanned.present.contains(name) {
+                continue;
+            }
+            if let Some(reason) = scanned.lent.get(name) {
+                settled &= apply::missing(&self.list, &self.services, name, settings(name), reason).await;
+            } else if scanned.first || !plugin.is_gone() {
                 settled &= apply::left(&self.list, &self.services, name).await;
             }
         }
@@ -287,7 +300,7 @@ impl Inner {
     async fn visit(&self, visit: Visit) -> Option<Seen> {
         let Visit { found, seen, changed } = visit;
         let name = found.name.clone();
-        let settings = Arc::new((self.settings)(&name));
+        let settings = Arc::new(self.config.settings(&name));
         let file = File::read(found).await;
         let stamp = file.stamp;
         let same = |plugin: &Arc<Plugin>| {

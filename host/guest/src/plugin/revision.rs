@@ -9,7 +9,7 @@
 use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use posthouse_model::{Capability, Job, LogLine, Pattern, config::PluginSettings};
+use posthouse_model::{Capability, Job, LogLine, Pattern, Triggers, config::PluginSettings};
 use wasmtime::component::Component;
 
 use super::{
@@ -65,23 +65,25 @@ pub struct Inspection {
     pub requires: Vec<Capability>,
     /// Those of them that it was not granted.
     pub lacking: Vec<Capability>,
+    /// The triggers that it decides about.
+    pub intercepts: Triggers,
     /// The lines that it logged during `describe`.
     pub logs: Vec<LogLine>,
     pub(super) code: Code,
 }
 
-/// Loads the plugin in a file and asks it for its manifest, without a store and without grants.
+/// Loads the file of the plugin with this name and asks it for its manifest, without a store and without grants.
 ///
 /// # Errors
 /// [`LoadError`] says what is wrong with the plugin.
 pub async fn inspect(
     engine: &Engine,
+    name: &str,
     path: &Path,
     settings: &PluginSettings,
 ) -> Result<Inspection, LoadError> {
-    let name = folder::name_of(path).unwrap_or("plugin").to_owned();
     let content = read(path).await?;
-    load(engine, &name, &content, Arc::new(settings.clone())).await
+    load(engine, name, &content, Arc::new(settings.clone())).await
 }
 
 /// Reads a plugin's file, off the runtime's threads.
@@ -99,7 +101,7 @@ pub(super) async fn load(
     content: &Content,
     settings: Arc<PluginSettings>,
 ) -> Result<Inspection, LoadError> {
-    let linked = link(engine, content).await?;
+    let linked = engine.parts().links.get(&content.revision, link(engine, content)).await?;
     let context = Arc::new(PluginContext {
         plugin: plugin.to_owned(),
         settings: Arc::clone(&settings),
@@ -118,13 +120,15 @@ pub(super) async fn load(
         other => LoadError::Describe { error: format!("{other:?}"), trace: None },
     })?;
     drop((instance, ticking));
-    let (description, declared, requires) = check(manifest).map_err(LoadError::Manifest)?;
+    let Checked { description, events, requires, intercepts } =
+        check(manifest).map_err(LoadError::Manifest)?;
     Ok(Inspection {
         revision: content.revision.clone(),
         description,
-        events: settings.events.clone().unwrap_or(declared),
+        events: settings.events.clone().unwrap_or(events),
         lacking: requires.iter().copied().filter(|&need| !settings.grants.allows(need)).collect(),
         requires,
+        intercepts,
         logs,
         code: Code { linked, idle: Mutex::default() },
     })
@@ -165,8 +169,16 @@ async fn cached(
     looked.map_err(|error| LoadError::Compile(error.to_string()))
 }
 
+/// A manifest that is valid.
+struct Checked {
+    description: String,
+    events: Vec<Pattern>,
+    requires: Vec<Capability>,
+    intercepts: Triggers,
+}
+
 /// Checks a guest's manifest.
-fn check(manifest: Manifest) -> Result<(String, Vec<Pattern>, Vec<Capability>), String> {
+fn check(manifest: Manifest) -> Result<Checked, String> {
     let description = manifest.description.trim().to_owned();
     if description.len() > DESCRIPTION {
         return Err(format!("its description has {} bytes; {DESCRIPTION} is the limit", description.len()));
@@ -194,12 +206,17 @@ fn check(manifest: Manifest) -> Result<(String, Vec<Pattern>, Vec<Capability>), 
             requires.push(capability);
         }
     }
-    Ok((description, events, requires))
+    if manifest.intercepts.len() > PATTERNS {
+        return Err(format!("it declares {} triggers; {PATTERNS} is the limit", manifest.intercepts.len()));
+    }
+    let intercepts = Triggers::new(manifest.intercepts.iter().map(String::as_str))
+        .map_err(|error| format!("a trigger of `intercepts`: {error}"))?;
+    Ok(Checked { description, events, requires, intercepts })
 }
 
 /// A revision's code, with the instances kept for reuse.
 pub(super) struct Code {
-    linked: Linked,
+    linked: Arc<Linked>,
     idle: Mutex<Vec<Instance>>,
 }
 
@@ -291,13 +308,15 @@ mod tests {
             description: description.to_owned(),
             events: events.iter().map(|text| (*text).to_owned()).collect(),
             requires: vec![Capability::Mail, Capability::Mail],
+            intercepts: vec!["PRE_SIGNUP".to_owned(), "PRE_SIGNUP".to_owned()],
         }
     }
 
     #[test]
     fn a_manifest_is_checked_and_freed_of_doubles() {
-        let (description, events, requires) =
+        let Checked { description, events, requires, intercepts } =
             check(manifest(" greets \n", &["user.*", "user.*", "*"])).unwrap();
+        assert_eq!(intercepts.to_string(), "PRE_SIGNUP");
         assert_eq!(description, "greets");
         assert_eq!(events.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["user.*", "*"]);
         assert_eq!(requires, [Capability::Mail]);
@@ -312,8 +331,9 @@ mod tests {
             (manifest("", &["user*"]), "`user*` is not a pattern"),
             (manifest("", &many), "257 patterns"),
         ];
-        for (manifest, says) in cases {
-            let error = check(manifest).unwrap_err();
+        let odd = Manifest { intercepts: vec!["PRE SIGNUP".to_owned()], ..manifest("", &[]) };
+        for (manifest, says) in cases.into_iter().chain([(odd, "a trigger of `intercepts`")]) {
+            let Err(error) = check(manifest) else { panic!("{says}") };
             assert!(error.contains(says), "{error}");
         }
     }

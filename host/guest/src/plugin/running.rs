@@ -51,7 +51,8 @@ impl Services {
             plugin_http: Some(self.egress.plugin_http(name, &grants.http)),
             database: grants.database.as_ref().and_then(|name| self.databases.get(name)),
         };
-        let Inspection { revision, description, events, requires, lacking, logs: _, code } = inspection;
+        let Inspection { revision, description, events, requires, lacking, intercepts: _, logs: _, code } =
+            inspection;
         let runs = Running { engine: self.engine.clone(), code: Arc::new(code), context: Arc::new(context) };
         Loaded { revision, description, events, requires, lacking, runs }
     }

@@ -5,7 +5,7 @@
 //! does with a file.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ffi::OsString,
     io,
     path::PathBuf,
@@ -16,7 +16,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
-use super::folder::{self, Found, Looked, Stamp};
+use super::{
+    config::PluginConfig,
+    folder::{self, Found, Looked, Missing, Stamp},
+};
 
 /// The interval between two looks at the folder while files are being loaded.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,6 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The folder, and the results of earlier scans.
 pub(super) struct Scan {
     dir: PathBuf,
+    config: Arc<dyn PluginConfig>,
     files: HashMap<String, Seen>,
     /// The tasks that load files.
     visits: JoinSet<()>,
@@ -78,6 +82,10 @@ pub(super) struct Scanned {
     pub(super) present: HashSet<String>,
     /// Files that look like plugins and are none, by name.
     pub(super) ignored: Vec<IgnoredFile>,
+    /// The plugins whose `component` is not in the folder.
+    pub(super) missing: Vec<Missing>,
+    /// The files that serve other plugins only, with what it means for a plugin of their name.
+    pub(super) lent: BTreeMap<String, String>,
     /// Whether all known files are settled. If not, the caller should scan again soon.
     pub(super) settled: bool,
     /// Whether this is the first scan. Files may have left while the daemon was not running.
@@ -95,9 +103,10 @@ pub struct IgnoredFile {
 
 impl Scan {
     /// A scan of this folder, which has found nothing yet.
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(super) fn new(dir: PathBuf, config: Arc<dyn PluginConfig>) -> Self {
         Self {
             dir,
+            config,
             files: HashMap::new(),
             visits: JoinSet::new(),
             busy: HashMap::new(),
@@ -161,7 +170,7 @@ impl Scan {
         present.extend(self.busy.keys().cloned());
         let settled = self.files.values().all(|seen| seen.settled);
         let first = !std::mem::replace(&mut self.again, true);
-        Some(Scanned { present, ignored, settled, first })
+        Some(Scanned { present, ignored, missing: looked.missing, lent: looked.lent, settled, first })
     }
 
     /// Waits until all current loads end, and stops those whose file changes or leaves.
@@ -180,8 +189,8 @@ impl Scan {
     }
 
     async fn read(&self) -> io::Result<Looked> {
-        let dir = self.dir.clone();
-        let looked = tokio::task::spawn_blocking(move || folder::look(&dir)).await;
+        let (dir, components) = (self.dir.clone(), self.config.components());
+        let looked = tokio::task::spawn_blocking(move || folder::look(&dir, &components)).await;
         looked.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 

@@ -220,6 +220,13 @@ impl<R: Clone> State<R> {
         next.held(HeldReason::Gone)
     }
 
+    /// Returns the plugin after its file was found missing that config.toml names.
+    pub(super) fn without_file(&self, error: &str) -> Self {
+        let mut next = self.gone();
+        next.record.last_error = Some(error.to_owned());
+        next
+    }
+
     /// Returns the plugin paused by an operator.
     pub(super) fn paused(&self) -> Self {
         let mut next = self.copy();
@@ -285,9 +292,11 @@ mod tests {
     fn settings() -> Arc<PluginSettings> {
         let second = Duration::from_secs(1);
         Arc::new(PluginSettings {
+            component: None,
             events: None,
             concurrency: 8,
             reuse: 1,
+            rate: None,
             retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
             breaker: Default::default(),
             limits: Limits::default(),

@@ -78,7 +78,12 @@ impl CatchUp {
     /// The grant by which its requests are checked: the origin of its URL and no other.
     pub fn grant(&self) -> Option<HttpGrant> {
         let url = WebPattern::parse(&self.url.origin().ascii_serialization()).ok()?;
-        Some(HttpGrant { url, addresses: self.addresses.clone(), header: Default::default() })
+        Some(HttpGrant {
+            url,
+            addresses: self.addresses.clone(),
+            header: Default::default(),
+            sign: Vec::new(),
+        })
     }
 }
 

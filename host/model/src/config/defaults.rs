@@ -114,9 +114,11 @@ impl Default for Compile {
 impl Default for PluginSettings {
     fn default() -> Self {
         Self {
+            component: None,
             events: None,
             concurrency: 8,
             reuse: 1,
+            rate: None,
             retry: Retry::default(),
             breaker: Breaker::default(),
             limits: Limits::default(),

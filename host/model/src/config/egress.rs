@@ -12,12 +12,15 @@ use super::{
     table::{Fault, Table, Value},
     value::{list, network, text},
 };
-use crate::{HttpGrant, WebPattern, is_reserved_header};
+use crate::{HttpGrant, WebPattern, is_reserved_header, webhook_key};
 
-/// Reads a URL, or a table with `url`, `header` and `addresses`.
+/// The fewest bytes of a key, by Standard Webhooks.
+const SHORTEST_KEY: usize = 24;
+
+/// Reads a URL, or a table with `url`, `header`, `sign` and `addresses`.
 pub(super) fn grant(value: &Value<'_>) -> Result<HttpGrant, Fault> {
     let grant = if value.get().as_str().is_some() {
-        HttpGrant { url: pattern(value)?, addresses: Vec::new(), header: BTreeMap::new() }
+        HttpGrant { url: pattern(value)?, addresses: Vec::new(), header: BTreeMap::new(), sign: Vec::new() }
     } else {
         let mut table = value.table().map_err(|_| {
             value.mistyped(
@@ -28,16 +31,40 @@ pub(super) fn grant(value: &Value<'_>) -> Result<HttpGrant, Fault> {
         let url = table.required("url", "\"https://api.example.com\"", pattern);
         let addresses = table.optional("addresses", list(network, "[\"10.0.0.0/8\"]")).unwrap_or_default();
         let header = table.optional("header", Value::table).map(|table| headers(&table)).unwrap_or_default();
+        let sign = table.optional("sign", signing_keys).unwrap_or_default();
         table.finish();
         // The problem with the URL is reported already.
         let Some(url) = url else { return Err(Fault::Unread) };
-        HttpGrant { url, addresses, header }
+        HttpGrant { url, addresses, header, sign }
     };
     if grant.url.in_clear() && !grant.header.is_empty() && !is_local(grant.url.host().map(as_ref)) {
         let message = format!("the headers of `{}` go in clear; say https://", grant.url);
         value.document.warn(value.at(), message);
     }
     Ok(grant)
+}
+
+/// Reads one key of Standard Webhooks, or an array of them. The receiver may have any of them.
+fn signing_keys(value: &Value<'_>) -> Result<Vec<Secret>, Fault> {
+    match value.items() {
+        Some(_) => list(signing_key, "[{ env = \"APP_SECRET\" }]")(value),
+        None => signing_key(value).map(|key| vec![key]),
+    }
+}
+
+fn signing_key(value: &Value<'_>) -> Result<Secret, Fault> {
+    let secret = secret(value)?;
+    match webhook_key(secret.expose()) {
+        Some(key) if key.len() >= SHORTEST_KEY => Ok(secret),
+        Some(key) => Err(value.fault(format_args!(
+            "has a key of {} bytes, which can be guessed; make one of {SHORTEST_KEY} or more",
+            key.len()
+        ))),
+        None => Err(value.fault(
+            "is no key of Standard Webhooks: `whsec_` and base64; `echo whsec_$(head -c 32 /dev/urandom | base64)` makes \
+             one",
+        )),
+    }
 }
 
 fn as_ref(host: &url::Host<String>) -> url::Host<&str> {

@@ -28,6 +28,7 @@ mod egress;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod kept;
 mod load;
 mod placeholder;
 pub mod scheme;
@@ -246,6 +247,8 @@ pub struct Compile {
 /// `[plugin.<name>]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginSettings {
+    /// The name of its file without `.wasm`, if that is not its own name.
+    pub component: Option<String>,
     /// The events that it gets, in place of those in its manifest.
     pub events: Option<Vec<Pattern>>,
     /// The most attempts at once; 8 by default.
@@ -254,6 +257,8 @@ pub struct PluginSettings {
     pub order_by: Option<OrderBy>,
     /// How many attempts one instance serves, one after another; 1 by default.
     pub reuse: u32,
+    /// How many attempts it may begin; any number by default.
+    pub rate: Option<Rate>,
     /// When a failed attempt is retried.
     pub retry: Retry,
     /// When it is paused automatically.
@@ -367,6 +372,10 @@ pub struct Source {
     pub rate: Option<Rate>,
     /// How its sender is asked for events that no webhook brought; not at all by default.
     pub catch_up: Option<CatchUp>,
+    /// The headers that its events keep for plugins, in lower case; by default those that its scheme reads.
+    pub headers: Vec<String>,
+    /// Whether its events keep the headers that prove who sent them, since a plugin was granted those.
+    pub keeps_signatures: bool,
 }
 
 impl Source {
@@ -376,7 +385,8 @@ impl Source {
     }
 }
 
-/// `rate = { per_second = 50, burst = 100 }`: the requests with a valid signature that a source may send.
+/// `rate = { per_second = 50, burst = 100 }`: the requests with a valid signature that a source may send, or the attempts
+/// that a plugin may begin.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Rate {
     /// The average; 0.01 to 1,000,000.

@@ -32,6 +32,7 @@ impl Role {
             Some("admin") => Self::Token,
             Some("mail" | "databases") => Self::Url,
             Some("plugin") if !key.contains(".grants.") => Self::Own,
+            Some("plugin") if key.ends_with(".http.sign") => Self::Signing,
             _ => Self::Header,
         }
     }

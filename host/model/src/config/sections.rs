@@ -14,13 +14,14 @@ use super::{
     database::{database_url, function_name, named_database},
     diagnose::shown,
     egress::{headers, is_local},
+    kept,
     scheme::{KeyEncoding, Row, own_schemes},
     secret::{reference, secret},
     table::{Fault, Table, Value},
     value::{
         address, as_guest_text, collector, duration, host_name, integer, list, log_level, mail_url,
         nameserver, network, number, one_line, order_by, path, pattern, pointer, public_url, recipient,
-        scheme, sender, size, source_name, store_url, url_path, word,
+        scheme, sender, size, source_name, store_url, text, url_path, word,
     },
 };
 use crate::{Grants, MailGrant, Pattern, Redact};
@@ -68,14 +69,25 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     config.schemes = own_schemes(root);
     config.sources = sources(root, &config.schemes);
     if let Some(tables) = root.optional("plugin", Value::table) {
+        let known =
+            Known { defaults: &config.plugins.defaults, databases: &databases, sources: &config.sources };
         config.plugin = tables
             .entries()
-            .filter_map(|(name, value)| {
-                Some((name.to_owned(), plugin(name, &value, &config.plugins.defaults, &databases)?))
-            })
+            .filter_map(|(name, value)| Some((name.to_owned(), plugin(name, &value, &known)?)))
             .collect();
     }
+    for source in &mut config.sources {
+        let mut grants = config.plugin.values().map(|plugin| &plugin.grants);
+        source.keeps_signatures = grants.any(|grants| grants.signatures.contains(&source.name));
+    }
     config
+}
+
+/// What the sections before `[plugin.<name>]` say.
+struct Known<'a> {
+    defaults: &'a PluginSettings,
+    databases: &'a [&'a str],
+    sources: &'a [Source],
 }
 
 fn server(table: &mut Table<'_>, server: &mut Server) {
@@ -353,6 +365,7 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
     let mut catch_up = None;
     table.table("catch_up", |table| catch_up = super::catch_up::catch_up(table, scheme.as_deref()));
     let redact = table.optional("redact", list(pointer, "[\"/data/user/email\"]")).unwrap_or_default();
+    let headers = table.optional("headers", |value| kept::headers(value, scheme.as_deref()));
     Some(Source {
         name: name?,
         path: path?,
@@ -367,6 +380,8 @@ fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Opt
         respond,
         rate,
         catch_up,
+        headers: headers.unwrap_or_default(),
+        keeps_signatures: false,
     })
 }
 
@@ -438,19 +453,16 @@ fn short(secret: &str, scheme: Option<&Scheme>) -> Option<String> {
 }
 
 /// Reads `[plugin.<name>]` over the defaults of `[plugins]`.
-fn plugin(
-    name: &str,
-    value: &Value<'_>,
-    defaults: &PluginSettings,
-    databases: &[&str],
-) -> Option<PluginSettings> {
+fn plugin(name: &str, value: &Value<'_>, known: &Known<'_>) -> Option<PluginSettings> {
     check_name("plugin", name, value);
-    let mut settings = defaults.clone();
+    let mut settings = known.defaults.clone();
     let mut table = value.parsed(Value::table)?;
+    settings.component = table.optional("component", component).filter(|component| component != name);
     settings.events = table.optional("events", list(pattern, "[\"user.*\"]"));
     settings.order_by = table.optional("order_by", order_by);
     running(&mut table, &mut settings);
-    table.table("grants", |table| grants(table, &mut settings.grants, databases));
+    table.table("rate", |table| settings.rate = rate(table));
+    table.table("grants", |table| grants(table, &mut settings.grants, known));
     if let Some(own) = table.optional("config", Value::table) {
         settings.config = own
             .entries()
@@ -461,11 +473,30 @@ fn plugin(
     Some(settings)
 }
 
+/// The name of a file in the plugins folder, without `.wasm`.
+fn component(value: &Value<'_>) -> Result<String, Fault> {
+    let name = text(value)?;
+    if is_name(name) {
+        return Ok(name.to_owned());
+    }
+    let way_out = match name.strip_suffix(".wasm").filter(|name| is_name(name)) {
+        Some(stem) => format!("write \"{stem}\""),
+        None => {
+            "write the name of a file in the plugins folder, such as \"forward\" for forward.wasm".to_owned()
+        }
+    };
+    Err(value.fault(format_args!("is `{}`, which is no name of a plugin; {way_out}", shown(name))))
+}
+
+/// Whether a text is a name of the operator's: 1 to 64 of `a-z 0-9 - _`, beginning with a letter or digit.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 64 && name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'))
+}
+
 /// Checks a name that the operator chooses and that is part of a key.
 pub(super) fn check_name(what: &str, name: &str, value: &Value<'_>) {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let fits = name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '-' | '_'));
-    if !fits || name.len() > 64 {
+    if !is_name(name) {
         let message = format!(
             "`{}` is no name of a {what}; one is 1 to 64 of `a-z 0-9 - _` and begins with a letter or digit",
             shown(name)
@@ -474,7 +505,7 @@ pub(super) fn check_name(what: &str, name: &str, value: &Value<'_>) {
     }
 }
 
-fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
+fn grants(table: &mut Table<'_>, grants: &mut Grants, known: &Known<'_>) {
     table.table("mail", |table| {
         let from = table.required("from", "[\"team@example.com\"]", list(sender, "[\"team@example.com\"]"));
         let to = table.required("to", "[\"*\"]", list(recipient, "[\"*\"]"));
@@ -482,8 +513,10 @@ fn grants(table: &mut Table<'_>, grants: &mut Grants, databases: &[&str]) {
     });
     let example = "[\"https://api.example.com\"]";
     grants.http = table.optional("http", list(super::egress::grant, example)).unwrap_or_default();
-    grants.database = table.optional("database", |value| named_database(value, databases));
+    grants.database = table.optional("database", |value| named_database(value, known.databases));
     table.read("emit", &mut grants.emit, list(pattern, "[\"seat.*\"]"));
+    let signed = list(|value| kept::signed_source(value, known.sources), "[\"github\"]");
+    table.read("signatures", &mut grants.signatures, signed);
 }
 
 /// Reads a value of a plugin's own table: a reference to a secret, or else the value itself.

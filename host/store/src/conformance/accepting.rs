@@ -1,7 +1,8 @@
 //! The inbox: durable, once, bounded.
 
+use bytes::Bytes;
 use futures_of::all;
-use posthouse_model::{EventOrigin, NewEvent, PluginId, SecondKey, SourceName};
+use posthouse_model::{EventOrigin, NewEvent, PluginId, RequestParts, SecondKey, SourceName};
 
 use super::support::*;
 
@@ -121,6 +122,34 @@ pub(super) async fn several_events_are_stored_together_or_none_is(on: On) {
     assert_eq!(known, Ok(vec![Accepted::Duplicate; 2]));
     assert_eq!(fixture.states().await, ["ready"; 4]);
     assert_eq!(fixture.store.accept_all(Vec::new(), None).await, Ok(Vec::new()));
+}
+
+pub(super) async fn what_is_kept_of_a_request_reaches_its_deliveries_and_its_readers(on: On) {
+    let fixture = Fixture::new(on);
+    let plugin = fixture.plugin("a").await;
+    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let request = RequestParts {
+        content_type: RequestParts::content_type("application/x-www-form-urlencoded"),
+        headers: pair("x-github-event", "issues"),
+        signature: pair("x-hub-signature-256", "sha256=00"),
+        original: Some(Bytes::from_static(b"a=b")),
+    };
+    let mut event = fixture.event("kept");
+    event.request = request.clone();
+    fixture.store.accept(event, vec![plugin]).await.unwrap();
+    fixture.accept("bare", &[plugin]).await;
+
+    let found = fixture.crashed();
+    let shown = found.store.event(None, "kept").await.unwrap().remove(0);
+    assert_eq!(shown.content_type.as_deref(), Some("application/x-www-form-urlencoded"));
+    assert_eq!(shown.headers, request.headers, "and never the signature");
+    let bare = found.store.event(None, "bare").await.unwrap().remove(0);
+    assert_eq!((bare.content_type, bare.headers), (None, Vec::new()));
+
+    let mut lane = found.store.open_lane(plugin, 4).await.unwrap();
+    let jobs = [next(&mut lane).await, next(&mut lane).await];
+    assert_eq!(jobs[0].event.content.request, request);
+    assert_eq!(jobs[1].event.content.request, RequestParts::default());
 }
 
 /// An event that arrives as a webhook, for this plugin.

@@ -72,7 +72,8 @@ suite! {
         a_full_backlog_takes_nothing_more_but_knows_what_it_has,
         an_event_nobody_wants_is_kept_all_the_same,
         a_second_key_that_was_seen_makes_a_duplicate_whatever_the_id,
-        several_events_are_stored_together_or_none_is;
+        several_events_are_stored_together_or_none_is,
+        what_is_kept_of_a_request_reaches_its_deliveries_and_its_readers;
     catching_up(|_| true):
         an_event_that_was_asked_for_and_its_webhook_are_one_whichever_comes_first,
         what_is_missing_is_kept_until_it_is_here_and_within_a_bound,

@@ -455,6 +455,10 @@ impl State {
         EventDetail {
             history: history.collect(),
             trace: event.and_then(|event| event.content.trace).map(|trace| trace.trace_id()),
+            content_type: event
+                .and_then(|event| event.content.request.content_type.as_deref())
+                .map(str::to_owned),
+            headers: event.map_or_else(Vec::new, |event| event.content.request.headers.clone()),
             body: event
                 .map_or_else(String::new, |event| String::from_utf8_lossy(&event.content.body).into_owned()),
             masked: false,

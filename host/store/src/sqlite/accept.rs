@@ -15,8 +15,9 @@ use crate::{
 
 pub(super) const INSERT_EVENT: &str = "
 INSERT INTO event (seq, source, type, organization, occurred_at, received_at, first_delivery, fanout,
-                   data_start, data_end, id, body, depth, trace, second, origin)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+                   data_start, data_end, id, body, depth, trace, second, origin,
+                   content_type, headers, original)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
 ON CONFLICT (source, id) DO NOTHING
 ON CONFLICT (source, second) WHERE second IS NOT NULL DO NOTHING";
 
@@ -86,6 +87,9 @@ impl Session<'_> {
             event.trace.map(|trace| trace.to_bytes()),
             second.as_ref().map(SecondKey::as_bytes),
             (origin == EventOrigin::CatchUp).then_some(CAUGHT_UP),
+            event.request.content_type.as_deref(),
+            event.request.stored_headers(),
+            event.request.original.as_deref(),
         ])?;
         if inserted == 0 {
             return Ok(Accepted::Duplicate);

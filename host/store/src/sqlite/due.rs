@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthouse_model::{
-    DeliveryId, Event, EventId, EventSeq, EventType, Job, NewEvent, OrderKey, PluginId, SourceName,
-    TraceContext, Trial,
+    DeliveryId, Event, EventId, EventSeq, EventType, Job, NewEvent, OrderKey, PluginId, RequestParts,
+    SourceName, TraceContext, Trial,
 };
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
@@ -42,7 +42,8 @@ macro_rules! jobs {
         concat!(
             "
 SELECT d.id, d.state, d.attempts, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at, e.trace, d.replay_of
+       e.data_start, e.data_end, e.id, e.body, d.ran, e.depth, d.order_key, d.due_at, e.trace, d.replay_of,
+       e.content_type, e.headers, e.original
 FROM delivery d ",
             $index,
             "
@@ -220,7 +221,8 @@ pub(super) fn read_event(connection: &Connection, event: EventSeq) -> Result<New
     connection
         .prepare_cached(
             "SELECT 0, 0, 0, e.seq, s.name, t.name, e.organization, e.occurred_at, e.received_at,
-                    e.data_start, e.data_end, e.id, e.body, 0, e.depth, NULL, 0, e.trace
+                    e.data_start, e.data_end, e.id, e.body, 0, e.depth, NULL, 0, e.trace,
+                    NULL, e.content_type, e.headers, e.original
              FROM event e JOIN source s ON s.id = e.source JOIN event_type t ON t.id = e.type
              WHERE e.seq = ?1",
         )?
@@ -240,6 +242,11 @@ fn content(row: &Row<'_>) -> Result<NewEvent> {
         data: row.get(9)?..row.get(10)?,
         id: named(row, 11, EventId::new)?,
         body: Bytes::copy_from_slice(row.get_ref(12)?.as_blob()?),
+        request: RequestParts::from_store(
+            row.get_ref(19)?.as_str_or_null()?,
+            row.get_ref(20)?.as_str_or_null()?,
+            row.get_ref(21)?.as_blob_or_null()?,
+        ),
     })
 }
 

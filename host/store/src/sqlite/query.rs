@@ -5,12 +5,13 @@
 //! write-ahead log, and every row that is found is consistent. Dead letters have a separate index.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, EventSeq, EventType, Pattern, SourceName, TraceContext, cause,
+    DeliveryId, DeliveryState, EventSeq, EventType, Pattern, RequestParts, SourceName, TraceContext, cause,
 };
 use rusqlite::{Connection, Result, Row, params};
 
@@ -40,20 +41,19 @@ impl Reads {
         let id = id.to_owned();
         self.read(move |connection| {
             let sql = format!(
-                "{EVENT_COLUMNS}, e.body, e.trace FROM event e {EVENT_NAMES} WHERE e.source = ?1 AND e.id = ?2"
+                "{EVENT_COLUMNS}, e.body, e.trace, e.content_type, e.headers FROM event e {EVENT_NAMES}
+                 WHERE e.source = ?1 AND e.id = ?2"
             );
             let mut details = Vec::new();
             for source in sources(connection, source.as_ref().map(SourceName::as_str))? {
-                let found: Vec<(EventSummary, Vec<u8>, Option<Vec<u8>>)> = connection
+                let found: Vec<EventDetail> = connection
                     .prepare_cached(&sql)?
-                    .query_map(params![source, id], |row| {
-                        Ok((event_summary(row)?, row.get(10)?, row.get(11)?))
-                    })?
+                    .query_map(params![source, id], event_detail)?
                     .collect::<Result<_>>()?;
-                for (summary, body, trace) in found {
-                    let trace = trace.and_then(|bytes| TraceContext::from_bytes(&bytes));
-                    let detail = event_detail(connection, summary, &body)?;
-                    details.push(EventDetail { trace: trace.map(|trace| trace.trace_id()), ..detail });
+                for mut detail in found {
+                    detail.summary.deliveries = event_states(connection, detail.summary.seq)?;
+                    detail.history = history(connection, detail.summary.seq)?;
+                    details.push(detail);
                 }
             }
             Ok(details)
@@ -196,16 +196,30 @@ pub(super) fn event_states(connection: &Connection, event: EventSeq) -> Result<B
     Ok(states)
 }
 
-fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8]) -> Result<EventDetail> {
-    summary.deliveries = event_states(connection, summary.seq)?;
+/// An event without its deliveries.
+fn event_detail(row: &Row<'_>) -> Result<EventDetail> {
+    let trace = row.get_ref(11)?.as_blob_or_null()?.and_then(TraceContext::from_bytes);
+    let content_type = row.get_ref(12)?.as_str_or_null()?;
+    let request = RequestParts::from_store(content_type, row.get_ref(13)?.as_str_or_null()?, None);
+    Ok(EventDetail {
+        summary: event_summary(row)?,
+        trace: trace.map(|trace| trace.trace_id()),
+        content_type: request.content_type.map(Cow::into_owned),
+        headers: request.headers,
+        body: String::from_utf8_lossy(row.get_ref(10)?.as_blob()?).into_owned(),
+        masked: false,
+        history: Vec::new(),
+    })
+}
+
+/// The deliveries of an event, oldest first.
+fn history(connection: &Connection, event: EventSeq) -> Result<Vec<DeliveryDetail>> {
     let sql = format!(
         "{DELIVERY_COLUMNS} FROM delivery d {DELIVERY_NAMES} WHERE d.id IN ({OF_EVENT}) ORDER BY d.id"
     );
-    let deliveries: Vec<DeliverySummary> = connection
-        .prepare_cached(&sql)?
-        .query_map([summary.seq.0], delivery_summary)?
-        .collect::<Result<_>>()?;
-    let history = deliveries
+    let deliveries: Vec<DeliverySummary> =
+        connection.prepare_cached(&sql)?.query_map([event.0], delivery_summary)?.collect::<Result<_>>()?;
+    deliveries
         .into_iter()
         .map(|summary| {
             let id = summary.id.0;
@@ -222,14 +236,7 @@ fn event_detail(connection: &Connection, mut summary: EventSummary, body: &[u8])
                 .collect::<Result<_>>()?;
             Ok(DeliveryDetail { summary, attempt_log, outbox })
         })
-        .collect::<Result<_>>()?;
-    Ok(EventDetail {
-        summary,
-        trace: None,
-        body: String::from_utf8_lossy(body).into_owned(),
-        masked: false,
-        history,
-    })
+        .collect()
 }
 
 fn attempt(row: &Row<'_>) -> Result<AttemptDetail> {

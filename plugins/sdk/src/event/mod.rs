@@ -51,6 +51,12 @@ impl Event {
         i64::try_from(self.time() & !3).map_or(i64::MAX, |time| time | kind)
     }
 
+    /// Returns the first value of a header of the request. None if the request had none, or the source does not list
+    /// it. `name` is in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| &**value)
+    }
+
     /// Returns `data` as the plugin's own type.
     ///
     /// Members that the type does not name are not read. Of several members with one name the last counts,

@@ -51,6 +51,9 @@ pub fn event(event_type: &str, data: &str) -> Event {
         received_at: RECEIVED_AT,
         data: data.to_owned(),
         body: format!(r#"{{"id":"evt_1","type":"{event_type}","data":{data}}}"#).into_bytes(),
+        headers: Vec::new(),
+        content_type: "application/json".to_owned(),
+        original: None,
     }
 }
 
@@ -171,7 +174,7 @@ impl Host {
         &self.effects.requests
     }
 
-    /// The immediate requests, including those of failed attempts.
+    /// The immediate requests, fetched or delivered, including those of failed attempts.
     pub fn fetched(&self) -> &[Request] {
         &self.fetched
     }

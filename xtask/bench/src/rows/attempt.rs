@@ -11,7 +11,8 @@ use posthouse_database::Databases;
 use posthouse_egress::Egress;
 use posthouse_guest::plugin::{Engine, EngineOptions, Registry};
 use posthouse_model::{
-    DeliveryId, Env, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, SourceName,
+    DeliveryId, Env, Event, EventId, EventSeq, EventType, Job, LeaseToken, NewEvent, PluginId, RequestParts,
+    SourceName,
     config::{Compile, Http, PluginSettings},
 };
 
@@ -102,6 +103,7 @@ fn job(plugin: PluginId, number: u32, env: &Env) -> Job {
         trace: None,
         body: Bytes::from(body),
         data,
+        request: RequestParts::default(),
     };
     Job {
         delivery: DeliveryId(i64::from(number)),

@@ -3,6 +3,7 @@
 mod attempt;
 mod crowd;
 mod fetch;
+mod forward;
 mod held;
 mod latency;
 mod memory;
@@ -27,6 +28,7 @@ pub(crate) enum Name {
     Sql,
     Held,
     Fetch,
+    Forward,
     Attempt,
     Order,
     Reload,
@@ -38,7 +40,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Verify,
         Self::Refused,
         Self::Accept,
@@ -47,6 +49,7 @@ impl Name {
         Self::Sql,
         Self::Held,
         Self::Fetch,
+        Self::Forward,
         Self::Attempt,
         Self::Order,
         Self::Reload,
@@ -69,6 +72,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Sql => sql::measure(bench),
         Name::Held => held::measure(bench),
         Name::Fetch => fetch::measure(bench),
+        Name::Forward => forward::measure(bench),
         Name::Attempt => attempt::measure(bench),
         Name::Order => order::measure(bench),
         Name::Reload => reload::measure(bench),

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use posthouse::daemon::env;
 use posthouse_harness::Daemon;
-use posthouse_model::{Attempt, Effects, Env, EventId, EventType, NewEvent, Outcome, PluginId, SourceName};
+use posthouse_model::{
+    Attempt, Effects, Env, EventId, EventType, NewEvent, Outcome, PluginId, RequestParts, SourceName,
+};
 use posthouse_store::{Store, StoreOptions, Verdict};
 use tokio::task::JoinSet;
 
@@ -178,5 +180,6 @@ pub(super) fn event(number: u64, now: Timestamp) -> NewEvent {
         trace: None,
         data: start..start + user.len() as u32,
         body: Bytes::from(body),
+        request: RequestParts::default(),
     }
 }

@@ -223,6 +223,12 @@ fn mask(event: &mut EventDetail, sources: &[Source], payloads: &HashMap<Delivery
         mask.text(&mut event.body);
     }
     event.masked = event.body != received;
+    event
+        .headers
+        .iter_mut()
+        .map(|(_, value)| value)
+        .chain(&mut event.content_type)
+        .for_each(|text| mask.text(text));
     for delivery in &mut event.history {
         delivery.summary.error.iter_mut().for_each(|text| mask.text(text));
         for attempt in &mut delivery.attempt_log {

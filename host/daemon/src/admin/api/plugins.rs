@@ -33,7 +33,7 @@ use crate::admin::{
 #[derive(Serialize, ToSchema)]
 #[schema(as = Plugin)]
 pub(super) struct PluginView {
-    /// Its name: the stem of its file.
+    /// Its name: the stem of its file, unless config.toml names another `component`.
     name: String,
     /// Whether its deliveries run.
     state: PluginState,
@@ -117,6 +117,8 @@ pub(super) struct Breaker {
 #[derive(Serialize, ToSchema)]
 #[schema(as = PluginSettings)]
 pub(super) struct Settings {
+    /// The name of its file without `.wasm`, if that is not its own name.
+    component: Option<String>,
     /// The most attempts at once.
     concurrency: usize,
     /// How many attempts one instance serves.
@@ -124,6 +126,8 @@ pub(super) struct Settings {
     /// The order key: `organization`, `user` or a JSON pointer. Null means no order.
     #[schema(value_type = Option<String>)]
     order_by: Option<OrderBy>,
+    /// How many attempts it may begin. Null if config.toml sets no limit.
+    rate: Option<rows::Rate>,
     /// The most attempts of a delivery.
     attempts: u32,
     /// The time limit of an attempt, such as `8s`.
@@ -376,9 +380,11 @@ fn view(plugin: &Plugin, stats: &[PluginStats]) -> PluginView {
         replays_waiting: counts.map_or(0, |counts| counts.replays_waiting),
         oldest_open: counts.and_then(|counts| counts.oldest_open),
         settings: Settings {
+            component: settings.component.clone(),
             concurrency: settings.concurrency,
             reuse: settings.reuse,
             order_by: settings.order_by.clone(),
+            rate: settings.rate.map(rows::Rate::from),
             attempts: settings.retry.attempts,
             time: humantime::format_duration(settings.limits.time).to_string(),
             memory: settings.limits.memory,

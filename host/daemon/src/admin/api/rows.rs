@@ -110,6 +110,10 @@ pub(super) struct EventDetail {
     summary: Event,
     /// The id of its trace in an OpenTelemetry collector, in hex. Null if it is not traced.
     trace: Option<String>,
+    /// The content type of its request. Null if it had none, or a plugin emitted the event.
+    content_type: Option<String>,
+    /// The headers of its request that plugins get: those that its source lists, and those that its scheme reads.
+    headers: Vec<Header>,
     /// The verified body, byte for byte as it was received. Only the values that the source's `redact` names
     /// are replaced by `[redacted]`.
     body: String,
@@ -121,8 +125,31 @@ pub(super) struct EventDetail {
 
 impl From<store::EventDetail> for EventDetail {
     fn from(row: store::EventDetail) -> Self {
-        let store::EventDetail { summary, trace, body, masked, history } = row;
-        Self { summary: summary.into(), trace, body, masked, history: all(history) }
+        let store::EventDetail { summary, trace, content_type, headers, body, masked, history } = row;
+        Self {
+            summary: summary.into(),
+            trace,
+            content_type,
+            headers: all(headers),
+            body,
+            masked,
+            history: all(history),
+        }
+    }
+}
+
+/// One header.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Header {
+    /// The name, in lower case.
+    name: String,
+    /// The value.
+    value: String,
+}
+
+impl From<(String, String)> for Header {
+    fn from((name, value): (String, String)) -> Self {
+        Self { name, value }
     }
 }
 
@@ -693,12 +720,12 @@ impl From<model::RequestCounts> for RequestCounts {
     }
 }
 
-/// The rate of signed requests that a source may send.
+/// The rate of signed requests that a source may send, or of attempts that a plugin may begin.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Rate {
-    /// The average number of requests a second.
+    /// The average number a second.
     per_second: f64,
-    /// The number of requests that may follow at once after a pause.
+    /// The number that may follow at once after a pause.
     #[schema(minimum = 1)]
     burst: u32,
 }

@@ -43,7 +43,7 @@ pub(super) async fn page(
                 dt { "received" } dd { (layout::time(summary.received_at)) }
                 @if summary.origin == EventOrigin::CatchUp { dt { "origin" } dd { "catch-up: its sender was asked for it; no webhook brought it" } }
                 dt { "number" } dd { (summary.seq.0) }
-                dt { "body" } dd { (layout::bytes(summary.bytes)) }
+                dt { "body" } dd { (layout::bytes(summary.bytes)) @if let Some(kind) = &event.content_type { ", " (kind) } }
             }
             form method="post" action=(format!("{}/replay", layout::event(&summary.source, &summary.id))) {
                 p {
@@ -54,6 +54,10 @@ pub(super) async fn page(
         }
         h2 { "Timeline" }
         (layout::live("timeline", &timeline(&event)))
+        @if !event.headers.is_empty() {
+            h2 { "Headers" }
+            (of_headers(&event))
+        }
         h2 { "Body" }
         (of_body(&event))
     };
@@ -80,6 +84,14 @@ pub(super) async fn replay(
         Replayed::Would(count) => count,
     };
     Ok(done(&layout::event(&source, &id), Said::Replayed, count as u64))
+}
+
+/// The headers that plugins get.
+fn of_headers(event: &EventDetail) -> Markup {
+    html! {
+        p.soft { "Plugins get these headers of the request." }
+        dl.facts { @for (name, value) in &event.headers { dt { (name) } dd { (value) } } }
+    }
 }
 
 /// The body, laid out and as it was received. Neither view is serialised from parsed values.

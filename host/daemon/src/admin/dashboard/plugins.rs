@@ -146,6 +146,7 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
             dl.facts {
                 dt { "state" } dd { (standing(plugin)) }
                 @if !record.description.is_empty() { dt { "description" } dd { (record.description) } }
+                @if let Some(component) = &settings.component { dt { "component" } dd { code { (component) ".wasm" } } }
                 dt { "revision" } dd.mono { (record.revision.as_deref().unwrap_or("none")) }
                 @if let Some(at) = record.loaded_at { dt { "loaded" } dd { (layout::time(at)) } }
                 dt { "subscribes to" } dd {
@@ -163,6 +164,7 @@ fn facts(plugin: &Plugin, counts: Option<&PluginStats>) -> Markup {
                 dt { "limits" } dd {
                     (counted(settings.retry.attempts.into(), "attempt")) " per delivery, " (settings.concurrency) " at once; per attempt "
                     (humantime::format_duration(settings.limits.time).to_string()) " and " (layout::bytes(settings.limits.memory as u64))
+                    @if let Some(rate) = settings.rate { "; " (rate.per_second) " attempts a second, " (rate.burst) " at once after a rest" }
                 }
             }
         }

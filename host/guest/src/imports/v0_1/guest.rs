@@ -1,11 +1,12 @@
 //! The exports of a guest.
 
-use std::time::Duration;
-
 use posthouse_model::{Capability, Job};
 use wasmtime::{Store, component::InstancePre};
 
-use super::bindings::{self, PluginPre, exports::posthouse::plugin::guest, posthouse::plugin::types};
+use super::{
+    bindings::{self, PluginPre, exports::posthouse::plugin::guest},
+    types::nanoseconds,
+};
 use crate::imports::{
     guest::{Failure, Manifest},
     state::HostState,
@@ -53,6 +54,7 @@ impl Guest {
             description: manifest.description,
             events: manifest.events,
             requires: manifest.requires.into_iter().map(Capability::from).collect(),
+            intercepts: Vec::new(),
         })
     }
 
@@ -77,33 +79,5 @@ impl Guest {
         let delivery = guest::Delivery { id: &id, attempt: job.attempt };
         let result = self.exports().call_handle(store, event, delivery).await?;
         Ok(result.map_err(Failure::from))
-    }
-}
-
-/// Nanoseconds since 1970. A time before 1970 becomes 0.
-fn nanoseconds(time: jiff::Timestamp) -> u64 {
-    u64::try_from(time.as_nanosecond()).unwrap_or_default()
-}
-
-impl From<guest::Failure> for Failure {
-    fn from(failure: guest::Failure) -> Self {
-        match failure {
-            guest::Failure::Retry(reason) => Self::Retry { reason, after: None },
-            guest::Failure::RetryAfter(delay) => {
-                Self::Retry { reason: delay.reason, after: Some(Duration::from_secs(delay.seconds.into())) }
-            }
-            guest::Failure::Reject(reason) => Self::Reject { reason },
-        }
-    }
-}
-
-impl From<types::Capability> for Capability {
-    fn from(capability: types::Capability) -> Self {
-        match capability {
-            types::Capability::Mail => Self::Mail,
-            types::Capability::Sql => Self::Sql,
-            types::Capability::Http => Self::Http,
-            types::Capability::Emit => Self::Emit,
-        }
     }
 }

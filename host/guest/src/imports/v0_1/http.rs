@@ -1,4 +1,4 @@
-//! `http` of the package.
+//! The types of `http`, in the versions of the package that have the same ones.
 
 use posthouse_egress::{Draft, Refusal};
 
@@ -8,25 +8,24 @@ use crate::imports::{
     state::HostState,
 };
 
-impl http::Host for HostState {
-    async fn fetch(
-        &mut self,
-        request: http::Request,
-    ) -> wasmtime::Result<Result<http::Response, http::Error>> {
-        let fetch = answered!(self.call(HostCall::HttpFetch(request.into())).await?, HttpFetch)?;
-        let response = fetch.result.map(|response| http::Response {
-            status: response.status,
-            headers: response.headers.into_iter().map(|(name, value)| http::Header { name, value }).collect(),
-            body: response.body,
-        });
-        Ok(response.map_err(http::Error::from))
-    }
+/// Makes a request, and returns what the guest gets.
+pub(super) async fn fetched(
+    state: &mut HostState,
+    draft: Draft,
+) -> wasmtime::Result<Result<http::Response, http::Error>> {
+    let fetch = answered!(state.call(HostCall::HttpFetch(draft)).await?, HttpFetch)?;
+    let response = fetch.result.map(|response| http::Response {
+        status: response.status,
+        headers: response.headers.into_iter().map(|(name, value)| http::Header { name, value }).collect(),
+        body: response.body,
+    });
+    Ok(response.map_err(http::Error::from))
 }
 
 impl From<http::Request> for Draft {
     fn from(request: http::Request) -> Self {
         let headers = request.headers.into_iter().map(|header| (header.name, header.value)).collect();
-        Self { method: request.method, url: request.url, headers, body: request.body }
+        Self { method: request.method, url: request.url, headers, body: request.body, deliver: false }
     }
 }
 

@@ -1,21 +1,21 @@
 //! `posthouse:plugin@0.1.0`: converts its types to host calls and back, and does nothing else.
 //!
-//! An interface with more than one or two calls has a file. The exports are in [`guest`].
+//! Each interface has a file. The exports are in [`guest`].
 
+mod config;
+mod fetch;
 mod guest;
 mod http;
 mod kv;
+mod log;
 mod outbox;
 mod sql;
+mod types;
 
-use posthouse_model::LogLevel;
 use wasmtime::component::{HasSelf, Linker};
 
 pub(super) use self::guest::{GUEST, Guest, Linked};
-use super::{
-    call::{HostCall, answered},
-    state::HostState,
-};
+use super::state::HostState;
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub)]
@@ -39,31 +39,7 @@ mod bindings {
     });
 }
 
-use bindings::posthouse::plugin::{config, log, types};
-
 /// Offers the package's interfaces to guests.
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     bindings::Plugin::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
-}
-
-impl types::Host for HostState {}
-
-impl log::Host for HostState {
-    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
-        let level = match level {
-            log::Level::Trace => LogLevel::Trace,
-            log::Level::Debug => LogLevel::Debug,
-            log::Level::Info => LogLevel::Info,
-            log::Level::Warn => LogLevel::Warn,
-            log::Level::Error => LogLevel::Error,
-        };
-        self.call_now(HostCall::LogWrite { level, message })?;
-        Ok(())
-    }
-}
-
-impl config::Host for HostState {
-    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        Ok(answered!(self.call_now(HostCall::ConfigGet { key })?, ConfigGet)?)
-    }
 }

@@ -19,14 +19,15 @@ fn stopped(report: AttemptReport) -> (String, String) {
 async fn a_core_module_is_compiled_in_a_child_and_says_what_it_is() {
     let bench = Bench::new(4);
     let path = bench.file(&guest(""));
-    let inspection = inspect(&bench.engine, &path, &settings()).await.unwrap();
+    let inspection = inspect(&bench.engine, "line", &path, &settings()).await.unwrap();
     assert_eq!(inspection.description, "line");
     assert_eq!(inspection.events, [Pattern::new("user.*").unwrap()]);
     assert_eq!(inspection.revision.len(), 64);
     let cached = fs::read_dir(bench.dir.path().join("aot")).unwrap().count();
     assert_eq!(cached, 1, "the code is kept, and nothing else is left behind");
     fs::write(bench.dir.path().join("compiler"), "#!/bin/sh\nexit 1\n").unwrap();
-    inspect(&bench.engine, &path, &settings()).await.expect("the second time it needs no compiler");
+    drop(inspection);
+    inspect(&bench.engine, "line", &path, &settings()).await.expect("the second time it needs no compiler");
 }
 
 #[tokio::test]
@@ -153,11 +154,11 @@ async fn reuse_serves_so_many_attempts_and_each_begins_anew() {
 async fn describe_can_only_log() {
     let bench = Bench::new(2);
     let ask = "(call $increment (i32.const 272) (i32.const 1) (i64.const 2) (i32.const 1024)) (i32.const 16)";
-    let error = inspect(&bench.engine, &bench.file(&module("", ask)), &settings()).await.unwrap_err();
+    let error = inspect(&bench.engine, "line", &bench.file(&module("", ask)), &settings()).await.unwrap_err();
     assert!(matches!(error, LoadError::Describe { .. }), "{error:?}");
     assert!(error.to_string().contains("`kv.increment` can't be called from `describe`"), "{error}");
     let logs = module("", "(call $say) (i32.const 16)");
-    assert_eq!(inspect(&bench.engine, &bench.file(&logs), &settings()).await.unwrap().logs.len(), 1);
+    assert_eq!(inspect(&bench.engine, "line", &bench.file(&logs), &settings()).await.unwrap().logs.len(), 1);
 }
 
 #[tokio::test]
@@ -176,7 +177,8 @@ async fn a_file_that_is_no_plugin_says_why() {
         (wat::parse_str(fetches).unwrap(), "foo:bar/baz@1.0.0"),
     ];
     for (wasm, says) in cases {
-        let error = inspect(&bench.engine, &bench.file(&wasm), &settings()).await.unwrap_err().to_string();
+        let error =
+            inspect(&bench.engine, "line", &bench.file(&wasm), &settings()).await.unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

@@ -293,7 +293,13 @@ fn every_call(origin: &str) -> (Vec<u8>, Vec<HostCall>) {
     let body = script.text("{}");
     script.call("send", &["POST", &url], &format!("{none} {body} {RESULT}"));
     let method = owned("POST");
-    calls.push(HostCall::SendRequest(Draft { method, url, headers: Vec::new(), body: b"{}".to_vec() }));
+    calls.push(HostCall::SendRequest(Draft {
+        method,
+        url,
+        headers: Vec::new(),
+        body: b"{}".to_vec(),
+        deliver: false,
+    }));
     let data = script.text("[1]");
     script.call("emit", &["seat.added"], &format!("(i32.const 0) {none} {data} {RESULT}"));
     let event_type = owned("seat.added");
@@ -413,12 +419,14 @@ fn granted(origin: &str) -> PluginSettings {
         url: WebPattern::parse(origin).unwrap(),
         addresses: vec!["127.0.0.1/32".parse().unwrap()],
         header: BTreeMap::new(),
+        sign: Vec::new(),
     };
     let grants = Grants {
         mail: Some(MailGrant { from: vec!["team@example.com".to_owned()], to: vec!["*".to_owned()] }),
         http: vec![http],
         database: Some("main".to_owned()),
         emit: vec![Pattern::new("seat.*").unwrap()],
+        signatures: Vec::new(),
     };
     PluginSettings { grants, ..settings() }
 }

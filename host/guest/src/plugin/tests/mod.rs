@@ -4,6 +4,7 @@
 mod attempts;
 mod calls;
 mod compiling;
+mod components;
 mod registry;
 mod wasi;
 
@@ -29,9 +30,11 @@ use crate::imports::{
 fn settings() -> PluginSettings {
     let second = Duration::from_secs(1);
     PluginSettings {
+        component: None,
         events: None,
         concurrency: 8,
         reuse: 1,
+        rate: None,
         retry: Retry { attempts: 4, base: second, factor: 2.0, max: second, jitter: 0.0 },
         breaker: Default::default(),
         limits: limits(),

@@ -12,7 +12,7 @@ use posthouse_store::{Store, testing::options};
 
 use super::*;
 
-use crate::plugin::{Health, PluginError, Registry};
+use crate::plugin::{Health, PluginConfig, PluginError, Registry};
 
 /// A folder with its registry.
 pub(super) struct Fixture {
@@ -24,20 +24,38 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub(super) async fn new(clock: impl Clock + 'static) -> Self {
+        Self::with(clock, Self::tables()).await
+    }
+
+    /// With these tables of config.toml.
+    pub(super) async fn with(clock: impl Clock + 'static, config: Arc<dyn PluginConfig>) -> Self {
         let bench = Bench::new(4);
         let env = Env::new(clock, Constant(7));
         let store = Store::open(options(&bench.dir.path().join("store.db")), env.clone()).unwrap();
         let folder = bench.dir.path().join("plugins");
         fs::create_dir(&folder).unwrap();
-        let registry = Self::registry(&bench, &store, &folder, env).await;
+        let registry = Self::configured(&bench, &store, &folder, env, config).await;
         Self { bench, store, folder, registry }
     }
 
-    async fn registry(bench: &Bench, store: &Store, folder: &Path, env: Env) -> Registry {
-        let settings = Arc::new(|name: &str| match name {
+    fn tables() -> Arc<dyn PluginConfig> {
+        Arc::new(|name: &str| match name {
             "told" => PluginSettings { events: Some(vec![Pattern::new("session.*").unwrap()]), ..settings() },
             _ => settings(),
-        });
+        })
+    }
+
+    async fn registry(bench: &Bench, store: &Store, folder: &Path, env: Env) -> Registry {
+        Self::configured(bench, store, folder, env, Self::tables()).await
+    }
+
+    async fn configured(
+        bench: &Bench,
+        store: &Store,
+        folder: &Path,
+        env: Env,
+        config: Arc<dyn PluginConfig>,
+    ) -> Registry {
         let egress = Egress::new(&Http::default(), still()).unwrap();
         Registry::new(
             bench.engine.clone(),
@@ -45,7 +63,7 @@ impl Fixture {
             Databases::default(),
             egress,
             folder.to_owned(),
-            settings,
+            config,
             env,
         )
         .await
@@ -63,16 +81,16 @@ impl Fixture {
         fs::remove_file(self.folder.join(format!("{name}.wasm"))).unwrap();
     }
 
-    fn record(&self, name: &str) -> posthouse_store::PluginRecord {
+    pub(super) fn record(&self, name: &str) -> posthouse_store::PluginRecord {
         self.registry.by_name(name).expect("a plugin").record.clone()
     }
 
-    fn subscribers(&self, event_type: &str) -> usize {
+    pub(super) fn subscribers(&self, event_type: &str) -> usize {
         self.registry.subscribers(&EventType::new(event_type).unwrap()).len()
     }
 
     /// How many lines the plugin's attempts log, which shows the running revision.
-    async fn lines(&self, name: &str) -> usize {
+    pub(super) async fn lines(&self, name: &str) -> usize {
         self.registry.by_name(name).unwrap().attempt(&job("user.created")).await.logs.len()
     }
 }
@@ -113,7 +131,7 @@ async fn a_plugin_that_is_gone_keeps_its_subscription_and_its_id() {
     fixture.put("greet", &guest("(call $say)"));
     fixture.registry.scan().await;
     let id = fixture.record("greet").id;
-    assert!(matches!(fixture.registry.forget("greet").await, Err(PluginError::StillThere(_))));
+    assert!(matches!(fixture.registry.forget("greet").await, Err(PluginError::StillThere(..))));
     fixture.remove("greet");
     fixture.registry.scan().await;
     assert_eq!(fixture.record("greet").held, Some(HeldReason::Gone));

@@ -8,10 +8,12 @@
 //! read      a table into a Row, with line and column of each error
 //! fetched   the keys that a sender publishes, and the URLs that may be fetched for them
 //! template  texts with places in braces
+//! headers   the headers that describe an event or prove its sender
 //! shipped   senders.toml, read once
 //! ```
 
 mod fetched;
+mod headers;
 mod read;
 mod shipped;
 mod template;

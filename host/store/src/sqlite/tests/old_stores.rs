@@ -115,6 +115,15 @@ async fn shows_events_and_deliveries(fixture: &Fixture, version: i64) {
             _ => EventOrigin::Derived,
         };
         assert_eq!(event.origin, origin, "{}", event.id);
+        let kept = (detail.content_type.as_deref(), detail.headers);
+        let expected = match event.id.as_str() {
+            "evt_ready" if version >= 14 => {
+                (Some("application/json"), vec![("x-request-id".to_owned(), "req_1".to_owned())])
+            }
+            "evt_leased" if version >= 14 => (Some("application/x-www-form-urlencoded"), Vec::new()),
+            _ => (None, Vec::new()),
+        };
+        assert_eq!(kept, expected, "{}", event.id);
     }
     let found = fixture.store.deliveries(DeliveryFilter::default()).await.unwrap();
     let found: Vec<_> = found
@@ -233,6 +242,8 @@ async fn a_store_of_any_version_runs_on_and_everything_runs_once() {
             // The versions before 3 did not record whether a delivery had run.
             let certain = version >= 3 && !matches!(&*event, "evt_leased" | "evt_waiting" | "evt_first");
             assert_eq!(job.may_have_run, !certain, "{event}");
+            let original = job.event.content.request.original.as_deref();
+            assert_eq!(original, (version >= 14 && event == "evt_leased").then_some(&b"n=1"[..]), "{event}");
             ran.push(event);
             fixture.done(job, effects(&[])).await;
         }
