@@ -362,7 +362,7 @@ fn whatever_the_api_answers_loses_nothing_and_never_ends_the_daemon() {
         ),
         (
             "too large",
-            Box::new(move |path: &str| is_page(path).then(|| WebReply::Endless(1 << 20, Duration::ZERO))),
+            Box::new(move |path: &str| is_page(path).then_some(WebReply::Endless(1 << 20, Duration::ZERO))),
         ),
         (
             "another host",

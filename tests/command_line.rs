@@ -199,6 +199,7 @@ fn help_and_version_go_to_standard_output() {
         "events",
         "deliveries",
         "replay",
+        "catch-up",
         "plugins",
         "stats",
         "audit",

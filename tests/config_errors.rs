@@ -89,7 +89,7 @@ memroy = "1MiB""#,
     refused(
         &source(r#"answer = "handled""#),
         &[
-            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `verify_token`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate`, `redact` and `headers`",
+            "config.toml:6:1: unknown key `answer` in `source`; the keys in `source` are `name`, `path`, `scheme`, `secrets`, `verify_token`, `url`, `tolerance`, `events`, `respond`, `respond_timeout`, `rate`, `catch_up`, `redact` and `headers`",
         ],
     );
     refused(
@@ -919,7 +919,6 @@ fn sources_are_complete_and_differ() {
     refused(
         "[[source]]",
         &[
-            r#"config.toml:1:1: `source.name` is missing; write name = "scalekit""#,
             r#"config.toml:1:1: `source.path` is missing; write path = "/webhooks/scalekit""#,
             r#"config.toml:1:1: `source.scheme` is missing; write scheme = "scalekit""#,
             r#"config.toml:1:1: `source.secrets` is missing; write secrets = [{ env = "WEBHOOK_SECRET" }]"#,
@@ -1006,6 +1005,11 @@ secrets = [""]"#,
             "config.toml:7:8: `source.name` is `crm`, as on line 2; take another",
             "config.toml:8:8: `source.path` is `/webhooks/crm`, as on line 3; take another",
         ],
+    );
+    let github = |path: &str| SOURCE.replace("name = \"crm\"\n", "").replace("/webhooks/crm", path);
+    refused(
+        &format!("{}{}", github("/a"), github("/b")),
+        &["config.toml:5:1: `source.name` is `scalekit`, as on line 1; take another"],
     );
     refused(
         &format!("{SOURCE}{}", SOURCE.replace("\"crm\"", "\"erp\"")),

@@ -53,12 +53,12 @@ fn a_plugin_gets_the_headers_that_its_source_lists_and_no_other() {
     let text = seen(&daemon, "config-probe", &listed);
     let expected = format!(
         "headers: [(\"x-tenant\", \"of ada@example.com\"), (\"x-request-id\", \"req_1\"), (\"webhook-id\", {:?})], \
-         content_type: \"application/json; charset=utf-8\"",
+         content-type: \"application/json; charset=utf-8\"",
         listed.id
     );
     assert!(text.contains(&expected), "{text}");
     let text = seen(&daemon, "config-probe", &bare);
-    assert!(text.contains("headers: [], content_type: \"application/json; charset=utf-8\""), "{text}");
+    assert!(text.contains("headers: [], content-type: \"application/json; charset=utf-8\""), "{text}");
     assert!(!text.contains("webhook-signature") && !text.contains("qsecretq"), "{text}");
 
     // People see the same, masked as the source says.

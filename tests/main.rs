@@ -33,6 +33,10 @@ mod headers;
 mod health;
 mod history;
 mod hostile;
+#[cfg(feature = "fault-points")]
+mod interceptor_signatures;
+mod interceptors;
+mod interceptors_crash;
 mod languages;
 mod libraries;
 mod limits;

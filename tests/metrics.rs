@@ -13,7 +13,8 @@ use std::{
 };
 
 use posthouse_harness::{
-    Answer, Connection, Daemon, Event, Signer, Source, WebReply, WebServer, eventually, wait_until, workspace,
+    Answer, Connection, Daemon, Event, Interceptor, Signer, Source, WebReply, WebServer, eventually,
+    wait_until, workspace,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
         _ => WebReply::status(if asked.fetch_add(1, Relaxed) == 0 { 503 } else { 204 }),
     });
     let source = Source::new("scalekit").line(r#"events = ["user.*", "made.up"]"#);
+    // Its plugin is missing, so its answers are fall-backs.
+    let signup = Interceptor::new("signup", "nobody");
     let mut daemon = Daemon::builder(BINARY)
         .source(source)
         .source(Source::new("billing").line(
@@ -40,6 +43,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
         .set("store", &format!("max_backlog = {MOST}"))
         .set("http", r#"retry = { attempts = 4, base = "20ms", factor = 1.0 }"#)
         .set("plugins", r#"retry = { attempts = 2, base = "20ms", factor = 1.0 }"#)
+        .toml(&signup.toml())
         .toml("[databases.app]\nurl = \"sqlite:data/app.db\"\npool = 3\n")
         .toml("[plugin.counter]\nevents = [\"user.created\", \"user.updated\", \"made.up\"]\n")
         .toml("[plugin.counter.grants]\nmail = { from = [\"team@example.com\"], to = [\"*\"] }\n")
@@ -72,6 +76,7 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
     let stranger = daemon.sender().signed_by(Signer::Standard(STRANGER.into()));
     assert_eq!(stranger.post_event(&Event::new("user.created")).status, 401);
     assert_eq!(get(&daemon, "/webhooks/scalekit").status, 405);
+    assert_eq!(signup.ask(&daemon, "req_1", json!({})).json()["decision"], "DENY");
 
     let told = scrape(&daemon);
     let of = |outcome| told.of("posthouse_requests_total", &[("source", "scalekit"), ("outcome", outcome)]);
@@ -79,6 +84,8 @@ fn every_number_is_what_happened_and_every_name_that_is_used_is_exported() {
         ["accepted", "duplicate", "filtered", "rejected", "failed"].map(of),
         [7.0, 1.0, 1.0, 2.0, 0.0]
     );
+    let fallen = [("interceptor", "signup"), ("cause", "no-plugin")];
+    assert_eq!(told.of("posthouse_decision_fallbacks_total", &fallen), 1.0);
     let of =
         |reason| told.of("posthouse_requests_rejected_total", &[("source", "scalekit"), ("reason", reason)]);
     assert_eq!(["signature-mismatch", "wrong-method"].map(of), [1.0, 1.0]);

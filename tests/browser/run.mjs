@@ -15,7 +15,7 @@ const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 
 const PAGES = [
-  "/", "/events", "/deliveries", "/dead-letters", "/replay", "/outbox", "/plugins", "/plugins/counter",
+  "/", "/events", "/deliveries", "/dead-letters", "/decisions", "/replay", "/outbox", "/plugins", "/plugins/counter",
   "/sources", "/sources/scalekit", "/audit",
 ];
 

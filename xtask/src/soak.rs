@@ -59,7 +59,8 @@ fn parse(arguments: &[String]) -> Option<Options> {
     Some(options)
 }
 
-/// The loops of kills: without a database, on SQLite, on PostgreSQL, and while the daemon catches up, side by side.
+/// The loops of kills: without a database, on SQLite, on PostgreSQL, while the daemon catches up, and while it decides,
+/// side by side.
 fn kills(kills: u32) -> Result {
     nextest_is_there()?;
     let mut nextest = cargo();

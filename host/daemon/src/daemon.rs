@@ -26,15 +26,20 @@ mod senders;
 mod sockets;
 mod vitals;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use posthouse_database::Databases;
 use posthouse_egress::{Egress, EgressError};
 use posthouse_guest::plugin::{Components, Engine, EngineError, EngineOptions, PluginConfig, Registry};
 use posthouse_model::{
-    Env, Random,
-    config::{Config, ConfigError, DatabaseTarget, Files, Log, PluginSettings, Source},
+    Answered, DecisionLedger, Env, Question, Random,
+    config::{Config, ConfigError, DatabaseTarget, Files, Interceptor, Log, PluginSettings},
 };
 use posthouse_store as store;
 use posthouse_store::{OpenError, Store, StoreError, StoreOptions, newest_event};
@@ -57,8 +62,8 @@ use self::{
 use crate::{
     admin::{self, Admin, WayIn},
     catch_up::CatchUps,
-    dispatch::{self, Dispatch, Redactions, Sender},
-    ingress::{BroughtKeys, Ingress, KeyError, KeyPlaces, Subscribers},
+    dispatch::{self, Decisions, Dispatch, Redactions, Sender},
+    ingress::{BroughtKeys, Decide, Ingress, InterceptorAnswer, KeyError, KeyPlaces, Subscribers},
     telemetry::Telemetry,
 };
 
@@ -270,6 +275,7 @@ async fn serve(
         telemetry.clone(),
         KeyPlaces { brought: BroughtKeys::new(&config.store.state_dir()), egress },
     )?;
+    ingress.replace_interceptors(&config.interceptors)?;
     let ledgers = {
         let ingress = ingress.clone();
         Arc::new(move || ingress.ledger())
@@ -277,13 +283,15 @@ async fn serve(
     let senders = {
         let (config, listen) = (Arc::clone(&in_force), webhooks.local_addr().unwrap_or(config.server.listen));
         let brought = BroughtKeys::new(&in_force.load().store.state_dir());
-        let sources = Arc::new(move || config.load().sources.clone());
-        senders::senders(sources, catch_ups.clone(), listen, env.clone(), &ingress, brought)
+        let config = Arc::new(move || config.load_full());
+        senders::senders(config, catch_ups.clone(), listen, env.clone(), &ingress, brought)
     };
+    let decided = Arc::new(DecisionLedger::default());
     let admin = Admin::new(
         store.clone(),
         registry.clone(),
         ledgers,
+        Arc::clone(&decided),
         senders,
         WayIn::new(&config, token),
         started_at,
@@ -291,8 +299,18 @@ async fn serve(
     );
     let redactions: Redactions = {
         let config = Arc::clone(&in_force);
-        Arc::new(move |name: &str| Source::redact_of(&config.load().sources, name))
+        Arc::new(move |name: &str| config.load().redact_of(name))
     };
+    let decisions = Decisions::new(
+        store.clone(),
+        registry.clone(),
+        env.clone(),
+        Arc::clone(&redactions),
+        decided,
+        attempts.handle().clone(),
+    );
+    attempts.spawn(decisions.clone().recover());
+    ingress.decided_by(decided_by(decisions));
     let vitals = Vitals::new(store.clone(), ingress.clone(), registry.clone());
     let reloader = Reloader {
         path,
@@ -382,6 +400,22 @@ fn empty_logs(config: &Config) -> Result<(), OpenError> {
         }
     }
     store::empty_store_log(&config.store.path)
+}
+
+/// Passes the questions of interceptors from ingress to dispatch.
+fn decided_by(decisions: Decisions) -> Decide {
+    Arc::new(move |question: Question, interceptor: Arc<Interceptor>, arrived: Instant| {
+        let decisions = decisions.clone();
+        Box::pin(async move {
+            let told = decisions.decide(question, interceptor, arrived).await;
+            let (repeated, cause) = match told.how {
+                Answered::Decided { .. } => (false, None),
+                Answered::Fallback(cause) => (false, Some(cause)),
+                Answered::Repeated => (true, None),
+            };
+            InterceptorAnswer { body: told.body, repeated, cause }
+        })
+    })
 }
 
 /// Creates the engine and the registry, which has not scanned the folder yet.

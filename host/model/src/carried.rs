@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attempt, Derived, Effects, OutboxItem};
+use super::{Attempt, Derived, Effects, OutboxItem, Ruling};
 
 /// The rest of an attempt whose database has committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,18 +19,28 @@ pub struct Carried {
     pub emitted: Vec<Derived>,
     /// The record of the attempt.
     pub attempt: Attempt,
+    /// What the attempt decided, if it was that of an interceptor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruling: Option<Ruling>,
 }
 
 impl Carried {
     /// The part of these effects that is still to be done. It contains no keys and values: a plugin with a
     /// database has them there.
     pub fn new(effects: &Effects, attempt: &Attempt) -> Self {
-        Self { outbox: effects.outbox.clone(), emitted: effects.emitted.clone(), attempt: attempt.clone() }
+        let (outbox, emitted) = (effects.outbox.clone(), effects.emitted.clone());
+        Self { outbox, emitted, attempt: attempt.clone(), ruling: None }
+    }
+
+    /// The same, with what the attempt decided.
+    #[must_use]
+    pub fn with_ruling(self, ruling: &Ruling) -> Self {
+        Self { ruling: Some(ruling.clone()), ..self }
     }
 
     /// The effects that the store commits for an attempt whose result is no longer in memory.
     pub fn into_effects(self) -> (Effects, Attempt) {
-        let Self { outbox, emitted, attempt } = self;
+        let Self { outbox, emitted, attempt, ruling: _ } = self;
         (Effects { outbox, emitted, ..Effects::default() }, attempt)
     }
 }

@@ -82,8 +82,8 @@ macro_rules! name {
 
 name! {
     /// The name of a `[[source]]`: 1 to 64 of `a-z A-Z 0-9 _ -`. A derived event has `plugin:` and the name
-    /// of the plugin that emitted it.
-    SourceName, "source name", 71,
+    /// of the plugin that emitted it, a request of an interceptor `interceptor:` and its name.
+    SourceName, "source name", 76,
     |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | ':'),
     "letters, digits, `-` and `_` are allowed"
 }

@@ -8,6 +8,7 @@
 //! it. Without it [`reached`] is empty. With it, `POSTHOUSE_FAULT=<name>` or `POSTHOUSE_FAULT=<name>:<n>` in
 //! the environment kills the process when it reaches the place for the n-th time. n counts from 1, its default.
 //! The process gets SIGKILL, as in a power cut: nothing is flushed, closed or caught.
+//! `POSTHOUSE_PAUSE=<name>:<ms>` makes the process wait there each time.
 
 #[cfg(all(feature = "fault-points", not(debug_assertions)))]
 compile_error!("the feature `fault-points` is for tests: a release must not hold it");
@@ -168,7 +169,14 @@ mod armed {
         wish.map(|(point, n)| (point, AtomicU64::new(n)))
     });
 
+    /// The fault point at which a test has the process wait, and the milliseconds.
+    static PAUSED: LazyLock<Option<(FaultPoint, u64)>> =
+        LazyLock::new(|| parse(&std::env::var("POSTHOUSE_PAUSE").ok()?));
+
     pub(super) fn reached(point: FaultPoint) {
+        if let Some((_, millis)) = PAUSED.as_ref().filter(|(paused, _)| *paused == point) {
+            std::thread::sleep(std::time::Duration::from_millis(*millis));
+        }
         if let Some((armed, left)) = &*ARMED
             && *armed == point
             && left.fetch_sub(1, Ordering::AcqRel) == 1

@@ -12,6 +12,8 @@ mod cause;
 pub mod config;
 mod count;
 mod decimal;
+mod decision;
+mod decision_ledger;
 mod delivery;
 mod derived;
 mod domain;
@@ -23,6 +25,7 @@ pub mod fault;
 pub mod fuzz;
 mod grant;
 mod histogram;
+mod interceptor_samples;
 pub mod json;
 mod kv;
 mod ledger;
@@ -57,6 +60,11 @@ pub use catch_up::{CatchUpReason, CatchUpReport, CatchUpStatus, ListedEvent};
 pub use cause::{cause, says_nothing};
 pub use count::{counted, noun, turn};
 pub use decimal::{DecimalError, add_decimal};
+pub use decision::{
+    Decision, DecisionState, Fallback, InvalidDecision, Membership, OrganizationRef, Question, Ruling,
+    late_data,
+};
+pub use decision_ledger::{Answered, DecisionCounts, DecisionLedger};
 pub use delivery::{
     Attempt, DeliveryId, DeliveryState, HeldReason, Job, LeaseToken, LogLevel, LogLine, Outcome,
     ParseDeliveryIdError, PluginId, REVISION_SHOWN, Subscriber,
@@ -70,6 +78,7 @@ pub use event::{
 };
 pub use grant::{Capability, Grants, MailGrant};
 pub use histogram::{Histogram, HistogramCounts, LONG_TIMES, SHORT_TIMES, SIZES};
+pub use interceptor_samples::interceptor_samples;
 pub use kv::{KvChange, KvRead, KvVersion, KvWrite};
 pub use ledger::{LastRefusal, Receipt, RequestCounts, RequestLedger, RequestOutcome};
 pub use mailbox::{MailboxError, mailbox};

@@ -13,7 +13,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `writes`, `reads`, `lanes`, `retention` | the handle's methods, by subject |
+//! | `writes`, `reads`, `lanes`, `decisions`, `retention` | the handle's methods, by subject |
 //! | `catching_up` | how far a sender's list was compared with the store, and what is missing |
 //! | `op` | operations and outcomes, as plain data |
 //! | `committer`, `shared`, `first_attempts`, `meters` | the committer, and what it publishes |
@@ -52,6 +52,7 @@ mod catching_up;
 mod committer;
 #[cfg(test)]
 mod conformance;
+mod decisions;
 mod engine;
 mod error;
 mod fairness;
@@ -80,6 +81,10 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use catching_up::{
     CatchUpState, CatchUpStep, EventNames, MAX_MISSING, MissingEvent, StoredHead, StoredHeads,
+};
+pub use decisions::{
+    Begun, DecidedBy, DecisionDetail, DecisionEnd, DecisionFilter, DecisionRun, DecisionSummary, NewDecision,
+    OpenDecision,
 };
 pub use engine::Features;
 pub use error::{OpenError, StoreError};

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use posthouse_model::{
-    Attempt, DeliveryId, Effects, EventSeq, Job, Orders, OutboxItem, OutboxKind, Outcome as Ending, PluginId,
-    SourceName,
+    Attempt, DeliveryId, Effects, EventSeq, Job, NewEvent, Orders, OutboxItem, OutboxKind, Outcome as Ending,
+    PluginId, SourceName, Subscriber,
 };
 
 use super::{
-    Accepted, CatchUpStep, Completed, FirstAttempt, Offer, OutboxId, OutboxResult, PluginUpdate, StoreError,
-    Verdict, meters::Ended, time::nanos, types::AuditId,
+    Accepted, Begun, CatchUpStep, Completed, FirstAttempt, NewDecision, Offer, OutboxId, OutboxResult,
+    PluginUpdate, StoreError, Verdict, decisions::EncodedEnd, meters::Ended, time::nanos, types::AuditId,
 };
 
 /// One change of the store. An engine applies it completely or refuses it completely.
@@ -63,6 +63,15 @@ pub(super) enum Op {
     Remove { events: Vec<EventSeq>, cause: Cause },
     /// Returns some unused space to the system. → [`Outcome::Flag`]: whether there is more.
     ReleaseSpace { most: Option<u64> },
+    /// Begins a decision, or finds the recorded one. → [`Outcome::Begun`]
+    BeginDecision(Box<NewDecision>),
+    /// Ends a decision. → [`Outcome::Completed`]
+    EndDecision(Box<EncodedEnd>),
+    /// Marks a decision as late, and stores the event that says so. → [`Outcome::Flag`]: whether it was marked now.
+    MarkLate { decision: DeliveryId, event: Box<NewEvent>, subscribers: Vec<Subscriber> },
+    /// Removes at most so many finished decisions that were received before the cutoff, in nanoseconds since 1970, while
+    /// more than `goal` bytes are in use. → [`Outcome::Count`]
+    RemoveDecisions { cutoff: i64, goal: Option<u64>, most: u32 },
     /// Asks when the oldest leased delivery of each open lane was created. → [`Outcome::OldestLeased`]
     OldestLeased,
     /// Changes nothing. An engine leaves this in place of an operation that it moved out. → [`Outcome::Done`]
@@ -85,6 +94,7 @@ pub(super) enum Outcome {
     Plugin(PluginId),
     Deliveries(Vec<DeliveryId>),
     Audit(AuditId),
+    Begun(Begun),
     /// The number of events removed, and whether that is enough.
     Removed(u64, bool),
     OldestLeased(Vec<(PluginId, Timestamp)>),
@@ -207,7 +217,7 @@ impl Completion {
 }
 
 impl Record {
-    fn new(attempt: Attempt) -> Self {
+    pub(super) fn new(attempt: Attempt) -> Self {
         let Attempt { number, revision, started_at, duration, outcome, error, trace, logs, actions } =
             attempt;
         Self {

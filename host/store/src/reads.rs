@@ -53,6 +53,8 @@ macro_rules! ask {
     };
 }
 
+pub(super) use ask;
+
 impl Reads {
     /// Ends all reads.
     pub(super) fn close(&self) {

@@ -2,7 +2,7 @@
 //! If the store is larger than it may be, the oldest finished events are removed early.
 //!
 //! An event is removed with its deliveries, attempts and outbox items once all of these are finished; an
-//! unfinished event stays, however old. With it the store forgets its id: the same id would be a new event.
+//! unfinished event stays, however old. Decisions of interceptors are removed by the same rules. With it the store forgets its id: the same id would be a new event.
 //! So events of the last minutes stay too, however large the store is: until then the signature of a recorded
 //! request may still be fresh enough to be accepted.
 //!
@@ -98,6 +98,7 @@ impl Store {
     pub async fn prune(&self) -> Answer<u64> {
         let cutoff = nanos(self.env().now()).saturating_sub(self.retention_nanos());
         let mut count = self.walk(Cause::Age, cutoff).await?;
+        count += self.prune_decisions(cutoff, None).await?;
         if !self.features().size_bound {
             return Ok(count);
         }
@@ -114,7 +115,9 @@ impl Store {
         let young = nanos(self.env().now()).saturating_sub(YOUNG);
         let mut count = 0;
         if self.live_bytes().await? > most {
-            count = self.walk(Cause::Size(most - most / SLACK), young).await?;
+            let goal = most - most / SLACK;
+            count = self.walk(Cause::Size(goal), young).await?;
+            count += self.prune_decisions(young, Some(goal)).await?;
         }
         let live = self.live_bytes().await?;
         self.shared().publish_oversize(live > most);

@@ -34,6 +34,7 @@ mod arena;
 #[doc(hidden)]
 pub mod bindings;
 pub mod config;
+pub mod decide;
 pub mod event;
 mod failure;
 mod host;
@@ -70,9 +71,9 @@ macro_rules! plugin {
     ($plugin:ty) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
-            struct Guest;
+            struct ExportedPlugin;
 
-            impl $crate::bindings::exports::posthouse::plugin::guest::Guest for Guest {
+            impl $crate::bindings::exports::posthouse::plugin::guest::Guest for ExportedPlugin {
                 fn describe() -> $crate::Manifest {
                     $crate::log::panics();
                     <$plugin as $crate::Plugin>::manifest()
@@ -84,7 +85,7 @@ macro_rules! plugin {
                 }
             }
 
-    $crate::bindings::export_plugin!(Guest with_types_in $crate::bindings);
+    $crate::bindings::export_plugin!(ExportedPlugin with_types_in $crate::bindings);
         };
 
         #[cfg(not(target_family = "wasm"))]

@@ -92,13 +92,15 @@ impl Connection {
         self.stream.get_mut().shutdown(Shutdown::Write)
     }
 
-    /// Sends a POST with a `content-length` and reads its answer. The connection stays open.
+    /// Sends a POST with a `content-length` and reads its answer. The body is JSON unless the headers say otherwise. The connection stays open.
     ///
     /// # Errors
     /// If the connection breaks, or the answer is not HTTP.
     pub fn post(&mut self, path: &str, headers: &Headers, body: &[u8]) -> io::Result<Answer> {
-        let mut request =
-            format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+        let mut request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            request += "content-type: application/json\r\n";
+        }
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
@@ -139,6 +141,8 @@ impl Connection {
                 answer.body = String::from_utf8_lossy(&body).into_owned();
             }
             Some(Err(_)) => return Err(odd("content-length")),
+            // These never have a body (RFC 9110, 6.4.1).
+            None if matches!(status, 204 | 304) => {}
             None => drop(self.stream.read_to_string(&mut answer.body)?),
         }
         Ok(answer)

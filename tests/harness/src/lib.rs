@@ -19,6 +19,7 @@
 //! | [`Builder`] | config.toml from its parts, guests in the plugins folder |
 //! | [`Daemon`] | the running binary: its answers, its files, its command line, its start and end |
 //! | [`Source`], [`Sender`] | a `[[source]]`, and a sender that posts to it with valid signatures |
+//! | [`Interceptor`] | an `[[interceptor]]`, and a sender that asks it and waits |
 //! | [`Event`] | a webhook's body, in the shape of real ones |
 //! | [`Signer`] | both signature schemes, written independently so that they check the daemon's |
 //! | [`Connection`] | HTTP by hand, for requests that no client library would send |
@@ -65,6 +66,7 @@ mod flood;
 mod guest;
 mod http;
 mod http2;
+mod interceptor;
 mod libraries;
 mod listing;
 mod load;
@@ -95,6 +97,7 @@ pub use event::{Event, fresh_id};
 pub use flood::Flood;
 pub use guest::{guest, new_revision, put_in_place, workspace};
 pub use http::{Answer, Connection};
+pub use interceptor::{Interceptor, sign_up};
 pub use libraries::{LibraryRequest, library_requests, validated_by_sns_validator};
 pub use listing::{EventList, ListApi, ago, rfc3339};
 pub use load::{Load, LoadReport};

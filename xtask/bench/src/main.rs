@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Arguments {
-    /// Rows to measure, of: verify, refused, accept, plugin, plugins, sql, fetch, attempt, order, reload, size, pages,
+    /// Rows to measure, of: verify, refused, accept, plugin, plugins, sql, fetch, attempt, decide, order, reload, size, pages,
     /// latency, crowd, memory
     #[arg(value_name = "ROW")]
     rows: Vec<rows::Name>,

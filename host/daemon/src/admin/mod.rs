@@ -53,7 +53,7 @@ pub use self::{
 };
 use posthouse_guest::plugin::Registry;
 use posthouse_model::{
-    Env, ReloadLedger, RequestLedger,
+    DecisionLedger, Env, ReloadLedger, RequestLedger,
     config::{Config, Secret},
 };
 use posthouse_store::Store;
@@ -98,6 +98,8 @@ struct AdminState {
     store: Store,
     registry: Registry,
     ledgers: Ledgers,
+    /// What interceptors answered.
+    decided: Arc<DecisionLedger>,
     senders: Senders,
     way_in: WayIn,
     started_at: Timestamp,
@@ -112,10 +114,12 @@ struct AdminState {
 
 impl Admin {
     /// Creates the state from these parts; `started_at` is when the daemon started.
+    #[allow(clippy::too_many_arguments, reason = "each is a part that the composition root makes")]
     pub fn new(
         store: Store,
         registry: Registry,
         ledgers: Ledgers,
+        decided: Arc<DecisionLedger>,
         senders: Senders,
         way_in: WayIn,
         started_at: Timestamp,
@@ -127,6 +131,7 @@ impl Admin {
             store,
             registry,
             ledgers,
+            decided,
             senders,
             way_in,
             started_at,

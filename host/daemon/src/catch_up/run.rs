@@ -105,7 +105,7 @@ pub(super) async fn run(subject: &Subject, list: &mut impl List, order: Order) -
         deadline: Instant::now() + LONGEST,
         here: Here::default(),
         old: HashSet::new(),
-        recorded: HashMap::new(),
+        recorded: HashSet::new(),
         previous: HashSet::new(),
     };
     let stopped = run.compare(list, order.since).await.err();
@@ -131,8 +131,8 @@ struct Run<'a> {
     here: Here,
     /// Events of the store that it does not know by their second key.
     old: HashSet<SecondKey>,
-    /// Events that an earlier comparison found missing and this one has not met yet, with their times.
-    recorded: HashMap<String, Timestamp>,
+    /// Events that an earlier comparison found missing.
+    recorded: HashSet<EventId>,
     /// The events of the window before. Windows may overlap by an event.
     previous: HashSet<SecondKey>,
 }
@@ -197,7 +197,8 @@ impl Run<'_> {
                 length = length.saturating_mul(2);
             }
         }
-        self.conclude().await
+        self.conclude();
+        Ok(())
     }
 
     /// Removes those missing events from the record that have arrived meanwhile.
@@ -211,8 +212,7 @@ impl Run<'_> {
         state.missing = missing.into_iter().map(|(event, _)| event).collect();
         let arrived = here.into_iter().map(|(event, _)| event.id).collect();
         self.record(CatchUpStep { arrived, ..CatchUpStep::default() }).await?;
-        let recorded = state.missing.iter().map(|event| (event.id.as_str().to_owned(), event.occurred_at));
-        self.recorded = recorded.collect();
+        self.recorded = state.missing.iter().map(|event| event.id.clone()).collect();
         Ok(state)
     }
 
@@ -297,7 +297,7 @@ impl Run<'_> {
         for (listed, known) in events.into_iter().zip(known) {
             self.report.listed += 1;
             self.here.ids.remove(&listed.key());
-            let was_recorded = self.recorded.remove(listed.event.id.as_str()).is_some();
+            let was_recorded = self.recorded.contains(&listed.event.id);
             if known || self.old.contains(&listed.key()) {
                 self.report.here += 1;
                 step.arrived.extend(was_recorded.then(|| listed.event.id.clone()));
@@ -377,8 +377,8 @@ impl Run<'_> {
         }
     }
 
-    /// The end of a complete comparison.
-    async fn conclude(&mut self) -> Result<(), Stopped> {
+    /// Reports which events of the store the list does not name, at the end of a complete comparison.
+    fn conclude(&mut self) {
         if !self.here.too_many {
             self.report.unlisted = Some(self.here.ids.len() as u64);
             let mut ids: Vec<_> = std::mem::take(&mut self.here.ids).into_values().collect();
@@ -386,11 +386,6 @@ impl Run<'_> {
             ids.truncate(FIRST);
             self.report.first_unlisted = ids;
         }
-        // Nobody will get what the sender itself has forgotten.
-        let (from, to) = (self.report.from, self.report.to);
-        let forgotten = self.recorded.iter().filter(|(_, at)| **at >= from && **at < to);
-        let arrived = forgotten.filter_map(|(id, _)| EventId::new(id).ok()).collect();
-        self.record(CatchUpStep { arrived, ..CatchUpStep::default() }).await
     }
 
     async fn record(&self, step: CatchUpStep) -> Result<(), Stopped> {
@@ -640,8 +635,11 @@ mod tests {
         // Days later, a webhook of one of them arrives after all.
         fixture.clock.advance(Duration::from_secs(3 * 24 * 3600));
         fixture.webhook(NOW - 700, "evt_2").await;
-        let report = fixture.run(&mut list(&[]), None).await;
-        assert_eq!((report.listed, report.missing), (0, 0), "{report:?}");
+        let report = fixture.run(&mut list(&[(650, "evt_3")]), None).await;
+        assert_eq!((report.listed, report.missing, report.found), (1, 1, 0), "{report:?}");
+        assert_eq!(fixture.missing().await, ["evt_3"]);
+        // A list that is empty for once is no reason to forget it.
+        fixture.run(&mut list(&[]), None).await;
         assert_eq!(fixture.missing().await, ["evt_3"]);
 
         // A dry run of the other mode looks back to it, and changes nothing.

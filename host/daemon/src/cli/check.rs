@@ -9,7 +9,7 @@ use posthouse_egress::Egress;
 use posthouse_guest::plugin::{self, Components, Engine, EngineOptions, Inspection, LoadError};
 use posthouse_model::{
     Grants, Pattern,
-    config::{Config, Loaded, PluginSettings, Source},
+    config::{Config, Interceptor, Loaded, PluginSettings, Source},
     counted,
 };
 
@@ -37,21 +37,30 @@ pub fn run(_: Args, path: &Path, loaded: Loaded) -> Result<ExitCode, CliError> {
     // The layer above config makes the keys, so config does not find these errors.
     let keys = BroughtKeys::new(&config.store.state_dir());
     let sources = keys.with_keys(&config.sources).map_err(|e| CliError::Misconfigured(e.to_string()))?;
-    let unfit: Vec<_> =
-        sources.iter().filter_map(|source| Verifier::new(source).err()).map(|e| e.to_string()).collect();
+    let unfit: Vec<_> = sources
+        .iter()
+        .chain(config.interceptors.iter().map(|interceptor| &interceptor.source))
+        .filter_map(|source| Verifier::new(source).err())
+        .map(|e| e.to_string())
+        .collect();
     if !unfit.is_empty() {
         return Err(CliError::Misconfigured(unfit.join("\n")));
     }
     say(format_args!("{}: ok", path.display()))?;
-    if config.sources.is_empty() {
+    if config.sources.is_empty() && config.interceptors.is_empty() {
         complain("warning: config.toml has no [[source]], so the daemon accepts no webhooks");
     }
     sources.iter().try_for_each(tell_source)?;
+    config.interceptors.iter().try_for_each(tell_interceptor)?;
     match check_plugins(&config)? {
         (0, _) => Ok(ExitCode::SUCCESS),
         (bad, all) => Err(CliError::Failure(format!(
             "{bad} of {} would not run; see above",
-            counted(all as u64, "plugin")
+            if config.interceptors.is_empty() {
+                counted(all as u64, "plugin")
+            } else {
+                format!("{all} plugins and interceptors")
+            }
         ))),
     }
 }
@@ -87,6 +96,47 @@ fn tell_source(source: &Source) -> Result<(), CliError> {
     say(format_args!("  events: {}", joined(&source.events)))
 }
 
+fn tell_interceptor(interceptor: &Interceptor) -> Result<(), CliError> {
+    let Interceptor { source, triggers, plugin, deadline, on_failure, enforce } = interceptor;
+    say(format_args!("interceptor {}: {}, plugin {plugin}", interceptor.name(), source.path))?;
+    say(format_args!("  secrets: {}", source.secrets.len()))?;
+    say(format_args!("  triggers: {triggers}"))?;
+    let deadline = humantime::format_duration(*deadline);
+    say(format_args!("  without a decision after {deadline}: {}", on_failure.as_str()))?;
+    if !enforce {
+        say("  not enforced: always ALLOW")?;
+    }
+    Ok(())
+}
+
+/// The interceptors that could not decide with these plugins, each with the reason.
+fn unable(config: &Config, inspected: &Each<Inspection, LoadError>) -> Vec<String> {
+    let reason = |interceptor: &Interceptor| {
+        let plugin = &interceptor.plugin;
+        let found = inspected.iter().find(|(name, _)| name == plugin);
+        match found.map(|(_, inspected)| inspected) {
+            None => Some(format!("there is no plugin `{plugin}`")),
+            // That it does not load is reported with the plugin.
+            Some(Err(_)) => None,
+            Some(Ok(inspection)) if inspection.intercepts.is_empty() => {
+                Some(format!("plugin `{plugin}` does not decide: its manifest has no `intercepts`"))
+            }
+            Some(Ok(inspection)) => match &*interceptor.triggers.beyond(&inspection.intercepts) {
+                [] => None,
+                beyond => Some(format!(
+                    "plugin `{plugin}` does not decide about {}; it decides about {}",
+                    beyond.join(", "),
+                    inspection.intercepts
+                )),
+            },
+        }
+    };
+    let told = |interceptor: &Interceptor| {
+        Some(format!("interceptor `{}` would not decide: {}", interceptor.name(), reason(interceptor)?))
+    };
+    config.interceptors.iter().filter_map(told).collect()
+}
+
 /// Loads every plugin in the folder, as the daemon would. Returns how many would not run, and how many there
 /// are.
 fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
@@ -109,10 +159,18 @@ fn check_plugins(config: &Config) -> Result<(usize, usize), CliError> {
     let all = looked.plugins.len() + bad;
     if looked.plugins.is_empty() {
         say(format_args!("no plugins in `{}`", dir.display()))?;
-        return Ok((bad, all));
+        let unable = unable(config, &Vec::new());
+        unable.iter().for_each(|problem| complain(problem));
+        return Ok((bad + unable.len(), all + unable.len()));
     }
 
-    for (name, inspected) in inspect_all(config, looked.plugins)? {
+    let all = all + config.interceptors.len();
+    let inspected = inspect_all(config, looked.plugins)?;
+    for problem in unable(config, &inspected) {
+        complain(&problem);
+        bad += 1;
+    }
+    for (name, inspected) in inspected {
         if !tell_plugin(&name, inspected, config.settings(&name))? {
             bad += 1;
         }
@@ -196,6 +254,9 @@ fn tell_plugin(
     say(format_args!("plugin {name}: revision {revision}{of}"))?;
     say(format_args!("  {}", inspection.description))?;
     say(format_args!("  events: {}", joined(&inspection.events)))?;
+    if !inspection.intercepts.is_empty() {
+        say(format_args!("  intercepts: {}", inspection.intercepts))?;
+    }
     if let Some(mail) = &grants.mail {
         say(format_args!("  granted: mail from {} to {}", mail.from.join(", "), mail.to.join(", ")))?;
     }

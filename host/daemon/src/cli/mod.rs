@@ -11,6 +11,7 @@ pub mod check;
 pub mod client;
 pub mod compile;
 pub mod completions;
+pub mod decisions;
 pub mod deliveries;
 pub mod doctor;
 pub mod events;
@@ -74,6 +75,8 @@ enum Command {
     Events(events::Args),
     /// List deliveries, newest first, or show one.
     Deliveries(deliveries::Args),
+    /// List what interceptors answered, newest first, or show one decision.
+    Decisions(decisions::Args),
     /// Replay an event, or all dead letters.
     Replay(replay::Args),
     /// Ask a sender for its events, and compare them with the store.
@@ -152,6 +155,7 @@ impl Cli {
             Command::Send(args) => send::run(args, || with_keys(load(path, Secrets::OfSources)?)),
             Command::Events(args) => events::run(args, &online()?),
             Command::Deliveries(args) => deliveries::run(args, &online()?),
+            Command::Decisions(args) => decisions::run(args, &online()?),
             Command::Replay(args) => replay::run(args, &online()?),
             Command::CatchUp(args) => catch_up::run(args, &online()?),
             Command::Plugins(args) => plugins::run(args, &online()?),

@@ -12,10 +12,10 @@ use http::Method;
 use jiff::Timestamp;
 use posthouse_model::{
     Env, EventType, Samples, SenderRequest, SenderSamples,
-    config::{Config, Source, nearest},
-    event_text, of_own_type,
+    config::{Config, Interceptor, Source, nearest},
+    event_text, interceptor_samples, of_own_type,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use ureq::Agent;
 
 use super::{
@@ -38,8 +38,8 @@ const MOST_BYTES: u64 = 64 << 10;
 /// The arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The type of the event, such as `user.created`.
-    #[arg(value_name = "TYPE", required_unless_present = "list")]
+    /// The type of the event, such as `user.created`; with --interceptor the trigger, such as `PRE_SIGNUP`.
+    #[arg(value_name = "TYPE", required_unless_present_any = ["list", "interceptor"])]
     event_type: Option<String>,
     /// List the types that have a sample, those of the sender of --source, and send nothing.
     #[arg(long, conflicts_with_all = ["event_type", "data", "id", "url", "count"])]
@@ -47,6 +47,9 @@ pub struct Args {
     /// The source in config.toml whose secret signs it; required if there are several.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
+    /// Ask this interceptor in config.toml, with the sample of one of its triggers, and print its answer.
+    #[arg(long, value_name = "NAME", conflicts_with = "source")]
+    interceptor: Option<String>,
     /// A file with JSON to send as `data` instead of the sample's; `-` is standard input. TYPE may then be any type.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
@@ -68,6 +71,9 @@ pub struct Args {
 /// [`CliError`] if nothing could be sent or no answer arrives. An answer other than 2xx is exit code 1.
 pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Result<ExitCode, CliError> {
     let samples = AllSamples::read()?;
+    if let Some(name) = &args.interceptor {
+        return ask(&args, name, &config()?);
+    }
     let Some(event_type) = args.event_type else {
         let config = args.source.as_ref().map(|_| config()).transpose()?;
         let source = config.as_ref().map(|config| source(config, args.source.as_deref())).transpose()?;
@@ -105,6 +111,61 @@ pub fn run(args: Args, config: impl FnOnce() -> Result<Config, CliError>) -> Res
         say(format_args!("{event_type}: {} in {seconds:.2} s", counts.join(", ")))?;
     }
     Ok(if answers.keys().all(|status| is_good(*status)) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Asks an interceptor with the sample of a trigger, and prints the answers.
+fn ask(args: &Args, name: &str, config: &Config) -> Result<ExitCode, CliError> {
+    let interceptor = named(config, name)?;
+    let env = daemon::env();
+    let failed = |error: &dyn std::fmt::Display| CliError::Failure(error.to_string());
+    let mut samples = interceptor_samples(env.now()).map_err(|error| failed(&error))?;
+    let wanted = |trigger: &&String| {
+        EventType::new(trigger).is_ok_and(|trigger| interceptor.triggers.contains(&trigger))
+    };
+    let trigger = match &args.event_type {
+        Some(trigger) => trigger.clone(),
+        None => samples.keys().find(wanted).cloned().ok_or_else(|| {
+            CliError::Usage(format!("there is no sample for the triggers of `{name}`; name a trigger"))
+        })?,
+    };
+    let mut body =
+        samples.remove(&trigger).unwrap_or_else(|| json!({ "interceptor_context": {}, "data": {} }));
+    body["trigger_point"] = trigger.clone().into();
+    if let Some(file) = args.data.as_deref() {
+        let data = data(self::body(Some(file))?, &file.display())?;
+        body["data"] = serde_json::from_str(data.get()).map_err(|error| failed(&error))?;
+    }
+    let url = match &args.url {
+        Some(url) => address(url.clone())?,
+        None => format!("http://{}{}", reachable(config.server.listen), interceptor.source.path),
+    };
+    let sender = Sender::new(url, &interceptor.source);
+    let mut good = true;
+    for _ in 0..args.count {
+        let id = args.id.clone().unwrap_or_else(|| fresh_id(&sender.env));
+        let request = SenderRequest {
+            event_type: trigger.clone(),
+            headers: Vec::new(),
+            content_type: "application/json",
+            body: body.to_string(),
+        };
+        let (status, answer) = sender.send(&id, request)?;
+        good &= is_good(status);
+        say(format_args!("{status} {answer} {trigger} {id}"))?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The interceptor with this name.
+fn named<'a>(config: &'a Config, name: &str) -> Result<&'a Interceptor, CliError> {
+    let names = || config.interceptors.iter().map(Interceptor::name);
+    config.interceptors.iter().find(|one| one.name() == name).ok_or_else(|| {
+        let way_out = match nearest(name, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "config.toml has no [[interceptor]] of that name".to_owned(),
+        };
+        CliError::Usage(format!("no interceptor `{}`; {way_out}", name.escape_debug()))
+    })
 }
 
 /// A new event id: `evt_` and 128 random bits.

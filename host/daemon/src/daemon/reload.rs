@@ -100,6 +100,11 @@ impl Reloader {
             let _ = (self.relevel)(&running.log);
             return Err(error.into());
         }
+        if let Err(error) = self.ingress.replace_interceptors(&config.interceptors) {
+            let _ = (self.relevel)(&running.log);
+            let _ = self.ingress.replace_sources(&running.sources);
+            return Err(error.into());
+        }
         for warning in warnings {
             warn!("{warning}");
         }
@@ -125,6 +130,7 @@ fn keep(running: &Config, new: &mut Config) -> Vec<&'static str> {
         plugins: _,
         schemes: _,
         sources: _,
+        interceptors: _,
         plugin: _,
     } = running;
     let mut kept = Vec::new();

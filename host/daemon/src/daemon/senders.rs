@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use posthouse_model::{Env, SourceName, config::Source};
+use posthouse_model::{
+    Env, SourceName,
+    config::{Config, Source},
+};
 use ureq::Agent;
 
 use crate::{
@@ -24,7 +27,7 @@ const MOST_BYTES: u64 = 64 << 10;
 
 /// The sources with their keys, what asks their senders, and a sender that posts to `listen`.
 pub(super) fn senders(
-    sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
+    config: Arc<dyn Fn() -> Arc<Config> + Send + Sync>,
     catch_ups: CatchUps,
     listen: SocketAddr,
     env: Env,
@@ -61,7 +64,7 @@ pub(super) fn senders(
             async move { catch_ups.compare(&source, since, dry_run).await }.boxed()
         }),
     };
-    Senders { sources, post: Arc::new(post), keys, catch_ups }
+    Senders { config, post: Arc::new(post), keys, catch_ups }
 }
 
 /// The keys that senders bring.

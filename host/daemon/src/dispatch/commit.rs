@@ -89,7 +89,7 @@ impl Commits {
     ) -> Result<(), AttemptFailure> {
         fault::reached(FaultPoint::GuestReturned);
         let name = &plugin.record.name;
-        let Finished { effects, transaction } = finished;
+        let Finished { effects, transaction, decision: _ } = finished;
         let Some(transaction) = transaction else {
             plugin.went_well(job.delivery);
             self.complete(name, job.clone(), attempt.clone(), effects, Some(permits), trace.take()).await;

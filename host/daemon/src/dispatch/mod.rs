@@ -18,6 +18,7 @@
 //! | `runner` | takes a job and runs it until the guest returns |
 //! | `trial` | what a runner does while its plugin's breaker is open |
 //! | `commit` | commits an attempt to its database and then to the store, and recovers from its marker |
+//! | [`Decisions`] | decides about the requests of interceptors |
 //! | `markers` | removes the marker of an attempt once the store has committed it to disk |
 //! | `retry` | when a failed attempt is retried |
 //! | [`Sender`], `transport`, `mail`, `requests` | the outbox |
@@ -39,6 +40,7 @@ macro_rules! about {
 }
 
 mod commit;
+mod decisions;
 mod mail;
 mod markers;
 mod requests;
@@ -61,6 +63,7 @@ use tracing::{info, warn};
 
 use crate::telemetry::Telemetry;
 
+pub use decisions::{Decisions, Told};
 pub use mail::{InvalidMailTarget, reach_mail};
 pub use sender::Sender;
 pub use sweeper::sweep;

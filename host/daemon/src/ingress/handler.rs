@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::ArcSwap;
@@ -30,6 +30,7 @@ use super::{
     event::{self, Arrived},
     handling::Handling,
     handshake::{Confirmation, Shaken, Test},
+    interceptor::{Decide, Doors},
     keep::Keep,
     keychain::{Keychain, Unpublished, Wanted},
     learning::BroughtKeys,
@@ -106,12 +107,15 @@ pub(super) struct Shared<I> {
     tallies: Mutex<BTreeMap<String, Arc<Tally>>>,
     pub(super) strays: Tally,
     pub(super) pulse: Pulse,
+    /// As `routes`, for the interceptors.
+    pub(super) interceptors: ArcSwap<Doors>,
+    pub(super) decide: OnceLock<Decide>,
     inbox: I,
     subscribers: Subscribers,
     pub(super) env: Env,
     telemetry: Telemetry,
     egress: Egress,
-    bodies: BodyReader,
+    pub(super) bodies: BodyReader,
     /// One permit for each active request. A request is active from when its body is complete.
     pub(super) places: Semaphore,
     pub(super) proxies: Arc<[IpNet]>,
@@ -210,6 +214,8 @@ impl<I: Inbox> Ingress<I> {
             tallies: Mutex::default(),
             strays: Tally::default(),
             pulse: Pulse::default(),
+            interceptors: ArcSwap::default(),
+            decide: OnceLock::new(),
             inbox,
             subscribers,
             env,
@@ -307,12 +313,22 @@ impl<I: Inbox> Shared<I> {
         self.places.try_acquire().map_err(|_| Ending::Busy)
     }
 
+    /// The tally of a source or an interceptor.
+    pub(super) fn tally(&self, name: &str) -> Arc<Tally> {
+        Arc::clone(self.tallies.lock().entry(name.to_owned()).or_default())
+    }
+
     /// Answers a request. If its future is dropped, the ledger counts the request as failed.
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let client = || listener::client(peer.address(), &head.headers, &self.proxies);
         let routes = self.routes.load();
         let Some(route) = routes.get(head.uri.path()).cloned() else {
+            let door = self.interceptors.load().get(head.uri.path()).cloned();
+            if let Some(door) = door {
+                drop(routes);
+                return self.answer_interceptor(&door, &head, body, peer).await;
+            }
             let receipt = self.strays.ledger.receive();
             if let Some(held_back) = self.strays.gate.admit() {
                 stray::log(&head.method, head.uri.path(), client(), &routes, held_back);
@@ -491,7 +507,7 @@ impl<I: Inbox> Shared<I> {
     }
 
     /// Checks an age. If the clock was set back, a timestamp that fits either clock is accepted.
-    fn check_age(&self, check: impl Fn(Timestamp) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    pub(super) fn check_age(&self, check: impl Fn(Timestamp) -> Result<(), Refusal>) -> Result<(), Refusal> {
         match check(self.env.now()) {
             Err(refusal) if self.env.set_back().is_some() => check(self.env.wall()).map_err(|_| refusal),
             other => other,
@@ -561,7 +577,7 @@ enum Signed {
 
 impl Tally {
     /// Logs a request that failed, with its client. [`LogLimiter`] limits the lines.
-    fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr, at: Timestamp) {
+    pub(super) fn log(&self, source: &str, ending: &Ending, client: impl FnOnce() -> IpAddr, at: Timestamp) {
         if matches!(ending, Ending::Accepted | Ending::Duplicate | Ending::Filtered) {
             return;
         }

@@ -27,6 +27,10 @@
 //! it. `jwt` reads signatures that are tokens, `sealed` decrypts bodies, `sns` composes the text that Amazon SNS signs.
 //! `listed` reads an event that its sender lists when it is asked: no request brought it.
 //! `handshake` answers the requests with which senders test a URL. `learning` keeps the keys that some of them bring.
+//!
+//! A path of an interceptor goes another way: `interceptor` verifies as above, `question` reads what is asked, and
+//! `dispatch` decides, while the sender waits.
+//!
 //! `sign` signs as a sender does. `offline` explains to a person why a signature is invalid, and `altered`
 //! knows how bodies usually change on their way. The rows themselves are in `config/scheme` of the model.
 
@@ -45,6 +49,7 @@ pub(crate) mod fuzz;
 mod handler;
 mod handling;
 mod handshake;
+mod interceptor;
 mod jwt;
 mod keep;
 mod keychain;
@@ -56,6 +61,7 @@ mod network;
 mod offline;
 mod plan;
 mod published;
+mod question;
 #[cfg(test)]
 mod random_schemes;
 mod refusal;
@@ -73,6 +79,7 @@ mod verify;
 
 pub use envelope::InvalidPayload;
 pub use handler::{Inbox, Ingress, KeyPlaces, NO_SOURCE, Subscribers};
+pub use interceptor::{Decide, InterceptorAnswer};
 pub use keys::KeyError;
 pub use learning::{BroughtKeys, KeyState, LearnError};
 pub use listed::ListedReader;

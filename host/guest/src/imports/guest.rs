@@ -3,9 +3,9 @@
 //! The version is that of the interface that its component exports. Another version is a folder beside `v0_2`, a variant
 //! of [`Linked`] and of [`Guest`], and a line in [`Linked::new`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use posthouse_model::{Capability, Job};
+use posthouse_model::{Capability, Decision, Job, Question};
 use wasmtime::{
     Store,
     component::{Component, Linker},
@@ -50,16 +50,17 @@ impl Linked {
         let extended = refused::link(linker, component)?;
         let linked = extended.as_ref().unwrap_or(linker).instantiate_pre(component)?;
         let exports = |interface| component.get_export_index(None, interface).is_some();
-        if exports(v0_2::GUEST) {
+        if exports(v0_2::GUEST) || exports(v0_2::INTERCEPTOR) {
             return v0_2::Linked::new(linked).map(Self::V0_2);
         }
         if exports(v0_1::GUEST) {
             return v0_1::Linked::new(linked).map(Self::V0_1);
         }
         Err(wasmtime::format_err!(
-            "it exports no interface of a plugin; posthouse knows `{}` and `{}`",
+            "it exports no interface of a plugin; posthouse knows `{}`, `{}` and `{}`",
             v0_1::GUEST,
-            v0_2::GUEST
+            v0_2::GUEST,
+            v0_2::INTERCEPTOR
         ))
     }
 
@@ -67,7 +68,15 @@ impl Linked {
     pub(crate) fn interface(&self) -> &'static str {
         match self {
             Self::V0_1(_) => v0_1::GUEST,
-            Self::V0_2(_) => v0_2::GUEST,
+            Self::V0_2(linked) => linked.interface(),
+        }
+    }
+
+    /// Whether it decides.
+    pub(crate) fn decides(&self) -> bool {
+        match self {
+            Self::V0_1(_) => false,
+            Self::V0_2(linked) => linked.decides(),
         }
     }
 
@@ -98,6 +107,20 @@ impl Guest {
         match self {
             Self::V0_1(guest) => guest.handle(store, job).await,
             Self::V0_2(guest) => guest.handle(store, job).await,
+        }
+    }
+
+    /// Asks the guest for a decision about a question, which is that of the job.
+    pub(crate) async fn decide(
+        &self,
+        store: &mut Store<HostState>,
+        job: &Job,
+        question: &Question,
+        deadline: Instant,
+    ) -> wasmtime::Result<Result<Decision, Failure>> {
+        match self {
+            Self::V0_1(_) => Err(wasmtime::format_err!("`{}` does not decide", v0_1::GUEST)),
+            Self::V0_2(guest) => guest.decide(store, question, job.event.data(), deadline).await,
         }
     }
 }

@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_millis(1);
 const RESTLESS: u32 = 200;
 /// Revisions that may be loaded at once, beside the running instances.
 const LOADING: u32 = 2;
+/// Instances that decide at once, beside those that handle events. So a decision never waits for an event.
+const DECIDING: u32 = 16;
 
 /// The options of an engine.
 #[derive(Debug, Clone)]
@@ -76,6 +78,8 @@ struct Inner {
     idle: Arc<Semaphore>,
     /// Places of instances that describe themselves while they are loaded.
     loading: Arc<Semaphore>,
+    /// Places of instances that decide.
+    deciding: Arc<Semaphore>,
     /// The most instances that run, and the most that are kept for reuse.
     instances: usize,
 }
@@ -90,7 +94,7 @@ impl Engine {
         let failed = |error: wasmtime::Error| EngineError(format!("{error:#}"));
         let mut config = settings();
         // The pool has room for every instance that may exist, so it never refuses one.
-        let places = options.instances.saturating_mul(2).saturating_add(LOADING);
+        let places = options.instances.saturating_mul(2).saturating_add(LOADING + DECIDING);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(places)));
         let wasm = wasmtime::Engine::new(&config).map_err(failed)?;
         let mut linker = Linker::new(&wasm);
@@ -110,6 +114,7 @@ impl Engine {
             running: Arc::new(Semaphore::new(instances)),
             idle: Arc::new(Semaphore::new(instances)),
             loading: Arc::new(Semaphore::new(LOADING as usize)),
+            deciding: Arc::new(Semaphore::new(DECIDING as usize)),
             instances,
         })))
     }
@@ -118,15 +123,25 @@ impl Engine {
         &self.0.parts
     }
 
-    /// The instances that run, and those kept for reuse.
-    pub(super) fn usage(&self) -> [(&'static str, Usage); 2] {
-        let usage = |places: &Semaphore| Usage::of(self.0.instances, places.available_permits());
-        [("running", usage(&self.0.running)), ("resting", usage(&self.0.idle))]
+    /// The instances that run, those kept for reuse, and those that decide.
+    pub(super) fn usage(&self) -> [(&'static str, Usage); 3] {
+        let usage = |places: &Semaphore, most: usize| Usage::of(most, places.available_permits());
+        let instances = self.0.instances;
+        [
+            ("running", usage(&self.0.running, instances)),
+            ("resting", usage(&self.0.idle, instances)),
+            ("deciding", usage(&self.0.deciding, DECIDING as usize)),
+        ]
     }
 
     /// Returns a place for a running instance. Waits while all are taken.
     pub(super) async fn place(&self) -> Place {
         Place(Arc::clone(&self.0.running).acquire_owned().await.ok())
+    }
+
+    /// Returns a place for an instance that decides. Waits while all of those are taken.
+    pub(super) async fn place_to_decide(&self) -> Place {
+        Place(Arc::clone(&self.0.deciding).acquire_owned().await.ok())
     }
 
     /// Returns a place for an instance kept for reuse, if one is free.

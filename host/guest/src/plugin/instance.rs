@@ -1,8 +1,12 @@
 //! An instance is a wasmtime store with a guest in it. It serves one attempt, or several one after another.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use posthouse_model::Job;
+use posthouse_model::{Decision, Job, Question};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::engine::{Engine, Place};
@@ -86,6 +90,23 @@ impl Instance {
         self.in_time(async |store, guest| {
             let guest = awake(guest, linked, store).await?;
             guest.handle(store, job).await
+        })
+        .await
+    }
+
+    /// Asks the guest for a decision about a question, which is that of the job.
+    pub(super) async fn decide(
+        &mut self,
+        linked: &Linked,
+        job: &Job,
+        question: &Question,
+        deadline: Instant,
+    ) -> wasmtime::Result<Result<Decision, Failure>> {
+        self.served += 1;
+        self.state().hand(job);
+        self.in_time(async |store, guest| {
+            let guest = awake(guest, linked, store).await?;
+            guest.decide(store, job, question, deadline).await
         })
         .await
     }

@@ -162,8 +162,8 @@ impl Registry {
         self.0.config.settings(name)
     }
 
-    /// The instances that run and those kept for reuse, each with their maximum.
-    pub fn instances(&self) -> [(&'static str, Usage); 2] {
+    /// The instances that run, those kept for reuse and those that decide, each with their maximum.
+    pub fn instances(&self) -> [(&'static str, Usage); 3] {
         self.0.services.engine.usage()
     }
 

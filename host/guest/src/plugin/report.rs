@@ -7,7 +7,7 @@ use std::{
 };
 
 use posthouse_database::{Transaction, TxAborted};
-use posthouse_model::{Effects, Fetched, LogLine};
+use posthouse_model::{Decision, Effects, Fetched, LogLine};
 use wasmtime::{FrameInfo, PoolConcurrencyLimitError, Trap, WasmBacktrace, component::ResourceTableError};
 
 use super::engine::STACK;
@@ -45,6 +45,8 @@ pub struct Finished {
     /// The changes that the plugin's database is to commit before the store does. None if the plugin has no
     /// database, or did not use it. Dropping it rolls it back.
     pub transaction: Option<Transaction>,
+    /// What the guest decided, if it was asked for a decision.
+    pub decision: Option<Decision>,
 }
 
 /// Why an attempt did not do its work.

@@ -9,12 +9,12 @@
 use std::{path::Path, sync::Arc};
 
 use parking_lot::Mutex;
-use posthouse_model::{Capability, Job, LogLine, Pattern, Triggers, config::PluginSettings};
+use posthouse_model::{Capability, Job, LogLine, Pattern, Question, Triggers, config::PluginSettings};
 use wasmtime::component::Component;
 
 use super::{
     compile::Compiled,
-    engine::Engine,
+    engine::{Engine, Place},
     folder::{self, Content, ReadError},
     instance::Instance,
     report::{self, AttemptFailure, AttemptReport, Finished},
@@ -122,6 +122,10 @@ pub(super) async fn load(
     drop((instance, ticking));
     let Checked { description, events, requires, intercepts } =
         check(manifest).map_err(LoadError::Manifest)?;
+    if !intercepts.is_empty() && !linked.decides() {
+        let problem = "it declares `intercepts`, and does not export the interface `interceptor`";
+        return Err(LoadError::Manifest(problem.to_owned()));
+    }
     Ok(Inspection {
         revision: content.revision.clone(),
         description,
@@ -246,6 +250,37 @@ impl Code {
         tap: Option<Box<dyn Tap>>,
     ) -> AttemptReport {
         let place = engine.place().await;
+        self.run(engine, context, job, None, place, tap).await
+    }
+
+    /// Asks for a decision about a question, which is that of the job. It is due at the deadline.
+    pub(super) async fn decide(
+        &self,
+        engine: &Engine,
+        context: &Arc<PluginContext>,
+        job: &Job,
+        question: &Question,
+        deadline: std::time::Instant,
+    ) -> AttemptReport {
+        let place = engine.place_to_decide().await;
+        self.run(engine, context, job, Some((question, deadline)), place, None).await
+    }
+
+    /// Whether the revision decides.
+    pub(super) fn decides(&self) -> bool {
+        self.linked.decides()
+    }
+
+    /// Runs the guest in this place: it handles the event of the job, or decides about a question.
+    async fn run(
+        &self,
+        engine: &Engine,
+        context: &Arc<PluginContext>,
+        job: &Job,
+        question: Option<(&Question, std::time::Instant)>,
+        place: Place,
+        tap: Option<Box<dyn Tap>>,
+    ) -> AttemptReport {
         let started_at = context.env.now();
         let begun = std::time::Instant::now();
         let ticking = engine.tick();
@@ -261,7 +296,13 @@ impl Code {
         if let Some(tap) = tap {
             instance.state().tap(tap);
         }
-        let returned = instance.handle(&self.linked, job).await;
+        let returned = match question {
+            None => instance.handle(&self.linked, job).await.map(|handled| handled.map(|()| None)),
+            Some((question, deadline)) => {
+                let decided = instance.decide(&self.linked, job, question, deadline).await;
+                decided.map(|decided| decided.map(Some))
+            }
+        };
         let duration = begun.elapsed();
         drop(ticking);
         let state = instance.state();
@@ -274,9 +315,9 @@ impl Code {
             "attempt ended"
         );
         let result = match returned {
-            Ok(Ok(())) => {
+            Ok(Ok(decision)) => {
                 let (effects, transaction) = state.finish();
-                Ok(Finished { effects, transaction })
+                Ok(Finished { effects, transaction, decision })
             }
             Ok(Err(failure)) => Err(report::failed(failure, context.settings.limits.reason)),
             Err(error) => Err(report::stopped(&error, state, &logs)),

@@ -1,10 +1,13 @@
 //! The running part of a plugin's revision: its code, and the services that it may use.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use posthouse_database::{Database, Databases};
 use posthouse_egress::Egress;
-use posthouse_model::{Env, Job, PluginId, config::PluginSettings};
+use posthouse_model::{Env, Job, PluginId, Question, Triggers, config::PluginSettings};
 use posthouse_store::{Entries, Reading, Store, Value};
 
 use super::{
@@ -51,9 +54,14 @@ impl Services {
             plugin_http: Some(self.egress.plugin_http(name, &grants.http)),
             database: grants.database.as_ref().and_then(|name| self.databases.get(name)),
         };
-        let Inspection { revision, description, events, requires, lacking, intercepts: _, logs: _, code } =
+        let Inspection { revision, description, events, requires, lacking, intercepts, logs: _, code } =
             inspection;
-        let runs = Running { engine: self.engine.clone(), code: Arc::new(code), context: Arc::new(context) };
+        let runs = Running {
+            engine: self.engine.clone(),
+            code: Arc::new(code),
+            context: Arc::new(context),
+            intercepts: Arc::new(intercepts),
+        };
         Loaded { revision, description, events, requires, lacking, runs }
     }
 }
@@ -64,6 +72,7 @@ pub struct Running {
     engine: Engine,
     code: Arc<Code>,
     context: Arc<PluginContext>,
+    intercepts: Arc<Triggers>,
 }
 
 impl Plugin {
@@ -76,18 +85,38 @@ impl Plugin {
     /// every error. Dropping the future at an await has no effects.
     pub async fn attempt(&self, job: &Job) -> AttemptReport {
         match self.running() {
-            Some(Running { engine, code, context }) => code.attempt(engine, context, job).await,
-            None => AttemptReport {
-                result: Err(AttemptFailure::NotRun {
-                    error: format!("plugin `{}` has no revision that loads", self.record.name),
-                }),
-                // No instance was requested.
-                started_at: job.due_at,
-                duration: Duration::ZERO,
-                logs: Vec::new(),
-                actions: None,
-                fetched: Vec::new(),
-            },
+            Some(Running { engine, code, context, .. }) => code.attempt(engine, context, job).await,
+            None => self.not_run(job),
+        }
+    }
+
+    /// Asks for a decision about a question, which is that of the job. As [`Self::attempt`], with an instance of those
+    /// that are reserved for decisions. The caller ends it at the deadline, by dropping the future.
+    pub async fn decide(&self, job: &Job, question: &Question, deadline: Instant) -> AttemptReport {
+        match self.running() {
+            Some(Running { engine, code, context, .. }) => {
+                code.decide(engine, context, job, question, deadline).await
+            }
+            None => self.not_run(job),
+        }
+    }
+
+    /// The triggers that it decides about. None if it has no revision, or does not decide.
+    pub fn intercepts(&self) -> Option<&Triggers> {
+        self.running().filter(|running| running.code.decides()).map(|running| &*running.intercepts)
+    }
+
+    fn not_run(&self, job: &Job) -> AttemptReport {
+        AttemptReport {
+            result: Err(AttemptFailure::NotRun {
+                error: format!("plugin `{}` has no revision that loads", self.record.name),
+            }),
+            // No instance was requested.
+            started_at: job.due_at,
+            duration: Duration::ZERO,
+            logs: Vec::new(),
+            actions: None,
+            fetched: Vec::new(),
         }
     }
 }

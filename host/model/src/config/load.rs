@@ -31,7 +31,7 @@ impl Secrets {
     pub(super) fn covers(self, key: &str) -> bool {
         match self {
             Self::All => true,
-            Self::OfSources | Self::ToVerify => key.starts_with("source."),
+            Self::OfSources | Self::ToVerify => key.starts_with("source.") || key.starts_with("interceptor."),
             Self::OfAdmin => key.starts_with("admin."),
         }
     }

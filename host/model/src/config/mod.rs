@@ -14,6 +14,7 @@
 //! database     the URL and the settings of a plugins' database
 //! files        the files that config.toml names, each with one role
 //! catch_up     how a sender is asked for the events that no webhook brought
+//! interceptor  [[interceptor]]: senders that wait for a decision
 //! egress       one entry of a plugin's `http` grant
 //! scheme       how senders sign: the shipped table, and [scheme.NAME]
 //! diagnose     findings, with line, column and a way to fix them
@@ -28,6 +29,7 @@ mod egress;
 mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod interceptor;
 mod kept;
 mod load;
 mod placeholder;
@@ -47,6 +49,7 @@ pub use catch_up::{CatchUp, CatchUpLogin, CatchUpMode};
 pub use database::{DatabaseSettings, DatabaseTarget, read_postgres_url};
 pub use diagnose::{ConfigError, Finding, nearest, shown};
 pub use files::Files;
+pub use interceptor::{Interceptor, OnFailure};
 pub use load::{Loaded, Secrets};
 pub use placeholder::{NotASecret, not_a_secret};
 pub use scheme::Scheme;
@@ -81,6 +84,8 @@ pub struct Config {
     pub schemes: BTreeMap<String, Arc<Scheme>>,
     /// `[[source]]`: the senders.
     pub sources: Vec<Source>,
+    /// `[[interceptor]]`: senders that wait for a decision.
+    pub interceptors: Vec<Interceptor>,
     /// `[plugin.<name>]`, each merged with the defaults of `[plugins]`.
     pub plugin: BTreeMap<String, PluginSettings>,
 }
@@ -89,6 +94,19 @@ impl Config {
     /// The settings of a plugin. A plugin without a table in config.toml has the defaults.
     pub fn settings(&self, plugin: &str) -> &PluginSettings {
         self.plugin.get(plugin).unwrap_or(&self.plugins.defaults)
+    }
+
+    /// Whether any source or interceptor masks values.
+    pub fn redacts(&self) -> bool {
+        // The empty name is of none, and selects the values of all.
+        !self.redact_of("").is_empty()
+    }
+
+    /// The values to mask in an event or request of the source or interceptor with this name.
+    pub fn redact_of(&self, name: &str) -> Redact {
+        let sources =
+            self.sources.iter().chain(self.interceptors.iter().map(|interceptor| &interceptor.source));
+        Redact::among(sources.map(|source| (source.name.as_str(), &source.redact)), name)
     }
 }
 

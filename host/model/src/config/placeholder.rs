@@ -29,6 +29,7 @@ impl Role {
     pub(super) fn of(key: &str) -> Self {
         match key.split('.').next() {
             Some("source") if !key.contains(".catch_up.") => Self::Signing,
+            Some("interceptor") => Self::Signing,
             Some("admin") => Self::Token,
             Some("mail" | "databases") => Self::Url,
             Some("plugin") if !key.contains(".grants.") => Self::Own,
@@ -189,11 +190,12 @@ fn is_variable(text: &str) -> bool {
 
 /// Finds a template, or a reference that another program would resolve.
 fn template(text: &str, bare: &str, role: Role) -> Option<NotASecret> {
-    const REFERENCES: [&str; 10] = [
+    const REFERENCES: [&str; 11] = [
         "op://",
         "vault:",
         "vault://",
-        "arn:aws:",
+        "arn:aws:secretsmanager:",
+        "arn:aws:ssm:",
         "awssm://",
         "gcpsm://",
         "secretref:",
@@ -528,6 +530,9 @@ mod tests {
             "xoxb-1234-5678-abcd",
             "100%sure%",
             "ABCD_EFGH_1234",
+            // A topic of SNS and a webhook of PayPal, which are no secrets.
+            "arn:aws:sns:eu-north-1:845178247138:coaches",
+            "MDVCEJCNP36DJAEKS",
         ] {
             assert_eq!(not_a_secret(secret), None, "{secret}");
         }

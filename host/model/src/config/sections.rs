@@ -14,6 +14,7 @@ use super::{
     database::{database_url, function_name, named_database},
     diagnose::shown,
     egress::{headers, is_local},
+    interceptor::interceptors,
     kept,
     scheme::{KeyEncoding, Row, own_schemes},
     secret::{reference, secret},
@@ -24,7 +25,7 @@ use super::{
         scheme, sender, size, source_name, store_url, text, url_path, word,
     },
 };
-use crate::{Grants, MailGrant, Pattern, Redact};
+use crate::{Grants, MailGrant, Pattern, Redact, SourceName};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -49,6 +50,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
         plugins: Plugins::default(),
         schemes: BTreeMap::new(),
         sources: Vec::new(),
+        interceptors: Vec::new(),
         plugin: BTreeMap::new(),
     };
     config.store.path = dir.join(config.store.path);
@@ -68,6 +70,7 @@ pub(super) fn config(root: &mut Table<'_>) -> Config {
     root.table("plugins", |table| plugins(table, &mut config.plugins));
     config.schemes = own_schemes(root);
     config.sources = sources(root, &config.schemes);
+    config.interceptors = interceptors(root, &config.sources);
     if let Some(tables) = root.optional("plugin", Value::table) {
         let known =
             Known { defaults: &config.plugins.defaults, databases: &databases, sources: &config.sources };
@@ -311,9 +314,11 @@ fn sources(root: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Vec
 
 fn source(table: &mut Table<'_>, schemes: &BTreeMap<String, Arc<Scheme>>) -> Option<Source> {
     let everything = vec![Pattern::new("*").ok()?];
-    let name = table.required("name", "\"scalekit\"", source_name);
+    let named = table.optional("name", source_name);
     let path = table.required("path", "\"/webhooks/scalekit\"", url_path);
     let scheme = table.required("scheme", "\"scalekit\"", scheme(schemes));
+    let by_scheme = || SourceName::new(&scheme.as_ref()?.name).ok();
+    let name = if table.has("name") { named } else { by_scheme() };
     let brings_key = scheme.as_ref().is_some_and(|scheme| scheme.brings_key()) && !table.has("secrets");
     let secrets = match brings_key {
         true => Some(Vec::new()),
@@ -394,7 +399,7 @@ fn rate(table: &mut Table<'_>) -> Option<Rate> {
 }
 
 /// The secrets of a source. The list is empty only if secrets are not resolved.
-fn source_secrets(value: &Value<'_>, scheme: Option<&Scheme>) -> Result<Vec<Secret>, Fault> {
+pub(super) fn source_secrets(value: &Value<'_>, scheme: Option<&Scheme>) -> Result<Vec<Secret>, Fault> {
     let read = |value: &Value<'_>| match secret(value) {
         Ok(secret) => {
             if secret.expose() == DEMO_SECRET {

@@ -7,6 +7,7 @@
 
 mod accepting;
 mod catching_up;
+mod deciding;
 mod durable;
 mod emitting;
 mod expiring;
@@ -79,6 +80,13 @@ suite! {
         what_is_missing_is_kept_until_it_is_here_and_within_a_bound,
         what_may_have_been_removed_is_known_by_its_time,
         the_events_of_a_source_are_walked_newest_first;
+    deciding(|_| true):
+        a_decision_takes_effect_once_and_its_answer_is_known_afterwards,
+        a_decision_that_did_not_end_begins_again_with_its_number,
+        what_changed_meanwhile_is_a_conflict_and_a_fallback_leaves_nothing,
+        a_late_decision_is_marked_once_with_its_event,
+        decisions_are_listed_newest_first_and_found_by_id,
+        old_decisions_leave_and_their_ids_with_them;
     durable(|_| true):
         what_was_told_is_on_disk,
         a_conflict_and_a_lost_lease_are_told_apart,

@@ -84,6 +84,10 @@ impl Work {
                 Outcome::Removed(events.iter().map(|event| self.remove(*event)).sum(), false)
             }
             Op::ReleaseSpace { .. } => Outcome::Flag(false),
+            Op::BeginDecision(new) => self.begin_decision(new),
+            Op::EndDecision(end) => Outcome::Completed(self.end_decision(end)),
+            Op::MarkLate { decision, event, subscribers } => self.mark_late(*decision, event, subscribers),
+            Op::RemoveDecisions { cutoff, most, .. } => self.remove_decisions(*cutoff, *most),
             Op::OldestLeased => self.oldest_leased(rooms),
             Op::Nothing => Outcome::Done,
         }
@@ -140,7 +144,7 @@ impl Work {
         self.state.seen.contains_key(&(event.source.clone(), event.id.clone())) || second.is_some_and(is_seen)
     }
 
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         event: NewEvent,
         second: Option<SecondKey>,
@@ -247,7 +251,7 @@ impl Work {
     }
 
     /// Whether everything is as the attempt saw it, and its writes are possible.
-    fn is_as_read(&self, plugin: PluginId, effects: &Effects) -> bool {
+    pub(super) fn is_as_read(&self, plugin: PluginId, effects: &Effects) -> bool {
         let get = |key: &str| self.state.kv.get(&(plugin, key.to_owned()));
         let reads = effects.reads.iter().all(|read| match read {
             KvRead::Key { key, version } => get(key).map(|(_, version)| *version) == *version,
@@ -268,7 +272,7 @@ impl Work {
         reads && writes && fits
     }
 
-    fn write(&mut self, plugin: PluginId, key: &str, write: &KvWrite) {
+    pub(super) fn write(&mut self, plugin: PluginId, key: &str, write: &KvWrite) {
         let at = (plugin, key.to_owned());
         let new = write.applied(self.state.kv.get(&at).map(|(value, _)| value.as_slice())).ok().flatten();
         let version = KvVersion(self.state.next_id());

@@ -8,6 +8,7 @@
 //! state), and it leaves gaps between ids.
 
 mod apply;
+mod decisions;
 mod lease;
 mod reads;
 mod state;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use posthouse_model::{
-    DeliveryId, DeliveryState, Event, EventOrigin, EventSeq, OutboxKind, OutboxState, PluginId, SourceName,
-    Usage, cause,
+    DecisionState, DeliveryId, DeliveryState, Event, EventOrigin, EventSeq, OutboxKind, OutboxState,
+    PluginId, SourceName, Usage, cause,
 };
 
 use super::{
@@ -71,7 +71,7 @@ impl Reads {
         None
     }
 
-    fn state(&self) -> Answer<Arc<State>> {
+    pub(super) fn state(&self) -> Answer<Arc<State>> {
         if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(self.disk.state()) }
     }
 
@@ -95,17 +95,25 @@ impl Reads {
         mut deliveries: Vec<DeliveryId>,
     ) -> Answer<Vec<DeliveryId>> {
         let rows = self.state()?;
-        deliveries.retain(|id| rows.deliveries.get(id).is_some_and(|one| one.stage.shown(false) == state));
+        let ended = |id: &DeliveryId| {
+            let decided = rows.decisions.get(id);
+            decided.is_some_and(|one| one.shown.summary.state != DecisionState::Running)
+        };
+        deliveries.retain(|id| {
+            rows.deliveries.get(id).is_some_and(|one| one.stage.shown(false) == state)
+                || (state == DeliveryState::Done && ended(id))
+        });
         Ok(deliveries)
     }
 
     pub(crate) async fn origin(&self, delivery: DeliveryId) -> Answer<Option<Origin>> {
         let state = self.state()?;
-        Ok(state.deliveries.get(&delivery).and_then(|one| {
+        let of_event = state.deliveries.get(&delivery).and_then(|one| {
             let event = &state.events.get(&one.event)?.content;
             let plugin = state.plugins.get(&one.plugin)?.record.name.clone();
             Some(Origin { source: event.source.clone(), event: event.id.clone(), plugin })
-        }))
+        });
+        Ok(of_event.or_else(|| state.origin_of_decision(delivery)))
     }
 
     pub(crate) async fn place_of(&self, delivery: DeliveryId) -> Answer<Option<DeliveryPlace>> {
@@ -466,20 +474,34 @@ impl State {
         }
     }
 
+    /// The items that a delivery or a decision staged.
+    pub(super) fn items_of(&self, delivery: DeliveryId) -> Vec<OutboxSummary> {
+        let own = self.outbox.iter().filter(|(_, item)| item.delivery == delivery);
+        own.map(|(id, item)| self.shown_item(*id, item)).collect()
+    }
+
     fn shown_item(&self, id: i64, item: &Item) -> OutboxSummary {
         let delivery = self.deliveries.get(&item.delivery);
         let event = delivery.and_then(|one| self.events.get(&one.event)).map(|event| &event.content);
+        let decision = self.origin_of_decision(item.delivery);
+        let decided = self.decisions.get(&item.delivery).and_then(|one| one.shown.summary.finished_at);
         OutboxSummary {
             id: OutboxId(id),
             delivery: item.delivery,
-            event: event.map(|event| event.id.as_str().to_owned()),
-            source: event.map(|event| event.source.as_str().to_owned()),
+            event: event
+                .map(|event| &event.id)
+                .or(decision.as_ref().map(|one| &one.event))
+                .map(ToString::to_string),
+            source: event
+                .map(|event| &event.source)
+                .or(decision.as_ref().map(|one| &one.source))
+                .map(ToString::to_string),
             plugin: self.plugins.get(&item.plugin).map(|plugin| plugin.record.name.clone()),
             head: item.item.head(),
             key: Some(item.item.key().to_owned()),
             state: item.stage.of_item(),
             attempts: item.attempts,
-            staged_at: delivery.and_then(|one| one.finished_at).map(timestamp),
+            staged_at: delivery.and_then(|one| one.finished_at).map(timestamp).or(decided),
             due_at: (!item.stage.is_finished()).then(|| timestamp(item.due_at)),
             finished_at: item.finished_at.map(timestamp),
             error: item.error.clone(),

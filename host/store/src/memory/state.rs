@@ -10,7 +10,9 @@ use posthouse_model::{
     OutboxItem, OutboxKind, OutboxState, PluginId, SecondKey, SourceName, TraceContext,
 };
 
-use crate::{AttemptDetail, AuditEntry, CatchUpState, PluginRecord, PluginRevision};
+use crate::{
+    AttemptDetail, AuditEntry, CatchUpState, DecisionDetail, NewDecision, PluginRecord, PluginRevision,
+};
 
 /// Everything that is durable.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,7 @@ pub(super) struct State {
     pub(super) plugins: BTreeMap<PluginId, Plugin>,
     pub(super) revisions: Vec<(PluginId, PluginRevision)>,
     pub(super) audit: Vec<AuditEntry>,
+    pub(super) decisions: BTreeMap<DeliveryId, Arc<Decided>>,
     /// Deliveries that were removed, by plugin and state.
     pub(super) left: BTreeMap<(PluginId, DeliveryState), u64>,
     /// Items that were removed, by state.
@@ -35,6 +38,15 @@ pub(super) struct State {
     pub(super) lost_leases: u64,
     pub(super) last_id: i64,
     pub(super) last_token: i64,
+}
+
+/// A decision of an interceptor.
+#[derive(Debug, Clone)]
+pub(super) struct Decided {
+    pub(super) new: NewDecision,
+    pub(super) run: u32,
+    /// The row as it is shown, without its outbox items.
+    pub(super) shown: DecisionDetail,
 }
 
 #[derive(Debug, Clone)]

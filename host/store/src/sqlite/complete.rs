@@ -79,7 +79,9 @@ impl Session<'_> {
         items: &[(OutboxKind, String)],
     ) -> Result<()> {
         self.apply_kv(job.plugin, changes);
-        items.iter().try_for_each(|(kind, item)| self.insert_outbox(job, *kind, item))?;
+        for (kind, item) in items {
+            self.insert_outbox(job.delivery, job.plugin, job.trace, (*kind, item))?;
+        }
         for derived in &effects.emitted {
             // The event's id belongs to this delivery alone, and a delivery is done once: it cannot be a
             // duplicate.
@@ -184,8 +186,11 @@ impl Reads {
             _ => code::DONE,
         };
         self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT 1 FROM delivery WHERE id = ?1 AND state = ?2")?;
+            // A decision is done once it has ended, and never dead.
+            let mut statement = connection.prepare_cached(
+                "SELECT 1 FROM delivery WHERE id = ?1 AND state = ?2
+                 UNION ALL SELECT 1 FROM decision WHERE id = ?1 AND state > 0 AND ?2 = 3",
+            )?;
             let mut found = Vec::new();
             for delivery in deliveries.drain(..) {
                 if statement.exists([delivery.0, state])? {

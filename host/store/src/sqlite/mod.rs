@@ -3,6 +3,7 @@
 //! ```text
 //!   accept ──► due ──► (an attempt runs) ──► complete ──► kv, order, outbox      the way of an event
 //!   trial                                        what runs while a breaker is open
+//!   decisions                                    requests of interceptors, from begin to end
 //!   replay, retention, plugins, revisions, audit     other writes
 //!   catching_up     how far a sender's list was compared, and what is missing
 //!   query, search, dead, stats, series, sources, names, recent     what people see
@@ -31,6 +32,7 @@ mod complete;
 mod copy;
 mod counters;
 mod dead;
+mod decisions;
 mod due;
 mod error;
 mod file;

@@ -17,8 +17,7 @@
 use std::collections::HashMap;
 
 use posthouse_model::{
-    DeliveryId, EventSeq, Job, NewEvent, OutboxHead, OutboxItem, OutboxKind, OutboxState, PluginId,
-    TraceContext,
+    DeliveryId, EventSeq, NewEvent, OutboxHead, OutboxItem, OutboxKind, OutboxState, PluginId, TraceContext,
 };
 use rusqlite::{OptionalExtension, Result, params};
 
@@ -57,18 +56,16 @@ fn state_number(state: OutboxState) -> i64 {
 impl Reads {
     pub(crate) async fn origin(&self, delivery: DeliveryId) -> Answer<Option<Origin>> {
         self.read(move |connection| {
-            connection
+            let of_event = connection
                 .prepare_cached(
                     "SELECT p.name, e.seq FROM delivery d JOIN plugin p ON p.id = d.plugin
                      JOIN event e ON e.seq = d.event WHERE d.id = ?1",
                 )?
                 .query_row([delivery.0], |row| Ok((row.get(0)?, EventSeq(row.get(1)?))))
-                .optional()?
-                .map(|(plugin, seq)| {
-                    let NewEvent { source, id, .. } = super::due::read_event(connection, seq)?;
-                    Ok(Origin { source, event: id, plugin })
-                })
-                .transpose()
+                .optional()?;
+            let Some((plugin, seq)) = of_event else { return super::decisions::origin(connection, delivery) };
+            let NewEvent { source, id, .. } = super::due::read_event(connection, seq)?;
+            Ok(Some(Origin { source, event: id, plugin }))
         })
         .await
     }
@@ -114,9 +111,11 @@ impl Reads {
 /// The query whose rows [`summary`] reads, without conditions.
 pub(super) const SUMMARY: &str = "
 SELECT o.id, o.delivery, o.state, o.attempts, o.due_at, o.finished_at, o.error, o.item,
-       e.id, s.name, p.name, d.finished_at
+       ifnull(e.id, c.request), ifnull(s.name, 'interceptor:' || c.interceptor), p.name,
+       ifnull(d.finished_at, c.finished_at)
 FROM outbox o LEFT JOIN delivery d ON d.id = o.delivery LEFT JOIN event e ON e.seq = d.event
-LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin";
+LEFT JOIN source s ON s.id = e.source LEFT JOIN plugin p ON p.id = o.plugin
+LEFT JOIN decision c ON c.id = o.delivery";
 
 pub(super) fn summary(row: &rusqlite::Row<'_>) -> Result<OutboxSummary> {
     let state: i64 = row.get(2)?;
@@ -197,7 +196,13 @@ fn number(kind: OutboxKind) -> i64 {
 
 impl Session<'_> {
     /// Writes an item that is sent once this batch has committed.
-    pub(super) fn insert_outbox(&mut self, job: &Job, kind: OutboxKind, item: &str) -> Result<()> {
+    pub(super) fn insert_outbox(
+        &mut self,
+        delivery: DeliveryId,
+        plugin: PluginId,
+        trace: Option<TraceContext>,
+        (kind, item): (OutboxKind, &str),
+    ) -> Result<()> {
         let sequence = self.counters.sequence();
         let id = sequence.next_outbox;
         sequence.next_outbox += 1;
@@ -209,12 +214,12 @@ impl Session<'_> {
             )?
             .execute(params![
                 id,
-                job.delivery.0,
-                job.plugin.0,
+                delivery.0,
+                plugin.0,
                 self.now,
                 item,
                 number(kind),
-                job.trace.map(|trace| trace.to_bytes())
+                trace.map(|trace| trace.to_bytes())
             ])?;
         self.outbox.due_by(kind, self.now);
         Ok(())

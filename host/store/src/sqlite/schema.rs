@@ -44,6 +44,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/12_second_key.sql"),
     include_str!("migrations/13_catch_up.sql"),
     include_str!("migrations/14_event_request.sql"),
+    include_str!("migrations/15_decision.sql"),
 ];
 
 /// The number of a state in a row. `held` is derived and never stored. Unfinished states are less than

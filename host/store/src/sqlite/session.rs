@@ -113,7 +113,11 @@ impl<'c> Session<'c> {
             injected.apply(self.connection)?;
         }
         let effects = fault::COMPILED_IN
-            && batch.ops.iter().any(|op| matches!(op, Op::Complete(completion) if completion.has_effects()));
+            && batch.ops.iter().any(|op| match op {
+                Op::Complete(completion) => completion.has_effects(),
+                Op::EndDecision(end) => end.effects.is_some(),
+                _ => false,
+            });
         if effects {
             fault::reached(FaultPoint::StoreWritten);
         }
@@ -157,6 +161,10 @@ impl<'c> Session<'c> {
             Op::EndAudit { entry, outcome } => self.end_audit(*entry, outcome),
             Op::Remove { events, cause } => self.remove(events, *cause),
             Op::ReleaseSpace { most } => self.vacuum(*most),
+            Op::BeginDecision(new) => self.begin_decision(new),
+            Op::EndDecision(end) => self.end_decision(end),
+            Op::MarkLate { decision, event, subscribers } => self.mark_late(*decision, event, subscribers),
+            Op::RemoveDecisions { cutoff, goal, most } => self.remove_decisions(*cutoff, *goal, *most),
             Op::OldestLeased => self.oldest_leased(),
             Op::Accept { .. } | Op::Nothing => Ok(Outcome::Done),
         }

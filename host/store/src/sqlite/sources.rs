@@ -16,7 +16,8 @@ impl Reads {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT s.name, e.id, e.body FROM delivery d JOIN event e ON e.seq = d.event
-                 JOIN source s ON s.id = e.source WHERE d.id = ?1",
+                 JOIN source s ON s.id = e.source WHERE d.id = ?1
+                 UNION ALL SELECT 'interceptor:' || interceptor, request, body FROM decision WHERE id = ?1",
             )?;
             let mut found = HashMap::new();
             for delivery in deliveries {

@@ -35,7 +35,11 @@ pub use crate::bindings::posthouse::plugin::{
     log::Level,
     outbox::{Derived, Mail},
 };
-use crate::{Capability, Delivery, Event, Failure, Plugin, Timestamp, testing::database::Database};
+use crate::{
+    Capability, Delivery, Event, Failure, Plugin, Timestamp,
+    decide::{Decision, Interceptor, Request as Question, Unsure},
+    testing::database::Database,
+};
 
 /// The time of receipt of the events of [`event`]: 2026-01-02T03:04:05Z.
 pub const RECEIVED_AT: Timestamp = 1_767_323_045_000_000_000;
@@ -54,6 +58,28 @@ pub fn event(event_type: &str, data: &str) -> Event {
         headers: Vec::new(),
         content_type: "application/json".to_owned(),
         original: None,
+    }
+}
+
+/// Creates a request of the interceptor `test` with this trigger, from this mail address, about the organization `org_1`.
+/// The id is `req_1`.
+pub fn question(trigger: &str, email: Option<&str>) -> Question {
+    Question {
+        id: "req_1".to_owned(),
+        interceptor: "test".to_owned(),
+        trigger: trigger.to_owned(),
+        environment_id: Some("env_1".to_owned()),
+        user_id: Some("usr_1".to_owned()),
+        email: email.map(str::to_owned),
+        organization_id: Some("org_1".to_owned()),
+        client_id: None,
+        ip: Some("203.0.113.24".to_owned()),
+        region: None,
+        triggered_at: None,
+        received_at: RECEIVED_AT,
+        data: "{}".to_owned(),
+        body: format!(r#"{{"trigger_point":"{trigger}","data":{{}}}}"#).into_bytes(),
+        milliseconds_left: 2500,
     }
 }
 
@@ -131,12 +157,28 @@ impl Host {
     /// # Errors
     /// The plugin's failure.
     pub fn attempt<P: Plugin>(&mut self, event: Event, delivery: Delivery) -> Result<(), Failure> {
-        self.delivery.clone_from(&delivery.id);
+        let id = delivery.id.clone();
+        self.run(&id, || P::handle(event, delivery))
+    }
+
+    /// Asks for a decision about a request.
+    ///
+    /// # Errors
+    /// If the plugin is unsure.
+    pub fn decide<P: Interceptor>(&mut self, request: Question) -> Result<Decision, Unsure> {
+        self.deliveries += 1;
+        let id = format!("dlv_{}", self.deliveries);
+        self.run(&id, || P::decide(request))
+    }
+
+    /// Runs the plugin, and keeps what it staged if it returns `Ok`.
+    fn run<T, E>(&mut self, delivery: &str, plugin: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        delivery.clone_into(&mut self.delivery);
         let before = self.effects.clone();
         CURRENT.set(Some(mem::take(self)));
-        let result = catch_unwind(AssertUnwindSafe(|| P::handle(event, delivery)));
+        let result = catch_unwind(AssertUnwindSafe(plugin));
         *self = CURRENT.take().unwrap_or_default();
-        let commits = matches!(result, Ok(Ok(())));
+        let commits = matches!(result, Ok(Ok(_)));
         if let Some(database) = &mut self.database {
             database.end(commits);
         }

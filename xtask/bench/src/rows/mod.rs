@@ -2,6 +2,7 @@
 
 mod attempt;
 mod crowd;
+mod decide;
 mod fetch;
 mod forward;
 mod held;
@@ -30,6 +31,7 @@ pub(crate) enum Name {
     Fetch,
     Forward,
     Attempt,
+    Decide,
     Order,
     Reload,
     Size,
@@ -40,7 +42,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Verify,
         Self::Refused,
         Self::Accept,
@@ -51,6 +53,7 @@ impl Name {
         Self::Fetch,
         Self::Forward,
         Self::Attempt,
+        Self::Decide,
         Self::Order,
         Self::Reload,
         Self::Size,
@@ -74,6 +77,7 @@ pub(crate) fn measure(name: Name, bench: &mut Bench) {
         Name::Fetch => fetch::measure(bench),
         Name::Forward => forward::measure(bench),
         Name::Attempt => attempt::measure(bench),
+        Name::Decide => decide::measure(bench),
         Name::Order => order::measure(bench),
         Name::Reload => reload::measure(bench),
         Name::Size => size::measure(bench),

@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use jiff::Timestamp;
-use posthouse_model::{DeliveryId, EventSeq, Pattern, SourceName, config::Source, emitted_by};
+use posthouse_model::{DeliveryId, EventSeq, Pattern, SourceName, config::Config, emitted_by};
 use posthouse_store::{EventDetail, EventFilter, EventPage, Payloads};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -193,8 +193,8 @@ impl Admin {
                 shown(id)
             )));
         }
-        let sources = (self.0.senders.sources)();
-        if sources.iter().all(|source| source.redact.is_empty()) {
+        let config = self.config();
+        if !config.redacts() {
             return Ok(events);
         }
         // A plugin made an emitted event from the content of other events.
@@ -203,7 +203,7 @@ impl Admin {
         let payloads = self.0.store.payloads(causes).await?;
         // Runs off the runtime's threads: a payload may be long, and so may its logs.
         let masking = tokio::task::spawn_blocking(move || {
-            events.iter_mut().for_each(|event| mask(event, &sources, &payloads));
+            events.iter_mut().for_each(|event| mask(event, &config, &payloads));
             events
         });
         Ok(masking.await?)
@@ -211,8 +211,8 @@ impl Admin {
 }
 
 /// Masks what an event shows. An emitted event is masked by the events that it results from, too.
-fn mask(event: &mut EventDetail, sources: &[Source], payloads: &HashMap<DeliveryId, Payloads>) {
-    let redact = |source: &str| Source::redact_of(sources, source);
+fn mask(event: &mut EventDetail, config: &Config, payloads: &HashMap<DeliveryId, Payloads>) {
+    let redact = |source: &str| config.redact_of(source);
     let mut mask = redact(&event.summary.source).mask(event.body.as_bytes());
     let received = event.body.clone();
     if let Some(body) = mask.body() {

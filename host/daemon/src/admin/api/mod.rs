@@ -8,6 +8,7 @@
 //! | `GET /v1/events`, `/v1/events/{id}` | a search, newest first; everything about one | [`events`] |
 //! | `GET /v1/deliveries`, `/v1/deliveries/{id}` | deliveries, newest first; everything about one | [`deliveries`] |
 //! | `GET /v1/dead-letters` | dead letters by plugin and cause | [`dead`] |
+//! | `GET /v1/decisions`, `/v1/decisions/{id}`, `/v1/interceptors` | what interceptors answered | [`decisions`] |
 //! | `POST /v1/replay` | new deliveries of old events | [`replay`] |
 //! | `GET /v1/outbox`, `/v1/outbox/{id}`, `POST /v1/outbox/replay` | items of the outbox; sends dead ones again | [`outbox`] |
 //! | `GET /v1/plugins`, `/v1/plugins/{name}` | the state of each plugin | [`plugins`] |
@@ -27,6 +28,7 @@
 mod audit;
 pub(super) mod catch_up;
 mod dead;
+pub(super) mod decisions;
 pub(super) mod deliveries;
 mod describe;
 pub(super) mod events;
@@ -64,6 +66,9 @@ fn guarded() -> OpenApiRouter<Admin> {
         routes!(deliveries::list),
         routes!(deliveries::show),
         routes!(dead::list),
+        routes!(decisions::list),
+        routes!(decisions::show),
+        routes!(decisions::interceptors),
         routes!(outbox::list),
         routes!(outbox::show),
         routes!(plugins::list),

@@ -74,11 +74,13 @@ impl Admin {
 
     async fn known_names(&self) -> Result<Known, ApiError> {
         let stored = self.0.store.names().await?;
-        let sources = (self.0.senders.sources)();
+        let config = self.config();
+        let sources = &config.sources;
         let plugins = self.0.registry.list();
         let named = plugins.iter().map(|plugin| plugin.record.name.clone());
         let emitting = plugins.iter().map(|plugin| format!("plugin:{}", plugin.record.name));
-        let configured = sources.iter().map(|source| source.name.as_str().to_owned());
+        let interceptors = config.interceptors.iter().map(|interceptor| &interceptor.source);
+        let configured = sources.iter().chain(interceptors).map(|source| source.name.as_str().to_owned());
         let subscribed = plugins.iter().flat_map(|plugin| plugin.record.events.iter().cloned());
         let taken = sources.iter().flat_map(|source| source.events.iter().cloned());
         Ok(Known {

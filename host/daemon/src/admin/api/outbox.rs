@@ -11,7 +11,7 @@ use axum::{
         rejection::{JsonRejection, PathRejection, QueryRejection},
     },
 };
-use posthouse_model::{Mask, OutboxState, config::Source};
+use posthouse_model::{Mask, OutboxState};
 use posthouse_store::{OutboxFilter, OutboxId, OutboxSummary};
 use serde::{Deserialize, Serialize};
 use utoipa::{
@@ -196,8 +196,8 @@ impl Admin {
         filter: OutboxFilter,
     ) -> Result<Vec<OutboxSummary>, ApiError> {
         let mut items = self.0.store.outbox(filter).await?;
-        let sources = (self.0.senders.sources)();
-        if sources.iter().any(|source| !source.redact.is_empty()) {
+        let config = self.config();
+        if config.redacts() {
             let of = items.iter().map(|item| item.delivery).collect();
             let payloads = self.0.store.payloads(of).await?;
             // Runs off the runtime's threads, because it parses the payload of each.
@@ -206,7 +206,7 @@ impl Admin {
                 for item in &mut items {
                     let of = || {
                         let payloads = payloads.get(&item.delivery).cloned().unwrap_or_default();
-                        payloads.mask(|source| Source::redact_of(&sources, source))
+                        payloads.mask(|source| config.redact_of(source))
                     };
                     mask(item, &*masks.entry(item.delivery).or_insert_with(of));
                 }

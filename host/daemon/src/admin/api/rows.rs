@@ -153,6 +153,111 @@ impl From<(String, String)> for Header {
     }
 }
 
+/// One decision in a list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Decision {
+    /// The id of the decision. Its effects have it as a delivery's.
+    #[schema(value_type = schemas::DeliveryId)]
+    id: DeliveryId,
+    /// The interceptor.
+    interceptor: String,
+    /// The sender's id of the request.
+    request: String,
+    /// The trigger.
+    trigger: String,
+    /// The plugin that decides. Null if there was none.
+    plugin: Option<String>,
+    /// The organization that it concerns.
+    organization: Option<String>,
+    /// The state of the decision.
+    #[schema(value_type = schemas::DecisionState)]
+    state: model::DecisionState,
+    /// What the plugin decided. Null if it did not.
+    #[schema(value_type = Option<schemas::DecisionWord>)]
+    decision: Option<&'static str>,
+    /// The JSON that is answered to this id. Null while it is under way.
+    answer: Option<String>,
+    /// Why the sender did not get a decision of the plugin.
+    #[schema(value_type = Option<schemas::Fallback>)]
+    cause: Option<model::Fallback>,
+    /// Whether it committed after another answer had been sent.
+    late: bool,
+    /// When the request was received.
+    received_at: Timestamp,
+    /// When the decision ended.
+    finished_at: Option<Timestamp>,
+    /// The time from the request until the decision ended, in microseconds.
+    took_us: Option<u64>,
+    /// The error, or a remark about a decision.
+    error: Option<String>,
+}
+
+impl From<store::DecisionSummary> for Decision {
+    fn from(row: store::DecisionSummary) -> Self {
+        let store::DecisionSummary {
+            id,
+            interceptor,
+            request,
+            trigger,
+            plugin,
+            organization,
+            state,
+            allows,
+            answer,
+            cause,
+            late,
+            received_at,
+            finished_at,
+            took_us,
+            error,
+        } = row;
+        let decision = allows.map(|allows| model::Ruling::plain(allows).word());
+        Self {
+            id,
+            interceptor,
+            request,
+            trigger,
+            plugin,
+            organization,
+            state,
+            decision,
+            answer,
+            cause,
+            late,
+            received_at,
+            finished_at,
+            took_us,
+            error,
+        }
+    }
+}
+
+/// All of one decision.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DecisionDetail {
+    #[serde(flatten)]
+    summary: Decision,
+    /// The first digits of the SHA-256 of the revision that ran.
+    revision: Option<String>,
+    /// The stack of a trap, innermost function first.
+    trace: Option<String>,
+    /// The log lines of the guest.
+    logs: Vec<LogLine>,
+    /// What it did, one action each.
+    actions: Vec<String>,
+    /// The verified body, but for the values that `redact` of the interceptor names.
+    body: String,
+    /// The mails and requests that it staged.
+    outbox: Vec<OutboxItem>,
+}
+
+impl From<store::DecisionDetail> for DecisionDetail {
+    fn from(row: store::DecisionDetail) -> Self {
+        let store::DecisionDetail { summary, revision, trace, logs, actions, body, outbox } = row;
+        Self { summary: summary.into(), revision, trace, logs: all(logs), actions, body, outbox: all(outbox) }
+    }
+}
+
 /// One delivery in a list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Delivery {

@@ -45,6 +45,14 @@ schemas! {
     /// How an event arrived: `webhook`, `derived` from another event by a plugin, or `catch-up`, if its sender was asked
     /// for what was missed.
     EventOrigin: words(model::EventOrigin::ALL.map(model::EventOrigin::as_str));
+    /// The state of a decision: `running`, `decided` by the plugin, or `fallback` if posthouse answered in its place.
+    DecisionState: words(model::DecisionState::ALL.map(model::DecisionState::as_str));
+
+    /// What a plugin decided.
+    DecisionWord: words(["ALLOW", "DENY"]);
+
+    /// Why the sender did not get a decision of the plugin.
+    Fallback: words(model::Fallback::ALL.map(model::Fallback::as_str));
 
     /// The state of an outbox item: `ready` to be sent, `leased` while it is sent, `waiting` for a retry,
     /// `sent`, or `dead` after its last try.

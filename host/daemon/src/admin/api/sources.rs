@@ -17,7 +17,7 @@ use axum::{
 use jiff::Timestamp;
 use posthouse_model::{
     CatchUpStatus, EventId, EventType, LastRefusal, RequestCounts, Samples, SenderSamples,
-    config::{Rate, Source},
+    config::{Config, Rate, Source},
     event_text, json, of_own_type,
 };
 use posthouse_store::LastEvent;
@@ -41,8 +41,8 @@ pub type Post = dyn Fn(&Source, &str, &[u8]) -> Result<Posted, String> + Send + 
 /// The daemon's side of the admin API for sources: the daemon knows the listener, and how to sign.
 #[derive(Clone)]
 pub struct Senders {
-    /// The sources of the config.toml in force.
-    pub sources: Arc<dyn Fn() -> Vec<Source> + Send + Sync>,
+    /// The config.toml in force.
+    pub config: Arc<dyn Fn() -> Arc<Config> + Send + Sync>,
     /// Signs a body with this id for a source, and posts it to the daemon's own listener. Blocks. The error
     /// says why there was no answer.
     pub post: Arc<Post>,
@@ -262,9 +262,14 @@ pub(in crate::admin) struct Sent {
 }
 
 impl Admin {
+    /// The config.toml in force.
+    pub(in crate::admin) fn config(&self) -> Arc<Config> {
+        (self.0.senders.config)()
+    }
+
     /// The source with this name in config.toml.
     pub(in crate::admin) fn source(&self, name: &str) -> Option<Source> {
-        (self.0.senders.sources)().into_iter().find(|source| source.name.as_str() == name)
+        self.config().sources.iter().find(|source| source.name.as_str() == name).cloned()
     }
 
     /// The name of a source in config.toml.
@@ -307,7 +312,7 @@ impl Admin {
                 name,
             }
         };
-        Ok((self.0.senders.sources)().into_iter().map(view).collect())
+        Ok(self.config().sources.iter().cloned().map(view).collect())
     }
 
     /// One source in config.toml.

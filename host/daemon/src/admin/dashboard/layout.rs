@@ -8,13 +8,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::assets;
 
 /// The pages that the head of each page lists.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
     ("/", "Overview"),
     ("/events", "Events"),
     ("/deliveries", "Deliveries"),
     ("/dead-letters", "Dead letters"),
     ("/plugins", "Plugins"),
     ("/sources", "Sources"),
+    ("/decisions", "Decisions"),
     ("/outbox", "Outbox"),
     ("/audit", "Audit log"),
 ];
@@ -172,6 +173,7 @@ pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
 /// The page about a source: one in config.toml, one that is a plugin's own, or none.
 pub(super) fn source(name: &str) -> String {
     match name.split_once(':') {
+        Some(("interceptor", _)) => link("/decisions", &[("interceptor", &name["interceptor:".len()..])]),
         Some((_, plugin)) => format!("/plugins/{}", part(plugin)),
         None if name.starts_with('(') => "/sources#none".to_owned(),
         None => format!("/sources/{}", part(name)),

@@ -10,6 +10,7 @@
 //! | `/events` | search, its filters in the URL | [`events`] |
 //! | `/events/{source}/{id}` | one event, from socket to commit | [`event`] |
 //! | `/deliveries` | the deliveries that the numbers count | [`deliveries`] |
+//! | `/decisions`, `/decisions/{id}` | interceptors, and what they answered | [`decisions`] |
 //! | `/outbox` | mail and requests of plugins; send again | [`outbox`] |
 //! | `/dead-letters`, `/replay` | by plugin and cause; a count, then the replay | [`dead`] |
 //! | `/plugins`, `/plugins/{name}` | the state of each; pause, resume | [`plugins`] |
@@ -21,6 +22,7 @@ mod assets;
 mod audit;
 mod charts;
 mod dead;
+mod decisions;
 mod deliveries;
 mod event;
 mod events;
@@ -57,6 +59,8 @@ pub(super) fn router() -> Router<Admin> {
         .route("/events/{source}/{id}", get(event::page))
         .route("/deliveries", get(deliveries::page))
         .route("/dead-letters", get(dead::page))
+        .route("/decisions", get(decisions::list))
+        .route("/decisions/{id}", get(decisions::page))
         .route("/outbox", get(outbox::page))
         .route("/plugins", get(plugins::list))
         .route("/plugins/{name}", get(plugins::page))

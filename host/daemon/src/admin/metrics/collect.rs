@@ -11,7 +11,8 @@ use std::{
 use jiff::Timestamp;
 use posthouse_guest::plugin::Plugin;
 use posthouse_model::{
-    BreakerState, CatchUpStatus, DeliveryState, HeldReason, PluginId, RequestCounts, Usage,
+    BreakerState, CatchUpStatus, DecisionCounts, DeliveryState, HeldReason, HistogramCounts, PluginId,
+    RequestCounts, Usage,
 };
 use posthouse_store::{PluginRecord, StoreMeters, StoreStats};
 use tokio::{task::spawn_blocking, time::timeout};
@@ -48,6 +49,9 @@ pub(super) async fn collect(admin: &Admin) -> Sheet {
     }
     for (source, status) in (admin.0.senders.catch_ups.statuses)() {
         catching_up(&mut sheet, &source, &status);
+    }
+    for (interceptor, (counts, times)) in admin.0.decided.snapshot() {
+        decisions(&mut sheet, &interceptor, &counts, times);
     }
     for plugin in &list {
         standing(&mut sheet, admin, plugin);
@@ -114,6 +118,19 @@ fn requests(sheet: &mut Sheet, source: &str, counts: &RequestCounts) {
         }
     }
     sheet.level(&UNDER_WAY, [source], counts.under_way() as f64);
+}
+
+/// What an interceptor answered.
+fn decisions(sheet: &mut Sheet, interceptor: &str, counts: &DecisionCounts, times: HistogramCounts) {
+    sheet.count(&DECISIONS, [interceptor, "ALLOW"], counts.allowed);
+    sheet.count(&DECISIONS, [interceptor, "DENY"], counts.denied);
+    for (cause, count) in &counts.fallbacks {
+        sheet.count(&FALLBACKS, [interceptor, cause.as_str()], *count);
+    }
+    sheet.count(&REPEATED, [interceptor], counts.repeated);
+    sheet.count(&LATE, [interceptor], counts.late);
+    sheet.count(&OVERRULED, [interceptor], counts.overruled);
+    sheet.times(&DECISION, [interceptor], times);
 }
 
 /// The state of a plugin.

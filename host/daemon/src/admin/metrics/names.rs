@@ -2,7 +2,7 @@
 //! `tests/metrics.rs` compares the two, and checks the names in the alerts and the dashboard.
 //!
 //! Counters count since the daemon started, unless the description says otherwise; times are in seconds. No
-//! label contains text that a sender or a guest can choose: the operator names `source`, `plugin` and
+//! label contains text that a sender or a guest can choose: the operator names `source`, `interceptor`, `plugin` and
 //! `database`, `type` is a type with a sample or `other`, and every other label has a fixed set of values.
 
 /// A metric with so many labels.
@@ -63,6 +63,19 @@ metrics! {
         "Events that the sender lists and that are not here, as of the last comparison; 1,000 at most.";
     CATCH_UP_COMPLETE "posthouse_catch_up_complete_time_seconds" ["source"]
         "When the last complete comparison ended, in seconds since 1970; 0 if there was none since the start.";
+    // Interceptors.
+    DECISIONS "posthouse_decisions_total" ["interceptor", "decision"]
+        "Decisions of plugins: ALLOW or DENY.";
+    FALLBACKS "posthouse_decision_fallbacks_total" ["interceptor", "cause"]
+        "Answers of interceptors without a decision, by cause.";
+    REPEATED "posthouse_decisions_repeated_total" ["interceptor"]
+        "Requests of interceptors with a known id, which got the recorded answer.";
+    LATE "posthouse_decisions_late_total" ["interceptor"]
+        "Decisions that committed after another answer had been sent.";
+    OVERRULED "posthouse_decisions_overruled_total" ["interceptor"]
+        "Decisions that deny, and were answered with ALLOW because of `enforce = false`.";
+    DECISION "posthouse_decision_seconds" ["interceptor"]
+        "Time from the request of an interceptor to its answer.";
 
     // Deliveries.
     MADE "posthouse_deliveries_made_total" ["plugin"] "Deliveries created since the store was created.";
@@ -96,7 +109,7 @@ metrics! {
     BREAKER "posthouse_plugin_breaker" ["plugin", "state"]
         "1 for the state of the plugin's circuit breaker: closed, open or half-open.";
     LOADS "posthouse_plugin_loads_total" ["plugin", "outcome"] "Loads of the plugin's file: loaded or failed.";
-    INSTANCES "posthouse_instances" ["use"] "Guest instances: running, or idle for reuse.";
+    INSTANCES "posthouse_instances" ["use"] "Guest instances: running, idle for reuse, or deciding.";
     INSTANCES_LIMIT "posthouse_instances_limit" ["use"] "Limit of guest instances; further ones wait.";
     CONNECTIONS "posthouse_database_connections" ["database"]
         "Open transactions of attempts on a database.";

@@ -7,6 +7,7 @@
 
 #[path = "../v0_1/config.rs"]
 mod config;
+mod decision;
 mod fetch;
 mod guest;
 #[path = "../v0_1/http.rs"]
@@ -24,14 +25,16 @@ mod types;
 
 use wasmtime::component::{HasSelf, Linker};
 
-pub(super) use self::guest::{GUEST, Guest, Linked};
+pub(super) use self::guest::{GUEST, Guest, INTERCEPTOR, Linked};
 use super::state::HostState;
 
 mod bindings {
     #![allow(missing_docs, unreachable_pub)]
+    #![allow(dead_code, reason = "the exports are looked up one by one, and not as the world has them")]
     wasmtime::component::bindgen!({
         path: "../../wit/0.2",
-        world: "plugin",
+        // Both interfaces. A component may export either.
+        world: "complete-plugin",
         // The event is lowered from its place in memory, without a copy.
         ownership: Borrowing { duplicate_if_necessary: true },
         imports: {
@@ -52,5 +55,5 @@ mod bindings {
 
 /// Offers the package's interfaces to guests.
 pub(super) fn link(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    bindings::Plugin::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
+    bindings::CompletePlugin::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
 }

@@ -6,11 +6,11 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use posthouse_model::{DeliveryState, EventOrigin, EventType, OutboxKind, Outcome, SecondKey};
+use posthouse_model::{DecisionState, DeliveryState, EventOrigin, EventType, OutboxKind, Outcome, SecondKey};
 use rusqlite::Connection;
 
 use crate::{
-    Accepted, AuditFilter, DeliveryFilter, EventFilter, Offer, OutboxFilter, OutboxSlots,
+    Accepted, AuditFilter, DecisionFilter, DeliveryFilter, EventFilter, Offer, OutboxFilter, OutboxSlots,
     conformance::support::*, sqlite::schema::latest,
 };
 
@@ -21,6 +21,9 @@ const FIRST: i64 = 5 << 30;
 
 /// The first version that knows of events that no webhook brought.
 const CATCH_UP: i64 = 13;
+
+/// The first version that knows of decisions.
+const DECISIONS: i64 = 15;
 
 /// The deliveries in the order of their ids: since which version, the event, the plugin, the state once the store is
 /// open, the attempts.
@@ -205,9 +208,22 @@ async fn shows_the_rest(fixture: &Fixture, version: i64) {
         assert_eq!((state.removed_to, state.compared_to), (at(1_767_225_590), at(1_767_225_600)));
     } else {
         assert!(missing.is_empty() && state.compared_to.is_none());
-        // What the versions before had removed is not known.
-        assert_eq!(state.removed_to, at(1_767_225_611).filter(|_| version >= 5));
+        // What the versions before had removed is not known: all of it was received before the newest event.
+        let newest = store.last_events().await.unwrap().into_iter().find(|last| last.source == "scalekit");
+        assert_eq!(state.removed_to, newest.map(|last| last.received_at));
     }
+
+    let decisions = store.decisions(DecisionFilter { limit: 9, ..DecisionFilter::default() }).await.unwrap();
+    let decisions: Vec<_> =
+        decisions.iter().map(|row| (row.request.as_str(), row.state, row.allows, row.late)).collect();
+    let expected = [
+        ("req_open", DecisionState::Running, None, false),
+        ("req_trapped", DecisionState::Fallback, None, false),
+        ("req_allowed", DecisionState::Decided, Some(true), true),
+    ];
+    assert_eq!(decisions, expected[..if version >= DECISIONS { 3 } else { 0 }]);
+    let open = store.open_decisions().await.unwrap();
+    assert_eq!(open.len(), usize::from(version >= DECISIONS));
 
     let stats = store.stats().await.unwrap();
     let created = stats.by_type.iter().find(|row| row.event_type == "user.created").unwrap();
