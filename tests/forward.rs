@@ -134,7 +134,7 @@ fn the_application_gets_what_the_sender_sent() {
     ] {
         assert_eq!(header(request, name), value, "{name}");
     }
-    assert_ne!(header(request, "webhook-id"), event.id, "it is signed anew, and a replay has another id");
+    assert_ne!(header(request, "webhook-id"), event.id, "posthouse signs it, and a replay has another id");
     assert_eq!(daemon.cli(&["replay", &event.id]).code, Some(0));
     daemon.wait_settled();
     let ids: BTreeSet<_> =

@@ -98,7 +98,7 @@ impl Egress {
     }
 }
 
-/// The certificate that a file begins with, in DER, whoever issued it. The file is PEM or DER.
+/// The certificate that a file begins with, in DER. Its issuer is not checked. The file is PEM or DER.
 ///
 /// # Errors
 /// There is none.

@@ -14,7 +14,7 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    /// Reads a list. `*` stands for all triggers.
+    /// Reads a list. `*` means all triggers.
     ///
     /// # Errors
     /// [`InvalidName`] for a text that is neither `*` nor a name.

@@ -41,7 +41,7 @@ pub struct Args {
     /// A header of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
-    /// A file with the certificate that the daemon would fetch; it counts whoever issued it.
+    /// A file with the certificate that the daemon would fetch. Its issuer is not checked.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
     /// A file with the JSON Web Keys that the daemon would fetch.

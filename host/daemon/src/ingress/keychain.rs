@@ -326,7 +326,7 @@ mod tests {
         set(&clock, 10 + 6 * 3600 - 1);
         assert!(keys.key(&wanted(1)).await.is_ok());
         assert_eq!(fetches(), 2);
-        // It is fetched again, in vain, and the old one serves.
+        // The fetch fails, and the old key serves.
         fake.down.store(true, Ordering::SeqCst);
         set(&clock, 10 + 6 * 3600);
         assert!(keys.key(&wanted(1)).await.is_ok());

@@ -1,8 +1,8 @@
 //! The text that Amazon SNS signs: some members of the body, each as its name and its value, a line each.
 //!
 //! Format: <https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message-verify-message-signature.html>.
-//! Only the message itself may have several lines here. So whoever reads the text from its end finds one border of each
-//! member, and nothing of a message can pass for another member, such as the topic.
+//! Only the message itself may have several lines here. So a reader that begins at the end of the text finds one border
+//! of each member, and nothing of a message can pass for another member, such as the topic.
 
 use std::sync::Arc;
 

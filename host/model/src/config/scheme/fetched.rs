@@ -18,7 +18,7 @@ use crate::config::{
 
 /// The longest URL that is fetched, in bytes.
 const LONGEST: usize = 1024;
-/// The longest text that a `*` stands for, in bytes.
+/// The longest text that a `*` matches, in bytes.
 const LONGEST_WILD: usize = 64;
 /// The most `*` of a pattern, besides one for its query.
 const MAX_WILD: usize = 2;
@@ -56,8 +56,8 @@ impl Fetchable {
     }
 }
 
-/// URLs with `https`: a text in which each `*` stands for 1 to 64 letters, digits, `-` and `_`. A `*` at the end of a
-/// query stands for any rest of it. So no `*` reaches beyond a label of the host, or a segment of the path.
+/// URLs with `https`: a text in which each `*` matches 1 to 64 letters, digits, `-` and `_`. A `*` at the end of a
+/// query matches the rest of it. So no `*` reaches beyond a label of the host, or a segment of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlPattern(String);
 
@@ -100,12 +100,12 @@ impl UrlPattern {
         &self.0
     }
 
-    /// The only URL that it stands for. None if it has a `*`.
+    /// The only URL that it matches. None if it has a `*`.
     pub fn only(&self) -> Option<Url> {
         if self.0.contains('*') { None } else { Url::parse(&self.0).ok() }
     }
 
-    /// The URL, if the pattern stands for it. A URL that is not in its plain form is none: another reader could take it
+    /// The URL, if the pattern matches it. A URL that is not in its plain form is none: another reader could take it
     /// for another.
     fn matched(&self, url: &str) -> Option<Url> {
         let parsed = Url::parse(url).ok().filter(|parsed| parsed.as_str() == url && url.len() <= LONGEST)?;
@@ -122,7 +122,7 @@ impl UrlPattern {
     }
 }
 
-/// Whether a pattern stands for all of this text.
+/// Whether a pattern matches all of this text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((literal, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(after) = text.strip_prefix(literal) else { return false };

@@ -23,8 +23,8 @@ impl Scheme {
         rows.flat_map(|row| named(row, proof_places(row)).into_iter().chain(lists(row))).collect()
     }
 
-    /// Whether a request's headers contain the secret itself, or a JWT that says nothing of the body. Then whoever has
-    /// them can forge other requests.
+    /// Whether a request's headers contain the secret itself, or a JWT that says nothing of the body. Then anybody who
+    /// has them can forge other requests.
     pub fn shows_secret(&self) -> bool {
         let mut algorithms = self.rows.iter().map(|row| row.signature.algorithm);
         algorithms.any(|algorithm| algorithm.is_bearer() || algorithm == Algorithm::JwtHs256)
