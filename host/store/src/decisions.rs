@@ -15,13 +15,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use jiff::Timestamp;
 use posthouse_model::{
-    Attempt, DecisionState, DeliveryId, Effects, EventId, EventType, Fallback, LogLine, NewEvent, OutboxItem,
-    OutboxKind, PluginId, Ruling, Subscriber,
+    Attempt, DecisionState, DeliveryId, Effects, EventId, EventType, Fallback, LogLine, NewEvent, OutboxKind,
+    PluginId, Ruling, Subscriber,
 };
 
 use super::{
     Answer, Completed, OutboxSummary, Store, StoreError,
-    op::{Op, Outcome, Record},
+    op::{Op, Outcome, Record, outbox_items},
     reads::{Reads, ask},
 };
 
@@ -134,8 +134,7 @@ impl EncodedEnd {
             DecidedBy::Plugin { allows, effects } => (Some(effects), Some(allows), None),
             DecidedBy::Fallback(cause) => (None, None, Some(cause)),
         };
-        let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
-        let items = effects.iter().flat_map(|effects| effects.outbox.iter().filter_map(item)).collect();
+        let items = effects.as_ref().map(outbox_items).unwrap_or_default();
         let record = attempt.map(Record::new);
         let error = error.or_else(|| record.as_ref().and_then(|record| record.error.clone()));
         Self {

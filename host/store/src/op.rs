@@ -150,13 +150,18 @@ pub(super) struct Record {
     pub(super) actions: Option<String>,
 }
 
+/// The outbox items that a plugin staged, as JSON.
+pub(super) fn outbox_items(effects: &Effects) -> Vec<(OutboxKind, String)> {
+    let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
+    effects.outbox.iter().filter_map(item).collect()
+}
+
 impl Completion {
     pub(super) fn new(job: Job, attempt: Attempt, verdict: Verdict) -> Self {
         let record = Record::new(attempt);
         let verdict = match verdict {
             Verdict::Done(effects) => {
-                let item = |item: &OutboxItem| Some((item.kind(), serde_json::to_string(item).ok()?));
-                let items = effects.outbox.iter().filter_map(item).collect();
+                let items = outbox_items(&effects);
                 Conclusion::Done(record, effects, items)
             }
             Verdict::Retry(due) => Conclusion::Retry(record, nanos(due)),

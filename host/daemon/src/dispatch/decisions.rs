@@ -35,7 +35,7 @@ use posthouse_guest::plugin::{AttemptFailure, AttemptReport, Finished, Health, P
 use posthouse_model::{
     Answered, Attempt, Carried, Decision, DecisionLedger, DeliveryId, Derived, Effects, Env, Envelope, Event,
     EventId, EventSeq, EventType, FailedTrial, Fallback, Job, LeaseToken, Outcome, PluginId, Question,
-    REVISION_SHOWN, Ruling, SourceName,
+    Ruling, SourceName,
     config::Interceptor,
     fault::{self, FaultPoint},
     late_data,
@@ -46,7 +46,7 @@ use posthouse_store::{
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Redactions, apart};
+use super::{Redactions, apart, masked_attempt, no_room, short};
 
 use crate::log_limiter::LogLimiter;
 
@@ -214,6 +214,15 @@ impl Failed {
     fn in_doubt(error: impl std::fmt::Display) -> Self {
         Self { in_doubt: true, ..Self::new(Fallback::Store, error) }
     }
+
+    fn conflict() -> Self {
+        Self::new(Fallback::Conflict, "other transactions changed what it had read, twice")
+    }
+
+    /// The same, with the record of the guest's run.
+    fn after(self, attempt: Attempt) -> Self {
+        Self { attempt: Some(Box::new(attempt)), ..self }
+    }
 }
 
 /// A run of the guest that decided.
@@ -359,33 +368,25 @@ impl Work {
                     return Ok(());
                 }
                 Ok(Commit::Conflict) if conflicts + 1 < RUNS && !late => {}
-                Ok(Commit::Conflict) => {
-                    let error = "other transactions changed what it had read, twice";
-                    return Err(Failed {
-                        attempt: Some(Box::new(attempt)),
-                        ..Failed::new(Fallback::Conflict, error)
-                    });
-                }
-                Err(failed) => return Err(Failed { attempt: Some(Box::new(attempt)), ..failed }),
+                Ok(Commit::Conflict) => return Err(Failed::conflict().after(attempt)),
+                Err(failed) => return Err(failed.after(attempt)),
             }
         }
-        Err(Failed::new(Fallback::Conflict, "other transactions changed what it had read, twice"))
+        Err(Failed::conflict())
     }
 
     /// Runs the guest once. None after a conflict.
     async fn attempt(&self, plugin: &Arc<Plugin>, job: &Job) -> Result<Option<Decided>, Failed> {
         let guest = AssertUnwindSafe(plugin.decide(job, &self.question, self.deadline)).catch_unwind();
         let Ok(report) = timeout_at(self.deadline.into(), guest).await else {
-            let error = format!("no decision within {:?} (`deadline`)", self.interceptor.deadline);
-            return Err(Failed::new(Fallback::Timeout, error));
+            return Err(self.timed_out());
         };
         let Ok(AttemptReport { result, started_at, duration, logs, actions, .. }) = report else {
             return Err(Failed::new(Fallback::Stopped, "posthouse itself panicked; see its log"));
         };
-        let revision = plugin.record.revision.as_ref();
         let attempt = Attempt {
             number: job.attempt,
-            revision: revision.map(|revision| revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()),
+            revision: plugin.record.revision.as_ref().map(|revision| short(revision)),
             started_at,
             duration,
             outcome: Outcome::Done,
@@ -403,7 +404,7 @@ impl Work {
                 let attempt = Attempt { outcome, error: Some(error), trace, ..attempt };
                 let attempt = self.mask(attempt).await;
                 let error = attempt.error.clone().unwrap_or_default();
-                Err(Failed { attempt: Some(Box::new(attempt)), ..Failed::new(cause, error) })
+                Err(Failed::new(cause, error).after(attempt))
             }
         }
     }
@@ -414,22 +415,17 @@ impl Work {
         let ruling = match decision.map(Decision::rule) {
             Some(Ok(ruling)) => ruling,
             Some(Err(error)) => {
-                let attempt = Some(Box::new(self.mask(attempt).await));
-                return Err(Failed { attempt, ..Failed::new(Fallback::Invalid, error) });
+                return Err(Failed::new(Fallback::Invalid, error).after(self.mask(attempt).await));
             }
             None => return Err(Failed::new(Fallback::Stopped, "the guest returned no decision")),
         };
         attempt.error.clone_from(&ruling.remark);
         let attempt = self.mask(attempt).await;
-        if !effects.emitted.is_empty()
-            && let Err(full) = self.shared.store.room()
-        {
-            let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
-            return Err(Failed { attempt: Some(Box::new(attempt)), ..Failed::new(Fallback::Store, error) });
+        if let Some(error) = no_room(&self.shared.store, &effects) {
+            return Err(Failed::new(Fallback::Store, error).after(attempt));
         }
         if Instant::now() >= self.deadline {
-            let error = format!("no decision within {:?} (`deadline`)", self.interceptor.deadline);
-            return Err(Failed { attempt: Some(Box::new(attempt)), ..Failed::new(Fallback::Timeout, error) });
+            return Err(self.timed_out().after(attempt));
         }
         Ok(Decided { ruling, effects, transaction, attempt })
     }
@@ -441,12 +437,7 @@ impl Work {
         self.shared.address(&mut effects);
         let Some(transaction) = transaction else {
             let end = self.end(run, plugin, &ruling, effects, attempt);
-            return match self.shared.store.end_decision(end).await {
-                Ok(Completed::Written) => Ok(Commit::Done),
-                Ok(Completed::Conflict) => Ok(Commit::Conflict),
-                Ok(Completed::LostLease) => Err(Failed::in_doubt("another run of it has begun")),
-                Err(error) => Err(Failed::new(Fallback::Store, error)),
-            };
+            return self.commit_in_store(end).await;
         };
         let carried = serde_json::to_vec(&Carried::new(&effects, &attempt).with_ruling(&ruling))
             .map_err(|error| Failed::new(Fallback::Store, error))?;
@@ -464,13 +455,7 @@ impl Work {
                 }
             }
             Ok(Committed::NothingWritten) => {
-                let end = self.end(run, plugin, &ruling, effects, attempt);
-                match self.shared.store.end_decision(end).await {
-                    Ok(Completed::Written) => Ok(Commit::Done),
-                    Ok(Completed::Conflict) => Ok(Commit::Conflict),
-                    Ok(Completed::LostLease) => Err(Failed::in_doubt("another run of it has begun")),
-                    Err(error) => Err(Failed::new(Fallback::Store, error)),
-                }
+                self.commit_in_store(self.end(run, plugin, &ruling, effects, attempt)).await
             }
             Err(CommitError::Conflict) => Ok(Commit::Conflict),
             Err(error @ CommitError::Failed { .. }) => {
@@ -479,6 +464,21 @@ impl Work {
             // An earlier run committed, or only the marker can tell whether this one did.
             Err(error) => Err(Failed::in_doubt(error)),
         }
+    }
+
+    /// Commits a decision that has nothing to commit in a database of the plugin.
+    async fn commit_in_store(&self, end: DecisionEnd) -> Result<Commit, Failed> {
+        match self.shared.store.end_decision(end).await {
+            Ok(Completed::Written) => Ok(Commit::Done),
+            Ok(Completed::Conflict) => Ok(Commit::Conflict),
+            Ok(Completed::LostLease) => Err(Failed::in_doubt("another run of it has begun")),
+            Err(error) => Err(Failed::new(Fallback::Store, error)),
+        }
+    }
+
+    fn timed_out(&self) -> Failed {
+        let error = format_args!("no decision within {:?} (`deadline`)", self.interceptor.deadline);
+        Failed::new(Fallback::Timeout, error)
     }
 
     fn end(
@@ -618,24 +618,13 @@ impl Work {
     }
 
     /// Masks the request's values in the record of an attempt.
-    async fn mask(&self, mut attempt: Attempt) -> Attempt {
+    async fn mask(&self, attempt: Attempt) -> Attempt {
         let redact = (self.shared.redactions)(self.question.source.as_str());
-        let texts = [&attempt.error, &attempt.trace, &attempt.actions];
-        let length: usize = texts.into_iter().flatten().map(String::len).sum::<usize>()
-            + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>();
-        if redact.is_empty() || length == 0 {
+        if redact.is_empty() {
             return attempt;
         }
         let body = self.question.body.clone();
-        let bare = Attempt { error: None, trace: None, actions: None, logs: Vec::new(), ..attempt.clone() };
-        let mask = move || {
-            let mask = redact.mask(&body);
-            attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-            let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.actions];
-            texts.into_iter().flatten().for_each(|text| mask.text(text));
-            attempt
-        };
-        apart(length + self.question.body.len(), mask).await.unwrap_or(bare)
+        masked_attempt(attempt, body.len(), move || redact.mask(&body)).await
     }
 
     /// Masks the request's values in a text.

@@ -56,7 +56,7 @@ mod trial;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use posthouse_guest::plugin::{Plugin, Registry};
-use posthouse_model::{Env, Mask, PluginId, REDACTED, Redact};
+use posthouse_model::{Attempt, Effects, Env, Mask, PluginId, REDACTED, REVISION_SHOWN, Redact};
 use posthouse_store::{Payloads, Store};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -94,6 +94,44 @@ async fn masked(payloads: Payloads, redactions: Redactions, chosen: Vec<String>,
         text
     };
     apart(bytes, mask).await.unwrap_or_else(|| REDACTED.to_owned())
+}
+
+/// Masks the record of an attempt by what `mask` makes of `bytes` bytes of payloads. Removes all its texts if masking
+/// fails.
+async fn masked_attempt(
+    mut attempt: Attempt,
+    bytes: usize,
+    mask: impl FnOnce() -> Mask + Send + 'static,
+) -> Attempt {
+    let texts = [&attempt.error, &attempt.trace, &attempt.actions];
+    let length = texts.into_iter().flatten().map(String::len).sum::<usize>()
+        + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>();
+    if length == 0 {
+        return attempt;
+    }
+    let bare = Attempt { error: None, trace: None, actions: None, logs: Vec::new(), ..attempt.clone() };
+    let work = move || {
+        let mask = mask();
+        attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
+        let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.actions];
+        texts.into_iter().flatten().for_each(|text| mask.text(text));
+        attempt
+    };
+    apart(bytes + length, work).await.unwrap_or(bare)
+}
+
+/// Why what a guest emitted has no room in the backlog. None if it has.
+fn no_room(store: &Store, effects: &Effects) -> Option<String> {
+    if effects.emitted.is_empty() {
+        return None;
+    }
+    let full = store.room().err()?;
+    Some(format!("limit `max_backlog` reached: {full}, so nothing can be emitted"))
+}
+
+/// A short form of a revision, for an attempt's record.
+fn short(revision: &str) -> String {
+    revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()
 }
 
 /// Returns what to mask in the payloads of a source.

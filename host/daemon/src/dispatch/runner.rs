@@ -44,7 +44,7 @@ use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use posthouse_guest::plugin::{AttemptFailure, AttemptReport, Finished, Health, Plugin};
-use posthouse_model::{Attempt, DeliveryId, Env, Job, Outcome, REVISION_SHOWN, Trial, emitted_by, url_parts};
+use posthouse_model::{Attempt, DeliveryId, Env, Job, Outcome, Trial, emitted_by, url_parts};
 use posthouse_store::{Lane, Store, StoreError, Verdict};
 use tokio::{
     sync::Semaphore,
@@ -55,9 +55,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
 use super::{
-    Redactions, apart,
+    Redactions,
     commit::{Commits, Permits},
+    masked_attempt, no_room,
     retry::{asked_by_guest, wait_at_least},
+    short,
 };
 
 use crate::{log_limiter::LogLimiter, rate::Allowance};
@@ -341,7 +343,7 @@ impl Attempts {
 
     /// Masks the event's values in the record of an attempt, off the runtime's threads if the texts or the
     /// payloads are long.
-    async fn mask(&self, job: &Job, mut attempt: Attempt) -> Attempt {
+    async fn mask(&self, job: &Job, attempt: Attempt) -> Attempt {
         let texts = [&attempt.error, &attempt.trace, &attempt.actions];
         if attempt.logs.is_empty() && texts.into_iter().all(Option::is_none) {
             return attempt;
@@ -358,24 +360,9 @@ impl Attempts {
         };
         let payloads = payloads.unwrap_or_default();
         let event = Arc::clone(&job.event);
-        let length = event.content.body.len()
-            + payloads.bytes()
-            + attempt.logs.iter().map(|line| line.message.len()).sum::<usize>()
-            + [&attempt.error, &attempt.trace, &attempt.actions]
-                .into_iter()
-                .flatten()
-                .map(String::len)
-                .sum::<usize>();
-        // Recorded without any text if masking fails.
-        let bare = Attempt { error: None, trace: None, actions: None, logs: Vec::new(), ..attempt.clone() };
-        let mask = move || {
-            let mask = redact.mask(&event.content.body).and(payloads.mask(|source| redactions(source)));
-            attempt.logs.iter_mut().for_each(|line| mask.text(&mut line.message));
-            let texts = [&mut attempt.error, &mut attempt.trace, &mut attempt.actions];
-            texts.into_iter().flatten().for_each(|text| mask.text(text));
-            attempt
-        };
-        apart(length, mask).await.unwrap_or(bare)
+        let bytes = event.content.body.len() + payloads.bytes();
+        let mask = move || redact.mask(&event.content.body).and(payloads.mask(|source| redactions(source)));
+        masked_attempt(attempt, bytes, mask).await
     }
 
     /// Runs the guest. If it emits events and the backlog has no room for them, the attempt fails before any
@@ -386,10 +373,8 @@ impl Attempts {
             return panicked(self.env.now());
         };
         if let Ok(Finished { effects, .. }) = &report.result
-            && !effects.emitted.is_empty()
-            && let Err(full) = self.store.room()
+            && let Some(error) = no_room(&self.store, effects)
         {
-            let error = format!("limit `max_backlog` reached: {full}, so nothing can be emitted");
             report.result = Err(AttemptFailure::NoRoom { error });
         }
         report
@@ -533,11 +518,6 @@ fn concurrency(plugin: &Plugin) -> u32 {
         return trial.width;
     }
     u32::try_from(plugin.settings.concurrency.max(1)).unwrap_or(u32::MAX)
-}
-
-/// A short form of a revision, for an attempt's record.
-fn short(revision: &str) -> String {
-    revision.get(..REVISION_SHOWN).unwrap_or(revision).to_owned()
 }
 
 /// Reports an attempt that ended because of a defect in posthouse.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthouse_model::{
     DeliveryId, Effects, Event, EventSeq, Job, KvChange, KvRead, KvVersion, KvWrite, NewEvent, OrderKey,
-    Orders, OutboxKind, PluginId, SecondKey, SourceName, Subscriber,
+    Orders, OutboxKind, PluginId, SecondKey, SourceName, Subscriber, TraceContext,
 };
 
 use super::{
@@ -203,15 +203,7 @@ impl Work {
                 if !self.is_as_read(job.plugin, effects) {
                     return self.conflict(job, lane, rooms);
                 }
-                for (key, write) in &effects.writes {
-                    self.write(job.plugin, key, write);
-                }
-                for (kind, item) in items {
-                    self.stage_item(job, *kind, item);
-                }
-                for derived in &effects.emitted {
-                    self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers);
-                }
+                self.take_effect((job.delivery, job.plugin), effects, items, job.trace);
                 self.finish(job, record, Stage::Done, None);
             }
             Conclusion::Retry(record, due) => self.finish(job, record, Stage::Waiting, Some(*due)),
@@ -283,12 +275,37 @@ impl Work {
         self.resized.push(plugin);
     }
 
-    fn stage_item(&mut self, job: &Job, kind: OutboxKind, item: &str) {
+    /// Applies what a plugin did in this delivery or decision.
+    pub(super) fn take_effect(
+        &mut self,
+        (delivery, plugin): (DeliveryId, PluginId),
+        effects: &Effects,
+        items: &[(OutboxKind, String)],
+        trace: Option<TraceContext>,
+    ) {
+        for (key, write) in &effects.writes {
+            self.write(plugin, key, write);
+        }
+        for (kind, item) in items {
+            self.stage_item((delivery, plugin), *kind, item, trace);
+        }
+        for derived in &effects.emitted {
+            self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers);
+        }
+    }
+
+    fn stage_item(
+        &mut self,
+        (delivery, plugin): (DeliveryId, PluginId),
+        kind: OutboxKind,
+        item: &str,
+        trace: Option<TraceContext>,
+    ) {
         let Ok(item) = serde_json::from_str(item) else { return };
         let id = self.state.next_id();
         let row = Item {
-            delivery: job.delivery,
-            plugin: job.plugin,
+            delivery,
+            plugin,
             kind,
             stage: Stage::Ready,
             attempts: 0,
@@ -296,7 +313,7 @@ impl Work {
             finished_at: None,
             error: None,
             item,
-            trace: job.trace,
+            trace,
         };
         self.state.outbox.insert(id, Arc::new(row));
     }

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use posthouse_model::{
-    DecisionState, DeliveryId, EventId, NewEvent, OutboxKind, PluginId, Question, SourceName, Subscriber,
-};
+use posthouse_model::{DecisionState, DeliveryId, EventId, NewEvent, Question, SourceName, Subscriber};
 
 use super::{
     Work,
     reads::Reads,
-    state::{Decided, Item, Stage, State},
+    state::{Decided, State},
 };
 
 use crate::{
@@ -88,15 +86,7 @@ impl Work {
                 self.state.conflicts += 1;
                 return Completed::Conflict;
             }
-            for (key, write) in &effects.writes {
-                self.write(plugin, key, write);
-            }
-            for (kind, item) in &end.items {
-                self.stage_item_of(id, plugin, *kind, item);
-            }
-            for derived in &effects.emitted {
-                self.take_in(derived.event(timestamp(self.now)), None, &derived.subscribers);
-            }
+            self.take_effect((id, plugin), effects, &end.items, None);
         }
         let Some(row) = self.state.decisions.get_mut(&id) else { return Completed::LostLease };
         let shown = &mut Arc::make_mut(row).shown;
@@ -116,24 +106,6 @@ impl Work {
             shown.actions = actions.lines().map(str::to_owned).collect();
         }
         Completed::Written
-    }
-
-    fn stage_item_of(&mut self, delivery: DeliveryId, plugin: PluginId, kind: OutboxKind, item: &str) {
-        let Ok(item) = serde_json::from_str(item) else { return };
-        let id = self.state.next_id();
-        let row = Item {
-            delivery,
-            plugin,
-            kind,
-            stage: Stage::Ready,
-            attempts: 0,
-            due_at: self.now,
-            finished_at: None,
-            error: None,
-            item,
-            trace: None,
-        };
-        self.state.outbox.insert(id, Arc::new(row));
     }
 
     pub(super) fn mark_late(
