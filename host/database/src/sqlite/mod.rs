@@ -59,7 +59,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 pub use self::inspect::{Integrity, inspect};
 use posthouse_model::{DeliveryId, Usage, config::DatabaseSettings};
 
-use self::{connection::GuestConnection, room::Room, syncer::Syncer, worker::Worker};
+use self::{
+    connection::GuestConnection,
+    room::Room,
+    syncer::{Asker, Syncer},
+    worker::Worker,
+};
 use super::{
     Bounds, CommitError, Committed, Rows, SqlError, TxAborted, Unavailable, Value, Waiting,
     guard::{self, Dialect},
@@ -249,6 +254,15 @@ impl Pool {
         }
     }
 
+    /// Keeps a connection for the next transaction. Returns it if no other attempt may use it.
+    fn take_back(&self, worker: Worker, guest: &mut GuestConnection) -> Option<Worker> {
+        if !guest.may_return() {
+            return Some(worker);
+        }
+        self.idle.lock().push(worker);
+        None
+    }
+
     /// Truncates a log that a succession of readers keeps from starting over. New transactions wait until the
     /// active ones have ended.
     fn fold_where_held_back(self: &Arc<Self>) {
@@ -411,15 +425,16 @@ impl Transaction {
             }
             // If the commit failed, nothing of it remains. The connection returns to the pool before the turn
             // passes on, so that the next writer gets this connection.
-            if guest.may_return() {
-                pool.idle.lock().push(worker);
-            }
+            let retired = pool.take_back(worker, guest);
             drop((turn, place, holding));
             match committed {
-                Ok(Some(written)) => pool.syncer.answer(written, asker),
+                Ok(Some(written)) => pool.syncer.answer(written, Asker::Commit(asker)),
                 // If the attempt is gone by now, the marker shows the result.
                 Ok(None) => drop(asker.send(Ok(()))),
                 Err(error) => drop(asker.send(Err(error))),
+            }
+            if let Some(worker) = retired {
+                pool.syncer.retire(worker);
             }
         });
         let answer = answered.await.unwrap_or_else(|_| Err(self.ended().into()));
@@ -459,10 +474,11 @@ impl Drop for Transaction {
         let Some(worker) = self.worker.take() else { return };
         let pool = Arc::clone(&self.pool);
         worker.end(move |worker, guest| {
-            if guest.may_return() {
-                pool.idle.lock().push(worker);
-            }
+            let retired = pool.take_back(worker, guest);
             drop((turn, place));
+            if let Some(worker) = retired {
+                pool.syncer.retire(worker);
+            }
         });
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! The syncer has its own descriptor of the log, because SQLite holds no locks on the log. Closing a descriptor
 //! of the database file would release SQLite's locks, as POSIX requires. The log is not deleted while a
-//! connection is open, and the connections of a pool stay open.
+//! connection is open. The connections of a pool stay open, and one that has to close waits ([`Syncer::retire`]).
 //!
 //! After a failed sync it is unknown what is on disk, and a later sync would not show it. So the database is
 //! not used until the next start.
@@ -39,7 +39,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::room::Room;
+use super::{room::Room, worker::Worker};
 use crate::{CommitError, Unavailable};
 
 /// Before the next sync the syncer pauses for this many times the duration of the last one, if active
@@ -50,7 +50,12 @@ const REST: u32 = 8;
 const LONGEST_REST: Duration = Duration::from_millis(2);
 
 /// A request that waits for a sync.
-pub(super) type Asker = oneshot::Sender<Result<(), CommitError>>;
+pub(super) enum Asker {
+    /// A commit, which is reported after the sync.
+    Commit(oneshot::Sender<Result<(), CommitError>>),
+    /// A connection, which closes after the sync.
+    Closing(Worker),
+}
 
 /// Puts the log on disk.
 pub(super) type Sync = Box<dyn FnMut() -> io::Result<()> + Send>;
@@ -133,10 +138,18 @@ impl Syncer {
     /// The log could not be synced.
     pub(super) async fn sync(&self) -> Result<(), Unavailable> {
         let (asker, answered) = oneshot::channel();
-        self.answer(self.writing(), asker);
+        self.answer(self.writing(), Asker::Commit(asker));
         match answered.await {
             Ok(Ok(())) => Ok(()),
             _ => Err(self.state.unavailable()),
+        }
+    }
+
+    /// Closes a connection that no other attempt may use, once every commit before this call is on disk: SQLite deletes
+    /// the log with the last connection.
+    pub(super) fn retire(&self, worker: Worker) {
+        if self.state.pending.load(Ordering::SeqCst) > 0 {
+            self.answer(self.writing(), Asker::Closing(worker));
         }
     }
 
@@ -205,11 +218,15 @@ impl State {
         }
         self.pending.fetch_sub(askers.len(), Ordering::SeqCst);
         for asker in askers {
-            // If the attempt is gone by now, the marker shows the result.
-            let _ = asker.send(match synced {
+            let result = match synced {
                 Ok(()) => Ok(()),
                 Err(_) => Err(CommitError::Unknown(self.unavailable())),
-            });
+            };
+            match asker {
+                // If the attempt is gone by now, the marker shows the result.
+                Asker::Commit(asker) => drop(asker.send(result)),
+                Asker::Closing(worker) => drop(worker),
+            }
         }
     }
 
@@ -287,7 +304,7 @@ mod tests {
 
     fn ask(syncer: &Syncer) -> oneshot::Receiver<Result<(), CommitError>> {
         let (asker, answered) = oneshot::channel();
-        syncer.answer(syncer.writing(), asker);
+        syncer.answer(syncer.writing(), Asker::Commit(asker));
         answered
     }
 

@@ -114,6 +114,37 @@ async fn nobody_is_told_of_a_commit_that_a_power_cut_would_take_back() {
     assert_eq!(fixture.on_disk(), (0..COMMITS).collect());
 }
 
+/// ALTER TABLE changes a connection's session, so that no other attempt may use it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_not_used_again_stays_open_until_its_commit_is_on_disk() {
+    let fixture = Fixture::new();
+    let pool = fixture.pool(|| std::thread::sleep(Duration::from_millis(50)));
+    let mut transaction = pool.begin(false, &Waiting::default()).await.unwrap();
+    transaction.statement("ALTER TABLE t RENAME TO u", vec![], BOUNDS).await.unwrap();
+    let committed = transaction.commit(DeliveryId(1), b"{}".to_vec(), Written::default(), ()).await;
+    assert_eq!(committed, Ok(Committed::Marked));
+    assert_eq!(fixture.on_disk(), [1].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_closes_only_when_the_commits_that_it_made_before_are_on_disk() {
+    let fixture = Fixture::new();
+    let pool = fixture.pool(|| std::thread::sleep(Duration::from_millis(300)));
+    let first = tokio::spawn({
+        let pool = Arc::clone(&pool);
+        async move { insert(&pool, 1).await }
+    });
+    while fixture.in_sight() != [1].into() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // It gets the connection that has just committed.
+    let mut second = pool.begin(false, &Waiting::default()).await.unwrap();
+    second.statement("ALTER TABLE t RENAME TO u", vec![], BOUNDS).await.unwrap();
+    drop(second);
+    assert_eq!(first.await.unwrap(), Ok(Committed::Marked));
+    assert_eq!(fixture.on_disk(), [1].into());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_commit_waits_for_the_disk_others_write_and_whoever_saw_it_waits_too() {
     let fixture = Fixture::new();
